@@ -1,0 +1,25 @@
+/* The log: one line per call, to stderr and (when opened) to DIR/log.txt. The only process-wide state of the
+ * program. */
+#ifndef MBL_BASE_LOG_H
+#define MBL_BASE_LOG_H
+
+#include "base/status.h"
+
+typedef enum { MBL_LOG_DEBUG, MBL_LOG_INFO, MBL_LOG_WARN, MBL_LOG_ERROR, MBL_LOG_OFF } mbl_log_level_t;
+
+/* Sets who speaks: below rank 0 only warnings and errors are printed, prefixed with the rank. */
+void mbl_log_set_rank(int rank, int size);
+void mbl_log_set_level(mbl_log_level_t level);
+int mbl_log_rank(void);
+
+/* Also appends every line to `path` (NULL closes). */
+mbl_status_t mbl_log_open(const char *path);
+
+/* printf format, no newline. Thread-safe. */
+void mbl_log_at(mbl_log_level_t level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define MBL_DEBUG(...) mbl_log_at(MBL_LOG_DEBUG, __VA_ARGS__)
+#define MBL_INFO(...) mbl_log_at(MBL_LOG_INFO, __VA_ARGS__)
+#define MBL_WARN(...) mbl_log_at(MBL_LOG_WARN, __VA_ARGS__)
+#define MBL_ERROR(...) mbl_log_at(MBL_LOG_ERROR, __VA_ARGS__)
+
+#endif

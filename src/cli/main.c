@@ -1,0 +1,4 @@
+/* marble: the command line. */
+int main(void) {
+    return 0;
+}

@@ -1,0 +1,63 @@
+/* What every test shares. */
+#include "support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void check_near(double a, double b, double tolerance, const char *what, const char *file, int line) {
+    if (!(fabs(a - b) <= tolerance)) {
+        print_error("%s: %.12g, expected %.12g within %.3g\n", what, a, b, tolerance);
+        _fail(file, line);
+    }
+}
+
+#define RELATIVE_ERROR(name, type)                                                                           \
+    double name(const type *a, const type *b, size_t n) {                                                    \
+        double difference = 0, norm = 0;                                                                     \
+        for (size_t i = 0; i < n; i++) {                                                                     \
+            double d = (double)a[i] - (double)b[i];                                                          \
+            difference += d * d;                                                                             \
+            norm += (double)b[i] * (double)b[i];                                                             \
+        }                                                                                                    \
+        return sqrt(difference) / fmax(sqrt(norm), 1e-300);                                                  \
+    }
+RELATIVE_ERROR(relative_error_f32, float)
+RELATIVE_ERROR(relative_error_f64, double)
+
+void temporary_folder(char *out) {
+    snprintf(out, 256, "%s/marble-test-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    if (!mkdtemp(out))
+        fail_msg("no temporary folder");
+}
+
+void remove_folder(const char *path) {
+    char command[512];
+    snprintf(command, sizeof command, "rm -rf '%s'", path);
+    if (system(command) != 0)
+        fail_msg("%s cannot be removed", path);
+}
+
+char *read_whole(const char *path, size_t *size) {
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        fail_msg("%s cannot be opened", path);
+    fseek(file, 0, SEEK_END);
+    long n = ftell(file);
+    rewind(file);
+    char *data = malloc((size_t)n + 1);
+    if (!data || fread(data, 1, (size_t)n, file) != (size_t)n)
+        fail_msg("%s cannot be read", path);
+    fclose(file);
+    data[n] = 0;
+    if (size)
+        *size = (size_t)n;
+    return data;
+}
+
+void write_whole(const char *path, const void *data, size_t size) {
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0)
+        fail_msg("%s cannot be written", path);
+}

@@ -1,0 +1,31 @@
+/* What every test shares: cmocka with its headers, comparisons that print both sides, temporary folders. */
+#ifndef MBL_TESTS_SUPPORT_H
+#define MBL_TESTS_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdbool.h>
+#include <cmocka.h>
+
+/* Fails unless |a - b| <= tolerance, printing what is compared and both values. */
+#define assert_near(a, b, tolerance)                                                                         \
+    check_near((double)(a), (double)(b), (double)(tolerance), #a, __FILE__, __LINE__)
+void check_near(double a, double b, double tolerance, const char *what, const char *file, int line);
+
+/* ||a - b|| / max(||b||, tiny) over n values. */
+double relative_error_f32(const float *a, const float *b, size_t n);
+double relative_error_f64(const double *a, const double *b, size_t n);
+
+/* A fresh empty folder (path is written into out, at least 256 bytes) and its removal with everything in it.
+ */
+void temporary_folder(char *out);
+void remove_folder(const char *path);
+
+/* The whole file, zero-terminated (length in *size when not NULL); fails the test when it cannot be read.
+ * Free with free(). */
+char *read_whole(const char *path, size_t *size);
+void write_whole(const char *path, const void *data, size_t size);
+
+#endif
