@@ -1,0 +1,37 @@
+/* Pictures: 8-bit RGB, row-major [height, width, 3], and their files. */
+#ifndef MBL_DATA_IMAGE_H
+#define MBL_DATA_IMAGE_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    size_t width, height;
+    uint8_t *rgb; /* [height, width, 3]; owned by whoever made it, see each call */
+} mbl_image_t;
+
+/* Allocates a black picture; free with mbl_image_free. */
+mbl_status_t mbl_image_new(size_t width, size_t height, mbl_image_t *out);
+void mbl_image_free(mbl_image_t *image);
+
+/* Model output [3, height, width] in [-1, 1] to 8 bits (clamped, rounded to nearest, NaN to 0) and back. */
+void mbl_image_from_chw(const float *chw, size_t width, size_t height, uint8_t *rgb);
+void mbl_image_to_chw(const uint8_t *rgb, size_t width, size_t height, float *chw);
+
+/* PNG through libpng; written under a temporary name, then renamed. Errors: ERR_IO, ERR_FORMAT with the path.
+ */
+mbl_status_t mbl_image_write_png(const char *path, const mbl_image_t *image);
+mbl_status_t mbl_image_read_png(const char *path, mbl_image_t *out);
+
+/* Size in bytes as baseline JPEG at `quality` (libjpeg, 4:2:0). Thread-safe. */
+mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t *bytes);
+
+/* A sheet: n pictures of one size, enlarged `scale` times without smoothing, `columns` to a row, a caption
+ * (UTF-8 is shown as '?', wrapped to the cell) below each and a title line above all; captions or title may
+ * be NULL. Free *sheet. */
+mbl_status_t mbl_image_sheet(const mbl_image_t *images, const char *const *captions, const char *title,
+                             size_t n, size_t columns, size_t scale, mbl_image_t *sheet);
+
+#endif

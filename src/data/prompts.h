@@ -1,0 +1,29 @@
+/* Prompt sets: what a run trains and is evaluated on. One prompt is a sentence and, for scorers, metadata in
+ * JSON. */
+#ifndef MBL_DATA_PROMPTS_H
+#define MBL_DATA_PROMPTS_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    char *text;     /* the sentence, UTF-8 */
+    char *metadata; /* a JSON object, or NULL */
+} mbl_prompt_t;
+
+typedef struct {
+    mbl_prompt_t *items; /* [count], distinct sentences */
+    size_t count;
+} mbl_prompts_t;
+
+/* `source` "signs": `count` sentences of the signs world, drawn with (seed, split) where split 0 is train and
+ * 1 is test (the two never share a sentence); path ignored. `source` "file": one prompt a line from `path`
+ * (.txt plain, .jsonl objects with "prompt" and anything else, which becomes the metadata); count 0 takes all
+ * lines. Errors name file, line and what would be right. Free with mbl_prompts_free. */
+mbl_status_t mbl_prompts_load(const char *source, const char *path, uint64_t seed, int split, size_t count,
+                              mbl_prompts_t *out);
+void mbl_prompts_free(mbl_prompts_t *prompts);
+
+#endif

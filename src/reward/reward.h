@@ -1,0 +1,68 @@
+/* Rewards: a registry of scorers and the panel that runs all of a run's rewards over a batch of pictures.
+ * A score is a number, not applicable (the reward does not apply to this prompt), or failed (the scorer
+ * broke, or answered NaN or infinity). The three are never mixed up. */
+#ifndef MBL_REWARD_REWARD_H
+#define MBL_REWARD_REWARD_H
+
+#include "base/status.h"
+#include "data/image.h"
+#include "data/prompts.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { MBL_SCORE_VALID = 0, MBL_SCORE_NA = 1, MBL_SCORE_FAILED = 2 } mbl_score_state_t;
+
+typedef struct {
+    double value; /* 0 unless valid */
+    mbl_score_state_t state;
+} mbl_score_t;
+
+/* A scorer: one file each in src/reward. `score` is called from worker threads, several at a time, so it
+ * keeps no state outside `self`, which it only reads. It sets *out for one picture and prompt; an error
+ * return counts as failed. */
+typedef struct {
+    const char *name;
+    const char *help; /* one line, for listings */
+    double low, high; /* range a sane answer lies in; outside is an alarm, not an error */
+    mbl_status_t (*open)(const char *options,
+                         void **self); /* options: a JSON object or NULL; NULL slot: no state */
+    void (*close)(void *self);         /* NULL slot: nothing to free */
+    mbl_status_t (*score)(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
+                          mbl_score_t *out);
+} mbl_scorer_t;
+
+/* The scorer called `name`, NULL when there is none; the i-th of all, NULL past the end. */
+const mbl_scorer_t *mbl_scorer_find(const char *name);
+const mbl_scorer_t *mbl_scorer_at(size_t i);
+
+typedef enum { MBL_ON_FAILURE_SKIP, MBL_ON_FAILURE_STOP } mbl_on_failure_t;
+
+/* One reward of a run (config key rewards). */
+typedef struct {
+    const char *name; /* shown in metrics */
+    const char *type; /* scorer; the name again unless told */
+    double weight;    /* for weighted_sum and priorities; 1 */
+    mbl_on_failure_t on_failure;
+    const char *options; /* JSON for the scorer, or NULL */
+} mbl_reward_spec_t;
+
+/* K open scorers and the worker threads (libuv's pool) that run them. */
+typedef struct mbl_panel mbl_panel_t;
+
+/* threads 0: one worker. Errors: ERR_CONFIG for an unknown scorer (names those that exist). Close with
+ * mbl_panel_close. */
+mbl_status_t mbl_panel_open(const mbl_reward_spec_t *specs, size_t k, size_t threads, mbl_panel_t **out);
+void mbl_panel_close(mbl_panel_t *panel);
+
+/* Starts scoring n pictures in the background and returns; `images`, `prompts` (pointers, [n]) and `scores`
+ * [n, K] must stay in place until mbl_panel_wait. Several submits may be under way. Results do not depend on
+ * the number of threads. */
+mbl_status_t mbl_panel_submit(mbl_panel_t *panel, const mbl_image_t *images,
+                              const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores);
+/* Waits for everything submitted. ERR_REWARD when a reward whose on_failure is stop failed (says which and on
+ * what prompt). */
+mbl_status_t mbl_panel_wait(mbl_panel_t *panel);
+
+#endif
