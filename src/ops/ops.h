@@ -1,0 +1,314 @@
+/* THE compute interface. A backend is a table of slots, found by name at run time ("cpu", "cuda", "check");
+ * the model and the method call only what is declared here.
+ *
+ * Every operation takes one argument struct of tensor pointers and scalars. mbl_op_X(ops, &args) checks
+ * shapes, types and places, calls the backend's slot, or the default built from other slots where a backend
+ * leaves an optional slot empty, and counts calls, seconds and bytes. Shapes use N samples, T tokens, D
+ * width, H heads, d head size (D = H d), E elements per sample, R rows. ct is the compute type (f32, bf16 or
+ * f64; all ct tensors of a call agree); st = mbl_dtype_stat(ct). "+=" operands accumulate. Operands marked
+ * (or NULL) may be left out. Unless said, outputs do not overlap inputs. Results do not depend on the number
+ * of threads, and a sample's result does not depend on which other samples share the batch. */
+#ifndef MBL_OPS_OPS_H
+#define MBL_OPS_OPS_H
+
+#include "ops/tensor.h"
+
+typedef struct mbl_ops mbl_ops_t;
+
+typedef enum {
+    MBL_ACT_NONE,
+    MBL_ACT_GELU_TANH,
+    MBL_ACT_GELU_ERF,
+    MBL_ACT_SILU,
+    MBL_ACT_QUICK_GELU
+} mbl_act_t;
+typedef enum {
+    MBL_PATCH_CPQ,
+    MBL_PATCH_PQC
+} mbl_patch_order_t; /* channel-row-column (conv weights), row-column-channel (output) */
+
+/* ---- required ---- */
+
+/* y [M,N] = act(a b + bias) (accumulate false) or y += a b (accumulate true; no bias, no act). a is [M,K], or
+ * [K,M] with transpose_a; b is [K,N], or [N,K] with transpose_b (weights are stored [out,in]). a and b ct; y
+ * ct or f32 (f64 for f64). Rows may be strided. bias [N] ct (or NULL). */
+typedef struct {
+    const mbl_tensor_t *y, *a, *b, *bias;
+    bool transpose_a, transpose_b, accumulate;
+    mbl_act_t act;
+} mbl_matmul_args_t;
+
+/* y = (x - mean) rstd (1 + scale) + shift, over the last axis: x, y [N,T,D] ct; scale, shift [N,D] ct (rows
+ * may be strided); mean, rstd [N,T] st (or NULL both). */
+typedef struct {
+    const mbl_tensor_t *y, *mean, *rstd, *x, *scale, *shift;
+    double eps;
+} mbl_layer_norm_args_t;
+/* dx [N,T,D] += ; dscale, dshift [N,D] st += (rows may be strided; or NULL both). */
+typedef struct {
+    const mbl_tensor_t *dx, *dscale, *dshift, *dy, *x, *mean, *rstd, *scale;
+} mbl_layer_norm_bwd_args_t;
+/* y = (x - mean) rstd weight + bias: x, y [R,D] ct; weight, bias [D] ct. Forward only (frozen text encoders).
+ */
+typedef struct {
+    const mbl_tensor_t *y, *x, *weight, *bias;
+    double eps;
+} mbl_layer_norm_affine_args_t;
+
+/* RMS norm of q and k per head, and the split into heads: qkv [N,T,3D] ct (q, k, v side by side) goes to q,
+ * k, v [N,H,T_all,d] ct at tokens first..first+T-1 of T_all. weight_q, weight_k [d] ct (or NULL both: no
+ * norm). rstd_q, rstd_k [N,T,H] st (or NULL both). y = x rsqrt(mean x^2 + eps) weight. */
+typedef struct {
+    const mbl_tensor_t *q, *k, *v, *rstd_q, *rstd_k, *qkv, *weight_q, *weight_k;
+    size_t first;
+    double eps;
+} mbl_qk_norm_args_t;
+/* dqkv [N,T,3D] = ; dweight_q, dweight_k [d] st += (or NULL both). dq, dk, dv [N,H,T_all,d]. */
+typedef struct {
+    const mbl_tensor_t *dqkv, *dweight_q, *dweight_k, *dq, *dk, *dv, *qkv, *rstd_q, *rstd_k, *weight_q,
+        *weight_k;
+    size_t first;
+} mbl_qk_norm_bwd_args_t;
+
+/* softmax(scale q k') v, heads merged again: q, k, v [N,H,T,d] ct; out1 [N,T1,D] takes the first T1 tokens,
+ * out2 [N,T-T1,D] (or NULL when T1 = T) the others; lse [N,H,T] st log-sum-exp (or NULL). causal: token i
+ * sees 0..i. */
+typedef struct {
+    const mbl_tensor_t *out1, *out2, *lse, *q, *k, *v;
+    double scale;
+    bool causal;
+} mbl_attention_args_t;
+/* dq, dk, dv [N,H,T,d] = . Not causal. */
+typedef struct {
+    const mbl_tensor_t *dq, *dk, *dv, *dout1, *dout2, *out1, *out2, *lse, *q, *k, *v;
+    double scale;
+} mbl_attention_bwd_args_t;
+
+/* y = act(x); dx = dy act'(x). Any shape, contiguous, ct. y may be x; dx may be dy. */
+typedef struct {
+    const mbl_tensor_t *y, *x;
+    mbl_act_t act;
+} mbl_act_args_t;
+typedef struct {
+    const mbl_tensor_t *dx, *dy, *x;
+    mbl_act_t act;
+} mbl_act_bwd_args_t;
+
+/* y = x + gate h: x, h, y [N,T,D] ct, gate [N,D] ct (rows may be strided). y may be x. */
+typedef struct {
+    const mbl_tensor_t *y, *x, *gate, *h;
+} mbl_gate_args_t;
+/* dh [N,T,D] = gate dy; dgate [N,D] st += sum over T of dy h (rows may be strided; or NULL, then h may be
+ * NULL). */
+typedef struct {
+    const mbl_tensor_t *dh, *dgate, *dy, *gate, *h;
+} mbl_gate_bwd_args_t;
+
+/* Pictures [N,C,Hh,Ww] <-> tokens [N,(Hh/p)(Ww/p),C p p] in the given order within a token; f32 or ct on
+ * either side. */
+typedef struct {
+    const mbl_tensor_t *tokens, *image;
+    size_t patch;
+    mbl_patch_order_t order;
+} mbl_patchify_args_t;
+typedef struct {
+    const mbl_tensor_t *image, *tokens;
+    size_t patch;
+    mbl_patch_order_t order;
+} mbl_unpatchify_args_t;
+
+/* y [N,F] ct = [cos(t f_j), sin(t f_j)], f_j = 10000^(-j/(F/2)), t [N] f32 (f64 for f64), multiplied by
+ * `factor` first. */
+typedef struct {
+    const mbl_tensor_t *y, *t;
+    double factor;
+} mbl_timestep_args_t;
+/* y [N,T,D] = table[ids] + position: table [V,D] ct, ids [N,T] i32 in [0,V), position [>=T,D] ct (or NULL).
+ */
+typedef struct {
+    const mbl_tensor_t *y, *table, *ids, *position;
+} mbl_embed_args_t;
+/* y [N,T,D] += rows [T,D]; ct. */
+typedef struct {
+    const mbl_tensor_t *y, *rows;
+} mbl_add_rows_args_t;
+/* dst = src converted between f32, bf16 and f64; same shape, rows may be strided. */
+typedef struct {
+    const mbl_tensor_t *dst, *src;
+} mbl_convert_args_t;
+/* y = a x + b y; any shape, contiguous; x and y of one type (f32, bf16 or f64). b = 0 does not read y. */
+typedef struct {
+    const mbl_tensor_t *y, *x;
+    double a, b;
+} mbl_axpby_args_t;
+/* y [D] st += column sums of x [R,D] ct (rows may be strided). */
+typedef struct {
+    const mbl_tensor_t *y, *x;
+} mbl_column_sum_args_t;
+
+/* Gradients per sample, contracted at once with K coefficients (method.md section 4):
+ * acc [K,P,Q] f64 += factor sum_i coefficient[k,i] a_i' b_i, with a [N,T,P], b [N,T,Q] ct (rows may be
+ * strided) and coefficient [K,N] f32. The K blocks of acc may be strided (stride[0]). Products in ct,
+ * accumulated in f32 within a sample, f64 across samples. */
+typedef struct {
+    const mbl_tensor_t *acc, *a, *b, *coefficient;
+    double factor;
+} mbl_sample_grad_args_t;
+
+/* DiffusionNFT loss terms and seeds (method.md sections 3 and 4); all [N,E] f32 (or f64), t [N] and
+ * per-sample outputs [N] of the same type. e = xt - t v_old - x0, d = v - v_old. Gives u = d(L+ - L-)/dv, h =
+ * d(L+ + L-)/2dv, dkl = 2 (v - v_ref)/E (h, dkl or NULL; v_ref NULL exactly when dkl is), loss_plus,
+ * loss_minus = L+/-, kl = mean (v - v_ref)^2 (NULL with dkl). */
+typedef struct {
+    const mbl_tensor_t *u, *h, *dkl, *loss_plus, *loss_minus, *kl, *v, *v_old, *v_ref, *xt, *x0, *t;
+    double beta;
+} mbl_nft_args_t;
+/* y [N,E] = sum_j coefficient[j,i] x_j[i,:] over up to four terms; f32 or f64; coefficient [n_terms,N] of the
+ * same type; y may be any x_j. A NULL x_j ends the list. Sampler steps, noising and seeds are all this. */
+enum { MBL_ROWS_TERMS = 4 };
+typedef struct {
+    const mbl_tensor_t *y, *coefficient, *x[MBL_ROWS_TERMS];
+} mbl_rows_combine_args_t;
+/* y [N,E] f32 (or f64): row i is the normal stream mbl_rng(seed, purpose, step, sample[i]), sample [N] i64.
+ */
+typedef struct {
+    const mbl_tensor_t *y, *sample;
+    uint64_t seed;
+    uint32_t purpose, step;
+} mbl_normal_args_t;
+
+/* gram [K,K] f64 on the HOST = x x' with x [K,n] f64 or f32 (rows may be strided), f64 accumulation in a
+ * fixed order. */
+typedef struct {
+    const mbl_tensor_t *gram, *x;
+} mbl_gram_args_t;
+/* y [n] f64 or f32 = sum_k coefficient[k] x[k,:]; x [K,n] of the same type (rows may be strided);
+ * coefficient: K numbers on the host. */
+typedef struct {
+    const mbl_tensor_t *y, *x;
+    const double *coefficient;
+} mbl_combine_args_t;
+/* AdamW with decoupled weight decay on a shard: w, m, v [n] f32 (or f64), g [n] f32 or f64 times grad_scale;
+ * step counts from 1. */
+typedef struct {
+    const mbl_tensor_t *w, *m, *v, *g;
+    double lr, beta1, beta2, eps, weight_decay, grad_scale;
+    uint64_t step;
+} mbl_adamw_args_t;
+
+/* ---- optional, with a default from the above ---- */
+
+/* y = x + gate h, then z = layer_norm(y) as mbl_layer_norm_args_t says: one pass over memory. */
+typedef struct {
+    const mbl_tensor_t *y, *z, *mean, *rstd, *x, *gate, *h, *scale, *shift;
+    double eps;
+} mbl_gate_norm_args_t;
+
+/* slot name; required or optional */
+#define MBL_OPS_LIST(X)                                                                                      \
+    X(matmul, REQUIRED)                                                                                      \
+    X(layer_norm, REQUIRED)                                                                                  \
+    X(layer_norm_bwd, REQUIRED)                                                                              \
+    X(layer_norm_affine, REQUIRED)                                                                           \
+    X(qk_norm, REQUIRED)                                                                                     \
+    X(qk_norm_bwd, REQUIRED)                                                                                 \
+    X(attention, REQUIRED)                                                                                   \
+    X(attention_bwd, REQUIRED)                                                                               \
+    X(act, REQUIRED)                                                                                         \
+    X(act_bwd, REQUIRED)                                                                                     \
+    X(gate, REQUIRED)                                                                                        \
+    X(gate_bwd, REQUIRED)                                                                                    \
+    X(patchify, REQUIRED)                                                                                    \
+    X(unpatchify, REQUIRED)                                                                                  \
+    X(timestep, REQUIRED)                                                                                    \
+    X(embed, REQUIRED)                                                                                       \
+    X(add_rows, REQUIRED)                                                                                    \
+    X(convert, REQUIRED)                                                                                     \
+    X(axpby, REQUIRED)                                                                                       \
+    X(column_sum, REQUIRED)                                                                                  \
+    X(sample_grad, REQUIRED)                                                                                 \
+    X(nft, REQUIRED)                                                                                         \
+    X(rows_combine, REQUIRED)                                                                                \
+    X(normal, REQUIRED)                                                                                      \
+    X(gram, REQUIRED)                                                                                        \
+    X(combine, REQUIRED)                                                                                     \
+    X(adamw, REQUIRED)                                                                                       \
+    X(gate_norm, OPTIONAL)
+
+typedef enum {
+#define MBL_OP_ENUM(name, need) MBL_OP_##name,
+    MBL_OPS_LIST(MBL_OP_ENUM)
+#undef MBL_OP_ENUM
+        MBL_OP_COUNT
+} mbl_op_t;
+
+typedef struct {
+    const char *name;
+    mbl_place_t place; /* where its tensors live */
+    mbl_status_t (*open)(mbl_ops_t *ops, int threads);
+    void (*close)(mbl_ops_t *ops);
+    mbl_status_t (*alloc)(mbl_ops_t *ops, size_t bytes, void **out); /* zeroed, 64-byte aligned */
+    void (*free)(mbl_ops_t *ops, void *ptr);
+    mbl_status_t (*copy)(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
+                         mbl_place_t src_place,
+                         size_t bytes); /* done on return when either side is the host */
+    mbl_status_t (*zero)(mbl_ops_t *ops, void *ptr, size_t bytes);
+    mbl_status_t (*sync)(mbl_ops_t *ops); /* everything asked for is done */
+#define MBL_OP_SLOT(name, need) mbl_status_t (*name)(mbl_ops_t * ops, const mbl_##name##_args_t *args);
+    MBL_OPS_LIST(MBL_OP_SLOT)
+#undef MBL_OP_SLOT
+} mbl_ops_table_t;
+
+typedef struct {
+    uint64_t calls;
+    double seconds; /* as the host sees it; only while profiling */
+} mbl_op_stats_t;
+
+struct mbl_ops {
+    const mbl_ops_table_t *table;
+    void *impl;
+    int threads;
+    bool profile; /* set to count seconds too (synchronises after every call) */
+    mbl_op_stats_t stats[MBL_OP_COUNT];
+};
+
+/* name: "cpu", "check" (a checking wrapper round cpu: poisons outputs, refuses stale or uninitialised reads),
+ * later "cuda"; "auto" picks the fastest that works here. threads 0: all cores of the process. Errors:
+ * ERR_CONFIG for an unknown name (lists those there are), ERR_UNSUPPORTED for one this build lacks (says how
+ * to get it). Close with mbl_ops_close. */
+mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out);
+void mbl_ops_close(mbl_ops_t *ops);
+
+/* A zeroed contiguous tensor in the backend's place; ndim dims follow (size_t). Free with mbl_tensor_free. */
+mbl_status_t mbl_tensor_new(mbl_ops_t *ops, mbl_dtype_t dtype, mbl_tensor_t *out, int ndim, ...);
+void mbl_tensor_free(mbl_ops_t *ops, mbl_tensor_t *t); /* NULL or empty is fine; clears *t */
+/* Whole-tensor copies between host memory and a contiguous tensor, bytes = count * dtype size, and within a
+ * backend. */
+mbl_status_t mbl_tensor_upload(mbl_ops_t *ops, const mbl_tensor_t *t, const void *host);
+mbl_status_t mbl_tensor_download(mbl_ops_t *ops, const mbl_tensor_t *t, void *host);
+mbl_status_t mbl_tensor_copy(mbl_ops_t *ops, const mbl_tensor_t *dst,
+                             const mbl_tensor_t *src); /* one type, contiguous */
+mbl_status_t mbl_tensor_zero(mbl_ops_t *ops, const mbl_tensor_t *t);
+
+#define MBL_OP_DECLARE(name, need)                                                                           \
+    mbl_status_t mbl_op_##name(mbl_ops_t *ops, const mbl_##name##_args_t *args);
+MBL_OPS_LIST(MBL_OP_DECLARE)
+#undef MBL_OP_DECLARE
+
+/* Shorter to write: MBL_OP(ops, matmul, .y = &y, .a = &x, .b = &w, .transpose_b = true) */
+#define MBL_OP(ops, name, ...) mbl_op_##name((ops), &(const mbl_##name##_args_t){__VA_ARGS__})
+
+/* What an operand is to an operation: the same table drives the checks, the checking backend and byte counts.
+ */
+typedef enum { MBL_IN, MBL_OUT, MBL_INOUT } mbl_role_t;
+typedef struct {
+    const char *name;
+    size_t offset; /* of the tensor pointer in the argument struct */
+    mbl_role_t role;
+    bool optional;
+} mbl_operand_t;
+/* The operands of an operation, [*n]. */
+const mbl_operand_t *mbl_op_operands(mbl_op_t op, size_t *n);
+const char *mbl_op_name(mbl_op_t op);
+
+#endif
