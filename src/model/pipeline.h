@@ -1,0 +1,49 @@
+/* A diffusers model folder, ready to use: transformer/, tokenizer/ + text_encoder/ (and _2, _3 where the
+ * model has them), scheduler/, vae/ where it has one. A folder without vae/ generates pixels directly. */
+#ifndef MBL_MODEL_PIPELINE_H
+#define MBL_MODEL_PIPELINE_H
+
+#include "model/mmdit.h"
+
+typedef struct mbl_pipeline mbl_pipeline_t;
+
+mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_pipeline_t **out);
+/* The same with a fresh transformer of `config` in memory and text encoder and tokenizer read from `folder`
+ * (pretraining). */
+mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                              const mbl_mmdit_config_t *config, uint64_t seed, mbl_pipeline_t **out);
+void mbl_pipeline_close(mbl_pipeline_t *pipeline);
+
+mbl_mmdit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline);
+size_t mbl_pipeline_context_tokens(const mbl_pipeline_t *pipeline);
+/* Shape of what the transformer generates: channels, height, width. */
+void mbl_pipeline_latent(const mbl_pipeline_t *pipeline, size_t *channels, size_t *height, size_t *width);
+/* A digest of all tensors of the transformer (64 hex digits + 0), the identity a checkpoint keeps. */
+const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline);
+
+/* What the transformer is told of prompts: context [n,Tc,joint_attention_dim], pooled
+ * [n,pooled_projection_dim] ct, for a whole prompt set, computed once. Free with mbl_conditions_free. */
+typedef struct {
+    size_t n;
+    mbl_tensor_t context, pooled;
+} mbl_conditions_t;
+mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
+                                 mbl_conditions_t *out);
+void mbl_conditions_free(mbl_pipeline_t *pipeline, mbl_conditions_t *conditions);
+/* Rows index[0..n-1] of `all` into batch tensors context [n,Tc,J], pooled [n,Pd]. */
+mbl_status_t mbl_conditions_gather(mbl_pipeline_t *pipeline, const mbl_conditions_t *all,
+                                   const uint32_t *index, size_t n, const mbl_tensor_t *context,
+                                   const mbl_tensor_t *pooled);
+
+/* Latents [n,C,H,W] f32 in the backend's place to 8-bit pictures rgb [n,H',W',3] on the host (here H' = H
+ * where there is no vae). */
+mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb);
+void mbl_pipeline_picture_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width);
+
+/* Writes the fixed parts of a fresh signs-type folder: tokenizer/ (a vocabulary with one token per word and
+ * glyph, `tokens` long), text_encoder/ (random, frozen), scheduler/scheduler_config.json, model_index.json.
+ * The transformer is saved with mbl_mmdit_save. */
+mbl_status_t mbl_pipeline_create(const char *folder, const char *const *words, size_t n_words, size_t tokens,
+                                 size_t hidden, size_t layers, size_t pooled, uint64_t seed);
+
+#endif

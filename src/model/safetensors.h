@@ -1,0 +1,53 @@
+/* safetensors files: 8 bytes of header length, a JSON header, raw little-endian tensors. Reading maps the
+ * file and checks everything a hostile header could say (overlaps, overflows, ranges, duplicate names,
+ * nesting); sharded sets are read through their
+ * *.safetensors.index.json. */
+#ifndef MBL_MODEL_SAFETENSORS_H
+#define MBL_MODEL_SAFETENSORS_H
+
+#include "ops/tensor.h"
+
+enum { MBL_ST_MAX_DIMS = 8 };
+
+typedef struct {
+    char *name;
+    mbl_dtype_t
+        dtype; /* F32, BF16, F64, I32, I64, U8; F16 is given as bf16/f32 only through mbl_st_read_f32 */
+    bool is_f16;
+    int ndim;
+    size_t dim[MBL_ST_MAX_DIMS];
+    const void *data; /* inside the mapping, unaligned */
+    size_t bytes;
+} mbl_st_entry_t;
+
+typedef struct mbl_st mbl_st_t;
+
+/* Opens one file, an index file, or a folder (tries NAME.safetensors, NAME.safetensors.index.json inside it,
+ * NAME = "model" or "diffusion_pytorch_model"). Errors name the file and what is wrong: ERR_IO, ERR_FORMAT.
+ * Close with mbl_st_close. */
+mbl_status_t mbl_st_open(const char *path, mbl_st_t **out);
+void mbl_st_close(mbl_st_t *st);
+size_t mbl_st_count(const mbl_st_t *st);
+const mbl_st_entry_t *mbl_st_at(const mbl_st_t *st, size_t i);
+const mbl_st_entry_t *mbl_st_find(const mbl_st_t *st, const char *name); /* NULL when absent */
+/* Metadata string (__metadata__), NULL when absent; kept until close. */
+const char *mbl_st_metadata(const mbl_st_t *st, const char *key);
+
+/* Reads a floating-point tensor (F64, F32, F16, BF16) of exactly `count` elements as f32 or f64. ERR_FORMAT
+ * names file, tensor, what was found. */
+mbl_status_t mbl_st_read_f32(const mbl_st_t *st, const char *name, float *out, size_t count);
+mbl_status_t mbl_st_read_f64(const mbl_st_t *st, const char *name, double *out, size_t count);
+
+/* Writes a file (temporary name, synced, renamed). `metadata` is pairs key, value, ..., NULL (or NULL). Data
+ * is host memory. */
+typedef struct {
+    const char *name;
+    mbl_dtype_t dtype; /* as stored; data is of this type */
+    int ndim;
+    size_t dim[MBL_ST_MAX_DIMS];
+    const void *data;
+} mbl_st_tensor_t;
+mbl_status_t mbl_st_write(const char *path, const mbl_st_tensor_t *tensors, size_t n,
+                          const char *const *metadata);
+
+#endif

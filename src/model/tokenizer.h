@@ -1,0 +1,25 @@
+/* CLIP's byte-level BPE tokenizer (vocab.json + merges.txt), as transformers' CLIPTokenizer without ftfy:
+ * lower case, whitespace collapsed, words split by CLIP's pattern, </w> at word ends, <|startoftext|> and
+ * <|endoftext|> around. */
+#ifndef MBL_MODEL_TOKENIZER_H
+#define MBL_MODEL_TOKENIZER_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct mbl_tokenizer mbl_tokenizer_t;
+
+/* Reads vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json of `folder`
+ * (model_max_length, pad token). */
+mbl_status_t mbl_tokenizer_open(const char *folder, mbl_tokenizer_t **out);
+void mbl_tokenizer_close(mbl_tokenizer_t *tokenizer);
+size_t mbl_tokenizer_max_length(const mbl_tokenizer_t *tokenizer);
+
+/* ids [length]: start, tokens (cut to fit), end, then the pad token. *end: position of the (first) end token.
+ * Any UTF-8 text, also broken. */
+mbl_status_t mbl_tokenizer_encode(const mbl_tokenizer_t *tokenizer, const char *text, size_t length,
+                                  int32_t *ids, size_t *end);
+
+#endif
