@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,7 +24,7 @@ typedef struct {
     mbl_status_t (*bcast)(mbl_comm_t *comm, void *data, size_t bytes, int root);
     mbl_status_t (*allreduce)(mbl_comm_t *comm, void *data, size_t count, mbl_comm_type_t type,
                               mbl_comm_op_t op);
-    /* in [size * count] -> out [count]: the sum over ranks of block `rank`. */
+    /* in [size * count] -> out [count]: the sum over ranks of block `rank`; out may be in's own block. */
     mbl_status_t (*reduce_scatter)(mbl_comm_t *comm, const void *in, void *out, size_t count,
                                    mbl_comm_type_t type);
     /* in [count] -> out [size * count]; in may be out's own block. */
@@ -37,16 +38,29 @@ struct mbl_comm {
     void *impl;
     int rank, size;
     int local_rank, local_size; /* among the ranks on this host */
-    double deadline_s; /* a collective that takes longer is an error (ERR_DEADLINE, then abort); 0 waits for
-                          ever */
-    uint64_t bytes;    /* payload this rank has put into collectives so far */
-    double seconds;    /* spent inside collectives so far */
+    double deadline_s;  /* a collective that takes longer is an error (ERR_DEADLINE, then abort); 0 waits for
+                           ever. The same on every rank. */
+    size_t chunk_bytes; /* a transport moves at most this much in one message; the same on every rank */
+    uint64_t bytes;     /* payload this rank has put into collectives so far */
+    double seconds;     /* spent inside collectives so far */
 };
 
-/* name: "auto" (mpi when launched by mpirun or srun with more than one rank, else self), "self", "mpi". */
+/* How this process was started, from the environment alone (local, no MPI): the number of ranks mpirun or
+ * srun started, 1 without a launcher. *rank (NULL: not wanted) is this process's own number among them.
+ * *can_join is false when there are several but the launcher offers nothing to join them by. */
+int mbl_comm_launched(int *rank, bool *can_join);
+
+/* name: "auto" (mpi when launched by mpirun or srun with more than one rank, else self), "self", "mpi". MPI
+ * is started by the first open of "mpi" and finished by its close, so a process opens it once. */
 mbl_status_t mbl_comm_open(const char *name, double deadline_s, mbl_comm_t **out);
+/* Collective; after a failed collective it only frees local memory, and the process should end soon. NULL
+ * does nothing. */
 void mbl_comm_close(mbl_comm_t *comm);
 
+/* The wrappers check arguments, time, and count bytes; a zero count returns at once. Counts, types and roots
+ * are the same on every rank. Results are bit-identical on all ranks and, for a given number of ranks, from
+ * call to call. After ERR_COMM or ERR_DEADLINE every further call fails, and the buffers must live until
+ * abort. */
 mbl_status_t mbl_comm_barrier(mbl_comm_t *comm);
 mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root);
 mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_comm_type_t type,
@@ -57,9 +71,11 @@ mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, siz
 mbl_status_t mbl_comm_poll_error(mbl_comm_t *comm);
 void mbl_comm_abort(mbl_comm_t *comm, int exit_code);
 
-/* Makes every rank return the same status: the gravest of all ranks' (OK only if all are OK). Also how ranks
- * agree on "stop now". */
+/* Makes every rank return the same status: the gravest of all ranks' (OK only if all are OK;
+ * ERR_STOPPED is the mildest failure). Also how ranks agree on "stop now". */
 mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine);
+
+size_t mbl_comm_type_size(mbl_comm_type_t type);
 
 /* Shard arithmetic (local): n elements padded to size * shard_count; rank r owns [r * count, min(n, (r + 1) *
  * count)). */

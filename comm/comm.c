@@ -1,0 +1,189 @@
+/* The public face of the communicator: choosing a transport, and wrappers that check arguments, time the call
+ * and count bytes, so that the transports do not have to. */
+#include "comm/comm.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "comm/list.h"
+
+#include <string.h>
+
+enum { CHUNK_BYTES = 64 << 20 };
+
+size_t mbl_comm_type_size(mbl_comm_type_t type) {
+    switch (type) {
+    case MBL_COMM_F32:
+        return 4;
+    case MBL_COMM_F64:
+    case MBL_COMM_I64:
+        return 8;
+    case MBL_COMM_U8:
+        break;
+    }
+    return 1;
+}
+
+/* The table called `name`, with "auto" resolved from how this process was launched. */
+static mbl_status_t find_table(const char *name, const mbl_comm_table_t **out) {
+    static const mbl_comm_table_t *const tables[] = {
+#define TABLE(name) &mbl_comm_##name,
+        MBL_COMM_LIST(TABLE)
+#undef TABLE
+    };
+    bool can_join;
+    int launched = mbl_comm_launched(NULL, &can_join);
+    if (!strcmp(name, "auto")) {
+        if (!can_join)
+            return MBL_FAIL(
+                MBL_ERR_COMM,
+                "srun started %d tasks but gave them no way to find each other: use srun --mpi=pmix "
+                "(srun --mpi=list shows what this cluster has), or mpirun",
+                launched);
+        name = launched > 1 ? "mpi" : "self";
+    }
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        if (strcmp(tables[i]->name, name) != 0)
+            continue;
+        const char *why_not = "";
+        if (!tables[i]->available(&why_not))
+            return MBL_FAIL(MBL_ERR_UNSUPPORTED, "comm: %s cannot be used: %s", name, why_not);
+        *out = tables[i];
+        return MBL_OK;
+    }
+    return MBL_FAIL(MBL_ERR_ARG, "comm: no transport is called \"%s\"; there are auto, self and mpi", name);
+}
+
+mbl_status_t mbl_comm_open(const char *name, double deadline_s, mbl_comm_t **out) {
+    MBL_REQUIRE(name && out, "comm: open needs a name and a place for the result");
+    MBL_REQUIRE(deadline_s >= 0 && deadline_s < 1e9, "comm: a deadline of %g s; 0 (none) or more is right",
+                deadline_s);
+    const mbl_comm_table_t *table = NULL;
+    MBL_TRY(find_table(name, &table));
+    mbl_comm_t *comm;
+    MBL_ALLOC(comm, 1);
+    comm->table = table;
+    comm->deadline_s = deadline_s;
+    comm->chunk_bytes = CHUNK_BYTES;
+    mbl_status_t status = table->open(comm);
+    if (status != MBL_OK) {
+        mbl_free(comm);
+        return status;
+    }
+    *out = comm;
+    return MBL_OK;
+}
+
+void mbl_comm_close(mbl_comm_t *comm) {
+    if (!comm)
+        return;
+    comm->table->close(comm);
+    mbl_free(comm);
+}
+
+/* Adds what a finished collective took, in time and (if it worked) in bytes. */
+static mbl_status_t account(mbl_comm_t *comm, double start, size_t bytes, mbl_status_t status) {
+    comm->seconds += mbl_now() - start;
+    if (status == MBL_OK)
+        comm->bytes += bytes;
+    return status;
+}
+
+/* count elements of `type` in bytes, for `blocks` blocks of them; an error when that is no size. */
+static mbl_status_t payload(const char *what, size_t count, mbl_comm_type_t type, int blocks, size_t *bytes) {
+    MBL_REQUIRE((unsigned)type <= MBL_COMM_I64, "comm: %s of unknown type %d", what, (int)type);
+    size_t total = 0;
+    if (!mbl_mul(count, mbl_comm_type_size(type), &total) || !mbl_mul(total, (size_t)blocks, &total))
+        return MBL_FAIL(MBL_ERR_ARG, "comm: %s of %zu elements on %d ranks overflows", what, count, blocks);
+    *bytes = total;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_comm_barrier(mbl_comm_t *comm) {
+    MBL_REQUIRE(comm, "comm: barrier without a communicator");
+    double start = mbl_now();
+    return account(comm, start, 0, comm->table->barrier(comm));
+}
+
+mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root) {
+    MBL_REQUIRE(comm && (data || !bytes), "comm: bcast without a communicator or data");
+    MBL_REQUIRE(root >= 0 && root < comm->size, "comm: bcast from rank %d; 0 to %d are right", root,
+                comm->size - 1);
+    if (!bytes)
+        return MBL_OK;
+    double start = mbl_now();
+    size_t sent = comm->rank == root ? bytes : 0;
+    return account(comm, start, sent, comm->table->bcast(comm, data, bytes, root));
+}
+
+mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_comm_type_t type,
+                                mbl_comm_op_t op) {
+    MBL_REQUIRE(comm && (data || !count), "comm: allreduce without a communicator or data");
+    MBL_REQUIRE((unsigned)op <= MBL_COMM_MIN, "comm: allreduce with unknown operation %d", (int)op);
+    size_t bytes = 0;
+    MBL_TRY(payload("allreduce", count, type, 1, &bytes));
+    if (!count)
+        return MBL_OK;
+    double start = mbl_now();
+    return account(comm, start, bytes, comm->table->allreduce(comm, data, count, type, op));
+}
+
+mbl_status_t mbl_comm_reduce_scatter(mbl_comm_t *comm, const void *in, void *out, size_t count,
+                                     mbl_comm_type_t type) {
+    MBL_REQUIRE(comm && ((in && out) || !count), "comm: reduce_scatter without a communicator or data");
+    size_t bytes = 0;
+    MBL_TRY(payload("reduce_scatter", count, type, comm->size, &bytes));
+    if (!count)
+        return MBL_OK;
+    double start = mbl_now();
+    return account(comm, start, bytes, comm->table->reduce_scatter(comm, in, out, count, type));
+}
+
+mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, size_t bytes) {
+    MBL_REQUIRE(comm && ((in && out) || !bytes), "comm: allgather without a communicator or data");
+    size_t total = 0;
+    MBL_TRY(payload("allgather", bytes, MBL_COMM_U8, comm->size, &total));
+    if (!bytes)
+        return MBL_OK;
+    double start = mbl_now();
+    return account(comm, start, bytes, comm->table->allgather(comm, in, out, bytes));
+}
+
+mbl_status_t mbl_comm_poll_error(mbl_comm_t *comm) {
+    MBL_REQUIRE(comm, "comm: poll_error without a communicator");
+    return comm->table->poll_error(comm);
+}
+
+void mbl_comm_abort(mbl_comm_t *comm, int exit_code) {
+    if (comm)
+        comm->table->abort(comm, exit_code);
+}
+
+mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine) {
+    MBL_REQUIRE(comm, "comm: agree without a communicator");
+    /* Stopping on request must not hide a real failure of another rank, so it ranks lowest. */
+    int64_t gravity = mine == MBL_OK ? 0 : mine == MBL_ERR_STOPPED ? 1 : (int64_t)mine + 1;
+    int64_t word = gravity << 32 | comm->rank;
+    MBL_TRY(mbl_comm_allreduce(comm, &word, 1, MBL_COMM_I64, MBL_COMM_MAX));
+    gravity = word >> 32;
+    mbl_status_t all = gravity == 0 ? MBL_OK : gravity == 1 ? MBL_ERR_STOPPED : (mbl_status_t)(gravity - 1);
+    if (mine == MBL_OK && all != MBL_OK && all != MBL_ERR_STOPPED) {
+        mbl_fail_quiet(1); /* the rank that failed has logged why */
+        MBL_FAIL(all, "rank %d failed: %s", (int)(word & 0xffffffff), mbl_status_text(all));
+        mbl_fail_quiet(0);
+    }
+    return all;
+}
+
+size_t mbl_shard_count(size_t n, int size) {
+    size_t ranks = size > 1 ? (size_t)size : 1;
+    size_t count = n / ranks + (n % ranks != 0);
+    size_t rest = count % 16;
+    return rest ? count + (16 - rest) : count;
+}
+
+void mbl_shard_range(size_t n, int size, int rank, size_t *first, size_t *last) {
+    size_t count = mbl_shard_count(n, size);
+    size_t before = (size_t)rank;
+    /* rank * count may pass n (padding), and for huge n even SIZE_MAX */
+    *first = count == 0 || before > n / count ? n : before * count;
+    *last = n - *first < count ? n : *first + count;
+}
