@@ -31,6 +31,12 @@ const char *mbl_signs_glyphs(void); /* the 15 characters */
 
 /* A random scene; half of them text, the rest split evenly. */
 void mbl_signs_scene(mbl_rng_t *rng, mbl_signs_scene_t *scene);
+/* The i-th of all scenes in a fixed order (texts, counts, horizons); false past the end. */
+bool mbl_signs_scene_at(size_t i, mbl_signs_scene_t *scene);
+/* Is its sentence one of the test split? A fifth of the glyph pairs and a third of the counts and horizons;
+ * whoever trains on scenes leaves these out. */
+bool mbl_signs_held_out(const mbl_signs_scene_t *scene);
+
 /* The sentence of a scene (out at least 64 bytes), and back: false when the sentence is none of this world's.
  */
 void mbl_signs_sentence(const mbl_signs_scene_t *scene, char *out);

@@ -1,0 +1,190 @@
+/* Pictures in memory and as PNG files; their size as JPEG. */
+#include "data/image.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <math.h>
+#include <png.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jpeglib.h>
+
+/* A picture larger than this is refused: a damaged header must not take the machine's memory. */
+#define LARGEST_BYTES ((size_t)1 << 30)
+
+mbl_status_t mbl_image_new(size_t width, size_t height, mbl_image_t *out) {
+    size_t pixels, bytes;
+    MBL_REQUIRE(width > 0 && height > 0 && mbl_mul(width, height, &pixels) && mbl_mul(pixels, 3, &bytes) &&
+                    bytes <= LARGEST_BYTES,
+                "a picture of %zu x %zu: from 1 x 1 to %zu bytes would be right", width, height,
+                LARGEST_BYTES);
+    uint8_t *rgb;
+    MBL_ALLOC(rgb, bytes);
+    *out = (mbl_image_t){width, height, rgb};
+    return MBL_OK;
+}
+
+void mbl_image_free(mbl_image_t *image) {
+    mbl_free(image->rgb);
+    *image = (mbl_image_t){0, 0, NULL};
+}
+
+void mbl_image_from_chw(const float *chw, size_t width, size_t height, uint8_t *rgb) {
+    size_t plane = width * height;
+    for (size_t i = 0; i < plane; i++)
+        for (size_t c = 0; c < 3; c++) {
+            float value = (chw[c * plane + i] + 1.0f) * 127.5f;
+            rgb[3 * i + c] = (uint8_t)(value > 0.0f ? value < 255.0f ? value + 0.5f : 255.0f : 0.0f);
+        }
+}
+
+void mbl_image_to_chw(const uint8_t *rgb, size_t width, size_t height, float *chw) {
+    size_t plane = width * height;
+    for (size_t i = 0; i < plane; i++)
+        for (size_t c = 0; c < 3; c++)
+            chw[c * plane + i] = (float)rgb[3 * i + c] / 127.5f - 1.0f;
+}
+
+static mbl_status_t write_file(const char *path, const char *temporary, const mbl_image_t *image) {
+    png_image png = {.version = PNG_IMAGE_VERSION,
+                     .width = (png_uint_32)image->width,
+                     .height = (png_uint_32)image->height,
+                     .format = PNG_FORMAT_RGB};
+    FILE *file = fopen(temporary, "wb");
+    if (!file)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    int written = png_image_write_to_stdio(&png, file, 0, image->rgb, 0, NULL);
+    if (fclose(file) != 0 || !written)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path,
+                        written ? strerror(errno) : png.message);
+    if (rename(temporary, path) != 0)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    return MBL_OK;
+}
+
+mbl_status_t mbl_image_write_png(const char *path, const mbl_image_t *image) {
+    MBL_REQUIRE(image->width > 0 && image->height > 0 && image->width <= UINT32_MAX &&
+                    image->height <= UINT32_MAX,
+                "%s: a picture of %zu x %zu is no PNG", path, image->width, image->height);
+    char *temporary = mbl_format("%s.%ld.tmp", path, (long)getpid());
+    if (!temporary)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for the name of %s", path);
+    mbl_status_t status = write_file(path, temporary, image);
+    if (status != MBL_OK)
+        unlink(temporary);
+    mbl_free(temporary);
+    return status;
+}
+
+static mbl_status_t read_open_png(const char *path, png_image *png, FILE *file, mbl_image_t *out) {
+    if (!png_image_begin_read_from_stdio(png, file))
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: not a PNG that can be read: %s", path, png->message);
+    png->format = PNG_FORMAT_RGB;
+    if ((size_t)png->width * png->height > LARGEST_BYTES / 3)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: a picture of %u x %u; up to %zu bytes are read", path,
+                        png->width, png->height, LARGEST_BYTES);
+    mbl_image_t image;
+    MBL_TRY(mbl_image_new(png->width, png->height, &image));
+    const png_color white = {255, 255, 255}; /* under what is transparent */
+    if (!png_image_finish_read(png, &white, image.rgb, 0, NULL)) {
+        mbl_image_free(&image);
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: a damaged PNG: %s", path, png->message);
+    }
+    *out = image;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_image_read_png(const char *path, mbl_image_t *out) {
+    png_image png = {.version = PNG_IMAGE_VERSION};
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
+    mbl_status_t status = read_open_png(path, &png, file, out);
+    png_image_free(&png);
+    fclose(file);
+    return status;
+}
+
+/* A destination that only counts, and an error handler that comes back instead of ending the program. */
+typedef struct {
+    struct jpeg_destination_mgr base;
+    size_t full; /* buffers that went by */
+    JOCTET buffer[4096];
+} counter_t;
+
+typedef struct {
+    struct jpeg_error_mgr base;
+    jmp_buf back;
+    char message[JMSG_LENGTH_MAX];
+} jpeg_failure_t;
+
+static void counter_reset(j_compress_ptr jpeg) {
+    counter_t *counter = (counter_t *)jpeg->dest;
+    counter->base.next_output_byte = counter->buffer;
+    counter->base.free_in_buffer = sizeof counter->buffer;
+}
+
+static boolean counter_full(j_compress_ptr jpeg) {
+    ((counter_t *)jpeg->dest)->full++;
+    counter_reset(jpeg);
+    return TRUE;
+}
+
+static void counter_end(j_compress_ptr jpeg) {
+    (void)jpeg;
+}
+
+static void jpeg_failed(j_common_ptr jpeg) {
+    jpeg_failure_t *failure = (jpeg_failure_t *)jpeg->err;
+    failure->base.format_message(jpeg, failure->message);
+    longjmp(failure->back, 1);
+}
+
+static void jpeg_silent(j_common_ptr jpeg) {
+    (void)jpeg;
+}
+
+static void compress(struct jpeg_compress_struct *jpeg, const mbl_image_t *image, int quality) {
+    jpeg->image_width = (JDIMENSION)image->width;
+    jpeg->image_height = (JDIMENSION)image->height;
+    jpeg->input_components = 3;
+    jpeg->in_color_space = JCS_RGB;
+    jpeg_set_defaults(jpeg); /* Y'CbCr 4:2:0 */
+    jpeg_set_quality(jpeg, quality, TRUE);
+    jpeg_start_compress(jpeg, TRUE);
+    while (jpeg->next_scanline < jpeg->image_height) {
+        JSAMPROW row = image->rgb + 3 * image->width * jpeg->next_scanline;
+        jpeg_write_scanlines(jpeg, &row, 1);
+    }
+    jpeg_finish_compress(jpeg);
+}
+
+mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t *bytes) {
+    MBL_REQUIRE(image->width > 0 && image->width <= JPEG_MAX_DIMENSION && image->height > 0 &&
+                    image->height <= JPEG_MAX_DIMENSION && quality >= 1 && quality <= 100,
+                "JPEG of a %zu x %zu picture at quality %d: sides from 1 to %ld and quality from 1 to 100 "
+                "would be right",
+                image->width, image->height, quality, JPEG_MAX_DIMENSION);
+    struct jpeg_compress_struct jpeg = {0}; /* nothing to destroy, should creating it fail */
+    jpeg_failure_t failure;
+    counter_t counter = {.base = {.init_destination = counter_reset,
+                                  .empty_output_buffer = counter_full,
+                                  .term_destination = counter_end}};
+    jpeg.err = jpeg_std_error(&failure.base);
+    failure.base.error_exit = jpeg_failed;
+    failure.base.output_message = jpeg_silent;
+    if (setjmp(failure.back)) {
+        jpeg_destroy_compress(&jpeg);
+        return MBL_FAIL(MBL_ERR_FORMAT, "JPEG of a %zu x %zu picture: %s", image->width, image->height,
+                        failure.message);
+    }
+    jpeg_create_compress(&jpeg);
+    jpeg.dest = &counter.base;
+    compress(&jpeg, image, quality);
+    *bytes = (counter.full + 1) * sizeof counter.buffer - counter.base.free_in_buffer;
+    jpeg_destroy_compress(&jpeg);
+    return MBL_OK;
+}
