@@ -1,0 +1,48 @@
+/* HDF5 checkpoints: named global arrays and text attributes in one file, written so that a crash at any
+ * moment leaves the previous file good: temporary name in the same folder, fsync of file and folder, rename;
+ * then latest.h5 is replaced the same way. Every dataset carries Fletcher32 and a digest (SHA-256 of its
+ * bytes); the file carries a format version. Local: rank 0 calls these. */
+#ifndef MBL_IO_CHECKPOINT_H
+#define MBL_IO_CHECKPOINT_H
+
+#include "ops/tensor.h"
+
+enum { MBL_CHECKPOINT_VERSION = 1 };
+
+typedef struct {
+    const char *name;  /* "adapter/current", "optimizer/m", ...: groups are made as needed */
+    mbl_dtype_t dtype; /* F32, F64, I64 or U8 */
+    size_t count;
+    const void *data; /* host */
+} mbl_ckpt_item_t;
+
+typedef struct {
+    const char *key, *value; /* text attributes of the file: "config", "model_digest", "step", ... */
+} mbl_ckpt_attr_t;
+
+/* Writes `path` whole or not at all. Errors (disk full, I/O) name the path and the cause; the temporary file
+ * is removed. */
+mbl_status_t mbl_ckpt_write(const char *path, const mbl_ckpt_item_t *items, size_t n,
+                            const mbl_ckpt_attr_t *attrs, size_t n_attrs);
+
+/* Opens and verifies everything: HDF5 structure, version, every digest. ERR_IO or ERR_FORMAT say what is
+ * wrong and, where the folder has another good checkpoint, name the newest one. Close with mbl_ckpt_close. */
+typedef struct mbl_ckpt mbl_ckpt_t;
+mbl_status_t mbl_ckpt_open(const char *path, mbl_ckpt_t **out);
+void mbl_ckpt_close(mbl_ckpt_t *ckpt);
+/* Exactly `count` elements of `dtype`, or ERR_FORMAT with file, name, found, wanted. */
+mbl_status_t mbl_ckpt_read(mbl_ckpt_t *ckpt, const char *name, mbl_dtype_t dtype, size_t count, void *out);
+const char *mbl_ckpt_attr(const mbl_ckpt_t *ckpt, const char *key); /* NULL when absent; kept until close */
+/* The i-th dataset (name, dtype, count; data NULL), false past the end; for `marble inspect`. */
+bool mbl_ckpt_item(const mbl_ckpt_t *ckpt, size_t i, mbl_ckpt_item_t *out);
+
+/* folder/step-NNNNNN.h5 for a step (out at least 512 bytes). */
+mbl_status_t mbl_ckpt_path(const char *folder, size_t step, char *out, size_t size);
+/* Points folder/latest.h5 at the checkpoint of `step` (relative symbolic link, replaced by rename) and
+ * removes all but the newest `keep` others. */
+mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, size_t keep);
+/* The newest checkpoint of `folder` that verifies (warns about each damaged newer one). *found false when
+ * there is none at all. */
+mbl_status_t mbl_ckpt_latest(const char *folder, char *out, size_t size, bool *found);
+
+#endif
