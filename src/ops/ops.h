@@ -300,7 +300,7 @@ MBL_OPS_LIST(MBL_OP_DECLARE)
 
 /* What an operand is to an operation: the same table drives the checks, the checking backend and byte counts.
  */
-typedef enum { MBL_IN, MBL_OUT, MBL_INOUT } mbl_role_t;
+typedef enum { MBL_IN, MBL_OUT, MBL_INOUT, MBL_PART /* written in part, the rest is kept */ } mbl_role_t;
 typedef struct {
     const char *name;
     size_t offset; /* of the tensor pointer in the argument struct */
@@ -310,5 +310,8 @@ typedef struct {
 /* The operands of an operation, [*n]. */
 const mbl_operand_t *mbl_op_operands(mbl_op_t op, size_t *n);
 const char *mbl_op_name(mbl_op_t op);
+/* The role in one call: matmul's y is MBL_OUT unless it accumulates, axpby's where b = 0, qk_norm's q, k and
+ * v where all tokens are written. */
+mbl_role_t mbl_op_role(mbl_op_t op, const mbl_operand_t *operand, const void *args);
 
 #endif

@@ -33,13 +33,18 @@ size_t mbl_tensor_count(const mbl_tensor_t *t); /* elements */
 bool mbl_tensor_contiguous(const mbl_tensor_t *t);
 bool mbl_tensor_same_shape(const mbl_tensor_t *a, const mbl_tensor_t *b);
 
+/* "[4,8] f32" into out; returns out. */
+enum { MBL_TENSOR_TEXT = 112 };
+char *mbl_tensor_text(const mbl_tensor_t *t, char *out);
+
 /* A contiguous tensor over memory somebody else owns. ndim dims follow (size_t each). */
 mbl_tensor_t mbl_tensor_of(void *data, mbl_dtype_t dtype, mbl_place_t place, int ndim, ...);
 #define MBL_TENSOR_1(data, dtype, a) mbl_tensor_of((data), (dtype), MBL_HOST, 1, (size_t)(a))
 #define MBL_TENSOR_2(data, dtype, a, b) mbl_tensor_of((data), (dtype), MBL_HOST, 2, (size_t)(a), (size_t)(b))
 
 /* Views share data. A reshape needs a contiguous tensor of the same count; rows cut the first dimension,
- * columns the last. */
+ * columns the last. What cannot be is reported and gives an empty tensor (ndim 0), which every operation
+ * refuses. */
 mbl_tensor_t mbl_tensor_reshape(const mbl_tensor_t *t, int ndim, ...);
 mbl_tensor_t mbl_tensor_rows(const mbl_tensor_t *t, size_t first, size_t count);
 mbl_tensor_t mbl_tensor_columns(const mbl_tensor_t *t, size_t first, size_t count);

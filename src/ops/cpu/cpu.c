@@ -1,0 +1,86 @@
+/* The cpu backend: its table, and memory on the host. */
+#include "ops/cpu/cpu.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+static mbl_status_t cpu_open(mbl_ops_t *ops, int threads) {
+    mbl_cpu_t *cpu;
+    MBL_ALLOC(cpu, 1);
+    mbl_status_t status = mbl_cpu_matmuls_open(threads, &cpu->matmuls);
+    if (status != MBL_OK) {
+        mbl_free(cpu);
+        return status;
+    }
+    ops->impl = cpu;
+    return MBL_OK;
+}
+
+static void cpu_close(mbl_ops_t *ops) {
+    mbl_cpu_t *cpu = mbl_cpu_of(ops);
+    mbl_cpu_matmuls_close(cpu->matmuls);
+    mbl_free(cpu->work);
+    mbl_free(cpu);
+    ops->impl = NULL;
+}
+
+mbl_status_t mbl_cpu_workspace(mbl_ops_t *ops, size_t bytes, void **out) {
+    mbl_cpu_t *cpu = mbl_cpu_of(ops);
+    if (bytes > cpu->work_bytes) {
+        mbl_free(cpu->work);
+        cpu->work_bytes = 0;
+        cpu->work = mbl_calloc(bytes, 1);
+        if (!cpu->work)
+            return MBL_FAIL(MBL_ERR_MEM, "no memory for %zu bytes of scratch", bytes);
+        cpu->work_bytes = bytes;
+    }
+    *out = cpu->work;
+    return MBL_OK;
+}
+
+static mbl_status_t cpu_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
+    (void)ops;
+    void *ptr = mbl_calloc(bytes, 1);
+    if (!ptr)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for a tensor of %zu bytes", bytes);
+    *out = ptr;
+    return MBL_OK;
+}
+
+static void cpu_free(mbl_ops_t *ops, void *ptr) {
+    (void)ops;
+    mbl_free(ptr);
+}
+
+static mbl_status_t cpu_copy(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
+                             mbl_place_t src_place, size_t bytes) {
+    (void)ops;
+    MBL_REQUIRE(dst_place == MBL_HOST && src_place == MBL_HOST, "copy: the cpu backend has host memory only");
+    memmove(dst, src, bytes);
+    return MBL_OK;
+}
+
+static mbl_status_t cpu_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
+    (void)ops;
+    memset(ptr, 0, bytes);
+    return MBL_OK;
+}
+
+static mbl_status_t cpu_sync(mbl_ops_t *ops) {
+    (void)ops;
+    return MBL_OK;
+}
+
+const mbl_ops_table_t mbl_ops_cpu = {.name = "cpu",
+                                     .place = MBL_HOST,
+                                     .open = cpu_open,
+                                     .close = cpu_close,
+                                     .alloc = cpu_alloc,
+                                     .free = cpu_free,
+                                     .copy = cpu_copy,
+                                     .zero = cpu_zero,
+                                     .sync = cpu_sync,
+#define SLOT(name, need) .name = mbl_cpu_##name,
+                                     MBL_OPS_LIST(SLOT)
+#undef SLOT
+};

@@ -1,0 +1,32 @@
+/* Private to the cpu backend: its state, workspace, and the operations, one family a file. A handle is used
+ * by one thread at a time. */
+#ifndef MBL_OPS_CPU_CPU_H
+#define MBL_OPS_CPU_CPU_H
+
+#include "ops/ops.h"
+
+typedef struct mbl_cpu_matmuls mbl_cpu_matmuls_t; /* matmul.c: oneDNN engine and primitives */
+
+typedef struct {
+    void *work; /* grown as asked, never shrunk */
+    size_t work_bytes;
+    mbl_cpu_matmuls_t *matmuls;
+} mbl_cpu_t;
+
+static inline mbl_cpu_t *mbl_cpu_of(mbl_ops_t *ops) {
+    return ops->impl;
+}
+
+/* Scratch memory for the running operation: 64-byte aligned, content undefined, valid until the next call. */
+mbl_status_t mbl_cpu_workspace(mbl_ops_t *ops, size_t bytes, void **out);
+
+mbl_status_t mbl_cpu_matmuls_open(int threads, mbl_cpu_matmuls_t **out);
+void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *matmuls);
+
+/* Loops take their number of threads from ops->threads: #pragma omp parallel for num_threads(ops->threads).
+ */
+#define MBL_CPU_OP(name, need) mbl_status_t mbl_cpu_##name(mbl_ops_t *ops, const mbl_##name##_args_t *args);
+MBL_OPS_LIST(MBL_CPU_OP)
+#undef MBL_CPU_OP
+
+#endif

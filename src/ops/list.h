@@ -1,0 +1,14 @@
+/* The backends of this build, in the order in which "auto" tries them. */
+#ifndef MBL_OPS_LIST_H
+#define MBL_OPS_LIST_H
+
+#include "ops/ops.h"
+
+/* name (the table is mbl_ops_<name>), whether "auto" may pick it */
+#define MBL_OPS_BACKENDS(X) X(cpu, true)
+
+#define MBL_OPS_BACKEND_DECLARE(name, automatic) extern const mbl_ops_table_t mbl_ops_##name;
+MBL_OPS_BACKENDS(MBL_OPS_BACKEND_DECLARE)
+#undef MBL_OPS_BACKEND_DECLARE
+
+#endif

@@ -1,0 +1,140 @@
+/* Backends by name, and the memory of tensors in a backend's place. */
+#include "ops/ops.h"
+#include "base/mem.h"
+#include "ops/list.h"
+
+#include <sched.h>
+#include <stdarg.h>
+#include <string.h>
+
+typedef struct {
+    const mbl_ops_table_t *table;
+    bool automatic;
+} backend_t;
+
+static const backend_t backends[] = {
+#define BACKEND(name, automatic) {&mbl_ops_##name, automatic},
+    MBL_OPS_BACKENDS(BACKEND)
+#undef BACKEND
+};
+enum { BACKENDS = sizeof backends / sizeof backends[0] };
+#define BACKEND_NAME(name, automatic) " " #name
+static const char backend_names[] = MBL_OPS_BACKENDS(BACKEND_NAME) " auto";
+
+static int threads_of_process(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static mbl_status_t open_table(const mbl_ops_table_t *table, int threads, mbl_ops_t **out) {
+    mbl_ops_t *ops;
+    MBL_ALLOC(ops, 1);
+    ops->table = table;
+    ops->threads = threads > 0 ? threads : threads_of_process();
+    mbl_status_t status = table->open(ops, ops->threads);
+    if (status != MBL_OK) {
+        mbl_free(ops);
+        return status;
+    }
+    *out = ops;
+    return MBL_OK;
+}
+
+static mbl_status_t open_automatic(int threads, mbl_ops_t **out) {
+    mbl_status_t status = MBL_ERR_UNSUPPORTED;
+    for (size_t i = 0; i < BACKENDS && status != MBL_OK; i++) {
+        if (!backends[i].automatic)
+            continue;
+        bool last = true;
+        for (size_t j = i + 1; j < BACKENDS; j++)
+            last = last && !backends[j].automatic;
+        if (!last)
+            mbl_fail_quiet(1);
+        status = open_table(backends[i].table, threads, out);
+        if (!last)
+            mbl_fail_quiet(0);
+    }
+    return status;
+}
+
+mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out) {
+    MBL_REQUIRE(name && out, "ops_open: name or out is NULL");
+    if (strcmp(name, "auto") == 0)
+        return open_automatic(threads, out);
+    for (size_t i = 0; i < BACKENDS; i++)
+        if (strcmp(name, backends[i].table->name) == 0)
+            return open_table(backends[i].table, threads, out);
+    return MBL_FAIL(MBL_ERR_CONFIG, "device '%s' is unknown; there are:%s", name, backend_names);
+}
+
+void mbl_ops_close(mbl_ops_t *ops) {
+    if (!ops)
+        return;
+    ops->table->close(ops);
+    mbl_free(ops);
+}
+
+mbl_status_t mbl_tensor_new(mbl_ops_t *ops, mbl_dtype_t dtype, mbl_tensor_t *out, int ndim, ...) {
+    MBL_REQUIRE(ndim >= 1 && ndim <= MBL_MAX_DIMS, "tensor: %d dimensions, 1 to %d are possible", ndim,
+                MBL_MAX_DIMS);
+    mbl_tensor_t t = {.dtype = dtype, .place = ops->table->place, .own = true, .ndim = ndim};
+    va_list dims;
+    va_start(dims, ndim);
+    for (int i = 0; i < ndim; i++)
+        t.dim[i] = va_arg(dims, size_t);
+    va_end(dims);
+    size_t bytes = mbl_dtype_size(dtype);
+    bool fits = bytes > 0;
+    for (int i = ndim - 1; i >= 0; i--) {
+        t.stride[i] = i == ndim - 1 ? 1 : t.stride[i + 1] * t.dim[i + 1];
+        fits = fits && mbl_mul(bytes, t.dim[i], &bytes);
+    }
+    char text[MBL_TENSOR_TEXT];
+    MBL_REQUIRE(fits, "tensor: %s has no size in memory", mbl_tensor_text(&t, text));
+    MBL_TRY(ops->table->alloc(ops, bytes, &t.data));
+    *out = t;
+    return MBL_OK;
+}
+
+void mbl_tensor_free(mbl_ops_t *ops, mbl_tensor_t *t) {
+    if (!t)
+        return;
+    if (t->own && t->data)
+        ops->table->free(ops, t->data);
+    memset(t, 0, sizeof *t);
+}
+
+static mbl_status_t check_whole(const mbl_tensor_t *t, const char *what) {
+    char text[MBL_TENSOR_TEXT];
+    MBL_REQUIRE(t && t->data && mbl_tensor_contiguous(t), "%s: %s must be a contiguous tensor", what,
+                mbl_tensor_text(t, text));
+    return MBL_OK;
+}
+
+static size_t bytes_of(const mbl_tensor_t *t) {
+    return mbl_tensor_count(t) * mbl_dtype_size(t->dtype);
+}
+
+mbl_status_t mbl_tensor_upload(mbl_ops_t *ops, const mbl_tensor_t *t, const void *host) {
+    MBL_TRY(check_whole(t, "upload"));
+    return ops->table->copy(ops, t->data, t->place, host, MBL_HOST, bytes_of(t));
+}
+
+mbl_status_t mbl_tensor_download(mbl_ops_t *ops, const mbl_tensor_t *t, void *host) {
+    MBL_TRY(check_whole(t, "download"));
+    return ops->table->copy(ops, host, MBL_HOST, t->data, t->place, bytes_of(t));
+}
+
+mbl_status_t mbl_tensor_copy(mbl_ops_t *ops, const mbl_tensor_t *dst, const mbl_tensor_t *src) {
+    MBL_TRY(check_whole(dst, "copy"));
+    MBL_TRY(check_whole(src, "copy"));
+    char to[MBL_TENSOR_TEXT], from[MBL_TENSOR_TEXT];
+    MBL_REQUIRE(dst->dtype == src->dtype && mbl_tensor_count(dst) == mbl_tensor_count(src),
+                "copy: %s from %s", mbl_tensor_text(dst, to), mbl_tensor_text(src, from));
+    return ops->table->copy(ops, dst->data, dst->place, src->data, src->place, bytes_of(dst));
+}
+
+mbl_status_t mbl_tensor_zero(mbl_ops_t *ops, const mbl_tensor_t *t) {
+    MBL_TRY(check_whole(t, "zero"));
+    return ops->table->zero(ops, t->data, bytes_of(t));
+}
