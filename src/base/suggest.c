@@ -1,0 +1,43 @@
+/* Nearest word by edit distance (optimal string alignment). */
+#include "base/suggest.h"
+
+#include <ctype.h>
+#include <string.h>
+
+enum { WORD_MAX_ = 64 };
+
+static size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static int same(char a, char b) {
+    return tolower((unsigned char)a) == tolower((unsigned char)b);
+}
+
+size_t mbl_edit_distance(const char *a, const char *b) {
+    size_t rows[3][WORD_MAX_ + 1];
+    size_t n = strnlen(a, WORD_MAX_), m = strnlen(b, WORD_MAX_);
+    for (size_t j = 0; j <= m; j++)
+        rows[0][j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        const size_t *two_up = rows[(i + 1) % 3], *up = rows[(i - 1) % 3];
+        size_t *row = rows[i % 3];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t replace = up[j - 1] + !same(a[i - 1], b[j - 1]);
+            row[j] = least(replace, least(up[j], row[j - 1]) + 1);
+            if (i > 1 && j > 1 && same(a[i - 1], b[j - 2]) && same(a[i - 2], b[j - 1]))
+                row[j] = least(row[j], two_up[j - 2] + 1);
+        }
+    }
+    return rows[n % 3][m];
+}
+
+void mbl_suggest(const char *word, const char *candidate, const char **best, size_t *distance) {
+    size_t length = strnlen(word, WORD_MAX_), d = mbl_edit_distance(word, candidate);
+    size_t near = length <= 3 ? 1 : length <= 6 ? 2 : 3;
+    if (d <= near && (!*best || d < *distance)) {
+        *best = candidate;
+        *distance = d;
+    }
+}

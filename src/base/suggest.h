@@ -1,0 +1,15 @@
+/* "Did you mean ...?": the nearest word of a list. */
+#ifndef MBL_BASE_SUGGEST_H
+#define MBL_BASE_SUGGEST_H
+
+#include <stddef.h>
+
+/* Edits (insert, delete, replace, swap of neighbours; case is free) that turn a into b; words are read up to
+ * 64 letters. */
+size_t mbl_edit_distance(const char *a, const char *b);
+
+/* Keeps the better of two guesses: *best is replaced by `candidate` when that is near enough to `word` and
+ * nearer than *distance. Start with *best = NULL. */
+void mbl_suggest(const char *word, const char *candidate, const char **best, size_t *distance);
+
+#endif

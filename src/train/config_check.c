@@ -1,0 +1,130 @@
+/* What several keys must satisfy together, and with the number of ranks. */
+#include "train/config_table.h"
+
+#include <oneapi/dnnl/dnnl.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The line a key was set on, for problems. */
+static int line_of(const mbl_config_t *config, const char *key) {
+    size_t n;
+    const mbl_field_t *fields = mbl_config_fields(&n), *field = mbl_config_field(key);
+    return field ? config->origin->lines[field - fields] : 0;
+}
+
+static void check_rewards(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    size_t k = config->rewards.count;
+    if (k == 0)
+        mbl_config_problem(problems, 0,
+                           "rewards: none (K = 0); expected a list such as [{name: ocr}, {name: count}]");
+    else if (config->balance.floor * (double)k > 1)
+        mbl_config_problem(problems, line_of(config, "balance.floor"),
+                           "balance.floor: %g with %zu rewards; expected at most 1 / %zu",
+                           config->balance.floor, k, k);
+}
+
+static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_problems_t *problems) {
+    bool signs = config->prompts.source == MBL_CONFIG_SOURCE_SIGNS;
+    const struct {
+        const char *key, *value;
+    } paths[] = {{"prompts.train", config->prompts.train}, {"prompts.test", config->prompts.test}};
+    for (size_t i = 0; i < 2; i++) {
+        if (!signs && !paths[i].value[0])
+            mbl_config_problem(problems, line_of(config, "prompts.source"),
+                               "%s: missing; prompts.source: file needs the path of a .txt or .jsonl file",
+                               paths[i].key);
+        if (signs && paths[i].value[0])
+            mbl_config_problem(problems, line_of(config, paths[i].key),
+                               "%s: a file, while prompts.source is signs; expected prompts.source: file",
+                               paths[i].key);
+    }
+    if (ranks > config->prompts.groups)
+        mbl_config_problem(
+            problems, line_of(config, "prompts.groups"),
+            "prompts.groups: %zu prompts for %zu ranks; every rank needs a whole group: start at most "
+            "%zu ranks, or raise prompts.groups",
+            config->prompts.groups, ranks, config->prompts.groups);
+    if (signs && config->prompts.groups > config->prompts.train_count)
+        mbl_config_problem(problems, line_of(config, "prompts.groups"),
+                           "prompts.groups: %zu of only %zu training sentences; expected at most "
+                           "prompts.train_count",
+                           config->prompts.groups, config->prompts.train_count);
+    if (signs && config->eval.prompts > config->prompts.test_count)
+        mbl_config_problem(problems, line_of(config, "eval.prompts"),
+                           "eval.prompts: %zu of only %zu held-out sentences; expected at most "
+                           "prompts.test_count",
+                           config->eval.prompts, config->prompts.test_count);
+}
+
+static void check_training(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    double timesteps = config->train.timestep_fraction * (double)config->rollout.steps;
+    if (timesteps < 1)
+        mbl_config_problem(
+            problems, line_of(config, "train.timestep_fraction"),
+            "train.timestep_fraction: %g of %zu rollout steps is no whole timestep; expected at least "
+            "%g",
+            config->train.timestep_fraction, config->rollout.steps, 1.0 / (double)config->rollout.steps);
+    if (config->train.updates_per_epoch > config->prompts.groups)
+        mbl_config_problem(
+            problems, line_of(config, "train.updates_per_epoch"),
+            "train.updates_per_epoch: %zu updates of %zu groups; expected at most prompts.groups",
+            config->train.updates_per_epoch, config->prompts.groups);
+}
+
+mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
+    mbl_config_problems_t problems = {.origin = config->origin};
+    if (!config->model.path[0])
+        mbl_config_problem(
+            &problems, line_of(config, "model.path"),
+            "model.path: missing; expected the folder of a base model in the diffusers layout");
+    check_rewards(config, &problems);
+    check_prompts(config, ranks, &problems);
+    check_training(config, &problems);
+    return mbl_config_problems_end(&problems);
+}
+
+static void check_model(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    size_t width = config->pretrain.model.num_attention_heads * config->pretrain.model.attention_head_dim;
+    size_t side = config->pretrain.model.sample_size, patch = config->pretrain.model.patch_size;
+    const mbl_config_counts_t *dual = &config->pretrain.model.dual_attention_layers;
+    if (config->pretrain.model.caption_projection_dim != width)
+        mbl_config_problem(problems, line_of(config, "pretrain.model.caption_projection_dim"),
+                           "pretrain.model.caption_projection_dim: %zu; expected %zu, num_attention_heads x "
+                           "attention_head_dim",
+                           config->pretrain.model.caption_projection_dim, width);
+    if (side % patch)
+        mbl_config_problem(problems, line_of(config, "pretrain.model.sample_size"),
+                           "pretrain.model.sample_size: %zu; expected a multiple of patch_size %zu", side,
+                           patch);
+    else if (side / patch > config->pretrain.model.pos_embed_max_size)
+        mbl_config_problem(
+            problems, line_of(config, "pretrain.model.pos_embed_max_size"),
+            "pretrain.model.pos_embed_max_size: %zu; expected at least %zu, sample_size / patch_size",
+            config->pretrain.model.pos_embed_max_size, side / patch);
+    for (size_t i = 0; i < dual->count; i++)
+        if (dual->items[i] >= config->pretrain.model.num_layers)
+            mbl_config_problem(problems, line_of(config, "pretrain.model.dual_attention_layers"),
+                               "pretrain.model.dual_attention_layers: %zu; expected less than num_layers %zu",
+                               dual->items[i], config->pretrain.model.num_layers);
+}
+
+mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks) {
+    mbl_config_problems_t problems = {.origin = config->origin};
+    if (ranks > config->pretrain.batch)
+        mbl_config_problem(&problems, line_of(config, "pretrain.batch"),
+                           "pretrain.batch: %zu pictures for %zu ranks; start at most %zu ranks",
+                           config->pretrain.batch, ranks, config->pretrain.batch);
+    if (config->pretrain.warmup > config->pretrain.steps)
+        mbl_config_problem(&problems, line_of(config, "pretrain.warmup"),
+                           "pretrain.warmup: %zu; expected at most pretrain.steps %zu",
+                           config->pretrain.warmup, config->pretrain.steps);
+    check_model(config, &problems);
+    return mbl_config_problems_end(&problems);
+}
+
+bool mbl_config_bf16(const mbl_config_t *config) {
+    if (config->precision != MBL_CONFIG_PRECISION_AUTO)
+        return config->precision == MBL_CONFIG_PRECISION_BF16;
+    return ((int)dnnl_get_effective_cpu_isa() & (int)dnnl_cpu_isa_avx512_core_bf16) ==
+           (int)dnnl_cpu_isa_avx512_core_bf16;
+}
