@@ -1,0 +1,21 @@
+/* Independent advantage estimators, one per reward (method.md section 2): group-relative, normalised,
+ * clipped, with N/A and failed samples masked out. */
+#ifndef MBL_RL_ADVANTAGE_H
+#define MBL_RL_ADVANTAGE_H
+
+#include "rl/types.h"
+
+typedef struct {
+    bool group_std;        /* std over the group instead of over the whole epoch */
+    double clip;           /* A is clamped to +-clip */
+    const double *weights; /* [K]: adds a part K+1, the advantage of sum_k weights_k R_k (weighted_sum); NULL
+                              for none */
+} mbl_advantage_options_t;
+
+/* a [R,n] f32 = clamp(A/clip, -1, 1)/2 with A = (R - group mean)/(std + 1e-4); 0 where the sample is not
+ * valid for that reward. In the weighted part a sample counts when none of its rewards failed; those that do
+ * not apply add nothing. stats [K] are global. Collective. */
+mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *options, const mbl_batch_t *batch,
+                           float *a, mbl_reward_stats_t *stats);
+
+#endif

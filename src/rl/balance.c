@@ -1,0 +1,165 @@
+/* From a Gram matrix to the direction of the step. */
+#include "rl/balance.h"
+
+#include "base/clock.h"
+#include "rl/qp.h"
+
+#include <math.h>
+#include <string.h>
+
+bool mbl_method_find(const char *name, mbl_method_t *out) {
+    static const char *const names[] = {"marble", "equal", "weighted_sum"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (mbl_method_t)i;
+            return true;
+        }
+    return false;
+}
+
+/* G_kl = <a_k + c, a_l + c> from the matrix over parts; also which rewards are usable. */
+static void reward_gram(const double *parts, size_t r, size_t k, double *gram, mbl_balance_step_t *out) {
+    size_t m = r + 1;
+    double common = parts[r * m + r];
+    for (size_t i = 0; i < k; i++)
+        for (size_t j = 0; j < k; j++)
+            gram[i * k + j] = parts[i * m + j] + parts[i * m + r] + parts[j * m + r] + common;
+    out->n_used = 0;
+    for (size_t i = 0; i < k; i++) {
+        double own = parts[i * m + i], square = gram[i * k + i];
+        out->norm[i] = square > 0 ? sqrt(square) : 0;
+        out->used[i] = isfinite(own) && isfinite(square) && own > 1e-24 && square > 1e-24;
+        out->n_used += out->used[i];
+        if (!isfinite(square))
+            out->norm[i] = NAN;
+    }
+}
+
+/* alpha over the usable rewards: the QP for marble, 1/n for equal. Unused ones get 0. */
+static mbl_status_t choose_alpha(const mbl_balance_options_t *options, const double *gram, size_t k,
+                                 mbl_balance_step_t *out) {
+    double packed[MBL_MAX_REWARDS * MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS];
+    size_t index[MBL_MAX_REWARDS], n = 0;
+    for (size_t i = 0; i < k; i++)
+        if (out->used[i])
+            index[n++] = i;
+    if (options->method == MBL_METHOD_EQUAL) {
+        for (size_t i = 0; i < n; i++)
+            out->alpha[index[i]] = 1.0 / (double)n;
+        return MBL_OK;
+    }
+    for (size_t i = 0; i < n; i++) {
+        weights[i] = options->weights ? options->weights[index[i]] : 1;
+        for (size_t j = 0; j < n; j++)
+            packed[i * n + j] = gram[index[i] * k + index[j]];
+    }
+    mbl_balance_result_t result;
+    MBL_TRY(mbl_qp_balance(packed, n, options->floor, options->weights ? weights : NULL, &result));
+    out->kkt_residual = result.qp.kkt_residual;
+    for (size_t i = 0; i < n; i++)
+        out->alpha[index[i]] = result.qp.alpha[i];
+    return MBL_OK;
+}
+
+/* D = m sum_k alpha_k g_k / n_k, m the mean of the usable norms, spread over the parts and the common part.
+ */
+static void spread(size_t r, size_t k, mbl_balance_step_t *out) {
+    double mean = 0;
+    for (size_t i = 0; i < k; i++)
+        mean += out->used[i] ? out->norm[i] / (double)out->n_used : 0;
+    for (size_t i = 0; i < k; i++) {
+        double c = out->used[i] ? mean * out->alpha[i] / out->norm[i] : 0;
+        out->coefficient[i] = c;
+        out->coefficient[r] += c;
+    }
+}
+
+/* cos(D, g_k) and |D| from the matrix over parts. */
+static void diagnose(const double *parts, size_t r, size_t k, mbl_balance_step_t *out) {
+    size_t m = r + 1;
+    double inner[MBL_MAX_REWARDS + 2], square = 0;
+    for (size_t i = 0; i < m; i++) {
+        inner[i] = 0;
+        for (size_t j = 0; j < m; j++)
+            inner[i] += out->coefficient[j] != 0 ? parts[i * m + j] * out->coefficient[j] : 0;
+        square += out->coefficient[i] != 0 ? out->coefficient[i] * inner[i] : 0;
+    }
+    out->direction_norm = square > 0 ? sqrt(square) : 0;
+    double sum = 0, squares = 0, low = INFINITY;
+    for (size_t i = 0; i < k; i++) {
+        out->cos[i] = out->used[i] && out->direction_norm > 0
+                          ? (inner[i] + inner[r]) / (out->norm[i] * out->direction_norm)
+                          : 0;
+        if (!out->used[i])
+            continue;
+        sum += out->cos[i];
+        low = fmin(low, out->cos[i]);
+    }
+    double n = (double)out->n_used, mean = n > 0 ? sum / n : 0;
+    for (size_t i = 0; i < k; i++)
+        squares += out->used[i] ? (out->cos[i] - mean) * (out->cos[i] - mean) : 0;
+    out->cos_min = n > 0 ? low : 0;
+    out->cos_mean = mean;
+    out->cos_var = n > 0 ? squares / n : 0;
+}
+
+/* alphabar over the rewards that took part, started from a reward's first alpha, renormalised. */
+static void smooth(double rho, size_t k, const mbl_balance_step_t *step, mbl_balance_state_t *state) {
+    double sum = 0;
+    for (size_t i = 0; i < k; i++) {
+        if (step->used[i]) {
+            double old = state->seen[i] ? state->alpha_mean[i] : step->alpha[i];
+            state->alpha_mean[i] = rho * old + (1 - rho) * step->alpha[i];
+            state->seen[i] = true;
+        }
+        sum += state->seen[i] ? state->alpha_mean[i] : 0;
+    }
+    for (size_t i = 0; i < k && sum > 0; i++)
+        state->alpha_mean[i] /= sum;
+}
+
+mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const double *gram, size_t k,
+                               mbl_balance_state_t *state, mbl_balance_step_t *out) {
+    double of_rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
+    bool summed = options->method == MBL_METHOD_WEIGHTED_SUM;
+    size_t r = k + summed;
+    double start = mbl_now();
+    MBL_REQUIRE(k >= 1 && k <= MBL_MAX_REWARDS, "%zu rewards; 1 to %d are possible", k, MBL_MAX_REWARDS);
+    mbl_balance_step_t step;
+    memset(&step, 0, sizeof step);
+    reward_gram(gram, r, k, of_rewards, &step);
+    if (summed) {
+        double own = gram[k * (r + 1) + k];
+        if (isfinite(own) && isfinite(gram[r * (r + 1) + r]))
+            step.coefficient[k] = step.coefficient[r] = 1;
+        for (size_t i = 0; i < k; i++) /* reported only: what each reward weighs in the sum */
+            step.alpha[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
+    } else if (step.n_used > 0) {
+        MBL_TRY(choose_alpha(options, of_rewards, k, &step));
+        spread(r, k, &step);
+        smooth(options->rho, k, &step, state);
+    }
+    diagnose(gram, r, k, &step);
+    step.seconds = mbl_now() - start;
+    *out = step;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_balance(mbl_comm_t *comm, const mbl_balance_options_t *options, const double *gram, size_t k,
+                         mbl_balance_state_t *state, mbl_balance_step_t *out) {
+    struct {
+        mbl_status_t status;
+        mbl_balance_state_t state;
+        mbl_balance_step_t step;
+    } message;
+    memset(&message, 0, sizeof message);
+    if (comm->rank == 0) {
+        message.state = *state;
+        message.status = mbl_balance_local(options, gram, k, &message.state, &message.step);
+    }
+    MBL_TRY(mbl_comm_bcast(comm, &message, sizeof message, 0));
+    MBL_TRY(message.status);
+    *state = message.state;
+    *out = message.step;
+    return MBL_OK;
+}

@@ -1,0 +1,49 @@
+/* From a Gram matrix to the direction of the step: which weight every gradient gets. Pure numbers; rank 0
+ * solves, all ranks get the result. */
+#ifndef MBL_RL_BALANCE_H
+#define MBL_RL_BALANCE_H
+
+#include "rl/types.h"
+
+typedef enum { MBL_METHOD_MARBLE, MBL_METHOD_EQUAL, MBL_METHOD_WEIGHTED_SUM } mbl_method_t;
+/* false when there is none of that name ("marble", "equal", "weighted_sum"). */
+bool mbl_method_find(const char *name, mbl_method_t *out);
+
+typedef struct {
+    mbl_method_t method;
+    double floor;          /* least alpha of a reward that takes part */
+    double rho;            /* smoothing of alpha over steps */
+    const double *weights; /* [K] priorities, or NULL */
+} mbl_balance_options_t;
+
+/* Kept over steps and in checkpoints. */
+typedef struct {
+    double alpha_mean[MBL_MAX_REWARDS]; /* alphabar: rho alphabar + (1 - rho) alpha over the rewards that took
+                                           part, sum 1 */
+    bool seen[MBL_MAX_REWARDS];         /* that reward has entered the average */
+} mbl_balance_state_t;
+
+typedef struct {
+    double alpha[MBL_MAX_REWARDS]; /* used this step */
+    double norm[MBL_MAX_REWARDS];  /* |g_k|, g_k = a_k + c */
+    double cos[MBL_MAX_REWARDS];   /* cos(D, g_k); 0 where unused */
+    bool used[MBL_MAX_REWARDS];    /* finite, norm > 1e-12 and with a reward part of its own */
+    size_t n_used;
+    double coefficient[MBL_MAX_REWARDS +
+                       2]; /* D = sum_j coefficient_j sets_j over the R reward parts, then the common part */
+    double direction_norm; /* |D| */
+    double cos_min, cos_mean, cos_var; /* over the used rewards; 0 without any */
+    double kkt_residual;
+    double seconds; /* of the solve, on rank 0 */
+} mbl_balance_step_t;
+
+/* gram [(R+1)^2] over the reward parts a_1..a_R and c, R = k (marble, equal) or k + 1 (weighted_sum: part k+1
+ * is its own objective). A step on which no reward is usable gets zero coefficients. Collective (one
+ * broadcast of the result). */
+mbl_status_t mbl_balance(mbl_comm_t *comm, const mbl_balance_options_t *options, const double *gram, size_t k,
+                         mbl_balance_state_t *state, mbl_balance_step_t *out);
+/* The same without communication. */
+mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const double *gram, size_t k,
+                               mbl_balance_state_t *state, mbl_balance_step_t *out);
+
+#endif

@@ -1,0 +1,52 @@
+/* The gradients of an optimizer step: the NFT loss (DiffusionNFT, arXiv 2509.16117) over (sample, timestep)
+ * rows, and either all sets    the R reward parts and the common part, from two backward passes whatever R is
+ * (method.md section 4), or one set     sum_r c_r a_r + (sum_r c_r) c for weights c known beforehand, from
+ * one backward pass. The KL term kl * mean |v - v_ref|^2 rides in the common part, so every reward's
+ * objective carries it. */
+#ifndef MBL_RL_GRADIENT_H
+#define MBL_RL_GRADIENT_H
+
+#include "rl/types.h"
+
+typedef struct mbl_gradient mbl_gradient_t;
+
+/* Buffers for micro-batches of up to micro_batch rows and up to `parts` reward parts. */
+mbl_status_t mbl_gradient_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, size_t micro_batch,
+                              size_t parts, mbl_gradient_t **out);
+void mbl_gradient_free(mbl_gradient_t *gradient);
+size_t mbl_gradient_bytes(const mbl_gradient_t *gradient);
+
+typedef struct {
+    const mbl_batch_t *batch;
+    const mbl_conditions_t *conditions;
+    const mbl_adapter_t *current, *old;
+    bool old_is_current; /* the two hold the same values: old's forward pass, and h where it vanishes, are
+                            skipped */
+    const mbl_sampler_plan_t *plan; /* training timesteps are the rollout's sigmas */
+    size_t timesteps;               /* of each sample, shuffled per sample: floor(fraction * steps) */
+    size_t slice,
+        slices; /* this update uses the timesteps slice, slice + slices, ... of the shuffled order */
+    uint64_t seed;
+    uint32_t step; /* epoch * inner_epochs + inner epoch: the key of noise and order */
+    double beta, clip, kl;
+    const float *a;  /* [R,n] host: the reward parts' factors (advantage.h) */
+    size_t parts;    /* R */
+    const double *c; /* [R]: one set; NULL: all sets */
+    const volatile int *stop;
+} mbl_gradient_args_t;
+
+typedef struct {
+    double loss; /* this rank's share of mean over samples and rewards of policy_k; the sum over ranks is the
+                    loss */
+    double kl;   /* likewise, mean |v - v_ref|^2 (0 when kl is off) */
+    double x0_norm; /* likewise, mean |x0| per element: drift is an alarm */
+    size_t rows;
+    double seconds_forward, seconds_backward;
+} mbl_gradient_stats_t;
+
+/* sets f64 [R+1, stride] (or [1, stride] with c), overwritten: this rank's share of the gradients, already
+ * divided by the global number of rows. Local. */
+mbl_status_t mbl_gradient_run(mbl_gradient_t *gradient, const mbl_gradient_args_t *args,
+                              const mbl_tensor_t *sets, mbl_gradient_stats_t *stats);
+
+#endif

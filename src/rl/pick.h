@@ -1,0 +1,17 @@
+/* Which prompts an epoch uses: without replacement until the set is used up, in an order that depends on the
+ * seed and the pass only. */
+#ifndef MBL_RL_PICK_H
+#define MBL_RL_PICK_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Fills prompt [n] and sample [n] of the rank's groups first_group .. first_group + n/group_size - 1 of
+ * `groups` in epoch `epoch`, out of n_prompts >= 1 (an epoch that runs past the end of a pass continues with
+ * the next pass's order). `scratch` [n_prompts]. */
+void mbl_pick(uint64_t seed, uint64_t epoch, size_t groups, size_t group_size, size_t n_prompts,
+              size_t first_group, size_t n, uint32_t *scratch, uint32_t *prompt, int64_t *sample);
+
+#endif

@@ -1,0 +1,36 @@
+/* What the stages of a step pass to each other. A stage includes this, not another stage. */
+#ifndef MBL_RL_TYPES_H
+#define MBL_RL_TYPES_H
+
+#include "comm/comm.h"
+#include "model/sampler.h"
+#include "reward/reward.h"
+
+enum { MBL_MAX_REWARDS = 32 };
+
+/* One rank's share of an epoch's rollout: whole prompt groups, in global order. K rewards, C x H x W latents.
+ */
+typedef struct {
+    size_t n;        /* samples here: a multiple of group_size */
+    size_t n_global; /* samples of all ranks */
+    size_t group_size, k;
+    const uint32_t *prompt; /* [n] index into the prompt set */
+    const int64_t *sample;  /* [n] index of the sample among n_global; all randomness is keyed by it */
+    mbl_tensor_t x0;        /* [n,C,H,W] f32 */
+    mbl_score_t *scores;    /* [n,K] */
+    uint8_t *rgb;           /* [n,H',W',3] the decoded pictures */
+} mbl_batch_t;
+
+/* Statistics of one reward over all ranks' samples of an epoch. */
+typedef struct {
+    double mean,
+        advantage_std; /* over valid samples; 0 without any. advantage_std: of A_ik before clipping */
+    size_t valid, na, failed;
+    size_t flat_groups; /* groups with at least two valid samples and no variance */
+} mbl_reward_stats_t;
+
+/* The gradients of one optimizer step live in `sets`, f64 [R + 1, stride]: R reward parts a_1..a_R, then the
+ * common part c (method.md section 4). R = K, or K + 1 when the method has an objective of its own
+ * (weighted_sum) that is compared with the K rewards. */
+
+#endif
