@@ -22,14 +22,16 @@ typedef struct {
 
 typedef struct mbl_st mbl_st_t;
 
-/* Opens one file, an index file, or a folder (tries NAME.safetensors, NAME.safetensors.index.json inside it,
- * NAME = "model" or "diffusion_pytorch_model"). Errors name the file and what is wrong: ERR_IO, ERR_FORMAT.
- * Close with mbl_st_close. */
+/* Entries are in the order of their names. Opens one file, an index file, or a folder (tries
+ * NAME.safetensors, NAME.safetensors.index.json inside it, NAME = "model" or "diffusion_pytorch_model").
+ * Errors name the file and what is wrong: ERR_IO, ERR_FORMAT. Close with mbl_st_close. */
 mbl_status_t mbl_st_open(const char *path, mbl_st_t **out);
 void mbl_st_close(mbl_st_t *st);
 size_t mbl_st_count(const mbl_st_t *st);
 const mbl_st_entry_t *mbl_st_at(const mbl_st_t *st, size_t i);
 const mbl_st_entry_t *mbl_st_find(const mbl_st_t *st, const char *name); /* NULL when absent */
+/* The dtype as the format spells it: "F32", "F16", ... */
+const char *mbl_st_dtype_name(const mbl_st_entry_t *entry);
 /* Metadata string (__metadata__), NULL when absent; kept until close. */
 const char *mbl_st_metadata(const mbl_st_t *st, const char *key);
 
