@@ -15,6 +15,7 @@ mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fol
 void mbl_pipeline_close(mbl_pipeline_t *pipeline);
 
 mbl_mmdit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline);
+mbl_ops_t *mbl_pipeline_ops(mbl_pipeline_t *pipeline);
 size_t mbl_pipeline_context_tokens(const mbl_pipeline_t *pipeline);
 /* Shape of what the transformer generates: channels, height, width. */
 void mbl_pipeline_latent(const mbl_pipeline_t *pipeline, size_t *channels, size_t *height, size_t *width);

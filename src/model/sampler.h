@@ -45,6 +45,7 @@ typedef struct {
     size_t n;
     uint64_t seed;
     uint32_t purpose, step;
+    const volatile int *stop;
 } mbl_sample_request_t;
 mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *plan,
                              const mbl_sample_request_t *request, const mbl_tensor_t *x0);

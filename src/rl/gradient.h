@@ -39,7 +39,6 @@ typedef struct {
     double loss; /* this rank's share of mean over samples and rewards of policy_k; the sum over ranks is the
                     loss */
     double kl;   /* likewise, mean |v - v_ref|^2 (0 when kl is off) */
-    double x0_norm; /* likewise, mean |x0| per element: drift is an alarm */
     size_t rows;
     double seconds_forward, seconds_backward;
 } mbl_gradient_stats_t;

@@ -1,0 +1,337 @@
+/* Gradient sets of an optimizer step: forward passes, NFT seeds, one or two backward passes a micro-batch. */
+#include "rl/gradient.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/rng.h"
+
+struct mbl_gradient {
+    mbl_pipeline_t *pipeline;
+    mbl_ops_t *ops;
+    mbl_mmdit_t *model;
+    size_t rows, parts, elements; /* of a micro-batch; elements per sample */
+    mbl_tape_t *keep, *none;
+    mbl_tensor_t noise, xt, v, v_old, v_ref, u, h, dkl, seed; /* [rows, C, H, W] */
+    mbl_tensor_t t, loss_plus, loss_minus, kl;                /* [rows] */
+    mbl_tensor_t mix;                                         /* [MBL_ROWS_TERMS, rows] */
+    mbl_tensor_t coefficient;                                 /* [parts, rows] f32 */
+    mbl_tensor_t sample;                                      /* [rows] i64 */
+    mbl_tensor_t context, pooled;
+    float *host_f32; /* staging: max(parts, MBL_ROWS_TERMS) * rows */
+    double *host_f64;
+    int64_t *host_i64;
+    uint32_t *order; /* [MBL_SAMPLER_MAX_STEPS] */
+};
+
+/* The micro-batch under way: rows first .. first + n - 1 of the batch at position `slot` of each sample's
+ * timestep order. */
+typedef struct {
+    const mbl_gradient_args_t *args;
+    size_t first, n, slot;
+    double scale; /* (clip / beta) / global rows */
+    mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed, t, loss_plus, loss_minus, kl, context,
+        pooled;
+} micro_t;
+
+static size_t buffers(mbl_gradient_t *g, mbl_tensor_t **out) {
+    mbl_tensor_t *all[] = {&g->noise, &g->xt,  &g->v,           &g->v_old,  &g->v_ref,     &g->u,
+                           &g->h,     &g->dkl, &g->seed,        &g->t,      &g->loss_plus, &g->loss_minus,
+                           &g->kl,    &g->mix, &g->coefficient, &g->sample, &g->context,   &g->pooled};
+    size_t n = sizeof all / sizeof *all;
+    for (size_t i = 0; i < n; i++)
+        out[i] = all[i];
+    return n;
+}
+
+static mbl_status_t make_buffers(mbl_gradient_t *g) {
+    size_t c, height, width, rows = g->rows, tokens = mbl_pipeline_context_tokens(g->pipeline);
+    const mbl_mmdit_config_t *config = mbl_mmdit_config(g->model);
+    mbl_dtype_t ct = mbl_mmdit_weights(g->model)->dtype, st = mbl_dtype_stat(ct);
+    mbl_pipeline_latent(g->pipeline, &c, &height, &width);
+    g->elements = c * height * width;
+    mbl_tensor_t *pictures[] = {&g->noise, &g->xt, &g->v,   &g->v_old, &g->v_ref,
+                                &g->u,     &g->h,  &g->dkl, &g->seed};
+    for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++)
+        MBL_TRY(mbl_tensor_new(g->ops, st, pictures[i], 4, rows, c, height, width));
+    mbl_tensor_t *numbers[] = {&g->t, &g->loss_plus, &g->loss_minus, &g->kl};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        MBL_TRY(mbl_tensor_new(g->ops, st, numbers[i], 1, rows));
+    MBL_TRY(mbl_tensor_new(g->ops, st, &g->mix, 2, (size_t)MBL_ROWS_TERMS, rows));
+    MBL_TRY(mbl_tensor_new(g->ops, MBL_F32, &g->coefficient, 2, g->parts, rows));
+    MBL_TRY(mbl_tensor_new(g->ops, MBL_I64, &g->sample, 1, rows));
+    MBL_TRY(mbl_tensor_new(g->ops, ct, &g->context, 3, rows, tokens, config->joint_attention_dim));
+    MBL_TRY(mbl_tensor_new(g->ops, ct, &g->pooled, 2, rows, config->pooled_projection_dim));
+    size_t staged = rows * (g->parts > MBL_ROWS_TERMS ? g->parts : MBL_ROWS_TERMS);
+    MBL_ALLOC(g->host_f32, staged);
+    MBL_ALLOC(g->host_f64, staged);
+    MBL_ALLOC(g->host_i64, rows);
+    MBL_ALLOC(g->order, MBL_SAMPLER_MAX_STEPS);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_gradient_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, size_t micro_batch,
+                              size_t parts, mbl_gradient_t **out) {
+    mbl_status_t status;
+    mbl_gradient_t *g;
+    size_t c, height, width;
+    MBL_ALLOC(g, 1);
+    g->pipeline = pipeline;
+    g->model = mbl_pipeline_model(pipeline);
+    g->ops = mbl_pipeline_ops(pipeline);
+    g->rows = micro_batch;
+    g->parts = parts;
+    mbl_pipeline_latent(pipeline, &c, &height, &width);
+    MBL_TRY_GOTO(make_buffers(g), failed);
+    MBL_TRY_GOTO(mbl_tape_new(g->model, lora, MBL_TAPE_LORA, micro_batch, height, width,
+                              mbl_pipeline_context_tokens(pipeline), &g->keep),
+                 failed);
+    MBL_TRY_GOTO(mbl_tape_new(g->model, lora, MBL_TAPE_NONE, micro_batch, height, width,
+                              mbl_pipeline_context_tokens(pipeline), &g->none),
+                 failed);
+    *out = g;
+    return MBL_OK;
+failed:
+    mbl_gradient_free(g);
+    return status;
+}
+
+void mbl_gradient_free(mbl_gradient_t *g) {
+    mbl_tensor_t *all[32];
+    if (!g)
+        return;
+    for (size_t i = 0, n = buffers(g, all); i < n; i++)
+        mbl_tensor_free(g->ops, all[i]);
+    mbl_tape_free(g->keep);
+    mbl_tape_free(g->none);
+    mbl_free(g->host_f32);
+    mbl_free(g->host_f64);
+    mbl_free(g->host_i64);
+    mbl_free(g->order);
+    mbl_free(g);
+}
+
+size_t mbl_gradient_bytes(const mbl_gradient_t *g) {
+    mbl_tensor_t *all[32];
+    size_t bytes = mbl_tape_bytes(g->keep) + mbl_tape_bytes(g->none);
+    for (size_t i = 0, n = buffers((mbl_gradient_t *)(uintptr_t)g, all); i < n; i++)
+        bytes += mbl_tensor_count(all[i]) * mbl_dtype_size(all[i]->dtype);
+    return bytes;
+}
+
+/* Numbers from host_f64 to a tensor of f32 or f64. */
+static mbl_status_t upload_real(mbl_gradient_t *g, const mbl_tensor_t *t) {
+    size_t n = mbl_tensor_count(t);
+    if (t->dtype == MBL_F64)
+        return mbl_tensor_upload(g->ops, t, g->host_f64);
+    for (size_t i = 0; i < n; i++)
+        g->host_f32[i] = (float)g->host_f64[i];
+    return mbl_tensor_upload(g->ops, t, g->host_f32);
+}
+
+static mbl_status_t download_real(mbl_gradient_t *g, const mbl_tensor_t *t) {
+    size_t n = mbl_tensor_count(t);
+    if (t->dtype == MBL_F64)
+        return mbl_tensor_download(g->ops, t, g->host_f64);
+    MBL_TRY(mbl_tensor_download(g->ops, t, g->host_f32));
+    for (size_t i = 0; i < n; i++)
+        g->host_f64[i] = (double)g->host_f32[i];
+    return MBL_OK;
+}
+
+/* y = sum_j mix_j x_j per row; mix [terms * n] stands in host_f64. */
+static mbl_status_t combine_rows(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *y, size_t terms,
+                                 const mbl_tensor_t *const *x) {
+    mbl_tensor_t mix = mbl_tensor_of(g->mix.data, g->mix.dtype, g->mix.place, 2, terms, m->n);
+    mbl_rows_combine_args_t args = {.y = y, .coefficient = &mix};
+    for (size_t j = 0; j < terms; j++)
+        args.x[j] = x[j];
+    MBL_TRY(upload_real(g, &mix));
+    return mbl_op_rows_combine(g->ops, &args);
+}
+
+static void cut_views(mbl_gradient_t *g, micro_t *m) {
+    mbl_tensor_t *from[] = {&g->noise,     &g->xt,         &g->v,   &g->v_old,   &g->v_ref,
+                            &g->u,         &g->h,          &g->dkl, &g->seed,    &g->t,
+                            &g->loss_plus, &g->loss_minus, &g->kl,  &g->context, &g->pooled};
+    mbl_tensor_t *to[] = {&m->noise,     &m->xt,         &m->v,   &m->v_old,   &m->v_ref,
+                          &m->u,         &m->h,          &m->dkl, &m->seed,    &m->t,
+                          &m->loss_plus, &m->loss_minus, &m->kl,  &m->context, &m->pooled};
+    for (size_t i = 0; i < sizeof from / sizeof *from; i++)
+        *to[i] = mbl_tensor_rows(from[i], 0, m->n);
+    m->x0 = mbl_tensor_rows(&m->args->batch->x0, m->first, m->n);
+    if (m->args->old_is_current)
+        m->v_old = m->v;
+}
+
+/* The row's own timestep, noise and xt = (1 - t) x0 + t noise; what the model is told of its prompt. */
+static mbl_status_t noise_rows(mbl_gradient_t *g, micro_t *m) {
+    const mbl_gradient_args_t *args = m->args;
+    mbl_tensor_t sample = mbl_tensor_rows(&g->sample, 0, m->n);
+    mbl_tensor_t flat = mbl_tensor_reshape(&m->noise, 2, m->n, g->elements);
+    for (size_t i = 0; i < m->n; i++) {
+        int64_t id = args->batch->sample[m->first + i];
+        mbl_rng_t rng = mbl_rng(args->seed, MBL_RNG_TIMESTEPS, args->step, (uint64_t)id);
+        mbl_rng_permutation(&rng, g->order, (uint32_t)args->plan->steps);
+        g->host_f64[i] = args->plan->sigma[g->order[m->slot]];
+        g->host_i64[i] = id | (int64_t)m->slot << 40;
+    }
+    MBL_TRY(upload_real(g, &m->t));
+    MBL_TRY(mbl_tensor_upload(g->ops, &sample, g->host_i64));
+    MBL_TRY(MBL_OP(g->ops, normal, .y = &flat, .sample = &sample, .seed = args->seed,
+                   .purpose = MBL_RNG_TRAIN, .step = args->step));
+    for (size_t i = 0; i < m->n; i++) {
+        double t = g->host_f64[i];
+        g->host_f64[m->n + i] = t;
+        g->host_f64[i] = 1 - t;
+    }
+    MBL_TRY(combine_rows(g, m, &m->xt, 2, (const mbl_tensor_t *[]){&m->x0, &m->noise}));
+    return mbl_conditions_gather(g->pipeline, args->conditions, args->batch->prompt + m->first, m->n,
+                                 &m->context, &m->pooled);
+}
+
+static mbl_status_t forward(mbl_gradient_t *g, const micro_t *m) {
+    mbl_mmdit_input_t input = {&m->xt, &m->t, &m->context, &m->pooled};
+    if (!m->args->old_is_current)
+        MBL_TRY(mbl_mmdit_forward(g->model, m->args->old, &input, g->none, &m->v_old));
+    if (m->args->kl > 0)
+        MBL_TRY(mbl_mmdit_forward(g->model, NULL, &input, g->none, &m->v_ref));
+    return mbl_mmdit_forward(g->model, m->args->current, &input, g->keep, &m->v);
+}
+
+static mbl_status_t seeds(mbl_gradient_t *g, const micro_t *m) {
+    bool kl = m->args->kl > 0, h = !m->args->old_is_current;
+    const mbl_tensor_t *all[] = {&m->u, &m->h, &m->dkl, &m->v, &m->v_old, &m->v_ref, &m->xt, &m->x0};
+    mbl_tensor_t flat[8];
+    for (int i = 0; i < 8; i++)
+        flat[i] = mbl_tensor_reshape(all[i], 2, m->n, g->elements);
+    return MBL_OP(g->ops, nft, .u = &flat[0], .h = h ? &flat[1] : NULL, .dkl = kl ? &flat[2] : NULL,
+                  .loss_plus = &m->loss_plus, .loss_minus = &m->loss_minus, .kl = kl ? &m->kl : NULL,
+                  .v = &flat[3], .v_old = &flat[4], .v_ref = kl ? &flat[5] : NULL, .xt = &flat[6],
+                  .x0 = &flat[7], .t = &m->t, .beta = m->args->beta);
+}
+
+static mbl_status_t add_stats(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
+    const mbl_gradient_args_t *args = m->args;
+    double per_row = 1 / (m->scale > 0 ? args->clip / args->beta / m->scale : 1);
+    double plus[4096];
+    MBL_REQUIRE(m->n <= 4096, "train.micro_batch is %zu; at most 4096", m->n);
+    MBL_TRY(download_real(g, &m->loss_plus));
+    for (size_t i = 0; i < m->n; i++)
+        plus[i] = g->host_f64[i];
+    MBL_TRY(download_real(g, &m->loss_minus));
+    for (size_t k = 0; k < args->batch->k; k++)
+        for (size_t i = 0; i < m->n; i++) {
+            double r = (double)args->a[k * args->batch->n + m->first + i] + 0.5;
+            stats->loss += m->scale / (double)args->batch->k * (r * plus[i] + (1 - r) * g->host_f64[i]);
+        }
+    stats->rows += m->n;
+    if (!(args->kl > 0))
+        return MBL_OK;
+    MBL_TRY(download_real(g, &m->kl));
+    for (size_t i = 0; i < m->n; i++)
+        stats->kl += per_row * g->host_f64[i];
+    return MBL_OK;
+}
+
+static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *dv,
+                             const mbl_tensor_t *sets, size_t parts) {
+    mbl_mmdit_input_t input = {&m->xt, &m->t, &m->context, &m->pooled};
+    mbl_tensor_t coefficient =
+        mbl_tensor_of(g->coefficient.data, MBL_F32, g->coefficient.place, 2, parts, m->n);
+    mbl_gradient_sink_t sink = {.sets = sets, .coefficient = &coefficient};
+    MBL_TRY(mbl_tensor_upload(g->ops, &coefficient, g->host_f32));
+    return mbl_mmdit_backward(g->model, m->args->current, &input, g->keep, dv, &sink);
+}
+
+/* u for the reward parts, then h and the KL seed for the common part, each only where there is one. */
+static mbl_status_t backward_all(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+    const mbl_gradient_args_t *args = m->args;
+    mbl_tensor_t reward_sets = mbl_tensor_rows(sets, 0, args->parts),
+                 common = mbl_tensor_rows(sets, args->parts, 1);
+    bool h = !args->old_is_current, kl = args->kl > 0;
+    for (size_t r = 0; r < args->parts; r++)
+        for (size_t i = 0; i < m->n; i++)
+            g->host_f32[r * m->n + i] =
+                (float)(m->scale * (double)args->a[r * args->batch->n + m->first + i]);
+    MBL_TRY(backward(g, m, &m->u, &reward_sets, args->parts));
+    if (!h && !kl)
+        return MBL_OK;
+    for (size_t i = 0; i < m->n; i++) {
+        g->host_f64[i] = h ? 1 : args->kl * args->beta / args->clip;
+        g->host_f64[m->n + i] = args->kl * args->beta / args->clip;
+    }
+    const mbl_tensor_t *terms[2] = {h ? &m->h : &m->dkl, &m->dkl};
+    MBL_TRY(combine_rows(g, m, &m->seed, h && kl ? 2 : 1, terms));
+    for (size_t i = 0; i < m->n; i++)
+        g->host_f32[i] = (float)m->scale;
+    return backward(g, m, &m->seed, &common, 1);
+}
+
+/* sum_r c_r (a_r + c) at once: the loss is affine in r, so the weighted factors can be summed before the
+ * backward pass. */
+static mbl_status_t backward_one(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+    const mbl_gradient_args_t *args = m->args;
+    const mbl_tensor_t *terms[3] = {&m->u};
+    size_t n_terms = 1, n = m->n;
+    double sum = 0;
+    for (size_t r = 0; r < args->parts; r++)
+        sum += args->c[r];
+    for (size_t i = 0; i < n; i++) {
+        double factor = 0;
+        for (size_t r = 0; r < args->parts; r++)
+            factor += args->c[r] * (double)args->a[r * args->batch->n + m->first + i];
+        g->host_f64[i] = factor;
+    }
+    if (!args->old_is_current) {
+        for (size_t i = 0; i < n; i++)
+            g->host_f64[n_terms * n + i] = sum;
+        terms[n_terms++] = &m->h;
+    }
+    if (args->kl > 0) {
+        for (size_t i = 0; i < n; i++)
+            g->host_f64[n_terms * n + i] = sum * args->kl * args->beta / args->clip;
+        terms[n_terms++] = &m->dkl;
+    }
+    MBL_TRY(combine_rows(g, m, &m->seed, n_terms, terms));
+    for (size_t i = 0; i < n; i++)
+        g->host_f32[i] = (float)m->scale;
+    return backward(g, m, &m->seed, sets, 1);
+}
+
+static mbl_status_t run_micro_batch(mbl_gradient_t *g, micro_t *m, const mbl_tensor_t *sets,
+                                    mbl_gradient_stats_t *stats) {
+    double start = mbl_now();
+    cut_views(g, m);
+    MBL_TRY(noise_rows(g, m));
+    MBL_TRY(forward(g, m));
+    MBL_TRY(seeds(g, m));
+    MBL_TRY(add_stats(g, m, stats));
+    stats->seconds_forward += mbl_lap(&start);
+    MBL_TRY(m->args->c ? backward_one(g, m, sets) : backward_all(g, m, sets));
+    stats->seconds_backward += mbl_lap(&start);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args, const mbl_tensor_t *sets,
+                              mbl_gradient_stats_t *stats) {
+    size_t slots = 0;
+    MBL_REQUIRE(args->parts <= g->parts && args->parts >= args->batch->k,
+                "gradient: %zu parts for %zu rewards, room for %zu", args->parts, args->batch->k, g->parts);
+    MBL_REQUIRE(args->timesteps >= 1 && args->timesteps <= args->plan->steps,
+                "gradient: %zu timesteps of %zu", args->timesteps, args->plan->steps);
+    for (size_t slot = args->slice; slot < args->timesteps; slot += args->slices)
+        slots++;
+    MBL_REQUIRE(slots > 0, "gradient: %zu updates for %zu timesteps", args->slices, args->timesteps);
+    mbl_gradient_stats_t sum = {0};
+    micro_t m = {.args = args, .scale = args->clip / args->beta / (double)(args->batch->n_global * slots)};
+    MBL_TRY(mbl_tensor_zero(g->ops, sets));
+    for (m.slot = args->slice; m.slot < args->timesteps; m.slot += args->slices)
+        for (m.first = 0; m.first < args->batch->n; m.first += g->rows) {
+            if (args->stop && *args->stop)
+                return MBL_ERR_STOPPED;
+            m.n = args->batch->n - m.first < g->rows ? args->batch->n - m.first : g->rows;
+            MBL_TRY(run_micro_batch(g, &m, sets, &sum));
+        }
+    *stats = sum;
+    return MBL_OK;
+}

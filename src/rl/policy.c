@@ -1,0 +1,107 @@
+/* Current, old and EMA adapters. */
+#include "rl/policy.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+#include <string.h>
+
+static mbl_status_t fill(mbl_policy_t *policy, uint64_t seed) {
+    float *host;
+    MBL_ALLOC(host, policy->current.dim[0]);
+    mbl_lora_init(policy->lora, seed, host);
+    mbl_status_t status = mbl_tensor_upload(policy->ops, &policy->current, host);
+    mbl_free(host);
+    MBL_TRY(status);
+    MBL_TRY(mbl_tensor_copy(policy->ops, &policy->old, &policy->current));
+    MBL_TRY(mbl_tensor_copy(policy->ops, &policy->ema, &policy->current));
+    return mbl_policy_loaded(policy, true);
+}
+
+mbl_status_t mbl_policy_new(mbl_ops_t *ops, const mbl_mmdit_t *model, const mbl_lora_t *lora, size_t padded,
+                            uint64_t seed, mbl_policy_t *out) {
+    mbl_status_t status;
+    mbl_policy_t policy = {.model = model, .ops = ops, .lora = lora, .size = mbl_lora_size(lora)};
+    MBL_REQUIRE(padded >= policy.size, "policy: %zu is less than the adapter's %zu", padded, policy.size);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &policy.current, 1, padded), failed);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &policy.old, 1, padded), failed);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &policy.ema, 1, padded), failed);
+    MBL_TRY_GOTO(mbl_adapter_new(model, lora, &policy.in_current), failed);
+    MBL_TRY_GOTO(mbl_adapter_new(model, lora, &policy.in_old), failed);
+    MBL_TRY_GOTO(mbl_adapter_new(model, lora, &policy.in_ema), failed);
+    MBL_TRY_GOTO(fill(&policy, seed), failed);
+    *out = policy;
+    return MBL_OK;
+failed:
+    mbl_policy_free(&policy);
+    return status;
+}
+
+void mbl_policy_free(mbl_policy_t *policy) {
+    if (!policy->ops)
+        return;
+    mbl_tensor_free(policy->ops, &policy->current);
+    mbl_tensor_free(policy->ops, &policy->old);
+    mbl_tensor_free(policy->ops, &policy->ema);
+    mbl_adapter_free(policy->model, &policy->in_current);
+    mbl_adapter_free(policy->model, &policy->in_old);
+    mbl_adapter_free(policy->model, &policy->in_ema);
+    memset(policy, 0, sizeof *policy);
+}
+
+static mbl_status_t set_adapter(mbl_policy_t *policy, mbl_adapter_t *adapter, const mbl_tensor_t *values) {
+    mbl_tensor_t own = mbl_tensor_rows(values, 0, policy->size);
+    return mbl_adapter_set(policy->model, adapter, &own);
+}
+
+mbl_status_t mbl_policy_stepped(mbl_policy_t *policy) {
+    policy->old_is_current = false;
+    return set_adapter(policy, &policy->in_current, &policy->current);
+}
+
+mbl_status_t mbl_policy_loaded(mbl_policy_t *policy, bool old_is_current) {
+    MBL_TRY(set_adapter(policy, &policy->in_current, &policy->current));
+    MBL_TRY(set_adapter(policy, &policy->in_old, &policy->old));
+    MBL_TRY(set_adapter(policy, &policy->in_ema, &policy->ema));
+    policy->old_is_current = old_is_current;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_policy_average(mbl_policy_t *policy, uint64_t step, double limit) {
+    double decay = fmin((1 + (double)step) / (10 + (double)step), limit);
+    MBL_TRY(MBL_OP(policy->ops, axpby, .y = &policy->ema, .x = &policy->current, .a = 1 - decay, .b = decay));
+    return set_adapter(policy, &policy->in_ema, &policy->ema);
+}
+
+double mbl_policy_hold(uint64_t step, double flat, double rate, double hold) {
+    return fmax(0, fmin(((double)step - flat) * rate, hold));
+}
+
+mbl_status_t mbl_policy_follow(mbl_policy_t *policy, double hold) {
+    if (hold > 0)
+        MBL_TRY(
+            MBL_OP(policy->ops, axpby, .y = &policy->old, .x = &policy->current, .a = 1 - hold, .b = hold));
+    else
+        MBL_TRY(mbl_tensor_copy(policy->ops, &policy->old, &policy->current));
+    policy->old_is_current = hold <= 0;
+    return set_adapter(policy, &policy->in_old, &policy->old);
+}
+
+mbl_status_t mbl_policy_deviation(const mbl_policy_t *policy, double *out) {
+    size_t n = policy->size;
+    float *host;
+    MBL_ALLOC(host, 2 * policy->current.dim[0]);
+    mbl_status_t status = mbl_tensor_download(policy->ops, &policy->current, host);
+    if (status == MBL_OK)
+        status = mbl_tensor_download(policy->ops, &policy->old, host + policy->current.dim[0]);
+    double difference = 0, norm = 0;
+    for (size_t i = 0; status == MBL_OK && i < n; i++) {
+        double a = (double)host[i], d = a - (double)host[policy->current.dim[0] + i];
+        difference += d * d;
+        norm += a * a;
+    }
+    mbl_free(host);
+    MBL_TRY(status);
+    *out = norm > 0 ? sqrt(difference / norm) : 0;
+    return MBL_OK;
+}
