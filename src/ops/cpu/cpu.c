@@ -5,9 +5,10 @@
 #include <string.h>
 
 static mbl_status_t cpu_open(mbl_ops_t *ops, int threads) {
+    (void)threads; /* ops->threads has it */
     mbl_cpu_t *cpu;
     MBL_ALLOC(cpu, 1);
-    mbl_status_t status = mbl_cpu_matmuls_open(threads, &cpu->matmuls);
+    mbl_status_t status = mbl_cpu_matmuls_open(&cpu->matmuls);
     if (status != MBL_OK) {
         mbl_free(cpu);
         return status;

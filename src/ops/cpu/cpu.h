@@ -20,7 +20,7 @@ static inline mbl_cpu_t *mbl_cpu_of(mbl_ops_t *ops) {
 /* Scratch memory for the running operation: 64-byte aligned, content undefined, valid until the next call. */
 mbl_status_t mbl_cpu_workspace(mbl_ops_t *ops, size_t bytes, void **out);
 
-mbl_status_t mbl_cpu_matmuls_open(int threads, mbl_cpu_matmuls_t **out);
+mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out);
 void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *matmuls);
 
 /* Loops take their number of threads from ops->threads: #pragma omp parallel for num_threads(ops->threads).

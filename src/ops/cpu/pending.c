@@ -8,15 +8,5 @@
         return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: not written yet", #name);                                  \
     }
 
-PENDING(matmul)
 PENDING(attention)
 PENDING(attention_bwd)
-
-mbl_status_t mbl_cpu_matmuls_open(int threads, mbl_cpu_matmuls_t **out) {
-    (void)threads;
-    *out = NULL;
-    return MBL_OK;
-}
-void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *matmuls) {
-    (void)matmuls;
-}

@@ -1,0 +1,210 @@
+/* Matrix products: oneDNN in f32 and bf16, with the primitives of recent shapes kept, and plain loops in f64
+ * for gradient checks. */
+#include "ops/cpu/cpu.h"
+#include "base/mem.h"
+#include "ops/cpu/dnnl_compat.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+enum { SLOTS = 8192, MOST = 4096 }; /* of the hash table; all go when it is half full */
+
+typedef struct {
+    mbl_dnnl_matmul_t what;
+    mbl_dnnl_product_t product;
+} entry_t;
+
+struct mbl_cpu_matmuls {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    size_t n;
+    entry_t *entry[SLOTS];
+};
+
+static mbl_status_t dnnl_failed(const char *what, dnnl_status_t status) {
+    return MBL_FAIL(status == dnnl_out_of_memory ? MBL_ERR_MEM : MBL_ERR_DEVICE,
+                    "oneDNN: %s failed (status %d)", what, (int)status);
+}
+
+mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
+    mbl_cpu_matmuls_t *m;
+    MBL_ALLOC(m, 1);
+    dnnl_status_t status = dnnl_engine_create(&m->engine, dnnl_cpu, 0);
+    if (status == dnnl_success)
+        status = dnnl_stream_create(&m->stream, m->engine, dnnl_stream_default_flags);
+    if (status != dnnl_success) {
+        mbl_cpu_matmuls_close(m);
+        return dnnl_failed("opening the CPU engine", status);
+    }
+    *out = m;
+    return MBL_OK;
+}
+
+static void forget_all(mbl_cpu_matmuls_t *m) {
+    for (size_t i = 0; i < SLOTS; i++) {
+        if (!m->entry[i])
+            continue;
+        mbl_dnnl_product_free(&m->entry[i]->product);
+        mbl_free(m->entry[i]);
+        m->entry[i] = NULL;
+    }
+    m->n = 0;
+}
+
+void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *m) {
+    if (!m)
+        return;
+    forget_all(m);
+    if (m->stream)
+        dnnl_stream_destroy(m->stream);
+    if (m->engine)
+        dnnl_engine_destroy(m->engine);
+    mbl_free(m);
+}
+
+static size_t hash_of(const mbl_dnnl_matmul_t *what) {
+    uint64_t word[sizeof *what / 8], hash = 0x9E3779B97F4A7C15u;
+    memcpy(word, what, sizeof word);
+    for (size_t i = 0; i < sizeof word / sizeof word[0]; i++) {
+        hash = (hash ^ word[i]) * 0xFF51AFD7ED558CCDu;
+        hash ^= hash >> 32;
+    }
+    return (size_t)hash;
+}
+
+static mbl_status_t find_product(mbl_cpu_matmuls_t *m, const mbl_dnnl_matmul_t *what,
+                                 mbl_dnnl_product_t **out) {
+    size_t at = hash_of(what) % SLOTS;
+    for (; m->entry[at]; at = (at + 1) % SLOTS)
+        if (memcmp(&m->entry[at]->what, what, sizeof *what) == 0) {
+            *out = &m->entry[at]->product;
+            return MBL_OK;
+        }
+    if (m->n >= MOST) {
+        forget_all(m);
+        at = hash_of(what) % SLOTS;
+    }
+    entry_t *entry;
+    MBL_ALLOC(entry, 1);
+    entry->what = *what;
+    dnnl_status_t status = mbl_dnnl_product_new(m->engine, what, &entry->product);
+    if (status != dnnl_success) {
+        mbl_free(entry);
+        return dnnl_failed("making a matrix product", status);
+    }
+    m->entry[at] = entry;
+    m->n++;
+    *out = &entry->product;
+    return MBL_OK;
+}
+
+static mbl_dnnl_matmul_t describe(const mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    mbl_dnnl_matmul_t what;
+    memset(&what, 0, sizeof what);
+    what.m = (int64_t)x->y->dim[0];
+    what.n = (int64_t)x->y->dim[1];
+    what.k = (int64_t)x->a->dim[!x->transpose_a];
+    int64_t a = (int64_t)x->a->stride[0], b = (int64_t)x->b->stride[0];
+    what.a_row = x->transpose_a ? 1 : a;
+    what.a_column = x->transpose_a ? a : 1;
+    what.b_row = x->transpose_b ? 1 : b;
+    what.b_column = x->transpose_b ? b : 1;
+    what.y_row = (int64_t)x->y->stride[0];
+    what.ct = (int32_t)x->a->dtype;
+    what.y_type = (int32_t)x->y->dtype;
+    what.act = (int32_t)x->act;
+    what.bias = x->bias != NULL;
+    what.accumulate = x->accumulate;
+    what.threads = ops->threads;
+    return what;
+}
+
+static mbl_status_t run_product(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    mbl_cpu_matmuls_t *m = mbl_cpu_of(ops)->matmuls;
+    const mbl_dnnl_matmul_t what = describe(ops, x);
+    mbl_dnnl_product_t *p = NULL;
+    void *scratch = NULL;
+    MBL_TRY(find_product(m, &what, &p));
+    if (p->scratch_bytes > 0) {
+        MBL_TRY(mbl_cpu_workspace(ops, p->scratch_bytes, &scratch));
+        dnnl_memory_set_data_handle(p->scratch, scratch);
+    }
+    dnnl_memory_set_data_handle(p->a, x->a->data);
+    dnnl_memory_set_data_handle(p->b, x->b->data);
+    dnnl_memory_set_data_handle(p->y, x->y->data);
+    dnnl_exec_arg_t arg[5] = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->y}};
+    int n = 3;
+    if (scratch)
+        arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, p->scratch};
+    if (x->bias) {
+        dnnl_memory_set_data_handle(p->bias, x->bias->data);
+        arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
+    }
+    dnnl_status_t status = dnnl_primitive_execute(p->primitive, m->stream, n, arg);
+    return status == dnnl_success ? MBL_OK : dnnl_failed("a matrix product", status);
+}
+
+static double act_f64(double x, mbl_act_t act) {
+    switch (act) {
+    case MBL_ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    case MBL_ACT_GELU_ERF:
+        return 0.5 * x * (1 + erf(x * 0.7071067811865476));
+    case MBL_ACT_SILU:
+        return x / (1 + exp(-x));
+    case MBL_ACT_QUICK_GELU:
+        return x / (1 + exp(-1.702 * x));
+    case MBL_ACT_NONE:
+        break;
+    }
+    return x;
+}
+
+/* One row of an f64 product: y[n] += sum_k a[k a_step] b[k,n]. */
+static void row_f64(double *y, const double *a, size_t a_step, const mbl_matmul_args_t *x, size_t k,
+                    size_t n) {
+    const double *b = x->b->data;
+    size_t stride = x->b->stride[0];
+    if (x->transpose_b) {
+        for (size_t j = 0; j < n; j++) {
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (size_t i = 0; i < k; i++)
+                sum += a[i * a_step] * b[j * stride + i];
+            y[j] += sum;
+        }
+        return;
+    }
+    for (size_t i = 0; i < k; i++) {
+        double factor = a[i * a_step];
+#pragma omp simd
+        for (size_t j = 0; j < n; j++)
+            y[j] += factor * b[i * stride + j];
+    }
+}
+
+static void product_f64(const mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    size_t m = x->y->dim[0], n = x->y->dim[1], k = x->a->dim[!x->transpose_a], stride = x->a->stride[0];
+    const double *a = x->a->data, *bias = x->bias ? x->bias->data : NULL;
+#pragma omp parallel for num_threads(ops->threads) schedule(static)
+    for (size_t i = 0; i < m; i++) {
+        double *y = (double *)x->y->data + i * x->y->stride[0];
+        if (!x->accumulate)
+            memset(y, 0, n * sizeof *y);
+        row_f64(y, x->transpose_a ? a + i : a + i * stride, x->transpose_a ? stride : 1, x, k, n);
+        for (size_t j = 0; j < n && (bias || x->act != MBL_ACT_NONE); j++)
+            y[j] = act_f64(y[j] + (bias ? bias[j] : 0), x->act);
+    }
+}
+
+mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
+    if (args->a->dtype == MBL_F64) {
+        product_f64(ops, args);
+        return MBL_OK;
+    }
+    /* oneDNN takes OpenMP's number of threads, which belongs to the calling thread. */
+    if (omp_get_max_threads() != ops->threads)
+        omp_set_num_threads(ops->threads);
+    return run_product(ops, args);
+}
