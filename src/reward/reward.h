@@ -48,12 +48,16 @@ typedef struct {
     const char *options; /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;
 
-/* K open scorers and the worker threads (libuv's pool) that run them. */
+/* K open scorers and the worker threads that run them. */
 typedef struct mbl_panel mbl_panel_t;
 
 /* threads 0: one worker. Errors: ERR_CONFIG for an unknown scorer (names those that exist). Close with
  * mbl_panel_close. */
 mbl_status_t mbl_panel_open(const mbl_reward_spec_t *specs, size_t k, size_t threads, mbl_panel_t **out);
+/* The same with scorers [k] that need not be registered; specs give the rest. */
+mbl_status_t mbl_panel_open_with(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs, size_t k,
+                                 size_t threads, mbl_panel_t **out);
+/* Waits for what is under way, ends the threads, closes the scorers; NULL is fine. */
 void mbl_panel_close(mbl_panel_t *panel);
 
 /* Starts scoring n pictures in the background and returns; `images`, `prompts` (pointers, [n]) and `scores`
@@ -61,8 +65,9 @@ void mbl_panel_close(mbl_panel_t *panel);
  * the number of threads. */
 mbl_status_t mbl_panel_submit(mbl_panel_t *panel, const mbl_image_t *images,
                               const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores);
-/* Waits for everything submitted. ERR_REWARD when a reward whose on_failure is stop failed (says which and on
- * what prompt). */
+/* Waits for everything submitted. ERR_REWARD when a reward whose on_failure is stop failed since the last
+ * wait (says which and on what prompt). One thread submits and waits. A reward's first failure is logged with
+ * its reason, later ones only counted. */
 mbl_status_t mbl_panel_wait(mbl_panel_t *panel);
 
 #endif

@@ -1,0 +1,20 @@
+/* The scorers there are, by name. */
+#include "reward/scorers.h"
+
+#include <string.h>
+
+static const mbl_scorer_t *const scorers[] = {
+    &mbl_scorer_ocr, &mbl_scorer_count, &mbl_scorer_color, &mbl_scorer_clean, &mbl_scorer_jpeg,
+};
+enum { SCORERS = sizeof scorers / sizeof *scorers };
+
+const mbl_scorer_t *mbl_scorer_at(size_t i) {
+    return i < SCORERS ? scorers[i] : NULL;
+}
+
+const mbl_scorer_t *mbl_scorer_find(const char *name) {
+    for (size_t i = 0; i < SCORERS; i++)
+        if (strcmp(scorers[i]->name, name) == 0)
+            return scorers[i];
+    return NULL;
+}
