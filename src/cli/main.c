@@ -1,4 +1,63 @@
 /* marble: the command line. */
-int main(void) {
-    return 0;
+#include "base/log.h"
+#include "base/suggest.h"
+#include "cli/commands.h"
+#include "comm/comm.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name, *summary;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+#define COMMAND(name, summary) {#name, summary, mbl_cmd_##name},
+    MBL_COMMANDS(COMMAND)
+#undef COMMAND
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_help(void) {
+    printf("usage: marble COMMAND [options]\n\n"
+           "Fine-tunes flow-matching image models on several rewards at once.\n\ncommands:\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    printf("\nmarble COMMAND --help tells more; marble --version prints the version.\n"
+           "exit codes: 0 done, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint, "
+           "resumable\n");
+}
+
+static int run_command(const char *name, int argc, char **argv) {
+    const char *best = NULL;
+    size_t distance = 0;
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return commands[i].run(argc, argv);
+        mbl_suggest(name, commands[i].name, &best, &distance);
+    }
+    return mbl_status_exit_code(MBL_FAIL(MBL_ERR_USAGE,
+                                         "\"%.60s\": no such command%s%s%s; marble --help lists them", name,
+                                         best ? "; did you mean " : "", best ? best : "", best ? "?" : ""));
+}
+
+int main(int argc, char **argv) {
+    int rank = 0;
+    int size = mbl_comm_launched(&rank, NULL);
+    mbl_log_set_rank(rank, size);
+    const char *word = argc > 1 ? argv[1] : "help";
+    if (strcmp(word, "--version") == 0) {
+        printf("marble %s\n", MBL_VERSION);
+        return 0;
+    }
+    bool help = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+    if (help && argc <= 2) {
+        print_help();
+        return 0;
+    }
+    if (help) {
+        char option[] = "--help";
+        char *asked[] = {argv[2], option, NULL};
+        return run_command(argv[2], 2, asked);
+    }
+    return run_command(word, argc - 1, argv + 1);
 }

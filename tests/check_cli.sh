@@ -1,0 +1,51 @@
+#!/bin/sh
+# The command line: help everywhere, exit codes, doctor's JSON.
+marble=$1
+[ -x "$marble" ] || { echo "usage: check_cli.sh PATH_OF_MARBLE"; exit 2; }
+unset OMPI_COMM_WORLD_SIZE OMPI_COMM_WORLD_RANK SLURM_PROCID SLURM_NTASKS
+failed=0
+
+# expect CODE TEXT ARGS...: exit code, and TEXT somewhere in what is printed.
+expect() {
+    code=$1 text=$2
+    shift 2
+    said=$("$marble" "$@" 2>&1 </dev/null)
+    got=$?
+    if [ "$got" -ne "$code" ] || ! printf '%s\n' "$said" | grep -qF -- "$text"; then
+        echo "marble $*: exit $got, expected $code with \"$text\"; printed:"
+        printf '%s\n' "$said"
+        failed=1
+    fi
+}
+expect 0 'usage: marble COMMAND'
+expect 0 'usage: marble COMMAND' --help
+expect 0 'usage: marble COMMAND' help
+expect 0 'marble 0.' --version
+expect 2 '"trian": no such command' trian
+expect 2 'did you mean doctor?' docter
+expect 2 '"nothing": no such command' help nothing
+expect 2 '--jsn: unknown option; did you mean --json?' doctor --jsn
+expect 2 '--json: takes no value' doctor --json=1
+expect 2 '"x" is one argument too many' doctor x
+
+commands=$("$marble" --help | sed -n '/^commands:/,/^$/s/^  \([a-z]*\) .*/\1/p')
+[ -n "$commands" ] || { echo "marble --help lists no commands"; failed=1; }
+for command in $commands; do
+    expect 0 "usage: marble $command" "$command" --help
+    expect 0 "usage: marble $command" help "$command"
+    expect 2 'unknown option' "$command" --no-such-option
+done
+
+expect 0 'onednn' doctor
+json=$("$marble" doctor --json)
+[ "$(printf '%s\n' "$json" | wc -l)" -eq 1 ] || { echo "doctor --json: more than one line"; failed=1; }
+for item in marble compiler build onednn isa bf16 threads mpi launcher hdf5 libuv cuda nccl; do
+    printf '%s\n' "$json" | grep -Eq "\"$item\": \{\"found\": \"[^\"]+\", \"ok\": (true|false)" ||
+        { echo "doctor --json lacks $item: $json"; failed=1; }
+done
+# Whatever is not good says how to get it.
+if printf '%s\n' "$json" | grep -Eq '"ok": false\}'; then
+    echo "doctor --json: an item that is missing has no remedy: $json"
+    failed=1
+fi
+exit $failed

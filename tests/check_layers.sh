@@ -1,0 +1,37 @@
+#!/bin/sh
+# The include order of the layers holds, and lint_layers sees it when it does not.
+here=$(cd "$(dirname "$0")" && pwd)
+tree=$(mktemp -d) || exit 1
+trap 'rm -rf "$tree"' EXIT
+failed=0
+
+# plant FILE LINE EXPECTED: a tree with one include; EXPECTED is part of the complaint, or empty for none.
+plant() {
+    rm -rf "${tree:?}"/*
+    mkdir -p "$tree/src" "$tree/$(dirname "$1")"
+    printf '/* planted */\n%s\n' "$2" >"$tree/$1"
+    said=$("$here/lint_layers" "$tree")
+    code=$?
+    if [ -z "$3" ] && [ "$code" -ne 0 ]; then
+        echo "$1 with $2: refused with \"$said\", expected to pass"
+        failed=1
+    elif [ -n "$3" ] && { [ "$code" -ne 1 ] || ! echo "$said" | grep -qF "$3"; }; then
+        echo "$1 with $2: exit $code, \"$said\"; expected exit 1 and \"$3\""
+        failed=1
+    fi
+}
+plant src/base/a.c '#include "base/mem.h"' ''
+plant src/cli/a.c '#include "train/config.h"' ''
+plant src/reward/a.c '#include "data/signs.h"' ''
+plant src/ops/cpu/a.c '#include "ops/ops.h"' ''
+plant src/base/a.c '#include <train/config.h>' ''
+plant src/base/a.c '#include "ops/ops.h"' 'src/base/a.c:2: base includes "ops/ops.h" of ops'
+plant src/rl/a.h '#  include "train/config.h"' 'src/rl/a.h:2: rl includes'
+plant src/data/a.c '#include "reward/reward.h"' 'data includes "reward/reward.h" of reward'
+plant comm/a.c '#include "ops/cpu/rows.h"' 'comm/a.c:2: comm includes "ops/cpu/rows.h" of ops/cpu'
+plant src/ops/a.c '#include "ops/cpu/rows.h"' 'ops includes "ops/cpu/rows.h" of ops/cpu'
+plant src/base/a.c '#include "mem.h"' 'names no layer'
+plant src/elsewhere/a.c '#include "base/mem.h"' 'lies in no layer'
+
+"$here/lint_layers" "$here/.." || failed=1
+exit $failed

@@ -1,0 +1,114 @@
+/* src/cli/args: values of every kind, and what is refused with which message. */
+#include "support.h"
+#include "base/mem.h"
+#include "cli/args.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+    bool json;
+    const char *out, *sampler;
+    size_t steps;
+    double scale;
+    mbl_arg_texts_t sets, rest;
+} options_t;
+
+/* Splits `line` at blanks and parses it. */
+static mbl_status_t parse(const char *line, options_t *o) {
+    static const char *const samplers[] = {"euler", "dpm2", NULL};
+    static char words[256];
+    char *argv[32], *save = NULL;
+    int argc = 0;
+    bool helped;
+    *o = (options_t){.steps = 16, .scale = 1};
+    const mbl_arg_t args[] = {{"json", MBL_ARG_FLAG, &o->json, NULL, "j", 0, 0, 0, NULL},
+                              {"out", MBL_ARG_TEXT, &o->out, "DIR", "o", true, 0, 0, NULL},
+                              {"steps", MBL_ARG_COUNT, &o->steps, "N", "n", 0, 1, 256, NULL},
+                              {"scale", MBL_ARG_NUMBER, &o->scale, "X", "x", 0, 0, 0, NULL},
+                              {"sampler", MBL_ARG_CHOICE, &o->sampler, "S", "s", 0, 0, 0, samplers},
+                              {"set", MBL_ARG_TEXTS, &o->sets, "KEY=VALUE", "v", 0, 0, 0, NULL}};
+    const mbl_args_t spec = {"sample", "RUN.yaml", "Draws.", args, 6, 1, 1};
+    snprintf(words, sizeof words, "sample %s", line);
+    for (char *word = strtok_r(words, " ", &save); word; word = strtok_r(NULL, " ", &save))
+        argv[argc++] = word;
+    return mbl_args_parse(&spec, argc, argv, &o->rest, &helped);
+}
+
+static void values(void **state) {
+    (void)state;
+    options_t o;
+    assert_int_equal(
+        parse("--out d --json --set a.b=1 run.yaml --set=c=2 --steps=9 --scale -1.5 --sampler dpm2", &o),
+        MBL_OK);
+    assert_true(o.json);
+    assert_string_equal(o.out, "d");
+    assert_int_equal(o.steps, 9);
+    assert_near(o.scale, -1.5, 0);
+    assert_string_equal(o.sampler, "dpm2");
+    assert_int_equal(o.sets.count, 2);
+    assert_string_equal(o.sets.items[0], "a.b=1");
+    assert_string_equal(o.sets.items[1], "c=2");
+    assert_int_equal(o.rest.count, 1);
+    assert_string_equal(o.rest.items[0], "run.yaml");
+    mbl_free(o.sets.items);
+    mbl_free(o.rest.items);
+    assert_int_equal(parse("--out d -- --json", &o), MBL_OK);
+    assert_string_equal(o.rest.items[0], "--json");
+    assert_false(o.json);
+    assert_int_equal(o.steps, 16);
+    mbl_free(o.rest.items);
+}
+
+static void refusals(void **state) {
+    (void)state;
+    const struct {
+        const char *line, *message;
+    } cases[] = {
+        {"--out d run.yaml --stpes 3", "sample: --stpes: unknown option; did you mean --steps?"},
+        {"--out d run.yaml --steps ten",
+         "sample: --steps: \"ten\" is not a whole number; expected a whole number in [1, 256]"},
+        {"--out d run.yaml --steps 0",
+         "sample: --steps: \"0\" is out of range; expected a whole number in [1, 256]"},
+        {"--out d run.yaml --steps -3", "--steps: \"-3\" is out of range"},
+        {"--out d run.yaml --steps 1.5", "--steps: \"1.5\" is not a whole number"},
+        {"--out d run.yaml --scale 0x3", "--scale: \"0x3\" is not a number"},
+        {"--out d run.yaml --scale nan", "--scale: \"nan\" is not a number"},
+        {"--out d run.yaml --sampler sde", "--sampler: \"sde\" is not a choice; expected one of euler, dpm2"},
+        {"--out d run.yaml --steps", "--steps: has no value; expected --steps N"},
+        {"--out --json run.yaml", "--out: has no value; expected --out DIR"},
+        {"--out d run.yaml --json=yes", "--json: takes no value"},
+        {"--out d --out e run.yaml", "--out: given twice"},
+        {"run.yaml --set a=1", "sample: --out DIR is missing"},
+        {"--out d --set a=1", "sample: RUN.yaml is missing; expected marble sample RUN.yaml"},
+        {"--out d a.yaml b.yaml", "\"b.yaml\" is one argument too many"},
+        {"--out d -j run.yaml", "\"-j\": options are written in full"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        options_t o;
+        size_t live = mbl_mem_live();
+        mbl_status_t status = parse(cases[i].line, &o);
+        if (status != MBL_ERR_USAGE || !strstr(mbl_fail_message(), cases[i].message))
+            fail_msg("%s: %s \"%s\", expected ERR_USAGE with \"%s\"", cases[i].line, mbl_status_name(status),
+                     mbl_fail_message(), cases[i].message);
+        assert_int_equal(mbl_mem_live(), live);
+    }
+}
+
+static void allocations_may_fail(void **state) {
+    (void)state;
+    for (size_t n = 1; n <= 2; n++) {
+        options_t o;
+        size_t live = mbl_mem_live();
+        mbl_mem_fail_at(n);
+        mbl_status_t status = parse("--out d --set a=1 run.yaml", &o);
+        mbl_mem_fail_at(0);
+        assert_int_equal(status, MBL_ERR_MEM);
+        assert_int_equal(mbl_mem_live(), live);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(values), cmocka_unit_test(refusals),
+                                       cmocka_unit_test(allocations_may_fail)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
