@@ -1,7 +1,12 @@
 /* HDF5 checkpoints: named global arrays and text attributes in one file, written so that a crash at any
  * moment leaves the previous file good: temporary name in the same folder, fsync of file and folder, rename;
  * then latest.h5 is replaced the same way. Every dataset carries Fletcher32 and a digest (SHA-256 of its
- * bytes); the file carries a format version. Local: rank 0 calls these. */
+ * bytes), the attributes carry one of their own, and the file carries a format version.
+ *
+ * After the last byte of HDF5 stands a trailer of 128 characters: version, length and SHA-256 of everything
+ * before it. HDF5 ignores it (h5py and h5dump read the file as it is); marble checks it before HDF5 sees a
+ * single byte, since libhdf5 may crash on a damaged file. The same content gives the same bytes. The file is
+ * put together in memory: writing takes about as much again as the items hold. Local: rank 0 calls these. */
 #ifndef MBL_IO_CHECKPOINT_H
 #define MBL_IO_CHECKPOINT_H
 
@@ -20,8 +25,9 @@ typedef struct {
     const char *key, *value; /* text attributes of the file: "config", "model_digest", "step", ... */
 } mbl_ckpt_attr_t;
 
-/* Writes `path` whole or not at all. Errors (disk full, I/O) name the path and the cause; the temporary file
- * is removed. */
+/* Writes `path` whole or not at all; its folder has to exist. Errors (disk full, I/O) name the path and the
+ * cause; the temporary file (path + ".tmp") is removed. Keys "format_version" and "attributes_sha256" are
+ * taken. */
 mbl_status_t mbl_ckpt_write(const char *path, const mbl_ckpt_item_t *items, size_t n,
                             const mbl_ckpt_attr_t *attrs, size_t n_attrs);
 
@@ -35,14 +41,18 @@ mbl_status_t mbl_ckpt_read(mbl_ckpt_t *ckpt, const char *name, mbl_dtype_t dtype
 const char *mbl_ckpt_attr(const mbl_ckpt_t *ckpt, const char *key); /* NULL when absent; kept until close */
 /* The i-th dataset (name, dtype, count; data NULL), false past the end; for `marble inspect`. */
 bool mbl_ckpt_item(const mbl_ckpt_t *ckpt, size_t i, mbl_ckpt_item_t *out);
+/* The i-th attribute in order of its key, false past the end. */
+bool mbl_ckpt_attr_at(const mbl_ckpt_t *ckpt, size_t i, mbl_ckpt_attr_t *out);
 
 /* folder/step-NNNNNN.h5 for a step (out at least 512 bytes). */
 mbl_status_t mbl_ckpt_path(const char *folder, size_t step, char *out, size_t size);
-/* Points folder/latest.h5 at the checkpoint of `step` (relative symbolic link, replaced by rename) and
- * removes all but the newest `keep` others. */
+/* Points folder/latest.h5 at the checkpoint of `step` (relative symbolic link, replaced by rename), removes
+ * temporary files of writers that died, and removes the oldest so that `keep` checkpoints stay, that of
+ * `step` always among them (0 keeps all). */
 mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, size_t keep);
-/* The newest checkpoint of `folder` that verifies (warns about each damaged newer one). *found false when
- * there is none at all. */
+/* The newest checkpoint of `folder` that verifies: what latest.h5 points at (a run resumed from an earlier
+ * step has published that later than any higher step left over), then by falling step; warns about each
+ * damaged one. *found false when there is none at all; ERR_FORMAT when there are some and all are damaged. */
 mbl_status_t mbl_ckpt_latest(const char *folder, char *out, size_t size, bool *found);
 
 #endif

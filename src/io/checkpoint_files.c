@@ -1,0 +1,337 @@
+/* Checkpoints as files: whole or not at all on disk, the trailer, names by step, latest.h5, how many stay. */
+#include "base/log.h"
+#include "base/mem.h"
+#include "io/checkpoint_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char latest_name[] = "latest.h5";
+enum { READ_BYTES = 1 << 20, WRITE_BYTES = 1 << 26 };
+
+/* Text of one line, filled up with spaces, so that `tail -c 128` shows it. */
+static void make_trailer(size_t size, const char *hex, char out[MBL_CKPT_TRAILER + 1]) {
+    snprintf(out, MBL_CKPT_TRAILER + 1, "%-*s", MBL_CKPT_TRAILER, "");
+    int n = snprintf(out, MBL_CKPT_TRAILER, "marble checkpoint v%d length %zu sha256 %s",
+                     MBL_CHECKPOINT_VERSION, size, hex);
+    out[n] = ' ';
+    out[MBL_CKPT_TRAILER - 1] = '\n';
+}
+
+static mbl_status_t write_all(int fd, const char *path, const void *data, size_t size) {
+    const unsigned char *at = data;
+    while (size) {
+        ssize_t n = write(fd, at, size < WRITE_BYTES ? size : WRITE_BYTES);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path,
+                            n ? strerror(errno) : "no progress");
+        at += n;
+        size -= (size_t)n;
+    }
+    return MBL_OK;
+}
+
+/* The folder of a path, "." when it has none; NULL without memory. */
+static char *folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return mbl_strdup(".");
+    return mbl_format("%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+/* A renamed file is safe only when its folder is on disk too. Some file systems cannot sync folders. */
+static mbl_status_t sync_folder(const char *path) {
+    char *folder = folder_of(path);
+    if (!folder)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory", path);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int error = fd < 0 || (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    mbl_status_t status = MBL_OK;
+    if (error)
+        status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be synced: %s", folder, strerror(error));
+    mbl_free(folder);
+    return status;
+}
+
+static mbl_status_t write_temporary(int fd, const char *path, const unsigned char *data, size_t size) {
+    char hex[MBL_SHA256_HEX], trailer[MBL_CKPT_TRAILER + 1];
+    MBL_TRY(write_all(fd, path, data, size));
+    mbl_sha256_text(data, size, hex);
+    make_trailer(size, hex, trailer);
+    MBL_TRY(write_all(fd, path, trailer, MBL_CKPT_TRAILER));
+    if (fsync(fd) != 0)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be synced: %s", path, strerror(errno));
+    return MBL_OK;
+}
+
+mbl_status_t mbl_ckpt_write_file(const char *path, const unsigned char *data, size_t size) {
+    char *temporary = mbl_format("%s.tmp", path);
+    mbl_status_t status;
+    if (!temporary)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be made: %s", temporary, strerror(errno));
+        mbl_free(temporary);
+        return status;
+    }
+    status = write_temporary(fd, path, data, size);
+    if (close(fd) != 0 && status == MBL_OK) /* quotas and network file systems report here */
+        status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    if (status == MBL_OK && rename(temporary, path) != 0)
+        status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be put in place: %s", path, strerror(errno));
+    if (status == MBL_OK)
+        status = sync_folder(path);
+    else
+        unlink(temporary);
+    mbl_free(temporary);
+    return status;
+}
+
+static mbl_status_t read_trailer(FILE *file, const char *path, size_t size, size_t *length, char *hex) {
+    static const char start[] = "marble checkpoint v";
+    char text[MBL_CKPT_TRAILER + 1] = "", again[MBL_CKPT_TRAILER + 1];
+    int version = 0;
+    if (size < MBL_CKPT_TRAILER || fseek(file, -(long)MBL_CKPT_TRAILER, SEEK_END) != 0 ||
+        fread(text, 1, MBL_CKPT_TRAILER, file) != MBL_CKPT_TRAILER ||
+        strncmp(text, start, strlen(start)) != 0)
+        return MBL_FAIL(
+            MBL_ERR_FORMAT,
+            "%s: cut off, or no checkpoint of marble: %zu bytes without the trailer that a whole one "
+            "ends with",
+            path, size);
+    if (sscanf(text + strlen(start), "%d", &version) == 1 && version != MBL_CHECKPOINT_VERSION)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: format version %d; this marble reads %d", path, version,
+                        MBL_CHECKPOINT_VERSION);
+    if (sscanf(text + strlen(start), "%*d length %zu sha256 %64[0-9a-f]", length, hex) == 2) {
+        make_trailer(*length, hex, again);
+        if (strlen(hex) == MBL_SHA256_HEX - 1 && memcmp(text, again, MBL_CKPT_TRAILER) == 0)
+            return MBL_OK;
+    }
+    return MBL_FAIL(MBL_ERR_FORMAT, "%s: damaged: its trailer cannot be read", path);
+}
+
+static mbl_status_t compare_digest(FILE *file, const char *path, size_t length, const char *stated) {
+    char hex[MBL_SHA256_HEX];
+    unsigned char *block;
+    mbl_sha256_t sha;
+    MBL_ALLOC(block, READ_BYTES);
+    mbl_sha256_init(&sha);
+    rewind(file);
+    for (size_t n; length && (n = fread(block, 1, length < READ_BYTES ? length : READ_BYTES, file)) > 0;
+         length -= n)
+        mbl_sha256_update(&sha, block, n);
+    mbl_free(block);
+    mbl_sha256_hex(&sha, hex);
+    if (length)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be read to its end: %s", path, strerror(errno));
+    if (strcmp(hex, stated) != 0)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: damaged: its bytes have digest %s, %s would be right", path, hex,
+                        stated);
+    return MBL_OK;
+}
+
+static mbl_status_t verify_open_file(FILE *file, const char *path) {
+    char hex[MBL_SHA256_HEX] = "";
+    struct stat about;
+    size_t length;
+    if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode))
+        return MBL_FAIL(MBL_ERR_IO, "%s: not a file", path);
+    MBL_TRY(read_trailer(file, path, (size_t)about.st_size, &length, hex));
+    if (length != (size_t)about.st_size - MBL_CKPT_TRAILER)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: damaged: %zu bytes of content, %zu would be right", path,
+                        (size_t)about.st_size - MBL_CKPT_TRAILER, length);
+    return compare_digest(file, path, length, hex);
+}
+
+mbl_status_t mbl_ckpt_verify_file(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe must not hold us up */
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "rb");
+    if (!file) {
+        int error = errno;
+        if (fd >= 0)
+            close(fd);
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be opened: %s", path, strerror(error));
+    }
+    mbl_status_t status = verify_open_file(file, path);
+    fclose(file);
+    return status;
+}
+
+mbl_status_t mbl_ckpt_path(const char *folder, size_t step, char *out, size_t size) {
+    int n = snprintf(out, size, "%s/step-%06zu.h5", folder, step);
+    MBL_REQUIRE(n > 0 && (size_t)n < size, "%s: the path of a checkpoint has no room in %zu characters",
+                folder, size);
+    return MBL_OK;
+}
+
+/* step-NNNNNN.h5 (+ suffix) and nothing else. */
+static bool parse_step(const char *name, const char *suffix, size_t *step) {
+    char again[64];
+    if (sscanf(name, "step-%zu", step) != 1)
+        return false;
+    snprintf(again, sizeof again, "step-%06zu.h5%s", *step, suffix);
+    return strcmp(again, name) == 0;
+}
+
+static int falling(const void *a, const void *b) {
+    size_t x = *(const size_t *)a, y = *(const size_t *)b;
+    return (x < y) - (x > y);
+}
+
+/* The steps of a folder's checkpoints, highest first; removes stale temporary files when told to. No folder
+ * means none. Free *steps with mbl_free. */
+static mbl_status_t list_steps(const char *folder, bool sweep, size_t **steps, size_t *n) {
+    size_t *found = NULL, used = 0, room = 0, step;
+    DIR *dir = opendir(folder);
+    if (!dir && errno != ENOENT)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be listed: %s", folder, strerror(errno));
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        if (sweep && (parse_step(entry->d_name, ".tmp", &step)))
+            unlinkat(dirfd(dir), entry->d_name, 0);
+        if (!parse_step(entry->d_name, "", &step))
+            continue;
+        if (used == room) {
+            size_t *more = mbl_realloc(found, used, 2 * room + 16, sizeof *more);
+            if (!more) {
+                mbl_free(found);
+                closedir(dir);
+                return MBL_FAIL(MBL_ERR_MEM, "%s: no memory to list it", folder);
+            }
+            found = more;
+            room = 2 * room + 16;
+        }
+        found[used++] = step;
+    }
+    if (dir)
+        closedir(dir);
+    if (used)
+        qsort(found, used, sizeof *found, falling);
+    *steps = found;
+    *n = used;
+    return MBL_OK;
+}
+
+static mbl_status_t point_latest(const char *folder, size_t step) {
+    char target[64];
+    mbl_status_t status = MBL_OK;
+    char *link = mbl_format("%s/%s", folder, latest_name);
+    char *temporary = mbl_format("%s/%s.tmp", folder, latest_name);
+    snprintf(target, sizeof target, "step-%06zu.h5", step);
+    if (!link || !temporary)
+        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory", folder);
+    else if ((unlink(temporary) != 0 && errno != ENOENT) || symlink(target, temporary) != 0 ||
+             rename(temporary, link) != 0)
+        status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be pointed at %s: %s", link, target, strerror(errno));
+    else
+        status = sync_folder(link);
+    mbl_free(link);
+    mbl_free(temporary);
+    return status;
+}
+
+mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, size_t keep) {
+    char path[512];
+    size_t *steps = NULL, n = 0, kept = 1;
+    MBL_TRY(mbl_ckpt_path(folder, step, path, sizeof path));
+    MBL_REQUIRE(access(path, F_OK) == 0, "%s: not there to be published: %s", path, strerror(errno));
+    MBL_TRY(point_latest(folder, step));
+    MBL_TRY(list_steps(folder, true, &steps, &n));
+    for (size_t i = 0; i < n && keep > 0; i++) {
+        if (steps[i] == step || kept++ < keep)
+            continue;
+        if (mbl_ckpt_path(folder, steps[i], path, sizeof path) == MBL_OK && unlink(path) != 0)
+            MBL_WARN("%s: cannot be removed: %s", path, strerror(errno));
+    }
+    mbl_free(steps);
+    return MBL_OK;
+}
+
+/* Puts the step that latest.h5 points at before the others. */
+static void latest_first(const char *folder, size_t *steps, size_t n) {
+    char target[64] = "";
+    size_t step, i = 0;
+    char *link = mbl_format("%s/%s", folder, latest_name);
+    ssize_t length = link ? readlink(link, target, sizeof target - 1) : -1;
+    mbl_free(link);
+    if (length <= 0 || !parse_step(target, "", &step))
+        return;
+    while (i < n && steps[i] != step)
+        i++;
+    if (i == n)
+        return;
+    memmove(steps + 1, steps, i * sizeof *steps);
+    steps[0] = step;
+}
+
+/* The first that opens of a folder's checkpoints, without `except`. */
+static mbl_status_t first_good(const char *folder, const struct stat *except, bool warn, char *out,
+                               size_t size, bool *found, size_t *tried) {
+    char path[512];
+    size_t *steps = NULL, n = 0;
+    mbl_status_t status = MBL_OK;
+    bool good = false;
+    MBL_TRY(list_steps(folder, false, &steps, &n));
+    latest_first(folder, steps, n);
+    *tried = 0;
+    for (size_t i = 0; i < n && !good && status == MBL_OK; i++) {
+        mbl_ckpt_t *ckpt = NULL;
+        struct stat about;
+        MBL_TRY_GOTO(mbl_ckpt_path(folder, steps[i], path, sizeof path), done);
+        if (except && stat(path, &about) == 0 && about.st_ino == except->st_ino &&
+            about.st_dev == except->st_dev)
+            continue;
+        ++*tried;
+        mbl_fail_quiet(1);
+        mbl_status_t opened = mbl_ckpt_open_only(path, &ckpt);
+        mbl_fail_quiet(0);
+        good = opened == MBL_OK;
+        if (good)
+            mbl_ckpt_close(ckpt);
+        else if (opened == MBL_ERR_MEM)
+            status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory to read it", path);
+        else if (warn)
+            MBL_WARN("%s; looking for another one", mbl_fail_message());
+    }
+    if (good && (size_t)snprintf(out, size, "%s", path) >= size)
+        status = MBL_FAIL(MBL_ERR_ARG, "%s: no room for it in %zu characters", path, size);
+    *found = good;
+done:
+    mbl_free(steps);
+    return status;
+}
+
+bool mbl_ckpt_other_good(const char *path, char *out, size_t size) {
+    struct stat about;
+    bool found = false;
+    size_t tried;
+    bool there = stat(path, &about) == 0;
+    char *folder = folder_of(path);
+    if (folder && first_good(folder, there ? &about : NULL, false, out, size, &found, &tried) != MBL_OK)
+        found = false;
+    mbl_free(folder);
+    return found;
+}
+
+mbl_status_t mbl_ckpt_latest(const char *folder, char *out, size_t size, bool *found) {
+    size_t tried;
+    bool good = false;
+    MBL_TRY(first_good(folder, NULL, true, out, size, &good, &tried));
+    if (!good && tried > 0)
+        return MBL_FAIL(
+            MBL_ERR_FORMAT,
+            "%s: all %zu checkpoints in it are damaged; give a good one, or remove them to start anew",
+            folder, tried);
+    *found = good;
+    return MBL_OK;
+}

@@ -1,0 +1,39 @@
+/* What the three files behind checkpoint.h share. */
+#ifndef MBL_IO_CHECKPOINT_INTERNAL_H
+#define MBL_IO_CHECKPOINT_INTERNAL_H
+
+#include "base/sha256.h"
+#include "io/checkpoint.h"
+
+#define H5_USE_110_API 1 /* one set of calls for HDF5 1.10 to 1.14 */
+#include <hdf5.h>
+
+#define MBL_CKPT_VERSION_KEY "format_version"
+#define MBL_CKPT_ATTRS_KEY "attributes_sha256"
+#define MBL_CKPT_DIGEST_KEY "sha256"
+enum { MBL_CKPT_TRAILER = 128 };
+
+/* HDF5 type of a dtype (the same in memory and in the file: marble's machines are little-endian), or a
+ * negative id for a dtype that checkpoints do not hold; its element size. */
+hid_t mbl_ckpt_type(mbl_dtype_t dtype);
+size_t mbl_ckpt_size(mbl_dtype_t dtype);
+const char *mbl_ckpt_dtype_name(mbl_dtype_t dtype);
+
+/* Keeps HDF5 from printing to stderr; then: ERR_IO "path: HDF5 cannot `what` `name`: HDF5's own reason". */
+void mbl_ckpt_quiet_hdf5(void);
+mbl_status_t mbl_ckpt_hdf5_failed(const char *path, const char *what, const char *name);
+
+/* SHA-256 of "key\0value\0..." of attributes sorted by key. */
+void mbl_ckpt_attrs_digest(const mbl_ckpt_attr_t *attrs, size_t n, char out[MBL_SHA256_HEX]);
+
+/* Writes `size` bytes and the trailer to path + ".tmp", syncs, renames, syncs the folder. */
+mbl_status_t mbl_ckpt_write_file(const char *path, const unsigned char *data, size_t size);
+/* Reads the whole file once and compares it with its trailer. */
+mbl_status_t mbl_ckpt_verify_file(const char *path);
+
+/* mbl_ckpt_open without the search for another good one in the folder. */
+mbl_status_t mbl_ckpt_open_only(const char *path, mbl_ckpt_t **out);
+/* The newest checkpoint beside `path`, other than it, that verifies; false when there is none. */
+bool mbl_ckpt_other_good(const char *path, char *out, size_t size);
+
+#endif
