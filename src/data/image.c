@@ -1,5 +1,6 @@
 /* Pictures in memory and as PNG files; their size as JPEG. */
 #include "data/image.h"
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -8,7 +9,6 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <jpeglib.h>
 
@@ -48,35 +48,21 @@ void mbl_image_to_chw(const uint8_t *rgb, size_t width, size_t height, float *ch
             chw[c * plane + i] = (float)rgb[3 * i + c] / 127.5f - 1.0f;
 }
 
-static mbl_status_t write_file(const char *path, const char *temporary, const mbl_image_t *image) {
-    png_image png = {.version = PNG_IMAGE_VERSION,
-                     .width = (png_uint_32)image->width,
-                     .height = (png_uint_32)image->height,
-                     .format = PNG_FORMAT_RGB};
-    FILE *file = fopen(temporary, "wb");
-    if (!file)
-        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
-    int written = png_image_write_to_stdio(&png, file, 0, image->rgb, 0, NULL);
-    if (fclose(file) != 0 || !written)
-        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path,
-                        written ? strerror(errno) : png.message);
-    if (rename(temporary, path) != 0)
-        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
-    return MBL_OK;
-}
-
 mbl_status_t mbl_image_write_png(const char *path, const mbl_image_t *image) {
     MBL_REQUIRE(image->width > 0 && image->height > 0 && image->width <= UINT32_MAX &&
                     image->height <= UINT32_MAX,
                 "%s: a picture of %zu x %zu is no PNG", path, image->width, image->height);
-    char *temporary = mbl_format("%s.%ld.tmp", path, (long)getpid());
-    if (!temporary)
-        return MBL_FAIL(MBL_ERR_MEM, "no memory for the name of %s", path);
-    mbl_status_t status = write_file(path, temporary, image);
-    if (status != MBL_OK)
-        unlink(temporary);
-    mbl_free(temporary);
-    return status;
+    png_image png = {.version = PNG_IMAGE_VERSION,
+                     .width = (png_uint_32)image->width,
+                     .height = (png_uint_32)image->height,
+                     .format = PNG_FORMAT_RGB};
+    mbl_file_writer_t writer;
+    MBL_TRY(mbl_file_begin(path, &writer));
+    if (!png_image_write_to_stdio(&png, writer.file, 0, image->rgb, 0, NULL)) {
+        mbl_file_discard(&writer);
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path, png.message);
+    }
+    return mbl_file_commit(&writer);
 }
 
 static mbl_status_t read_open_png(const char *path, png_image *png, FILE *file, mbl_image_t *out) {

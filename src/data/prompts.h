@@ -18,10 +18,14 @@ typedef struct {
     size_t count;
 } mbl_prompts_t;
 
-/* `source` "signs": `count` sentences of the signs world, drawn with (seed, split) where split 0 is train and
- * 1 is test (the two never share a sentence); path ignored. `source` "file": one prompt a line from `path`
- * (.txt plain, .jsonl objects with "prompt" and anything else, which becomes the metadata); count 0 takes all
- * lines. Errors name file, line and what would be right. Free with mbl_prompts_free. */
+/* `source` "signs": `count` sentences of the signs world (0: all of the split), drawn with (seed, split)
+ * where split 0 is train and 1 is test (the two never share a sentence, see mbl_signs_held_out); of every
+ * four, two are texts, one a count and one a horizon, as long as there are some left; path ignored. `source`
+ * "file": one prompt a line from `path`
+ * (.txt plain, .jsonl objects with "prompt" and anything else, which becomes the metadata); blank lines and
+ * repeated prompts are passed over, `count` takes the first ones, 0 all. Errors name file, line and what
+ * would be right: ERR_CONFIG (also when fewer exist than asked), ERR_IO, ERR_FORMAT. Free with
+ * mbl_prompts_free. */
 mbl_status_t mbl_prompts_load(const char *source, const char *path, uint64_t seed, int split, size_t count,
                               mbl_prompts_t *out);
 void mbl_prompts_free(mbl_prompts_t *prompts);
