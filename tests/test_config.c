@@ -358,6 +358,22 @@ static void cross_checks(void **state) {
     check_refused("train.updates_per_epoch=5", 1, "5 updates of 4 groups");
 }
 
+static void unregistered_rewards(void **state) {
+    (void)state;
+    mbl_config_t *config;
+    const char *yaml = "model: {path: .}\nrewards:\n  - {name: ocr}\n  - {name: cuont}\n";
+    assert_int_equal(parse(yaml, NULL, &config), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
+    const char *const parts[] = {"run.yaml:4: rewards.1.name: \"cuont\" is not a registered reward; did you "
+                                 "mean count?; expected one of ",
+                                 "ocr", "jpeg"};
+    check_parts(mbl_fail_message(), parts, 3);
+    mbl_config_free(config);
+    check_refused("rewards.1.type=nothing", 1,
+                  "rewards.1.type: \"nothing\" is not a registered reward; expected");
+    check_refused("device=cuda", 1, "--set device=cuda: device: cuda is not built in; expected auto or cpu");
+}
+
 static void pretrain_checks(void **state) {
     (void)state;
     const struct {
@@ -563,6 +579,7 @@ int main(void) {
         cmocka_unit_test(paths_beside_the_file),
         cmocka_unit_test(all_problems_are_reported),
         cmocka_unit_test(cross_checks),
+        cmocka_unit_test(unregistered_rewards),
         cmocka_unit_test(pretrain_checks),
         cmocka_unit_test(written_file_loads_equal),
         cmocka_unit_test(help_names_every_key),

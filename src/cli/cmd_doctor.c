@@ -4,6 +4,7 @@
 #include "cli/commands.h"
 #include "comm/list.h"
 #include "ops/list.h"
+#include "reward/reward.h"
 
 #include <hdf5.h>
 #include <jansson.h>
@@ -134,6 +135,14 @@ static void find_devices(findings_t *all) {
              nccl ? "built in" : "not built in");
 }
 
+static void find_rewards(findings_t *all) {
+    const mbl_scorer_t *scorer;
+    char *out = add(all, "rewards", true, NULL)->found;
+    size_t used = 0;
+    for (size_t i = 0; (scorer = mbl_scorer_at(i)) && used < TEXT; i++)
+        used += (size_t)snprintf(out + used, TEXT - used, "%s%s", i ? ", " : "", scorer->name);
+}
+
 static void print_text(const findings_t *all) {
     for (size_t i = 0; i < all->count; i++) {
         const finding_t *finding = &all->items[i];
@@ -177,6 +186,7 @@ int mbl_cmd_doctor(int argc, char **argv) {
     find_compute(&all);
     find_libraries(&all);
     find_devices(&all);
+    find_rewards(&all);
     if (json)
         status = print_json(&all);
     else

@@ -1,6 +1,9 @@
 /* What several keys must satisfy together, and with the number of ranks. */
 #include "train/config_table.h"
 
+#include "base/suggest.h"
+#include "ops/list.h"
+
 #include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +24,52 @@ static void check_rewards(const mbl_config_t *config, mbl_config_problems_t *pro
         mbl_config_problem(problems, line_of(config, "balance.floor"),
                            "balance.floor: %g with %zu rewards; expected at most 1 / %zu",
                            config->balance.floor, k, k);
+}
+
+static void list_scorers(const char *type, char *out, size_t size, const char **best) {
+    const mbl_scorer_t *scorer;
+    size_t used = 0, distance = 0;
+    out[0] = 0;
+    for (size_t i = 0; (scorer = mbl_scorer_at(i)) && used < size; i++) {
+        used += (size_t)snprintf(out + used, size - used, "%s%s", i ? ", " : "", scorer->name);
+        mbl_suggest(type, scorer->name, best, &distance);
+    }
+}
+
+static void check_scorers(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    for (size_t i = 0; i < config->rewards.count; i++) {
+        const mbl_reward_spec_t *spec = &config->rewards.items[i];
+        const char *best = NULL;
+        char known[400];
+        if (mbl_scorer_find(spec->type))
+            continue;
+        list_scorers(spec->type, known, sizeof known, &best);
+        mbl_config_problem(problems, config->origin->reward_lines[i],
+                           "rewards.%zu.%s: \"%s\" is not a registered reward%s%s%s; expected one of %s", i,
+                           strcmp(spec->type, spec->name) == 0 ? "name" : "type", spec->type,
+                           best ? "; did you mean " : "", best ? best : "", best ? "?" : "", known);
+    }
+}
+
+mbl_status_t mbl_config_check_rewards(const mbl_config_t *config) {
+    mbl_config_problems_t problems = {.origin = config->origin};
+    check_scorers(config, &problems);
+    return mbl_config_problems_end(&problems);
+}
+
+/* `device` names a backend of this build. */
+static void check_device(const mbl_config_t *config, mbl_config_problems_t *problems) {
+#define NAME(name, automatic) #name,
+    static const char *const built[] = {MBL_OPS_BACKENDS(NAME)};
+#undef NAME
+    const char *device = mbl_config_word("device", (int)config->device);
+    bool found = config->device == MBL_CONFIG_DEVICE_AUTO;
+    for (size_t i = 0; i < sizeof built / sizeof *built; i++)
+        found |= strcmp(built[i], device) == 0;
+    if (!found)
+        mbl_config_problem(problems, line_of(config, "device"),
+                           "device: %s is not built in; expected auto or cpu (marble doctor tells more)",
+                           device);
 }
 
 static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_problems_t *problems) {
@@ -77,7 +126,9 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
         mbl_config_problem(
             &problems, line_of(config, "model.path"),
             "model.path: missing; expected the folder of a base model in the diffusers layout");
+    check_device(config, &problems);
     check_rewards(config, &problems);
+    check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);
     check_training(config, &problems);
     return mbl_config_problems_end(&problems);
@@ -118,6 +169,7 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
         mbl_config_problem(&problems, line_of(config, "pretrain.warmup"),
                            "pretrain.warmup: %zu; expected at most pretrain.steps %zu",
                            config->pretrain.warmup, config->pretrain.steps);
+    check_device(config, &problems);
     check_model(config, &problems);
     return mbl_config_problems_end(&problems);
 }
