@@ -4,7 +4,9 @@
 #define MBL_CLI_COMMANDS_H
 
 /* name, one line for the list of commands */
-#define MBL_COMMANDS(X) X(doctor, "what was built in, what is missing, and how to get it")
+#define MBL_COMMANDS(X)                                                                                      \
+    X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix")                               \
+    X(doctor, "what was built in, what is missing, and how to get it")
 
 /* argv[0] is the command's name; returns the exit code (0 done, 1 failed, 2 bad usage or configuration, 75
  * stopped and resumable: mbl_status_exit_code). */
