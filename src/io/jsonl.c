@@ -1,0 +1,150 @@
+/* Lines of JSON: append whole lines only, and cut a file back to a step. */
+#include "io/jsonl.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct mbl_jsonl {
+    char *path;
+    int fd;
+};
+
+/* Whether a line stays; a line that is no object is counted. */
+static bool line_stays(const char *line, size_t size, long last_step, size_t *damaged) {
+    json_t *object = json_loadb(line, size, 0, NULL);
+    if (!json_is_object(object)) {
+        ++*damaged;
+        json_decref(object);
+        return false;
+    }
+    json_t *step = json_object_get(object, "step");
+    bool stays = !json_is_integer(step) || json_integer_value(step) <= last_step;
+    json_decref(object);
+    return stays;
+}
+
+/* Copies the lines that stay; *dropped when there are others (or a last line without its end). */
+static bool copy_lines(FILE *from, FILE *to, const char *path, long last_step, bool *dropped) {
+    char *line = NULL;
+    size_t room = 0, damaged = 0;
+    bool good = true;
+    for (ssize_t n; good && (n = getline(&line, &room, from)) > 0;) {
+        bool whole = line[n - 1] == '\n';
+        bool stays = line_stays(line, (size_t)n, last_step, &damaged);
+        *dropped = *dropped || !stays || !whole;
+        if (stays)
+            good = fwrite(line, 1, (size_t)n, to) == (size_t)n && (whole || fputc('\n', to) != EOF);
+    }
+    good = good && feof(from) && !ferror(from);
+    free(line);
+    if (damaged)
+        MBL_WARN("%s: %zu damaged line%s left out", path, damaged, damaged == 1 ? "" : "s");
+    return good;
+}
+
+/* Writes what stays beside the file and renames it when that is less. */
+static mbl_status_t cut_open_file(FILE *from, const char *path, const char *temporary, long last_step) {
+    bool dropped = false;
+    FILE *to = fopen(temporary, "wbe");
+    if (!to)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be made: %s", temporary, strerror(errno));
+    bool good = copy_lines(from, to, path, last_step, &dropped) && fflush(to) == 0 && fsync(fileno(to)) == 0;
+    int error = errno;
+    good = fclose(to) == 0 && good;
+    if (good && dropped && rename(temporary, path) != 0) {
+        error = errno;
+        good = false;
+    }
+    if (!good || !dropped)
+        unlink(temporary);
+    if (!good)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be cut back to step %ld: %s", path, last_step,
+                        strerror(error));
+    return MBL_OK;
+}
+
+static mbl_status_t cut_back(const char *path, long last_step) {
+    FILE *from = fopen(path, "rbe");
+    if (!from && errno == ENOENT)
+        return MBL_OK;
+    if (!from)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    char *temporary = mbl_format("%s.tmp", path);
+    mbl_status_t status = temporary ? cut_open_file(from, path, temporary, last_step)
+                                    : MBL_FAIL(MBL_ERR_MEM, "%s: no memory", path);
+    mbl_free(temporary);
+    fclose(from);
+    return status;
+}
+
+mbl_status_t mbl_jsonl_open(const char *path, long last_step, mbl_jsonl_t **out) {
+    mbl_jsonl_t *jsonl;
+    MBL_REQUIRE(path && out, "lines of JSON without a path");
+    if (last_step >= 0)
+        MBL_TRY(cut_back(path, last_step));
+    MBL_ALLOC(jsonl, 1);
+    jsonl->path = mbl_strdup(path);
+    if (!jsonl->path) {
+        mbl_free(jsonl);
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory", path);
+    }
+    jsonl->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (last_step < 0 ? O_TRUNC : 0), 0666);
+    if (jsonl->fd < 0) {
+        mbl_status_t status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+        mbl_free(jsonl->path);
+        mbl_free(jsonl);
+        return status;
+    }
+    *out = jsonl;
+    return MBL_OK;
+}
+
+static mbl_status_t append(mbl_jsonl_t *jsonl, const char *line, size_t size) {
+    off_t before = lseek(jsonl->fd, 0, SEEK_END);
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(jsonl->fd, line + done, size - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            int error = errno;
+            if (before >= 0 && done > 0 && ftruncate(jsonl->fd, before) != 0)
+                MBL_WARN("%s: ends with half a line", jsonl->path);
+            return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", jsonl->path, strerror(error));
+        }
+        done += (size_t)n;
+    }
+    return MBL_OK;
+}
+
+mbl_status_t mbl_jsonl_write(mbl_jsonl_t *jsonl, json_t *object) {
+    char *text = object ? json_dumps(object, JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(object);
+    if (!text)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a line", jsonl->path);
+    size_t size = strlen(text);
+    text[size] = '\n'; /* in the place of the zero: the line goes out in one piece */
+    mbl_status_t status = append(jsonl, text, size + 1);
+    free(text);
+    return status;
+}
+
+json_t *mbl_jsonl_real(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+void mbl_jsonl_close(mbl_jsonl_t *jsonl) {
+    if (!jsonl)
+        return;
+    close(jsonl->fd);
+    mbl_free(jsonl->path);
+    mbl_free(jsonl);
+}
