@@ -83,7 +83,8 @@ void mbl_lora_init(const mbl_lora_t *lora, uint64_t seed, float *out);
 /* One adapter's values ready for computing: current, old, EMA are three of these; the reference is NULL. */
 typedef struct {
     const mbl_lora_t *lora;
-    mbl_tensor_t weights; /* flat [P] in the compute type; B already times alpha / rank is NOT done here */
+    mbl_tensor_t weights;  /* flat [P] in the compute type, as given: not times alpha / rank */
+    mbl_tensor_t scaled_a; /* the A of all sites (they come first in the vector) times alpha / rank */
 } mbl_adapter_t;
 mbl_status_t mbl_adapter_new(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_adapter_t *out);
 void mbl_adapter_free(const mbl_mmdit_t *model, mbl_adapter_t *adapter);
