@@ -1,0 +1,217 @@
+/* Matrix products against plain f64 loops: every type, transpose, activation and accumulation, odd sizes,
+ * strided rows; and rows that depend on neither the batch nor the number of threads. */
+#include "base/rng.h"
+#include "ops/ops.h"
+#include "support.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static mbl_ops_t *ops;
+
+static int open_ops(void **state) {
+    (void)state;
+    return mbl_ops_open("cpu", 2, &ops) == MBL_OK ? 0 : -1;
+}
+
+static int close_ops(void **state) {
+    (void)state;
+    mbl_ops_close(ops);
+    return 0;
+}
+
+static double get(const mbl_tensor_t *t, size_t i, size_t j) {
+    size_t at = i * t->stride[0] + j;
+    if (t->dtype == MBL_F64)
+        return ((const double *)t->data)[at];
+    return t->dtype == MBL_F32 ? ((const float *)t->data)[at]
+                               : mbl_bf16_to_f32(((const uint16_t *)t->data)[at]);
+}
+
+static mbl_tensor_t random_tensor(mbl_dtype_t dtype, size_t rows, size_t columns, uint64_t sample) {
+    mbl_tensor_t t;
+    assert_int_equal(mbl_tensor_new(ops, dtype, &t, 2, rows, columns), MBL_OK);
+    mbl_rng_t rng = mbl_rng(7, MBL_RNG_NOISE, 0, sample);
+    float pair[2];
+    for (size_t i = 0; i < rows * columns; i++) {
+        mbl_rng_normal2(&rng, pair);
+        if (dtype == MBL_F64)
+            ((double *)t.data)[i] = pair[0];
+        else if (dtype == MBL_F32)
+            ((float *)t.data)[i] = pair[0];
+        else
+            ((uint16_t *)t.data)[i] = mbl_bf16_from_f32(pair[0]);
+    }
+    return t;
+}
+
+static double act_of(double x, mbl_act_t act) {
+    switch (act) {
+    case MBL_ACT_GELU_TANH:
+        return x / 2 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * pow(x, 3))));
+    case MBL_ACT_GELU_ERF:
+        return x / 2 * (1 + erf(x / sqrt(2)));
+    case MBL_ACT_SILU:
+        return x / (1 + exp(-x));
+    case MBL_ACT_QUICK_GELU:
+        return x / (1 + exp(-1.702 * x));
+    default:
+        return x;
+    }
+}
+
+/* Runs x and compares every element of y. The allowed error is that of K + 2 roundings of the products, in
+ * either order (twice the unit roundoff each, times what an activation can magnify), the approximation of an
+ * activation, and the rounding of y itself. */
+static void compare(const mbl_matmul_args_t *x) {
+    size_t m = x->y->dim[0], n = x->y->dim[1], k = x->a->dim[!x->transpose_a];
+    double *before = calloc(m * n, sizeof *before);
+    assert_non_null(before);
+    for (size_t i = 0; i < m * n; i++)
+        before[i] = get(x->y, i / n, i % n);
+    assert_int_equal(mbl_op_matmul(ops, x), MBL_OK);
+    double sum_unit = x->a->dtype == MBL_F64 ? 0x1p-53 : 0x1p-24;
+    double out_unit = x->y->dtype == MBL_F64 ? 0x1p-53 : x->y->dtype == MBL_F32 ? 0x1p-24 : 0x1p-8;
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            double sum = x->accumulate ? before[i * n + j] : 0, size;
+            sum += x->bias ? get(x->bias, 0, j) : 0;
+            size = fabs(sum);
+            for (size_t l = 0; l < k; l++) {
+                double term = (x->transpose_a ? get(x->a, l, i) : get(x->a, i, l)) *
+                              (x->transpose_b ? get(x->b, j, l) : get(x->b, l, j));
+                sum += term;
+                size += fabs(term);
+            }
+            double want = act_of(sum, x->act), slope = x->act == MBL_ACT_NONE ? 1 : 1.2;
+            double act_error = x->act == MBL_ACT_NONE ? 0 : 16 * sum_unit * (1 + fabs(sum));
+            double allowed =
+                slope * 2 * (double)(k + 2) * sum_unit * size + act_error + out_unit * fabs(want);
+            double got = get(x->y, i, j);
+            if (!(fabs(got - want) <= allowed))
+                fail_msg(
+                    "%s -> %s ta %d tb %d acc %d bias %d act %d %zux%zux%zu at %zu,%zu: %.9g, expected %.9g "
+                    "within %.3g",
+                    mbl_dtype_name(x->a->dtype), mbl_dtype_name(x->y->dtype), x->transpose_a, x->transpose_b,
+                    x->accumulate, x->bias != NULL, (int)x->act, m, k, n, i, j, got, want, allowed);
+        }
+    free(before);
+}
+
+/* All flags at one size. pad: every tensor is a view of the middle of wider rows. */
+static void all_flags(mbl_dtype_t ct, mbl_dtype_t yt, size_t m, size_t k, size_t n, size_t pad) {
+    for (int flags = 0; flags < 4; flags++) {
+        bool ta = flags & 1, tb = flags & 2;
+        mbl_tensor_t a = random_tensor(ct, ta ? k : m, (ta ? m : k) + pad, 1);
+        mbl_tensor_t b = random_tensor(ct, tb ? n : k, (tb ? k : n) + pad, 2);
+        mbl_tensor_t y = random_tensor(yt, m, n + pad, 3), copy = random_tensor(yt, m, n + pad, 3);
+        mbl_tensor_t bias_row = random_tensor(ct, 1, n, 4), bias = mbl_tensor_reshape(&bias_row, 1, n);
+        mbl_tensor_t av = mbl_tensor_columns(&a, pad / 2, a.dim[1] - pad);
+        mbl_tensor_t bv = mbl_tensor_columns(&b, pad / 2, b.dim[1] - pad);
+        mbl_tensor_t yv = mbl_tensor_columns(&y, pad / 2, n);
+        mbl_matmul_args_t x = {.y = &yv, .a = &av, .b = &bv, .transpose_a = ta, .transpose_b = tb};
+        x.accumulate = true;
+        compare(&x);
+        x.accumulate = false;
+        for (int act = 0; act < 10; act++) {
+            x.act = (mbl_act_t)(act % 5);
+            x.bias = act < 5 ? &bias : NULL;
+            compare(&x);
+        }
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = 0; j < n + pad; j++)
+                if (j < pad / 2 || j >= pad / 2 + n)
+                    assert_near(get(&y, i, j), get(&copy, i, j), 0); /* beside the view: untouched */
+        mbl_tensor_free(ops, &a);
+        mbl_tensor_free(ops, &b);
+        mbl_tensor_free(ops, &y);
+        mbl_tensor_free(ops, &copy);
+        mbl_tensor_free(ops, &bias_row);
+    }
+}
+
+static void every_flag(mbl_dtype_t ct, mbl_dtype_t yt) {
+    static const size_t size[][3] = {{1, 1, 1}, {3, 17, 1},  {1, 3, 17},   {17, 1, 3},   {17, 17, 17},
+                                     {3, 1, 1}, {33, 64, 7}, {64, 32, 48}, {2, 300, 16}, {130, 5, 80}};
+    for (size_t i = 0; i < sizeof size / sizeof size[0]; i++) {
+        all_flags(ct, yt, size[i][0], size[i][1], size[i][2], 0);
+        all_flags(ct, yt, size[i][0], size[i][1], size[i][2], 5);
+    }
+}
+
+static void products_f32(void **state) {
+    (void)state;
+    every_flag(MBL_F32, MBL_F32);
+}
+static void products_bf16(void **state) {
+    (void)state;
+    every_flag(MBL_BF16, MBL_BF16);
+}
+static void products_bf16_to_f32(void **state) {
+    (void)state;
+    every_flag(MBL_BF16, MBL_F32);
+}
+static void products_f64(void **state) {
+    (void)state;
+    every_flag(MBL_F64, MBL_F64);
+}
+
+static void product_with(int threads, const mbl_tensor_t *y, const mbl_tensor_t *a, const mbl_tensor_t *b,
+                         bool transpose_a, bool transpose_b, mbl_act_t act) {
+    mbl_ops_t *other;
+    assert_int_equal(mbl_ops_open("cpu", threads, &other), MBL_OK);
+    assert_int_equal(MBL_OP(other, matmul, .y = y, .a = a, .b = b, .transpose_a = transpose_a,
+                            .transpose_b = transpose_b, .act = act),
+                     MBL_OK);
+    mbl_ops_close(other);
+}
+
+static void assert_same_bits(const mbl_tensor_t *a, const mbl_tensor_t *b, size_t rows, const char *what) {
+    size_t n = a->dim[1], different = 0;
+    for (size_t i = 0; i < rows * n; i++)
+        different += memcmp((char *)a->data + i * mbl_dtype_size(a->dtype),
+                            (char *)b->data + i * mbl_dtype_size(a->dtype), mbl_dtype_size(a->dtype)) != 0;
+    if (different)
+        fail_msg("%s: %zu of %zu numbers differ", what, different, rows * n);
+}
+
+/* A sample's 64 rows give the same bits alone, in a batch of 24 and of 48, with one thread and with two. */
+static void rows_do_not_depend_on_the_batch(void **state) {
+    (void)state;
+    static const size_t size[][2] = {{128, 384}, {128, 128}, {128, 512}, {512, 128},
+                                     {128, 16},  {16, 128},  {48, 128}};
+    for (int type = 0; type < 2; type++)
+        for (size_t s = 0; s < sizeof size / sizeof size[0]; s++)
+            for (int tb = 0; tb < 2; tb++) {
+                size_t k = size[s][0], n = size[s][1];
+                mbl_dtype_t ct = type ? MBL_BF16 : MBL_F32;
+                mbl_tensor_t a = random_tensor(ct, 48 * 64, k, 1),
+                             b = random_tensor(ct, tb ? n : k, tb ? k : n, 2);
+                mbl_tensor_t whole = random_tensor(ct, 48 * 64, n, 3),
+                             part = random_tensor(ct, 48 * 64, n, 4);
+                product_with(1, &whole, &a, &b, false, tb, MBL_ACT_GELU_TANH);
+                static const size_t batch[] = {1, 24, 48};
+                for (int i = 0; i < 6; i++) {
+                    mbl_tensor_t few = mbl_tensor_rows(&a, 0, batch[i % 3] * 64);
+                    mbl_tensor_t out = mbl_tensor_rows(&part, 0, batch[i % 3] * 64);
+                    product_with(1 + i / 3, &out, &few, &b, false, tb, MBL_ACT_GELU_TANH);
+                    assert_same_bits(&out, &whole, out.dim[0], mbl_dtype_name(ct));
+                }
+                mbl_tensor_free(ops, &a);
+                mbl_tensor_free(ops, &b);
+                mbl_tensor_free(ops, &whole);
+                mbl_tensor_free(ops, &part);
+            }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_f32),
+        cmocka_unit_test(products_bf16),
+        cmocka_unit_test(products_bf16_to_f32),
+        cmocka_unit_test(products_f64),
+        cmocka_unit_test(rows_do_not_depend_on_the_batch),
+    };
+    return cmocka_run_group_tests(tests, open_ops, close_ops);
+}
