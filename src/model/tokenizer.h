@@ -16,10 +16,17 @@ typedef struct mbl_tokenizer mbl_tokenizer_t;
 mbl_status_t mbl_tokenizer_open(const char *folder, mbl_tokenizer_t **out);
 void mbl_tokenizer_close(mbl_tokenizer_t *tokenizer);
 size_t mbl_tokenizer_max_length(const mbl_tokenizer_t *tokenizer);
+size_t mbl_tokenizer_vocab_size(const mbl_tokenizer_t *tokenizer); /* 1 + the highest id */
 
-/* ids [length]: start, tokens (cut to fit), end, then the pad token. *end: position of the (first) end token.
- * Any UTF-8 text, also broken. */
+/* length >= 2. ids [length]: start, tokens (cut to fit), end, then the pad token. *end: position of the
+ * (first) end token. Any UTF-8 text, also broken. */
 mbl_status_t mbl_tokenizer_encode(const mbl_tokenizer_t *tokenizer, const char *text, size_t length,
                                   int32_t *ids, size_t *end);
+
+/* Writes a fresh tokenizer folder (vocab.json, merges.txt, tokenizer_config.json, special_tokens_map.json):
+ * all single bytes, every word as one token, model_max_length = tokens. Words are lower-cased ASCII without
+ * spaces; a word that CLIP's pattern would split ("7a") is ERR_ARG. Loads in transformers' CLIPTokenizer. */
+mbl_status_t mbl_tokenizer_create(const char *folder, const char *const *words, size_t n_words,
+                                  size_t tokens);
 
 #endif
