@@ -65,7 +65,7 @@ static mbl_status_t read_merge(const json_t *vocab, const char *folder, size_t n
         return MBL_FAIL(MBL_ERR_FORMAT, "%s/merges.txt:%zu: \"%.40s\", right would be two tokens and a space",
                         folder, number, line);
     *space = 0;
-    int32_t left, right, both;
+    int32_t left = 0, right = 0, both = 0;
     MBL_TRY(id_of(vocab, folder, line, &left));
     MBL_TRY(id_of(vocab, folder, space + 1, &right));
     memmove(space, space + 1, strlen(space + 1) + 1);
@@ -151,7 +151,7 @@ static mbl_status_t fill(mbl_tokenizer_t *t, const char *folder, const json_t *v
     const char *token;
     json_t *value;
     json_object_foreach((json_t *)vocab, token, value) {
-        int32_t id;
+        int32_t id = 0;
         MBL_TRY(id_of(vocab, folder, token, &id));
         if ((size_t)id >= t->vocab_size)
             t->vocab_size = (size_t)id + 1;
@@ -332,11 +332,11 @@ mbl_status_t mbl_tokenizer_encode(const mbl_tokenizer_t *tokenizer, const char *
                                   int32_t *ids, size_t *end) {
     MBL_REQUIRE(length >= 2, "a prompt needs room for its first and last token, not %zu tokens", length);
     encode_t e = {.t = tokenizer, .ids = ids + 1, .limit = length - 2};
-    void *block;
+    void *block = NULL;
     MBL_TRY(make_scratch(&e, strlen(text), &block));
     ids[0] = tokenizer->start;
     while (*text && e.n < e.limit) {
-        int32_t id;
+        int32_t id = 0;
         size_t skip;
         const char *found = next_special(tokenizer, text, &id, &skip);
         put_segment(&e, text, found ? (size_t)(found - text) : strlen(text));

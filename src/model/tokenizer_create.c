@@ -57,7 +57,7 @@ static mbl_status_t add_word(creation_t *c, const char *word) {
     while (mbl_bpe_word(&c->bpe, word, length, scratch, piece) > 1) {
         char name[2 * LONGEST_WORD];
         const char *left = c->name[piece[0]], *right = c->name[piece[1]];
-        int32_t both;
+        int32_t both = 0;
         snprintf(name, sizeof name, "%s%s", left, right);
         MBL_TRY(token_of(c, name, &both));
         mbl_bpe_add(&c->bpe, piece[0], piece[1], both);
@@ -85,7 +85,7 @@ static mbl_status_t write_json(const char *folder, const char *name, json_t *jso
 }
 
 static mbl_status_t write_folder(creation_t *c, const char *folder, size_t tokens) {
-    int32_t start, end;
+    int32_t start = 0, end = 0;
     MBL_TRY(token_of(c, "<|startoftext|>", &start));
     MBL_TRY(token_of(c, "<|endoftext|>", &end));
     MBL_TRY(mbl_folder_make(folder));
