@@ -1,6 +1,5 @@
-/* Branch-free float functions that the compiler vectorises inside `#pragma omp simd` loops. Largest relative
- * error 1.3e-7; polynomials fitted for this file (Lawson's iteration, relative error < 5e-9).
- */
+/* Branch-free float functions that the compiler vectorises inside `#pragma omp simd` loops, right to 1.3e-7
+ * relative. Polynomials fitted for this file (Lawson's iteration, relative error below 5e-9). */
 #ifndef MBL_OPS_CPU_VECMATH_H
 #define MBL_OPS_CPU_VECMATH_H
 
