@@ -231,16 +231,21 @@ static void bad_arguments_on(mbl_comm_t *comm) {
 ON_EVERY_TRANSPORT(bad_arguments)
 
 static void open_survives_and_refuses(void **state) {
-    (void)state;
     mbl_comm_t *comm = NULL;
+    size_t live = mbl_mem_live();
     mbl_fail_quiet(1);
     assert_int_equal(mbl_comm_open("carrier pigeon", 0, &comm), MBL_ERR_ARG);
     assert_int_equal(mbl_comm_open("self", -1, &comm), MBL_ERR_ARG);
     mbl_mem_fail_at(1);
     assert_int_equal(mbl_comm_open("self", 0, &comm), MBL_ERR_MEM);
+    for (size_t n = 1; ((transports_t *)*state)->mpi && n <= 3; n++) {
+        mbl_mem_fail_at(n); /* all before the first message, so the ranks stay in step */
+        assert_int_equal(mbl_comm_open("mpi", 0, &comm), MBL_ERR_MEM);
+    }
     mbl_mem_fail_at(0);
     mbl_fail_quiet(0);
     assert_null(comm);
+    assert_int_equal(mbl_mem_live(), live);
     mbl_comm_close(NULL);
 }
 
@@ -419,7 +424,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_prestate(agree, state),
         cmocka_unit_test_prestate(counters, state),
         cmocka_unit_test_prestate(bad_arguments, state),
-        cmocka_unit_test(open_survives_and_refuses),
+        cmocka_unit_test_prestate(open_survives_and_refuses, state),
         cmocka_unit_test_prestate(waiting_is_cheap, state),
         cmocka_unit_test(launchers_are_recognised),
         cmocka_unit_test(shards_partition),
