@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPERANDS = 32, GAP = 3 };
+enum { MAX_OPERANDS = 48, GAP = 3 };
 typedef enum { COMPUTE, STAT, GRAD64 } kind_t; /* compute type, statistics type, f64 always */
 typedef enum {
     IN = 0,

@@ -519,10 +519,22 @@ static void backend_conforms(const char *name) {
 
 static void cpu_conforms(void **state) {
     (void)state;
-    backend_conforms(getenv("MBL_TEST_BACKEND") ? getenv("MBL_TEST_BACKEND") : "cpu");
+    backend_conforms("cpu");
+}
+
+static void check_conforms(void **state) {
+    (void)state;
+    backend_conforms("check");
+}
+
+static void named_backend_conforms(void **state) {
+    (void)state;
+    backend_conforms(getenv("MBL_TEST_BACKEND"));
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(cpu_conforms)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest here[] = {cmocka_unit_test(cpu_conforms), cmocka_unit_test(check_conforms)};
+    const struct CMUnitTest named[] = {cmocka_unit_test(named_backend_conforms)};
+    return getenv("MBL_TEST_BACKEND") ? cmocka_run_group_tests(named, NULL, NULL)
+                                      : cmocka_run_group_tests(here, NULL, NULL);
 }

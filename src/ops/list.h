@@ -5,7 +5,7 @@
 #include "ops/ops.h"
 
 /* name (the table is mbl_ops_<name>), whether "auto" may pick it */
-#define MBL_OPS_BACKENDS(X) X(cpu, true)
+#define MBL_OPS_BACKENDS(X) X(cpu, true) X(check, false)
 
 #define MBL_OPS_BACKEND_DECLARE(name, automatic) extern const mbl_ops_table_t mbl_ops_##name;
 MBL_OPS_BACKENDS(MBL_OPS_BACKEND_DECLARE)
