@@ -6,6 +6,7 @@
 /* name, one line for the list of commands */
 #define MBL_COMMANDS(X)                                                                                      \
     X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix")                               \
+    X(bench, "times products, attention and more on this machine")                                           \
     X(doctor, "what was built in, what is missing, and how to get it")
 
 /* argv[0] is the command's name; returns the exit code (0 done, 1 failed, 2 bad usage or configuration, 75

@@ -1,0 +1,127 @@
+/* marble bench: runs one benchmark and prints a line per case. */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cli/args.h"
+#include "cli/bench.h"
+#include "cli/commands.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    mbl_status_t (*run)(const mbl_bench_t *bench);
+} benches[] = {
+#define BENCH(name, summary) {#name, mbl_bench_##name},
+    MBL_BENCHES(BENCH)
+#undef BENCH
+};
+enum { N_BENCHES = sizeof benches / sizeof *benches };
+#define BENCH_NAME(name, summary) " " #name
+#define BENCH_HELP(name, summary) "\n    " #name ": " summary
+static const char bench_names[] = "" MBL_BENCHES(BENCH_NAME);
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+mbl_status_t mbl_bench_measure(const mbl_bench_t *bench, mbl_status_t (*run)(void *context), void *context,
+                               mbl_bench_time_t *out) {
+    double start = 0, *seconds;
+    for (int i = 0; i < 2; i++) {
+        start = mbl_now();
+        MBL_TRY(run(context));
+    }
+    double once = mbl_now() - start;
+    size_t repeats = once < 2e-3 ? (size_t)(2e-3 / (once > 1e-6 ? once : 1e-6)) + 1 : 1;
+    MBL_ALLOC(seconds, bench->runs);
+    mbl_status_t status = MBL_OK;
+    for (size_t i = 0; i < bench->runs && status == MBL_OK; i++) {
+        start = mbl_now();
+        for (size_t j = 0; j < repeats && status == MBL_OK; j++)
+            status = run(context);
+        seconds[i] = (mbl_now() - start) / (double)repeats;
+    }
+    qsort(seconds, bench->runs, sizeof *seconds, by_value);
+    mbl_bench_time_t time = {seconds[bench->runs / 2], seconds[0], seconds[bench->runs - 1]};
+    mbl_free(seconds);
+    MBL_TRY(status);
+    *out = time;
+    return MBL_OK;
+}
+
+static void print_text(const char *name, const char *what, const mbl_bench_time_t *time,
+                       const mbl_bench_figure_t *figures, size_t n_figures) {
+    printf("%-10s %-32s %10.3f ms (%.3f .. %.3f)", name, what, 1e3 * time->median, 1e3 * time->min,
+           1e3 * time->max);
+    for (size_t i = 0; i < n_figures; i++)
+        printf("  %s %.4g", figures[i].name, figures[i].value);
+    printf("\n");
+}
+
+/* Counts without a decimal point. */
+static json_t *number(double value) {
+    return value == (double)(long)value ? json_integer((long)value) : json_real(value);
+}
+
+mbl_status_t mbl_bench_print(const mbl_bench_t *bench, const char *name, const char *what,
+                             const mbl_bench_time_t *time, const mbl_bench_figure_t *figures,
+                             size_t n_figures) {
+    if (!bench->json) {
+        print_text(name, what, time, figures, n_figures);
+        return fflush(stdout) == 0 ? MBL_OK
+                                   : MBL_FAIL(MBL_ERR_IO, "bench: standard output cannot be written");
+    }
+    json_t *line = json_pack("{s:s, s:s, s:[f,f,f]}", "bench", name, "case", what, "ms", 1e3 * time->median,
+                             1e3 * time->min, 1e3 * time->max);
+    bool failed = !line;
+    for (size_t i = 0; i < n_figures && !failed; i++)
+        failed = json_object_set_new(line, figures[i].name, number(figures[i].value)) != 0;
+    char *text = failed ? NULL : json_dumps(line, JSON_REAL_PRECISION(6));
+    json_decref(line);
+    if (!text)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for a line of JSON");
+    int printed = printf("%s\n", text);
+    free(text);
+    return printed > 0 && fflush(stdout) == 0
+               ? MBL_OK
+               : MBL_FAIL(MBL_ERR_IO, "bench: standard output cannot be written");
+}
+
+static mbl_status_t run_named(const char *name, const mbl_bench_t *bench) {
+    for (size_t i = 0; i < N_BENCHES; i++)
+        if (strcmp(benches[i].name, name) == 0)
+            return benches[i].run(bench);
+    return MBL_FAIL(MBL_ERR_USAGE, "\"%.60s\": no such benchmark; there are:%s", name, bench_names);
+}
+
+int mbl_cmd_bench(int argc, char **argv) {
+    mbl_bench_t bench = {.device = "auto", .runs = 15};
+    size_t threads = 0;
+    const mbl_arg_t args[] = {
+        {"json", MBL_ARG_FLAG, &bench.json, NULL, "one JSON object a line, times in ms", 0, 0, 0, NULL},
+        {"device", MBL_ARG_TEXT, &bench.device, "NAME", "auto, cpu or cuda", 0, 0, 0, NULL},
+        {"threads", MBL_ARG_COUNT, &threads, "N", "threads; 0: all cores", 0, 0, 4096, NULL},
+        {"runs", MBL_ARG_COUNT, &bench.runs, "N", "timed runs of every case", 0, 1, 100000, NULL},
+    };
+    const mbl_args_t spec = {
+        "bench",
+        "NAME",
+        "Times one of these and prints a line per case (median, fastest, slowest):" MBL_BENCHES(BENCH_HELP),
+        args,
+        sizeof args / sizeof *args,
+        1,
+        1};
+    mbl_arg_texts_t rest;
+    bool helped = false;
+    mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
+    if (status != MBL_OK || helped)
+        return mbl_status_exit_code(status);
+    bench.threads = (int)threads;
+    status = run_named(rest.items[0], &bench);
+    mbl_free(rest.items);
+    return mbl_status_exit_code(status);
+}
