@@ -183,7 +183,7 @@ typedef struct {
     const mbl_tensor_t *gram, *x;
 } mbl_gram_args_t;
 /* y [n] f64 or f32 = sum_k coefficient[k] x[k,:]; x [K,n] of the same type (rows may be strided);
- * coefficient: K numbers on the host. */
+ * coefficient: K numbers on the host; a row with coefficient 0 is not read, so it need not be finite. */
 typedef struct {
     const mbl_tensor_t *y, *x;
     const double *coefficient;
