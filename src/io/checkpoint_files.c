@@ -144,7 +144,7 @@ static mbl_status_t compare_digest(FILE *file, const char *path, size_t length, 
 static mbl_status_t verify_open_file(FILE *file, const char *path) {
     char hex[MBL_SHA256_HEX] = "";
     struct stat about;
-    size_t length;
+    size_t length = 0;
     if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode))
         return MBL_FAIL(MBL_ERR_IO, "%s: not a file", path);
     MBL_TRY(read_trailer(file, path, (size_t)about.st_size, &length, hex));

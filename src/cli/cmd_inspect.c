@@ -1,0 +1,38 @@
+/* marble inspect: what is in a checkpoint. */
+#include "base/mem.h"
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/inspect.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static mbl_status_t inspect(const char *path, const char *attribute, bool json) {
+    struct stat about;
+    if (stat(path, &about) != 0)
+        return MBL_FAIL(MBL_ERR_USAGE, "%s: cannot be opened: %s", path, strerror(errno));
+    if (S_ISDIR(about.st_mode))
+        return MBL_FAIL(MBL_ERR_USAGE,
+                        "%s: a folder; a checkpoint (DIR/checkpoints/latest.h5) would be right", path);
+    return mbl_inspect_checkpoint(path, attribute, json);
+}
+
+int mbl_cmd_inspect(int argc, char **argv) {
+    bool json = false, helped = false;
+    const char *attribute = NULL;
+    const mbl_arg_t args[] = {
+        {"json", MBL_ARG_FLAG, &json, NULL, "one JSON object", 0, 0, 0, NULL},
+        {"attribute", MBL_ARG_TEXT, &attribute, "KEY",
+         "only the value of this attribute of a checkpoint; \"config\" is the run.yaml it was made with", 0,
+         0, 0, NULL}};
+    const mbl_args_t spec = {
+        "inspect", "FILE.h5", "Says what is in a checkpoint after verifying all of it.", args, 2, 1, 1};
+    mbl_arg_texts_t rest;
+    mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
+    if (status != MBL_OK || helped)
+        return mbl_status_exit_code(status);
+    status = inspect(rest.items[0], attribute, json);
+    mbl_free(rest.items);
+    return mbl_status_exit_code(status);
+}

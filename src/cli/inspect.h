@@ -1,0 +1,13 @@
+/* The halves of `marble inspect`, one for each kind of thing that has a path. */
+#ifndef MBL_CLI_INSPECT_H
+#define MBL_CLI_INSPECT_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+
+/* A checkpoint, every digest in it verified: attributes and datasets to stdout, as text or as one JSON
+ * object; or, with `attribute`, the value of that attribute alone. */
+mbl_status_t mbl_inspect_checkpoint(const char *path, const char *attribute, bool json);
+
+#endif

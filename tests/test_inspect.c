@@ -1,0 +1,116 @@
+/* marble inspect FILE.h5: text, JSON, one attribute, damaged files, through the command itself. */
+#include "support.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "io/checkpoint.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char folder[256], path[512], printed[512];
+
+static int setup(void **state) {
+    (void)state;
+    static const float weights[] = {3, -4, NAN};
+    static const int64_t order[] = {7, -2};
+    const mbl_ckpt_item_t items[] = {
+        {"adapter/current", MBL_F32, 3, weights}, {"order", MBL_I64, 2, order}, {"empty", MBL_U8, 0, NULL}};
+    const mbl_ckpt_attr_t attrs[] = {{"step", "12"}, {"config", "seed: 1\ndevice: cpu\n"}};
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/step-000012.h5", folder);
+    snprintf(printed, sizeof printed, "%s/printed", folder);
+    return mbl_ckpt_write(path, items, 3, attrs, 2) == MBL_OK ? 0 : -1;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    remove_folder(folder);
+    return 0;
+}
+
+/* The command with up to two options; what it prints, to be freed. */
+static char *inspect(const char *first, const char *second, int want_code) {
+    const char *argv[] = {"inspect", path, first, second, NULL};
+    fflush(stdout);
+    int kept = dup(1);
+    assert_non_null(freopen(printed, "w", stdout));
+    int code = mbl_cmd_inspect(first ? second ? 4 : 3 : 2, (char **)argv);
+    fflush(stdout);
+    dup2(kept, 1);
+    close(kept);
+    assert_int_equal(code, want_code);
+    return read_whole(printed, NULL);
+}
+
+static void text(void **state) {
+    (void)state;
+    char *out = inspect(NULL, NULL, 0);
+    static const char *const parts[] = {
+        "every digest verified",
+        "step                     12\n",
+        "2 lines; --attribute config prints them",
+        "adapter/current                       f32            3             5            -4             3  1 "
+        "not",
+        "order                                 i64            2       7.28011            -2             7\n",
+        "empty                                  u8            0\n"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strstr(out, parts[i]))
+            fail_msg("\"%s\" lacks \"%s\"", out, parts[i]);
+    free(out);
+}
+
+static void json(void **state) {
+    (void)state;
+    char *out = inspect("--json", NULL, 0);
+    json_t *root = json_loads(out, 0, NULL);
+    assert_non_null(root);
+    assert_string_equal(json_string_value(json_object_get(root, "kind")), "checkpoint");
+    const json_t *attributes = json_object_get(root, "attributes");
+    assert_string_equal(json_string_value(json_object_get(attributes, "step")), "12");
+    json_t *list = json_object_get(root, "datasets");
+    assert_int_equal(json_array_size(list), 3);
+    json_t *weights = json_array_get(list, 0), *empty = json_array_get(list, 1);
+    assert_near(json_number_value(json_object_get(weights, "norm")), 5, 0);
+    assert_near(json_number_value(json_object_get(weights, "min")), -4, 0);
+    assert_int_equal(json_integer_value(json_object_get(weights, "nonfinite")), 1);
+    assert_true(json_is_null(json_object_get(empty, "min")));
+    json_decref(root);
+    free(out);
+}
+
+static void one_attribute(void **state) {
+    (void)state;
+    char *out = inspect("--attribute", "config", 0);
+    assert_string_equal(out, "seed: 1\ndevice: cpu\n");
+    free(out);
+    out = inspect("--attribute", "none", 2);
+    assert_string_equal(out, "");
+    free(out);
+}
+
+static void damaged(void **state) {
+    (void)state;
+    size_t n;
+    char *whole = read_whole(path, &n);
+    whole[n / 3] ^= 1;
+    write_whole(path, whole, n);
+    free(whole);
+    char *out = inspect("--json", NULL, 1);
+    assert_string_equal(out, "");
+    assert_non_null(strstr(mbl_fail_message(), "step-000012.h5: damaged"));
+    free(out);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(text, setup, teardown),
+        cmocka_unit_test_setup_teardown(json, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_attribute, setup, teardown),
+        cmocka_unit_test_setup_teardown(damaged, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
