@@ -6,8 +6,11 @@
  * leaves an optional slot empty, and counts calls, seconds and bytes. Shapes use N samples, T tokens, D
  * width, H heads, d head size (D = H d), E elements per sample, R rows. ct is the compute type (f32, bf16 or
  * f64; all ct tensors of a call agree); st = mbl_dtype_stat(ct). "+=" operands accumulate. Operands marked
- * (or NULL) may be left out. Unless said, outputs do not overlap inputs. Results do not depend on the number
- * of threads, and a sample's result does not depend on which other samples share the batch. */
+ * (or NULL) may be left out. Unless said, outputs do not overlap inputs. A sample's result does not depend on
+ * which other samples share the batch, and no result depends on the number of threads, with one exception: a
+ * matmul whose sum is long beside its result (K of thousands, as in weight gradients) may be cut along K, so
+ * it is equal to rounding between thread counts and to the bit for one. A handle is used by one thread at a
+ * time. */
 #ifndef MBL_OPS_OPS_H
 #define MBL_OPS_OPS_H
 
@@ -183,7 +186,7 @@ typedef struct {
     const mbl_tensor_t *gram, *x;
 } mbl_gram_args_t;
 /* y [n] f64 or f32 = sum_k coefficient[k] x[k,:]; x [K,n] of the same type (rows may be strided);
- * coefficient: K numbers on the host; a row with coefficient 0 is not read, so it need not be finite. */
+ * coefficient: K numbers on the host. */
 typedef struct {
     const mbl_tensor_t *y, *x;
     const double *coefficient;
