@@ -35,19 +35,14 @@ static void reward_gram(const double *parts, size_t r, size_t k, double *gram, m
     }
 }
 
-/* alpha over the usable rewards: the QP for marble, 1/n for equal. Unused ones get 0. */
-static mbl_status_t choose_alpha(const mbl_balance_options_t *options, const double *gram, size_t k,
-                                 mbl_balance_step_t *out) {
+/* marble: alpha and coefficients of the usable rewards from the QP; unused ones get 0. */
+static mbl_status_t solve(const mbl_balance_options_t *options, const double *gram, size_t k,
+                          mbl_balance_step_t *out) {
     double packed[MBL_MAX_REWARDS * MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS];
     size_t index[MBL_MAX_REWARDS], n = 0;
     for (size_t i = 0; i < k; i++)
         if (out->used[i])
             index[n++] = i;
-    if (options->method == MBL_METHOD_EQUAL) {
-        for (size_t i = 0; i < n; i++)
-            out->alpha[index[i]] = 1.0 / (double)n;
-        return MBL_OK;
-    }
     for (size_t i = 0; i < n; i++) {
         weights[i] = options->weights ? options->weights[index[i]] : 1;
         for (size_t j = 0; j < n; j++)
@@ -56,21 +51,21 @@ static mbl_status_t choose_alpha(const mbl_balance_options_t *options, const dou
     mbl_balance_result_t result;
     MBL_TRY(mbl_qp_balance(packed, n, options->floor, options->weights ? weights : NULL, &result));
     out->kkt_residual = result.qp.kkt_residual;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         out->alpha[index[i]] = result.qp.alpha[i];
+        out->coefficient[index[i]] = result.coefficient[i];
+    }
     return MBL_OK;
 }
 
-/* D = m sum_k alpha_k g_k / n_k, m the mean of the usable norms, spread over the parts and the common part.
- */
-static void spread(size_t r, size_t k, mbl_balance_step_t *out) {
-    double mean = 0;
+/* equal: D = m sum_k g_k / (n n_k), m the mean of the usable norms. */
+static void equal_weights(size_t k, mbl_balance_step_t *out) {
+    double n = (double)out->n_used, mean = 0;
     for (size_t i = 0; i < k; i++)
-        mean += out->used[i] ? out->norm[i] / (double)out->n_used : 0;
+        mean += out->used[i] ? out->norm[i] / n : 0;
     for (size_t i = 0; i < k; i++) {
-        double c = out->used[i] ? mean * out->alpha[i] / out->norm[i] : 0;
-        out->coefficient[i] = c;
-        out->coefficient[r] += c;
+        out->alpha[i] = out->used[i] ? 1 / n : 0;
+        out->coefficient[i] = out->used[i] ? mean / (n * out->norm[i]) : 0;
     }
 }
 
@@ -135,8 +130,12 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
         for (size_t i = 0; i < k; i++) /* reported only: what each reward weighs in the sum */
             step.alpha[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
     } else if (step.n_used > 0) {
-        MBL_TRY(choose_alpha(options, of_rewards, k, &step));
-        spread(r, k, &step);
+        if (options->method == MBL_METHOD_EQUAL)
+            equal_weights(k, &step);
+        else
+            MBL_TRY(solve(options, of_rewards, k, &step));
+        for (size_t i = 0; i < k; i++)
+            step.coefficient[r] += step.coefficient[i];
         smooth(options->rho, k, &step, state);
     }
     diagnose(gram, r, k, &step);
