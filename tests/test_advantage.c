@@ -1,0 +1,269 @@
+/* Advantages against a plain reference in double precision, on one rank and with whole groups spread over
+ * several.   ctest-ranks: 1 2 4 */
+#include "ranks.h"
+
+#include "base/rng.h"
+#include "rl/advantage.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { GROUPS = 9, SIZE = 6, N = GROUPS * SIZE, K = 6 };
+enum { ALL_VALID, MIXED, NOWHERE, FLAT, BROKEN, SPIKY }; /* the K rewards of the random case */
+
+static const double weights[K] = {1, 0.5, 3, -2, 0, 0.25};
+
+/* ---- the reference: method.md section 2, one number at a time ---- */
+
+typedef struct {
+    double a[N];
+    mbl_reward_stats_t stats;
+} reference_t;
+
+static double mean_of(const mbl_score_t *score, size_t first, size_t count) {
+    double sum = 0, n = 0;
+    for (size_t i = first; i < first + count; i++)
+        if (score[i].state == MBL_SCORE_VALID)
+            sum += score[i].value, n++;
+    return n > 0 ? sum / n : 0;
+}
+
+static double std_of(const mbl_score_t *score, size_t first, size_t count) {
+    double mean = mean_of(score, first, count), sum = 0, n = 0;
+    for (size_t i = first; i < first + count; i++)
+        if (score[i].state == MBL_SCORE_VALID)
+            sum += pow(score[i].value - mean, 2), n++;
+    return n > 0 ? sqrt(sum / n) : 0;
+}
+
+static bool is_flat(const mbl_score_t *score, size_t first) {
+    size_t n = 0, last = 0;
+    for (size_t i = first; i < first + SIZE; i++)
+        if (score[i].state == MBL_SCORE_VALID) {
+            if (n++ && score[i].value != score[last].value)
+                return false;
+            last = i;
+        }
+    return n >= 2;
+}
+
+static void reference(const mbl_score_t *score, bool group_std, double clip, reference_t *out) {
+    double squares = 0;
+    memset(out, 0, sizeof *out);
+    out->stats.mean = mean_of(score, 0, N);
+    for (size_t i = 0; i < N; i++) {
+        size_t first = i / SIZE * SIZE;
+        double std = group_std ? std_of(score, first, SIZE) : std_of(score, 0, N);
+        out->stats.valid += score[i].state == MBL_SCORE_VALID;
+        out->stats.na += score[i].state == MBL_SCORE_NA;
+        out->stats.failed += score[i].state == MBL_SCORE_FAILED;
+        out->stats.flat_groups += i == first && is_flat(score, first);
+        if (score[i].state != MBL_SCORE_VALID)
+            continue;
+        double advantage = (score[i].value - mean_of(score, first, SIZE)) / (std + 1e-4);
+        squares += is_flat(score, first) ? 0 : advantage * advantage;
+        out->a[i] = is_flat(score, first) ? 0 : fmax(-1, fmin(1, advantage / clip)) / 2;
+    }
+    out->stats.advantage_std = out->stats.valid ? sqrt(squares / (double)out->stats.valid) : 0;
+}
+
+/* ---- the case ---- */
+
+/* All scores [K][N]: every kind of reward, and groups with one or no valid sample. */
+static void make_scores(mbl_score_t score[K][N]) {
+    memset(score, 0, K * sizeof *score);
+    for (size_t k = 0; k < K; k++)
+        for (size_t i = 0; i < N; i++) {
+            mbl_rng_t rng = mbl_rng(5, MBL_RNG_STUDY, (uint32_t)k, i);
+            double dice = (double)mbl_rng_uniform(&rng), value = 20 + 3 * (double)mbl_rng_uniform(&rng);
+            mbl_score_state_t state = MBL_SCORE_VALID;
+            if (k == NOWHERE)
+                state = MBL_SCORE_NA;
+            if (k == MIXED)
+                state = dice < 0.3 ? MBL_SCORE_FAILED : i / SIZE % 3 == 1 ? MBL_SCORE_NA : state;
+            if (k == MIXED && i / SIZE == 0)
+                state = i == 4 ? MBL_SCORE_VALID : MBL_SCORE_FAILED;
+            if (k == BROKEN)
+                state = dice < 0.4 ? MBL_SCORE_FAILED : MBL_SCORE_NA;
+            if (k == FLAT)
+                value = i / SIZE % 2 ? 0.1 : value; /* 6 x 0.1 has a mean that is not 0.1 */
+            if (k == SPIKY)
+                value = i == 7 ? 1e4 : value; /* far beyond the clip */
+            score[k][i] = (mbl_score_t){state == MBL_SCORE_VALID ? value : 0, state};
+        }
+}
+
+/* What the weighted part scores: a sample with any failed reward has failed, one that does not apply adds
+ * nothing. */
+static void weigh(mbl_score_t score[K][N], mbl_score_t *out) {
+    for (size_t i = 0; i < N; i++) {
+        out[i] = (mbl_score_t){0, MBL_SCORE_NA};
+        for (size_t k = 0; k < K; k++) {
+            if (score[k][i].state == MBL_SCORE_VALID && out[i].state != MBL_SCORE_FAILED)
+                out[i] = (mbl_score_t){out[i].value + weights[k] * score[k][i].value, MBL_SCORE_VALID};
+            if (score[k][i].state == MBL_SCORE_FAILED)
+                out[i] = (mbl_score_t){0, MBL_SCORE_FAILED};
+        }
+    }
+}
+
+/* Where the samples of a rank begin. */
+static size_t first_of(const mbl_comm_t *comm, int rank) {
+    return GROUPS * (size_t)rank / (size_t)comm->size * SIZE;
+}
+
+/* Runs the samples first .. first + n - 1 as this rank's batch; a [K + 1][n]. */
+static void run(mbl_comm_t *comm, const mbl_advantage_options_t *options, mbl_score_t score[K][N],
+                size_t first, size_t n, float *a, mbl_reward_stats_t *stats) {
+    mbl_score_t rows[N * K];
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < K; k++)
+            rows[i * K + k] = score[k][first + i];
+    mbl_batch_t batch = {.n = n, .n_global = N, .group_size = SIZE, .k = K, .scores = rows};
+    for (size_t i = 0; i < (K + 1) * N; i++)
+        a[i] = 77;
+    assert_int_equal(mbl_advantage(comm, options, &batch, a, stats), MBL_OK);
+}
+
+static void check_stats(const mbl_reward_stats_t *got, const mbl_reward_stats_t *want, size_t k) {
+    if (got->valid != want->valid || got->na != want->na || got->failed != want->failed ||
+        got->flat_groups != want->flat_groups)
+        fail_msg("reward %zu: %zu valid, %zu N/A, %zu failed, %zu flat; expected %zu, %zu, %zu, %zu", k,
+                 got->valid, got->na, got->failed, got->flat_groups, want->valid, want->na, want->failed,
+                 want->flat_groups);
+    assert_near(got->mean, want->mean, 1e-12 * fmax(1, fabs(want->mean)));
+    assert_near(got->advantage_std, want->advantage_std, 1e-12 * fmax(1, want->advantage_std));
+}
+
+static void check_against_reference(mbl_comm_t *comm, bool group_std, double clip, bool weighted) {
+    mbl_score_t score[K][N], summed[N];
+    mbl_reward_stats_t stats[K];
+    size_t parts = weighted ? K + 1 : K;
+    float a[(K + 1) * N];
+    reference_t want;
+    size_t first = first_of(comm, comm->rank), n = first_of(comm, comm->rank + 1) - first;
+    mbl_advantage_options_t options = {group_std, clip, weighted ? weights : NULL};
+    make_scores(score);
+    weigh(score, summed);
+    run(comm, &options, score, first, n, a, stats);
+    for (size_t k = 0; k < parts; k++) {
+        reference(k < K ? score[k] : summed, group_std, clip, &want);
+        for (size_t i = 0; i < n; i++)
+            assert_near(a[k * n + i], want.a[first + i], 3.1e-8); /* half a rounding of 0.5 */
+        if (k < K)
+            check_stats(&stats[k], &want.stats, k);
+    }
+    for (size_t i = parts * n; i < (K + 1) * N; i++)
+        assert_near(a[i], 77, 0); /* nothing is written behind the parts asked for */
+}
+
+static void agrees_with_the_reference(void **state) {
+    for (int group_std = 0; group_std < 2; group_std++)
+        for (int weighted = 0; weighted < 2; weighted++) {
+            check_against_reference(*state, group_std, 5, weighted);
+            check_against_reference(*state, group_std, 0.7, weighted);
+        }
+}
+
+/* The case above holds what it is meant to hold. */
+static void reference_case_is_rich(void **state) {
+    mbl_score_t score[K][N];
+    reference_t r[K];
+    size_t clipped = 0;
+    (void)state;
+    make_scores(score);
+    for (size_t k = 0; k < K; k++)
+        reference(score[k], false, 5, &r[k]);
+    assert_int_equal(r[NOWHERE].stats.na, N);
+    assert_int_equal(r[BROKEN].stats.valid, 0);
+    assert_true(r[BROKEN].stats.failed > 0 && r[BROKEN].stats.na > 0);
+    assert_int_equal(r[FLAT].stats.flat_groups, GROUPS / 2);
+    assert_true(r[MIXED].stats.valid > 10 && r[MIXED].stats.failed > 5 && r[MIXED].stats.na > 5);
+    for (size_t i = 0; i < N; i++)
+        clipped += fabs(r[SPIKY].a[i]) == 0.5;
+    assert_int_equal(clipped, 1);
+}
+
+/* What is not valid is exactly 0 and never enters a mean: changing its value changes nothing. */
+static void invalid_samples_do_not_count(void **state) {
+    mbl_score_t score[K][N], other[K][N];
+    mbl_reward_stats_t stats[K], other_stats[K];
+    float a[(K + 1) * N], b[(K + 1) * N];
+    mbl_comm_t *comm = *state;
+    size_t first = first_of(comm, comm->rank), n = first_of(comm, comm->rank + 1) - first;
+    mbl_advantage_options_t options = {false, 5, weights};
+    make_scores(score);
+    memcpy(other, score, sizeof other);
+    for (size_t k = 0; k < K; k++)
+        for (size_t i = 0; i < N; i++)
+            if (score[k][i].state != MBL_SCORE_VALID)
+                other[k][i].value = NAN;
+    run(comm, &options, score, first, n, a, stats);
+    run(comm, &options, other, first, n, b, other_stats);
+    assert_memory_equal(a, b, sizeof a);
+    assert_memory_equal(stats, other_stats, sizeof stats);
+    for (size_t k = 0; k < K; k++)
+        for (size_t i = 0; i < n; i++)
+            if (score[k][first + i].state != MBL_SCORE_VALID)
+                assert_near(a[k * n + i], 0, 0);
+}
+
+/* By hand: two groups of two. */
+static void known_numbers(void **state) {
+    mbl_comm_t *self;
+    mbl_score_t scores[4] = {{1, 0}, {3, 0}, {10, 0}, {14, 0}};
+    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 2, .k = 1, .scores = scores};
+    mbl_reward_stats_t stats;
+    float a[4];
+    (void)state;
+    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
+    mbl_advantage_options_t options = {.clip = 5};
+    assert_int_equal(mbl_advantage(self, &options, &batch, a, &stats), MBL_OK);
+    double std = sqrt((36 + 16 + 9 + 49) / 4.0); /* around the mean of all, 7 */
+    assert_near(stats.mean, 7, 1e-15);
+    assert_near(a[0], -1 / (std + 1e-4) / 10, 1e-8);
+    assert_near(a[3], 2 / (std + 1e-4) / 10, 1e-8);
+    options.group_std = true;
+    assert_int_equal(mbl_advantage(self, &options, &batch, a, &stats), MBL_OK);
+    assert_near(a[0], -1 / 1.0001 / 10, 1e-8);
+    assert_near(a[3], 2 / 2.0001 / 10, 1e-8);
+    batch.k = 0;
+    assert_int_equal(mbl_advantage(self, &options, &batch, a, &stats), MBL_ERR_ARG);
+    mbl_comm_close(self);
+}
+
+/* Several ranks give what one rank with all groups gives. */
+static void ranks_equal_one_rank(void **state) {
+    mbl_score_t score[K][N];
+    mbl_reward_stats_t stats[K], whole_stats[K];
+    float a[(K + 1) * N], whole[(K + 1) * N];
+    mbl_comm_t *comm = *state, *self;
+    size_t first = first_of(comm, comm->rank), n = first_of(comm, comm->rank + 1) - first;
+    mbl_advantage_options_t options = {false, 5, weights};
+    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
+    make_scores(score);
+    run(comm, &options, score, first, n, a, stats);
+    run(self, &options, score, 0, N, whole, whole_stats);
+    for (size_t k = 0; k < K; k++)
+        check_stats(&stats[k], &whole_stats[k], k);
+    for (size_t k = 0; k <= K; k++)
+        for (size_t i = 0; i < n; i++)
+            assert_near(a[k * n + i], whole[k * N + first + i], 3e-8); /* one unit of f32 at the most */
+    mbl_comm_close(self);
+}
+
+int main(void) {
+    mbl_comm_t *comm = open_ranks();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(agrees_with_the_reference, comm),
+        cmocka_unit_test(reference_case_is_rich),
+        cmocka_unit_test_prestate(invalid_samples_do_not_count, comm),
+        cmocka_unit_test(known_numbers),
+        cmocka_unit_test_prestate(ranks_equal_one_rank, comm),
+    };
+    if (!comm)
+        return 1;
+    int failed = cmocka_run_group_tests_name("advantage", tests, NULL, NULL);
+    mbl_comm_close(comm);
+    return failed;
+}

@@ -1,0 +1,143 @@
+/* The exact Gram matrix: of the ranks' summed gradients, not the sum of the ranks' matrices.
+ * ctest-ranks: 1 2 4 */
+#include "ranks.h"
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "ops/ops.h"
+#include "rl/gram.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { M = 6 };
+
+/* Element i of set k of a rank: sets of very different lengths, and a large part that cancels over ranks. */
+static double value(int rank, int size, size_t k, size_t i) {
+    mbl_rng_t rng = mbl_rng(1, MBL_RNG_STUDY, (uint32_t)(k * 64 + (size_t)rank), i);
+    float pair[2];
+    mbl_rng_normal2(&rng, pair);
+    double cancels = size % 2 == 0 ? (rank % 2 ? -3.0 : 3.0) * sin((double)(i + 5 * k)) : 0;
+    return pow(10, (double)k - 3) * ((double)pair[0] + cancels);
+}
+
+static double summed(int size, size_t k, size_t i) {
+    double sum = 0;
+    for (int r = 0; r < size; r++)
+        sum += value(r, size, k, i);
+    return sum;
+}
+
+/* sets [M, size * count], shard [M, count], both cut out of larger tensors. */
+typedef struct {
+    mbl_tensor_t all_sets, all_shard, sets, shard;
+    double gram[M * M];
+} case_t;
+
+static void make_case(mbl_comm_t *comm, mbl_ops_t *ops, size_t count, case_t *c) {
+    size_t length = count * (size_t)comm->size;
+    assert_int_equal(mbl_tensor_new(ops, MBL_F64, &c->all_sets, 2, (size_t)M + 2, length), MBL_OK);
+    assert_int_equal(mbl_tensor_new(ops, MBL_F64, &c->all_shard, 2, (size_t)M + 1, count), MBL_OK);
+    c->sets = mbl_tensor_rows(&c->all_sets, 1, M);
+    c->shard = mbl_tensor_rows(&c->all_shard, 0, M);
+    for (size_t k = 0; k < M; k++)
+        for (size_t i = 0; i < length; i++)
+            ((double *)c->sets.data)[k * length + i] = value(comm->rank, comm->size, k, i);
+    for (size_t i = 0; i < count; i++)
+        ((double *)c->all_shard.data)[M * count + i] = 77;
+    assert_int_equal(mbl_gram(comm, ops, &c->sets, &c->shard, c->gram), MBL_OK);
+}
+
+static void free_case(mbl_ops_t *ops, case_t *c) {
+    mbl_tensor_free(ops, &c->all_sets);
+    mbl_tensor_free(ops, &c->all_shard);
+}
+
+static void check_shard(mbl_comm_t *comm, const case_t *c, size_t count) {
+    const double *shard = c->shard.data;
+    for (size_t k = 0; k < M; k++)
+        for (size_t i = 0; i < count; i++)
+            assert_near(shard[k * count + i], summed(comm->size, k, (size_t)comm->rank * count + i),
+                        1e-14 * pow(10, (double)k - 3) * 20);
+    for (size_t i = 0; i < count; i++)
+        assert_near(shard[M * count + i], 77, 0);
+}
+
+static void equals_the_gram_of_the_sum(void **state) {
+    static const size_t counts[] = {16, 48, 1008, 4112};
+    mbl_comm_t *comm = *state;
+    mbl_ops_t *ops;
+    assert_int_equal(mbl_ops_open("cpu", 1, &ops), MBL_OK);
+    for (size_t t = 0; t < sizeof counts / sizeof *counts; t++) {
+        case_t c;
+        size_t length = counts[t] * (size_t)comm->size;
+        make_case(comm, ops, counts[t], &c);
+        check_shard(comm, &c, counts[t]);
+        double *sum = mbl_calloc(M * length, sizeof *sum), want[M * M] = {0};
+        for (size_t k = 0; k < M; k++)
+            for (size_t i = 0; i < length; i++)
+                sum[k * length + i] = summed(comm->size, k, i);
+        for (size_t k = 0; k < M * M; k++)
+            for (size_t i = 0; i < length; i++)
+                want[k] += sum[k / M * length + i] * sum[k % M * length + i];
+        for (size_t k = 0; k < M * M; k++) {
+            double size = sqrt(want[k / M * (M + 1)] * want[k % M * (M + 1)]);
+            assert_near(c.gram[k], want[k], 1e-12 * size);
+            assert_near(c.gram[k], c.gram[k % M * M + k / M], 0); /* symmetric to the bit */
+        }
+        assert_true(same_on_all_ranks(comm, c.gram, M * M));
+        mbl_free(sum);
+        free_case(ops, &c);
+    }
+    mbl_ops_close(ops);
+}
+
+/* Where the ranks' gradients partly cancel, adding the ranks' own matrices is far off: by more than the whole
+ * answer. */
+static void is_not_the_sum_of_the_ranks_own(void **state) {
+    mbl_comm_t *comm = *state;
+    mbl_ops_t *ops;
+    case_t c;
+    double own[M * M];
+    assert_int_equal(mbl_ops_open("cpu", 1, &ops), MBL_OK);
+    make_case(comm, ops, 1008, &c);
+    mbl_tensor_t gram = MBL_TENSOR_2(own, MBL_F64, M, M);
+    assert_int_equal(MBL_OP(ops, gram, .gram = &gram, .x = &c.sets), MBL_OK);
+    assert_int_equal(mbl_comm_allreduce(comm, own, M * M, MBL_COMM_F64, MBL_COMM_SUM), MBL_OK);
+    for (size_t k = 0; k < M; k++) {
+        double ratio = own[k * M + k] / c.gram[k * M + k];
+        if (comm->size == 1)
+            assert_near(ratio, 1, 1e-12);
+        else if (!(ratio > 2))
+            fail_msg("set %zu: the sum of the ranks' own %g, exact %g", k, own[k * M + k], c.gram[k * M + k]);
+    }
+    free_case(ops, &c);
+    mbl_ops_close(ops);
+}
+
+static void shapes_must_fit(void **state) {
+    mbl_comm_t *comm = *state;
+    mbl_ops_t *ops;
+    case_t c;
+    assert_int_equal(mbl_ops_open("cpu", 1, &ops), MBL_OK);
+    make_case(comm, ops, 32, &c);
+    mbl_tensor_t fewer = mbl_tensor_rows(&c.shard, 0, M - 1), shorter = mbl_tensor_columns(&c.shard, 0, 16);
+    assert_int_equal(mbl_gram(comm, ops, &c.sets, &fewer, c.gram), MBL_ERR_ARG);
+    assert_int_equal(mbl_gram(comm, ops, &c.sets, &shorter, c.gram), MBL_ERR_ARG);
+    free_case(ops, &c);
+    mbl_ops_close(ops);
+}
+
+int main(void) {
+    mbl_comm_t *comm = open_ranks();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(equals_the_gram_of_the_sum, comm),
+        cmocka_unit_test_prestate(is_not_the_sum_of_the_ranks_own, comm),
+        cmocka_unit_test_prestate(shapes_must_fit, comm),
+    };
+    if (!comm)
+        return 1;
+    int failed = cmocka_run_group_tests_name("gram", tests, NULL, NULL);
+    mbl_comm_close(comm);
+    return failed;
+}
