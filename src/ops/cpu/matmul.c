@@ -10,6 +10,10 @@
 
 enum { SLOTS = 8192, MOST = 4096 }; /* of the hash table; all go when it is half full */
 
+/* With few rows oneDNN takes kernels that add in another order, so that a sample's result would depend on how
+ * many share its batch: such products run on padded copies. */
+enum { FEW_ROWS = 16, PADDED_ROWS = 32 };
+
 typedef struct {
     mbl_dnnl_matmul_t what;
     mbl_dnnl_product_t product;
@@ -20,6 +24,8 @@ struct mbl_cpu_matmuls {
     dnnl_stream_t stream;
     size_t n;
     entry_t *entry[SLOTS];
+    char *padding;
+    size_t padding_bytes;
 };
 
 static mbl_status_t dnnl_failed(const char *what, dnnl_status_t status) {
@@ -60,6 +66,7 @@ void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *m) {
         dnnl_stream_destroy(m->stream);
     if (m->engine)
         dnnl_engine_destroy(m->engine);
+    mbl_free(m->padding);
     mbl_free(m);
 }
 
@@ -145,6 +152,38 @@ static mbl_status_t run_product(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     return status == dnnl_success ? MBL_OK : dnnl_failed("a matrix product", status);
 }
 
+static void copy_rows(const mbl_tensor_t *dst, const mbl_tensor_t *src, size_t rows) {
+    size_t size = mbl_dtype_size(src->dtype);
+    for (size_t i = 0; i < rows; i++)
+        memcpy((char *)dst->data + i * dst->stride[0] * size, (char *)src->data + i * src->stride[0] * size,
+               src->dim[1] * size);
+}
+
+static mbl_status_t run_padded(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    mbl_cpu_matmuls_t *m = mbl_cpu_of(ops)->matmuls;
+    size_t rows = x->y->dim[0], k = x->a->dim[1], n = x->y->dim[1];
+    size_t a_bytes = PADDED_ROWS * k * mbl_dtype_size(x->a->dtype);
+    size_t bytes = a_bytes + PADDED_ROWS * n * mbl_dtype_size(x->y->dtype);
+    if (bytes > m->padding_bytes) {
+        mbl_free(m->padding);
+        m->padding_bytes = 0;
+        MBL_ALLOC(m->padding, bytes);
+        m->padding_bytes = bytes;
+    }
+    mbl_tensor_t a = mbl_tensor_of(m->padding, x->a->dtype, MBL_HOST, 2, (size_t)PADDED_ROWS, k);
+    mbl_tensor_t y = mbl_tensor_of(m->padding + a_bytes, x->y->dtype, MBL_HOST, 2, (size_t)PADDED_ROWS, n);
+    memset(m->padding, 0, x->accumulate ? bytes : a_bytes);
+    copy_rows(&a, x->a, rows);
+    if (x->accumulate)
+        copy_rows(&y, x->y, rows);
+    mbl_matmul_args_t padded = *x;
+    padded.a = &a;
+    padded.y = &y;
+    MBL_TRY(run_product(ops, &padded));
+    copy_rows(x->y, &y, rows);
+    return MBL_OK;
+}
+
 static double act_f64(double x, mbl_act_t act) {
     switch (act) {
     case MBL_ACT_GELU_TANH:
@@ -206,5 +245,5 @@ mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
     /* oneDNN takes OpenMP's number of threads, which belongs to the calling thread. */
     if (omp_get_max_threads() != ops->threads)
         omp_set_num_threads(ops->threads);
-    return run_product(ops, args);
+    return args->y->dim[0] <= FEW_ROWS && !args->transpose_a ? run_padded(ops, args) : run_product(ops, args);
 }
