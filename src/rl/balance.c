@@ -69,17 +69,24 @@ static void equal_weights(size_t k, mbl_balance_step_t *out) {
     }
 }
 
+/* Below this part of the square of the sum of its terms' lengths, |D|^2 is rounding error: D has cancelled
+ * out. */
+static const double CANCELLED = 1e-14;
+
 /* cos(D, g_k) and |D| from the matrix over parts. */
 static void diagnose(const double *parts, size_t r, size_t k, mbl_balance_step_t *out) {
     size_t m = r + 1;
-    double inner[MBL_MAX_REWARDS + 2], square = 0;
+    double inner[MBL_MAX_REWARDS + 2], square = 0, longest = 0;
     for (size_t i = 0; i < m; i++) {
         inner[i] = 0;
         for (size_t j = 0; j < m; j++)
             inner[i] += out->coefficient[j] != 0 ? parts[i * m + j] * out->coefficient[j] : 0;
-        square += out->coefficient[i] != 0 ? out->coefficient[i] * inner[i] : 0;
+        if (out->coefficient[i] == 0)
+            continue;
+        square += out->coefficient[i] * inner[i];
+        longest += fabs(out->coefficient[i]) * sqrt(fmax(0, parts[i * m + i]));
     }
-    out->direction_norm = square > 0 ? sqrt(square) : 0;
+    out->direction_norm = square > CANCELLED * longest * longest ? sqrt(square) : 0;
     double sum = 0, squares = 0, low = INFINITY;
     for (size_t i = 0; i < k; i++) {
         out->cos[i] = out->used[i] && out->direction_norm > 0
@@ -98,19 +105,19 @@ static void diagnose(const double *parts, size_t r, size_t k, mbl_balance_step_t
     out->cos_var = n > 0 ? squares / n : 0;
 }
 
-/* alphabar over the rewards that took part, started from a reward's first alpha, renormalised. */
-static void smooth(double rho, size_t k, const mbl_balance_step_t *step, mbl_balance_state_t *state) {
+/* alphabar of the rewards that took part, started from a reward's first alpha; the others keep theirs. */
+static void smooth(double rho, size_t k, mbl_balance_step_t *step, mbl_balance_state_t *state) {
     double sum = 0;
     for (size_t i = 0; i < k; i++) {
-        if (step->used[i]) {
-            double old = state->seen[i] ? state->alpha_mean[i] : step->alpha[i];
-            state->alpha_mean[i] = rho * old + (1 - rho) * step->alpha[i];
-            state->seen[i] = true;
-        }
-        sum += state->seen[i] ? state->alpha_mean[i] : 0;
+        if (!step->used[i])
+            continue;
+        double old = state->seen[i] ? state->alpha_mean[i] : step->alpha[i];
+        state->alpha_mean[i] = rho * old + (1 - rho) * step->alpha[i];
+        state->seen[i] = true;
+        sum += state->alpha_mean[i];
     }
-    for (size_t i = 0; i < k && sum > 0; i++)
-        state->alpha_mean[i] /= sum;
+    for (size_t i = 0; i < k; i++)
+        step->alpha_mean[i] = step->used[i] && sum > 0 ? state->alpha_mean[i] / sum : 0;
 }
 
 mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const double *gram, size_t k,
@@ -125,10 +132,10 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
     reward_gram(gram, r, k, of_rewards, &step);
     if (summed) {
         double own = gram[k * (r + 1) + k];
-        if (isfinite(own) && isfinite(gram[r * (r + 1) + r]))
+        if (isfinite(own) && own > 1e-24 && isfinite(gram[r * (r + 1) + r]))
             step.coefficient[k] = step.coefficient[r] = 1;
         for (size_t i = 0; i < k; i++) /* reported only: what each reward weighs in the sum */
-            step.alpha[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
+            step.alpha[i] = step.alpha_mean[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
     } else if (step.n_used > 0) {
         if (options->method == MBL_METHOD_EQUAL)
             equal_weights(k, &step);

@@ -18,20 +18,22 @@ typedef struct {
 
 /* Kept over steps and in checkpoints. */
 typedef struct {
-    double alpha_mean[MBL_MAX_REWARDS]; /* alphabar: rho alphabar + (1 - rho) alpha over the rewards that took
-                                           part, sum 1 */
-    bool seen[MBL_MAX_REWARDS];         /* that reward has entered the average */
+    /* alphabar: rho alphabar + (1 - rho) alpha of the rewards that took part, started from the first alpha;
+     * a reward left out keeps its own, so the sum need not be 1 */
+    double alpha_mean[MBL_MAX_REWARDS];
+    bool seen[MBL_MAX_REWARDS]; /* that reward has entered the average */
 } mbl_balance_state_t;
 
 typedef struct {
-    double alpha[MBL_MAX_REWARDS]; /* used this step */
-    double norm[MBL_MAX_REWARDS];  /* |g_k|, g_k = a_k + c */
-    double cos[MBL_MAX_REWARDS];   /* cos(D, g_k); 0 where unused */
-    bool used[MBL_MAX_REWARDS];    /* finite, norm > 1e-12 and with a reward part of its own */
+    double alpha[MBL_MAX_REWARDS];      /* used this step */
+    double alpha_mean[MBL_MAX_REWARDS]; /* alphabar after this step, scaled to sum 1 over the used rewards */
+    double norm[MBL_MAX_REWARDS];       /* |g_k|, g_k = a_k + c */
+    double cos[MBL_MAX_REWARDS];        /* cos(D, g_k); 0 where unused */
+    bool used[MBL_MAX_REWARDS];         /* finite, norm > 1e-12 and with a reward part of its own */
     size_t n_used;
     double coefficient[MBL_MAX_REWARDS +
                        2]; /* D = sum_j coefficient_j sets_j over the R reward parts, then the common part */
-    double direction_norm; /* |D| */
+    double direction_norm; /* |D|; 0 where D cancels out to rounding */
     double cos_min, cos_mean, cos_var; /* over the used rewards; 0 without any */
     double kkt_residual;
     double seconds; /* of the solve, on rank 0 */
