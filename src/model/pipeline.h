@@ -17,9 +17,11 @@ void mbl_pipeline_close(mbl_pipeline_t *pipeline);
 mbl_mmdit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline);
 mbl_ops_t *mbl_pipeline_ops(mbl_pipeline_t *pipeline);
 size_t mbl_pipeline_context_tokens(const mbl_pipeline_t *pipeline);
+double mbl_pipeline_shift(const mbl_pipeline_t *pipeline); /* of the sigma schedule, from scheduler/ */
 /* Shape of what the transformer generates: channels, height, width. */
 void mbl_pipeline_latent(const mbl_pipeline_t *pipeline, size_t *channels, size_t *height, size_t *width);
-/* A digest of all tensors of the transformer (64 hex digits + 0), the identity a checkpoint keeps. */
+/* A digest of all tensors of the transformer's files (64 hex digits + 0), the identity a checkpoint keeps;
+ * whatever the compute type. Of a fresh transformer: of its initial weights. */
 const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline);
 
 /* What the transformer is told of prompts: context [n,Tc,joint_attention_dim], pooled
@@ -42,8 +44,9 @@ mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *l
 void mbl_pipeline_picture_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width);
 
 /* Writes the fixed parts of a fresh signs-type folder: tokenizer/ (a vocabulary with one token per word and
- * glyph, `tokens` long), text_encoder/ (random, frozen), scheduler/scheduler_config.json, model_index.json.
- * The transformer is saved with mbl_mmdit_save. */
+ * glyph, `tokens` long), text_encoder/ (random, frozen, width `hidden`, `layers` layers, projected to
+ * `pooled`), scheduler/scheduler_config.json (shift 3), model_index.json. The transformer is saved with
+ * mbl_mmdit_save. */
 mbl_status_t mbl_pipeline_create(const char *folder, const char *const *words, size_t n_words, size_t tokens,
                                  size_t hidden, size_t layers, size_t pooled, uint64_t seed);
 

@@ -12,8 +12,7 @@ typedef enum { MBL_SOLVER_EULER, MBL_SOLVER_DPM1, MBL_SOLVER_DPM2 } mbl_solver_t
 /* false when there is no solver of that name. */
 bool mbl_solver_find(const char *name, mbl_solver_t *out);
 
-/* One step: x' = cx x + cv v + cp v_prev' with everything folded into coefficients of x, of the velocity now,
- * and of the previous x0 prediction. */
+/* A schedule and, for every step, the coefficients of x, of the x0 prediction now, and of the one before. */
 typedef struct {
     mbl_solver_t solver;
     size_t steps;
@@ -35,7 +34,7 @@ mbl_status_t mbl_sampler_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, s
 void mbl_sampler_free(mbl_sampler_t *sampler);
 
 /* Generates n pictures' latents x0 [n,C,H,W] f32 for conditions rows index[0..n-1]. Noise of sample i is the
- * stream (seed, purpose, step, sample[i]). guidance 1 means none. stop (or NULL) is looked at between steps:
+ * stream (seed, purpose, step, sample[i]). stop (or NULL) is looked at between steps:
  * nonzero ends with ERR_STOPPED. */
 typedef struct {
     const mbl_adapter_t *adapter; /* NULL: the base */

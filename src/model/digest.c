@@ -1,0 +1,83 @@
+/* The identity of a transformer. Contents are digested in blocks, on all cores, and the digests of the blocks
+ * digested: a large model takes seconds. */
+#include "base/mem.h"
+#include "model/pipeline_internal.h"
+#include "model/safetensors.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { BLOCK = 4 << 20 };
+
+/* Updates `sha` with the digests of all blocks of `data`. */
+static mbl_status_t add_blocks(mbl_sha256_t *sha, const void *data, size_t bytes) {
+    size_t blocks = (bytes + BLOCK - 1) / BLOCK;
+    unsigned char(*digests)[MBL_SHA256_BYTES];
+    MBL_ALLOC(digests, blocks ? blocks : 1);
+#pragma omp parallel for schedule(dynamic) if (blocks > 1)
+    for (size_t i = 0; i < blocks; i++) {
+        size_t begin = i * BLOCK, n = bytes - begin < BLOCK ? bytes - begin : BLOCK;
+        mbl_sha256_t block;
+        mbl_sha256_init(&block);
+        mbl_sha256_update(&block, (const char *)data + begin, n);
+        mbl_sha256_final(&block, digests[i]);
+    }
+    mbl_sha256_update(sha, digests, blocks * MBL_SHA256_BYTES);
+    mbl_free(digests);
+    return MBL_OK;
+}
+
+static mbl_status_t add_tensor(mbl_sha256_t *sha, const char *name, const char *dtype, int ndim,
+                               const size_t *dim, const void *data, size_t bytes) {
+    char text[64];
+    mbl_sha256_update(sha, name, strlen(name) + 1);
+    mbl_sha256_update(sha, dtype, strlen(dtype) + 1);
+    for (int i = 0; i < ndim; i++) {
+        int n = snprintf(text, sizeof text, "%zu,", dim[i]);
+        mbl_sha256_update(sha, text, (size_t)n);
+    }
+    return add_blocks(sha, data, bytes);
+}
+
+mbl_status_t mbl_digest_files(const char *path, char out[MBL_SHA256_HEX]) {
+    mbl_st_t *st;
+    mbl_sha256_t sha;
+    MBL_TRY(mbl_st_open(path, &st));
+    mbl_status_t status = MBL_OK;
+    mbl_sha256_init(&sha);
+    for (size_t i = 0; i < mbl_st_count(st) && status == MBL_OK; i++) {
+        const mbl_st_entry_t *entry = mbl_st_at(st, i);
+        status = add_tensor(&sha, entry->name, mbl_st_dtype_name(entry), entry->ndim, entry->dim, entry->data,
+                            entry->bytes);
+    }
+    mbl_st_close(st);
+    if (status == MBL_OK)
+        mbl_sha256_hex(&sha, out);
+    return status;
+}
+
+mbl_status_t mbl_digest_weights(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_t *model,
+                                char out[MBL_SHA256_HEX]) {
+    mbl_status_t status;
+    mbl_dtype_t wide = mbl_dtype_stat(dtype);
+    mbl_tensor_t flat = {0};
+    char *host = NULL;
+    mbl_sha256_t sha;
+    size_t total = mbl_tensor_count(mbl_mmdit_weights(model)), size = mbl_dtype_size(wide);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, wide, &flat, 1, total), done);
+    MBL_TRY_GOTO(mbl_mmdit_get_weights(model, &flat), done);
+    MBL_ALLOC_GOTO(host, total * size, done);
+    MBL_TRY_GOTO(mbl_tensor_download(ops, &flat, host), done);
+    mbl_sha256_init(&sha);
+    for (size_t i = 0; i < mbl_mmdit_param_count(model); i++) {
+        const mbl_param_t *p = mbl_mmdit_param(model, i);
+        MBL_TRY_GOTO(add_tensor(&sha, p->name, mbl_dtype_name(wide), p->ndim, p->dim, host + p->offset * size,
+                                p->count * size),
+                     done);
+    }
+    mbl_sha256_hex(&sha, out);
+done:
+    mbl_free(host);
+    mbl_tensor_free(ops, &flat);
+    return status;
+}

@@ -1,0 +1,347 @@
+/* A diffusers folder: opening with its parts checked against each other, prompts to conditions, latents to
+ * pictures. */
+#include "model/pipeline_internal.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+enum { PROMPTS_AT_ONCE = 64 };
+
+/* ---- opening ---- */
+
+/* FOLDER/NAME; NULL without memory. */
+static char *part(const char *folder, const char *name) {
+    return mbl_format("%s/%s", folder, name);
+}
+
+/* model_index.json, and parts of larger models that cannot be run yet. */
+static mbl_status_t check_index(const char *folder, const json_t *index) {
+    static const char *const later[] = {"text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3",
+                                        "vae"};
+    const char *class_name = json_string_value(json_object_get(index, "_class_name"));
+    if (!class_name || strcmp(class_name, "StableDiffusion3Pipeline") != 0)
+        return MBL_FAIL(MBL_ERR_UNSUPPORTED,
+                        "%s/model_index.json: _class_name: %.60s, right would be "
+                        "StableDiffusion3Pipeline",
+                        folder, class_name ? class_name : "missing");
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
+        char *path = part(folder, later[i]);
+        if (!path)
+            return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+        bool named = json_is_string(json_array_get(json_object_get(index, later[i]), 1));
+        bool there = named || mbl_folder_exists(path);
+        mbl_free(path);
+        if (there)
+            return MBL_FAIL(
+                MBL_ERR_UNSUPPORTED,
+                "%s: has %s/; this version runs models with one text encoder that generate pixels "
+                "(transformer/, tokenizer/, text_encoder/, scheduler/)",
+                folder, later[i]);
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t read_json(const char *folder, const char *name, json_t **out) {
+    char *path = part(folder, name);
+    if (!path)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
+    mbl_status_t status = mbl_json_read(path, out);
+    mbl_free(path);
+    return status;
+}
+
+static mbl_status_t read_index(const char *folder) {
+    json_t *index = NULL;
+    if (!mbl_folder_exists(folder))
+        return MBL_FAIL(MBL_ERR_IO,
+                        "%s: no such folder; a model is a folder with model_index.json, transformer/, "
+                        "tokenizer/, text_encoder/, scheduler/",
+                        folder);
+    MBL_TRY(read_json(folder, "model_index.json", &index));
+    mbl_status_t status = check_index(folder, index);
+    json_decref(index);
+    return status;
+}
+
+/* Sampling follows the run's own shift; the folder's is what it was made with. */
+static mbl_status_t read_shift(const char *folder, double *out) {
+    json_t *scheduler = NULL;
+    double shift = 1;
+    MBL_TRY(read_json(folder, "scheduler/scheduler_config.json", &scheduler));
+    mbl_status_t status =
+        mbl_json_real(scheduler, "scheduler/scheduler_config.json", "shift", false, 1e-3, 1e3, &shift);
+    if (status == MBL_OK && json_is_true(json_object_get(scheduler, "use_dynamic_shifting")))
+        status = MBL_FAIL(MBL_ERR_UNSUPPORTED,
+                          "%s/scheduler/scheduler_config.json: use_dynamic_shifting: true, only "
+                          "a fixed shift is supported",
+                          folder);
+    json_decref(scheduler);
+    if (status == MBL_OK)
+        *out = shift;
+    return status;
+}
+
+static mbl_status_t open_text(mbl_pipeline_t *p, const char *folder) {
+    mbl_status_t status;
+    char *tokenizer = part(folder, "tokenizer"), *encoder = part(folder, "text_encoder");
+    if (!tokenizer || !encoder) {
+        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+        goto done;
+    }
+    MBL_TRY_GOTO(mbl_tokenizer_open(tokenizer, &p->tokenizer), done);
+    MBL_TRY_GOTO(mbl_clip_open(p->ops, p->dtype, encoder, &p->clip), done);
+    p->tokens = mbl_tokenizer_max_length(p->tokenizer);
+done:
+    mbl_free(tokenizer);
+    mbl_free(encoder);
+    return status;
+}
+
+/* The parts of a folder must be of one model. */
+static mbl_status_t check_parts(const mbl_pipeline_t *p, const char *folder) {
+    const mbl_clip_config_t *clip = mbl_clip_config(p->clip);
+    const mbl_mmdit_config_t *model = mbl_mmdit_config(p->model);
+    size_t vocab = mbl_tokenizer_vocab_size(p->tokenizer);
+    if (vocab > clip->vocab_size)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: tokenizer/ has %zu tokens, text_encoder/ knows %zu", folder,
+                        vocab, clip->vocab_size);
+    if (p->tokens > clip->max_position_embeddings)
+        return MBL_FAIL(MBL_ERR_CONFIG,
+                        "%s: tokenizer/: model_max_length: %zu, right would be at most text_encoder/'s "
+                        "max_position_embeddings %zu",
+                        folder, p->tokens, clip->max_position_embeddings);
+    if (clip->hidden_size > model->joint_attention_dim)
+        return MBL_FAIL(MBL_ERR_CONFIG,
+                        "%s: text_encoder/: hidden_size: %zu, right would be at most the transformer's "
+                        "joint_attention_dim %zu",
+                        folder, clip->hidden_size, model->joint_attention_dim);
+    if (clip->projection_dim != model->pooled_projection_dim)
+        return MBL_FAIL(MBL_ERR_CONFIG,
+                        "%s: text_encoder/: projection_dim: %zu, right would be the transformer's "
+                        "pooled_projection_dim %zu",
+                        folder, clip->projection_dim, model->pooled_projection_dim);
+    if (model->in_channels != 3 || model->out_channels != 3)
+        return MBL_FAIL(MBL_ERR_CONFIG,
+                        "%s: transformer/: %zu channels in, %zu out; without a vae/ both must be 3 (pixels)",
+                        folder, model->in_channels, model->out_channels);
+    return MBL_OK;
+}
+
+/* config NULL: the transformer of the folder, else a fresh one. */
+static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                             const mbl_mmdit_config_t *config, uint64_t seed, mbl_pipeline_t **out) {
+    mbl_status_t status;
+    char *path = NULL;
+    mbl_pipeline_t *p;
+    MBL_ALLOC(p, 1);
+    p->ops = ops;
+    p->dtype = dtype;
+    MBL_TRY_GOTO(read_index(folder), done);
+    MBL_TRY_GOTO(read_shift(folder, &p->shift), done);
+    MBL_TRY_GOTO(open_text(p, folder), done);
+    if (config) {
+        MBL_TRY_GOTO(mbl_mmdit_new(ops, dtype, config, seed, &p->model), done);
+        MBL_TRY_GOTO(mbl_digest_weights(ops, dtype, p->model, p->digest), done);
+    } else {
+        if (!(path = part(folder, "transformer"))) {
+            status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+            goto done;
+        }
+        MBL_TRY_GOTO(mbl_mmdit_open(ops, dtype, path, &p->model), done);
+        MBL_TRY_GOTO(mbl_digest_files(path, p->digest), done);
+    }
+    MBL_TRY_GOTO(check_parts(p, folder), done);
+    *out = p;
+    p = NULL;
+done:
+    mbl_free(path);
+    mbl_pipeline_close(p);
+    return status;
+}
+
+mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_pipeline_t **out) {
+    return open_any(ops, dtype, folder, NULL, 0, out);
+}
+
+mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                              const mbl_mmdit_config_t *config, uint64_t seed, mbl_pipeline_t **out) {
+    return open_any(ops, dtype, folder, config, seed, out);
+}
+
+void mbl_pipeline_close(mbl_pipeline_t *pipeline) {
+    if (!pipeline)
+        return;
+    mbl_mmdit_close(pipeline->model);
+    mbl_clip_close(pipeline->clip);
+    mbl_tokenizer_close(pipeline->tokenizer);
+    mbl_free(pipeline->host);
+    mbl_free(pipeline);
+}
+
+mbl_mmdit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline) {
+    return pipeline->model;
+}
+
+mbl_ops_t *mbl_pipeline_ops(mbl_pipeline_t *pipeline) {
+    return pipeline->ops;
+}
+
+size_t mbl_pipeline_context_tokens(const mbl_pipeline_t *pipeline) {
+    return pipeline->tokens;
+}
+
+double mbl_pipeline_shift(const mbl_pipeline_t *pipeline) {
+    return pipeline->shift;
+}
+
+void mbl_pipeline_latent(const mbl_pipeline_t *pipeline, size_t *channels, size_t *height, size_t *width) {
+    const mbl_mmdit_config_t *config = mbl_mmdit_config(pipeline->model);
+    *channels = config->in_channels;
+    *height = *width = config->sample_size;
+}
+
+void mbl_pipeline_picture_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width) {
+    *height = *width = mbl_mmdit_config(pipeline->model)->sample_size;
+}
+
+const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline) {
+    return pipeline->digest;
+}
+
+/* ---- prompts ---- */
+
+/* The position whose state is the pooled one. Folders from before transformers told CLIP's end token have 2
+ * there, and the highest id is meant. */
+static size_t end_of(const mbl_clip_config_t *clip, const int32_t *ids, size_t tokens, size_t end) {
+    if (clip->eos_token_id != 2) {
+        for (size_t t = 0; t < tokens; t++)
+            if (ids[t] == clip->eos_token_id)
+                return t;
+        return end;
+    }
+    size_t best = 0;
+    for (size_t t = 1; t < tokens; t++)
+        if (ids[t] > ids[best])
+            best = t;
+    return best;
+}
+
+/* Prompts first..first+n-1 into their rows of the conditions. */
+static mbl_status_t encode_some(mbl_pipeline_t *p, const char *const *prompts, size_t first, size_t n,
+                                int32_t *ids, size_t *end, const mbl_conditions_t *out) {
+    const mbl_clip_config_t *clip = mbl_clip_config(p->clip);
+    for (size_t i = 0; i < n; i++) {
+        int32_t *row = ids + i * p->tokens;
+        MBL_TRY(mbl_tokenizer_encode(p->tokenizer, prompts[first + i], p->tokens, row, &end[i]));
+        end[i] = end_of(clip, row, p->tokens, end[i]);
+    }
+    mbl_tensor_t context = mbl_tensor_rows(&out->context, first, n),
+                 pooled = mbl_tensor_rows(&out->pooled, first, n);
+    mbl_tensor_t hidden = mbl_tensor_columns(&context, 0, clip->hidden_size);
+    return mbl_clip_forward(p->clip, ids, end, n, p->tokens, &hidden, &pooled);
+}
+
+mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
+                                 mbl_conditions_t *out) {
+    MBL_REQUIRE(n > 0, "no prompts to encode");
+    mbl_status_t status;
+    const mbl_mmdit_config_t *config = mbl_mmdit_config(pipeline->model);
+    mbl_conditions_t made = {.n = n};
+    int32_t *ids = NULL;
+    size_t *end = NULL;
+    MBL_ALLOC_GOTO(ids, PROMPTS_AT_ONCE * pipeline->tokens, done);
+    MBL_ALLOC_GOTO(end, PROMPTS_AT_ONCE, done);
+    MBL_TRY_GOTO(mbl_tensor_new(pipeline->ops, pipeline->dtype, &made.context, 3, n, pipeline->tokens,
+                                config->joint_attention_dim),
+                 done);
+    MBL_TRY_GOTO(
+        mbl_tensor_new(pipeline->ops, pipeline->dtype, &made.pooled, 2, n, config->pooled_projection_dim),
+        done);
+    /* what lies right of the text encoder's width stays zero */
+    MBL_TRY_GOTO(mbl_tensor_zero(pipeline->ops, &made.context), done);
+    for (size_t first = 0; first < n; first += PROMPTS_AT_ONCE) {
+        size_t some = n - first < PROMPTS_AT_ONCE ? n - first : PROMPTS_AT_ONCE;
+        MBL_TRY_GOTO(encode_some(pipeline, prompts, first, some, ids, end, &made), done);
+    }
+    *out = made;
+    made = (mbl_conditions_t){0};
+done:
+    mbl_conditions_free(pipeline, &made);
+    mbl_free(ids);
+    mbl_free(end);
+    return status;
+}
+
+void mbl_conditions_free(mbl_pipeline_t *pipeline, mbl_conditions_t *conditions) {
+    mbl_tensor_free(pipeline->ops, &conditions->context);
+    mbl_tensor_free(pipeline->ops, &conditions->pooled);
+    conditions->n = 0;
+}
+
+mbl_status_t mbl_conditions_gather(mbl_pipeline_t *pipeline, const mbl_conditions_t *all,
+                                   const uint32_t *index, size_t n, const mbl_tensor_t *context,
+                                   const mbl_tensor_t *pooled) {
+    for (size_t i = 0; i < n; i++) {
+        MBL_REQUIRE(index[i] < all->n, "prompt %u of %zu", index[i], all->n);
+        mbl_tensor_t to = mbl_tensor_rows(context, i, 1), from = mbl_tensor_rows(&all->context, index[i], 1);
+        MBL_TRY(mbl_tensor_copy(pipeline->ops, &to, &from));
+        to = mbl_tensor_rows(pooled, i, 1);
+        from = mbl_tensor_rows(&all->pooled, index[i], 1);
+        MBL_TRY(mbl_tensor_copy(pipeline->ops, &to, &from));
+    }
+    return MBL_OK;
+}
+
+/* ---- pictures ---- */
+
+/* Latents on the host: where they are, or in a buffer that is kept. */
+static mbl_status_t on_host(mbl_pipeline_t *p, const mbl_tensor_t *latents, const void **out) {
+    size_t bytes = mbl_tensor_count(latents) * mbl_dtype_size(latents->dtype);
+    if (latents->place == MBL_HOST) {
+        MBL_TRY(p->ops->table->sync(p->ops));
+        *out = latents->data;
+        return MBL_OK;
+    }
+    if (bytes > p->host_bytes) {
+        void *grown = mbl_calloc(bytes, 1);
+        if (!grown)
+            return MBL_FAIL(MBL_ERR_MEM, "no memory for %zu bytes of latents", bytes);
+        mbl_free(p->host);
+        p->host = grown;
+        p->host_bytes = bytes;
+    }
+    MBL_TRY(mbl_tensor_download(p->ops, latents, p->host));
+    *out = p->host;
+    return MBL_OK;
+}
+
+/* [-1, 1] to 0..255, rounded; what is no number becomes 0. */
+static uint8_t to_byte(double x) {
+    double y = (x + 1) * 127.5 + 0.5;
+    return (uint8_t)(y > 0 ? y < 255 ? y : 255 : 0);
+}
+
+mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb) {
+    size_t channels, height, width;
+    mbl_pipeline_latent(pipeline, &channels, &height, &width);
+    MBL_REQUIRE(latents->ndim == 4 && latents->dim[1] == channels && latents->dim[2] == height &&
+                    latents->dim[3] == width && mbl_tensor_contiguous(latents) &&
+                    (latents->dtype == MBL_F32 || latents->dtype == MBL_F64),
+                "latents to decode must be [n,%zu,%zu,%zu] f32 or f64", channels, height, width);
+    const void *data = NULL;
+    MBL_TRY(on_host(pipeline, latents, &data));
+    size_t area = height * width;
+    for (size_t i = 0; i < latents->dim[0]; i++) {
+        for (size_t c = 0; c < channels; c++) {
+            for (size_t at = 0; at < area; at++) {
+                size_t from = (i * channels + c) * area + at;
+                double x = latents->dtype == MBL_F64 ? ((const double *)data)[from]
+                                                     : (double)((const float *)data)[from];
+                rgb[(i * area + at) * channels + c] = to_byte(x);
+            }
+        }
+    }
+    return MBL_OK;
+}

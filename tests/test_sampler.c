@@ -1,0 +1,344 @@
+/* src/model/sampler: coefficients against DPM-Solver++ written out, orders of convergence on an equation with
+ * a known solution, and pictures that depend neither on their batch nor on the number of pictures at once. */
+#include "support.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "model/sampler.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static char folder[256];
+static mbl_ops_t *ops;
+
+static int set_up(void **state) {
+    (void)state;
+    temporary_folder(folder);
+    mbl_fail_quiet(1);
+    return mbl_ops_open("cpu", 2, &ops) == MBL_OK ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    mbl_ops_close(ops);
+    remove_folder(folder);
+    return 0;
+}
+
+/* ---- plans ---- */
+
+/* diffusers' DPMSolverMultistepScheduler(use_flow_sigmas, algorithm_type dpmsolver++, solver_type midpoint,
+ * lower_order_final) on the same sigmas, in its own terms: h, r0, D0, D1. */
+static void reference_step(const mbl_sampler_plan_t *plan, size_t i, double *x, double *x0, double *x0_prev) {
+    double t = plan->sigma[i + 1], s0 = plan->sigma[i], alpha = 1 - t;
+    double lambda_t = log(1 - t) - log(t), lambda_0 = log(1 - s0) - log(s0);
+    double expm = exp(-(lambda_t - lambda_0)) - 1; /* exp(-h) - 1; -1 at both ends */
+    *x = t / s0;
+    *x0 = -alpha * expm;
+    *x0_prev = 0;
+    if (plan->solver != MBL_SOLVER_DPM2 || i == 0 || i + 1 == plan->steps)
+        return;
+    double s1 = plan->sigma[i - 1], lambda_1 = log(1 - s1) - log(s1);
+    double r0 = (lambda_0 - lambda_1) / (lambda_t - lambda_0), d1 = -0.5 * alpha * expm / r0;
+    *x0 += d1;
+    *x0_prev -= d1;
+}
+
+static void coefficients_are_the_solvers(void **state) {
+    (void)state;
+    for (int solver = 0; solver < 3; solver++) {
+        for (size_t steps = 1; steps <= MBL_SAMPLER_MAX_STEPS; steps = steps * 2 + (steps == 2)) {
+            mbl_sampler_plan_t plan;
+            assert_int_equal(mbl_sampler_plan((mbl_solver_t)solver, steps, 3, &plan), MBL_OK);
+            assert_true(plan.sigma[0] == 1 && plan.sigma[steps] == 0);
+            for (size_t i = 0; i < steps; i++) {
+                double x, x0, x0_prev, s = 1 - (double)i / (double)steps;
+                reference_step(&plan, i, &x, &x0, &x0_prev);
+                assert_near(plan.sigma[i], 3 * s / (1 + 2 * s), 1e-15);
+                assert_near(plan.step[i].x, x, 1e-14);
+                assert_near(plan.step[i].x0, x0, 1e-13);
+                assert_near(plan.step[i].x0_prev, x0_prev, 1e-13);
+            }
+        }
+    }
+}
+
+/* Values of diffusers 0.42 on five steps with shift 3: DPMSolverMultistepScheduler.step fed with unit vectors
+ * for x and the x0 predictions (its sigmas replaced by ours; it steps in f32). */
+static void coefficients_of_diffusers(void **state) {
+    (void)state;
+    static const double want[5][3] = {
+#include "golden/dpm2_steps.inc"
+    };
+    mbl_sampler_plan_t plan;
+    assert_int_equal(mbl_sampler_plan(MBL_SOLVER_DPM2, 5, 3, &plan), MBL_OK);
+    for (int i = 0; i < 5; i++) {
+        assert_near(plan.step[i].x, want[i][0], 1e-7);
+        assert_near(plan.step[i].x0, want[i][1], 1e-7);
+        assert_near(plan.step[i].x0_prev, want[i][2], 1e-7);
+    }
+}
+
+static void bad_plans(void **state) {
+    (void)state;
+    mbl_sampler_plan_t plan;
+    mbl_solver_t solver;
+    assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, 0, 3, &plan), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, MBL_SAMPLER_MAX_STEPS + 1, 3, &plan), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, 5, 0, &plan), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, 5, NAN, &plan), MBL_ERR_CONFIG);
+    assert_non_null(strstr(mbl_fail_message(), "shift of nan"));
+    assert_true(mbl_solver_find("dpm2", &solver) && solver == MBL_SOLVER_DPM2);
+    assert_true(mbl_solver_find("euler", &solver) && solver == MBL_SOLVER_EULER);
+    assert_false(mbl_solver_find("dpm3", &solver));
+}
+
+/* Error at sigma 0 on dx/ds = a x + b s, whose solution is known; v is the right side. */
+static double linear_error(mbl_solver_t solver, size_t steps, double shift) {
+    const double a = 1.3, b = -0.7, start = 0.9;
+    mbl_sampler_plan_t plan;
+    assert_int_equal(mbl_sampler_plan(solver, steps, shift, &plan), MBL_OK);
+    double x = start, before = 0;
+    for (size_t i = 0; i < steps; i++) {
+        double s = plan.sigma[i], now = x - s * (a * x + b * s);
+        x = plan.step[i].x * x + plan.step[i].x0 * now + plan.step[i].x0_prev * before;
+        before = now;
+    }
+    /* x = C exp(a s) - b s / a - b / a^2 */
+    double c = (start + b / a + b / (a * a)) * exp(-a), exact = c - b / (a * a);
+    return fabs(x - exact);
+}
+
+/* At both ends of the schedule the steps in log(alpha / sigma) are never small, so the error of dpm2 is
+ * O(d^2 log 1/d) in the step d: the order seen is 1.72 from 128 to 256 steps and 1.86 from 2,048 to 4,096. */
+static void orders_of_convergence(void **state) {
+    (void)state;
+    static const double want[3] = {1, 1, 1.72};
+    for (int solver = 0; solver < 3; solver++) {
+        double coarse = linear_error((mbl_solver_t)solver, 128, 1),
+               fine = linear_error((mbl_solver_t)solver, 256, 1);
+        double order = log2(coarse / fine);
+        print_message("solver %d: errors %.3g, %.3g, order %.3f\n", solver, coarse, fine, order);
+        assert_near(order, want[solver], 0.05);
+    }
+    assert_true(linear_error(MBL_SOLVER_DPM2, 256, 1) < linear_error(MBL_SOLVER_EULER, 256, 1) / 100);
+    assert_true(linear_error(MBL_SOLVER_DPM2, 20, 3) < linear_error(MBL_SOLVER_EULER, 20, 3) / 8);
+}
+
+/* With a constant velocity every solver is exact in one step. */
+static void straight_paths_are_exact(void **state) {
+    (void)state;
+    for (int solver = 0; solver < 3; solver++) {
+        mbl_sampler_plan_t plan;
+        assert_int_equal(mbl_sampler_plan((mbl_solver_t)solver, 7, 3, &plan), MBL_OK);
+        double x = 2, before = 0;
+        for (size_t i = 0; i < 7; i++) {
+            double now = x - plan.sigma[i] * 0.75;
+            x = plan.step[i].x * x + plan.step[i].x0 * now + plan.step[i].x0_prev * before;
+            before = now;
+        }
+        assert_near(x, 1.25, 1e-14);
+    }
+}
+
+/* ---- running ---- */
+
+typedef struct {
+    mbl_pipeline_t *pipeline;
+    mbl_conditions_t conditions;
+    mbl_lora_t *lora;
+    mbl_adapter_t adapter;
+} world_t;
+
+static const char *const words[] = {"red", "blue", "sign", "circle", "a", "three"};
+static const char *const prompts[] = {"a red sign", "three blue circle", "a blue circle"};
+enum { SIDE = 8, PICTURE = 3 * SIDE * SIDE };
+
+static void open_world(world_t *w, mbl_dtype_t type) {
+    const mbl_mmdit_config_t config = {.sample_size = SIDE,
+                                       .patch_size = 2,
+                                       .in_channels = 3,
+                                       .out_channels = 3,
+                                       .num_layers = 2,
+                                       .attention_head_dim = 16,
+                                       .num_attention_heads = 2,
+                                       .joint_attention_dim = 40,
+                                       .caption_projection_dim = 32,
+                                       .pooled_projection_dim = 24,
+                                       .pos_embed_max_size = 8,
+                                       .qk_norm = true};
+    memset(w, 0, sizeof *w);
+    assert_int_equal(mbl_pipeline_create(folder, words, 6, 8, 32, 1, 24, 7), MBL_OK);
+    assert_int_equal(mbl_pipeline_new(ops, type, folder, &config, 11, &w->pipeline), MBL_OK);
+    /* a fresh transformer answers zero: shake its weights */
+    mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
+    size_t n = mbl_tensor_count(mbl_mmdit_weights(model));
+    mbl_tensor_t master;
+    assert_int_equal(mbl_tensor_new(ops, mbl_dtype_stat(type), &master, 1, n), MBL_OK);
+    assert_int_equal(mbl_mmdit_get_weights(model, &master), MBL_OK);
+    mbl_rng_t rng = mbl_rng(5, MBL_RNG_STUDY, 0, 0);
+    for (size_t i = 0; i < n; i++) {
+        float pair[2];
+        mbl_rng_normal2(&rng, pair);
+        if (type == MBL_F64)
+            ((double *)master.data)[i] += 0.1 * (double)pair[0];
+        else
+            ((float *)master.data)[i] += 0.1f * pair[0];
+    }
+    assert_int_equal(mbl_mmdit_set_weights(model, &master), MBL_OK);
+    mbl_tensor_free(ops, &master);
+    assert_int_equal(mbl_pipeline_encode(w->pipeline, prompts, 3, &w->conditions), MBL_OK);
+    const mbl_lora_config_t lora = {.rank = 2, .alpha = 4};
+    assert_int_equal(mbl_lora_new(model, &lora, &w->lora), MBL_OK);
+    assert_int_equal(mbl_adapter_new(model, w->lora, &w->adapter), MBL_OK);
+}
+
+static void close_world(world_t *w) {
+    mbl_adapter_free(mbl_pipeline_model(w->pipeline), &w->adapter);
+    mbl_lora_free(w->lora);
+    mbl_conditions_free(w->pipeline, &w->conditions);
+    mbl_pipeline_close(w->pipeline);
+}
+
+static void sample(world_t *w, mbl_sampler_t *sampler, mbl_solver_t solver, const uint32_t *index,
+                   const int64_t *ids, size_t n, float *out) {
+    mbl_sampler_plan_t plan;
+    mbl_tensor_t x0;
+    assert_int_equal(mbl_sampler_plan(solver, 5, 3, &plan), MBL_OK);
+    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &x0, 4, n, (size_t)3, (size_t)SIDE, (size_t)SIDE), MBL_OK);
+    const mbl_sample_request_t request = {.adapter = &w->adapter,
+                                          .conditions = &w->conditions,
+                                          .index = index,
+                                          .sample = ids,
+                                          .n = n,
+                                          .seed = 42,
+                                          .purpose = MBL_RNG_NOISE,
+                                          .step = 3};
+    assert_int_equal(mbl_sampler_run(sampler, &plan, &request, &x0), MBL_OK);
+    assert_int_equal(mbl_tensor_download(ops, &x0, out), MBL_OK);
+    mbl_tensor_free(ops, &x0);
+}
+
+static void pictures_do_not_depend_on_their_batch(void **state) {
+    (void)state;
+    static float together[5 * PICTURE], alone[PICTURE];
+    const uint32_t index[5] = {0, 1, 2, 1, 0};
+    const int64_t ids[5] = {7, 8, (int64_t)1 << 40, 9, 10};
+    const mbl_dtype_t types[2] = {MBL_F32, MBL_BF16};
+    for (int type = 0; type < 2; type++) {
+        for (int solver = 0; solver < 3; solver += 2) {
+            world_t w;
+            mbl_sampler_t *large, *small;
+            open_world(&w, types[type]);
+            assert_int_equal(mbl_sampler_new(w.pipeline, w.lora, 6, &large), MBL_OK);
+            assert_int_equal(mbl_sampler_new(w.pipeline, w.lora, 1, &small), MBL_OK);
+            sample(&w, large, (mbl_solver_t)solver, index, ids, 5, together);
+            for (int i = 0; i < 5; i++) {
+                sample(&w, i % 2 ? small : large, (mbl_solver_t)solver, index + i, ids + i, 1, alone);
+                double error = relative_error_f32(together + i * PICTURE, alone, PICTURE);
+                assert_near(error, 0, types[type] == MBL_F32 ? 0 : 1e-6);
+            }
+            assert_true(relative_error_f32(together, together + 4 * PICTURE, PICTURE) >
+                        0.1); /* other noise */
+            const int64_t same[2] = {7, 7};
+            sample(&w, large, (mbl_solver_t)solver, index, same, 2, together);
+            assert_true(relative_error_f32(together, together + PICTURE, PICTURE) > 1e-3); /* other prompt */
+            mbl_sampler_free(large);
+            mbl_sampler_free(small);
+            close_world(&w);
+        }
+    }
+}
+
+/* The sampler is the plan applied to the model: one step by hand. */
+static void one_step_by_hand(void **state) {
+    (void)state;
+    world_t w;
+    mbl_sampler_t *sampler;
+    static float got[PICTURE], noise[PICTURE], v_host[PICTURE];
+    const uint32_t index[1] = {1};
+    const int64_t ids[1] = {77};
+    mbl_sampler_plan_t plan;
+    mbl_tensor_t x0, x, t, v;
+    mbl_tape_t *tape;
+    const float one = 1;
+    open_world(&w, MBL_F32);
+    mbl_mmdit_t *model = mbl_pipeline_model(w.pipeline);
+    assert_int_equal(mbl_sampler_new(w.pipeline, w.lora, 1, &sampler), MBL_OK);
+    assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, 1, 3, &plan), MBL_OK);
+    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &x0, 4, (size_t)1, (size_t)3, (size_t)SIDE, (size_t)SIDE),
+                     MBL_OK);
+    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &x, 4, (size_t)1, (size_t)3, (size_t)SIDE, (size_t)SIDE),
+                     MBL_OK);
+    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &v, 4, (size_t)1, (size_t)3, (size_t)SIDE, (size_t)SIDE),
+                     MBL_OK);
+    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &t, 1, (size_t)1), MBL_OK);
+    mbl_sample_request_t request = {.conditions = &w.conditions,
+                                    .index = index,
+                                    .sample = ids,
+                                    .n = 1,
+                                    .seed = 1,
+                                    .purpose = MBL_RNG_EVAL,
+                                    .step = 2};
+    assert_int_equal(mbl_sampler_run(sampler, &plan, &request, &x0), MBL_OK);
+    assert_int_equal(mbl_tensor_download(ops, &x0, got), MBL_OK);
+    mbl_rng_t rng = mbl_rng(1, MBL_RNG_EVAL, 2, 77);
+    mbl_rng_normal(&rng, noise, PICTURE);
+    assert_int_equal(mbl_tensor_upload(ops, &x, noise), MBL_OK);
+    assert_int_equal(mbl_tensor_upload(ops, &t, &one), MBL_OK);
+    mbl_tensor_t context = mbl_tensor_rows(&w.conditions.context, 1, 1),
+                 pooled = mbl_tensor_rows(&w.conditions.pooled, 1, 1);
+    const mbl_mmdit_input_t input = {&x, &t, &context, &pooled};
+    assert_int_equal(mbl_tape_new(model, NULL, MBL_TAPE_NONE, 1, SIDE, SIDE, 8, &tape), MBL_OK);
+    assert_int_equal(mbl_mmdit_forward(model, NULL, &input, tape, &v), MBL_OK);
+    assert_int_equal(mbl_tensor_download(ops, &v, v_host), MBL_OK);
+    for (int i = 0; i < PICTURE; i++)
+        v_host[i] = noise[i] - v_host[i];
+    assert_near(relative_error_f32(got, v_host, PICTURE), 0, 1e-6);
+    volatile int stop = 1;
+    request.stop = &stop;
+    assert_int_equal(mbl_sampler_run(sampler, &plan, &request, &x0), MBL_ERR_STOPPED);
+    request.stop = NULL;
+    request.n = 2;
+    assert_int_equal(mbl_sampler_run(sampler, &plan, &request, &x0), MBL_ERR_ARG);
+    mbl_tape_free(tape);
+    mbl_tensor_free(ops, &x0);
+    mbl_tensor_free(ops, &x);
+    mbl_tensor_free(ops, &v);
+    mbl_tensor_free(ops, &t);
+    mbl_sampler_free(sampler);
+    close_world(&w);
+}
+
+static void survives_failing_memory(void **state) {
+    (void)state;
+    world_t w;
+    open_world(&w, MBL_F32);
+    size_t live = mbl_mem_live(), n = 1;
+    for (mbl_status_t status = MBL_ERR_MEM; status != MBL_OK; n++) {
+        mbl_sampler_t *sampler = NULL;
+        mbl_mem_fail_at(n);
+        status = mbl_sampler_new(w.pipeline, w.lora, 2, &sampler);
+        mbl_mem_fail_at(0);
+        mbl_sampler_free(sampler);
+        assert_true(status == MBL_OK || status == MBL_ERR_MEM);
+        assert_int_equal(mbl_mem_live(), live);
+    }
+    assert_in_range(n, 10, 1000);
+    close_world(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(coefficients_are_the_solvers),
+        cmocka_unit_test(coefficients_of_diffusers),
+        cmocka_unit_test(bad_plans),
+        cmocka_unit_test(orders_of_convergence),
+        cmocka_unit_test(straight_paths_are_exact),
+        cmocka_unit_test(pictures_do_not_depend_on_their_batch),
+        cmocka_unit_test(one_step_by_hand),
+        cmocka_unit_test(survives_failing_memory),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
