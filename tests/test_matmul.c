@@ -132,8 +132,9 @@ static void all_flags(mbl_dtype_t ct, mbl_dtype_t yt, size_t m, size_t k, size_t
 }
 
 static void every_flag(mbl_dtype_t ct, mbl_dtype_t yt) {
-    static const size_t size[][3] = {{1, 1, 1}, {3, 17, 1},  {1, 3, 17},   {17, 1, 3},   {17, 17, 17},
-                                     {3, 1, 1}, {33, 64, 7}, {64, 32, 48}, {2, 300, 16}, {130, 5, 80}};
+    static const size_t size[][3] = {{1, 1, 1},    {3, 17, 1},   {1, 3, 17},  {17, 1, 3},
+                                     {17, 17, 17}, {3, 1, 1},    {33, 64, 7}, {64, 32, 48},
+                                     {2, 300, 16}, {130, 5, 80}, {70, 16, 96}};
     for (size_t i = 0; i < sizeof size / sizeof size[0]; i++) {
         all_flags(ct, yt, size[i][0], size[i][1], size[i][2], 0);
         all_flags(ct, yt, size[i][0], size[i][1], size[i][2], 5);

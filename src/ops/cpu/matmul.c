@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { SLOTS = 8192, MOST = 4096 }; /* of the hash table; all go when it is half full */
+enum { TILE_K = 32 };               /* bf16 values along K in a tile */
 
 /* With few rows oneDNN takes kernels that add in another order, so that a sample's result would depend on how
  * many share its batch: such products run on padded copies. */
@@ -22,7 +23,9 @@ typedef struct {
 struct mbl_cpu_matmuls {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    size_t n;
+    bool tiles;             /* bf16 products run in tile registers (AMX) */
+    unsigned char *scratch; /* oneDNN's own, grown as asked */
+    size_t scratch_bytes, n;
     entry_t *entry[SLOTS];
     char *padding;
     size_t padding_bytes;
@@ -43,6 +46,8 @@ mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
         mbl_cpu_matmuls_close(m);
         return dnnl_failed("opening the CPU engine", status);
     }
+    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    m->tiles = (isa & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
     *out = m;
     return MBL_OK;
 }
@@ -62,6 +67,7 @@ void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *m) {
     if (!m)
         return;
     forget_all(m);
+    mbl_free(m->scratch);
     if (m->stream)
         dnnl_stream_destroy(m->stream);
     if (m->engine)
@@ -127,29 +133,77 @@ static mbl_dnnl_matmul_t describe(const mbl_ops_t *ops, const mbl_matmul_args_t 
     return what;
 }
 
+static mbl_status_t grow_scratch(mbl_cpu_matmuls_t *m, size_t bytes) {
+    if (bytes <= m->scratch_bytes)
+        return MBL_OK;
+    mbl_free(m->scratch);
+    m->scratch_bytes = 0;
+    MBL_ALLOC(m->scratch, bytes);
+    m->scratch_bytes = bytes;
+    return MBL_OK;
+}
+
 static mbl_status_t run_product(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     mbl_cpu_matmuls_t *m = mbl_cpu_of(ops)->matmuls;
     const mbl_dnnl_matmul_t what = describe(ops, x);
     mbl_dnnl_product_t *p = NULL;
-    void *scratch = NULL;
     MBL_TRY(find_product(m, &what, &p));
-    if (p->scratch_bytes > 0) {
-        MBL_TRY(mbl_cpu_workspace(ops, p->scratch_bytes, &scratch));
-        dnnl_memory_set_data_handle(p->scratch, scratch);
-    }
+    MBL_TRY(grow_scratch(m, p->scratch_bytes));
     dnnl_memory_set_data_handle(p->a, x->a->data);
     dnnl_memory_set_data_handle(p->b, x->b->data);
     dnnl_memory_set_data_handle(p->y, x->y->data);
     dnnl_exec_arg_t arg[5] = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->y}};
     int n = 3;
-    if (scratch)
+    if (p->scratch_bytes > 0) {
+        dnnl_memory_set_data_handle(p->scratch, m->scratch);
         arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, p->scratch};
+    }
     if (x->bias) {
         dnnl_memory_set_data_handle(p->bias, x->bias->data);
         arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
     }
     dnnl_status_t status = dnnl_primitive_execute(p->primitive, m->stream, n, arg);
     return status == dnnl_success ? MBL_OK : dnnl_failed("a matrix product", status);
+}
+
+/* A copy of x [rows,columns] in bf16, filled up with zeros to those of *out, which is dense. */
+static void pad(const mbl_ops_t *ops, const mbl_tensor_t *out, const mbl_tensor_t *x) {
+    size_t columns = out->dim[1];
+#pragma omp parallel for num_threads(ops->threads) schedule(static)
+    for (size_t i = 0; i < out->dim[0]; i++) {
+        uint16_t *to = (uint16_t *)out->data + i * columns;
+        size_t used = i < x->dim[0] ? x->dim[1] : 0;
+        const uint16_t *from = (const uint16_t *)x->data + (used ? i * x->stride[0] : 0);
+        for (size_t j = 0; j < used; j++)
+            to[j] = from[j];
+        for (size_t j = used; j < columns; j++)
+            to[j] = 0;
+    }
+}
+
+/* Tiles hold 32 values along K, and oneDNN leaves them out for less (a LoRA of rank 16): filling K up with
+ * zeros is twice as fast. Whether that is done must not depend on M, so that rows do not depend on the
+ * batch. */
+static mbl_status_t run_filled_up(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    size_t m = x->y->dim[0], n = x->y->dim[1];
+    void *work;
+    MBL_TRY(mbl_cpu_workspace(ops, TILE_K * (m + n) * sizeof(uint16_t), &work));
+    mbl_tensor_t a = mbl_tensor_of(work, MBL_BF16, MBL_HOST, 2, x->transpose_a ? (size_t)TILE_K : m,
+                                   x->transpose_a ? m : (size_t)TILE_K);
+    mbl_tensor_t b = mbl_tensor_of((uint16_t *)work + TILE_K * m, MBL_BF16, MBL_HOST, 2,
+                                   x->transpose_b ? n : (size_t)TILE_K, x->transpose_b ? (size_t)TILE_K : n);
+    pad(ops, &a, x->a);
+    pad(ops, &b, x->b);
+    mbl_matmul_args_t filled = *x;
+    filled.a = &a;
+    filled.b = &b;
+    return run_product(ops, &filled);
+}
+
+static mbl_status_t run_any_depth(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    size_t n = x->y->dim[1], k = x->a->dim[!x->transpose_a];
+    bool fill = x->a->dtype == MBL_BF16 && mbl_cpu_of(ops)->matmuls->tiles && k < TILE_K && n >= TILE_K;
+    return fill ? run_filled_up(ops, x) : run_product(ops, x);
 }
 
 static void copy_rows(const mbl_tensor_t *dst, const mbl_tensor_t *src, size_t rows) {
@@ -179,7 +233,7 @@ static mbl_status_t run_padded(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     mbl_matmul_args_t padded = *x;
     padded.a = &a;
     padded.y = &y;
-    MBL_TRY(run_product(ops, &padded));
+    MBL_TRY(run_any_depth(ops, &padded));
     copy_rows(x->y, &y, rows);
     return MBL_OK;
 }
@@ -245,5 +299,6 @@ mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
     /* oneDNN takes OpenMP's number of threads, which belongs to the calling thread. */
     if (omp_get_max_threads() != ops->threads)
         omp_set_num_threads(ops->threads);
-    return args->y->dim[0] <= FEW_ROWS && !args->transpose_a ? run_padded(ops, args) : run_product(ops, args);
+    return args->y->dim[0] <= FEW_ROWS && !args->transpose_a ? run_padded(ops, args)
+                                                             : run_any_depth(ops, args);
 }
