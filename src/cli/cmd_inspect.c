@@ -1,4 +1,4 @@
-/* marble inspect: what is in a checkpoint. */
+/* marble inspect: what is in a checkpoint or a model. */
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/commands.h"
@@ -8,13 +8,22 @@
 #include <string.h>
 #include <sys/stat.h>
 
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 static mbl_status_t inspect(const char *path, const char *attribute, bool json) {
     struct stat about;
     if (stat(path, &about) != 0)
         return MBL_FAIL(MBL_ERR_USAGE, "%s: cannot be opened: %s", path, strerror(errno));
-    if (S_ISDIR(about.st_mode))
-        return MBL_FAIL(MBL_ERR_USAGE,
-                        "%s: a folder; a checkpoint (DIR/checkpoints/latest.h5) would be right", path);
+    if (S_ISDIR(about.st_mode) || ends_with(path, ".safetensors") ||
+        ends_with(path, ".safetensors.index.json")) {
+        if (attribute)
+            return MBL_FAIL(MBL_ERR_USAGE, "%s: --attribute is for checkpoints; --json tells all of a model",
+                            path);
+        return mbl_inspect_model(path, json);
+    }
     return mbl_inspect_checkpoint(path, attribute, json);
 }
 
@@ -27,7 +36,14 @@ int mbl_cmd_inspect(int argc, char **argv) {
          "only the value of this attribute of a checkpoint; \"config\" is the run.yaml it was made with", 0,
          0, 0, NULL}};
     const mbl_args_t spec = {
-        "inspect", "FILE.h5", "Says what is in a checkpoint after verifying all of it.", args, 2, 1, 1};
+        "inspect",
+        "PATH",
+        "Says what is in a checkpoint (FILE.h5), after verifying all of it, or in a model: a\n"
+        "diffusers folder, one part of it, or a .safetensors file.",
+        args,
+        2,
+        1,
+        1};
     mbl_arg_texts_t rest;
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)

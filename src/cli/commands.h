@@ -5,7 +5,7 @@
 
 /* name, one line for the list of commands */
 #define MBL_COMMANDS(X)                                                                                      \
-    X(inspect, "what is in a checkpoint, every digest verified")                                             \
+    X(inspect, "what is in a checkpoint or a model, digests verified")                                       \
     X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix")                               \
     X(bench, "times products, attention and more on this machine")                                           \
     X(doctor, "what was built in, what is missing, and how to get it")

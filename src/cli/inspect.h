@@ -10,4 +10,8 @@
  * object; or, with `attribute`, the value of that attribute alone. */
 mbl_status_t mbl_inspect_checkpoint(const char *path, const char *attribute, bool json);
 
+/* A model folder, one part of it, or a safetensors file or index: configuration, digest, parameters and
+ * tensors. */
+mbl_status_t mbl_inspect_model(const char *path, bool json);
+
 #endif

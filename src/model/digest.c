@@ -1,8 +1,7 @@
 /* The identity of a transformer. Contents are digested in blocks, on all cores, and the digests of the blocks
  * digested: a large model takes seconds. */
+#include "model/digest.h"
 #include "base/mem.h"
-#include "model/pipeline_internal.h"
-#include "model/safetensors.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -39,20 +38,23 @@ static mbl_status_t add_tensor(mbl_sha256_t *sha, const char *name, const char *
     return add_blocks(sha, data, bytes);
 }
 
+mbl_status_t mbl_digest_tensors(const mbl_st_t *st, char out[MBL_SHA256_HEX]) {
+    mbl_sha256_t sha;
+    mbl_sha256_init(&sha);
+    for (size_t i = 0; i < mbl_st_count(st); i++) {
+        const mbl_st_entry_t *entry = mbl_st_at(st, i);
+        MBL_TRY(add_tensor(&sha, entry->name, mbl_st_dtype_name(entry), entry->ndim, entry->dim, entry->data,
+                           entry->bytes));
+    }
+    mbl_sha256_hex(&sha, out);
+    return MBL_OK;
+}
+
 mbl_status_t mbl_digest_files(const char *path, char out[MBL_SHA256_HEX]) {
     mbl_st_t *st;
-    mbl_sha256_t sha;
     MBL_TRY(mbl_st_open(path, &st));
-    mbl_status_t status = MBL_OK;
-    mbl_sha256_init(&sha);
-    for (size_t i = 0; i < mbl_st_count(st) && status == MBL_OK; i++) {
-        const mbl_st_entry_t *entry = mbl_st_at(st, i);
-        status = add_tensor(&sha, entry->name, mbl_st_dtype_name(entry), entry->ndim, entry->dim, entry->data,
-                            entry->bytes);
-    }
+    mbl_status_t status = mbl_digest_tensors(st, out);
     mbl_st_close(st);
-    if (status == MBL_OK)
-        mbl_sha256_hex(&sha, out);
     return status;
 }
 
