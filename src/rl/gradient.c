@@ -10,6 +10,7 @@ struct mbl_gradient {
     mbl_ops_t *ops;
     mbl_mmdit_t *model;
     size_t rows, parts, elements; /* of a micro-batch; elements per sample */
+    size_t size;                  /* of the adapter */
     mbl_tape_t *keep, *none;
     mbl_tensor_t noise, xt, v, v_old, v_ref, u, h, dkl, seed; /* [rows, C, H, W] */
     mbl_tensor_t t, loss_plus, loss_minus, kl;                /* [rows] */
@@ -80,6 +81,7 @@ mbl_status_t mbl_gradient_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, 
     g->ops = mbl_pipeline_ops(pipeline);
     g->rows = micro_batch;
     g->parts = parts;
+    g->size = mbl_lora_size(lora);
     mbl_pipeline_latent(pipeline, &c, &height, &width);
     MBL_TRY_GOTO(make_buffers(g), failed);
     MBL_TRY_GOTO(mbl_tape_new(g->model, lora, MBL_TAPE_LORA, micro_batch, height, width,
@@ -142,9 +144,12 @@ static mbl_status_t download_real(mbl_gradient_t *g, const mbl_tensor_t *t) {
 static mbl_status_t combine_rows(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *y, size_t terms,
                                  const mbl_tensor_t *const *x) {
     mbl_tensor_t mix = mbl_tensor_of(g->mix.data, g->mix.dtype, g->mix.place, 2, terms, m->n);
-    mbl_rows_combine_args_t args = {.y = y, .coefficient = &mix};
-    for (size_t j = 0; j < terms; j++)
-        args.x[j] = x[j];
+    mbl_tensor_t flat = mbl_tensor_reshape(y, 2, m->n, g->elements), flat_x[MBL_ROWS_TERMS];
+    mbl_rows_combine_args_t args = {.y = &flat, .coefficient = &mix};
+    for (size_t j = 0; j < terms; j++) {
+        flat_x[j] = mbl_tensor_reshape(x[j], 2, m->n, g->elements);
+        args.x[j] = &flat_x[j];
+    }
     MBL_TRY(upload_real(g, &mix));
     return mbl_op_rows_combine(g->ops, &args);
 }
@@ -212,7 +217,7 @@ static mbl_status_t seeds(mbl_gradient_t *g, const micro_t *m) {
 
 static mbl_status_t add_stats(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
     const mbl_gradient_args_t *args = m->args;
-    double per_row = 1 / (m->scale > 0 ? args->clip / args->beta / m->scale : 1);
+    double per_row = m->scale * args->beta / args->clip;
     double plus[4096];
     MBL_REQUIRE(m->n <= 4096, "train.micro_batch is %zu; at most 4096", m->n);
     MBL_TRY(download_real(g, &m->loss_plus));
@@ -322,7 +327,11 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
     for (size_t slot = args->slice; slot < args->timesteps; slot += args->slices)
         slots++;
     MBL_REQUIRE(slots > 0, "gradient: %zu updates for %zu timesteps", args->slices, args->timesteps);
+    MBL_REQUIRE(sets->ndim == 2 && sets->dim[0] == (args->c ? 1 : args->parts + 1) && sets->dim[1] >= g->size,
+                "gradient: sets [%zu,%zu] for %zu parts of %zu numbers", sets->dim[0], sets->dim[1],
+                args->parts, g->size);
     mbl_gradient_stats_t sum = {0};
+    mbl_tensor_t own = mbl_tensor_columns(sets, 0, g->size); /* what is behind them is padding */
     micro_t m = {.args = args, .scale = args->clip / args->beta / (double)(args->batch->n_global * slots)};
     MBL_TRY(mbl_tensor_zero(g->ops, sets));
     for (m.slot = args->slice; m.slot < args->timesteps; m.slot += args->slices)
@@ -330,7 +339,7 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
             if (args->stop && *args->stop)
                 return MBL_ERR_STOPPED;
             m.n = args->batch->n - m.first < g->rows ? args->batch->n - m.first : g->rows;
-            MBL_TRY(run_micro_batch(g, &m, sets, &sum));
+            MBL_TRY(run_micro_batch(g, &m, &own, &sum));
         }
     *stats = sum;
     return MBL_OK;
