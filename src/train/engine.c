@@ -1,0 +1,80 @@
+/* Opening what a command needs. */
+#include "train/engine.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+#include <unistd.h>
+
+int mbl_engine_threads(const mbl_config_t *config, const mbl_comm_t *comm) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (config->threads > 0)
+        return (int)config->threads;
+    long share = cores / (comm->local_size > 0 ? comm->local_size : 1);
+    return share > 1 ? (int)share : 1;
+}
+
+mbl_dtype_t mbl_engine_dtype(const mbl_config_t *config) {
+    return mbl_config_bf16(config) ? MBL_BF16 : MBL_F32;
+}
+
+mbl_status_t mbl_prompt_set_open(const mbl_config_t *config, mbl_pipeline_t *pipeline, int split,
+                                 mbl_prompt_set_t *out) {
+    mbl_prompt_set_t set;
+    const char **texts;
+    memset(&set, 0, sizeof set);
+    MBL_TRY(mbl_prompts_load(mbl_config_word("prompts.source", config->prompts.source),
+                             split ? config->prompts.test : config->prompts.train, config->seed, split,
+                             split ? config->prompts.test_count : config->prompts.train_count, &set.prompts));
+    texts = mbl_calloc(set.prompts.count, sizeof *texts);
+    mbl_status_t status =
+        texts ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %zu prompts", set.prompts.count);
+    for (size_t i = 0; status == MBL_OK && i < set.prompts.count; i++)
+        texts[i] = set.prompts.items[i].text;
+    if (status == MBL_OK)
+        status = mbl_pipeline_encode(pipeline, texts, set.prompts.count, &set.conditions);
+    mbl_free(texts);
+    if (status != MBL_OK) {
+        mbl_prompts_free(&set.prompts);
+        return status;
+    }
+    *out = set;
+    return MBL_OK;
+}
+
+void mbl_prompt_set_free(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set) {
+    if (pipeline && set->conditions.n)
+        mbl_conditions_free(pipeline, &set->conditions);
+    mbl_prompts_free(&set->prompts);
+    memset(set, 0, sizeof *set);
+}
+
+static mbl_status_t open_parts(mbl_engine_t *engine) {
+    const mbl_config_t *config = engine->config;
+    const char *device = mbl_config_word("device", config->device);
+    MBL_TRY(mbl_ops_open(device, mbl_engine_threads(config, engine->comm), &engine->ops));
+    MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(config), config->model.path, &engine->pipeline));
+    MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &engine->panel));
+    MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
+    return mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test);
+}
+
+mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_engine_t *out) {
+    mbl_engine_t engine = {.config = config, .comm = comm, .k = config->rewards.count};
+    mbl_status_t status = mbl_comm_agree(comm, open_parts(&engine));
+    if (status != MBL_OK) {
+        mbl_engine_close(&engine);
+        return status;
+    }
+    *out = engine;
+    return MBL_OK;
+}
+
+void mbl_engine_close(mbl_engine_t *engine) {
+    mbl_prompt_set_free(engine->pipeline, &engine->test);
+    mbl_prompt_set_free(engine->pipeline, &engine->train);
+    mbl_panel_close(engine->panel);
+    mbl_pipeline_close(engine->pipeline);
+    mbl_ops_close(engine->ops);
+    memset(engine, 0, sizeof *engine);
+}

@@ -1,0 +1,328 @@
+/* Pretraining of a small base model on the signs world. */
+#include "train/pretrain.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "data/signs.h"
+#include "rl/optimizer.h"
+#include "train/evaluate.h"
+#include "train/pretrain_state.h"
+#include "train/rundir.h"
+#include "train/stop.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Pictures of a micro-batch: x0, noise, xt, v and dv [rows, C, H, W], t [rows]. */
+enum { X0, NOISE, XT, V, DV, N_PICTURES };
+
+typedef struct {
+    mbl_pretrain_state_t state;
+    mbl_engine_t engine;
+    mbl_mmdit_t *model;
+    mbl_tape_t *tape;
+    mbl_tensor_t picture[N_PICTURES], t, mix, sample, context, pooled;
+    mbl_tensor_t gradient, shard; /* [padded], [count] f32 */
+    mbl_signs_scene_t *scenes;    /* of the training prompts */
+    size_t rows, elements;        /* micro-batch; per picture */
+    float *host;                  /* [rows, elements] */
+    float *host_mix;              /* [MBL_ROWS_TERMS, rows] */
+    int64_t *host_sample;
+    uint32_t *prompt;
+    mbl_evaluator_t *evaluator;
+    mbl_sampler_plan_t plan;
+    mbl_rundir_t rundir;
+    const char *out_dir;
+} pretrain_t;
+
+static mbl_mmdit_config_t fresh_config(const mbl_config_t *config) {
+    mbl_mmdit_config_t m;
+    memset(&m, 0, sizeof m);
+    m.sample_size = config->pretrain.model.sample_size;
+    m.patch_size = config->pretrain.model.patch_size;
+    m.in_channels = m.out_channels = config->pretrain.model.in_channels;
+    m.num_layers = config->pretrain.model.num_layers;
+    m.attention_head_dim = config->pretrain.model.attention_head_dim;
+    m.num_attention_heads = config->pretrain.model.num_attention_heads;
+    m.joint_attention_dim = config->pretrain.model.joint_attention_dim;
+    m.caption_projection_dim = config->pretrain.model.caption_projection_dim;
+    m.pooled_projection_dim = config->pretrain.model.pooled_projection_dim;
+    m.pos_embed_max_size = config->pretrain.model.pos_embed_max_size;
+    m.qk_norm = config->pretrain.model.qk_norm == MBL_CONFIG_QK_NORM_RMS;
+    for (size_t i = 0; i < config->pretrain.model.dual_attention_layers.count; i++)
+        m.dual_attention[config->pretrain.model.dual_attention_layers.items[i]] = true;
+    return m;
+}
+
+/* Tokenizer, text encoder and scheduler of the new model folder: rank 0 writes, all read. */
+static mbl_status_t create_folder(const mbl_config_t *config, mbl_comm_t *comm, const char *folder) {
+    const char *words[256];
+    size_t n = 0;
+    mbl_status_t status = MBL_OK;
+    while (n < 256 && mbl_signs_word(n)) {
+        words[n] = mbl_signs_word(n);
+        n++;
+    }
+    if (comm->rank == 0)
+        status = mbl_pipeline_create(
+            folder, words, n, config->pretrain.model.text_tokens, config->pretrain.model.joint_attention_dim,
+            config->pretrain.model.text_layers, config->pretrain.model.pooled_projection_dim, config->seed);
+    return mbl_comm_agree(comm, status);
+}
+
+static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_comm_t *comm,
+                                const char *folder) {
+    mbl_engine_t *e = &p->engine;
+    mbl_mmdit_config_t fresh = fresh_config(config);
+    e->config = config;
+    e->comm = comm;
+    e->k = config->rewards.count;
+    MBL_TRY(
+        mbl_ops_open(mbl_config_word("device", config->device), mbl_engine_threads(config, comm), &e->ops));
+    MBL_TRY(mbl_pipeline_new(e->ops, mbl_engine_dtype(config), folder, &fresh, config->seed, &e->pipeline));
+    MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &e->panel));
+    MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
+    MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 1, &e->test));
+    p->model = mbl_pipeline_model(e->pipeline);
+    MBL_ALLOC(p->scenes, e->train.prompts.count);
+    for (size_t i = 0; i < e->train.prompts.count; i++)
+        if (!mbl_signs_parse(e->train.prompts.items[i].text, &p->scenes[i]))
+            return MBL_FAIL(MBL_ERR_CONFIG,
+                            "\"%s\" is no sentence of the signs world; pretraining draws signs only",
+                            e->train.prompts.items[i].text);
+    return MBL_OK;
+}
+
+static mbl_status_t make_buffers(pretrain_t *p) {
+    mbl_ops_t *ops = p->engine.ops;
+    const mbl_mmdit_config_t *m = mbl_mmdit_config(p->model);
+    mbl_dtype_t ct = mbl_mmdit_weights(p->model)->dtype;
+    size_t c, height, width, tokens = mbl_pipeline_context_tokens(p->engine.pipeline),
+                             padded = p->state.padded;
+    mbl_pipeline_latent(p->engine.pipeline, &c, &height, &width);
+    p->rows = p->engine.config->train.micro_batch;
+    p->elements = c * height * width;
+    for (int i = 0; i < N_PICTURES; i++)
+        MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->picture[i], 4, p->rows, c, height, width));
+    MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->t, 1, p->rows));
+    MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->mix, 2, (size_t)MBL_ROWS_TERMS, p->rows));
+    MBL_TRY(mbl_tensor_new(ops, MBL_I64, &p->sample, 1, p->rows));
+    MBL_TRY(mbl_tensor_new(ops, ct, &p->context, 3, p->rows, tokens, m->joint_attention_dim));
+    MBL_TRY(mbl_tensor_new(ops, ct, &p->pooled, 2, p->rows, m->pooled_projection_dim));
+    MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->gradient, 1, padded));
+    MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->shard, 1, p->state.optimizer.count));
+    MBL_ALLOC(p->host, p->rows * p->elements);
+    MBL_ALLOC(p->host_mix, MBL_ROWS_TERMS * p->rows);
+    MBL_ALLOC(p->host_sample, p->rows);
+    MBL_ALLOC(p->prompt, p->rows);
+    return mbl_tape_new(p->model, NULL, MBL_TAPE_FULL, p->rows, height, width, tokens, &p->tape);
+}
+
+static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm_t *comm) {
+    char folder[512];
+    MBL_TRY(mbl_rundir_join(p->out_dir, "model", folder, sizeof folder));
+    MBL_TRY(create_folder(config, comm, folder));
+    MBL_TRY(open_engine(p, config, comm, folder));
+    MBL_TRY(mbl_pretrain_state_new(&p->state, p->engine.ops, p->model, comm));
+    MBL_TRY(make_buffers(p));
+    MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &p->plan));
+    mbl_evaluator_options_t options = {.comm = comm,
+                                       .pipeline = p->engine.pipeline,
+                                       .panel = p->engine.panel,
+                                       .set = &p->engine.test,
+                                       .k = p->engine.k,
+                                       .pictures = config->eval.prompts,
+                                       .micro_batch = config->rollout.micro_batch,
+                                       .plan = &p->plan,
+                                       .seed = config->eval.seed};
+    return mbl_evaluator_new(&options, &p->evaluator);
+}
+
+static void close_all(pretrain_t *p) {
+    mbl_ops_t *ops = p->engine.ops;
+    mbl_rundir_close(&p->rundir);
+    mbl_evaluator_free(p->evaluator);
+    mbl_tape_free(p->tape);
+    mbl_tensor_t *tensors[] = {&p->t, &p->mix, &p->sample, &p->context, &p->pooled, &p->gradient, &p->shard};
+    for (size_t i = 0; ops && i < sizeof tensors / sizeof *tensors; i++)
+        mbl_tensor_free(ops, tensors[i]);
+    for (int i = 0; ops && i < N_PICTURES; i++)
+        mbl_tensor_free(ops, &p->picture[i]);
+    mbl_pretrain_state_free(&p->state);
+    mbl_free(p->host);
+    mbl_free(p->host_mix);
+    mbl_free(p->host_sample);
+    mbl_free(p->prompt);
+    mbl_free(p->scenes);
+    mbl_engine_close(&p->engine);
+}
+
+/* Draws n training pictures from global position `first` of step `step`: x0, noise, t, xt, conditions. */
+static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n) {
+    const mbl_config_t *config = p->engine.config;
+    mbl_ops_t *ops = p->engine.ops;
+    for (size_t i = 0; i < n; i++) {
+        uint8_t rgb[MBL_SIGNS_SIZE * MBL_SIGNS_SIZE * 3];
+        uint64_t picture = step * config->pretrain.batch + first + i;
+        mbl_rng_t rng = mbl_rng(config->seed, MBL_RNG_TRAIN, (uint32_t)step, first + i);
+        float normal[2];
+        mbl_rng_normal2(&rng, normal);
+        double t =
+            1 /
+            (1 + exp(-(config->pretrain.timestep_mean + config->pretrain.timestep_std * (double)normal[0])));
+        if (config->pretrain.pictures)
+            picture = mbl_rng_below(&rng, (uint32_t)config->pretrain.pictures);
+        rng = mbl_rng(config->seed, MBL_RNG_WORLD, 0, picture);
+        p->prompt[i] = mbl_rng_below(&rng, (uint32_t)p->engine.train.prompts.count);
+        mbl_signs_draw(&p->scenes[p->prompt[i]], &rng, rgb);
+        mbl_image_to_chw(rgb, MBL_SIGNS_SIZE, MBL_SIGNS_SIZE, p->host + i * p->elements);
+        p->host_sample[i] = (int64_t)(first + i);
+        p->host_mix[i] = (float)(1 - t);
+        p->host_mix[n + i] = (float)t;
+    }
+    mbl_tensor_t x0 = mbl_tensor_rows(&p->picture[X0], 0, n),
+                 noise = mbl_tensor_rows(&p->picture[NOISE], 0, n);
+    mbl_tensor_t xt = mbl_tensor_rows(&p->picture[XT], 0, n), t = mbl_tensor_rows(&p->t, 0, n);
+    mbl_tensor_t sample = mbl_tensor_rows(&p->sample, 0, n),
+                 flat = mbl_tensor_reshape(&noise, 2, n, p->elements);
+    mbl_tensor_t mix = mbl_tensor_of(p->mix.data, MBL_F32, p->mix.place, 2, (size_t)2, n);
+    mbl_tensor_t context = mbl_tensor_rows(&p->context, 0, n), pooled = mbl_tensor_rows(&p->pooled, 0, n);
+    MBL_TRY(mbl_tensor_upload(ops, &x0, p->host));
+    MBL_TRY(mbl_tensor_upload(ops, &t, p->host_mix + n));
+    MBL_TRY(mbl_tensor_upload(ops, &mix, p->host_mix));
+    MBL_TRY(mbl_tensor_upload(ops, &sample, p->host_sample));
+    MBL_TRY(MBL_OP(ops, normal, .y = &flat, .sample = &sample, .seed = config->seed, .purpose = MBL_RNG_NOISE,
+                   .step = (uint32_t)step));
+    MBL_TRY(MBL_OP(ops, rows_combine, .y = &xt, .coefficient = &mix, .x = {&x0, &noise}));
+    return mbl_conditions_gather(p->engine.pipeline, &p->engine.train.conditions, p->prompt, n, &context,
+                                 &pooled);
+}
+
+/* Forward and backward of n rows; adds this micro-batch's share of the mean squared velocity error to *loss.
+ */
+static mbl_status_t learn_rows(pretrain_t *p, size_t n, double *loss) {
+    mbl_ops_t *ops = p->engine.ops;
+    mbl_tensor_t view[N_PICTURES], mix = mbl_tensor_of(p->mix.data, MBL_F32, p->mix.place, 2, (size_t)3, n);
+    mbl_tensor_t t = mbl_tensor_rows(&p->t, 0, n), context = mbl_tensor_rows(&p->context, 0, n);
+    mbl_tensor_t pooled = mbl_tensor_rows(&p->pooled, 0, n);
+    double total = (double)p->engine.config->pretrain.batch * (double)p->elements, square;
+    for (int i = 0; i < N_PICTURES; i++)
+        view[i] = mbl_tensor_rows(&p->picture[i], 0, n);
+    mbl_mmdit_input_t input = {&view[XT], &t, &context, &pooled};
+    MBL_TRY(mbl_mmdit_forward(p->model, NULL, &input, p->tape, &view[V]));
+    for (size_t i = 0; i < n; i++) {
+        p->host_mix[i] = p->host_mix[2 * n + i] = (float)(2 / total);
+        p->host_mix[n + i] = (float)(-2 / total);
+    }
+    MBL_TRY(mbl_tensor_upload(ops, &mix, p->host_mix));
+    MBL_TRY(MBL_OP(ops, rows_combine, .y = &view[DV], .coefficient = &mix,
+                   .x = {&view[V], &view[NOISE], &view[X0]}));
+    mbl_tensor_t row = mbl_tensor_reshape(&view[DV], 2, (size_t)1, n * p->elements),
+                 gram = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
+    MBL_TRY(MBL_OP(ops, gram, .gram = &gram, .x = &row));
+    *loss += square * total / 4;
+    mbl_gradient_sink_t sink = {.full = &p->gradient};
+    return mbl_mmdit_backward(p->model, NULL, &input, p->tape, &view[DV], &sink);
+}
+
+/* Sum of the gradients over ranks, global norm, AdamW with warm-up, EMA. */
+static mbl_status_t update(pretrain_t *p, size_t step, double *norm) {
+    const mbl_config_t *config = p->engine.config;
+    mbl_comm_t *comm = p->engine.comm;
+    mbl_ops_t *ops = p->engine.ops;
+    double square,
+        warm = config->pretrain.warmup ? fmin(1, (double)(step + 1) / (double)config->pretrain.warmup) : 1;
+    mbl_tensor_t row = mbl_tensor_reshape(&p->shard, 2, (size_t)1, p->state.optimizer.count);
+    mbl_tensor_t gram = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
+    MBL_TRY(mbl_comm_reduce_scatter(comm, p->gradient.data, p->shard.data, p->state.optimizer.count,
+                                    MBL_COMM_F32));
+    MBL_TRY(MBL_OP(ops, gram, .gram = &gram, .x = &row));
+    MBL_TRY(mbl_comm_allreduce(comm, &square, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    *norm = sqrt(square);
+    if (!isfinite(square))
+        return MBL_FAIL(MBL_ERR_NUMERIC, "step %zu: the gradient is not finite; lower pretrain.lr", step + 1);
+    mbl_adamw_options_t options = {.lr = config->pretrain.lr * warm,
+                                   .beta1 = config->train.adam_beta1,
+                                   .beta2 = config->train.adam_beta2,
+                                   .eps = config->train.adam_eps,
+                                   .weight_decay = config->pretrain.weight_decay,
+                                   .grad_clip = config->pretrain.grad_clip};
+    MBL_TRY(mbl_optimizer_step(comm, &p->state.optimizer, &options, &p->shard, *norm, &p->state.master));
+    double decay = fmin((2 + (double)step) / (11 + (double)step), config->pretrain.ema);
+    MBL_TRY(MBL_OP(ops, axpby, .y = &p->state.ema, .x = &p->state.master, .a = 1 - decay, .b = decay));
+    return mbl_pretrain_state_use(&p->state, &p->state.master);
+}
+
+static mbl_status_t one_step(pretrain_t *p, size_t step) {
+    const mbl_config_t *config = p->engine.config;
+    size_t ranks = (size_t)p->engine.comm->size, rank = (size_t)p->engine.comm->rank;
+    size_t first = config->pretrain.batch * rank / ranks, last = config->pretrain.batch * (rank + 1) / ranks;
+    double loss = 0, norm, start = mbl_now();
+    MBL_TRY(mbl_tensor_zero(p->engine.ops, &p->gradient));
+    for (size_t i = first; i < last; i += p->rows) {
+        size_t n = last - i < p->rows ? last - i : p->rows;
+        MBL_TRY(draw_rows(p, step, i, n));
+        MBL_TRY(learn_rows(p, n, &loss));
+    }
+    MBL_TRY(update(p, step, &norm));
+    MBL_TRY(mbl_comm_allreduce(p->engine.comm, &loss, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    if (!p->rundir.metrics)
+        return MBL_OK;
+    double seconds = mbl_lap(&start);
+    if ((step + 1) % 20 == 0 || step == 0) {
+        char left[32];
+        MBL_INFO("pretrain %zu/%zu  loss %.4f  grad %.3f  %.0f pictures/s  left %s", step + 1,
+                 config->pretrain.steps, loss, norm, (double)config->pretrain.batch / seconds,
+                 mbl_duration(seconds * (double)(config->pretrain.steps - step - 1), left));
+    }
+    return mbl_jsonl_write(p->rundir.metrics,
+                           json_pack("{s:I,s:f,s:f,s:{s:f}}", "step", (json_int_t)(step + 1), "loss", loss,
+                                     "grad_norm", norm, "seconds", "total", seconds));
+}
+
+static mbl_status_t evaluate(pretrain_t *p, size_t step) {
+    mbl_eval_score_t scores[MBL_MAX_REWARDS];
+    MBL_TRY(mbl_pretrain_state_use(&p->state, &p->state.ema));
+    MBL_TRY(mbl_evaluator_run(p->evaluator, NULL, scores));
+    MBL_TRY(mbl_pretrain_state_use(&p->state, &p->state.master));
+    MBL_TRY(mbl_rundir_eval(&p->rundir, step, p->engine.config, scores));
+    return mbl_rundir_samples(&p->rundir, step, p->evaluator);
+}
+
+static mbl_status_t run(pretrain_t *p, const volatile int *stop) {
+    const mbl_config_t *config = p->engine.config;
+    for (size_t step = p->state.optimizer.steps; step < config->pretrain.steps; step++) {
+        MBL_TRY(one_step(p, step));
+        size_t done = step + 1, last = done == config->pretrain.steps;
+        bool stopped = mbl_comm_agree(p->engine.comm, *stop ? MBL_ERR_STOPPED : MBL_OK) == MBL_ERR_STOPPED;
+        if (stopped || last ||
+            (config->pretrain.checkpoint_every && done % config->pretrain.checkpoint_every == 0))
+            MBL_TRY(mbl_pretrain_state_save(&p->state, config, p->out_dir));
+        if (stopped && !last) {
+            MBL_INFO("stopped at step %zu with a checkpoint; go on with --resume auto", done);
+            return MBL_ERR_STOPPED;
+        }
+        if (last || (config->pretrain.eval_every && done % config->pretrain.eval_every == 0))
+            MBL_TRY(evaluate(p, done));
+    }
+    return mbl_pretrain_state_export(&p->state, p->out_dir);
+}
+
+mbl_status_t mbl_pretrain(const mbl_config_t *config, mbl_comm_t *comm, const char *out_dir,
+                          const char *resume) {
+    mbl_status_t status;
+    char checkpoint[1024];
+    pretrain_t p;
+    memset(&p, 0, sizeof p);
+    p.out_dir = out_dir;
+    MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done);
+    MBL_TRY_GOTO(mbl_comm_agree(comm, open_all(&p, config, comm)), done);
+    MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, resume, checkpoint, sizeof checkpoint), done);
+    MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_pretrain_state_load(&p.state, checkpoint)), done);
+    MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, p.state.optimizer.steps, &p.rundir), done);
+    status = run(&p, mbl_stop_catch(config->limits.seconds));
+    mbl_stop_release();
+done:
+    close_all(&p);
+    return status;
+}

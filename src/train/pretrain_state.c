@@ -1,0 +1,140 @@
+/* The state of a pretraining run. */
+#include "train/pretrain_state.h"
+
+#include "base/mem.h"
+#include "io/checkpoint.h"
+#include "train/gather.h"
+#include "train/rundir.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static mbl_status_t fill(mbl_pretrain_state_t *state) {
+    mbl_tensor_t own = mbl_tensor_rows(&state->master, 0, state->size);
+    MBL_TRY(mbl_mmdit_get_weights(state->model, &own));
+    return mbl_tensor_copy(state->ops, &state->ema, &state->master);
+}
+
+mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *out, mbl_ops_t *ops, mbl_mmdit_t *model,
+                                    mbl_comm_t *comm) {
+    mbl_status_t status;
+    mbl_pretrain_state_t state = {.ops = ops, .model = model, .comm = comm};
+    state.size = mbl_tensor_count(mbl_mmdit_weights(model));
+    size_t count = mbl_shard_count(state.size, comm->size);
+    state.padded = count * (size_t)comm->size;
+    MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &state.master, 1, state.padded), failed);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &state.ema, 1, state.padded), failed);
+    MBL_TRY_GOTO(mbl_optimizer_new(ops, count, &state.optimizer), failed);
+    MBL_TRY_GOTO(fill(&state), failed);
+    *out = state;
+    return MBL_OK;
+failed:
+    mbl_pretrain_state_free(&state);
+    return status;
+}
+
+void mbl_pretrain_state_free(mbl_pretrain_state_t *state) {
+    if (!state->ops)
+        return;
+    mbl_tensor_free(state->ops, &state->master);
+    mbl_tensor_free(state->ops, &state->ema);
+    mbl_optimizer_free(&state->optimizer);
+    memset(state, 0, sizeof *state);
+}
+
+mbl_status_t mbl_pretrain_state_use(mbl_pretrain_state_t *state, const mbl_tensor_t *weights) {
+    mbl_tensor_t own = mbl_tensor_rows(weights, 0, state->size);
+    return mbl_mmdit_set_weights(state->model, &own);
+}
+
+enum { MASTER, EMA, M, V, N_VECTORS };
+static const char *const names[N_VECTORS] = {"weights/master", "weights/ema", "optimizer/m", "optimizer/v"};
+
+static mbl_status_t write_file(const mbl_pretrain_state_t *state, const mbl_config_t *config,
+                               const char *out_dir, float *const *vector) {
+    char folder[512], path[640], step[32], *json;
+    mbl_ckpt_item_t items[N_VECTORS];
+    for (int i = 0; i < N_VECTORS; i++)
+        items[i] = (mbl_ckpt_item_t){names[i], MBL_F32, state->size, vector[i]};
+    MBL_TRY(mbl_rundir_join(out_dir, "checkpoints", folder, sizeof folder));
+    MBL_TRY(mbl_ckpt_path(folder, state->optimizer.steps, path, sizeof path));
+    MBL_TRY(mbl_config_json(config, &json));
+    snprintf(step, sizeof step, "%llu", (unsigned long long)state->optimizer.steps);
+    mbl_ckpt_attr_t attrs[] = {{"kind", "pretrain"}, {"step", step}, {"config", json}};
+    mbl_status_t status = mbl_ckpt_write(path, items, N_VECTORS, attrs, sizeof attrs / sizeof *attrs);
+    mbl_free(json);
+    MBL_TRY(status);
+    return mbl_ckpt_publish(folder, state->optimizer.steps, config->checkpoint.keep);
+}
+
+mbl_status_t mbl_pretrain_state_save(mbl_pretrain_state_t *state, const mbl_config_t *config,
+                                     const char *out_dir) {
+    float *vector[N_VECTORS], *all;
+    mbl_status_t status;
+    MBL_ALLOC(all, N_VECTORS * state->padded);
+    for (int i = 0; i < N_VECTORS; i++)
+        vector[i] = all + (size_t)i * state->padded;
+    MBL_TRY_GOTO(mbl_tensor_download(state->ops, &state->master, vector[MASTER]), done);
+    MBL_TRY_GOTO(mbl_tensor_download(state->ops, &state->ema, vector[EMA]), done);
+    MBL_TRY_GOTO(mbl_gather_shards(state->comm, state->ops, &state->optimizer.m, vector[M]), done);
+    MBL_TRY_GOTO(mbl_gather_shards(state->comm, state->ops, &state->optimizer.v, vector[V]), done);
+    if (state->comm->rank == 0)
+        status = write_file(state, config, out_dir, vector);
+    status = mbl_comm_agree(state->comm, status);
+done:
+    mbl_free(all);
+    return status;
+}
+
+static mbl_status_t read_file(mbl_pretrain_state_t *state, mbl_ckpt_t *ckpt, float *vector) {
+    const mbl_tensor_t *whole[] = {&state->master, &state->ema},
+                       *shard[] = {&state->optimizer.m, &state->optimizer.v};
+    const char *kind = mbl_ckpt_attr(ckpt, "kind"), *step = mbl_ckpt_attr(ckpt, "step");
+    if (!kind || strcmp(kind, "pretrain") != 0 || !step)
+        return MBL_FAIL(MBL_ERR_FORMAT,
+                        "the checkpoint is of kind \"%s\"; pretraining resumes from kind \"pretrain\"",
+                        kind ? kind : "");
+    for (int i = 0; i < N_VECTORS; i++) {
+        MBL_TRY(mbl_ckpt_read(ckpt, names[i], MBL_F32, state->size, vector));
+        if (i < M)
+            MBL_TRY(mbl_upload_padded(state->ops, vector, state->size, whole[i]));
+        else
+            MBL_TRY(mbl_scatter_shard(state->comm, state->ops, vector, state->size, shard[i - M]));
+    }
+    state->optimizer.steps = strtoull(step, NULL, 10);
+    return mbl_pretrain_state_use(state, &state->master);
+}
+
+mbl_status_t mbl_pretrain_state_load(mbl_pretrain_state_t *state, const char *path) {
+    mbl_ckpt_t *ckpt;
+    float *vector;
+    if (!path[0])
+        return MBL_OK;
+    MBL_TRY(mbl_ckpt_open(path, &ckpt));
+    vector = mbl_calloc(state->size, sizeof *vector);
+    mbl_status_t status =
+        vector ? read_file(state, ckpt, vector) : MBL_FAIL(MBL_ERR_MEM, "no memory to read %s", path);
+    mbl_free(vector);
+    mbl_ckpt_close(ckpt);
+    if (status == MBL_OK)
+        MBL_INFO("resumed from %s at step %llu", path, (unsigned long long)state->optimizer.steps);
+    return status;
+}
+
+mbl_status_t mbl_pretrain_state_export(mbl_pretrain_state_t *state, const char *out_dir) {
+    char folder[512];
+    float *vector;
+    mbl_status_t status = MBL_OK;
+    if (state->comm->rank == 0) {
+        MBL_ALLOC(vector, state->padded);
+        status = mbl_tensor_download(state->ops, &state->ema, vector);
+        if (status == MBL_OK)
+            status = mbl_rundir_join(out_dir, "model/transformer", folder, sizeof folder);
+        if (status == MBL_OK)
+            status = mbl_mmdit_save(state->model, vector, MBL_BF16, folder);
+        mbl_free(vector);
+        if (status == MBL_OK)
+            MBL_INFO("the model is in %s/model", out_dir);
+    }
+    return mbl_comm_agree(state->comm, status);
+}

@@ -1,0 +1,34 @@
+/* The folder of a run: run.yaml, log.txt, metrics.jsonl, eval.jsonl, samples/, checkpoints/. */
+#ifndef MBL_TRAIN_RUNDIR_H
+#define MBL_TRAIN_RUNDIR_H
+
+#include "io/jsonl.h"
+#include "train/evaluate.h"
+
+typedef struct {
+    const char *path;
+    mbl_jsonl_t *metrics, *evals; /* NULL below rank 0 */
+} mbl_rundir_t;
+
+/* Makes the folders (rank 0) and waits for them. Collective. */
+mbl_status_t mbl_rundir_make(mbl_comm_t *comm, const char *path);
+/* Opens the logs of a run that has done `step` steps and writes run.yaml (rank 0; others get empty logs).
+ * Collective. */
+mbl_status_t mbl_rundir_open(mbl_comm_t *comm, const char *path, const mbl_config_t *config, size_t step,
+                             mbl_rundir_t *out);
+void mbl_rundir_close(mbl_rundir_t *rundir);
+/* path/name into out; ERR_ARG when it does not fit. */
+mbl_status_t mbl_rundir_join(const char *path, const char *name, char *out, size_t size);
+
+/* Which checkpoint a run starts from. resume: NULL (none), "auto" (the newest good one of path/checkpoints,
+ * or none) or a file. out is "" for none. Collective. */
+mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *resume, char *out,
+                               size_t size);
+
+/* One evaluation: a log line and a line of eval.jsonl. Rank 0 (nothing elsewhere). */
+mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
+                             const mbl_eval_score_t *scores);
+/* samples/step-NNNNNN.png from the evaluator's last pictures. Rank 0 (nothing elsewhere). */
+mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_evaluator_t *evaluator);
+
+#endif
