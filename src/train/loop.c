@@ -1,0 +1,448 @@
+/* The RL loop: prompts, rollout with the old adapter, rewards, advantages, gradients, exact Gram matrix,
+ * weights, AdamW, adapters. */
+#include "train/loop.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "rl/advantage.h"
+#include "rl/gradient.h"
+#include "rl/gram.h"
+#include "rl/pick.h"
+#include "rl/rollout.h"
+#include "train/report.h"
+#include "train/stop.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_SETS = MBL_MAX_REWARDS + 2 };
+
+typedef struct {
+    const mbl_config_t *config;
+    mbl_comm_t *comm;
+    const char *out_dir;
+    const volatile int *stop;
+    mbl_engine_t engine;
+    mbl_state_t state;
+    mbl_rundir_t rundir;
+    mbl_method_t method;
+    size_t parts; /* R: rewards, and the weighted objective where the method has one */
+    mbl_sampler_plan_t plan, eval_plan;
+    mbl_sampler_t *sampler;
+    mbl_evaluator_t *evaluator;
+    mbl_gradient_t *gradient;
+    mbl_batch_t batch;
+    mbl_rollout_views_t views;
+    uint32_t *prompt, *scratch;
+    int64_t *sample;
+    size_t first_group;
+    float *a; /* [R, n] */
+    double weights[MBL_MAX_REWARDS];
+    mbl_tensor_t sets, shard,
+        direction; /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
+    mbl_eval_score_t base[MBL_MAX_REWARDS];
+    double mean_seconds; /* of an epoch, for the time left */
+} train_t;
+
+/* ---- opening ---- */
+
+static mbl_status_t make_batch(train_t *t) {
+    const mbl_config_t *config = t->config;
+    size_t c, height, width, high, wide, size = config->prompts.group_size, groups = config->prompts.groups;
+    size_t ranks = (size_t)t->comm->size, rank = (size_t)t->comm->rank;
+    t->first_group = groups * rank / ranks;
+    size_t n = (groups * (rank + 1) / ranks - t->first_group) * size, k = t->engine.k;
+    mbl_pipeline_latent(t->engine.pipeline, &c, &height, &width);
+    mbl_pipeline_picture_size(t->engine.pipeline, &high, &wide);
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F32, &t->batch.x0, 4, n, c, height, width));
+    MBL_ALLOC(t->prompt, n);
+    MBL_ALLOC(t->scratch, t->engine.train.prompts.count);
+    MBL_ALLOC(t->sample, n);
+    MBL_ALLOC(t->batch.scores, n * k);
+    MBL_ALLOC(t->batch.rgb, n * high * wide * 3);
+    MBL_ALLOC(t->views.images, n);
+    MBL_ALLOC(t->views.prompts, n);
+    MBL_ALLOC(t->a, t->parts * n);
+    t->batch.n = n;
+    t->batch.n_global = groups * size;
+    t->batch.group_size = size;
+    t->batch.k = k;
+    t->batch.prompt = t->prompt;
+    t->batch.sample = t->sample;
+    return MBL_OK;
+}
+
+static mbl_status_t make_gradient_buffers(train_t *t) {
+    size_t count = t->state.optimizer.count;
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->sets, 2, t->parts + 1, t->state.padded));
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->shard, 2, t->parts + 2, count));
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->direction, 1, count));
+    return mbl_gradient_new(t->engine.pipeline, t->state.lora, t->config->train.micro_batch, t->parts,
+                            &t->gradient);
+}
+
+static mbl_status_t open_parts(train_t *t) {
+    const mbl_config_t *config = t->config;
+    MBL_TRY(mbl_engine_open(config, t->comm, &t->engine));
+    if (!mbl_method_find(mbl_config_word("balance.method", config->balance.method), &t->method))
+        return MBL_FAIL(MBL_ERR_INTERNAL, "balance.method has no implementation");
+    t->parts = t->engine.k + (t->method == MBL_METHOD_WEIGHTED_SUM);
+    for (size_t k = 0; k < t->engine.k; k++)
+        t->weights[k] = config->rewards.items[k].weight;
+    MBL_TRY(mbl_state_new(&t->engine, &t->state));
+    MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));
+    MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &t->eval_plan));
+    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, config->rollout.micro_batch, &t->sampler));
+    MBL_TRY(make_batch(t));
+    MBL_TRY(make_gradient_buffers(t));
+    mbl_evaluator_options_t options = {.comm = t->comm,
+                                       .pipeline = t->engine.pipeline,
+                                       .lora = t->state.lora,
+                                       .panel = t->engine.panel,
+                                       .set = &t->engine.test,
+                                       .k = t->engine.k,
+                                       .pictures = config->eval.prompts,
+                                       .micro_batch = config->rollout.micro_batch,
+                                       .plan = &t->eval_plan,
+                                       .seed = config->eval.seed,
+                                       .stop = t->stop};
+    return mbl_evaluator_new(&options, &t->evaluator);
+}
+
+static void close_parts(train_t *t) {
+    mbl_rundir_close(&t->rundir);
+    mbl_evaluator_free(t->evaluator);
+    mbl_gradient_free(t->gradient);
+    mbl_sampler_free(t->sampler);
+    if (t->engine.ops) {
+        mbl_tensor_free(t->engine.ops, &t->batch.x0);
+        mbl_tensor_free(t->engine.ops, &t->sets);
+        mbl_tensor_free(t->engine.ops, &t->shard);
+        mbl_tensor_free(t->engine.ops, &t->direction);
+    }
+    mbl_free(t->batch.scores);
+    mbl_free(t->batch.rgb);
+    mbl_free(t->views.images);
+    mbl_free(t->views.prompts);
+    mbl_free(t->prompt);
+    mbl_free(t->scratch);
+    mbl_free(t->sample);
+    mbl_free(t->a);
+    mbl_state_free(&t->state);
+    mbl_engine_close(&t->engine);
+}
+
+/* ---- an epoch ---- */
+
+/* Pictures, scores and advantages of this epoch. Ranks agree at its end, so a stop or a failure on one
+ * reaches all. */
+static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
+    const mbl_config_t *config = t->config;
+    double start = mbl_now();
+    mbl_pick(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
+             t->engine.train.prompts.count, t->first_group, t->batch.n, t->scratch, t->prompt, t->sample);
+    mbl_rollout_t rollout = {.pipeline = t->engine.pipeline,
+                             .sampler = t->sampler,
+                             .plan = &t->plan,
+                             .adapter = &t->state.policy.in_old,
+                             .conditions = &t->engine.train.conditions,
+                             .prompts = &t->engine.train.prompts,
+                             .panel = t->engine.panel,
+                             .micro_batch = config->rollout.micro_batch,
+                             .seed = config->seed,
+                             .purpose = MBL_RNG_NOISE,
+                             .step = (uint32_t)t->state.epoch,
+                             .stop = t->stop};
+    mbl_status_t status = mbl_rollout(&rollout, &t->batch, &t->views);
+    report->seconds.rollout = mbl_lap(&start);
+    mbl_status_t scored = mbl_panel_wait(t->engine.panel);
+    report->seconds.reward_wait = mbl_lap(&start);
+    MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
+    mbl_advantage_options_t options = {.group_std = config->advantage.std == MBL_CONFIG_STD_GROUP,
+                                       .clip = config->train.clip,
+                                       .weights = t->method == MBL_METHOD_WEIGHTED_SUM ? t->weights : NULL};
+    return mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats);
+}
+
+/* This rank's shares of the gradients of one update. */
+static mbl_status_t differentiate(train_t *t, size_t inner, size_t update, const double *one,
+                                  const volatile int *stop, const mbl_tensor_t *sets,
+                                  mbl_step_report_t *report) {
+    const mbl_config_t *config = t->config;
+    mbl_gradient_stats_t stats;
+    size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
+    mbl_gradient_args_t args = {.batch = &t->batch,
+                                .conditions = &t->engine.train.conditions,
+                                .current = &t->state.policy.in_current,
+                                .old = &t->state.policy.in_old,
+                                .old_is_current = t->state.policy.old_is_current,
+                                .plan = &t->plan,
+                                .timesteps = timesteps > 0 ? timesteps : 1,
+                                .slice = update,
+                                .slices = config->train.updates_per_epoch,
+                                .seed = config->seed,
+                                .step = (uint32_t)(t->state.epoch * config->train.inner_epochs + inner),
+                                .beta = config->train.beta,
+                                .clip = config->train.clip,
+                                .kl = config->train.kl,
+                                .a = t->a,
+                                .parts = t->parts,
+                                .c = one,
+                                .stop = stop};
+    MBL_TRY(mbl_comm_agree(t->comm, mbl_gradient_run(t->gradient, &args, sets, &stats)));
+    double sums[2] = {stats.loss, stats.kl};
+    MBL_TRY(mbl_comm_allreduce(t->comm, sums, 2, MBL_COMM_F64, MBL_COMM_SUM));
+    report->loss = sums[0];
+    report->kl = sums[1];
+    return MBL_OK;
+}
+
+/* Counts rewards that take no part in this step and says so, the first time and then every hundredth. */
+static void count_skipped(train_t *t, const mbl_balance_step_t *balance) {
+    for (size_t k = 0; k < t->engine.k; k++) {
+        if (balance->used[k])
+            continue;
+        if (t->state.skipped[k]++ % 100 == 0 && t->comm->rank == 0)
+            MBL_WARN("step %llu: reward %s takes no part (%s); %llu steps so far",
+                     (unsigned long long)t->state.step + 1, t->config->rewards.items[k].name,
+                     isfinite(balance->norm[k]) ? "no valid score, or no variance in any group"
+                                                : "its gradient is not finite",
+                     (unsigned long long)t->state.skipped[k]);
+    }
+}
+
+/* Weights of the sets from the Gram matrix: the balance of all sets, or 1 for a single one. norm: of the
+ * direction. */
+static mbl_status_t weigh(train_t *t, const double *gram, bool all, double *coefficient, double *norm,
+                          mbl_step_report_t *report) {
+    mbl_balance_options_t options = {.method = t->method,
+                                     .floor = t->config->balance.floor,
+                                     .rho = t->config->balance.rho,
+                                     .weights = t->method == MBL_METHOD_EQUAL ? NULL : t->weights};
+    report->balanced = all;
+    if (!all) {
+        coefficient[0] = isfinite(gram[0]) ? 1 : 0;
+        *norm = isfinite(gram[0]) ? sqrt(gram[0]) : 0;
+        return MBL_OK;
+    }
+    MBL_TRY(mbl_balance(t->comm, &options, gram, t->engine.k, &t->state.balance, &report->balance));
+    count_skipped(t, &report->balance);
+    memcpy(coefficient, report->balance.coefficient, (t->parts + 1) * sizeof *coefficient);
+    *norm = report->balance.direction_norm;
+    return MBL_OK;
+}
+
+/* cos(-step, g_k) of the step AdamW took, from the Gram matrix of the sets with that step. `before` stands in
+ * the shard's last row. */
+static mbl_status_t cosines_of_step(train_t *t, mbl_step_report_t *report) {
+    size_t count = t->state.optimizer.count, m = t->parts + 2, last = m - 1;
+    double gram[MAX_SETS * MAX_SETS + 2 * MAX_SETS + 1];
+    mbl_tensor_t step = mbl_tensor_rows(&t->shard, last, 1), flat = mbl_tensor_reshape(&step, 1, count);
+    mbl_tensor_t now = mbl_tensor_rows(&t->state.policy.current, (size_t)t->comm->rank * count, count);
+    mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m);
+    MBL_TRY(MBL_OP(t->engine.ops, convert, .dst = &t->direction, .src = &now));
+    MBL_TRY(MBL_OP(t->engine.ops, axpby, .y = &flat, .x = &t->direction, .a = -1, .b = 1));
+    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &t->shard));
+    MBL_TRY(mbl_comm_allreduce(t->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
+    for (size_t k = 0; k < t->engine.k; k++) {
+        double norm = report->balance.norm[k] * sqrt(gram[last * m + last]);
+        report->cos_step[k] =
+            report->balance.used[k] && norm > 0 ? (gram[k * m + last] + gram[t->parts * m + last]) / norm : 0;
+    }
+    return MBL_OK;
+}
+
+/* Moves the weights along the direction; leaves them (and the moments) alone when there is none. */
+static mbl_status_t move(train_t *t, const double *coefficient, double norm, bool all,
+                         mbl_step_report_t *report) {
+    const mbl_config_t *config = t->config;
+    size_t count = t->state.optimizer.count, m = all ? t->parts + 1 : 1;
+    mbl_tensor_t sets = mbl_tensor_rows(&t->shard, 0, m);
+    mbl_adamw_options_t options = {.lr = config->train.lr,
+                                   .beta1 = config->train.adam_beta1,
+                                   .beta2 = config->train.adam_beta2,
+                                   .eps = config->train.adam_eps,
+                                   .weight_decay = config->train.weight_decay,
+                                   .grad_clip = config->train.grad_clip};
+    report->lr = config->train.lr;
+    report->grad_norm = norm;
+    if (!(norm > 0)) {
+        if (t->state.empty_steps++ % 100 == 0 && t->comm->rank == 0)
+            MBL_WARN("step %llu: no reward has a usable gradient; the weights stay as they are",
+                     (unsigned long long)t->state.step + 1);
+        return MBL_OK;
+    }
+    for (size_t j = 0; j < m; j++) { /* a set that is left out may hold NaN, and 0 NaN = NaN */
+        mbl_tensor_t row = mbl_tensor_rows(&t->shard, j, 1);
+        if (coefficient[j] == 0)
+            MBL_TRY(mbl_tensor_zero(t->engine.ops, &row));
+    }
+    MBL_TRY(MBL_OP(t->engine.ops, combine, .y = &t->direction, .x = &sets, .coefficient = coefficient));
+    if (all) {
+        mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
+                     flat = mbl_tensor_reshape(&last, 1, count);
+        mbl_tensor_t now = mbl_tensor_rows(&t->state.policy.current, (size_t)t->comm->rank * count, count);
+        MBL_TRY(MBL_OP(t->engine.ops, convert, .dst = &flat, .src = &now));
+    }
+    MBL_TRY(mbl_optimizer_step(t->comm, &t->state.optimizer, &options, &t->direction, norm,
+                               &t->state.policy.current));
+    MBL_TRY(mbl_policy_stepped(&t->state.policy));
+    return all ? cosines_of_step(t, report) : MBL_OK;
+}
+
+/* One optimizer step. */
+static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatile int *stop,
+                           mbl_step_report_t *report) {
+    double gram[MAX_SETS * MAX_SETS], coefficient[MAX_SETS], one[MBL_MAX_REWARDS + 1] = {0}, norm,
+                                                                                   start = mbl_now();
+    size_t every = t->config->balance.diagnostics_every;
+    bool all = t->method != MBL_METHOD_WEIGHTED_SUM || (every > 0 && t->state.step % every == 0);
+    one[t->parts - 1] = 1;
+    mbl_tensor_t sets = mbl_tensor_rows(&t->sets, 0, all ? t->parts + 1 : 1);
+    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, all ? t->parts + 1 : 1);
+    MBL_TRY(differentiate(t, inner, slice, all ? NULL : one, stop, &sets, report));
+    report->seconds.train += mbl_lap(&start);
+    MBL_TRY(mbl_gram(t->comm, t->engine.ops, &sets, &shard, gram));
+    report->seconds.gram = mbl_lap(&start);
+    MBL_TRY(weigh(t, gram, all, coefficient, &norm, report));
+    report->seconds.qp = mbl_lap(&start);
+    MBL_TRY(move(t, coefficient, norm, all, report));
+    t->state.step++;
+    MBL_TRY(mbl_policy_average(&t->state.policy, t->state.step, t->config->train.ema));
+    report->seconds.train += mbl_lap(&start);
+    return MBL_OK;
+}
+
+static mbl_status_t finish_step(train_t *t, double start, mbl_step_report_t *report, double before_seconds,
+                                uint64_t before_bytes) {
+    report->step = t->state.step;
+    report->epoch = t->state.epoch;
+    report->samples = t->batch.n_global;
+    report->seconds.comm = t->comm->seconds - before_seconds;
+    report->bytes_comm = t->comm->bytes - before_bytes;
+    MBL_TRY(mbl_policy_deviation(&t->state.policy, &report->old_deviate));
+    report->seconds.total = mbl_now() - start;
+    t->mean_seconds =
+        t->mean_seconds > 0 ? 0.9 * t->mean_seconds + 0.1 * report->seconds.total : report->seconds.total;
+    MBL_TRY(mbl_report_metrics(&t->rundir, &t->state, report));
+    if (t->comm->rank == 0)
+        mbl_report_progress(&t->state, report,
+                            t->mean_seconds * (double)(t->config->train.steps - t->state.step));
+    return MBL_OK;
+}
+
+/* Rollout, then inner_epochs * updates_per_epoch optimizer steps. A stop is heeded until the first update
+ * only: checkpoints stand between epochs. */
+static mbl_status_t epoch(train_t *t) {
+    const mbl_config_t *config = t->config;
+    mbl_step_report_t report;
+    bool updated = false;
+    memset(&report, 0, sizeof report);
+    double start = mbl_now(), comm_seconds = t->comm->seconds;
+    uint64_t bytes = t->comm->bytes;
+    MBL_TRY(collect(t, &report));
+    for (size_t inner = 0; inner < config->train.inner_epochs; inner++)
+        for (size_t slice = 0; slice < config->train.updates_per_epoch && t->state.step < config->train.steps;
+             slice++) {
+            MBL_TRY(update(t, inner, slice, updated ? NULL : t->stop, &report));
+            updated = true;
+            MBL_TRY(finish_step(t, start, &report, comm_seconds, bytes));
+            start = mbl_now();
+            comm_seconds = t->comm->seconds;
+            bytes = t->comm->bytes;
+            memset(&report.seconds, 0, sizeof report.seconds);
+        }
+    t->state.epoch++;
+    return mbl_policy_follow(&t->state.policy,
+                             mbl_policy_hold(t->state.step, (double)config->train.old_decay.flat,
+                                             config->train.old_decay.rate, config->train.old_decay.hold));
+}
+
+/* ---- the run ---- */
+
+static bool due(uint64_t before, uint64_t after, size_t every) {
+    return every > 0 && before / every != after / every;
+}
+
+static mbl_status_t evaluate(train_t *t, const mbl_adapter_t *adapter, uint64_t step, bool samples,
+                             mbl_eval_score_t *scores) {
+    MBL_TRY(mbl_evaluator_run(t->evaluator, adapter, scores));
+    MBL_TRY(mbl_rundir_eval(&t->rundir, step, t->config, scores));
+    return samples ? mbl_rundir_samples(&t->rundir, step, t->evaluator) : MBL_OK;
+}
+
+/* The base model's scores: what the trained adapter is compared with, picture by picture, at the end. */
+static mbl_status_t evaluate_base(train_t *t) {
+    if (t->state.step == 0)
+        MBL_TRY(evaluate(t, NULL, 0, t->config->log.samples_every > 0, t->base));
+    else
+        MBL_TRY(mbl_evaluator_run(t->evaluator, NULL, t->base));
+    mbl_evaluator_keep(t->evaluator);
+    return MBL_OK;
+}
+
+static mbl_status_t observe(train_t *t, uint64_t before) {
+    const mbl_config_t *config = t->config;
+    mbl_eval_score_t scores[MBL_MAX_REWARDS];
+    uint64_t now = t->state.step;
+    bool last = now >= config->train.steps, samples = due(before, now, config->log.samples_every);
+    if (last || due(before, now, config->checkpoint.every))
+        MBL_TRY(mbl_state_save(&t->state, t->out_dir));
+    if (!last && (samples || due(before, now, config->eval.every)))
+        MBL_TRY(evaluate(t, &t->state.policy.in_ema, now, samples, scores));
+    return MBL_OK;
+}
+
+static mbl_status_t close_run(train_t *t) {
+    mbl_eval_score_t trained[MBL_MAX_REWARDS], difference[MBL_MAX_REWARDS];
+    MBL_TRY(evaluate(t, &t->state.policy.in_ema, t->state.step, t->config->log.samples_every > 0, trained));
+    MBL_TRY(mbl_evaluator_compare(t->evaluator, difference));
+    if (t->comm->rank == 0)
+        mbl_report_table(t->config, t->base, trained, difference);
+    return MBL_OK;
+}
+
+static mbl_status_t run(train_t *t) {
+    MBL_TRY(evaluate_base(t));
+    while (t->state.step < t->config->train.steps) {
+        uint64_t before = t->state.step;
+        mbl_status_t asked = mbl_stop_check() ? MBL_ERR_STOPPED : MBL_OK;
+        MBL_TRY(mbl_comm_agree(t->comm, asked));
+        MBL_TRY(epoch(t));
+        MBL_TRY(observe(t, before));
+    }
+    return close_run(t);
+}
+
+/* Stopped before an update: the state is that of the last whole epoch. */
+static mbl_status_t save_stopped(train_t *t) {
+    MBL_TRY(mbl_state_save(&t->state, t->out_dir));
+    MBL_INFO("stopped at step %llu of %zu; go on with: marble train %s/run.yaml --out %s --resume auto",
+             (unsigned long long)t->state.step, t->config->train.steps, t->out_dir, t->out_dir);
+    return MBL_ERR_STOPPED;
+}
+
+mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const char *out_dir,
+                       const char *resume) {
+    char checkpoint[1024];
+    train_t t;
+    memset(&t, 0, sizeof t);
+    t.config = config;
+    t.comm = comm;
+    t.out_dir = out_dir;
+    t.stop = mbl_stop_catch(config->limits.seconds);
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done);
+    MBL_TRY_GOTO(mbl_comm_agree(comm, open_parts(&t)), done);
+    MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, resume, checkpoint, sizeof checkpoint), done);
+    MBL_TRY_GOTO(mbl_state_load(&t.state, checkpoint), done);
+    MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, t.state.step, &t.rundir), done);
+    status = run(&t);
+    if (status == MBL_ERR_STOPPED)
+        status = save_stopped(&t);
+done:
+    close_parts(&t);
+    mbl_stop_release();
+    return status;
+}

@@ -1,0 +1,102 @@
+/* Metrics, progress and the closing table. */
+#include "train/report.h"
+
+#include "base/clock.h"
+
+#include <math.h>
+
+static json_t *by_reward(const mbl_config_t *config, const double *values, size_t stride) {
+    json_t *object = json_object();
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        double value = *(const double *)(const void *)((const char *)values + k * stride);
+        json_object_set_new(object, config->rewards.items[k].name,
+                            isfinite(value) ? json_real(value) : json_null());
+    }
+    return object;
+}
+
+static json_t *counts_by_reward(const mbl_config_t *config, const mbl_reward_stats_t *stats, size_t offset) {
+    json_t *object = json_object();
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        size_t value = *(const size_t *)(const void *)((const char *)&stats[k] + offset);
+        json_object_set_new(object, config->rewards.items[k].name, json_integer((json_int_t)value));
+    }
+    return object;
+}
+
+static void put_balance(json_t *line, const mbl_config_t *config, const mbl_state_t *state,
+                        const mbl_step_report_t *r) {
+    const size_t one = sizeof(double);
+    json_object_set_new(line, "alpha", by_reward(config, state->balance.alpha_mean, one));
+    json_object_set_new(line, "alpha_raw", by_reward(config, r->balance.alpha, one));
+    json_object_set_new(line, "grad_norm_by", by_reward(config, r->balance.norm, one));
+    json_object_set_new(line, "cos", by_reward(config, r->balance.cos, one));
+    json_object_set_new(line, "cos_step", by_reward(config, r->cos_step, one));
+    json_object_set_new(line, "cos_min", json_real(r->balance.cos_min));
+    json_object_set_new(line, "cos_mean", json_real(r->balance.cos_mean));
+    json_object_set_new(line, "cos_var", json_real(r->balance.cos_var));
+    json_object_set_new(line, "rewards_used", json_integer((json_int_t)r->balance.n_used));
+}
+
+mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, const mbl_step_report_t *r) {
+    const mbl_config_t *config = state->engine->config;
+    const mbl_step_seconds_t *s = &r->seconds;
+    if (!rundir->metrics)
+        return MBL_OK;
+    json_t *line = json_pack("{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f}", "step", (json_int_t)r->step, "epoch",
+                             (json_int_t)r->epoch, "loss", r->loss, "kl", r->kl, "lr", r->lr, "grad_norm",
+                             r->grad_norm, "old_deviate", r->old_deviate, "samples_per_s",
+                             s->total > 0 ? (double)r->samples / s->total : 0.0);
+    json_object_set_new(line, "reward", by_reward(config, &r->stats[0].mean, sizeof r->stats[0]));
+    json_object_set_new(line, "advantage_std",
+                        by_reward(config, &r->stats[0].advantage_std, sizeof r->stats[0]));
+    json_object_set_new(line, "valid",
+                        counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, valid)));
+    json_object_set_new(line, "na", counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, na)));
+    json_object_set_new(line, "failed",
+                        counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, failed)));
+    json_object_set_new(line, "flat_groups",
+                        counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, flat_groups)));
+    if (r->balanced)
+        put_balance(line, config, state, r);
+    json_object_set_new(line, "seconds",
+                        json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "rollout", s->rollout, "reward_wait",
+                                  s->reward_wait, "train", s->train, "gram", s->gram, "qp", s->qp, "comm",
+                                  s->comm, "checkpoint", s->checkpoint, "total", s->total));
+    json_object_set_new(line, "bytes_comm", json_integer((json_int_t)r->bytes_comm));
+    return mbl_jsonl_write(rundir->metrics, line);
+}
+
+void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, double seconds_left) {
+    const mbl_config_t *config = state->engine->config;
+    char rewards[512] = "", balance[512] = "", left[40] = "", duration[32];
+    size_t used = 0, size = 0;
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        if (used < sizeof rewards)
+            used += (size_t)snprintf(rewards + used, sizeof rewards - used, "  %s %.3f",
+                                     config->rewards.items[k].name, r->stats[k].mean);
+        if (r->balanced && size < sizeof balance)
+            size += (size_t)snprintf(balance + size, sizeof balance - size, "%s%.2f", k ? " " : "  | alpha ",
+                                     r->balance.alpha[k]);
+    }
+    if (r->balanced && size < sizeof balance)
+        snprintf(balance + size, sizeof balance - size, "  min cos %+.2f", r->balance.cos_min);
+    if (seconds_left >= 0)
+        snprintf(left, sizeof left, "  left %s", mbl_duration(seconds_left, duration));
+    MBL_INFO("step %llu/%zu%s%s  | %.1f s%s", (unsigned long long)r->step, config->train.steps, rewards,
+             balance, r->seconds.total, left);
+}
+
+void mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,
+                      const mbl_eval_score_t *trained, const mbl_eval_score_t *difference) {
+    printf("\n%-12s %8s %9s   %-22s %8s\n", "reward", "base", "trained", "difference (95 %)", "pictures");
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        const char *verdict = difference[k].mean > difference[k].ci95    ? "better"
+                              : difference[k].mean < -difference[k].ci95 ? "worse"
+                                                                         : "no clear change";
+        printf("%-12s %8.4f %9.4f   %+.4f +- %.4f     %8zu   %s\n", config->rewards.items[k].name,
+               base[k].mean, trained[k].mean, difference[k].mean, difference[k].ci95, difference[k].n,
+               verdict);
+    }
+    fflush(stdout);
+}

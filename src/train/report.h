@@ -1,0 +1,39 @@
+/* What a training step tells: a line of metrics.jsonl, a progress line, and the closing table of base against
+ * trained. */
+#ifndef MBL_TRAIN_REPORT_H
+#define MBL_TRAIN_REPORT_H
+
+#include "rl/balance.h"
+#include "rl/gradient.h"
+#include "train/rundir.h"
+#include "train/state.h"
+
+/* Seconds of this rank's step by phase. */
+typedef struct {
+    double rollout, reward_wait, train, gram, qp, comm, checkpoint, total;
+} mbl_step_seconds_t;
+
+/* One optimizer step as it is reported. */
+typedef struct {
+    uint64_t step, epoch;
+    double loss, kl, lr, grad_norm, old_deviate;
+    size_t samples;
+    bool balanced; /* `balance` holds this step's Gram matrix results */
+    mbl_balance_step_t balance;
+    double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
+    mbl_reward_stats_t stats[MBL_MAX_REWARDS];
+    mbl_step_seconds_t seconds;
+    uint64_t bytes_comm;
+} mbl_step_report_t;
+
+/* A line of metrics.jsonl. Rank 0 (nothing elsewhere). */
+mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state,
+                                const mbl_step_report_t *report);
+/* A progress line; seconds_left < 0 leaves the estimate out. */
+void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *report, double seconds_left);
+/* The closing table on standard output: base, trained, paired difference with its 95 % interval, per reward.
+ * Rank 0. */
+void mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,
+                      const mbl_eval_score_t *trained, const mbl_eval_score_t *difference);
+
+#endif

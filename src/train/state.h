@@ -1,0 +1,35 @@
+/* Everything a training run carries from one epoch to the next, and its checkpoints. Randomness is a function
+ * of the seed and the counters here, so this is all a bit-exact resume needs. */
+#ifndef MBL_TRAIN_STATE_H
+#define MBL_TRAIN_STATE_H
+
+#include "rl/balance.h"
+#include "rl/optimizer.h"
+#include "rl/policy.h"
+#include "train/engine.h"
+
+typedef struct {
+    mbl_engine_t *engine;
+    mbl_lora_t *lora;
+    mbl_policy_t policy;
+    mbl_optimizer_t optimizer;
+    mbl_balance_state_t balance;
+    size_t padded; /* length of the flat vectors: ranks * shard */
+    uint64_t step, epoch;
+    uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */
+    uint64_t empty_steps;              /* steps without any usable reward: nothing was updated */
+} mbl_state_t;
+
+/* Fresh adapters, moments and counters. Free with mbl_state_free. */
+mbl_status_t mbl_state_new(mbl_engine_t *engine, mbl_state_t *out);
+void mbl_state_free(mbl_state_t *state);
+
+/* Checkpoint in out_dir/checkpoints, published as latest.h5. Collective. */
+mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir);
+/* From a checkpoint file; "" leaves the state fresh. Refuses a checkpoint of another kind, base model,
+ * adapter layout or set of rewards. Collective. */
+mbl_status_t mbl_state_load(mbl_state_t *state, const char *path);
+/* Only the adapters of a checkpoint, for evaluation and sampling (any number of ranks). */
+mbl_status_t mbl_state_load_adapters(mbl_state_t *state, const char *path);
+
+#endif
