@@ -6,7 +6,7 @@
 #include "model/sampler.h"
 #include "reward/reward.h"
 
-enum { MBL_MAX_REWARDS = 32 };
+enum { MBL_MAX_REWARDS = 64 };
 
 /* One rank's share of an epoch's rollout: whole prompt groups, in global order. K rewards, C x H x W latents.
  */

@@ -90,7 +90,7 @@ typedef struct {
     } advantage;
     struct {
         mbl_config_method_t method;
-        double floor;
+        double floor, rho;
         size_t diagnostics_every; /* optimizer steps; 0: never */
     } balance;
     struct {

@@ -98,11 +98,6 @@ static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_p
                            "prompts.groups: %zu of only %zu training sentences; expected at most "
                            "prompts.train_count",
                            config->prompts.groups, config->prompts.train_count);
-    if (signs && config->eval.prompts > config->prompts.test_count)
-        mbl_config_problem(problems, line_of(config, "eval.prompts"),
-                           "eval.prompts: %zu of only %zu held-out sentences; expected at most "
-                           "prompts.test_count",
-                           config->eval.prompts, config->prompts.test_count);
 }
 
 static void check_training(const mbl_config_t *config, mbl_config_problems_t *problems) {
@@ -113,11 +108,11 @@ static void check_training(const mbl_config_t *config, mbl_config_problems_t *pr
             "train.timestep_fraction: %g of %zu rollout steps is no whole timestep; expected at least "
             "%g",
             config->train.timestep_fraction, config->rollout.steps, 1.0 / (double)config->rollout.steps);
-    if (config->train.updates_per_epoch > config->prompts.groups)
+    else if (config->train.updates_per_epoch > (size_t)timesteps)
         mbl_config_problem(
             problems, line_of(config, "train.updates_per_epoch"),
-            "train.updates_per_epoch: %zu updates of %zu groups; expected at most prompts.groups",
-            config->train.updates_per_epoch, config->prompts.groups);
+            "train.updates_per_epoch: %zu updates of %zu timesteps; expected at most one a timestep",
+            config->train.updates_per_epoch, (size_t)timesteps);
 }
 
 mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {

@@ -86,11 +86,13 @@ static const mbl_field_t fields[] = {
 
     CHOICE(balance.method, "marble", method_words, "how the gradients of the rewards become one direction"),
     NUMBER(balance.floor, "0.0", 0, 1, BELOW, "least alpha of a reward; rewards x floor may not exceed 1"),
+    NUMBER(balance.rho, "0.7", 0, 1, BELOW, "smoothing of the averaged alpha: rho old + (1 - rho) new"),
     COUNT(balance.diagnostics_every, "1", 0, 1e9, "optimizer steps",
           "between cosines in the metrics; 0: never"),
 
     COUNT(eval.every, "20", 0, 1e9, "optimizer steps", "between evaluations; 0: only at the end"),
-    COUNT(eval.prompts, "192", 1, 1e6, "prompts", "of the held-out set, one image each"),
+    COUNT(eval.prompts, "192", 1, 1e6, "images",
+          "one per held-out prompt, then round again with other noise"),
     COUNT(eval.steps, "16", 1, MBL_SAMPLER_MAX_STEPS, "sampling steps", "per image"),
     CHOICE(eval.solver, "euler", solver_words, "sampler of the evaluation"),
     COUNT(eval.seed, "1234", 0, LARGE, NULL, "of the starting noise, the same at every evaluation"),
@@ -152,16 +154,31 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, in the words of diffusers' config.json"}};
 
-static const char *const unsupported[] = {
-    "balance.refresh_every", "balance.gram_fraction", "balance.rho",
-    "balance.on_refresh",    "balance.common",        "balance.metric",
-    "balance.groups",        "balance.weights",       "balance.schedule",
-    "balance.method=gdpo",   "balance.method=fixed",  "balance.method=marble_reference",
-    "rollout.solver=sde",    "eval.solver=sde",       "rollout.sde",
-    "rewards.min",           "rewards.max",           "rewards.url",
-    "rewards.deadline",      "rewards.retries",       "rewards.pattern",
-    "rewards.group",         "limits.device_bytes",   "service",
-    "prompts.stratify",      "prompts.quoted"};
+static const char *const unsupported[] = {"balance.refresh_every",
+                                          "balance.gram_fraction",
+                                          "balance.on_refresh",
+                                          "balance.common",
+                                          "balance.metric",
+                                          "balance.groups",
+                                          "balance.weights",
+                                          "balance.schedule",
+                                          "balance.method=gdpo",
+                                          "balance.method=fixed",
+                                          "balance.method=marble_reference",
+                                          "rollout.solver=sde",
+                                          "eval.solver=sde",
+                                          "rollout.sde",
+                                          "rewards.min",
+                                          "rewards.max",
+                                          "rewards.url",
+                                          "rewards.deadline",
+                                          "rewards.retries",
+                                          "rewards.pattern",
+                                          "rewards.group",
+                                          "limits.device_bytes",
+                                          "service",
+                                          "prompts.stratify",
+                                          "prompts.quoted"};
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

@@ -1,0 +1,37 @@
+/* marble pretrain: a small base model of the signs world. */
+#include "base/mem.h"
+#include "cli/commands.h"
+#include "cli/run_args.h"
+#include "train/pretrain.h"
+
+static const char about[] =
+    "Trains a fresh base model by flow matching on pictures of the signs world, with the keys of the\n"
+    "section pretrain. The model ends up in OUT/model, a folder that `model.path` of a run can name:\n"
+    "    marble pretrain deploy/examples/pretrain.yaml --out runs/pretrain\n"
+    "Ctrl-C or SIGTERM writes a checkpoint and ends with exit code 75; --resume auto goes on from there.";
+
+int mbl_cmd_pretrain(int argc, char **argv) {
+    const char *out = NULL, *resume = NULL;
+    char folder[512];
+    bool helped = false;
+    mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
+    const mbl_arg_t args[] = {
+        {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE",
+         "overrides a key of RUN.yaml, as in --set pretrain.steps=500", 0, 0, 0, NULL},
+        {"out", MBL_ARG_TEXT, &out, "DIR", "the run's folder; runs/RUN unless given", 0, 0, 0, NULL},
+        {"resume", MBL_ARG_TEXT, &resume, "auto|FILE",
+         "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL}};
+    const mbl_args_t spec = {"pretrain", "RUN.yaml", about, args, sizeof args / sizeof *args, 1, 1};
+    mbl_run_t run;
+    mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
+    if (status != MBL_OK || helped)
+        return mbl_status_exit_code(status);
+    status = mbl_run_open(rest.items[0], &sets, mbl_config_check_pretrain, &run);
+    int code = mbl_status_exit_code(status);
+    mbl_run_folder(rest.items[0], folder, sizeof folder);
+    if (status == MBL_OK)
+        code = mbl_run_close(&run, mbl_pretrain(run.config, run.comm, out ? out : folder, resume));
+    mbl_free(rest.items);
+    mbl_free(sets.items);
+    return code;
+}

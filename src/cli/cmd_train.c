@@ -1,0 +1,50 @@
+/* marble train: the RL loop. */
+#include "base/mem.h"
+#include "cli/commands.h"
+#include "cli/run_args.h"
+#include "train/loop.h"
+
+static const char about[] =
+    "Fine-tunes the model of RUN.yaml on all its rewards at once. One process trains on this machine's\n"
+    "cores; under mpirun or srun every rank takes a share of the prompts:\n"
+    "    marble train run.yaml\n"
+    "    mpirun -np 8 marble train run.yaml --set train.lr=1e-4 --out runs/second\n"
+    "Progress goes to the terminal and to OUT/log.txt, figures to OUT/metrics.jsonl and OUT/eval.jsonl,\n"
+    "pictures to OUT/samples. Ctrl-C or SIGTERM writes a checkpoint and ends with exit code 75;\n"
+    "--resume auto goes on from there.";
+
+int mbl_cmd_train(int argc, char **argv) {
+    const char *out = NULL, *resume = NULL;
+    char folder[512];
+    bool helped = false, help_config = false;
+    mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
+    const mbl_arg_t args[] = {
+        {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml, as in --set train.lr=1e-4",
+         0, 0, 0, NULL},
+        {"out", MBL_ARG_TEXT, &out, "DIR", "the run's folder; runs/RUN unless given", 0, 0, 0, NULL},
+        {"resume", MBL_ARG_TEXT, &resume, "auto|FILE",
+         "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL},
+        {"help-config", MBL_ARG_FLAG, &help_config, NULL,
+         "every key of RUN.yaml: type, range, unit, default, meaning", 0, 0, 0, NULL}};
+    const mbl_args_t spec = {"train", "RUN.yaml", about, args, sizeof args / sizeof *args, 0, 1};
+    mbl_run_t run;
+    mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
+    if (status != MBL_OK || helped)
+        return mbl_status_exit_code(status);
+    if (help_config)
+        mbl_config_help(stdout);
+    else if (rest.count == 0)
+        status = MBL_FAIL(MBL_ERR_USAGE,
+                          "train: no RUN.yaml given; try: marble train deploy/examples/quickstart.yaml");
+    int code = mbl_status_exit_code(status);
+    if (!help_config && status == MBL_OK) {
+        status = mbl_run_open(rest.items[0], &sets, mbl_config_check, &run);
+        code = mbl_status_exit_code(status);
+        mbl_run_folder(rest.items[0], folder, sizeof folder);
+        if (status == MBL_OK)
+            code = mbl_run_close(&run, mbl_train(run.config, run.comm, out ? out : folder, resume));
+    }
+    mbl_free(rest.items);
+    mbl_free(sets.items);
+    return code;
+}

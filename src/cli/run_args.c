@@ -1,0 +1,45 @@
+/* What the commands that take a run.yaml share. */
+#include "cli/run_args.h"
+
+#include "base/log.h"
+
+#include <string.h>
+
+enum { DEADLINE_S = 1800 }; /* of one collective: longer than any phase between two of them */
+
+mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
+                          mbl_status_t (*check)(const mbl_config_t *config, size_t ranks), mbl_run_t *out) {
+    mbl_run_t run = {NULL, NULL};
+    MBL_TRY(mbl_comm_open("auto", DEADLINE_S, &run.comm));
+    mbl_log_set_rank(run.comm->rank, run.comm->size);
+    mbl_status_t status = mbl_config_load(yaml, sets->items, sets->count, &run.config);
+    if (status == MBL_OK) {
+        mbl_log_set_level(run.config->log.level);
+        status = check(run.config, (size_t)run.comm->size);
+    }
+    status = mbl_comm_agree(run.comm, status);
+    if (status != MBL_OK) {
+        mbl_config_free(run.config);
+        mbl_comm_close(run.comm);
+        return status;
+    }
+    *out = run;
+    return MBL_OK;
+}
+
+int mbl_run_close(mbl_run_t *run, mbl_status_t status) {
+    int code = mbl_status_exit_code(status);
+    mbl_config_free(run->config);
+    /* A failure that all ranks agreed on ends all of them alike; one that broke a collective needs the others
+     * to be told. */
+    if (status == MBL_ERR_COMM || status == MBL_ERR_DEADLINE)
+        mbl_comm_abort(run->comm, code);
+    mbl_comm_close(run->comm);
+    return code;
+}
+
+void mbl_run_folder(const char *yaml, char *out, size_t size) {
+    const char *name = strrchr(yaml, '/') ? strrchr(yaml, '/') + 1 : yaml;
+    const char *dot = strrchr(name, '.');
+    snprintf(out, size, "runs/%.*s", dot && dot > name ? (int)(dot - name) : (int)strlen(name), name);
+}

@@ -1,0 +1,26 @@
+/* What the commands that take a run.yaml share: --set, --out, --resume, the configuration and the
+ * communicator. */
+#ifndef MBL_CLI_RUN_ARGS_H
+#define MBL_CLI_RUN_ARGS_H
+
+#include "cli/args.h"
+#include "comm/comm.h"
+#include "train/config.h"
+
+/* An opened run: its configuration and its ranks. */
+typedef struct {
+    mbl_config_t *config;
+    mbl_comm_t *comm;
+} mbl_run_t;
+
+/* Opens the communicator (which finds out the rank, so that only rank 0 talks), then loads the configuration
+ * and checks it with `check`. Close with mbl_run_close. */
+mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
+                          mbl_status_t (*check)(const mbl_config_t *config, size_t ranks), mbl_run_t *out);
+/* Also ends the other ranks when `status` says that this one failed alone. Returns the exit code. */
+int mbl_run_close(mbl_run_t *run, mbl_status_t status);
+
+/* The run folder when --out is not given: runs/NAME for NAME.yaml (out at least 512 bytes). */
+void mbl_run_folder(const char *yaml, char *out, size_t size);
+
+#endif
