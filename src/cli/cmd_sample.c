@@ -1,0 +1,213 @@
+/* marble sample: pictures for prompts, one file each and a captioned sheet. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "train/engine.h"
+#include "train/state.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static const char about[] =
+    "Generates pictures with a diffusers model folder, optionally with the adapter of a checkpoint:\n"
+    "    marble sample --model deploy/examples/signs-base --prompt 'three blue circles' --out pictures\n"
+    "    marble sample --model deploy/examples/signs-base --checkpoint runs/quickstart/checkpoints/latest.h5 "
+    "\\\n"
+    "                  --config runs/quickstart/run.yaml --prompts prompts.txt --out pictures\n"
+    "OUT gets 000.png, 001.png, ... and sheet.png, all of them with captions.";
+
+typedef struct {
+    const char *model, *prompts_file, *out, *checkpoint, *config, *solver, *precision;
+    mbl_arg_texts_t prompts, sets;
+    size_t steps, seed, per_prompt, threads, batch;
+    double shift;
+} options_t;
+
+typedef struct {
+    mbl_engine_t engine; /* ops, pipeline; with a checkpoint also config and comm */
+    mbl_config_t *config;
+    mbl_state_t state;
+    mbl_prompts_t from_file;
+    const char **prompt;
+    size_t n_prompts, n; /* n = prompts x per_prompt */
+    mbl_conditions_t conditions;
+    mbl_sampler_t *sampler;
+    mbl_tensor_t x0;
+    uint8_t *rgb;
+    mbl_image_t *images;
+    const char **captions;
+    uint32_t *index;
+    int64_t *sample;
+} sample_t;
+
+static mbl_status_t gather_prompts(const options_t *o, sample_t *s) {
+    if (o->prompts_file)
+        MBL_TRY(mbl_prompts_load("file", o->prompts_file, 0, 0, 0, &s->from_file));
+    s->n_prompts = o->prompts.count + s->from_file.count;
+    if (s->n_prompts == 0)
+        return MBL_FAIL(MBL_ERR_USAGE, "sample: no prompt; give --prompt TEXT or --prompts FILE");
+    MBL_ALLOC(s->prompt, s->n_prompts);
+    for (size_t i = 0; i < s->n_prompts; i++)
+        s->prompt[i] =
+            i < o->prompts.count ? o->prompts.items[i] : s->from_file.items[i - o->prompts.count].text;
+    s->n = s->n_prompts * o->per_prompt;
+    return MBL_OK;
+}
+
+static mbl_status_t open_model(const options_t *o, sample_t *s, mbl_comm_t *comm) {
+    mbl_dtype_t dtype = strcmp(o->precision, "bf16") == 0 ? MBL_BF16 : MBL_F32;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    s->engine.comm = comm;
+    MBL_TRY(mbl_ops_open("cpu", o->threads ? (int)o->threads : (int)(cores > 0 ? cores : 1), &s->engine.ops));
+    MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->model, &s->engine.pipeline));
+    if (!o->checkpoint)
+        return MBL_OK;
+    if (!o->config)
+        return MBL_FAIL(
+            MBL_ERR_USAGE,
+            "sample: --checkpoint needs --config, the run.yaml beside it (it says what the adapter is)");
+    MBL_TRY(mbl_config_load(o->config, o->sets.items, o->sets.count, &s->config));
+    s->engine.config = s->config;
+    s->engine.k = s->config->rewards.count;
+    MBL_TRY(mbl_state_new(&s->engine, &s->state));
+    return mbl_state_load_adapters(&s->state, o->checkpoint);
+}
+
+static mbl_status_t make_buffers(const options_t *o, sample_t *s) {
+    size_t c, height, width, high, wide;
+    mbl_pipeline_latent(s->engine.pipeline, &c, &height, &width);
+    mbl_pipeline_picture_size(s->engine.pipeline, &high, &wide);
+    MBL_TRY(mbl_pipeline_encode(s->engine.pipeline, s->prompt, s->n_prompts, &s->conditions));
+    MBL_TRY(mbl_sampler_new(s->engine.pipeline, s->state.lora, o->batch, &s->sampler));
+    MBL_TRY(mbl_tensor_new(s->engine.ops, MBL_F32, &s->x0, 4, s->n, c, height, width));
+    MBL_ALLOC(s->rgb, s->n * high * wide * 3);
+    MBL_ALLOC(s->images, s->n);
+    MBL_ALLOC(s->captions, s->n);
+    MBL_ALLOC(s->index, s->n);
+    MBL_ALLOC(s->sample, s->n);
+    for (size_t i = 0; i < s->n; i++) {
+        s->index[i] = (uint32_t)(i / o->per_prompt);
+        s->sample[i] = (int64_t)i;
+        s->captions[i] = s->prompt[s->index[i]];
+        s->images[i] = (mbl_image_t){wide, high, s->rgb + i * high * wide * 3};
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t generate(const options_t *o, sample_t *s) {
+    mbl_sampler_plan_t plan;
+    mbl_solver_t solver = MBL_SOLVER_EULER;
+    (void)mbl_solver_find(o->solver, &solver); /* one of the words the option takes */
+    MBL_TRY(mbl_sampler_plan(solver, o->steps, o->shift, &plan));
+    for (size_t first = 0; first < s->n; first += o->batch) {
+        size_t n = s->n - first < o->batch ? s->n - first : o->batch;
+        mbl_tensor_t x0 = mbl_tensor_rows(&s->x0, first, n);
+        mbl_sample_request_t request = {.adapter = o->checkpoint ? &s->state.policy.in_ema : NULL,
+                                        .conditions = &s->conditions,
+                                        .index = s->index + first,
+                                        .sample = s->sample + first,
+                                        .n = n,
+                                        .seed = o->seed,
+                                        .purpose = MBL_RNG_NOISE};
+        MBL_TRY(mbl_sampler_run(s->sampler, &plan, &request, &x0));
+        MBL_TRY(mbl_pipeline_decode(s->engine.pipeline, &x0, s->images[first].rgb));
+        MBL_INFO("%zu of %zu pictures", first + n, s->n);
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t write_files(const options_t *o, const sample_t *s) {
+    char path[1024];
+    mbl_image_t sheet;
+    MBL_TRY(mbl_folder_make(o->out));
+    for (size_t i = 0; i < s->n; i++) {
+        snprintf(path, sizeof path, "%s/%03zu.png", o->out, i);
+        MBL_TRY(mbl_image_write_png(path, &s->images[i]));
+    }
+    size_t scale = s->images[0].width < 128 ? 4 : 1;
+    MBL_TRY(mbl_image_sheet(s->images, s->captions, NULL, s->n, s->n < 8 ? s->n : 8, scale, &sheet));
+    snprintf(path, sizeof path, "%s/sheet.png", o->out);
+    mbl_status_t status = mbl_image_write_png(path, &sheet);
+    mbl_image_free(&sheet);
+    if (status == MBL_OK)
+        MBL_INFO("%zu pictures and sheet.png are in %s", s->n, o->out);
+    return status;
+}
+
+static mbl_status_t run_sample(const options_t *o, sample_t *s, mbl_comm_t *comm) {
+    MBL_TRY(gather_prompts(o, s));
+    MBL_TRY(open_model(o, s, comm));
+    MBL_TRY(make_buffers(o, s));
+    MBL_TRY(generate(o, s));
+    return write_files(o, s);
+}
+
+static mbl_status_t sample(const options_t *o) {
+    sample_t s;
+    mbl_comm_t *comm;
+    memset(&s, 0, sizeof s);
+    MBL_TRY(mbl_comm_open("self", 0, &comm));
+    mbl_status_t status = run_sample(o, &s, comm);
+    mbl_sampler_free(s.sampler);
+    if (s.engine.ops)
+        mbl_tensor_free(s.engine.ops, &s.x0);
+    if (s.conditions.n)
+        mbl_conditions_free(s.engine.pipeline, &s.conditions);
+    mbl_state_free(&s.state);
+    mbl_engine_close(&s.engine);
+    mbl_prompts_free(&s.from_file);
+    mbl_config_free(s.config);
+    mbl_free(s.prompt);
+    mbl_free(s.rgb);
+    mbl_free(s.images);
+    mbl_free(s.captions);
+    mbl_free(s.index);
+    mbl_free(s.sample);
+    mbl_comm_close(comm);
+    return status;
+}
+
+int mbl_cmd_sample(int argc, char **argv) {
+    static const char *const solvers[] = {"euler", "dpm1", "dpm2", NULL}, *const precisions[] = {
+                                                                              "f32", "bf16", NULL};
+    options_t o = {.solver = "dpm2",
+                   .precision = "f32",
+                   .steps = 16,
+                   .per_prompt = 1,
+                   .batch = 32,
+                   .shift = 3,
+                   .seed = 42};
+    bool helped = false;
+    mbl_arg_texts_t rest = {NULL, 0};
+    const mbl_arg_t args[] = {
+        {"model", MBL_ARG_TEXT, &o.model, "DIR", "the model, a folder in the diffusers layout", true, 0, 0,
+         NULL},
+        {"prompt", MBL_ARG_TEXTS, &o.prompts, "TEXT", "what to show; may be given again and again", 0, 0, 0,
+         NULL},
+        {"prompts", MBL_ARG_TEXT, &o.prompts_file, "FILE",
+         "one prompt a line (.txt), or objects with \"prompt\" (.jsonl)", 0, 0, 0, NULL},
+        {"out", MBL_ARG_TEXT, &o.out, "DIR", "where the pictures go", true, 0, 0, NULL},
+        {"per-prompt", MBL_ARG_COUNT, &o.per_prompt, "N", "pictures of each prompt", 0, 1, 10000, NULL},
+        {"steps", MBL_ARG_COUNT, &o.steps, "N", "sampling steps", 0, 1, MBL_SAMPLER_MAX_STEPS, NULL},
+        {"sampler", MBL_ARG_CHOICE, &o.solver, "NAME", "solver of the flow ODE", 0, 0, 0, solvers},
+        {"shift", MBL_ARG_NUMBER, &o.shift, "X", "of the sigma schedule", 0, 0.01, 100, NULL},
+        {"seed", MBL_ARG_COUNT, &o.seed, "N", "of the starting noise", 0, 0, 0, NULL},
+        {"checkpoint", MBL_ARG_TEXT, &o.checkpoint, "FILE", "use this checkpoint's adapter (its EMA)", 0, 0,
+         0, NULL},
+        {"config", MBL_ARG_TEXT, &o.config, "RUN.yaml", "the run of that checkpoint", 0, 0, 0, NULL},
+        {"set", MBL_ARG_TEXTS, &o.sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
+        {"precision", MBL_ARG_CHOICE, &o.precision, "NAME", "compute type", 0, 0, 0, precisions},
+        {"batch", MBL_ARG_COUNT, &o.batch, "N", "pictures sampled at once", 0, 1, 4096, NULL},
+        {"threads", MBL_ARG_COUNT, &o.threads, "N", "0: all cores", 0, 0, 4096, NULL}};
+    const mbl_args_t spec = {"sample", "", about, args, sizeof args / sizeof *args, 0, 0};
+    mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
+    if (status != MBL_OK || helped)
+        return mbl_status_exit_code(status);
+    status = sample(&o);
+    mbl_free(rest.items);
+    mbl_free(o.prompts.items);
+    mbl_free(o.sets.items);
+    return mbl_status_exit_code(status);
+}
