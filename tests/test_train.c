@@ -1,0 +1,300 @@
+/* The whole program: ranks agree, runs repeat bit for bit, stop and go changes nothing, bad rewards are left
+ * out. Runs build/marble as a user would. */
+#include "support.h"
+#include "io/checkpoint.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char config[] =
+    "seed: 7\n"
+    "precision: f32\n"
+    "threads: 1\n"
+    "model: {path: " MBL_SOURCE_DIR "/deploy/examples/signs-base, lora: {rank: 4, alpha: 8}}\n"
+    "prompts: {source: signs, train_count: 200, test_count: 40, groups: 8, group_size: 6}\n"
+    "rollout: {steps: 4, solver: euler, micro_batch: 12}\n"
+    "train: {steps: 20, lr: 2.0e-3, beta: 1.0, kl: 1.0e-3, micro_batch: 12, timestep_fraction: 0.5}\n"
+    "rewards: [{name: ocr}, {name: count}, {name: color}, {name: clean}, {name: jpeg}]\n"
+    "eval: {every: 10, prompts: 12, steps: 4}\n"
+    "checkpoint: {every: 5, keep: 0}\n"
+    "log: {level: warn, samples_every: 0}\n";
+
+static char folder[256];
+
+static int make_folder(void **state) {
+    char path[512];
+    (void)state;
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/run.yaml", folder);
+    write_whole(path, config, sizeof config - 1);
+    return 0;
+}
+
+static int drop_folder(void **state) {
+    (void)state;
+    remove_folder(folder);
+    return 0;
+}
+
+/* marble train on `ranks` ranks into folder/out; returns the exit code. */
+static int train(int ranks, const char *out, const char *more) {
+    char command[2048];
+    snprintf(command, sizeof command,
+             "%s/tests/with_ranks %d %s/marble train %s/run.yaml --out %s/%s %s >%s/%s.log 2>&1",
+             MBL_SOURCE_DIR, ranks, MBL_BINARY_DIR, folder, folder, out, more, folder, out);
+    int status = system(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void train_well(int ranks, const char *out, const char *more) {
+    int code = train(ranks, out, more);
+    if (code != 0) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s.log", folder, out);
+        char *log = read_whole(path, NULL);
+        print_error("exit %d\n%s\n", code, log);
+        free(log);
+        fail();
+    }
+}
+
+/* metrics.jsonl or eval.jsonl as an array, without what times and rank counts may change. */
+static json_t *lines_of(const char *out, const char *file) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s/%s", folder, out, file);
+    char *text = read_whole(path, NULL);
+    json_t *lines = json_array();
+    for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        json_t *object = json_loads(line, 0, NULL);
+        assert_non_null(object);
+        json_object_del(object, "seconds");
+        json_object_del(object, "samples_per_s");
+        json_object_del(object, "bytes_comm");
+        json_array_append_new(lines, object);
+    }
+    free(text);
+    return lines;
+}
+
+static void compare(const json_t *a, const json_t *b, double tolerance, const char *where) {
+    const char *key;
+    json_t *value;
+    if (json_is_number(a) && json_is_number(b)) {
+        double x = json_number_value(a), y = json_number_value(b);
+        if (!(fabs(x - y) <= tolerance * fmax(fabs(x), fabs(y)))) {
+            print_error("%s: %.12g against %.12g\n", where, x, y);
+            fail();
+        }
+        return;
+    }
+    assert_int_equal(json_typeof(a), json_typeof(b));
+    json_object_foreach((json_t *)(uintptr_t)a, key, value) {
+        char path[256];
+        snprintf(path, sizeof path, "%s.%s", where, key);
+        assert_non_null(json_object_get(b, key));
+        compare(value, json_object_get(b, key), tolerance, path);
+    }
+    assert_int_equal(json_array_size(a), json_array_size(b));
+    for (size_t i = 0; i < json_array_size(a); i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s[%zu]", where, i);
+        compare(json_array_get(a, i), json_array_get(b, i), tolerance, path);
+    }
+}
+
+static void same_lines(const char *one, const char *other, const char *file, double tolerance, size_t count) {
+    json_t *a = lines_of(one, file), *b = lines_of(other, file);
+    assert_int_equal(json_array_size(a), count);
+    compare(a, b, tolerance, file);
+    json_decref(a);
+    json_decref(b);
+}
+
+static void same_checkpoint(const char *one, const char *other, size_t step) {
+    char path[2][512];
+    mbl_ckpt_t *ckpt[2];
+    mbl_ckpt_item_t item[2];
+    const char *out[2] = {one, other};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path[i], sizeof path[i], "%s/%s/checkpoints/step-%06zu.h5", folder, out[i], step);
+        assert_int_equal(mbl_ckpt_open(path[i], &ckpt[i]), MBL_OK);
+    }
+    size_t n = 0;
+    for (; mbl_ckpt_item(ckpt[0], n, &item[0]); n++) {
+        assert_true(mbl_ckpt_item(ckpt[1], n, &item[1]));
+        assert_string_equal(item[0].name, item[1].name);
+        assert_int_equal(item[0].count, item[1].count);
+        size_t bytes = item[0].count * mbl_dtype_size(item[0].dtype);
+        void *data[2] = {malloc(bytes), malloc(bytes)};
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(mbl_ckpt_read(ckpt[i], item[0].name, item[0].dtype, item[0].count, data[i]),
+                             MBL_OK);
+        if (memcmp(data[0], data[1], bytes) != 0) {
+            print_error("%s of step %zu differs between %s and %s\n", item[0].name, step, one, other);
+            fail();
+        }
+        free(data[0]);
+        free(data[1]);
+    }
+    assert_true(n >= 9);
+    mbl_ckpt_close(ckpt[0]);
+    mbl_ckpt_close(ckpt[1]);
+}
+
+static void every_rank_count_gives_the_same_run(void **state) {
+    (void)state;
+    train_well(1, "one", "");
+    train_well(2, "two", "");
+    train_well(4, "four", "");
+    same_lines("one", "two", "metrics.jsonl", 1e-4, 20);
+    same_lines("one", "four", "metrics.jsonl", 1e-4, 20);
+    same_lines("one", "four", "eval.jsonl", 1e-4, 3);
+}
+
+static void twice_is_the_same_bit_for_bit(void **state) {
+    (void)state;
+    train_well(2, "again", "");
+    same_lines("two", "again", "metrics.jsonl", 0, 20);
+    same_checkpoint("two", "again", 20);
+}
+
+static void resume_continues_bit_for_bit(void **state) {
+    (void)state;
+    train_well(2, "halves", "--set train.steps=10");
+    train_well(2, "halves", "--resume auto");
+    same_lines("two", "halves", "metrics.jsonl", 0, 20);
+    same_checkpoint("two", "halves", 20);
+}
+
+/* Starts a run, sends SIGTERM to the launcher once metrics.jsonl has some lines, and returns the exit code.
+ */
+static int train_and_stop(const char *out) {
+    char metrics[512], yaml[512], to[512];
+    snprintf(metrics, sizeof metrics, "%s/%s/metrics.jsonl", folder, out);
+    snprintf(yaml, sizeof yaml, "%s/run.yaml", folder);
+    snprintf(to, sizeof to, "%s/%s", folder, out);
+    pid_t child = fork();
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stderr) || !freopen("/dev/null", "w", stdout))
+            _exit(99);
+        execl(MBL_SOURCE_DIR "/tests/with_ranks", "with_ranks", "2", MBL_BINARY_DIR "/marble", "train", yaml,
+              "--out", to, "--resume", "auto", (char *)NULL);
+        _exit(99);
+    }
+    for (int i = 0, lines = 0; i < 6000 && lines < 3; i++) {
+        FILE *file = fopen(metrics, "r");
+        lines = 0;
+        for (int c; file && (c = fgetc(file)) != EOF;)
+            lines += c == '\n';
+        if (file)
+            fclose(file);
+        usleep(10000);
+    }
+    kill(child, SIGTERM);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static void a_signal_leaves_a_checkpoint_and_exit_75(void **state) {
+    (void)state;
+    assert_int_equal(train_and_stop("stopped"), 75);
+    train_well(2, "stopped", "--resume auto");
+    same_lines("two", "stopped", "metrics.jsonl", 0, 20);
+    same_checkpoint("two", "stopped", 20);
+}
+
+/* No count prompt has a text, and this run has count prompts only in name: ocr is N/A for every sample when
+ * no prompt quotes one. */
+static void a_reward_that_never_applies_is_left_out(void **state) {
+    char path[512];
+    (void)state;
+    snprintf(path, sizeof path, "%s/plain.txt", folder);
+    static const char plain[] =
+        "three blue circles\ntwo red squares\none green triangle\nfour purple circles\ngreen above purple\n"
+        "red above blue\ntwo blue squares\none red circle\n";
+    write_whole(path, plain, sizeof plain - 1);
+    char more[2048];
+    snprintf(more, sizeof more,
+             "--set prompts.source=file --set prompts.train=%s --set prompts.test=%s --set train.steps=3",
+             path, path);
+    train_well(2, "plain", more);
+    json_t *lines = lines_of("plain", "metrics.jsonl");
+    assert_int_equal(json_array_size(lines), 3);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *line = json_array_get(lines, i);
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(line, "valid"), "ocr")), 0);
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(line, "na"), "ocr")), 48);
+        assert_near(json_number_value(json_object_get(json_object_get(line, "alpha_raw"), "ocr")), 0, 0);
+        assert_true(json_number_value(json_object_get(json_object_get(line, "alpha_raw"), "clean")) > 0);
+        assert_int_equal(json_integer_value(json_object_get(line, "rewards_used")), 4);
+    }
+    json_decref(lines);
+}
+
+static void every_method_runs_and_marble_is_never_against_a_reward(void **state) {
+    (void)state;
+    train_well(1, "equal", "--set balance.method=equal --set train.steps=3");
+    train_well(1, "sum",
+               "--set balance.method=weighted_sum --set balance.diagnostics_every=2 --set train.steps=3");
+    json_t *lines = lines_of("one", "metrics.jsonl");
+    for (size_t i = 0; i < json_array_size(lines); i++) {
+        double least = json_number_value(json_object_get(json_array_get(lines, i), "cos_min"));
+        if (!(least > 0)) {
+            print_error("step %zu: cos_min %g\n", i + 1, least);
+            fail();
+        }
+    }
+    json_decref(lines);
+    lines = lines_of("sum", "metrics.jsonl");
+    assert_non_null(json_object_get(json_array_get(lines, 0), "cos_min"));
+    assert_null(json_object_get(json_array_get(lines, 1), "cos_min"));
+    assert_non_null(json_object_get(json_array_get(lines, 2), "cos_min"));
+    json_decref(lines);
+}
+
+static void several_updates_an_epoch(void **state) {
+    (void)state;
+    const char *more = "--set train.updates_per_epoch=2 --set train.inner_epochs=2 --set train.steps=8 --set "
+                       "checkpoint.every=4";
+    char half[512];
+    snprintf(half, sizeof half, "%s --set train.steps=4", more);
+    train_well(1, "updates", more);
+    train_well(1, "updates2", half);
+    snprintf(half, sizeof half, "%s --resume auto", more);
+    train_well(1, "updates2", half);
+    same_lines("updates", "updates2", "metrics.jsonl", 0, 8);
+    same_checkpoint("updates", "updates2", 8);
+}
+
+static void a_checkpoint_of_another_run_is_refused(void **state) {
+    char more[1024];
+    (void)state;
+    snprintf(more, sizeof more,
+             "--set 'rewards=[{name: clean}, {name: jpeg}]' --resume %s/one/checkpoints/latest.h5", folder);
+    assert_int_equal(train(1, "other", more), 2);
+    snprintf(more, sizeof more, "--set model.lora.rank=8 --resume %s/one/checkpoints/latest.h5", folder);
+    assert_int_not_equal(train(1, "other", more), 0);
+    snprintf(more, sizeof more, "--resume %s/run.yaml", folder);
+    assert_int_not_equal(train(1, "other", more), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_rank_count_gives_the_same_run),
+        cmocka_unit_test(twice_is_the_same_bit_for_bit),
+        cmocka_unit_test(resume_continues_bit_for_bit),
+        cmocka_unit_test(a_signal_leaves_a_checkpoint_and_exit_75),
+        cmocka_unit_test(a_reward_that_never_applies_is_left_out),
+        cmocka_unit_test(every_method_runs_and_marble_is_never_against_a_reward),
+        cmocka_unit_test(several_updates_an_epoch),
+        cmocka_unit_test(a_checkpoint_of_another_run_is_refused),
+    };
+    return cmocka_run_group_tests(tests, make_folder, drop_folder);
+}
