@@ -8,7 +8,7 @@
     X(inspect, "what is in a checkpoint or a model, digests verified")                                       \
     X(train, "fine-tune a model on several rewards at once")                                                 \
     X(pretrain, "train a small base model of the signs world")                                               \
-    X(sample, "pictures for prompts") \
+    X(sample, "pictures for prompts")                                                                        \
     X(eval, "every reward on the held-out prompts")                                                          \
     X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix")                               \
     X(bench, "times products, attention and more on this machine")                                           \

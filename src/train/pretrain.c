@@ -157,6 +157,17 @@ static void close_all(pretrain_t *p) {
     mbl_engine_close(&p->engine);
 }
 
+/* y = mix_0 a + mix_1 b (+ mix_2 c) per picture. */
+static mbl_status_t combine(pretrain_t *p, const mbl_tensor_t *y, const mbl_tensor_t *mix,
+                            const mbl_tensor_t *a, const mbl_tensor_t *b, const mbl_tensor_t *c) {
+    const mbl_tensor_t *from[] = {y, a, b, c};
+    mbl_tensor_t flat[4];
+    for (int i = 0; i < (c ? 4 : 3); i++)
+        flat[i] = mbl_tensor_reshape(from[i], 2, y->dim[0], p->elements);
+    return MBL_OP(p->engine.ops, rows_combine, .y = &flat[0], .coefficient = mix,
+                  .x = {&flat[1], &flat[2], c ? &flat[3] : NULL});
+}
+
 /* Draws n training pictures from global position `first` of step `step`: x0, noise, t, xt, conditions. */
 static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n) {
     const mbl_config_t *config = p->engine.config;
@@ -193,7 +204,7 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
     MBL_TRY(mbl_tensor_upload(ops, &sample, p->host_sample));
     MBL_TRY(MBL_OP(ops, normal, .y = &flat, .sample = &sample, .seed = config->seed, .purpose = MBL_RNG_NOISE,
                    .step = (uint32_t)step));
-    MBL_TRY(MBL_OP(ops, rows_combine, .y = &xt, .coefficient = &mix, .x = {&x0, &noise}));
+    MBL_TRY(combine(p, &xt, &mix, &x0, &noise, NULL));
     return mbl_conditions_gather(p->engine.pipeline, &p->engine.train.conditions, p->prompt, n, &context,
                                  &pooled);
 }
@@ -215,8 +226,7 @@ static mbl_status_t learn_rows(pretrain_t *p, size_t n, double *loss) {
         p->host_mix[n + i] = (float)(-2 / total);
     }
     MBL_TRY(mbl_tensor_upload(ops, &mix, p->host_mix));
-    MBL_TRY(MBL_OP(ops, rows_combine, .y = &view[DV], .coefficient = &mix,
-                   .x = {&view[V], &view[NOISE], &view[X0]}));
+    MBL_TRY(combine(p, &view[DV], &mix, &view[V], &view[NOISE], &view[X0]));
     mbl_tensor_t row = mbl_tensor_reshape(&view[DV], 2, (size_t)1, n * p->elements),
                  gram = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
     MBL_TRY(MBL_OP(ops, gram, .gram = &gram, .x = &row));
