@@ -164,6 +164,10 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
         mbl_config_problem(&problems, line_of(config, "pretrain.warmup"),
                            "pretrain.warmup: %zu; expected at most pretrain.steps %zu",
                            config->pretrain.warmup, config->pretrain.steps);
+    if (config->pretrain.text_share + config->pretrain.count_share > 1)
+        mbl_config_problem(&problems, line_of(config, "pretrain.count_share"),
+                           "pretrain.count_share: %g beside a text_share of %g; expected a sum of at most 1",
+                           config->pretrain.count_share, config->pretrain.text_share);
     check_device(config, &problems);
     check_model(config, &problems);
     return mbl_config_problems_end(&problems);

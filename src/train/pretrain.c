@@ -24,6 +24,8 @@ typedef struct {
     mbl_tensor_t picture[N_PICTURES], t, mix, sample, context, pooled;
     mbl_tensor_t gradient, shard; /* [padded], [count] f32 */
     mbl_signs_scene_t *scenes;    /* of the training prompts */
+    uint32_t *of_kind[3];         /* prompts by kind, */
+    uint32_t n_of_kind[3];        /* and how many */
     size_t rows, elements;        /* micro-batch; per picture */
     float *host;                  /* [rows, elements] */
     float *host_mix;              /* [MBL_ROWS_TERMS, rows] */
@@ -70,6 +72,28 @@ static mbl_status_t create_folder(const mbl_config_t *config, mbl_comm_t *comm, 
     return mbl_comm_agree(comm, status);
 }
 
+/* What every training prompt asks for, and the prompts of each kind. */
+static mbl_status_t sort_prompts(pretrain_t *p) {
+    const mbl_prompts_t *prompts = &p->engine.train.prompts;
+    MBL_ALLOC(p->scenes, prompts->count);
+    for (int kind = 0; kind < 3; kind++)
+        MBL_ALLOC(p->of_kind[kind], prompts->count);
+    for (size_t i = 0; i < prompts->count; i++) {
+        if (!mbl_signs_parse(prompts->items[i].text, &p->scenes[i]))
+            return MBL_FAIL(MBL_ERR_CONFIG,
+                            "\"%s\" is no sentence of the signs world; pretraining draws signs only",
+                            prompts->items[i].text);
+        int kind = p->scenes[i].kind;
+        p->of_kind[kind][p->n_of_kind[kind]++] = (uint32_t)i;
+    }
+    for (int kind = 0; kind < 3; kind++)
+        if (p->n_of_kind[kind] == 0)
+            return MBL_FAIL(MBL_ERR_CONFIG,
+                            "prompts.train_count: %zu sentences lack one kind of the world; give at least 4",
+                            prompts->count);
+    return MBL_OK;
+}
+
 static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_comm_t *comm,
                                 const char *folder) {
     mbl_engine_t *e = &p->engine;
@@ -84,13 +108,7 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 1, &e->test));
     p->model = mbl_pipeline_model(e->pipeline);
-    MBL_ALLOC(p->scenes, e->train.prompts.count);
-    for (size_t i = 0; i < e->train.prompts.count; i++)
-        if (!mbl_signs_parse(e->train.prompts.items[i].text, &p->scenes[i]))
-            return MBL_FAIL(MBL_ERR_CONFIG,
-                            "\"%s\" is no sentence of the signs world; pretraining draws signs only",
-                            e->train.prompts.items[i].text);
-    return MBL_OK;
+    return sort_prompts(p);
 }
 
 static mbl_status_t make_buffers(pretrain_t *p) {
@@ -154,6 +172,8 @@ static void close_all(pretrain_t *p) {
     mbl_free(p->host_sample);
     mbl_free(p->prompt);
     mbl_free(p->scenes);
+    for (int kind = 0; kind < 3; kind++)
+        mbl_free(p->of_kind[kind]);
     mbl_engine_close(&p->engine);
 }
 
@@ -184,7 +204,11 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
         if (config->pretrain.pictures)
             picture = mbl_rng_below(&rng, (uint32_t)config->pretrain.pictures);
         rng = mbl_rng(config->seed, MBL_RNG_WORLD, 0, picture);
-        p->prompt[i] = mbl_rng_below(&rng, (uint32_t)p->engine.train.prompts.count);
+        double which = (double)mbl_rng_uniform(&rng), text = config->pretrain.text_share;
+        int kind = which < text                                  ? MBL_SIGNS_TEXT
+                   : which < text + config->pretrain.count_share ? MBL_SIGNS_COUNT
+                                                                 : MBL_SIGNS_HORIZON;
+        p->prompt[i] = p->of_kind[kind][mbl_rng_below(&rng, p->n_of_kind[kind])];
         mbl_signs_draw(&p->scenes[p->prompt[i]], &rng, rgb);
         mbl_image_to_chw(rgb, MBL_SIGNS_SIZE, MBL_SIGNS_SIZE, p->host + i * p->elements);
         p->host_sample[i] = (int64_t)(first + i);
