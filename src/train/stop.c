@@ -23,6 +23,8 @@ static void set_action(void (*action)(int)) {
     sigemptyset(&what.sa_mask);
     sigaction(SIGINT, &what, NULL);
     sigaction(SIGTERM, &what, NULL);
+    sigaction(SIGUSR1, &what,
+              NULL); /* mpirun passes this one on and waits; at the others it kills its ranks */
 }
 
 const volatile int *mbl_stop_catch(double seconds) {

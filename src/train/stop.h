@@ -1,5 +1,5 @@
-/* Asking a run to stop: SIGINT, SIGTERM, or a limit of wall-clock time. The first request lets the run write
- * a checkpoint and exit 75; a second signal ends the process at once. */
+/* Asking a run to stop: SIGINT, SIGTERM, SIGUSR1, or a limit of wall-clock time. The first request lets the
+ * run write a checkpoint and exit 75; a second signal ends the process at once. */
 #ifndef MBL_TRAIN_STOP_H
 #define MBL_TRAIN_STOP_H
 
