@@ -21,7 +21,7 @@ static int set_up(void **state) {
     (void)state;
     temporary_folder(folder);
     mbl_fail_quiet(1);
-    return mbl_ops_open("cpu", 1, &ops) == MBL_OK ? 0 : -1;
+    return mbl_ops_open("check", 1, &ops) == MBL_OK ? 0 : -1;
 }
 
 static int tear_down(void **state) {
