@@ -80,16 +80,16 @@ static void draw_text(const mbl_signs_scene_t *scene, uint8_t *rgb) {
     }
 }
 
-/* Draws places until every shape keeps its distance. A dead end starts over; four boxes of 8 in 32 leave so
- * much room that this ends soon. */
+/* Draws places on a lattice (which a model of few patches learns soon) until every shape keeps its distance.
+ * A dead end starts over; four boxes of 8 in 32 leave so much room that this ends soon. */
 static void place_shapes(int count, mbl_rng_t *rng, int x[], int y[]) {
     const int apart = SHAPE + MBL_SHAPE_GAP;
-    const uint32_t room = SIZE - SHAPE - 2 * MBL_SHAPE_MARGIN + 1;
+    const uint32_t places = (SIZE - SHAPE - 2 * MBL_SHAPE_MARGIN) / MBL_SHAPE_LATTICE + 1;
     for (int placed = 0, tries = 0; placed < count; tries++) {
         if (tries == 50)
             placed = tries = 0;
-        x[placed] = MBL_SHAPE_MARGIN + (int)mbl_rng_below(rng, room);
-        y[placed] = MBL_SHAPE_MARGIN + (int)mbl_rng_below(rng, room);
+        x[placed] = MBL_SHAPE_MARGIN + MBL_SHAPE_LATTICE * (int)mbl_rng_below(rng, places);
+        y[placed] = MBL_SHAPE_MARGIN + MBL_SHAPE_LATTICE * (int)mbl_rng_below(rng, places);
         bool free = true;
         for (int i = 0; i < placed; i++)
             free = free && (x[i] - x[placed] >= apart || x[placed] - x[i] >= apart ||

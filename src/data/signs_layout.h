@@ -19,7 +19,8 @@ enum {
     MBL_SHAPE_SIZE = 8, /* circles, squares and triangles fill a box of this size */
     MBL_SHAPES = 3,
     MBL_SHAPE_GAP = 2,      /* ground between two shapes, at least */
-    MBL_SHAPE_MARGIN = 1,   /* ground between a shape and the border */
+    MBL_SHAPE_MARGIN = 0,   /* ground between a shape and the border */
+    MBL_SHAPE_LATTICE = 8,  /* a shape's left and top are the margin plus multiples of this */
     MBL_HORIZON_FIRST = 11, /* first row of the lower half: FIRST..LAST */
     MBL_HORIZON_LAST = 21
 };

@@ -5,8 +5,7 @@
  *
  * Clean bytes are those of a true drawing of the sentence, so that the ideal picture is best and nothing is
  * gained by drawing less: for a sign, of its one drawing; for a horizon, of the largest of its drawings; for
- * a count, of 19 in 20 drawings of that many shapes (the rest, whose shapes lie across many blocks, need up
- * to 0.13 more); 0 outside the signs world.
+ * a count, a bound on all drawings of that many shapes; 0 outside the signs world.
  */
 #include "reward/scorers.h"
 #include "reward/world.h"
@@ -17,7 +16,7 @@
 enum { QUALITY = 90, SIZE = MBL_SIGNS_SIZE };
 
 /* [count - 1]; libjpeg's integer DCT and default Huffman tables. The shape hardly matters. */
-static const size_t group_bytes[4] = {865, 1035, 1185, 1305};
+static const size_t group_bytes[4] = {735, 820, 900, 975};
 
 static mbl_status_t sign_bytes(const mbl_signs_scene_t *scene, size_t *bytes) {
     uint8_t rgb[3 * SIZE * SIZE];
