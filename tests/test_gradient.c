@@ -54,7 +54,7 @@ static void make_batch(case_t *c) {
 
 static void open_case_of(case_t *c, mbl_dtype_t dtype, int threads, size_t heads, size_t picture) {
     memset(c, 0, sizeof *c);
-    tiny_open(&c->tiny, dtype, threads, heads, picture, 2, prompts, PROMPTS);
+    tiny_open(&c->tiny, dtype, threads, heads, picture, 2, 2, prompts, PROMPTS);
     assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, 3, &c->plan));
     make_batch(c);
     make_factors(c);

@@ -1,0 +1,226 @@
+/* Rollout on a tiny pipeline with the signs rewards: pictures and scores belong to the sample, not to the
+ * micro-batch, the rank or the worker thread that makes them. */
+#include "tiny_pipeline.h"
+
+#include "rl/rollout.h"
+
+enum { PROMPTS = 8, GROUP = 3, N = PROMPTS * GROUP, STEPS = 3, SIDE = MBL_SIGNS_SIZE };
+enum { LATENT = 3 * SIDE * SIDE, PICTURE = SIDE * SIDE * 3 };
+enum { OCR, COUNT, COLOR, CLEAN, JPEG, K };
+
+static const mbl_reward_spec_t specs[K] = {{.name = "ocr", .type = "ocr"},
+                                           {.name = "count", .type = "count"},
+                                           {.name = "color", .type = "color"},
+                                           {.name = "clean", .type = "clean"},
+                                           {.name = "jpeg", .type = "jpeg"}};
+
+typedef struct {
+    tiny_t tiny;
+    mbl_prompts_t prompts;
+    mbl_sampler_plan_t plan;
+} world_t;
+
+/* What a rollout of N samples leaves behind. */
+typedef struct {
+    float x0[N * LATENT];
+    uint8_t rgb[N * PICTURE];
+    mbl_score_t scores[N * K];
+} result_t;
+
+static void open_world(world_t *w, mbl_dtype_t dtype) {
+    const char *text[PROMPTS];
+    memset(w, 0, sizeof *w);
+    assert_ok(mbl_prompts_load("signs", NULL, 3, 0, PROMPTS, &w->prompts));
+    for (size_t i = 0; i < PROMPTS; i++)
+        text[i] = w->prompts.items[i].text;
+    tiny_open(&w->tiny, dtype, 1, 4, SIDE, 8, 16, text, PROMPTS);
+    assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, 3, &w->plan));
+}
+
+static void close_world(world_t *w) {
+    mbl_prompts_free(&w->prompts);
+    tiny_close(&w->tiny);
+}
+
+static result_t *new_result(void) {
+    result_t *result = mbl_calloc(1, sizeof *result);
+    assert_non_null(result);
+    return result;
+}
+
+/* Samples first .. first + n - 1 of the N into their places of `out`, as a rank that has only them does. */
+static mbl_status_t roll(world_t *w, const mbl_adapter_t *adapter, size_t first, size_t n, size_t micro_batch,
+                         size_t threads, const volatile int *stop, result_t *out) {
+    mbl_sampler_t *sampler;
+    mbl_panel_t *panel;
+    uint32_t prompt[N];
+    int64_t sample[N];
+    mbl_image_t images[N];
+    const mbl_prompt_t *asked[N];
+    for (size_t i = 0; i < n; i++) {
+        prompt[i] = (uint32_t)((first + i) / GROUP);
+        sample[i] = (int64_t)(first + i);
+    }
+    mbl_batch_t batch = {.n = n, .n_global = N, .group_size = GROUP, .k = K, .prompt = prompt};
+    batch.sample = sample;
+    batch.x0 = mbl_tensor_of(out->x0 + first * LATENT, MBL_F32, MBL_HOST, 4, n, (size_t)3, (size_t)SIDE,
+                             (size_t)SIDE);
+    batch.rgb = out->rgb + first * PICTURE;
+    batch.scores = out->scores + first * K;
+    assert_ok(mbl_sampler_new(w->tiny.pipeline, w->tiny.lora, micro_batch, &sampler));
+    assert_ok(mbl_panel_open(specs, K, threads, &panel));
+    mbl_rollout_t rollout = {.pipeline = w->tiny.pipeline,
+                             .sampler = sampler,
+                             .plan = &w->plan,
+                             .adapter = adapter,
+                             .conditions = &w->tiny.conditions,
+                             .prompts = &w->prompts,
+                             .panel = panel,
+                             .micro_batch = micro_batch,
+                             .seed = 8,
+                             .purpose = MBL_RNG_NOISE,
+                             .step = 2,
+                             .stop = stop};
+    mbl_rollout_views_t views = {images, asked};
+    mbl_status_t status = mbl_rollout(&rollout, &batch, &views);
+    assert_ok(mbl_panel_wait(panel));
+    for (size_t i = 0; status == MBL_OK && i < n; i++) {
+        assert_ptr_equal(images[i].rgb, batch.rgb + i * PICTURE);
+        assert_ptr_equal(asked[i], &w->prompts.items[prompt[i]]);
+    }
+    mbl_panel_close(panel);
+    mbl_sampler_free(sampler);
+    return status;
+}
+
+static void check_same(const result_t *got, const result_t *want, const char *what, size_t value) {
+    for (size_t i = 0; i < N; i++) {
+        if (memcmp(got->x0 + i * LATENT, want->x0 + i * LATENT, LATENT * sizeof(float)) != 0 ||
+            memcmp(got->rgb + i * PICTURE, want->rgb + i * PICTURE, PICTURE) != 0)
+            fail_msg("%s %zu: picture %zu differs (latents by %.3g)", what, value, i,
+                     relative_error_f32(got->x0 + i * LATENT, want->x0 + i * LATENT, LATENT));
+        for (size_t k = 0; k < K; k++) {
+            assert_int_equal(got->scores[i * K + k].state, want->scores[i * K + k].state);
+            assert_near(got->scores[i * K + k].value, want->scores[i * K + k].value, 0);
+        }
+    }
+}
+
+static void batching_does_not_matter(void **state) {
+    static const mbl_dtype_t dtypes[] = {MBL_F32, MBL_BF16};
+    static const size_t sizes[] = {1, 5, 7, 32};
+    (void)state;
+    for (size_t d = 0; d < 2; d++) {
+        world_t w;
+        result_t *want = new_result();
+        open_world(&w, dtypes[d]);
+        assert_ok(roll(&w, &w.tiny.old, 0, N, N, 1, NULL, want));
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            result_t *got = new_result();
+            assert_ok(roll(&w, &w.tiny.old, 0, N, sizes[s], s, NULL, got));
+            check_same(got, want, "micro-batch", sizes[s]);
+            mbl_free(got);
+        }
+        mbl_free(want);
+        close_world(&w);
+    }
+}
+
+static void ranks_do_not_matter(void **state) {
+    world_t w;
+    result_t *want = new_result();
+    (void)state;
+    open_world(&w, MBL_F32);
+    assert_ok(roll(&w, &w.tiny.old, 0, N, 7, 1, NULL, want));
+    for (size_t ranks = 2; ranks <= 5; ranks++) {
+        result_t *got = new_result();
+        for (size_t rank = 0; rank < ranks; rank++) {
+            size_t first = PROMPTS * rank / ranks * GROUP, last = PROMPTS * (rank + 1) / ranks * GROUP;
+            assert_ok(roll(&w, &w.tiny.old, first, last - first, 7, 1, NULL, got));
+        }
+        check_same(got, want, "ranks", ranks);
+        mbl_free(got);
+    }
+    mbl_free(want);
+    close_world(&w);
+}
+
+/* Scores are the scorers' own on the decoded pictures; what does not apply to a sentence is N/A. */
+static void scores_are_of_the_pictures(void **state) {
+    world_t w;
+    result_t *result = new_result();
+    size_t na = 0, kinds[3] = {0};
+    (void)state;
+    open_world(&w, MBL_F32);
+    assert_ok(roll(&w, &w.tiny.old, 0, N, 5, 2, NULL, result));
+    for (size_t i = 0; i < N; i++) {
+        mbl_signs_scene_t scene;
+        const mbl_prompt_t *prompt = &w.prompts.items[i / GROUP];
+        assert_true(mbl_signs_parse(prompt->text, &scene));
+        kinds[scene.kind]++;
+        for (size_t k = 0; k < K; k++) {
+            mbl_image_t image = {SIDE, SIDE, result->rgb + i * PICTURE};
+            const mbl_scorer_t *scorer = mbl_scorer_find(specs[k].type);
+            const mbl_score_t *got = &result->scores[i * K + k];
+            mbl_score_t want = {0};
+            void *self = NULL;
+            if (scorer->open)
+                assert_ok(scorer->open(NULL, &self));
+            assert_ok(scorer->score(self, &image, prompt, &want));
+            if (scorer->close)
+                scorer->close(self);
+            bool applies = k == OCR     ? scene.kind == MBL_SIGNS_TEXT
+                           : k == COUNT ? scene.kind == MBL_SIGNS_COUNT
+                                        : true;
+            assert_int_equal(got->state, applies ? MBL_SCORE_VALID : MBL_SCORE_NA);
+            assert_int_equal(got->state, want.state);
+            assert_near(got->value, want.value, 0);
+            na += got->state == MBL_SCORE_NA;
+        }
+    }
+    assert_true(kinds[0] > 0 && kinds[1] > 0 && kinds[2] > 0);
+    assert_true(na > 0);
+    for (size_t i = 1; i < N; i++) /* every picture has noise of its own */
+        assert_memory_not_equal(result->rgb + i * PICTURE, result->rgb, PICTURE);
+    mbl_free(result);
+    close_world(&w);
+}
+
+static void adapter_is_used(void **state) {
+    world_t w;
+    result_t *old = new_result(), *current = new_result(), *base = new_result();
+    (void)state;
+    open_world(&w, MBL_F32);
+    assert_ok(roll(&w, &w.tiny.old, 0, N, N, 1, NULL, old));
+    assert_ok(roll(&w, &w.tiny.current, 0, N, N, 1, NULL, current));
+    assert_ok(roll(&w, NULL, 0, N, N, 1, NULL, base));
+    assert_true(relative_error_f32(current->x0, old->x0, N * LATENT) > 1e-3);
+    assert_true(relative_error_f32(base->x0, old->x0, N * LATENT) > 1e-3);
+    mbl_free(old);
+    mbl_free(current);
+    mbl_free(base);
+    close_world(&w);
+}
+
+/* A stop ends the rollout; what was submitted before is still scored safely. */
+static void stop_is_heeded(void **state) {
+    world_t w;
+    result_t *result = new_result();
+    const volatile int stop = 1;
+    (void)state;
+    open_world(&w, MBL_F32);
+    assert_int_equal(roll(&w, &w.tiny.old, 0, N, 5, 1, &stop, result), MBL_ERR_STOPPED);
+    mbl_free(result);
+    close_world(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(batching_does_not_matter),
+        cmocka_unit_test(ranks_do_not_matter),
+        cmocka_unit_test(scores_are_of_the_pictures),
+        cmocka_unit_test(adapter_is_used),
+        cmocka_unit_test(stop_is_heeded),
+    };
+    return cmocka_run_group_tests_name("rollout", tests, NULL, NULL);
+}
