@@ -11,13 +11,17 @@
 /* name, one line for the help */
 #define MBL_BENCHES(X)                                                                                       \
     X(matmul, "matrix products at the shapes of the signs model")                                            \
+    X(step, "a training step of the signs model, and whole optimizer steps by method")                       \
+    X(gradients, "K rewards' gradients from two backward passes and from K")                                 \
+    X(gram, "Gram matrix, weights and their broadcast")                                                      \
     X(attention, "attention forward and backward at the shapes of the signs model and of SD3.5")
 
 /* What was asked for on the command line. */
 typedef struct {
     const char *device;
-    int threads; /* 0: all cores of the process */
-    size_t runs; /* timed runs of a case, after two that are not */
+    int threads;    /* 0: all cores of the process */
+    size_t runs;    /* timed runs of a case, after two that are not */
+    size_t samples; /* of a batch in step, gradients and gram */
     bool json;
 } mbl_bench_t;
 
@@ -29,6 +33,7 @@ typedef struct {
 typedef struct {
     const char *name;
     double value;
+    const char *text; /* instead of the value; NULL for a number */
 } mbl_bench_figure_t;
 
 /* Times run(context). Calls shorter than 2 ms are timed several at once. */
@@ -39,6 +44,20 @@ mbl_status_t mbl_bench_measure(const mbl_bench_t *bench, mbl_status_t (*run)(voi
 mbl_status_t mbl_bench_print(const mbl_bench_t *bench, const char *name, const char *what,
                              const mbl_bench_time_t *time, const mbl_bench_figure_t *figures,
                              size_t n_figures);
+
+/* A case among others that are timed in turn, round by round, so that all see the same machine. */
+typedef struct {
+    mbl_status_t (*run)(void *context);
+    void *context;
+    double *seconds; /* [runs], set by mbl_bench_alternate */
+} mbl_bench_case_t;
+/* Two rounds that are not counted (one when there is a single run), then bench->runs rounds of all cases,
+ * every other one backwards. Free with mbl_bench_forget, also after a failure. */
+mbl_status_t mbl_bench_alternate(const mbl_bench_t *bench, mbl_bench_case_t *cases, size_t n);
+void mbl_bench_forget(mbl_bench_case_t *cases, size_t n);
+mbl_bench_time_t mbl_bench_time(const double *seconds, size_t runs);
+/* Median over the rounds of a / b. */
+double mbl_bench_ratio(const double *a, const double *b, size_t runs);
 
 #define MBL_BENCH_DECLARE(name, summary) mbl_status_t mbl_bench_##name(const mbl_bench_t *bench);
 MBL_BENCHES(MBL_BENCH_DECLARE)

@@ -79,8 +79,8 @@ static mbl_status_t time_product(const mbl_bench_t *bench, mbl_ops_t *ops, const
     char what[64];
     snprintf(what, sizeof what, "%s %zux%zux%zu %s", mbl_dtype_name(dtype), c->m, c->k, c->n, c->name);
     const mbl_bench_figure_t figure[] = {
-        {"gflops", 2e-9 * (double)c->m * (double)c->k * (double)c->n / time.median},
-        {"threads", (double)ops->threads}};
+        {.name = "gflops", .value = 2e-9 * (double)c->m * (double)c->k * (double)c->n / time.median},
+        {.name = "threads", .value = (double)ops->threads}};
     status = mbl_bench_print(bench, "matmul", what, &time, figure, 2);
 done:
     mbl_tensor_free(ops, &a);
@@ -130,8 +130,8 @@ static mbl_status_t print_attention(const mbl_bench_t *bench, const attention_t 
     snprintf(what, sizeof what, "%s %zux%zux%zux%zu %s", mbl_dtype_name(x->heads[0].dtype), dim[0], dim[1],
              dim[2], dim[3], direction);
     double flops = products * 2 * (double)(dim[0] * dim[1]) * (double)(dim[2] * dim[2]) * (double)dim[3];
-    const mbl_bench_figure_t figure[] = {{"gflops", 1e-9 * flops / time->median},
-                                         {"threads", (double)x->ops->threads}};
+    const mbl_bench_figure_t figure[] = {{.name = "gflops", .value = 1e-9 * flops / time->median},
+                                         {.name = "threads", .value = (double)x->ops->threads}};
     return mbl_bench_print(bench, "attention", what, time, figure, 2);
 }
 

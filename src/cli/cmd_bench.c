@@ -23,11 +23,6 @@ enum { N_BENCHES = sizeof benches / sizeof *benches };
 #define BENCH_HELP(name, summary) "\n    " #name ": " summary
 static const char bench_names[] = "" MBL_BENCHES(BENCH_NAME);
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 mbl_status_t mbl_bench_measure(const mbl_bench_t *bench, mbl_status_t (*run)(void *context), void *context,
                                mbl_bench_time_t *out) {
     double start = 0, *seconds;
@@ -45,8 +40,7 @@ mbl_status_t mbl_bench_measure(const mbl_bench_t *bench, mbl_status_t (*run)(voi
             status = run(context);
         seconds[i] = (mbl_now() - start) / (double)repeats;
     }
-    qsort(seconds, bench->runs, sizeof *seconds, by_value);
-    mbl_bench_time_t time = {seconds[bench->runs / 2], seconds[0], seconds[bench->runs - 1]};
+    mbl_bench_time_t time = mbl_bench_time(seconds, bench->runs);
     mbl_free(seconds);
     MBL_TRY(status);
     *out = time;
@@ -58,12 +52,18 @@ static void print_text(const char *name, const char *what, const mbl_bench_time_
     printf("%-10s %-32s %10.3f ms (%.3f .. %.3f)", name, what, 1e3 * time->median, 1e3 * time->min,
            1e3 * time->max);
     for (size_t i = 0; i < n_figures; i++)
-        printf("  %s %.4g", figures[i].name, figures[i].value);
+        if (figures[i].text)
+            printf("  %s %s", figures[i].name, figures[i].text);
+        else
+            printf("  %s %.4g", figures[i].name, figures[i].value);
     printf("\n");
 }
 
 /* Counts without a decimal point. */
-static json_t *number(double value) {
+static json_t *value_of(const mbl_bench_figure_t *figure) {
+    double value = figure->value;
+    if (figure->text)
+        return json_string(figure->text);
     return value == (double)(long)value ? json_integer((long)value) : json_real(value);
 }
 
@@ -79,7 +79,7 @@ mbl_status_t mbl_bench_print(const mbl_bench_t *bench, const char *name, const c
                              1e3 * time->min, 1e3 * time->max);
     bool failed = !line;
     for (size_t i = 0; i < n_figures && !failed; i++)
-        failed = json_object_set_new(line, figures[i].name, number(figures[i].value)) != 0;
+        failed = json_object_set_new(line, figures[i].name, value_of(&figures[i])) != 0;
     char *text = failed ? NULL : json_dumps(line, JSON_REAL_PRECISION(6));
     json_decref(line);
     if (!text)
@@ -99,13 +99,15 @@ static mbl_status_t run_named(const char *name, const mbl_bench_t *bench) {
 }
 
 int mbl_cmd_bench(int argc, char **argv) {
-    mbl_bench_t bench = {.device = "auto", .runs = 15};
+    mbl_bench_t bench = {.device = "auto", .runs = 15, .samples = 96};
     size_t threads = 0;
     const mbl_arg_t args[] = {
         {"json", MBL_ARG_FLAG, &bench.json, NULL, "one JSON object a line, times in ms", 0, 0, 0, NULL},
         {"device", MBL_ARG_TEXT, &bench.device, "NAME", "auto, cpu or cuda", 0, 0, 0, NULL},
         {"threads", MBL_ARG_COUNT, &threads, "N", "threads; 0: all cores", 0, 0, 4096, NULL},
         {"runs", MBL_ARG_COUNT, &bench.runs, "N", "timed runs of every case", 0, 1, 100000, NULL},
+        {"samples", MBL_ARG_COUNT, &bench.samples, "N", "samples of a batch in step, gradients and gram", 0,
+         1, 4096, NULL},
     };
     const mbl_args_t spec = {
         "bench",

@@ -1,0 +1,27 @@
+/* A whole optimizer step of the bench world: gradients, Gram matrix, weights, AdamW, adapters. */
+#ifndef MBL_CLI_BENCH_UPDATE_H
+#define MBL_CLI_BENCH_UPDATE_H
+
+#include "cli/bench_world.h"
+
+typedef struct {
+    const char *name;
+    mbl_method_t method;
+    bool all; /* form every reward's gradient; else only that of the one objective */
+} mbl_bench_method_t;
+#define MBL_BENCH_METHODS                                                                                    \
+    {                                                                                                        \
+        {"marble", MBL_METHOD_MARBLE, true}, {"equal", MBL_METHOD_EQUAL, true},                              \
+            {"weighted_sum", MBL_METHOD_WEIGHTED_SUM, false}, {                                              \
+            "weighted_sum diagnostics", MBL_METHOD_WEIGHTED_SUM, true                                        \
+        }                                                                                                    \
+    }
+enum { MBL_BENCH_N_METHODS = 4 };
+
+/* Gram matrix of the first k rewards' sets, weights, broadcast. Coefficients [k + 2] of the sets out. */
+mbl_status_t mbl_bench_weigh(mbl_bench_world_t *world, const mbl_bench_method_t *method, size_t k,
+                             double *coefficient, double *norm);
+mbl_status_t mbl_bench_update(mbl_bench_world_t *world, const mbl_bench_method_t *method, size_t k,
+                              size_t timesteps);
+
+#endif
