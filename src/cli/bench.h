@@ -23,7 +23,11 @@ typedef struct {
     size_t runs;    /* timed runs of a case, after two that are not */
     size_t samples; /* of a batch in step, gradients and gram */
     bool json;
+    bool cpu_time; /* seconds of all threads of this process instead of the wall clock's */
 } mbl_bench_t;
+
+/* Seconds by the clock that was asked for. */
+double mbl_bench_now(const mbl_bench_t *bench);
 
 typedef struct {
     double median, min, max; /* seconds */

@@ -5,6 +5,15 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+double mbl_bench_now(const mbl_bench_t *bench) {
+    struct timespec now = {0};
+    if (!bench->cpu_time)
+        return mbl_now();
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -49,10 +58,10 @@ mbl_status_t mbl_bench_alternate(const mbl_bench_t *bench, mbl_bench_case_t *cas
     for (size_t round = 0; round < before + bench->runs; round++)
         for (size_t i = 0; i < n; i++) {
             mbl_bench_case_t *one = &cases[round % 2 ? n - 1 - i : i];
-            double start = mbl_now();
+            double start = mbl_bench_now(bench);
             MBL_TRY(one->run(one->context));
             if (round >= before)
-                one->seconds[round - before] = mbl_now() - start;
+                one->seconds[round - before] = mbl_bench_now(bench) - start;
         }
     return MBL_OK;
 }
