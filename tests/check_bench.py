@@ -1,20 +1,52 @@
 #!/usr/bin/env python3
-"""marble bench prints one JSON object per case with times that make sense, and refuses an unknown name."""
+"""Every marble bench prints one JSON object per case with times that make sense, and an unknown name is refused."""
 import json
 import subprocess
 import sys
 
 marble = sys.argv[1]
-run = subprocess.run([marble, "bench", "matmul", "--json", "--runs", "3", "--threads", "1"], text=True,
-                     capture_output=True)
-assert run.returncode == 0, run.stderr
-lines = [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def lines_of(name, *arguments):
+    run = subprocess.run([marble, "bench", name, "--json", "--threads", "1", *arguments], text=True, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    for line in lines:
+        median, low, high = line["ms"]
+        assert line["bench"] == name and low <= median <= high, line
+        assert name == "gradients" or low > 0, line  # there a difference of two times
+    return lines
+
+
+lines = lines_of("matmul", "--runs", "3")
 assert len(lines) >= 20, lines
 for line in lines:
-    median, low, high = line["ms"]
-    assert line["bench"] == "matmul" and 0 < low <= median <= high, line
     m, k, n = map(int, line["case"].split()[1].split("x"))
-    assert abs(line["gflops"] * median * 1e6 / (2 * m * k * n) - 1) < 1e-4, line
+    assert abs(line["gflops"] * line["ms"][0] * 1e6 / (2 * m * k * n) - 1) < 1e-4, line
 assert {line["case"].split()[0] for line in lines} == {"f32", "bf16"}
+
+tiny = ["--runs", "1", "--samples", "2"]
+lines = lines_of("gradients", *tiny)
+assert {(l["case"], l["k"], l["dtype"]) for l in lines} == {
+    (case, k, dtype) for case in ("two_seed", "separate") for k in (1, 5, 10, 20) for dtype in ("f32", "bf16")}, lines
+for line in lines:
+    assert line["relative_with_forward"] > 0 and line["ms_with_forward"] > line["ms"][0], line
+    assert line["case"] == "two_seed" or line["relative_to_separate"] == 1, line
+
+lines = lines_of("step", "--profile", *tiny)
+methods = {"marble", "equal", "weighted_sum", "weighted_sum diagnostics"}
+for dtype in ("f32", "bf16"):
+    cases = {l["case"]: l for l in lines if l["dtype"] == dtype}
+    assert methods | {"nft_step", "forward", "rollout", "nft_step: matmul"} <= set(cases), cases
+    for method in methods:
+        assert 0.1 < cases[method]["relative_to_weighted_sum"] < 10, cases[method]
+        assert 0.1 < cases[method]["relative_with_rollout"] < 10, cases[method]
+    assert cases["weighted_sum"]["relative_to_weighted_sum"] == 1, cases["weighted_sum"]
+    assert abs(sum(l["percent"] for c, l in cases.items() if c.startswith("nft_step: ")) - 100) < 0.1, cases
+
+lines = lines_of("gram", *tiny)
+shares = {l["k"]: l["percent_of_step"] for l in lines if l["case"] == "signs"}
+assert set(shares) == {5, 20} and all(0 < share < 100 for share in shares.values()), lines
+
 run = subprocess.run([marble, "bench", "matmull"], text=True, capture_output=True)
 assert run.returncode == 2 and "there are: matmul" in run.stderr, (run.returncode, run.stderr)

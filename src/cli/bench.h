@@ -23,6 +23,7 @@ typedef struct {
     size_t runs;    /* timed runs of a case, after two that are not */
     size_t samples; /* of a batch in step, gradients and gram */
     bool json;
+    bool profile;  /* step: the time of every operation too */
     bool cpu_time; /* seconds of all threads of this process instead of the wall clock's */
 } mbl_bench_t;
 

@@ -98,6 +98,14 @@ static mbl_status_t seeds(mbl_bench_pass_t *p) {
                   .x0 = &flat[5], .t = &p->t, .beta = 0.1);
 }
 
+mbl_status_t mbl_bench_pass_forward_both(mbl_bench_pass_t *p) {
+    mbl_mmdit_input_t input = input_of(p);
+    MBL_TRY(mbl_bench_pass_forward(p));
+    MBL_TRY(mbl_mmdit_forward(mbl_pipeline_model(p->world->pipeline), &p->world->policy.in_current, &input,
+                              p->keep, &p->v));
+    return seeds(p);
+}
+
 mbl_status_t mbl_bench_pass_separate(mbl_bench_pass_t *p, size_t k) {
     mbl_bench_world_t *w = p->world;
     mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
@@ -107,9 +115,7 @@ mbl_status_t mbl_bench_pass_separate(mbl_bench_pass_t *p, size_t k) {
     const mbl_tensor_t *from[] = {&p->seed, &p->u, &p->h};
     for (int i = 0; i < 3; i++)
         flat[i] = mbl_tensor_reshape(from[i], 2, n, mbl_tensor_count(from[i]) / n);
-    MBL_TRY(mbl_bench_pass_forward(p));
-    MBL_TRY(mbl_mmdit_forward(model, &w->policy.in_current, &input, p->keep, &p->v));
-    MBL_TRY(seeds(p));
+    MBL_TRY(mbl_bench_pass_forward_both(p));
     MBL_TRY(mbl_tensor_zero(w->ops, &w->sets));
     for (size_t r = 0; r < k; r++) {
         mbl_tensor_t set = mbl_tensor_rows(&w->sets, r, 1);

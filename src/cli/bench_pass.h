@@ -22,7 +22,9 @@ void mbl_bench_pass_close(mbl_bench_pass_t *pass);
 
 /* v_old: the old adapter's velocity. */
 mbl_status_t mbl_bench_pass_forward(mbl_bench_pass_t *pass);
-/* Both forward passes, the seeds, then k backward passes, one for each reward, into sets [k + 2, padded] of
+/* The forward passes of old and current, and the seeds. */
+mbl_status_t mbl_bench_pass_forward_both(mbl_bench_pass_t *pass);
+/* The same, then k backward passes, one for each reward, into sets [k + 2, padded] of
  * the world. */
 mbl_status_t mbl_bench_pass_separate(mbl_bench_pass_t *pass, size_t k);
 

@@ -6,6 +6,9 @@
 
 #include "base/mem.h"
 
+#include <stdio.h>
+#include <string.h>
+
 enum { REWARDS = 5, TIMESTEPS = 4 };
 
 /* ---- one training step ---- */
@@ -28,6 +31,30 @@ static mbl_status_t run_forward(void *context) {
     return pass->world->ops->table->sync(pass->world->ops);
 }
 
+/* One more step, with the clock read after every operation: a line for each that was called. */
+static mbl_status_t profile_nft(const mbl_bench_t *bench, mbl_bench_pass_t *pass, mbl_dtype_t dtype) {
+    mbl_ops_t *ops = pass->world->ops;
+    double all = 0;
+    memset(ops->stats, 0, sizeof ops->stats);
+    ops->profile = true;
+    MBL_TRY(run_nft_step(pass));
+    ops->profile = false;
+    for (int op = 0; op < MBL_OP_COUNT; op++)
+        all += ops->stats[op].seconds;
+    for (int op = 0; op < MBL_OP_COUNT; op++) {
+        double seconds = ops->stats[op].seconds;
+        mbl_bench_time_t time = {seconds, seconds, seconds};
+        const mbl_bench_figure_t figures[] = {{.name = "dtype", .text = mbl_dtype_name(dtype)},
+                                              {.name = "calls", .value = (double)ops->stats[op].calls},
+                                              {.name = "percent", .value = 100 * seconds / all}};
+        char what[64];
+        snprintf(what, sizeof what, "nft_step: %s", mbl_op_name((mbl_op_t)op));
+        if (ops->stats[op].calls > 0)
+            MBL_TRY(mbl_bench_print(bench, "step", what, &time, figures, 3));
+    }
+    return MBL_OK;
+}
+
 static mbl_status_t time_nft(const mbl_bench_t *bench, mbl_dtype_t dtype) {
     static const char *const names[] = {"nft_step", "forward"};
     mbl_bench_world_t world;
@@ -44,6 +71,7 @@ static mbl_status_t time_nft(const mbl_bench_t *bench, mbl_dtype_t dtype) {
                                               {.name = "threads", .value = (double)world.ops->threads}};
         MBL_TRY_GOTO(mbl_bench_print(bench, "step", names[i], &time, figures, 3), done);
     }
+    status = bench->profile ? profile_nft(bench, &pass, dtype) : MBL_OK;
 done:
     mbl_bench_forget(cases, 2);
     mbl_bench_pass_close(&pass);

@@ -108,6 +108,8 @@ int mbl_cmd_bench(int argc, char **argv) {
         {"cpu-time", MBL_ARG_FLAG, &bench.cpu_time, NULL,
          "seconds of all threads instead of the wall clock's: for one thread on a busy machine", 0, 0, 0,
          NULL},
+        {"profile", MBL_ARG_FLAG, &bench.profile, NULL, "step: the time of every operation too", 0, 0, 0,
+         NULL},
         {"samples", MBL_ARG_COUNT, &bench.samples, "N", "samples of a batch in step, gradients and gram", 0,
          1, 4096, NULL},
     };
