@@ -5,7 +5,9 @@
 #include "comm/comm.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
     const char *name, *summary;
@@ -40,8 +42,19 @@ static int run_command(const char *name, int argc, char **argv) {
                                          best ? "; did you mean " : "", best ? best : "", best ? "?" : ""));
 }
 
+/* Threads that wait for each other at full speed lose everything when another process wants their core (a
+ * training step took twenty times as long). OpenMP reads how long to wait at program start only, so unless
+ * the user has said so, the program says it and starts itself once more. */
+static void wait_politely(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
+        return;
+    if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
+        execv("/proc/self/exe", argv); /* on failure the program goes on as it is */
+}
+
 int main(int argc, char **argv) {
     int rank = 0;
+    wait_politely(argv);
     int size = mbl_comm_launched(&rank, NULL);
     mbl_log_set_rank(rank, size);
     const char *word = argc > 1 ? argv[1] : "help";

@@ -9,8 +9,7 @@ static json_t *by_reward(const mbl_config_t *config, const double *values, size_
     json_t *object = json_object();
     for (size_t k = 0; k < config->rewards.count; k++) {
         double value = *(const double *)(const void *)((const char *)values + k * stride);
-        json_object_set_new(object, config->rewards.items[k].name,
-                            isfinite(value) ? json_real(value) : json_null());
+        json_object_set_new(object, config->rewards.items[k].name, mbl_jsonl_real(value));
     }
     return object;
 }
@@ -24,17 +23,16 @@ static json_t *counts_by_reward(const mbl_config_t *config, const mbl_reward_sta
     return object;
 }
 
-static void put_balance(json_t *line, const mbl_config_t *config, const mbl_state_t *state,
-                        const mbl_step_report_t *r) {
+static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
     const size_t one = sizeof(double);
-    json_object_set_new(line, "alpha", by_reward(config, state->balance.alpha_mean, one));
+    json_object_set_new(line, "alpha", by_reward(config, r->balance.alpha_mean, one));
     json_object_set_new(line, "alpha_raw", by_reward(config, r->balance.alpha, one));
     json_object_set_new(line, "grad_norm_by", by_reward(config, r->balance.norm, one));
     json_object_set_new(line, "cos", by_reward(config, r->balance.cos, one));
     json_object_set_new(line, "cos_step", by_reward(config, r->cos_step, one));
-    json_object_set_new(line, "cos_min", json_real(r->balance.cos_min));
-    json_object_set_new(line, "cos_mean", json_real(r->balance.cos_mean));
-    json_object_set_new(line, "cos_var", json_real(r->balance.cos_var));
+    json_object_set_new(line, "cos_min", mbl_jsonl_real(r->balance.cos_min));
+    json_object_set_new(line, "cos_mean", mbl_jsonl_real(r->balance.cos_mean));
+    json_object_set_new(line, "cos_var", mbl_jsonl_real(r->balance.cos_var));
     json_object_set_new(line, "rewards_used", json_integer((json_int_t)r->balance.n_used));
 }
 
@@ -58,7 +56,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
     json_object_set_new(line, "flat_groups",
                         counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, flat_groups)));
     if (r->balanced)
-        put_balance(line, config, state, r);
+        put_balance(line, config, r);
     json_object_set_new(line, "seconds",
                         json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "rollout", s->rollout, "reward_wait",
                                   s->reward_wait, "train", s->train, "gram", s->gram, "qp", s->qp, "comm",
