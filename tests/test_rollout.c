@@ -33,7 +33,7 @@ static void open_world(world_t *w, mbl_dtype_t dtype) {
     assert_ok(mbl_prompts_load("signs", NULL, 3, 0, PROMPTS, &w->prompts));
     for (size_t i = 0; i < PROMPTS; i++)
         text[i] = w->prompts.items[i].text;
-    tiny_open(&w->tiny, dtype, 1, 4, SIDE, 8, 16, text, PROMPTS);
+    tiny_open(&w->tiny, dtype, 1, 4, SIDE, 8, 2, text, PROMPTS);
     assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, 3, &w->plan));
 }
 

@@ -12,8 +12,9 @@ enum { SLOTS = 8192, MOST = 4096 }; /* of the hash table; all go when it is half
 enum { TILE_K = 32 };               /* bf16 values along K in a tile */
 
 /* With few rows oneDNN takes kernels that add in another order, so that a sample's result would depend on how
- * many share its batch: such products run on padded copies. */
-enum { FEW_ROWS = 16, PADDED_ROWS = 32 };
+ * many share its batch: such products run on padded copies. So it does in bf16 with few columns (a LoRA of
+ * small rank), whatever the rows: those run in blocks of so many rows. */
+enum { FEW_ROWS = 16, PADDED_ROWS = 32, FEW_COLUMNS = 16 };
 
 typedef struct {
     mbl_dnnl_matmul_t what;
@@ -238,6 +239,18 @@ static mbl_status_t run_padded(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     return MBL_OK;
 }
 
+static mbl_status_t run_in_blocks(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    for (size_t first = 0; first < x->y->dim[0]; first += PADDED_ROWS) {
+        size_t rows = x->y->dim[0] - first < PADDED_ROWS ? x->y->dim[0] - first : PADDED_ROWS;
+        mbl_tensor_t a = mbl_tensor_rows(x->a, first, rows), y = mbl_tensor_rows(x->y, first, rows);
+        mbl_matmul_args_t block = *x;
+        block.a = &a;
+        block.y = &y;
+        MBL_TRY(run_padded(ops, &block));
+    }
+    return MBL_OK;
+}
+
 static double act_f64(double x, mbl_act_t act) {
     switch (act) {
     case MBL_ACT_GELU_TANH:
@@ -299,6 +312,9 @@ mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
     /* oneDNN takes OpenMP's number of threads, which belongs to the calling thread. */
     if (omp_get_max_threads() != ops->threads)
         omp_set_num_threads(ops->threads);
-    return args->y->dim[0] <= FEW_ROWS && !args->transpose_a ? run_padded(ops, args)
-                                                             : run_any_depth(ops, args);
+    if (args->transpose_a)
+        return run_any_depth(ops, args);
+    if (args->a->dtype == MBL_BF16 && args->y->dim[1] < FEW_COLUMNS)
+        return run_in_blocks(ops, args);
+    return args->y->dim[0] <= FEW_ROWS ? run_padded(ops, args) : run_any_depth(ops, args);
 }
