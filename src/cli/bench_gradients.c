@@ -59,11 +59,11 @@ static mbl_status_t print_all(const mbl_bench_t *bench, mbl_dtype_t dtype, const
 }
 
 static mbl_status_t report(const mbl_bench_t *bench, mbl_dtype_t dtype, const mbl_bench_case_t *cases) {
-    double *after;
+    double *after, forward = mbl_bench_time(cases[FORWARD].seconds, bench->runs).median;
     MBL_ALLOC(after, FORWARD * bench->runs);
     for (size_t i = 0; i < FORWARD; i++)
         for (size_t j = 0; j < bench->runs; j++)
-            after[i * bench->runs + j] = cases[i].seconds[j] - cases[FORWARD].seconds[j];
+            after[i * bench->runs + j] = cases[i].seconds[j] - forward;
     mbl_status_t status = print_all(bench, dtype, cases, after);
     mbl_free(after);
     return status;
