@@ -10,7 +10,7 @@
 #define FUSED __attribute__((optimize("fp-contract=fast")))
 
 /* Numbers of a tile; samples and tokens taken at a time; the register blocks of the two kernels. */
-enum { TILE = 1024, TILE_SIDE = 64, BATCH = 16, TOKENS = 64 };
+enum { TILE = 1024, TILE_SIDE = 64, BATCH = 48, TOKENS = 64 };
 enum { BLOCK_P = 8, BLOCK_Q = 16, BLOCK_K = 5, LANES = 8 };
 typedef double lanes_t __attribute__((vector_size(LANES * sizeof(double))));
 
