@@ -8,7 +8,8 @@ static const char about[] =
     "Trains a fresh base model by flow matching on pictures of the signs world, with the keys of the\n"
     "section pretrain. The model ends up in OUT/model, a folder that `model.path` of a run can name:\n"
     "    marble pretrain deploy/examples/pretrain.yaml --out runs/pretrain\n"
-    "Ctrl-C or SIGTERM writes a checkpoint and ends with exit code 75; --resume auto goes on from there.";
+    "Ctrl-C, SIGTERM or SIGUSR1 (the one mpirun passes on) writes a checkpoint and ends with exit code\n"
+    "75; --resume auto goes on from there.";
 
 int mbl_cmd_pretrain(int argc, char **argv) {
     const char *out = NULL, *resume = NULL;
