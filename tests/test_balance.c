@@ -28,7 +28,7 @@ static double dot(const double *a, const double *b) {
 
 /* k reward parts with zeros; weighted_sum has one more. */
 static case_t new_case(mbl_method_t method, size_t k) {
-    case_t c = {.k = k, .r = k + (method == MBL_METHOD_WEIGHTED_SUM ? 1 : 0)};
+    case_t c = {.k = k, .r = k + mbl_method_has_objective(method)};
     c.options = (mbl_balance_options_t){.method = method, .rho = 0.7};
     return c;
 }
@@ -299,6 +299,28 @@ static void priorities(void **state) {
     }
 }
 
+/* fixed: unit gradients 3 : 1, whatever their lengths; a reward that is missing leaves its share to the rest.
+ */
+static void fixed_shares(void **state) {
+    static const double weights[] = {6, 5, 2};
+    case_t c = new_case(MBL_METHOD_FIXED, 3);
+    c.part[0][0] = 1;
+    c.part[2][1] = 3;
+    c.options.weights = weights;
+    solve(*state, &c);
+    check_diagnostics(&c);
+    assert_near(c.step.alpha[0], 0.75, 1e-15);
+    assert_near(c.step.alpha[1], 0, 0);
+    assert_near(c.step.alpha[2], 0.25, 1e-15);
+    assert_near(c.step.coefficient[0], 1.5, 1e-15); /* m = 2 */
+    assert_near(c.step.coefficient[2], 0.5 / 3, 1e-15);
+    assert_near(c.step.cos[0], 3 / sqrt(10), 1e-12);
+    static const double negative[] = {6, 5, -2};
+    double gram[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0};
+    c.options.weights = negative;
+    assert_int_equal(mbl_balance(*state, &c.options, gram, 3, &c.state, &c.step), MBL_ERR_ARG);
+}
+
 /* alphabar over steps whose alphas are known, rewards coming and going. */
 static void smoothing(void **state) {
     case_t c = new_case(MBL_METHOD_EQUAL, 3);
@@ -358,6 +380,7 @@ int main(void) {
         cmocka_unit_test_prestate(nothing_usable, comm),
         cmocka_unit_test_prestate(floor_is_kept, comm),
         cmocka_unit_test_prestate(priorities, comm),
+        cmocka_unit_test_prestate(fixed_shares, comm),
         cmocka_unit_test_prestate(smoothing, comm),
         cmocka_unit_test_prestate(weighted_sum_reports_its_weights, comm),
         cmocka_unit_test_prestate(bad_arguments, comm),

@@ -9,7 +9,7 @@
 enum { MAX_SETS = MBL_MAX_REWARDS + 3 };
 
 static size_t parts_of(const mbl_bench_method_t *method, size_t k) {
-    return k + (method->method == MBL_METHOD_WEIGHTED_SUM);
+    return k + mbl_method_has_objective(method->method);
 }
 
 mbl_status_t mbl_bench_weigh(mbl_bench_world_t *w, const mbl_bench_method_t *method, size_t k,

@@ -2,19 +2,33 @@
 #include "rl/balance.h"
 
 #include "base/clock.h"
-#include "rl/qp.h"
+#include "rl/methods.h"
 
 #include <math.h>
 #include <string.h>
 
+static const struct {
+    const char *name;
+    mbl_method_fn *solve; /* NULL: an objective of its own stands behind the reward parts */
+} methods[] = {
+    [MBL_METHOD_MARBLE] = {"marble", mbl_method_marble},
+    [MBL_METHOD_EQUAL] = {"equal", mbl_method_equal},
+    [MBL_METHOD_WEIGHTED_SUM] = {"weighted_sum", NULL},
+    [MBL_METHOD_FIXED] = {"fixed", mbl_method_fixed},
+};
+enum { N_METHODS = sizeof methods / sizeof *methods };
+
 bool mbl_method_find(const char *name, mbl_method_t *out) {
-    static const char *const names[] = {"marble", "equal", "weighted_sum"};
-    for (int i = 0; i < 3; i++)
-        if (strcmp(name, names[i]) == 0) {
+    for (int i = 0; i < N_METHODS; i++)
+        if (strcmp(name, methods[i].name) == 0) {
             *out = (mbl_method_t)i;
             return true;
         }
     return false;
+}
+
+bool mbl_method_has_objective(mbl_method_t method) {
+    return !methods[method].solve;
 }
 
 /* G_kl = <a_k + c, a_l + c> from the matrix over parts; also which rewards are usable. */
@@ -35,38 +49,47 @@ static void reward_gram(const double *parts, size_t r, size_t k, double *gram, m
     }
 }
 
-/* marble: alpha and coefficients of the usable rewards from the QP; unused ones get 0. */
+/* The weights of the n rewards in `index`, scaled to mean 1. */
+static mbl_status_t find_weights(const double *given, const size_t *index, size_t n, double *weights) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        weights[i] = given ? given[index[i]] : 1;
+        if (!(weights[i] > 0 && isfinite(weights[i])))
+            return MBL_FAIL(MBL_ERR_ARG,
+                            "balance: reward %zu has weight %g; a positive number is right (leave a reward "
+                            "out instead of giving it none)",
+                            index[i], weights[i]);
+        sum += weights[i];
+    }
+    for (size_t i = 0; i < n; i++)
+        weights[i] *= (double)n / sum;
+    return MBL_OK;
+}
+
+/* Alpha and coefficients of the usable rewards; unused ones get 0. */
 static mbl_status_t solve(const mbl_balance_options_t *options, const double *gram, size_t k,
                           mbl_balance_step_t *out) {
-    double packed[MBL_MAX_REWARDS * MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS];
+    double packed[MBL_MAX_REWARDS * MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS], norm[MBL_MAX_REWARDS];
     size_t index[MBL_MAX_REWARDS], n = 0;
     for (size_t i = 0; i < k; i++)
         if (out->used[i])
             index[n++] = i;
+    MBL_TRY(find_weights(options->weights, index, n, weights));
     for (size_t i = 0; i < n; i++) {
-        weights[i] = options->weights ? options->weights[index[i]] : 1;
+        norm[i] = out->norm[index[i]];
         for (size_t j = 0; j < n; j++)
             packed[i * n + j] = gram[index[i] * k + index[j]];
     }
-    mbl_balance_result_t result;
-    MBL_TRY(mbl_qp_balance(packed, n, options->floor, options->weights ? weights : NULL, &result));
-    out->kkt_residual = result.qp.kkt_residual;
+    mbl_method_answer_t answer = {0};
+    mbl_method_args_t args = {
+        .n = n, .gram = packed, .norm = norm, .weights = weights, .floor = options->floor};
+    MBL_TRY(methods[options->method].solve(&args, &answer));
+    out->kkt_residual = answer.kkt_residual;
     for (size_t i = 0; i < n; i++) {
-        out->alpha[index[i]] = result.qp.alpha[i];
-        out->coefficient[index[i]] = result.coefficient[i];
+        out->alpha[index[i]] = answer.alpha[i];
+        out->coefficient[index[i]] = answer.coefficient[i];
     }
     return MBL_OK;
-}
-
-/* equal: D = m sum_k g_k / (n n_k), m the mean of the usable norms. */
-static void equal_weights(size_t k, mbl_balance_step_t *out) {
-    double n = (double)out->n_used, mean = 0;
-    for (size_t i = 0; i < k; i++)
-        mean += out->used[i] ? out->norm[i] / n : 0;
-    for (size_t i = 0; i < k; i++) {
-        out->alpha[i] = out->used[i] ? 1 / n : 0;
-        out->coefficient[i] = out->used[i] ? mean / (n * out->norm[i]) : 0;
-    }
 }
 
 /* Below this part of the square of the sum of its terms' lengths, |D|^2 is rounding error: D has cancelled
@@ -123,7 +146,7 @@ static void smooth(double rho, size_t k, mbl_balance_step_t *step, mbl_balance_s
 mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const double *gram, size_t k,
                                mbl_balance_state_t *state, mbl_balance_step_t *out) {
     double of_rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
-    bool summed = options->method == MBL_METHOD_WEIGHTED_SUM;
+    bool summed = mbl_method_has_objective(options->method);
     size_t r = k + summed;
     double start = mbl_now();
     MBL_REQUIRE(k >= 1 && k <= MBL_MAX_REWARDS, "%zu rewards; 1 to %d are possible", k, MBL_MAX_REWARDS);
@@ -137,10 +160,7 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
         for (size_t i = 0; i < k; i++) /* reported only: what each reward weighs in the sum */
             step.alpha[i] = step.alpha_mean[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
     } else if (step.n_used > 0) {
-        if (options->method == MBL_METHOD_EQUAL)
-            equal_weights(k, &step);
-        else
-            MBL_TRY(solve(options, of_rewards, k, &step));
+        MBL_TRY(solve(options, of_rewards, k, &step));
         for (size_t i = 0; i < k; i++)
             step.coefficient[r] += step.coefficient[i];
         smooth(options->rho, k, &step, state);

@@ -5,15 +5,19 @@
 
 #include "rl/types.h"
 
-typedef enum { MBL_METHOD_MARBLE, MBL_METHOD_EQUAL, MBL_METHOD_WEIGHTED_SUM } mbl_method_t;
-/* false when there is none of that name ("marble", "equal", "weighted_sum"). */
+/* What they do: methods.h. */
+typedef enum { MBL_METHOD_MARBLE, MBL_METHOD_EQUAL, MBL_METHOD_WEIGHTED_SUM, MBL_METHOD_FIXED } mbl_method_t;
+/* By its name in run.yaml; false when there is none. */
 bool mbl_method_find(const char *name, mbl_method_t *out);
+/* Whether it follows one objective of its own (reward part K + 1), with the rewards' gradients for comparison
+ * only: weighted_sum. */
+bool mbl_method_has_objective(mbl_method_t method);
 
 typedef struct {
     mbl_method_t method;
     double floor;          /* least alpha of a reward that takes part */
     double rho;            /* smoothing of alpha over steps */
-    const double *weights; /* [K] priorities, or NULL */
+    const double *weights; /* [K] of the rewards, positive, of any sum; NULL: all alike */
 } mbl_balance_options_t;
 
 /* Kept over steps and in checkpoints. */
@@ -39,8 +43,8 @@ typedef struct {
     double seconds; /* of the solve, on rank 0 */
 } mbl_balance_step_t;
 
-/* gram [(R+1)^2] over the reward parts a_1..a_R and c, R = k (marble, equal) or k + 1 (weighted_sum: part k+1
- * is its own objective). A step on which no reward is usable gets zero coefficients. Collective (one
+/* gram [(R+1)^2] over the reward parts a_1..a_R and c, R = k, or k + 1 when the method has an objective of
+ * its own: part k + 1. A step on which no reward is usable gets zero coefficients. Collective (one
  * broadcast of the result). */
 mbl_status_t mbl_balance(mbl_comm_t *comm, const mbl_balance_options_t *options, const double *gram, size_t k,
                          mbl_balance_state_t *state, mbl_balance_step_t *out);

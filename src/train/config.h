@@ -25,7 +25,8 @@ typedef enum { MBL_CONFIG_STD_GLOBAL, MBL_CONFIG_STD_GROUP } mbl_config_std_t;
 typedef enum {
     MBL_CONFIG_METHOD_MARBLE,
     MBL_CONFIG_METHOD_EQUAL,
-    MBL_CONFIG_METHOD_WEIGHTED_SUM
+    MBL_CONFIG_METHOD_WEIGHTED_SUM,
+    MBL_CONFIG_METHOD_FIXED
 } mbl_config_method_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 

@@ -22,7 +22,7 @@ static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const std_words[] = {"global", "group", NULL};
-static const char *const method_words[] = {"marble", "equal", "weighted_sum", NULL};
+static const char *const method_words[] = {"marble", "equal", "weighted_sum", "fixed", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
 const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
@@ -157,31 +157,18 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, in the words of diffusers' config.json"}};
 
-static const char *const unsupported[] = {"balance.refresh_every",
-                                          "balance.gram_fraction",
-                                          "balance.on_refresh",
-                                          "balance.common",
-                                          "balance.metric",
-                                          "balance.groups",
-                                          "balance.weights",
-                                          "balance.schedule",
-                                          "balance.method=gdpo",
-                                          "balance.method=fixed",
-                                          "balance.method=marble_reference",
-                                          "rollout.solver=sde",
-                                          "eval.solver=sde",
-                                          "rollout.sde",
-                                          "rewards.min",
-                                          "rewards.max",
-                                          "rewards.url",
-                                          "rewards.deadline",
-                                          "rewards.retries",
-                                          "rewards.pattern",
-                                          "rewards.group",
-                                          "limits.device_bytes",
-                                          "service",
-                                          "prompts.stratify",
-                                          "prompts.quoted"};
+static const char *const unsupported[] = {"balance.refresh_every", "balance.gram_fraction",
+                                          "balance.on_refresh",    "balance.common",
+                                          "balance.metric",        "balance.groups",
+                                          "balance.weights",       "balance.schedule",
+                                          "balance.method=gdpo",   "balance.method=marble_reference",
+                                          "rollout.solver=sde",    "eval.solver=sde",
+                                          "rollout.sde",           "rewards.min",
+                                          "rewards.max",           "rewards.url",
+                                          "rewards.deadline",      "rewards.retries",
+                                          "rewards.pattern",       "rewards.group",
+                                          "limits.device_bytes",   "service",
+                                          "prompts.stratify",      "prompts.quoted"};
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

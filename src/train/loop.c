@@ -87,7 +87,7 @@ static mbl_status_t open_parts(train_t *t) {
     MBL_TRY(mbl_engine_open(config, t->comm, &t->engine));
     if (!mbl_method_find(mbl_config_word("balance.method", config->balance.method), &t->method))
         return MBL_FAIL(MBL_ERR_INTERNAL, "balance.method has no implementation");
-    t->parts = t->engine.k + (t->method == MBL_METHOD_WEIGHTED_SUM);
+    t->parts = t->engine.k + mbl_method_has_objective(t->method);
     for (size_t k = 0; k < t->engine.k; k++)
         t->weights[k] = config->rewards.items[k].weight;
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
@@ -219,7 +219,7 @@ static mbl_status_t weigh(train_t *t, const double *gram, bool all, double *coef
     mbl_balance_options_t options = {.method = t->method,
                                      .floor = t->config->balance.floor,
                                      .rho = t->config->balance.rho,
-                                     .weights = t->method == MBL_METHOD_EQUAL ? NULL : t->weights};
+                                     .weights = t->weights};
     report->balanced = all;
     if (!all) {
         coefficient[0] = isfinite(gram[0]) ? 1 : 0;
@@ -297,7 +297,7 @@ static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatil
     double gram[MAX_SETS * MAX_SETS], coefficient[MAX_SETS], one[MBL_MAX_REWARDS + 1] = {0}, norm,
                                                                                    start = mbl_now();
     size_t every = t->config->balance.diagnostics_every;
-    bool all = t->method != MBL_METHOD_WEIGHTED_SUM || (every > 0 && t->state.step % every == 0);
+    bool all = !mbl_method_has_objective(t->method) || (every > 0 && t->state.step % every == 0);
     one[t->parts - 1] = 1;
     mbl_tensor_t sets = mbl_tensor_rows(&t->sets, 0, all ? t->parts + 1 : 1);
     mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, all ? t->parts + 1 : 1);
