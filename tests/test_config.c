@@ -442,7 +442,7 @@ static void help_names_every_key(void **state) {
                                  "train.old_decay.hold",
                                  "balance.floor",
                                  "pretrain.model.qk_norm",
-                                 "marble | equal | weighted_sum",
+                                 "marble | equal | weighted_sum | fixed | pcgrad | upgrad | cagrad | nash",
                                  "[default: 3.0e-4]",
                                  "(0, 1]",
                                  "optimizer steps"};

@@ -11,10 +11,10 @@ static const struct {
     const char *name;
     mbl_method_fn *solve; /* NULL: an objective of its own stands behind the reward parts */
 } methods[] = {
-    [MBL_METHOD_MARBLE] = {"marble", mbl_method_marble},
-    [MBL_METHOD_EQUAL] = {"equal", mbl_method_equal},
-    [MBL_METHOD_WEIGHTED_SUM] = {"weighted_sum", NULL},
-    [MBL_METHOD_FIXED] = {"fixed", mbl_method_fixed},
+    [MBL_METHOD_MARBLE] = {"marble", mbl_method_marble}, [MBL_METHOD_EQUAL] = {"equal", mbl_method_equal},
+    [MBL_METHOD_WEIGHTED_SUM] = {"weighted_sum", NULL},  [MBL_METHOD_FIXED] = {"fixed", mbl_method_fixed},
+    [MBL_METHOD_PCGRAD] = {"pcgrad", mbl_method_pcgrad}, [MBL_METHOD_UPGRAD] = {"upgrad", mbl_method_upgrad},
+    [MBL_METHOD_CAGRAD] = {"cagrad", mbl_method_cagrad}, [MBL_METHOD_NASH] = {"nash", mbl_method_nash},
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };
 
@@ -81,8 +81,12 @@ static mbl_status_t solve(const mbl_balance_options_t *options, const double *gr
             packed[i * n + j] = gram[index[i] * k + index[j]];
     }
     mbl_method_answer_t answer = {0};
-    mbl_method_args_t args = {
-        .n = n, .gram = packed, .norm = norm, .weights = weights, .floor = options->floor};
+    mbl_method_args_t args = {.n = n,
+                              .gram = packed,
+                              .norm = norm,
+                              .weights = weights,
+                              .floor = options->floor,
+                              .cagrad_c = options->cagrad_c};
     MBL_TRY(methods[options->method].solve(&args, &answer));
     out->kkt_residual = answer.kkt_residual;
     for (size_t i = 0; i < n; i++) {

@@ -6,7 +6,16 @@
 #include "rl/types.h"
 
 /* What they do: methods.h. */
-typedef enum { MBL_METHOD_MARBLE, MBL_METHOD_EQUAL, MBL_METHOD_WEIGHTED_SUM, MBL_METHOD_FIXED } mbl_method_t;
+typedef enum {
+    MBL_METHOD_MARBLE,
+    MBL_METHOD_EQUAL,
+    MBL_METHOD_WEIGHTED_SUM,
+    MBL_METHOD_FIXED,
+    MBL_METHOD_PCGRAD,
+    MBL_METHOD_UPGRAD,
+    MBL_METHOD_CAGRAD,
+    MBL_METHOD_NASH
+} mbl_method_t;
 /* By its name in run.yaml; false when there is none. */
 bool mbl_method_find(const char *name, mbl_method_t *out);
 /* Whether it follows one objective of its own (reward part K + 1), with the rewards' gradients for comparison
@@ -16,6 +25,7 @@ bool mbl_method_has_objective(mbl_method_t method);
 typedef struct {
     mbl_method_t method;
     double floor;          /* least alpha of a reward that takes part */
+    double cagrad_c;       /* radius around the mean gradient, of its length (cagrad) */
     double rho;            /* smoothing of alpha over steps */
     const double *weights; /* [K] of the rewards, positive, of any sum; NULL: all alike */
 } mbl_balance_options_t;

@@ -11,6 +11,7 @@ typedef struct {
     const double *norm;    /* [n] |g_k|: the roots of the diagonal */
     const double *weights; /* [n] of the rewards: positive, mean 1 */
     double floor;          /* least alpha (marble) */
+    double cagrad_c;       /* radius around the mean gradient, of its length: [0, 1) (cagrad) */
 } mbl_method_args_t;
 
 typedef struct {
@@ -25,6 +26,11 @@ typedef mbl_status_t mbl_method_fn(const mbl_method_args_t *args, mbl_method_ans
 mbl_method_fn mbl_method_marble; /* arXiv 2605.06507: the shortest convex combination of unit gradients */
 mbl_method_fn mbl_method_equal;  /* all alpha equal, weights or not */
 mbl_method_fn mbl_method_fixed;  /* alpha = the weights of the rewards */
+mbl_method_fn mbl_method_pcgrad; /* arXiv 2001.06782: conflicts projected away, one after another */
+mbl_method_fn
+    mbl_method_upgrad; /* arXiv 2406.16232: mean of the projections onto the cone without conflict */
+mbl_method_fn mbl_method_cagrad; /* arXiv 2110.14048: largest least progress near the mean gradient */
+mbl_method_fn mbl_method_nash;   /* arXiv 2202.01017: largest product of progresses */
 
 /* From parts of unit gradients [n], of any positive sum, to alpha and D = m sum_k alpha_k g_k / n_k, m = mean
  * of the norms: all methods but for their directions take steps of comparable length. */

@@ -26,7 +26,11 @@ typedef enum {
     MBL_CONFIG_METHOD_MARBLE,
     MBL_CONFIG_METHOD_EQUAL,
     MBL_CONFIG_METHOD_WEIGHTED_SUM,
-    MBL_CONFIG_METHOD_FIXED
+    MBL_CONFIG_METHOD_FIXED,
+    MBL_CONFIG_METHOD_PCGRAD,
+    MBL_CONFIG_METHOD_UPGRAD,
+    MBL_CONFIG_METHOD_CAGRAD,
+    MBL_CONFIG_METHOD_NASH
 } mbl_config_method_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 
@@ -91,7 +95,7 @@ typedef struct {
     } advantage;
     struct {
         mbl_config_method_t method;
-        double floor, rho;
+        double floor, cagrad_c, rho;
         size_t diagnostics_every; /* optimizer steps; 0: never */
     } balance;
     struct {

@@ -22,7 +22,8 @@ static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const std_words[] = {"global", "group", NULL};
-static const char *const method_words[] = {"marble", "equal", "weighted_sum", "fixed", NULL};
+static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "fixed", "pcgrad",
+                                           "upgrad", "cagrad", "nash",         NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
 const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
@@ -86,6 +87,8 @@ static const mbl_field_t fields[] = {
 
     CHOICE(balance.method, "marble", method_words, "how the gradients of the rewards become one direction"),
     NUMBER(balance.floor, "0.0", 0, 1, BELOW, "least alpha of a reward; rewards x floor may not exceed 1"),
+    NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,
+           "of method cagrad: radius around the mean gradient, of its length"),
     NUMBER(balance.rho, "0.7", 0, 1, BELOW, "smoothing of the averaged alpha: rho old + (1 - rho) new"),
     COUNT(balance.diagnostics_every, "1", 0, 1e9, "optimizer steps",
           "between cosines in the metrics; 0: never"),

@@ -218,6 +218,7 @@ static mbl_status_t weigh(train_t *t, const double *gram, bool all, double *coef
                           mbl_step_report_t *report) {
     mbl_balance_options_t options = {.method = t->method,
                                      .floor = t->config->balance.floor,
+                                     .cagrad_c = t->config->balance.cagrad_c,
                                      .rho = t->config->balance.rho,
                                      .weights = t->weights};
     report->balanced = all;
