@@ -218,8 +218,7 @@ static void wrong_keys(void **state) {
     REFUSED("train.lr: 1", NULL, "train.lr: unknown key");
     REFUSED("train: {lr: 0.1, steps: 3,\n  lr: 0.2}", NULL,
             "run.yaml:2: train.lr: given twice (first in line 1); keep one");
-    REFUSED("balance: {refresh_every: 1}", NULL,
-            "run.yaml:1: balance.refresh_every: not supported by this version");
+    REFUSED("balance: {common: apart}", NULL, "run.yaml:1: balance.common: not supported by this version");
     REFUSED("balance: {rho: 1}", NULL, "balance.rho: 1 is out of range");
 }
 

@@ -3,6 +3,7 @@
 #include "tiny_pipeline.h"
 
 #include "rl/gradient.h"
+#include "rl/gram_part.h"
 
 enum { N = 12, GROUP = 3, K = 3, R = 4, STEPS = 6, PADDING = 21 };
 /* R = K + 1: the last part is an objective of its own, as weighted_sum has; reward 2 scored nobody. */
@@ -450,6 +451,93 @@ static void slices_partition_the_timesteps(void **state) {
     close_case(&c);
 }
 
+/* Rows in two parts, one after the other into the same sets, are the whole; the second part with known
+ * weights completes the weighted sum of the first. */
+static void parts_of_rows_make_up_the_whole(void **state) {
+    static const double weights[R] = {0.5, 0.3, 0.1, 0.1};
+    case_t c;
+    (void)state;
+    open_case(&c, MBL_F32);
+    size_t size = c.tiny.size;
+    uint8_t part_of[4 * N];
+    double *whole = new_rows(&c, R + 1), *part = new_rows(&c, R + 1), *one = new_rows(&c, 1),
+           *want = new_rows(&c, 1);
+    mbl_tensor_t sets;
+    for (size_t i = 0; i < 4 * N; i++)
+        part_of[i] = i % 7 < 3 || i / N == 2; /* runs of 4 and 3 rows, and a timestep of one part only */
+    mbl_gradient_stats_t all = run(&c, whole), first, rest;
+    assert_ok(mbl_tensor_new(c.tiny.ops, MBL_F64, &sets, 2, (size_t)R + 1, size));
+    c.args.part_of = part_of;
+    assert_ok(mbl_gradient_run(c.gradient, &c.args, &sets, &first));
+    memcpy(part, sets.data, (R + 1) * size * sizeof *part);
+    c.args.part = 1;
+    c.args.add = true;
+    assert_ok(mbl_gradient_run(c.gradient, &c.args, &sets, &rest));
+    check_sets(&c, sets.data, whole, 1e-6, "sum of parts");
+    assert_near(first.loss + rest.loss, all.loss, 1e-6 * all.loss);
+    assert_near(first.kl + rest.kl, all.kl, 1e-6 * all.kl);
+    assert_int_equal(first.rows + rest.rows, all.rows);
+    assert_true(first.rows > 0 && rest.rows > 0 && relative_error_f64(part, whole, R * size) > 0.01);
+    c.args.add = false;
+    c.args.c = weights;
+    run(&c, one);
+    for (size_t i = 0; i < size; i++)
+        for (size_t r = 0; r < R; r++) {
+            one[i] += weights[r] * (part[r * size + i] + part[R * size + i]);
+            want[i] += weights[r] * (whole[r * size + i] + whole[R * size + i]);
+        }
+    check_close(one, want, size, 1e-5, "weighted sum in two parts", 0);
+    mbl_tensor_free(c.tiny.ops, &sets);
+    mbl_free(whole);
+    mbl_free(part);
+    mbl_free(one);
+    mbl_free(want);
+    close_case(&c);
+}
+
+/* The rows of a partial Gram matrix: as many as asked for, spread over the chunks, of this slice only, the
+ * same for any number of ranks and other ones in another step. */
+static void part_of_the_gram_matrix(void **state) {
+    enum { SAMPLES = 40, SIZE = 4, SLOTS = 6, SPLIT = 12 };
+    int64_t sample[SAMPLES];
+    uint8_t whole[SLOTS * SAMPLES], two[2][SLOTS * SAMPLES], other[SLOTS * SAMPLES];
+    mbl_batch_t batch = {.n = SAMPLES, .n_global = SAMPLES, .group_size = SIZE, .sample = sample};
+    mbl_gram_part_t options = {
+        .fraction = 0.3, .micro_batch = 9, .timesteps = SLOTS, .slice = 1, .slices = 2, .seed = 3, .step = 8};
+    (void)state;
+    for (size_t i = 0; i < SAMPLES; i++)
+        sample[i] = (int64_t)i;
+    /* chunks of 2 groups (8 samples), 5 chunks, 3 timesteps: 4.5 of 15 units */
+    double share = mbl_gram_part(&options, &batch, whole);
+    assert_near(share, 5.0 / 15, 1e-12);
+    for (size_t chunk = 0; chunk < 5; chunk++) {
+        size_t rows = 0;
+        for (size_t slot = 0; slot < SLOTS; slot++)
+            for (size_t i = 8 * chunk; i < 8 * chunk + 8; i++) {
+                rows += whole[slot * SAMPLES + i] == MBL_PART_GRAM;
+                assert_true(slot % 2 == 1 || whole[slot * SAMPLES + i] == MBL_PART_REST);
+                assert_int_equal(whole[slot * SAMPLES + i], whole[slot * SAMPLES + 8 * chunk]);
+            }
+        assert_int_equal(rows, 8);
+    }
+    for (size_t rank = 0; rank < 2; rank++) { /* 3 groups and 7: chunk 1 lies on both */
+        mbl_batch_t own = batch;
+        own.sample = sample + rank * SPLIT;
+        own.n = rank ? SAMPLES - SPLIT : SPLIT;
+        assert_near(mbl_gram_part(&options, &own, two[rank]), share, 0);
+        for (size_t slot = 0; slot < SLOTS; slot++)
+            for (size_t i = 0; i < own.n; i++)
+                assert_int_equal(two[rank][slot * own.n + i], whole[slot * SAMPLES + rank * SPLIT + i]);
+    }
+    options.step++;
+    mbl_gram_part(&options, &batch, other);
+    assert_memory_not_equal(other, whole, sizeof whole);
+    options.fraction = 0.01;
+    assert_near(mbl_gram_part(&options, &batch, other), 1.0 / 30, 1e-12); /* one group */
+    options.fraction = 1;
+    assert_near(mbl_gram_part(&options, &batch, other), 1, 0);
+}
+
 static void micro_batch_does_not_matter(void **state) {
     case_t c;
     (void)state;
@@ -636,6 +724,8 @@ int main(void) {
         cmocka_unit_test(gradients_pass_finite_differences),
         cmocka_unit_test(shortcut_of_equal_adapters),
         cmocka_unit_test(slices_partition_the_timesteps),
+        cmocka_unit_test(parts_of_rows_make_up_the_whole),
+        cmocka_unit_test(part_of_the_gram_matrix),
         cmocka_unit_test(micro_batch_does_not_matter),
         cmocka_unit_test(shares_of_ranks_add_up),
         cmocka_unit_test(repeats_to_the_bit),

@@ -286,6 +286,80 @@ static void several_updates_an_epoch(void **state) {
     same_checkpoint("updates", "updates2", 8);
 }
 
+static json_t *field(const json_t *lines, size_t i, const char *name) {
+    return json_object_get(json_array_get(lines, i), name);
+}
+
+/* Solves at steps 1, 4 and 7 only; cosines where a step solves or diagnostics are due; the averaged alpha
+ * stands in between. */
+static void cached_steps(void **state) {
+    const char *more = "--set balance.refresh_every=3 --set balance.diagnostics_every=4 --set train.steps=8";
+    (void)state;
+    train_well(1, "cached", more);
+    train_well(2, "cached2", more);
+    same_lines("cached", "cached2", "metrics.jsonl", 1e-4, 8);
+    json_t *lines = lines_of("cached", "metrics.jsonl");
+    for (size_t i = 0; i < 8; i++) {
+        bool solved = i % 3 == 0;
+        const char *name;
+        json_t *alpha;
+        assert_int_equal(json_is_true(field(lines, i, "refreshed")), solved);
+        assert_int_equal(field(lines, i, "alpha_raw") != NULL, solved);
+        assert_int_equal(field(lines, i, "cos_min") != NULL, solved || i == 4);
+        json_object_foreach(field(lines, i, "alpha"), name, alpha)
+            assert_near(json_number_value(alpha),
+                        json_number_value(json_object_get(field(lines, i - i % 3, "alpha"), name)), 1e-12);
+    }
+    assert_true(json_number_value(field(lines, 4, "cos_min")) > -1);
+    json_decref(lines);
+}
+
+/* Stops after step 5, in the middle of the window that step 4 opened; diagnostics change no step. */
+static void resume_between_solves(void **state) {
+    const char *more = "--set balance.refresh_every=3 --set balance.diagnostics_every=0 --set train.steps=8";
+    char half[512], again[512];
+    (void)state;
+    snprintf(half, sizeof half, "%s --set train.steps=5", more);
+    snprintf(again, sizeof again, "%s --resume auto", more);
+    train_well(2, "window", more);
+    train_well(2, "window2", half);
+    train_well(2, "window2", again);
+    same_lines("window", "window2", "metrics.jsonl", 0, 8);
+    same_checkpoint("window", "window2", 8);
+    json_t *lines = lines_of("window", "metrics.jsonl"), *other = lines_of("cached2", "metrics.jsonl");
+    for (size_t i = 0; i <= 4;
+         i++) /* of step 5 all gradients against one pass; AdamW then magnifies rounding */
+        assert_near(json_number_value(field(lines, i, "grad_norm")),
+                    json_number_value(field(other, i, "grad_norm")),
+                    1e-6 * json_number_value(field(other, i, "grad_norm")));
+    json_decref(lines);
+    json_decref(other);
+}
+
+/* The same rows whatever the number of ranks; the direction is that of all rows also where diagnostics form
+ * all gradients of them. */
+static void weights_from_a_part_of_the_rows(void **state) {
+    const char *more = "--set balance.gram_fraction=0.5 --set train.steps=4 --set balance.on_refresh=smooth "
+                       "--set balance.diagnostics_every=";
+    char with[512], without[512];
+    (void)state;
+    snprintf(with, sizeof with, "%s3", more);
+    snprintf(without, sizeof without, "%s0", more);
+    train_well(1, "part", with);
+    train_well(2, "part2", with);
+    train_well(1, "part3", without);
+    same_lines("part", "part2", "metrics.jsonl", 1e-4, 4);
+    json_t *lines = lines_of("part", "metrics.jsonl"), *other = lines_of("part3", "metrics.jsonl");
+    for (size_t i = 0; i < 4; i++) {
+        assert_near(json_number_value(field(lines, i, "gram_share")), 0.5, 1e-12);
+        assert_int_equal(field(lines, i, "cos_min") != NULL, i % 3 == 0);
+    }
+    double norm = json_number_value(field(other, 0, "grad_norm")); /* AdamW then magnifies rounding */
+    assert_near(json_number_value(field(lines, 0, "grad_norm")), norm, 1e-6 * norm);
+    json_decref(lines);
+    json_decref(other);
+}
+
 static void a_checkpoint_of_another_run_is_refused(void **state) {
     char more[1024];
     (void)state;
@@ -307,6 +381,9 @@ int main(void) {
         cmocka_unit_test(a_reward_that_never_applies_is_left_out),
         cmocka_unit_test(every_method_runs_and_marble_is_never_against_a_reward),
         cmocka_unit_test(several_updates_an_epoch),
+        cmocka_unit_test(cached_steps),
+        cmocka_unit_test(resume_between_solves),
+        cmocka_unit_test(weights_from_a_part_of_the_rows),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);

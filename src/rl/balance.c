@@ -175,6 +175,21 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
     return MBL_OK;
 }
 
+void mbl_balance_measure(const double *gram, size_t k, mbl_balance_step_t *step) {
+    double of_rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
+    mbl_balance_step_t measured;
+    memset(&measured, 0, sizeof measured);
+    reward_gram(gram, k, k, of_rewards, &measured);
+    memcpy(measured.coefficient, step->coefficient, sizeof measured.coefficient);
+    diagnose(gram, k, k, &measured);
+    memcpy(step->norm, measured.norm, sizeof step->norm);
+    memcpy(step->cos, measured.cos, sizeof step->cos);
+    step->direction_norm = measured.direction_norm;
+    step->cos_min = measured.cos_min;
+    step->cos_mean = measured.cos_mean;
+    step->cos_var = measured.cos_var;
+}
+
 mbl_status_t mbl_balance(mbl_comm_t *comm, const mbl_balance_options_t *options, const double *gram, size_t k,
                          mbl_balance_state_t *state, mbl_balance_step_t *out) {
     struct {

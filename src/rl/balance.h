@@ -61,5 +61,8 @@ mbl_status_t mbl_balance(mbl_comm_t *comm, const mbl_balance_options_t *options,
 /* The same without communication. */
 mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const double *gram, size_t k,
                                mbl_balance_state_t *state, mbl_balance_step_t *out);
+/* What D = sum_j coefficient_j sets_j of a step whose weights are given means for every reward: norm, cosines
+ * and direction_norm of *step from gram [(K+1)^2]. */
+void mbl_balance_measure(const double *gram, size_t k, mbl_balance_step_t *step);
 
 #endif

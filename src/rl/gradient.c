@@ -317,6 +317,22 @@ static mbl_status_t run_micro_batch(mbl_gradient_t *g, micro_t *m, const mbl_ten
     return MBL_OK;
 }
 
+/* How many rows from m->first on are one micro-batch: at most `rows`, all of one part. */
+static size_t rows_alike(const micro_t *m, size_t rows) {
+    size_t left = m->args->batch->n - m->first, n = 1;
+    const uint8_t *part = m->args->part_of ? m->args->part_of + m->slot * m->args->batch->n + m->first : NULL;
+    if (!part)
+        return left < rows ? left : rows;
+    while (n < left && n < rows && part[n] == part[0])
+        n++;
+    return n;
+}
+
+static bool is_asked_for(const micro_t *m) {
+    const mbl_gradient_args_t *args = m->args;
+    return !args->part_of || args->part_of[m->slot * args->batch->n + m->first] == args->part;
+}
+
 mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args, const mbl_tensor_t *sets,
                               mbl_gradient_stats_t *stats) {
     size_t slots = 0;
@@ -333,13 +349,15 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
     mbl_gradient_stats_t sum = {0};
     mbl_tensor_t own = mbl_tensor_columns(sets, 0, g->size); /* what is behind them is padding */
     micro_t m = {.args = args, .scale = args->clip / args->beta / (double)(args->batch->n_global * slots)};
-    MBL_TRY(mbl_tensor_zero(g->ops, sets));
+    if (!args->add)
+        MBL_TRY(mbl_tensor_zero(g->ops, sets));
     for (m.slot = args->slice; m.slot < args->timesteps; m.slot += args->slices)
-        for (m.first = 0; m.first < args->batch->n; m.first += g->rows) {
+        for (m.first = 0; m.first < args->batch->n; m.first += m.n) {
             if (args->stop && *args->stop)
                 return MBL_ERR_STOPPED;
-            m.n = args->batch->n - m.first < g->rows ? args->batch->n - m.first : g->rows;
-            MBL_TRY(run_micro_batch(g, &m, &own, &sum));
+            m.n = rows_alike(&m, g->rows);
+            if (is_asked_for(&m))
+                MBL_TRY(run_micro_batch(g, &m, &own, &sum));
         }
     *stats = sum;
     return MBL_OK;

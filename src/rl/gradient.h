@@ -32,6 +32,11 @@ typedef struct {
     const float *a;  /* [R,n] host: the reward parts' factors (advantage.h) */
     size_t parts;    /* R */
     const double *c; /* [R]: one set; NULL: all sets */
+    /* [timesteps, n] which part of the step a row (timestep position, sample) belongs to; only rows of `part`
+     * are run. NULL: all rows are. */
+    const uint8_t *part_of;
+    uint8_t part;
+    bool add; /* to what stands in the sets, instead of overwriting it */
     const volatile int *stop;
 } mbl_gradient_args_t;
 
@@ -43,8 +48,9 @@ typedef struct {
     double seconds_forward, seconds_backward;
 } mbl_gradient_stats_t;
 
-/* sets f64 [R+1, stride] (or [1, stride] with c), overwritten: this rank's share of the gradients, already
- * divided by the global number of rows. Local. */
+/* sets f64 [R+1, stride] (or [1, stride] with c), overwritten unless `add`: this rank's share of the
+ * gradients, already divided by the global number of rows (of all parts: the sets, losses and KL of the parts
+ * add up to those of the whole). Local. */
 mbl_status_t mbl_gradient_run(mbl_gradient_t *gradient, const mbl_gradient_args_t *args,
                               const mbl_tensor_t *sets, mbl_gradient_stats_t *stats);
 

@@ -32,6 +32,7 @@ typedef enum {
     MBL_CONFIG_METHOD_CAGRAD,
     MBL_CONFIG_METHOD_NASH
 } mbl_config_method_t;
+typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 
 typedef struct {
@@ -96,6 +97,9 @@ typedef struct {
     struct {
         mbl_config_method_t method;
         double floor, cagrad_c, rho;
+        size_t refresh_every; /* optimizer steps */
+        mbl_config_on_refresh_t on_refresh;
+        double gram_fraction;
         size_t diagnostics_every; /* optimizer steps; 0: never */
     } balance;
     struct {

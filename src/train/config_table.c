@@ -24,6 +24,7 @@ static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const std_words[] = {"global", "group", NULL};
 static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "fixed", "pcgrad",
                                            "upgrad", "cagrad", "nash",         NULL};
+static const char *const refresh_words[] = {"raw", "smooth", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
 const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
@@ -90,8 +91,14 @@ static const mbl_field_t fields[] = {
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,
            "of method cagrad: radius around the mean gradient, of its length"),
     NUMBER(balance.rho, "0.7", 0, 1, BELOW, "smoothing of the averaged alpha: rho old + (1 - rho) new"),
-    COUNT(balance.diagnostics_every, "1", 0, 1e9, "optimizer steps",
-          "between cosines in the metrics; 0: never"),
+    COUNT(balance.refresh_every, "1", 1, 1e9, "optimizer steps",
+          "between solves; steps in between take one backward pass with the averaged alpha"),
+    CHOICE(balance.on_refresh, "raw", refresh_words,
+           "a step that solves uses the solution itself or the averaged alpha"),
+    NUMBER(balance.gram_fraction, "1.0", 0, 1, ABOVE,
+           "of a step's rows that the solve sees; the rest take one backward pass with its weights"),
+    COUNT(balance.diagnostics_every, "10", 0, 1e9, "optimizer steps",
+          "between steps that form all gradients for cosines though the method does not need them; 0: never"),
 
     COUNT(eval.every, "20", 0, 1e9, "optimizer steps", "between evaluations; 0: only at the end"),
     COUNT(eval.prompts, "192", 1, 1e6, "images",
@@ -160,18 +167,27 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, in the words of diffusers' config.json"}};
 
-static const char *const unsupported[] = {"balance.refresh_every", "balance.gram_fraction",
-                                          "balance.on_refresh",    "balance.common",
-                                          "balance.metric",        "balance.groups",
-                                          "balance.weights",       "balance.schedule",
-                                          "balance.method=gdpo",   "balance.method=marble_reference",
-                                          "rollout.solver=sde",    "eval.solver=sde",
-                                          "rollout.sde",           "rewards.min",
-                                          "rewards.max",           "rewards.url",
-                                          "rewards.deadline",      "rewards.retries",
-                                          "rewards.pattern",       "rewards.group",
-                                          "limits.device_bytes",   "service",
-                                          "prompts.stratify",      "prompts.quoted"};
+static const char *const unsupported[] = {"balance.common",
+                                          "balance.metric",
+                                          "balance.groups",
+                                          "balance.weights",
+                                          "balance.schedule",
+                                          "balance.method=gdpo",
+                                          "balance.method=marble_reference",
+                                          "rollout.solver=sde",
+                                          "eval.solver=sde",
+                                          "rollout.sde",
+                                          "rewards.min",
+                                          "rewards.max",
+                                          "rewards.url",
+                                          "rewards.deadline",
+                                          "rewards.retries",
+                                          "rewards.pattern",
+                                          "rewards.group",
+                                          "limits.device_bytes",
+                                          "service",
+                                          "prompts.stratify",
+                                          "prompts.quoted"};
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

@@ -8,6 +8,7 @@
 #include "rl/advantage.h"
 #include "rl/gradient.h"
 #include "rl/gram.h"
+#include "rl/gram_part.h"
 #include "rl/pick.h"
 #include "rl/rollout.h"
 #include "train/report.h"
@@ -39,6 +40,7 @@ typedef struct {
     size_t first_group;
     float *a; /* [R, n] */
     double weights[MBL_MAX_REWARDS];
+    uint8_t *part_of; /* [timesteps, n] rows of a partial Gram matrix; NULL where it is whole */
     mbl_tensor_t sets, shard,
         direction; /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
     mbl_eval_score_t base[MBL_MAX_REWARDS];
@@ -64,6 +66,8 @@ static mbl_status_t make_batch(train_t *t) {
     MBL_ALLOC(t->views.images, n);
     MBL_ALLOC(t->views.prompts, n);
     MBL_ALLOC(t->a, t->parts * n);
+    if (config->balance.gram_fraction < 1)
+        MBL_ALLOC(t->part_of, config->rollout.steps * n);
     t->batch.n = n;
     t->batch.n_global = groups * size;
     t->batch.group_size = size;
@@ -129,6 +133,7 @@ static void close_parts(train_t *t) {
     mbl_free(t->scratch);
     mbl_free(t->sample);
     mbl_free(t->a);
+    mbl_free(t->part_of);
     mbl_state_free(&t->state);
     mbl_engine_close(&t->engine);
 }
@@ -165,37 +170,63 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
     return mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats);
 }
 
-/* This rank's shares of the gradients of one update. */
-static mbl_status_t differentiate(train_t *t, size_t inner, size_t update, const double *one,
-                                  const volatile int *stop, const mbl_tensor_t *sets,
-                                  mbl_step_report_t *report) {
+/* The optimizer step under way. Its direction is D = sum_j coefficient_j shard_j over the first m rows of the
+ * shard, plus the shard's last row where `rest`. */
+typedef struct {
+    mbl_gradient_args_t args;
+    bool refresh, diagnose, rest;
+    size_t m;
+    double c[MBL_MAX_REWARDS + 1], coefficient[MAX_SETS], norm;
+    mbl_amortise_t cache; /* as it will be after the step */
+} step_t;
+
+static mbl_gradient_args_t gradient_args(const train_t *t, size_t inner, size_t slice,
+                                         const volatile int *stop) {
     const mbl_config_t *config = t->config;
-    mbl_gradient_stats_t stats;
     size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
-    mbl_gradient_args_t args = {.batch = &t->batch,
-                                .conditions = &t->engine.train.conditions,
-                                .current = &t->state.policy.in_current,
-                                .old = &t->state.policy.in_old,
-                                .old_is_current = t->state.policy.old_is_current,
-                                .plan = &t->plan,
-                                .timesteps = timesteps > 0 ? timesteps : 1,
-                                .slice = update,
-                                .slices = config->train.updates_per_epoch,
-                                .seed = config->seed,
-                                .step = (uint32_t)(t->state.epoch * config->train.inner_epochs + inner),
-                                .beta = config->train.beta,
-                                .clip = config->train.clip,
-                                .kl = config->train.kl,
-                                .a = t->a,
-                                .parts = t->parts,
-                                .c = one,
-                                .stop = stop};
-    MBL_TRY(mbl_comm_agree(t->comm, mbl_gradient_run(t->gradient, &args, sets, &stats)));
+    return (mbl_gradient_args_t){.batch = &t->batch,
+                                 .conditions = &t->engine.train.conditions,
+                                 .current = &t->state.policy.in_current,
+                                 .old = &t->state.policy.in_old,
+                                 .old_is_current = t->state.policy.old_is_current,
+                                 .plan = &t->plan,
+                                 .timesteps = timesteps > 0 ? timesteps : 1,
+                                 .slice = slice,
+                                 .slices = config->train.updates_per_epoch,
+                                 .seed = config->seed,
+                                 .step = (uint32_t)(t->state.epoch * config->train.inner_epochs + inner),
+                                 .beta = config->train.beta,
+                                 .clip = config->train.clip,
+                                 .kl = config->train.kl,
+                                 .a = t->a,
+                                 .parts = t->parts,
+                                 .stop = stop};
+}
+
+/* The gradients step->args ask for (all sets, or one with c), summed over ranks into `shard`, and their Gram
+ * matrix. */
+static mbl_status_t form(train_t *t, const step_t *step, const mbl_tensor_t *shard, double *gram,
+                         mbl_step_report_t *report) {
+    mbl_tensor_t sets = mbl_tensor_rows(&t->sets, 0, shard->dim[0]);
+    mbl_gradient_stats_t stats;
+    double start = mbl_now();
+    MBL_TRY(mbl_comm_agree(t->comm, mbl_gradient_run(t->gradient, &step->args, &sets, &stats)));
     double sums[2] = {stats.loss, stats.kl};
     MBL_TRY(mbl_comm_allreduce(t->comm, sums, 2, MBL_COMM_F64, MBL_COMM_SUM));
-    report->loss = sums[0];
-    report->kl = sums[1];
+    report->loss += sums[0];
+    report->kl += sums[1];
+    report->seconds.train += mbl_lap(&start);
+    MBL_TRY(mbl_gram(t->comm, t->engine.ops, &sets, shard, gram));
+    report->seconds.gram += mbl_lap(&start);
     return MBL_OK;
+}
+
+/* All sets. */
+static mbl_status_t form_all(train_t *t, step_t *step, double *gram, mbl_step_report_t *report) {
+    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, t->parts + 1);
+    step->m = t->parts + 1;
+    step->args.c = NULL;
+    return form(t, step, &shard, gram, report);
 }
 
 /* Counts rewards that take no part in this step and says so, the first time and then every hundredth. */
@@ -212,26 +243,131 @@ static void count_skipped(train_t *t, const mbl_balance_step_t *balance) {
     }
 }
 
-/* Weights of the sets from the Gram matrix: the balance of all sets, or 1 for a single one. norm: of the
- * direction. */
-static mbl_status_t weigh(train_t *t, const double *gram, bool all, double *coefficient, double *norm,
+static mbl_balance_options_t balance_options(const train_t *t) {
+    return (mbl_balance_options_t){.method = t->method,
+                                   .floor = t->config->balance.floor,
+                                   .cagrad_c = t->config->balance.cagrad_c,
+                                   .rho = t->config->balance.rho,
+                                   .weights = t->weights};
+}
+
+static void take_weights(const train_t *t, step_t *step, const mbl_step_report_t *report) {
+    memcpy(step->coefficient, report->balance.coefficient, (t->parts + 1) * sizeof *step->coefficient);
+    step->norm = report->balance.direction_norm;
+}
+
+/* Weights from the Gram matrix of all sets, which saw `share` of the rows: lengths are scaled up to what the
+ * whole step would have. */
+static mbl_status_t solve(train_t *t, step_t *step, const double *gram, double share,
                           mbl_step_report_t *report) {
-    mbl_balance_options_t options = {.method = t->method,
-                                     .floor = t->config->balance.floor,
-                                     .cagrad_c = t->config->balance.cagrad_c,
-                                     .rho = t->config->balance.rho,
-                                     .weights = t->weights};
-    report->balanced = all;
-    if (!all) {
-        coefficient[0] = isfinite(gram[0]) ? 1 : 0;
-        *norm = isfinite(gram[0]) ? sqrt(gram[0]) : 0;
+    mbl_balance_options_t options = balance_options(t);
+    size_t m = t->parts + 1;
+    double scaled[MAX_SETS * MAX_SETS], start = mbl_now();
+    for (size_t i = 0; i < m * m; i++)
+        scaled[i] = gram[i] / (share * share);
+    MBL_TRY(mbl_balance(t->comm, &options, scaled, t->engine.k, &t->state.balance, &report->balance));
+    if (step->refresh) {
+        mbl_amortise_keep(&step->cache, &report->balance, t->engine.k);
+        if (t->config->balance.on_refresh == MBL_CONFIG_ON_REFRESH_SMOOTH) {
+            mbl_balance_step_t smooth;
+            mbl_amortise_step(&options, &t->state.balance, &step->cache, report->balance.used, t->engine.k,
+                              &smooth);
+            memcpy(report->balance.coefficient, smooth.coefficient, sizeof smooth.coefficient);
+            mbl_balance_measure(scaled, t->engine.k, &report->balance);
+        }
+    }
+    take_weights(t, step, report);
+    report->refreshed = true;
+    report->gram_share = share;
+    report->seconds.qp += mbl_lap(&start);
+    return MBL_OK;
+}
+
+/* A step whose weights are known: one backward pass, or all sets where cosines are asked for. */
+static mbl_status_t apply_known(train_t *t, step_t *step, mbl_step_report_t *report) {
+    double gram[MAX_SETS * MAX_SETS];
+    if (step->diagnose) {
+        MBL_TRY(form_all(t, step, gram, report));
+        mbl_balance_measure(gram, t->engine.k, &report->balance);
+        take_weights(t, step, report);
         return MBL_OK;
     }
-    MBL_TRY(mbl_balance(t->comm, &options, gram, t->engine.k, &t->state.balance, &report->balance));
-    count_skipped(t, &report->balance);
-    memcpy(coefficient, report->balance.coefficient, (t->parts + 1) * sizeof *coefficient);
-    *norm = report->balance.direction_norm;
+    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, 1);
+    step->m = 1;
+    step->args.c = step->c;
+    MBL_TRY(form(t, step, &shard, gram, report));
+    step->coefficient[0] = isfinite(gram[0]) ? 1 : 0;
+    step->norm = isfinite(gram[0]) ? sqrt(gram[0]) : 0;
     return MBL_OK;
+}
+
+/* Solves on the rows of a partial Gram matrix; the rest of the rows follow with its weights. All sets are
+ * formed of the rest too where cosines are asked for, or where the part had no usable reward: that solve sees
+ * the whole step. */
+static mbl_status_t solve_on_part(train_t *t, step_t *step, double share, mbl_step_report_t *report) {
+    double gram[MAX_SETS * MAX_SETS], of_rest;
+    step->args.part_of = t->part_of;
+    step->args.part = MBL_PART_GRAM;
+    MBL_TRY(form_all(t, step, gram, report));
+    MBL_TRY(solve(t, step, gram, share, report));
+    step->args.part = MBL_PART_REST;
+    bool none = report->balance.n_used == 0;
+    if (step->diagnose || none) {
+        step->diagnose = step->args.add = true;
+        MBL_TRY(form_all(t, step, gram, report));
+        if (none)
+            return solve(t, step, gram, 1, report);
+        mbl_balance_measure(gram, t->engine.k, &report->balance);
+        take_weights(t, step, report);
+        return MBL_OK;
+    }
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1);
+    memcpy(step->c, step->coefficient, t->parts * sizeof *step->c);
+    step->args.c = step->c;
+    step->rest = true;
+    return form(t, step, &last, &of_rest, report);
+}
+
+/* The share of the rows that the Gram matrix will see; fills part_of where that is not 1. */
+static double choose_part(train_t *t, const step_t *step) {
+    const mbl_gradient_args_t *args = &step->args;
+    mbl_gram_part_t options = {.fraction = t->config->balance.gram_fraction,
+                               .micro_batch = t->config->train.micro_batch,
+                               .timesteps = args->timesteps,
+                               .slice = args->slice,
+                               .slices = args->slices,
+                               .seed = args->seed,
+                               .step = args->step};
+    return t->part_of ? mbl_gram_part(&options, &t->batch, t->part_of) : 1;
+}
+
+/* Gradients and weights of one optimizer step. */
+static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *report) {
+    double gram[MAX_SETS * MAX_SETS], share;
+    size_t k = t->engine.k, every = t->config->balance.diagnostics_every;
+    bool valid[MBL_MAX_REWARDS], solves = !mbl_method_has_objective(t->method);
+    mbl_balance_options_t options = balance_options(t);
+    for (size_t i = 0; i < k; i++)
+        valid[i] = report->stats[i].valid > 0 && report->stats[i].advantage_std > 0;
+    step->cache = t->state.cache;
+    step->diagnose = every > 0 && t->state.step % every == 0;
+    step->refresh = solves && mbl_amortise_due(&step->cache, t->config->balance.refresh_every, valid, k);
+    report->balanced = solves || step->diagnose;
+    if (solves && !step->refresh) {
+        mbl_amortise_step(&options, &t->state.balance, &step->cache, valid, k, &report->balance);
+        memcpy(step->c, report->balance.coefficient, k * sizeof *step->c);
+        return apply_known(t, step, report);
+    }
+    if (!solves && !step->diagnose) {
+        step->c[t->parts - 1] = 1;
+        return apply_known(t, step, report);
+    }
+    share = solves ? choose_part(t, step) : 1;
+    if (share < 1)
+        return solve_on_part(t, step, share, report);
+    step->diagnose = true; /* costs nothing here */
+    MBL_TRY(form_all(t, step, gram, report));
+    return solve(t, step, gram, 1, report);
 }
 
 /* cos(-step, g_k) of the step AdamW took, from the Gram matrix of the sets with that step. `before` stands in
@@ -254,62 +390,87 @@ static mbl_status_t cosines_of_step(train_t *t, mbl_step_report_t *report) {
     return MBL_OK;
 }
 
+/* D into t->direction. */
+static mbl_status_t combine(train_t *t, step_t *step) {
+    mbl_tensor_t sets = mbl_tensor_rows(&t->shard, 0, step->m);
+    size_t count = t->state.optimizer.count;
+    for (size_t j = 0; j < step->m; j++) { /* a set that is left out may hold NaN, and 0 NaN = NaN */
+        mbl_tensor_t row = mbl_tensor_rows(&t->shard, j, 1);
+        if (step->coefficient[j] == 0)
+            MBL_TRY(mbl_tensor_zero(t->engine.ops, &row));
+    }
+    MBL_TRY(MBL_OP(t->engine.ops, combine, .y = &t->direction, .x = &sets, .coefficient = step->coefficient));
+    if (!step->rest)
+        return MBL_OK;
+    double square;
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
+                 host = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
+    mbl_tensor_t row = mbl_tensor_reshape(&t->direction, 2, (size_t)1, count);
+    mbl_tensor_t flat = mbl_tensor_reshape(&last, 1, count);
+    MBL_TRY(MBL_OP(t->engine.ops, axpby, .y = &t->direction, .x = &flat, .a = 1, .b = 1));
+    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &row));
+    MBL_TRY(mbl_comm_allreduce(t->comm, &square, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    step->norm = isfinite(square) ? sqrt(square) : 0;
+    return MBL_OK;
+}
+
 /* Moves the weights along the direction; leaves them (and the moments) alone when there is none. */
-static mbl_status_t move(train_t *t, const double *coefficient, double norm, bool all,
-                         mbl_step_report_t *report) {
+static mbl_status_t move(train_t *t, step_t *step, mbl_step_report_t *report) {
     const mbl_config_t *config = t->config;
-    size_t count = t->state.optimizer.count, m = all ? t->parts + 1 : 1;
-    mbl_tensor_t sets = mbl_tensor_rows(&t->shard, 0, m);
+    size_t count = t->state.optimizer.count;
     mbl_adamw_options_t options = {.lr = config->train.lr,
                                    .beta1 = config->train.adam_beta1,
                                    .beta2 = config->train.adam_beta2,
                                    .eps = config->train.adam_eps,
                                    .weight_decay = config->train.weight_decay,
                                    .grad_clip = config->train.grad_clip};
+    MBL_TRY(combine(t, step));
     report->lr = config->train.lr;
-    report->grad_norm = norm;
-    if (!(norm > 0)) {
+    report->grad_norm = step->norm;
+    report->cosines = step->diagnose;
+    if (!(step->norm > 0)) {
         if (t->state.empty_steps++ % 100 == 0 && t->comm->rank == 0)
             MBL_WARN("step %llu: no reward has a usable gradient; the weights stay as they are",
                      (unsigned long long)t->state.step + 1);
         return MBL_OK;
     }
-    for (size_t j = 0; j < m; j++) { /* a set that is left out may hold NaN, and 0 NaN = NaN */
-        mbl_tensor_t row = mbl_tensor_rows(&t->shard, j, 1);
-        if (coefficient[j] == 0)
-            MBL_TRY(mbl_tensor_zero(t->engine.ops, &row));
-    }
-    MBL_TRY(MBL_OP(t->engine.ops, combine, .y = &t->direction, .x = &sets, .coefficient = coefficient));
-    if (all) {
+    if (step->diagnose) {
         mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
                      flat = mbl_tensor_reshape(&last, 1, count);
         mbl_tensor_t now = mbl_tensor_rows(&t->state.policy.current, (size_t)t->comm->rank * count, count);
         MBL_TRY(MBL_OP(t->engine.ops, convert, .dst = &flat, .src = &now));
     }
-    MBL_TRY(mbl_optimizer_step(t->comm, &t->state.optimizer, &options, &t->direction, norm,
+    MBL_TRY(mbl_optimizer_step(t->comm, &t->state.optimizer, &options, &t->direction, step->norm,
                                &t->state.policy.current));
     MBL_TRY(mbl_policy_stepped(&t->state.policy));
-    return all ? cosines_of_step(t, report) : MBL_OK;
+    return step->diagnose ? cosines_of_step(t, report) : MBL_OK;
+}
+
+/* What the step reports of itself, afresh. */
+static void clear_report(mbl_step_report_t *report) {
+    report->loss = report->kl = report->gram_share = 0;
+    report->balanced = report->refreshed = report->cosines = false;
+    memset(&report->balance, 0, sizeof report->balance);
+    memset(report->cos_step, 0, sizeof report->cos_step);
 }
 
 /* One optimizer step. */
 static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatile int *stop,
                            mbl_step_report_t *report) {
-    double gram[MAX_SETS * MAX_SETS], coefficient[MAX_SETS], one[MBL_MAX_REWARDS + 1] = {0}, norm,
-                                                                                   start = mbl_now();
-    size_t every = t->config->balance.diagnostics_every;
-    bool all = !mbl_method_has_objective(t->method) || (every > 0 && t->state.step % every == 0);
-    one[t->parts - 1] = 1;
-    mbl_tensor_t sets = mbl_tensor_rows(&t->sets, 0, all ? t->parts + 1 : 1);
-    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, all ? t->parts + 1 : 1);
-    MBL_TRY(differentiate(t, inner, slice, all ? NULL : one, stop, &sets, report));
-    report->seconds.train += mbl_lap(&start);
-    MBL_TRY(mbl_gram(t->comm, t->engine.ops, &sets, &shard, gram));
-    report->seconds.gram = mbl_lap(&start);
-    MBL_TRY(weigh(t, gram, all, coefficient, &norm, report));
-    report->seconds.qp = mbl_lap(&start);
-    MBL_TRY(move(t, coefficient, norm, all, report));
+    step_t step = {.args = gradient_args(t, inner, slice, stop)};
+    mbl_balance_state_t before = t->state.balance;
+    clear_report(report);
+    mbl_status_t status = find_direction(t, &step, report);
+    if (status != MBL_OK) /* a stop leaves the state as it was */
+        t->state.balance = before;
+    MBL_TRY(status);
+    if (report->balanced)
+        count_skipped(t, &report->balance);
+    double start = mbl_now();
+    MBL_TRY(move(t, &step, report));
     t->state.step++;
+    t->state.cache = step.cache;
+    t->state.cache.age += step.refresh ? report->balance.n_used > 0 : step.cache.age > 0;
     MBL_TRY(mbl_policy_average(&t->state.policy, t->state.step, t->config->train.ema));
     report->seconds.train += mbl_lap(&start);
     return MBL_OK;

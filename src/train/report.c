@@ -26,14 +26,20 @@ static json_t *counts_by_reward(const mbl_config_t *config, const mbl_reward_sta
 static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
     const size_t one = sizeof(double);
     json_object_set_new(line, "alpha", by_reward(config, r->balance.alpha_mean, one));
-    json_object_set_new(line, "alpha_raw", by_reward(config, r->balance.alpha, one));
+    json_object_set_new(line, "refreshed", json_boolean(r->refreshed));
+    json_object_set_new(line, "rewards_used", json_integer((json_int_t)r->balance.n_used));
+    if (r->refreshed) {
+        json_object_set_new(line, "alpha_raw", by_reward(config, r->balance.alpha, one));
+        json_object_set_new(line, "gram_share", mbl_jsonl_real(r->gram_share));
+    }
+    if (!r->cosines)
+        return;
     json_object_set_new(line, "grad_norm_by", by_reward(config, r->balance.norm, one));
     json_object_set_new(line, "cos", by_reward(config, r->balance.cos, one));
     json_object_set_new(line, "cos_step", by_reward(config, r->cos_step, one));
     json_object_set_new(line, "cos_min", mbl_jsonl_real(r->balance.cos_min));
     json_object_set_new(line, "cos_mean", mbl_jsonl_real(r->balance.cos_mean));
     json_object_set_new(line, "cos_var", mbl_jsonl_real(r->balance.cos_var));
-    json_object_set_new(line, "rewards_used", json_integer((json_int_t)r->balance.n_used));
 }
 
 mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, const mbl_step_report_t *r) {
@@ -77,7 +83,7 @@ void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, d
             size += (size_t)snprintf(balance + size, sizeof balance - size, "%s%.2f", k ? " " : "  | alpha ",
                                      r->balance.alpha[k]);
     }
-    if (r->balanced && size < sizeof balance)
+    if (r->balanced && r->cosines && size < sizeof balance)
         snprintf(balance + size, sizeof balance - size, "  min cos %+.2f", r->balance.cos_min);
     if (seconds_left >= 0)
         snprintf(left, sizeof left, "  left %s", mbl_duration(seconds_left, duration));

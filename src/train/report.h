@@ -18,7 +18,10 @@ typedef struct {
     uint64_t step, epoch;
     double loss, kl, lr, grad_norm, old_deviate;
     size_t samples;
-    bool balanced; /* `balance` holds this step's Gram matrix results */
+    bool balanced;  /* `balance` holds this step's weights */
+    bool refreshed; /* ... solved for in this step, from gram_share of its rows; else cached ones */
+    bool cosines;   /* ... and norms and cosines of the whole step */
+    double gram_share;
     mbl_balance_step_t balance;
     double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];

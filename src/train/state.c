@@ -53,11 +53,14 @@ enum { CURRENT, OLD, EMA, M, V, N_VECTORS };
 static const char *const names[N_VECTORS] = {"adapter/current", "adapter/old", "adapter/ema", "optimizer/m",
                                              "optimizer/v"};
 
-/* Counters and small arrays, written and read through one list. */
-enum { N_SMALL = 4 };
+/* Counters and small arrays, written and read through one list; checkpoints from before cached weights end
+ * after the first four. */
+enum { N_SMALL = 6, N_ALWAYS = 4 };
 typedef struct {
     double alpha_mean[MBL_MAX_REWARDS];
     int64_t seen[MBL_MAX_REWARDS], skipped[MBL_MAX_REWARDS], counters[5];
+    double cached_norm[MBL_MAX_REWARDS];
+    int64_t cached_age;
 } small_t;
 
 static void small_items(small_t *small, size_t k, mbl_ckpt_item_t *items) {
@@ -65,6 +68,8 @@ static void small_items(small_t *small, size_t k, mbl_ckpt_item_t *items) {
     items[1] = (mbl_ckpt_item_t){"balance/seen", MBL_I64, k, small->seen};
     items[2] = (mbl_ckpt_item_t){"rewards/skipped_steps", MBL_I64, k, small->skipped};
     items[3] = (mbl_ckpt_item_t){"counters", MBL_I64, 5, small->counters};
+    items[4] = (mbl_ckpt_item_t){"balance/cached_norm", MBL_F64, k, small->cached_norm};
+    items[5] = (mbl_ckpt_item_t){"balance/cached_age", MBL_I64, 1, &small->cached_age};
 }
 
 static void pack(const mbl_state_t *state, small_t *small) {
@@ -73,7 +78,9 @@ static void pack(const mbl_state_t *state, small_t *small) {
         small->alpha_mean[k] = state->balance.alpha_mean[k];
         small->seen[k] = state->balance.seen[k];
         small->skipped[k] = (int64_t)state->skipped[k];
+        small->cached_norm[k] = state->cache.norm[k];
     }
+    small->cached_age = (int64_t)state->cache.age;
     const int64_t counters[5] = {(int64_t)state->step, (int64_t)state->epoch, (int64_t)state->optimizer.steps,
                                  (int64_t)state->empty_steps, state->policy.old_is_current};
     memcpy(small->counters, counters, sizeof counters);
@@ -84,7 +91,9 @@ static void unpack(mbl_state_t *state, const small_t *small) {
         state->balance.alpha_mean[k] = small->alpha_mean[k];
         state->balance.seen[k] = small->seen[k] != 0;
         state->skipped[k] = (uint64_t)small->skipped[k];
+        state->cache.norm[k] = small->cached_norm[k];
     }
+    state->cache.age = (uint64_t)small->cached_age;
     state->step = (uint64_t)small->counters[0];
     state->epoch = (uint64_t)small->counters[1];
     state->optimizer.steps = (uint64_t)small->counters[2];
@@ -176,14 +185,23 @@ static mbl_status_t read_vectors(mbl_state_t *state, mbl_ckpt_t *ckpt, int n, fl
     return MBL_OK;
 }
 
+static bool has_item(const mbl_ckpt_t *ckpt, const char *name) {
+    mbl_ckpt_item_t item;
+    for (size_t i = 0; mbl_ckpt_item(ckpt, i, &item); i++)
+        if (strcmp(item.name, name) == 0)
+            return true;
+    return false;
+}
+
 static mbl_status_t read_small(mbl_state_t *state, mbl_ckpt_t *ckpt) {
     small_t small;
     mbl_ckpt_item_t items[N_SMALL];
     memset(&small, 0, sizeof small);
     small_items(&small, state->engine->k, items);
     for (int i = 0; i < N_SMALL; i++)
-        MBL_TRY(mbl_ckpt_read(ckpt, items[i].name, items[i].dtype, items[i].count,
-                              (void *)(uintptr_t)items[i].data));
+        if (i < N_ALWAYS || has_item(ckpt, items[i].name))
+            MBL_TRY(mbl_ckpt_read(ckpt, items[i].name, items[i].dtype, items[i].count,
+                                  (void *)(uintptr_t)items[i].data));
     unpack(state, &small);
     return mbl_policy_loaded(&state->policy, small.counters[4] != 0);
 }

@@ -3,6 +3,7 @@
 #ifndef MBL_TRAIN_STATE_H
 #define MBL_TRAIN_STATE_H
 
+#include "rl/amortise.h"
 #include "rl/balance.h"
 #include "rl/optimizer.h"
 #include "rl/policy.h"
@@ -14,6 +15,7 @@ typedef struct {
     mbl_policy_t policy;
     mbl_optimizer_t optimizer;
     mbl_balance_state_t balance;
+    mbl_amortise_t cache;
     size_t padded; /* length of the flat vectors: ranks * shard */
     uint64_t step, epoch;
     uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */

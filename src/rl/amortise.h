@@ -1,0 +1,28 @@
+/* Steps between two solves (method.md section 7): the direction D = m sum_k alphabar_k g_k / (n_k w_k) with
+ * lengths n_k and averaged alphabar of the last solve, from one backward pass. Pure numbers, local. */
+#ifndef MBL_RL_AMORTISE_H
+#define MBL_RL_AMORTISE_H
+
+#include "rl/balance.h"
+
+/* Kept over steps and in checkpoints, beside mbl_balance_state_t. */
+typedef struct {
+    double norm[MBL_MAX_REWARDS]; /* n_k of the last solve; 0 for a reward that took no part in it */
+    uint64_t age;                 /* optimizer steps since, that one included; 0: never solved */
+} mbl_amortise_t;
+
+/* Takes the lengths of a solve that found a usable reward; else the cache becomes empty, so that the next
+ * step solves again. */
+void mbl_amortise_keep(mbl_amortise_t *cache, const mbl_balance_step_t *solved, size_t k);
+
+/* Whether this step has to solve: `every` steps have passed, there was no solve yet, or none of its rewards
+ * has a usable score now (valid [K]). */
+bool mbl_amortise_due(const mbl_amortise_t *cache, size_t every, const bool *valid, size_t k);
+
+/* A step with cached weights: alpha = alpha_mean (alphabar, of sum 1 over the used rewards), norm of the last
+ * solve, used, n_used and coefficient [K + 1] of *out; the rest is 0. Used are the rewards of the last solve
+ * that are valid [K] now; m and alphabar are taken over those, as a solve would. */
+void mbl_amortise_step(const mbl_balance_options_t *options, const mbl_balance_state_t *state,
+                       const mbl_amortise_t *cache, const bool *valid, size_t k, mbl_balance_step_t *out);
+
+#endif

@@ -1,0 +1,53 @@
+/* The rows of a partial Gram matrix. */
+#include "rl/gram_part.h"
+
+#include "base/rng.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { LEAST_UNITS = 4 };
+
+static size_t chunks_of(const mbl_batch_t *batch, size_t chunk) {
+    return (batch->n_global + chunk - 1) / chunk;
+}
+
+static size_t chunk_size(const mbl_gram_part_t *options, const mbl_batch_t *batch, size_t slots) {
+    size_t groups = options->micro_batch / batch->group_size;
+    for (; groups > 1; groups--) {
+        size_t units = slots * chunks_of(batch, groups * batch->group_size);
+        if (options->fraction * (double)units >= LEAST_UNITS)
+            break;
+    }
+    return (groups > 1 ? groups : 1) * batch->group_size;
+}
+
+/* The samples of a chunk that are on this rank, at one position of their timestep orders. */
+static void choose(const mbl_batch_t *batch, size_t first, size_t chunk, uint8_t *part) {
+    for (size_t i = 0; i < batch->n; i++)
+        if ((size_t)batch->sample[i] >= first && (size_t)batch->sample[i] < first + chunk)
+            part[i] = MBL_PART_GRAM;
+}
+
+double mbl_gram_part(const mbl_gram_part_t *options, const mbl_batch_t *batch, uint8_t *part_of) {
+    uint32_t order[MBL_SAMPLER_MAX_STEPS];
+    size_t slots = (options->timesteps - options->slice + options->slices - 1) / options->slices, rows = 0;
+    size_t chunk = chunk_size(options, batch, slots), chunks = chunks_of(batch, chunk);
+    double wanted = round(options->fraction * (double)(slots * chunks));
+    size_t units = wanted < 1 ? 1 : (size_t)wanted, more = units % chunks;
+    mbl_rng_t rng = mbl_rng(options->seed, MBL_RNG_GRAM, options->step, options->slice);
+    memset(part_of, MBL_PART_REST, options->timesteps * batch->n);
+    for (size_t j = 0; j < chunks; j++) {
+        size_t first = j * chunk, left = batch->n_global - first;
+        bool one_more = mbl_rng_below(&rng, (uint32_t)(chunks - j)) < more;
+        size_t take = units / chunks + one_more;
+        more -= one_more;
+        mbl_rng_permutation(&rng, order, (uint32_t)slots);
+        for (size_t s = 0; s < take; s++) {
+            size_t slot = options->slice + order[s] * options->slices;
+            choose(batch, first, chunk, part_of + slot * batch->n);
+        }
+        rows += take * (left < chunk ? left : chunk);
+    }
+    return (double)rows / (double)(slots * batch->n_global);
+}

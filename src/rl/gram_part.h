@@ -1,0 +1,27 @@
+/* Which rows of an optimizer step its Gram matrix is formed from when that is a fraction of them
+ * (balance.gram_fraction, method.md section 7). */
+#ifndef MBL_RL_GRAM_PART_H
+#define MBL_RL_GRAM_PART_H
+
+#include "rl/types.h"
+
+enum { MBL_PART_GRAM = 0, MBL_PART_REST = 1 };
+
+typedef struct {
+    double fraction;    /* (0, 1] of the rows */
+    size_t micro_batch; /* rows trained on at once */
+    size_t timesteps, slice, slices;
+    uint64_t seed;
+    uint32_t step; /* these as in mbl_gradient_args_t */
+} mbl_gram_part_t;
+
+/* Units are chunks of consecutive samples (whole prompt groups, so a unit never lies on two ranks unless a
+ * chunk of several groups does: then each rank takes its groups of it) at one position of their timestep
+ * orders. Chunks are as large as a micro-batch, or smaller while fewer than four units would be chosen. The
+ * nearest whole number of units is chosen, at least one, and every chunk gives as many as any other, or one
+ * more. The choice depends on seed, step, slice and the global index of the samples, not on the number of
+ * ranks. part_of [timesteps, n] is set to MBL_PART_GRAM or MBL_PART_REST. Returns the share of all ranks'
+ * rows that was chosen; 1 where that is all of them. Local. */
+double mbl_gram_part(const mbl_gram_part_t *options, const mbl_batch_t *batch, uint8_t *part_of);
+
+#endif
