@@ -34,7 +34,8 @@ for line in lines:
     assert line["case"] == "two_seed" or line["relative_to_separate"] == 1, line
 
 lines = lines_of("step", "--profile", *tiny)
-methods = {"marble", "equal", "weighted_sum", "weighted_sum diagnostics"}
+methods = {"marble", "equal", "weighted_sum", "weighted_sum diagnostics", "marble cached", "marble refresh_every=10",
+           "marble gram_fraction=0.1"}
 for dtype in ("f32", "bf16"):
     cases = {l["case"]: l for l in lines if l["dtype"] == dtype}
     assert methods | {"nft_step", "forward", "rollout", "nft_step: matmul"} <= set(cases), cases

@@ -10,6 +10,8 @@
 #include <string.h>
 
 enum { REWARDS = 5, TIMESTEPS = 4 };
+/* Places in MBL_BENCH_METHODS, and that of the rollout behind them. */
+enum { FULL = 0, BASELINE = 2, CACHED = 4, N = MBL_BENCH_N_METHODS, ROLLOUT = N };
 
 /* ---- one training step ---- */
 
@@ -115,7 +117,8 @@ static double *with_rollout(const double *seconds, const double *rollout, size_t
 }
 
 static mbl_status_t print_method(const mbl_bench_t *bench, mbl_dtype_t dtype, const char *name,
-                                 const double *seconds, const double *baseline, const double *rollout) {
+                                 size_t refresh_every, const double *seconds, const double *baseline,
+                                 const double *rollout) {
     double *whole = with_rollout(seconds, rollout, bench->runs),
            *whole_baseline = with_rollout(baseline, rollout, bench->runs);
     mbl_bench_time_t time = mbl_bench_time(seconds, bench->runs);
@@ -126,7 +129,7 @@ static mbl_status_t print_method(const mbl_bench_t *bench, mbl_dtype_t dtype, co
             {.name = "dtype", .text = mbl_dtype_name(dtype)},
             {.name = "samples", .value = (double)bench->samples},
             {.name = "timesteps", .value = TIMESTEPS},
-            {.name = "refresh_every", .value = 1},
+            {.name = "refresh_every", .value = (double)refresh_every},
             {.name = "relative_to_weighted_sum", .value = mbl_bench_ratio(baseline, seconds, bench->runs)},
             {.name = "relative_with_rollout", .value = mbl_bench_ratio(whole_baseline, whole, bench->runs)}};
         status = mbl_bench_print(bench, "step", name, &time, figures, 7);
@@ -136,9 +139,21 @@ static mbl_status_t print_method(const mbl_bench_t *bench, mbl_dtype_t dtype, co
     return status;
 }
 
+/* A solve every tenth step: a tenth of a marble step and nine of a cached one, of the same round. */
+static mbl_status_t print_cached(const mbl_bench_t *bench, mbl_dtype_t dtype, const mbl_bench_case_t *cases) {
+    double *mixed = mbl_calloc(bench->runs, sizeof *mixed);
+    mbl_status_t status = MBL_ERR_MEM;
+    for (size_t i = 0; mixed && i < bench->runs; i++)
+        mixed[i] = (cases[FULL].seconds[i] + 9 * cases[CACHED].seconds[i]) / 10;
+    if (mixed)
+        status = print_method(bench, dtype, "marble refresh_every=10", 10, mixed, cases[BASELINE].seconds,
+                              cases[ROLLOUT].seconds);
+    mbl_free(mixed);
+    return status;
+}
+
 static mbl_status_t time_methods(const mbl_bench_t *bench, mbl_dtype_t dtype) {
     static const mbl_bench_method_t methods[] = MBL_BENCH_METHODS;
-    enum { N = MBL_BENCH_N_METHODS, ROLLOUT = N, BASELINE = 2 };
     mbl_bench_world_t world;
     mbl_sampler_t *sampler = NULL;
     method_case_t contexts[N + 1];
@@ -153,9 +168,10 @@ static mbl_status_t time_methods(const mbl_bench_t *bench, mbl_dtype_t dtype) {
     }
     MBL_TRY_GOTO(mbl_bench_alternate(bench, cases, N + 1), done);
     for (size_t i = 0; i < N; i++)
-        MBL_TRY_GOTO(print_method(bench, dtype, methods[i].name, cases[i].seconds, cases[BASELINE].seconds,
+        MBL_TRY_GOTO(print_method(bench, dtype, methods[i].name, 1, cases[i].seconds, cases[BASELINE].seconds,
                                   cases[ROLLOUT].seconds),
                      done);
+    MBL_TRY_GOTO(print_cached(bench, dtype, cases), done);
     mbl_bench_time_t time = mbl_bench_time(cases[ROLLOUT].seconds, bench->runs);
     const mbl_bench_figure_t figures[] = {{.name = "dtype", .text = mbl_dtype_name(dtype)},
                                           {.name = "samples", .value = (double)bench->samples},

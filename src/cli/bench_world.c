@@ -121,6 +121,7 @@ static mbl_status_t open_batch(mbl_bench_world_t *w, size_t n, size_t k) {
     MBL_ALLOC(w->prompt, n);
     MBL_ALLOC(w->sample, n);
     MBL_ALLOC(w->a, (k + 1) * n);
+    MBL_ALLOC(w->part_of, MBL_BENCH_STEPS * n);
     for (size_t i = 0; i < n; i++) {
         w->prompt[i] = (uint32_t)(i / GROUP % PROMPTS);
         w->sample[i] = (int64_t)i;
@@ -166,6 +167,7 @@ void mbl_bench_world_close(mbl_bench_world_t *w) {
     mbl_free(w->prompt);
     mbl_free(w->sample);
     mbl_free(w->a);
+    mbl_free(w->part_of);
     mbl_comm_close(w->comm);
     mbl_ops_close(w->ops);
     *w = (mbl_bench_world_t){.ops = NULL};

@@ -5,10 +5,12 @@
 #define MBL_CLI_BENCH_WORLD_H
 
 #include "cli/bench.h"
-#include "rl/balance.h"
+#include "rl/amortise.h"
 #include "rl/gradient.h"
 #include "rl/optimizer.h"
 #include "rl/policy.h"
+
+enum { MBL_BENCH_STEPS = 8 }; /* solver steps of a rollout */
 
 typedef struct {
     mbl_ops_t *ops;
@@ -18,6 +20,8 @@ typedef struct {
     mbl_policy_t policy; /* current, old and EMA differ; no B is zero */
     mbl_optimizer_t optimizer;
     mbl_balance_state_t balance;
+    mbl_amortise_t cache; /* of the last solve */
+    uint8_t *part_of;     /* [MBL_BENCH_STEPS, n] */
     mbl_conditions_t conditions;
     mbl_batch_t batch;
     mbl_sampler_plan_t plan;  /* of the training timesteps and of a rollout */
@@ -30,8 +34,6 @@ typedef struct {
     uint32_t *prompt;
     int64_t *sample;
 } mbl_bench_world_t;
-
-enum { MBL_BENCH_STEPS = 8 }; /* solver steps of a rollout */
 
 /* n samples in groups of 8 or fewer, k rewards. Free with mbl_bench_world_close, also after a failure. */
 mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, size_t n, size_t k,
