@@ -142,7 +142,8 @@ static void check_against_reference(mbl_comm_t *comm, bool group_std, double cli
     float a[(K + 1) * N];
     reference_t want;
     size_t first = first_of(comm, comm->rank), n = first_of(comm, comm->rank + 1) - first;
-    mbl_advantage_options_t options = {group_std, clip, weighted ? weights : NULL};
+    mbl_advantage_options_t options = {
+        .group_std = group_std, .clip = clip, .weights = weighted ? weights : NULL};
     make_scores(score);
     weigh(score, summed);
     run(comm, &options, score, first, n, a, stats);
@@ -192,7 +193,7 @@ static void invalid_samples_do_not_count(void **state) {
     float a[(K + 1) * N], b[(K + 1) * N];
     mbl_comm_t *comm = *state;
     size_t first = first_of(comm, comm->rank), n = first_of(comm, comm->rank + 1) - first;
-    mbl_advantage_options_t options = {false, 5, weights};
+    mbl_advantage_options_t options = {.clip = 5, .weights = weights};
     make_scores(score);
     memcpy(other, score, sizeof other);
     for (size_t k = 0; k < K; k++)
@@ -207,6 +208,73 @@ static void invalid_samples_do_not_count(void **state) {
         for (size_t i = 0; i < n; i++)
             if (score[k][first + i].state != MBL_SCORE_VALID)
                 assert_near(a[k * n + i], 0, 0);
+}
+
+/* gdpo's part: what reference() says of every reward, unclipped and summed, over the spread of all that
+ * count. */
+static void sum_of_advantages(void **state) {
+    mbl_score_t score[K][N], summed[N];
+    mbl_reward_stats_t stats[K];
+    mbl_comm_t *comm = *state;
+    float a[(K + 1) * N];
+    double sum[N] = {0}, mean = 0, square = 0, count = 0;
+    size_t first = first_of(comm, comm->rank), n = first_of(comm, comm->rank + 1) - first;
+    mbl_advantage_options_t options = {.clip = 1.5, .weights = weights, .sum_advantages = true};
+    make_scores(score);
+    weigh(score, summed);
+    for (size_t k = 0; k < K; k++) {
+        reference_t r;
+        reference(score[k], false, 1e4, &r); /* nothing reaches that clip */
+        for (size_t i = 0; i < N; i++)
+            sum[i] += weights[k] * 2e4 * r.a[i];
+    }
+    for (size_t i = 0; i < N; i++)
+        if (summed[i].state == MBL_SCORE_VALID)
+            mean += sum[i], square += sum[i] * sum[i], count++;
+    mean /= count;
+    double std = sqrt(square / count - mean * mean);
+    run(comm, &options, score, first, n, a, stats);
+    size_t nothing = 0, clipped = 0;
+    for (size_t i = 0; i < n; i++) {
+        double want = fmax(-1, fmin(1, (sum[first + i] - mean) / (std + 1e-4) / 1.5)) / 2;
+        bool counts = summed[first + i].state == MBL_SCORE_VALID;
+        assert_near(a[K * n + i], counts ? want : 0, counts ? 2e-6 : 0); /* the reference is in f32 */
+        nothing += !counts;
+        clipped += fabs(want) == 0.5 && counts;
+    }
+    if (comm->size == 1)
+        assert_true(nothing >= 5 && clipped >= 1 && nothing + 2 * clipped < n);
+    for (size_t k = 0; k < K; k++) { /* the rewards' own parts do not change */
+        reference_t r;
+        reference(score[k], false, 1.5, &r);
+        for (size_t i = 0; i < n; i++)
+            assert_near(a[k * n + i], r.a[first + i], 3.1e-8);
+        check_stats(&stats[k], &r.stats, k);
+    }
+}
+
+/* Two rewards, one a thousand times the other: gdpo hears both alike, the weighted sum only the larger. By
+ * hand: A = +-1 and +-1 (but for 1e-4), so the sums are 2, 0, 0, -2 and their deviation is sqrt(2). */
+static void scale_does_not_matter(void **state) {
+    static const double alike[] = {1, 1};
+    mbl_comm_t *self;
+    mbl_score_t scores[8] = {{1000, 0}, {1, 0}, {1000, 0}, {-1, 0}, {-1000, 0}, {1, 0}, {-1000, 0}, {-1, 0}};
+    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 4, .k = 2, .scores = scores};
+    mbl_reward_stats_t stats[2];
+    float a[12];
+    (void)state;
+    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
+    mbl_advantage_options_t options = {.clip = 5, .weights = alike, .sum_advantages = true};
+    assert_int_equal(mbl_advantage(self, &options, &batch, a, stats), MBL_OK);
+    assert_near(a[8], sqrt(2) / 10, 2e-5);
+    assert_near(a[9], 0, 2e-5);
+    assert_near(a[10], 0, 2e-5);
+    assert_near(a[11], -sqrt(2) / 10, 2e-5);
+    options.sum_advantages = false;
+    assert_int_equal(mbl_advantage(self, &options, &batch, a, stats), MBL_OK);
+    assert_near(a[8], 0.1, 2e-4);
+    assert_near(a[9], 0.1, 2e-4);
+    mbl_comm_close(self);
 }
 
 /* By hand: two groups of two. */
@@ -240,7 +308,7 @@ static void ranks_equal_one_rank(void **state) {
     float a[(K + 1) * N], whole[(K + 1) * N];
     mbl_comm_t *comm = *state, *self;
     size_t first = first_of(comm, comm->rank), n = first_of(comm, comm->rank + 1) - first;
-    mbl_advantage_options_t options = {false, 5, weights};
+    mbl_advantage_options_t options = {.clip = 5, .weights = weights};
     assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
     make_scores(score);
     run(comm, &options, score, first, n, a, stats);
@@ -259,6 +327,8 @@ int main(void) {
         cmocka_unit_test_prestate(agrees_with_the_reference, comm),
         cmocka_unit_test(reference_case_is_rich),
         cmocka_unit_test_prestate(invalid_samples_do_not_count, comm),
+        cmocka_unit_test_prestate(sum_of_advantages, comm),
+        cmocka_unit_test(scale_does_not_matter),
         cmocka_unit_test(known_numbers),
         cmocka_unit_test_prestate(ranks_equal_one_rank, comm),
     };

@@ -437,14 +437,15 @@ static void help_names_every_key(void **state) {
     FILE *out = open_memstream(&text, &size);
     mbl_config_help(out);
     fclose(out);
-    const char *const parts[] = {"--set KEY=VALUE",
-                                 "train.old_decay.hold",
-                                 "balance.floor",
-                                 "pretrain.model.qk_norm",
-                                 "marble | equal | weighted_sum | fixed | pcgrad | upgrad | cagrad | nash",
-                                 "[default: 3.0e-4]",
-                                 "(0, 1]",
-                                 "optimizer steps"};
+    const char *const parts[] = {
+        "--set KEY=VALUE",
+        "train.old_decay.hold",
+        "balance.floor",
+        "pretrain.model.qk_norm",
+        "marble | equal | weighted_sum | fixed | pcgrad | upgrad | cagrad | nash | gdpo",
+        "[default: 3.0e-4]",
+        "(0, 1]",
+        "optimizer steps"};
     check_parts(text, parts, 8);
     free(text);
 }

@@ -50,8 +50,14 @@ static void square_deviations(const objective_t *objective, double mean, sums_t 
     }
 }
 
-/* Advantages of one prompt group into a[0..group_size-1]. */
-static void group_advantages(const objective_t *objective, size_t first, double std, float *a, sums_t *sums) {
+static float clipped(double advantage, double clip) {
+    return (float)(fmax(-1, fmin(1, advantage / clip)) / 2);
+}
+
+/* Advantages of one prompt group into a[0..group_size-1]; where they are to be summed, also added to sum_a.
+ */
+static void group_advantages(const objective_t *objective, size_t first, double std, float *a, float *sum_a,
+                             sums_t *sums) {
     size_t size = objective->batch->group_size, valid = 0;
     double sum = 0, squares = 0, low = INFINITY, high = -INFINITY;
     for (size_t i = first; i < first + size; i++) {
@@ -76,8 +82,30 @@ static void group_advantages(const objective_t *objective, size_t first, double 
         mbl_score_t score = score_of(objective, first + i);
         double advantage = score.state == MBL_SCORE_VALID && !flat ? (score.value - mean) / (std + 1e-4) : 0;
         sums->advantage_squares += advantage * advantage;
-        a[i] = (float)(fmax(-1, fmin(1, advantage / objective->options->clip)) / 2);
+        a[i] = clipped(advantage, objective->options->clip);
+        if (sum_a)
+            sum_a[i] += (float)(objective->options->weights[objective->part] * advantage);
     }
+}
+
+/* From sums of advantages in a [n] to their clipped advantage: centred and scaled over all ranks' samples
+ * that count; 0 for the others. Collective. */
+static mbl_status_t batch_advantages(mbl_comm_t *comm, const objective_t *objective, double valid, float *a) {
+    size_t n = objective->batch->n;
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += score_of(objective, i).state == MBL_SCORE_VALID ? (double)a[i] : 0;
+    MBL_TRY(mbl_comm_allreduce(comm, &sum, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    double mean = valid > 0 ? sum / valid : 0;
+    for (size_t i = 0; i < n; i++)
+        squares += score_of(objective, i).state == MBL_SCORE_VALID ? (a[i] - mean) * (a[i] - mean) : 0;
+    MBL_TRY(mbl_comm_allreduce(comm, &squares, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    double std = valid > 0 ? sqrt(squares / valid) : 0;
+    for (size_t i = 0; i < n; i++) {
+        bool counts = score_of(objective, i).state == MBL_SCORE_VALID;
+        a[i] = counts ? clipped((a[i] - mean) / (std + 1e-4), objective->options->clip) : 0;
+    }
+    return MBL_OK;
 }
 
 mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *options, const mbl_batch_t *batch,
@@ -98,12 +126,18 @@ mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *opti
     for (size_t part = 0; part < parts; part++)
         sums[part].squares = local[part].squares;
     memset(local, 0, sizeof local);
-    for (size_t part = 0; part < parts; part++) {
+    float *sum_a = options->weights && options->sum_advantages ? a + batch->k * batch->n : NULL;
+    if (sum_a)
+        memset(sum_a, 0, batch->n * sizeof *sum_a);
+    for (size_t part = 0; part < (sum_a ? batch->k : parts); part++) {
         double std = sums[part].valid > 0 ? sqrt(sums[part].squares / sums[part].valid) : 0;
         for (size_t first = 0; first < batch->n; first += batch->group_size)
             group_advantages(&(objective_t){batch, options, part}, first, std, a + part * batch->n + first,
-                             &local[part]);
+                             sum_a ? sum_a + first : NULL, &local[part]);
     }
+    if (sum_a)
+        MBL_TRY(
+            batch_advantages(comm, &(objective_t){batch, options, batch->k}, sums[batch->k].valid, sum_a));
     MBL_TRY(mbl_comm_allreduce(comm, local, parts * N_SUMS, MBL_COMM_F64, MBL_COMM_SUM));
     for (size_t k = 0; k < batch->k; k++) {
         double valid = sums[k].valid;

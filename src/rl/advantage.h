@@ -6,15 +6,18 @@
 #include "rl/types.h"
 
 typedef struct {
-    bool group_std;        /* std over the group instead of over the whole epoch */
-    double clip;           /* A is clamped to +-clip */
-    const double *weights; /* [K]: adds a part K+1, the advantage of sum_k weights_k R_k (weighted_sum); NULL
-                              for none */
+    bool group_std; /* std over the group instead of over the whole epoch */
+    double clip;    /* A is clamped to +-clip */
+    /* [K]: adds a part K+1, an objective of its own; NULL for none. It is the advantage of sum_k weights_k
+     * R_k (weighted_sum) or, with sum_advantages, of sum_k weights_k A_k (A_k before clipping; gdpo, arXiv
+     * 2601.05242), which is centred and scaled over the whole epoch instead of compared within groups */
+    const double *weights;
+    bool sum_advantages;
 } mbl_advantage_options_t;
 
 /* a [R,n] f32 = clamp(A/clip, -1, 1)/2 with A = (R - group mean)/(std + 1e-4); 0 where the sample is not
- * valid for that reward. In the weighted part a sample counts when none of its rewards failed; those that do
- * not apply add nothing. stats [K] are global. Collective. */
+ * valid for that reward. In the part of its own a sample counts when one of its rewards is valid and none
+ * failed; those that do not apply add nothing. stats [K] are global. Collective. */
 mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *options, const mbl_batch_t *batch,
                            float *a, mbl_reward_stats_t *stats);
 

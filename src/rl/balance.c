@@ -11,10 +11,15 @@ static const struct {
     const char *name;
     mbl_method_fn *solve; /* NULL: an objective of its own stands behind the reward parts */
 } methods[] = {
-    [MBL_METHOD_MARBLE] = {"marble", mbl_method_marble}, [MBL_METHOD_EQUAL] = {"equal", mbl_method_equal},
-    [MBL_METHOD_WEIGHTED_SUM] = {"weighted_sum", NULL},  [MBL_METHOD_FIXED] = {"fixed", mbl_method_fixed},
-    [MBL_METHOD_PCGRAD] = {"pcgrad", mbl_method_pcgrad}, [MBL_METHOD_UPGRAD] = {"upgrad", mbl_method_upgrad},
-    [MBL_METHOD_CAGRAD] = {"cagrad", mbl_method_cagrad}, [MBL_METHOD_NASH] = {"nash", mbl_method_nash},
+    [MBL_METHOD_MARBLE] = {"marble", mbl_method_marble},
+    [MBL_METHOD_EQUAL] = {"equal", mbl_method_equal},
+    [MBL_METHOD_WEIGHTED_SUM] = {"weighted_sum", NULL},
+    [MBL_METHOD_FIXED] = {"fixed", mbl_method_fixed},
+    [MBL_METHOD_PCGRAD] = {"pcgrad", mbl_method_pcgrad},
+    [MBL_METHOD_UPGRAD] = {"upgrad", mbl_method_upgrad},
+    [MBL_METHOD_CAGRAD] = {"cagrad", mbl_method_cagrad},
+    [MBL_METHOD_NASH] = {"nash", mbl_method_nash},
+    [MBL_METHOD_GDPO] = {"gdpo", NULL},
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };
 

@@ -14,12 +14,13 @@ typedef enum {
     MBL_METHOD_PCGRAD,
     MBL_METHOD_UPGRAD,
     MBL_METHOD_CAGRAD,
-    MBL_METHOD_NASH
+    MBL_METHOD_NASH,
+    MBL_METHOD_GDPO
 } mbl_method_t;
 /* By its name in run.yaml; false when there is none. */
 bool mbl_method_find(const char *name, mbl_method_t *out);
 /* Whether it follows one objective of its own (reward part K + 1), with the rewards' gradients for comparison
- * only: weighted_sum. */
+ * only: weighted_sum, gdpo. */
 bool mbl_method_has_objective(mbl_method_t method);
 
 typedef struct {

@@ -30,7 +30,8 @@ typedef enum {
     MBL_CONFIG_METHOD_PCGRAD,
     MBL_CONFIG_METHOD_UPGRAD,
     MBL_CONFIG_METHOD_CAGRAD,
-    MBL_CONFIG_METHOD_NASH
+    MBL_CONFIG_METHOD_NASH,
+    MBL_CONFIG_METHOD_GDPO
 } mbl_config_method_t;
 typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;

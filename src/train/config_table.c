@@ -23,7 +23,7 @@ static const char *const source_words[] = {"signs", "file", NULL};
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const std_words[] = {"global", "group", NULL};
 static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "fixed", "pcgrad",
-                                           "upgrad", "cagrad", "nash",         NULL};
+                                           "upgrad", "cagrad", "nash",         "gdpo",  NULL};
 static const char *const refresh_words[] = {"raw", "smooth", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
@@ -167,27 +167,14 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, in the words of diffusers' config.json"}};
 
-static const char *const unsupported[] = {"balance.common",
-                                          "balance.metric",
-                                          "balance.groups",
-                                          "balance.weights",
-                                          "balance.schedule",
-                                          "balance.method=gdpo",
-                                          "balance.method=marble_reference",
-                                          "rollout.solver=sde",
-                                          "eval.solver=sde",
-                                          "rollout.sde",
-                                          "rewards.min",
-                                          "rewards.max",
-                                          "rewards.url",
-                                          "rewards.deadline",
-                                          "rewards.retries",
-                                          "rewards.pattern",
-                                          "rewards.group",
-                                          "limits.device_bytes",
-                                          "service",
-                                          "prompts.stratify",
-                                          "prompts.quoted"};
+static const char *const unsupported[] = {
+    "balance.common",     "balance.metric",      "balance.groups",
+    "balance.weights",    "balance.schedule",    "balance.method=marble_reference",
+    "rollout.solver=sde", "eval.solver=sde",     "rollout.sde",
+    "rewards.min",        "rewards.max",         "rewards.url",
+    "rewards.deadline",   "rewards.retries",     "rewards.pattern",
+    "rewards.group",      "limits.device_bytes", "service",
+    "prompts.stratify",   "prompts.quoted"};
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

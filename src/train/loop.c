@@ -166,7 +166,8 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
     MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
     mbl_advantage_options_t options = {.group_std = config->advantage.std == MBL_CONFIG_STD_GROUP,
                                        .clip = config->train.clip,
-                                       .weights = t->method == MBL_METHOD_WEIGHTED_SUM ? t->weights : NULL};
+                                       .weights = mbl_method_has_objective(t->method) ? t->weights : NULL,
+                                       .sum_advantages = t->method == MBL_METHOD_GDPO};
     return mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats);
 }
 
