@@ -321,6 +321,64 @@ static void fixed_shares(void **state) {
     assert_int_equal(mbl_balance(*state, &c.options, gram, 3, &c.state, &c.step), MBL_ERR_ARG);
 }
 
+/* e_1, 2 e_2 and c = e_1 / 2. Added once, c tilts the direction; allowed for, the shortest (3/2)(alpha_1,
+ * alpha_2) + c is the one with both reward parts at the same progress. */
+static void common_part_apart(void **state) {
+    case_t c = new_case(MBL_METHOD_MARBLE, 2);
+    double d[DIM];
+    c.part[0][0] = 1;
+    c.part[1][1] = 2;
+    c.part[2][0] = 0.5;
+    c.options.common = MBL_COMMON_APART;
+    solve(*state, &c);
+    check_diagnostics(&c);
+    direction_of(&c, d);
+    assert_near(c.step.alpha[0], 0.5, 1e-12);
+    assert_near(d[0], 1.25, 1e-12);
+    assert_near(d[1], 0.75, 1e-12);
+    c.options.common = MBL_COMMON_OFFSET;
+    solve(*state, &c);
+    check_diagnostics(&c);
+    direction_of(&c, d);
+    assert_near(c.step.alpha[0], 1.0 / 3, 1e-12);
+    assert_near(d[0], 1, 1e-12);
+    assert_near(d[1], 1, 1e-12);
+    assert_near(c.step.coefficient[2], 1, 0);
+    c.options.method = MBL_METHOD_EQUAL;
+    assert_int_equal(
+        mbl_balance(*state, &c.options, (double[9]){1, 0, 0, 0, 1, 0, 0, 0, 1}, 2, &c.state, &c.step),
+        MBL_ERR_ARG);
+}
+
+/* offset on random parts: no reward part is gone against more than those in the support, which are level; and
+ * apart does what together does when there is no common part. */
+static void offset_levels_the_parts(void **state) {
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        case_t c = new_case(MBL_METHOD_MARBLE, 2 + seed % 6),
+               none = new_case(MBL_METHOD_MARBLE, 2 + seed % 6);
+        double d[DIM], least = INFINITY, progress[MAX];
+        random_parts(&c, seed, 20);
+        c.options.common = MBL_COMMON_OFFSET;
+        solve(*state, &c);
+        check_diagnostics(&c);
+        direction_of(&c, d);
+        for (size_t k = 0; k < c.k; k++) {
+            progress[k] = dot(d, c.part[k]) / sqrt(dot(c.part[k], c.part[k]));
+            least = fmin(least, progress[k]);
+        }
+        for (size_t k = 0; k < c.k; k++)
+            if (c.step.alpha[k] > 1e-6)
+                assert_near(progress[k], least, 1e-8 * sqrt(dot(d, d)));
+        random_parts(&none, seed, 0);
+        solve(*state, &none);
+        memcpy(d, none.step.alpha, sizeof d < sizeof none.step.alpha ? sizeof d : sizeof none.step.alpha);
+        none.options.common = MBL_COMMON_APART;
+        solve(*state, &none);
+        for (size_t k = 0; k < none.k; k++)
+            assert_near(none.step.alpha[k], d[k], 1e-9);
+    }
+}
+
 /* alphabar over steps whose alphas are known, rewards coming and going. */
 static void smoothing(void **state) {
     case_t c = new_case(MBL_METHOD_EQUAL, 3);
@@ -381,6 +439,8 @@ int main(void) {
         cmocka_unit_test_prestate(floor_is_kept, comm),
         cmocka_unit_test_prestate(priorities, comm),
         cmocka_unit_test_prestate(fixed_shares, comm),
+        cmocka_unit_test_prestate(common_part_apart, comm),
+        cmocka_unit_test_prestate(offset_levels_the_parts, comm),
         cmocka_unit_test_prestate(smoothing, comm),
         cmocka_unit_test_prestate(weighted_sum_reports_its_weights, comm),
         cmocka_unit_test_prestate(bad_arguments, comm),

@@ -218,7 +218,7 @@ static void wrong_keys(void **state) {
     REFUSED("train.lr: 1", NULL, "train.lr: unknown key");
     REFUSED("train: {lr: 0.1, steps: 3,\n  lr: 0.2}", NULL,
             "run.yaml:2: train.lr: given twice (first in line 1); keep one");
-    REFUSED("balance: {common: apart}", NULL, "run.yaml:1: balance.common: not supported by this version");
+    REFUSED("balance: {metric: adam}", NULL, "run.yaml:1: balance.metric: not supported by this version");
     REFUSED("balance: {rho: 1}", NULL, "balance.rho: 1 is out of range");
 }
 
@@ -354,6 +354,10 @@ static void cross_checks(void **state) {
                   "0.1 of 8 rollout steps is no whole timestep; expected at least "
                   "0.125");
     check_refused("train.updates_per_epoch=500", 1, "500 updates of ");
+    check_refused("balance={common: offset, method: nash}", 1, "offset; expected balance.method: marble");
+    check_refused("balance={common: apart, method: gdpo}", 1, "apart; expected a method with one gradient");
+    check_refused("balance={common: apart, refresh_every: 10}", 1,
+                  "apart; expected balance.refresh_every: 1");
 }
 
 static void unregistered_rewards(void **state) {

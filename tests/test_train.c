@@ -256,6 +256,7 @@ static void every_method_runs_and_marble_is_never_against_a_reward(void **state)
     train_well(1, "equal", "--set balance.method=equal --set train.steps=3");
     train_well(1, "sum",
                "--set balance.method=weighted_sum --set balance.diagnostics_every=2 --set train.steps=3");
+    train_well(1, "offset", "--set balance.common=offset --set train.steps=2");
     train_well(1, "gdpo", "--set balance.method=gdpo --set train.steps=1");
     json_t *lines = lines_of("one", "metrics.jsonl");
     for (size_t i = 0; i < json_array_size(lines); i++) {

@@ -71,25 +71,30 @@ static mbl_status_t find_weights(const double *given, const size_t *index, size_
     return MBL_OK;
 }
 
-/* Alpha and coefficients of the usable rewards; unused ones get 0. */
-static mbl_status_t solve(const mbl_balance_options_t *options, const double *gram, size_t k,
+/* Alpha and coefficients of the usable rewards from the matrix over parts; unused ones get 0. */
+static mbl_status_t solve(const mbl_balance_options_t *options, const double *parts, size_t k,
                           mbl_balance_step_t *out) {
-    double packed[MBL_MAX_REWARDS * MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS], norm[MBL_MAX_REWARDS];
-    size_t index[MBL_MAX_REWARDS], n = 0;
+    double packed[MBL_MAX_REWARDS * MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS], norm[MBL_MAX_REWARDS],
+        with_common[MBL_MAX_REWARDS];
+    bool together = options->common == MBL_COMMON_TOGETHER;
+    size_t m = k + 1, index[MBL_MAX_REWARDS], n = 0;
     for (size_t i = 0; i < k; i++)
         if (out->used[i])
             index[n++] = i;
     MBL_TRY(find_weights(options->weights, index, n, weights));
     for (size_t i = 0; i < n; i++) {
-        norm[i] = out->norm[index[i]];
+        const double *row = parts + index[i] * m, *last = parts + k * m;
         for (size_t j = 0; j < n; j++)
-            packed[i * n + j] = gram[index[i] * k + index[j]];
+            packed[i * n + j] = row[index[j]] + (together ? row[k] + last[index[j]] + last[k] : 0);
+        norm[i] = sqrt(packed[i * n + i]);
+        with_common[i] = row[k];
     }
     mbl_method_answer_t answer = {0};
     mbl_method_args_t args = {.n = n,
                               .gram = packed,
                               .norm = norm,
                               .weights = weights,
+                              .common = options->common == MBL_COMMON_OFFSET ? with_common : NULL,
                               .floor = options->floor,
                               .cagrad_c = options->cagrad_c};
     MBL_TRY(methods[options->method].solve(&args, &answer));
@@ -159,6 +164,9 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
     size_t r = k + summed;
     double start = mbl_now();
     MBL_REQUIRE(k >= 1 && k <= MBL_MAX_REWARDS, "%zu rewards; 1 to %d are possible", k, MBL_MAX_REWARDS);
+    MBL_REQUIRE(options->common == MBL_COMMON_TOGETHER || (!summed && (options->common == MBL_COMMON_APART ||
+                                                                       options->method == MBL_METHOD_MARBLE)),
+                "balance: method %s cannot set the common part apart", methods[options->method].name);
     mbl_balance_step_t step;
     memset(&step, 0, sizeof step);
     reward_gram(gram, r, k, of_rewards, &step);
@@ -169,9 +177,11 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
         for (size_t i = 0; i < k; i++) /* reported only: what each reward weighs in the sum */
             step.alpha[i] = step.alpha_mean[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
     } else if (step.n_used > 0) {
-        MBL_TRY(solve(options, of_rewards, k, &step));
+        MBL_TRY(solve(options, gram, k, &step));
         for (size_t i = 0; i < k; i++)
             step.coefficient[r] += step.coefficient[i];
+        if (options->common != MBL_COMMON_TOGETHER)
+            step.coefficient[r] = 1;
         smooth(options->rho, k, &step, state);
     }
     diagnose(gram, r, k, &step);

@@ -23,8 +23,16 @@ bool mbl_method_find(const char *name, mbl_method_t *out);
  * only: weighted_sum, gdpo. */
 bool mbl_method_has_objective(mbl_method_t method);
 
+/* What is balanced where the objectives share the part c. */
+typedef enum {
+    MBL_COMMON_TOGETHER, /* the rewards' gradients a_k + c */
+    MBL_COMMON_APART,    /* the reward parts a_k; c is added to the direction once */
+    MBL_COMMON_OFFSET    /* the same, for the shortest direction with c in it (marble only) */
+} mbl_common_t;
+
 typedef struct {
     mbl_method_t method;
+    mbl_common_t common;
     double floor;          /* least alpha of a reward that takes part */
     double cagrad_c;       /* radius around the mean gradient, of its length (cagrad) */
     double rho;            /* smoothing of alpha over steps */

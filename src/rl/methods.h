@@ -10,8 +10,11 @@ typedef struct {
     const double *gram;    /* [n, n] of the gradients, finite, with a positive diagonal */
     const double *norm;    /* [n] |g_k|: the roots of the diagonal */
     const double *weights; /* [n] of the rewards: positive, mean 1 */
-    double floor;          /* least alpha (marble) */
-    double cagrad_c;       /* radius around the mean gradient, of its length: [0, 1) (cagrad) */
+    /* [n] <g_k, c> of a common part c that is added to D once, when the method is to allow for it: the
+     * shortest D + c is sought (marble only); else NULL */
+    const double *common;
+    double floor;    /* least alpha (marble) */
+    double cagrad_c; /* radius around the mean gradient, of its length: [0, 1) (cagrad) */
 } mbl_method_args_t;
 
 typedef struct {

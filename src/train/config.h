@@ -33,6 +33,11 @@ typedef enum {
     MBL_CONFIG_METHOD_NASH,
     MBL_CONFIG_METHOD_GDPO
 } mbl_config_method_t;
+typedef enum {
+    MBL_CONFIG_COMMON_TOGETHER,
+    MBL_CONFIG_COMMON_APART,
+    MBL_CONFIG_COMMON_OFFSET
+} mbl_config_common_t;
 typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 
@@ -97,6 +102,7 @@ typedef struct {
     } advantage;
     struct {
         mbl_config_method_t method;
+        mbl_config_common_t common;
         double floor, cagrad_c, rho;
         size_t refresh_every; /* optimizer steps */
         mbl_config_on_refresh_t on_refresh;

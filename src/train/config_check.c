@@ -115,6 +115,23 @@ static void check_training(const mbl_config_t *config, mbl_config_problems_t *pr
             config->train.updates_per_epoch, (size_t)timesteps);
 }
 
+/* A common part that is added once goes with methods that solve at every step, on all rows. */
+static void check_common(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    mbl_config_method_t method = config->balance.method;
+    const char *word = mbl_config_word("balance.common", (int)config->balance.common), *need = NULL;
+    if (config->balance.common == MBL_CONFIG_COMMON_TOGETHER)
+        return;
+    if (method == MBL_CONFIG_METHOD_WEIGHTED_SUM || method == MBL_CONFIG_METHOD_GDPO)
+        need = "a method with one gradient per reward";
+    else if (config->balance.common == MBL_CONFIG_COMMON_OFFSET && method != MBL_CONFIG_METHOD_MARBLE)
+        need = "balance.method: marble";
+    else if (config->balance.refresh_every != 1 || config->balance.gram_fraction < 1)
+        need = "balance.refresh_every: 1 and balance.gram_fraction: 1";
+    if (need)
+        mbl_config_problem(problems, line_of(config, "balance.common"),
+                           "balance.common: %s; expected %s with it", word, need);
+}
+
 mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     mbl_config_problems_t problems = {.origin = config->origin};
     if (!config->model.path[0])
@@ -126,6 +143,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);
     check_training(config, &problems);
+    check_common(config, &problems);
     return mbl_config_problems_end(&problems);
 }
 

@@ -25,6 +25,8 @@ static const char *const std_words[] = {"global", "group", NULL};
 static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "fixed", "pcgrad",
                                            "upgrad", "cagrad", "nash",         "gdpo",  NULL};
 static const char *const refresh_words[] = {"raw", "smooth", NULL};
+/* In the order of mbl_common_t. */
+static const char *const common_words[] = {"together", "apart", "offset", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
 const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
@@ -87,6 +89,8 @@ static const mbl_field_t fields[] = {
            "scores are divided by the deviation over the step or the group"),
 
     CHOICE(balance.method, "marble", method_words, "how the gradients of the rewards become one direction"),
+    CHOICE(balance.common, "together", common_words,
+           "the part all gradients share: balanced with each, or added once (offset: and allowed for)"),
     NUMBER(balance.floor, "0.0", 0, 1, BELOW, "least alpha of a reward; rewards x floor may not exceed 1"),
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,
            "of method cagrad: radius around the mean gradient, of its length"),
@@ -167,14 +171,25 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, in the words of diffusers' config.json"}};
 
-static const char *const unsupported[] = {
-    "balance.common",     "balance.metric",      "balance.groups",
-    "balance.weights",    "balance.schedule",    "balance.method=marble_reference",
-    "rollout.solver=sde", "eval.solver=sde",     "rollout.sde",
-    "rewards.min",        "rewards.max",         "rewards.url",
-    "rewards.deadline",   "rewards.retries",     "rewards.pattern",
-    "rewards.group",      "limits.device_bytes", "service",
-    "prompts.stratify",   "prompts.quoted"};
+static const char *const unsupported[] = {"balance.metric",
+                                          "balance.groups",
+                                          "balance.weights",
+                                          "balance.schedule",
+                                          "balance.method=marble_reference",
+                                          "rollout.solver=sde",
+                                          "eval.solver=sde",
+                                          "rollout.sde",
+                                          "rewards.min",
+                                          "rewards.max",
+                                          "rewards.url",
+                                          "rewards.deadline",
+                                          "rewards.retries",
+                                          "rewards.pattern",
+                                          "rewards.group",
+                                          "limits.device_bytes",
+                                          "service",
+                                          "prompts.stratify",
+                                          "prompts.quoted"};
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

@@ -246,6 +246,7 @@ static void count_skipped(train_t *t, const mbl_balance_step_t *balance) {
 
 static mbl_balance_options_t balance_options(const train_t *t) {
     return (mbl_balance_options_t){.method = t->method,
+                                   .common = (mbl_common_t)t->config->balance.common,
                                    .floor = t->config->balance.floor,
                                    .cagrad_c = t->config->balance.cagrad_c,
                                    .rho = t->config->balance.rho,
