@@ -362,6 +362,38 @@ static void weights_from_a_part_of_the_rows(void **state) {
     json_decref(other);
 }
 
+static void pretrain_well(const char *out, const char *more) {
+    char command[2048];
+    snprintf(command, sizeof command,
+             "%s/marble pretrain %s/deploy/examples/pretrain.yaml --out %s/%s --set threads=1 --set "
+             "pretrain.warmup=2 --set pretrain.batch=8 --set "
+             "pretrain.model.num_layers=2 --set eval.prompts=4 --set eval.steps=2 --set "
+             "pretrain.eval_every=0 %s >%s/%s.log 2>&1",
+             MBL_BINARY_DIR, MBL_SOURCE_DIR, folder, out, more, folder, out);
+    assert_int_equal(system(command), 0);
+}
+
+static void pretraining_resumes_bit_for_bit(void **state) {
+    (void)state;
+    pretrain_well("base", "--set pretrain.steps=6");
+    pretrain_well("base2", "--set pretrain.steps=3");
+    pretrain_well("base2", "--set pretrain.steps=6 --resume auto");
+    same_lines("base", "base2", "metrics.jsonl", 0, 6);
+    char path[2][512];
+    size_t size[2];
+    const char *out[2] = {"base", "base2"};
+    char *weights[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(path[i], sizeof path[i], "%s/%s/model/transformer/diffusion_pytorch_model.safetensors",
+                 folder, out[i]);
+        weights[i] = read_whole(path[i], &size[i]);
+    }
+    assert_int_equal(size[0], size[1]);
+    assert_memory_equal(weights[0], weights[1], size[0]);
+    free(weights[0]);
+    free(weights[1]);
+}
+
 static void a_checkpoint_of_another_run_is_refused(void **state) {
     char more[1024];
     (void)state;
@@ -387,6 +419,7 @@ int main(void) {
         cmocka_unit_test(resume_between_solves),
         cmocka_unit_test(weights_from_a_part_of_the_rows),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused),
+        cmocka_unit_test(pretraining_resumes_bit_for_bit),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
