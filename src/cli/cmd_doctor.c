@@ -118,19 +118,33 @@ static void find_libraries(findings_t *all) {
     snprintf(add(all, "libpng", true, NULL)->found, TEXT, "%s", png_get_libpng_ver(NULL));
 }
 
-/* What the lists of backends and transports hold. */
-static void find_devices(findings_t *all) {
+/* Whether this build has the GPU backend, and whether it works here. */
+static void find_cuda(findings_t *all) {
+    static const char *const elsewhere = "everything runs on device: cpu";
+    mbl_ops_t *ops;
+    if (mbl_ops_cuda.missing) {
+        snprintf(add(all, "cuda", false, mbl_ops_cuda.missing)->found, TEXT, "not built in");
+        return;
+    }
+    mbl_fail_quiet(1);
+    bool works = mbl_ops_open("cuda", 1, &ops) == MBL_OK;
+    mbl_fail_quiet(0);
+    finding_t *finding = add(all, "cuda", works, elsewhere);
+    if (!works) {
+        snprintf(finding->found, TEXT, "%s", mbl_fail_message());
+        return;
+    }
+    ops->table->describe(ops, finding->found, TEXT);
+    mbl_ops_close(ops);
+}
+
+static void find_nccl(findings_t *all) {
 #define NAME(name, ...) #name,
-    static const char *const backends[] = {MBL_OPS_BACKENDS(NAME)};
     static const char *const transports[] = {MBL_COMM_LIST(NAME)};
 #undef NAME
-    bool cuda = false, nccl = false;
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
-        cuda |= strcmp(backends[i], "cuda") == 0;
+    bool nccl = false;
     for (size_t i = 0; i < sizeof transports / sizeof *transports; i++)
         nccl |= strcmp(transports[i], "nccl") == 0;
-    snprintf(add(all, "cuda", cuda, "this version has no GPU backend; everything runs on device: cpu")->found,
-             TEXT, "%s", cuda ? "built in" : "not built in");
     snprintf(add(all, "nccl", nccl, "comes with the GPU backend; ranks exchange over MPI")->found, TEXT, "%s",
              nccl ? "built in" : "not built in");
 }
@@ -185,7 +199,8 @@ int mbl_cmd_doctor(int argc, char **argv) {
     find_build(&all);
     find_compute(&all);
     find_libraries(&all);
-    find_devices(&all);
+    find_cuda(&all);
+    find_nccl(&all);
     find_rewards(&all);
     if (json)
         status = print_json(&all);

@@ -4,10 +4,10 @@
 
 #include "ops/ops.h"
 
-/* name (the table is mbl_ops_<name>), whether "auto" may pick it */
-#define MBL_OPS_BACKENDS(X) X(cpu, true) X(check, false)
+/* name: the table is mbl_ops_<name> */
+#define MBL_OPS_BACKENDS(X) X(cuda) X(cpu) X(check)
 
-#define MBL_OPS_BACKEND_DECLARE(name, automatic) extern const mbl_ops_table_t mbl_ops_##name;
+#define MBL_OPS_BACKEND_DECLARE(name) extern const mbl_ops_table_t mbl_ops_##name;
 MBL_OPS_BACKENDS(MBL_OPS_BACKEND_DECLARE)
 #undef MBL_OPS_BACKEND_DECLARE
 

@@ -7,18 +7,13 @@
 #include <stdarg.h>
 #include <string.h>
 
-typedef struct {
-    const mbl_ops_table_t *table;
-    bool automatic;
-} backend_t;
-
-static const backend_t backends[] = {
-#define BACKEND(name, automatic) {&mbl_ops_##name, automatic},
+static const mbl_ops_table_t *const backends[] = {
+#define BACKEND(name) &mbl_ops_##name,
     MBL_OPS_BACKENDS(BACKEND)
 #undef BACKEND
 };
 enum { BACKENDS = sizeof backends / sizeof backends[0] };
-#define BACKEND_NAME(name, automatic) " " #name
+#define BACKEND_NAME(name) " " #name
 static const char backend_names[] = MBL_OPS_BACKENDS(BACKEND_NAME) " auto";
 
 static int threads_of_process(void) {
@@ -43,14 +38,14 @@ static mbl_status_t open_table(const mbl_ops_table_t *table, int threads, mbl_op
 static mbl_status_t open_automatic(int threads, mbl_ops_t **out) {
     mbl_status_t status = MBL_ERR_UNSUPPORTED;
     for (size_t i = 0; i < BACKENDS && status != MBL_OK; i++) {
-        if (!backends[i].automatic)
+        if (!backends[i]->automatic)
             continue;
         bool last = true;
         for (size_t j = i + 1; j < BACKENDS; j++)
-            last = last && !backends[j].automatic;
+            last = last && !backends[j]->automatic;
         if (!last)
             mbl_fail_quiet(1);
-        status = open_table(backends[i].table, threads, out);
+        status = open_table(backends[i], threads, out);
         if (!last)
             mbl_fail_quiet(0);
     }
@@ -62,8 +57,8 @@ mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out) {
     if (strcmp(name, "auto") == 0)
         return open_automatic(threads, out);
     for (size_t i = 0; i < BACKENDS; i++)
-        if (strcmp(name, backends[i].table->name) == 0)
-            return open_table(backends[i].table, threads, out);
+        if (strcmp(name, backends[i]->name) == 0)
+            return open_table(backends[i], threads, out);
     return MBL_FAIL(MBL_ERR_CONFIG, "device '%s' is unknown; there are:%s", name, backend_names);
 }
 

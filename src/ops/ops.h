@@ -247,9 +247,12 @@ typedef enum {
 
 typedef struct {
     const char *name;
-    mbl_place_t place; /* where its tensors live */
+    const char *missing; /* why this build lacks it and how to get it; NULL where it is built in */
+    bool automatic;      /* "auto" may pick it */
+    mbl_place_t place;   /* where its tensors live */
     mbl_status_t (*open)(mbl_ops_t *ops, int threads);
     void (*close)(mbl_ops_t *ops);
+    void (*describe)(mbl_ops_t *ops, char *out, size_t size);        /* the device, in one line (or NULL) */
     mbl_status_t (*alloc)(mbl_ops_t *ops, size_t bytes, void **out); /* zeroed, 64-byte aligned */
     void (*free)(mbl_ops_t *ops, void *ptr);
     mbl_status_t (*copy)(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
@@ -276,7 +279,7 @@ struct mbl_ops {
 };
 
 /* name: "cpu", "check" (a checking wrapper round cpu: poisons outputs, refuses stale or uninitialised reads),
- * later "cuda"; "auto" picks the fastest that works here. threads 0: all cores of the process. Errors:
+ * "cuda"; "auto" picks the fastest that works here. threads 0: all cores of the process. Errors:
  * ERR_CONFIG for an unknown name (lists those there are), ERR_UNSUPPORTED for one this build lacks (says how
  * to get it). Close with mbl_ops_close. */
 mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out);

@@ -59,13 +59,13 @@ mbl_status_t mbl_config_check_rewards(const mbl_config_t *config) {
 
 /* `device` names a backend of this build. */
 static void check_device(const mbl_config_t *config, mbl_config_problems_t *problems) {
-#define NAME(name, automatic) #name,
-    static const char *const built[] = {MBL_OPS_BACKENDS(NAME)};
-#undef NAME
+#define TABLE(name) &mbl_ops_##name,
+    static const mbl_ops_table_t *const tables[] = {MBL_OPS_BACKENDS(TABLE)};
+#undef TABLE
     const char *device = mbl_config_word("device", (int)config->device);
     bool found = config->device == MBL_CONFIG_DEVICE_AUTO;
-    for (size_t i = 0; i < sizeof built / sizeof *built; i++)
-        found |= strcmp(built[i], device) == 0;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        found |= !tables[i]->missing && strcmp(tables[i]->name, device) == 0;
     if (!found)
         mbl_config_problem(problems, line_of(config, "device"),
                            "device: %s is not built in; expected auto or cpu (marble doctor tells more)",

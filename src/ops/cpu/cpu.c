@@ -73,6 +73,7 @@ static mbl_status_t cpu_sync(mbl_ops_t *ops) {
 }
 
 const mbl_ops_table_t mbl_ops_cpu = {.name = "cpu",
+                                     .automatic = true,
                                      .place = MBL_HOST,
                                      .open = cpu_open,
                                      .close = cpu_close,

@@ -1,0 +1,47 @@
+/* Private to the cuda backend: its state, its scratch memory, and how CUDA's errors become ours. C, also
+ * included by the kernels' C++. */
+#ifndef MBL_GPU_CUDA_H
+#define MBL_GPU_CUDA_H
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "ops/ops.h"
+
+typedef struct mbl_cuda_matmuls mbl_cuda_matmuls_t; /* matmul.c: cublasLt's handle, plans and workspace */
+
+typedef struct {
+    int device, multiprocessors;
+    cudaStream_t stream; /* all work of the handle, in order */
+    void *work;          /* device scratch of the running operation, grown as asked, never shrunk */
+    size_t work_bytes;
+    void *staging; /* pinned host memory that copies pass through */
+    size_t staging_bytes;
+    mbl_cuda_matmuls_t *matmuls;
+} mbl_cuda_t;
+
+static inline mbl_cuda_t *mbl_cuda_of(mbl_ops_t *ops) {
+    return (mbl_cuda_t *)ops->impl;
+}
+static inline cudaStream_t mbl_cuda_stream(mbl_ops_t *ops) {
+    return mbl_cuda_of(ops)->stream;
+}
+
+/* Device memory for the running operation: 256-byte aligned, content undefined. Valid until the next
+ * operation asks, which the stream orders behind this one. */
+mbl_status_t mbl_cuda_workspace(mbl_ops_t *ops, size_t bytes, void **out);
+
+/* ERR_MEM for out of memory, else ERR_DEVICE, with CUDA's own words; MBL_OK for cudaSuccess. */
+mbl_status_t mbl_cuda_check_at(const char *file, int line, cudaError_t error, const char *what);
+#define MBL_CUDA_TRY(call, what) MBL_TRY(mbl_cuda_check_at(__FILE__, __LINE__, (call), (what)))
+/* The end of an operation: whether its launches were accepted. */
+#define MBL_CUDA_LAUNCHED(what) mbl_cuda_check_at(__FILE__, __LINE__, cudaGetLastError(), (what))
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,31 @@
+/* What every kernel file (*.cu) includes first: CUDA itself, or its emulation on the host. The only place
+ * that knows which of the two it is. Kernels use nothing but: threadIdx, blockIdx, blockDim, gridDim,
+ * __syncthreads, __syncwarp, __shfl_*_sync, __ballot/__any/__all_sync, integer atomics where the order cannot
+ * matter, the macros below, __ldg and plain loads, vector types, and math functions.
+ *   MBL_LAUNCH(kernel, grid, block, shared bytes, stream, arguments...)  a template with a comma in its name
+ *       goes in parentheses: MBL_LAUNCH((scale<float, 4>), ...)
+ *   MBL_SHARED(T, name, count)       an array of the block, count a constant; T without constructor
+ *   MBL_SHARED_DYNAMIC(T, name)      the launch's shared bytes, as T[]; 16-byte aligned
+ *   MBL_SHARED_ALLOW(kernel, bytes)  before launching with more than 48 KiB of them; gives a cudaError_t
+ * After a launch: MBL_CUDA_LAUNCHED (gpu/cuda.h). */
+#ifndef MBL_GPU_KERNEL_H
+#define MBL_GPU_KERNEL_H
+
+#if MBL_CUDA_EMULATED
+#include "gpu/emulation/kernel.h"
+#else
+#include <cuda_runtime.h>
+#include <cuda_bf16.h>
+
+#define MBL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                           \
+    kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+#define MBL_SHARED(T, name, count) __shared__ T name[count]
+#define MBL_SHARED_DYNAMIC(T, name)                                                                          \
+    extern __shared__ __align__(16) unsigned char mbl_shared_bytes_[];                                       \
+    T *name = reinterpret_cast<T *>(mbl_shared_bytes_)
+#define MBL_SHARED_ALLOW(kernel, bytes)                                                                      \
+    cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),                                             \
+                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
+#endif
+
+#endif
