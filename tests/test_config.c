@@ -28,7 +28,7 @@ static const char full[] = "seed: 7\n"
                            "    type: jpeg\n"
                            "    on_failure: stop\n"
                            "    options: {quality: 90, floor: -1.5, tags: [a, 'b', true, null]}\n"
-                           "balance: {method: equal, floor: 0.05}\n"
+                           "balance: {method: marble, floor: 0.05, common: apart}\n"
                            "limits: {seconds: 15 min, micro_batch_bytes: 2 GiB}\n"
                            "pretrain: {model: {dual_attention_layers: [0, 2]}}\n";
 
@@ -347,6 +347,9 @@ static void cross_checks(void **state) {
     mbl_config_free(config);
     check_refused("model.path=''", 1, "model.path: missing; expected the folder of a base model");
     check_refused("balance.floor=0.6", 1, "--set balance.floor=0.6: balance.floor: 0.6 with 2 rewards");
+    check_refused("balance.method=cagrad", 1,
+                  "run.yaml:18: balance.floor: 0.05 with balance.method: cagrad, which has no least alpha; "
+                  "expected balance.floor: 0 or balance.method: marble");
     check_refused("prompts.source=file", 1, "run.yaml: 2 problems, all above");
     check_refused("prompts.train=/dev/null", 1, "prompts.train: a file, while prompts.source is signs");
     check_refused("prompts.train_count=3", 1, "prompts.groups: 4 of only 3 training sentences");

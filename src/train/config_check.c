@@ -115,6 +115,16 @@ static void check_training(const mbl_config_t *config, mbl_config_problems_t *pr
             config->train.updates_per_epoch, (size_t)timesteps);
 }
 
+/* A floor is a bound of the quadratic programme, which only marble solves. */
+static void check_floor(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    mbl_config_method_t method = config->balance.method;
+    if (config->balance.floor > 0 && method != MBL_CONFIG_METHOD_MARBLE)
+        mbl_config_problem(problems, line_of(config, "balance.floor"),
+                           "balance.floor: %g with balance.method: %s, which has no least alpha; expected "
+                           "balance.floor: 0 or balance.method: marble",
+                           config->balance.floor, mbl_config_word("balance.method", (int)method));
+}
+
 /* A common part that is added once goes with methods that solve at every step, on all rows. */
 static void check_common(const mbl_config_t *config, mbl_config_problems_t *problems) {
     mbl_config_method_t method = config->balance.method;
@@ -143,6 +153,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);
     check_training(config, &problems);
+    check_floor(config, &problems);
     check_common(config, &problems);
     return mbl_config_problems_end(&problems);
 }
