@@ -392,13 +392,15 @@ static mbl_status_t cosines_of_step(train_t *t, mbl_step_report_t *report) {
     return MBL_OK;
 }
 
-/* D into t->direction. */
-static mbl_status_t combine(train_t *t, step_t *step) {
+/* D into t->direction. Sets that it leaves out and that no cosine is asked of become zero first: they may
+ * hold NaN, and 0 NaN = NaN. */
+static mbl_status_t combine(train_t *t, step_t *step, const mbl_balance_step_t *balance) {
     mbl_tensor_t sets = mbl_tensor_rows(&t->shard, 0, step->m);
     size_t count = t->state.optimizer.count;
-    for (size_t j = 0; j < step->m; j++) { /* a set that is left out may hold NaN, and 0 NaN = NaN */
+    for (size_t j = 0; j < step->m; j++) {
         mbl_tensor_t row = mbl_tensor_rows(&t->shard, j, 1);
-        if (step->coefficient[j] == 0)
+        bool wanted = step->diagnose && j < t->engine.k && isfinite(balance->norm[j]);
+        if (step->coefficient[j] == 0 && !wanted)
             MBL_TRY(mbl_tensor_zero(t->engine.ops, &row));
     }
     MBL_TRY(MBL_OP(t->engine.ops, combine, .y = &t->direction, .x = &sets, .coefficient = step->coefficient));
@@ -426,7 +428,7 @@ static mbl_status_t move(train_t *t, step_t *step, mbl_step_report_t *report) {
                                    .eps = config->train.adam_eps,
                                    .weight_decay = config->train.weight_decay,
                                    .grad_clip = config->train.grad_clip};
-    MBL_TRY(combine(t, step));
+    MBL_TRY(combine(t, step, &report->balance));
     report->lr = config->train.lr;
     report->grad_norm = step->norm;
     report->cosines = step->diagnose;
