@@ -1,15 +1,8 @@
 /* The whole program: ranks agree, runs repeat bit for bit, stop and go changes nothing, bad rewards are left
  * out. Runs build/marble as a user would. */
-#include "support.h"
-#include "io/checkpoint.h"
+#include "runs.h"
 
-#include <jansson.h>
-#include <math.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 static const char config[] =
@@ -25,8 +18,6 @@ static const char config[] =
     "checkpoint: {every: 5, keep: 0}\n"
     "log: {level: warn, samples_every: 0}\n";
 
-static char folder[256];
-
 static int make_folder(void **state) {
     char path[512];
     (void)state;
@@ -34,117 +25,6 @@ static int make_folder(void **state) {
     snprintf(path, sizeof path, "%s/run.yaml", folder);
     write_whole(path, config, sizeof config - 1);
     return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    remove_folder(folder);
-    return 0;
-}
-
-/* marble train on `ranks` ranks into folder/out; returns the exit code. */
-static int train(int ranks, const char *out, const char *more) {
-    char command[2048];
-    snprintf(command, sizeof command,
-             "%s/tests/with_ranks %d %s/marble train %s/run.yaml --out %s/%s %s >%s/%s.log 2>&1",
-             MBL_SOURCE_DIR, ranks, MBL_BINARY_DIR, folder, folder, out, more, folder, out);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void train_well(int ranks, const char *out, const char *more) {
-    int code = train(ranks, out, more);
-    if (code != 0) {
-        char path[512];
-        snprintf(path, sizeof path, "%s/%s.log", folder, out);
-        char *log = read_whole(path, NULL);
-        print_error("exit %d\n%s\n", code, log);
-        free(log);
-        fail();
-    }
-}
-
-/* metrics.jsonl or eval.jsonl as an array, without what times and rank counts may change. */
-static json_t *lines_of(const char *out, const char *file) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s/%s", folder, out, file);
-    char *text = read_whole(path, NULL);
-    json_t *lines = json_array();
-    for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-        json_t *object = json_loads(line, 0, NULL);
-        assert_non_null(object);
-        json_object_del(object, "seconds");
-        json_object_del(object, "samples_per_s");
-        json_object_del(object, "bytes_comm");
-        json_array_append_new(lines, object);
-    }
-    free(text);
-    return lines;
-}
-
-static void compare(const json_t *a, const json_t *b, double tolerance, const char *where) {
-    const char *key;
-    json_t *value;
-    if (json_is_number(a) && json_is_number(b)) {
-        double x = json_number_value(a), y = json_number_value(b);
-        if (!(fabs(x - y) <= tolerance * fmax(fabs(x), fabs(y)) + (tolerance > 0 ? 1e-12 : 0))) {
-            print_error("%s: %.12g against %.12g\n", where, x, y);
-            fail();
-        }
-        return;
-    }
-    assert_int_equal(json_typeof(a), json_typeof(b));
-    json_object_foreach((json_t *)(uintptr_t)a, key, value) {
-        char path[256];
-        snprintf(path, sizeof path, "%s.%s", where, key);
-        assert_non_null(json_object_get(b, key));
-        compare(value, json_object_get(b, key), tolerance, path);
-    }
-    assert_int_equal(json_array_size(a), json_array_size(b));
-    for (size_t i = 0; i < json_array_size(a); i++) {
-        char path[256];
-        snprintf(path, sizeof path, "%s[%zu]", where, i);
-        compare(json_array_get(a, i), json_array_get(b, i), tolerance, path);
-    }
-}
-
-static void same_lines(const char *one, const char *other, const char *file, double tolerance, size_t count) {
-    json_t *a = lines_of(one, file), *b = lines_of(other, file);
-    assert_int_equal(json_array_size(a), count);
-    compare(a, b, tolerance, file);
-    json_decref(a);
-    json_decref(b);
-}
-
-static void same_checkpoint(const char *one, const char *other, size_t step) {
-    char path[2][512];
-    mbl_ckpt_t *ckpt[2];
-    mbl_ckpt_item_t item[2];
-    const char *out[2] = {one, other};
-    for (int i = 0; i < 2; i++) {
-        snprintf(path[i], sizeof path[i], "%s/%s/checkpoints/step-%06zu.h5", folder, out[i], step);
-        assert_int_equal(mbl_ckpt_open(path[i], &ckpt[i]), MBL_OK);
-    }
-    size_t n = 0;
-    for (; mbl_ckpt_item(ckpt[0], n, &item[0]); n++) {
-        assert_true(mbl_ckpt_item(ckpt[1], n, &item[1]));
-        assert_string_equal(item[0].name, item[1].name);
-        assert_int_equal(item[0].count, item[1].count);
-        size_t bytes = item[0].count * mbl_dtype_size(item[0].dtype);
-        void *data[2] = {malloc(bytes), malloc(bytes)};
-        for (int i = 0; i < 2; i++)
-            assert_int_equal(mbl_ckpt_read(ckpt[i], item[0].name, item[0].dtype, item[0].count, data[i]),
-                             MBL_OK);
-        if (memcmp(data[0], data[1], bytes) != 0) {
-            print_error("%s of step %zu differs between %s and %s\n", item[0].name, step, one, other);
-            fail();
-        }
-        free(data[0]);
-        free(data[1]);
-    }
-    assert_true(n >= 9);
-    mbl_ckpt_close(ckpt[0]);
-    mbl_ckpt_close(ckpt[1]);
 }
 
 static void every_rank_count_gives_the_same_run(void **state) {
