@@ -16,6 +16,5 @@ else()
   set_target_properties(mbl PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON)
   # Warnings of the host passes are errors like everywhere; -Wpedantic dislikes what nvcc generates. Without
   # contraction a b + c means the same here as in the cpu backend.
-  target_compile_options(mbl PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror
-    -Xptxas=-warn-spills>)
+  target_compile_options(mbl PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror>)
 endif()

@@ -9,17 +9,26 @@
 extern "C" {
 #endif
 
+#include "gpu/device.h"
 #include "ops/ops.h"
 
 typedef struct mbl_cuda_matmuls mbl_cuda_matmuls_t; /* matmul.c: cublasLt's handle, plans and workspace */
 
+/* What a kernel found wrong with its input: in pinned host memory, read whenever the host waits for the
+ * device. position is 0 while all is well, else 1 + where embed met an id that its table lacks. */
 typedef struct {
-    int device, multiprocessors;
+    size_t position, entries;
+    int32_t id;
+} mbl_cuda_fault_t;
+
+typedef struct {
+    mbl_device_t device;
     cudaStream_t stream; /* all work of the handle, in order */
     void *work;          /* device scratch of the running operation, grown as asked, never shrunk */
     size_t work_bytes;
-    void *staging; /* pinned host memory that copies pass through */
-    size_t staging_bytes;
+    char *staging;         /* pinned host memory that copies pass through, in two halves */
+    cudaEvent_t staged[2]; /* the last copy of each half */
+    mbl_cuda_fault_t *fault;
     mbl_cuda_matmuls_t *matmuls;
 } mbl_cuda_t;
 

@@ -7,18 +7,22 @@
  *   MBL_SHARED(T, name, count)       an array of the block, count a constant; T without constructor
  *   MBL_SHARED_DYNAMIC(T, name)      the launch's shared bytes, as T[]; 16-byte aligned
  *   MBL_SHARED_ALLOW(kernel, bytes)  before launching with more than 48 KiB of them; gives a cudaError_t
+ *   MBL_UNROLL                       before a loop of constant length
+ * Sums and products are rounded one by one (no contraction): write fma() where one rounding is wanted.
  * After a launch: MBL_CUDA_LAUNCHED (gpu/cuda.h). */
 #ifndef MBL_GPU_KERNEL_H
 #define MBL_GPU_KERNEL_H
 
 #if MBL_CUDA_EMULATED
 #include "gpu/emulation/kernel.h"
+#define MBL_UNROLL
 #else
 #include <cuda_runtime.h>
 #include <cuda_bf16.h>
 
 #define MBL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                           \
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+#define MBL_UNROLL _Pragma("unroll")
 #define MBL_SHARED(T, name, count) __shared__ T name[count]
 #define MBL_SHARED_DYNAMIC(T, name)                                                                          \
     extern __shared__ __align__(16) unsigned char mbl_shared_bytes_[];                                       \

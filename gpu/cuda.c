@@ -1,0 +1,222 @@
+/* The cuda backend: its table, its memory, and copies through pinned staging. All work goes to one stream, in
+ * order; the host waits only where it reads. */
+#include "gpu/cuda.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "gpu/device.h"
+#include "gpu/kernels.h"
+#include "gpu/matmul.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { HALF = 8 << 20 }; /* staging is two of these: one travels while the other is filled or emptied */
+static const double gib = 1073741824.0;
+
+mbl_status_t mbl_cuda_check_at(const char *file, int line, cudaError_t error, const char *what) {
+    if (error == cudaSuccess)
+        return MBL_OK;
+    const char *advice = "";
+    if (error == cudaErrorECCUncorrectable)
+        advice = "; the GPU's memory has failed: resume from the last checkpoint on another one";
+    else if (error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure)
+        advice = "; a kernel went astray: compute-sanitizer names it";
+    return mbl_fail_at(file, line, error == cudaErrorMemoryAllocation ? MBL_ERR_MEM : MBL_ERR_DEVICE,
+                       "CUDA: %s: %s (%s)%s", what, cudaGetErrorString(error), cudaGetErrorName(error),
+                       advice);
+}
+
+static mbl_status_t out_of_memory(size_t bytes, const char *what) {
+    size_t left = 0, total = 0;
+    cudaGetLastError(); /* the failed allocation is not an error of what comes next */
+    MBL_CUDA_TRY(cudaMemGetInfo(&left, &total), "asking for free memory");
+    return MBL_FAIL(
+        MBL_ERR_MEM,
+        "no device memory for %s of %zu bytes (%.2f GiB): %.2f of %.2f GiB are free, %.2f GiB are missing; "
+        "lower rollout.micro_batch or train.micro_batch",
+        what, bytes, (double)bytes / gib, (double)left / gib, (double)total / gib,
+        (double)(bytes > left ? bytes - left : 0) / gib);
+}
+
+static mbl_status_t device_memory(size_t bytes, const char *what, void **out) {
+    cudaError_t error = cudaMalloc(out, bytes);
+    if (error == cudaErrorMemoryAllocation)
+        return out_of_memory(bytes, what);
+    return mbl_cuda_check_at(__FILE__, __LINE__, error, "an allocation");
+}
+
+mbl_status_t mbl_cuda_workspace(mbl_ops_t *ops, size_t bytes, void **out) {
+    mbl_cuda_t *cuda = mbl_cuda_of(ops);
+    if (bytes > cuda->work_bytes) {
+        MBL_CUDA_TRY(cudaStreamSynchronize(cuda->stream), "waiting for the device");
+        MBL_CUDA_TRY(cudaFree(cuda->work), "freeing scratch memory");
+        cuda->work = NULL;
+        cuda->work_bytes = 0;
+        MBL_TRY(device_memory(bytes, "scratch", &cuda->work));
+        cuda->work_bytes = bytes;
+    }
+    *out = cuda->work;
+    return MBL_OK;
+}
+
+static void cuda_close(mbl_ops_t *ops) {
+    mbl_cuda_t *cuda = mbl_cuda_of(ops);
+    if (cuda->stream)
+        cudaStreamSynchronize(cuda->stream);
+    mbl_cuda_matmuls_close(cuda->matmuls);
+    if (cuda->work)
+        cudaFree(cuda->work);
+    for (int i = 0; i < 2; i++)
+        if (cuda->staged[i])
+            cudaEventDestroy(cuda->staged[i]);
+    if (cuda->staging)
+        cudaFreeHost(cuda->staging);
+    if (cuda->fault)
+        cudaFreeHost(cuda->fault);
+    if (cuda->stream)
+        cudaStreamDestroy(cuda->stream);
+    mbl_device_release(&cuda->device);
+    mbl_free(cuda);
+    ops->impl = NULL;
+}
+
+static mbl_status_t open_parts(mbl_cuda_t *cuda) {
+    void *fault, *staging;
+    MBL_TRY(mbl_device_open(&cuda->device));
+    MBL_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
+    for (int i = 0; i < 2; i++)
+        MBL_CUDA_TRY(cudaEventCreateWithFlags(&cuda->staged[i], cudaEventDisableTiming), "making an event");
+    MBL_CUDA_TRY(cudaHostAlloc(&staging, 2 * HALF, cudaHostAllocDefault), "pinning memory for copies");
+    cuda->staging = staging;
+    MBL_CUDA_TRY(cudaHostAlloc(&fault, sizeof *cuda->fault, cudaHostAllocMapped),
+                 "pinning memory for faults");
+    cuda->fault = fault;
+    memset(fault, 0, sizeof *cuda->fault);
+    return mbl_cuda_matmuls_open(&cuda->matmuls);
+}
+
+static mbl_status_t cuda_open(mbl_ops_t *ops, int threads) {
+    (void)threads;
+    mbl_cuda_t *cuda;
+    MBL_ALLOC(cuda, 1);
+    cuda->device.claim = -1;
+    ops->impl = cuda;
+    mbl_status_t status = open_parts(cuda);
+    if (status != MBL_OK) {
+        cuda_close(ops);
+        return status;
+    }
+    if (MBL_CUDA_EMULATED)
+        MBL_INFO("device cuda is emulated on the CPU in this build: for tests, far slower than device cpu");
+    return MBL_OK;
+}
+
+static void cuda_describe(mbl_ops_t *ops, char *out, size_t size) {
+    const mbl_device_t *d = &mbl_cuda_of(ops)->device;
+    snprintf(out, size, "%s%s, %.1f GiB, compute capability %d.%d, driver for CUDA %d.%d, device %d of %d",
+             MBL_CUDA_EMULATED ? "emulated on the CPU: " : "", d->name, (double)d->memory / gib,
+             d->capability / 10, d->capability % 10, d->driver / 1000, d->driver % 1000 / 10, d->index,
+             d->count);
+}
+
+static mbl_status_t cuda_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
+    mbl_cuda_t *cuda = mbl_cuda_of(ops);
+    void *ptr;
+    MBL_CUDA_TRY(cudaSetDevice(cuda->device.index), "choosing the device");
+    MBL_TRY(device_memory(bytes, "a tensor", &ptr));
+    MBL_CUDA_TRY(cudaMemsetAsync(ptr, 0, bytes, cuda->stream), "clearing a tensor");
+    *out = ptr;
+    return MBL_OK;
+}
+
+static void cuda_free(mbl_ops_t *ops, void *ptr) {
+    cudaStreamSynchronize(mbl_cuda_stream(ops));
+    cudaFree(ptr);
+}
+
+/* What kernels reported since the last time, as a failure. The device has finished. */
+static mbl_status_t check_fault(mbl_cuda_t *cuda) {
+    mbl_cuda_fault_t fault = *cuda->fault;
+    if (fault.position == 0)
+        return MBL_OK;
+    memset(cuda->fault, 0, sizeof *cuda->fault);
+    return MBL_FAIL(MBL_ERR_ARG, "embed: id %d at position %zu, the table has rows 0 to %zu", (int)fault.id,
+                    fault.position - 1, fault.entries - 1);
+}
+
+static mbl_status_t cuda_sync(mbl_ops_t *ops) {
+    mbl_cuda_t *cuda = mbl_cuda_of(ops);
+    MBL_CUDA_TRY(cudaStreamSynchronize(cuda->stream), "waiting for the device");
+    return check_fault(cuda);
+}
+
+static size_t piece_of(size_t bytes, size_t done) {
+    return bytes - done < HALF ? bytes - done : HALF;
+}
+
+static mbl_status_t copy_to_device(mbl_cuda_t *cuda, char *dst, const char *src, size_t bytes) {
+    for (size_t done = 0, half = 0; done < bytes; done += HALF, half ^= 1) {
+        char *staging = cuda->staging + half * HALF;
+        MBL_CUDA_TRY(cudaEventSynchronize(cuda->staged[half]), "waiting for a copy");
+        memcpy(staging, src + done, piece_of(bytes, done));
+        MBL_CUDA_TRY(
+            cudaMemcpyAsync(dst + done, staging, piece_of(bytes, done), cudaMemcpyHostToDevice, cuda->stream),
+            "a copy to the device");
+        MBL_CUDA_TRY(cudaEventRecord(cuda->staged[half], cuda->stream), "marking a copy");
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t copy_to_host(mbl_cuda_t *cuda, char *dst, const char *src, size_t bytes) {
+    size_t asked = 0;
+    for (size_t done = 0; done < bytes; done += HALF) {
+        for (; asked < bytes && asked < done + 2 * HALF; asked += HALF) {
+            size_t half = asked / HALF % 2;
+            MBL_CUDA_TRY(cudaMemcpyAsync(cuda->staging + half * HALF, src + asked, piece_of(bytes, asked),
+                                         cudaMemcpyDeviceToHost, cuda->stream),
+                         "a copy from the device");
+            MBL_CUDA_TRY(cudaEventRecord(cuda->staged[half], cuda->stream), "marking a copy");
+        }
+        size_t half = done / HALF % 2;
+        MBL_CUDA_TRY(cudaEventSynchronize(cuda->staged[half]), "waiting for the device");
+        memcpy(dst + done, cuda->staging + half * HALF, piece_of(bytes, done));
+    }
+    return check_fault(cuda);
+}
+
+static mbl_status_t cuda_copy(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
+                              mbl_place_t src_place, size_t bytes) {
+    mbl_cuda_t *cuda = mbl_cuda_of(ops);
+    MBL_CUDA_TRY(cudaSetDevice(cuda->device.index), "choosing the device");
+    if (dst_place == MBL_HOST && src_place == MBL_HOST)
+        memmove(dst, src, bytes);
+    else if (dst_place == MBL_HOST)
+        return copy_to_host(cuda, dst, src, bytes);
+    else if (src_place == MBL_HOST)
+        return copy_to_device(cuda, dst, src, bytes);
+    else
+        MBL_CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, cuda->stream),
+                     "a copy on the device");
+    return MBL_OK;
+}
+
+static mbl_status_t cuda_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
+    MBL_CUDA_TRY(cudaMemsetAsync(ptr, 0, bytes, mbl_cuda_stream(ops)), "clearing a tensor");
+    return MBL_OK;
+}
+
+const mbl_ops_table_t mbl_ops_cuda = {.name = "cuda",
+                                      .automatic = !MBL_CUDA_EMULATED,
+                                      .place = MBL_DEVICE,
+                                      .open = cuda_open,
+                                      .close = cuda_close,
+                                      .describe = cuda_describe,
+                                      .alloc = cuda_alloc,
+                                      .free = cuda_free,
+                                      .copy = cuda_copy,
+                                      .zero = cuda_zero,
+                                      .sync = cuda_sync,
+#define SLOT(name, need) .name = mbl_cuda_##name,
+                                      MBL_OPS_LIST(SLOT)
+#undef SLOT
+};

@@ -1,0 +1,297 @@
+/* Element by element operations: activations, gated residuals, row sums, conversion, and the epilogue of
+ * products. Flat ones take 16 bytes a thread and step; those with a row that many rows share give a warp to
+ * each row. */
+#include "gpu/act.h"
+#include "gpu/elem.h"
+
+enum { FLAT_BLOCKS = 16 }; /* blocks per multiprocessor at most: then each thread takes several steps */
+
+static unsigned flat_grid(mbl_ops_t *ops, size_t steps) {
+    size_t blocks = mbl_ceil_div(steps, MBL_THREADS),
+           most = (size_t)mbl_cuda_of(ops)->device.multiprocessors * FLAT_BLOCKS;
+    return (unsigned)(blocks < 1 ? 1 : blocks < most ? blocks : most);
+}
+static unsigned row_grid(size_t rows) {
+    return (unsigned)mbl_ceil_div(rows, MBL_WARPS);
+}
+
+/* ---- flat: f(x, ...) over count elements, V at a time, then the tail ---- */
+
+template <class T> struct act_step {
+    T *y;
+    const T *x;
+    mbl_act_t act;
+    template <int V> __device__ void at(size_t i) const {
+        REAL v[V];
+        mbl_get<T, V>(v, x + i);
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            v[l] = mbl_act_value(v[l], act);
+        mbl_put(y + i, v);
+    }
+};
+
+template <class T> struct act_bwd_step {
+    T *dx;
+    const T *dy, *x;
+    mbl_act_t act;
+    template <int V> __device__ void at(size_t i) const {
+        REAL v[V], g[V];
+        mbl_get<T, V>(v, x + i);
+        mbl_get<T, V>(g, dy + i);
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            v[l] = g[l] * mbl_act_slope(v[l], act);
+        mbl_put(dx + i, v);
+    }
+};
+
+template <class T> struct axpby_step {
+    T *y;
+    const T *x;
+    REAL a, b;
+    template <int V> __device__ void at(size_t i) const {
+        REAL v[V], w[V];
+        mbl_get<T, V>(v, x + i);
+        if (b != 0)
+            mbl_get<T, V>(w, y + i);
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            v[l] = b != 0 ? a * v[l] + b * w[l] : a * v[l];
+        mbl_put(y + i, v);
+    }
+};
+
+template <class T, class U> struct convert_step {
+    U *dst;
+    const T *src;
+    template <int V> __device__ void at(size_t i) const {
+        REAL v[V];
+        mbl_get<T, V>(v, src + i);
+        mbl_put(dst + i, v);
+    }
+};
+
+template <class STEP, int V> __global__ void __launch_bounds__(MBL_THREADS) flat(STEP step, size_t count) {
+    size_t first = (size_t)blockIdx.x * blockDim.x + threadIdx.x, all = (size_t)gridDim.x * blockDim.x;
+    for (size_t i = first; i < count / V; i += all)
+        step.template at<V>(i * V);
+    size_t tail = count / V * V + first;
+    if (V > 1 && tail < count)
+        step.template at<1>(tail);
+}
+
+/* wide: every pointer is aligned to 16 bytes */
+template <int V, class STEP>
+static mbl_status_t run_flat(mbl_ops_t *ops, const char *what, STEP step, size_t count, bool wide) {
+    if (wide)
+        MBL_LAUNCH((flat<STEP, V>), flat_grid(ops, count / V), MBL_THREADS, 0, mbl_cuda_stream(ops), step,
+                   count);
+    else
+        MBL_LAUNCH((flat<STEP, 1>), flat_grid(ops, count), MBL_THREADS, 0, mbl_cuda_stream(ops), step, count);
+    return MBL_CUDA_LAUNCHED(what);
+}
+
+static bool aligned(const mbl_tensor_t *t) {
+    return (uintptr_t)t->data % 16 == 0;
+}
+
+extern "C" mbl_status_t mbl_cuda_act(mbl_ops_t *ops, const mbl_act_args_t *args) {
+    MBL_WITH_TYPE(args->x->dtype, T, {
+        act_step<T> step = {mbl_data<T>(args->y), mbl_data<T>(args->x), args->act};
+        return run_flat<mbl_lanes<T>::count>(ops, "act", step, mbl_tensor_count(args->x),
+                                             aligned(args->x) && aligned(args->y));
+    });
+}
+
+extern "C" mbl_status_t mbl_cuda_act_bwd(mbl_ops_t *ops, const mbl_act_bwd_args_t *args) {
+    MBL_WITH_TYPE(args->x->dtype, T, {
+        act_bwd_step<T> step = {mbl_data<T>(args->dx), mbl_data<T>(args->dy), mbl_data<T>(args->x),
+                                args->act};
+        return run_flat<mbl_lanes<T>::count>(ops, "act_bwd", step, mbl_tensor_count(args->x),
+                                             aligned(args->x) && aligned(args->dy) && aligned(args->dx));
+    });
+}
+
+extern "C" mbl_status_t mbl_cuda_axpby(mbl_ops_t *ops, const mbl_axpby_args_t *args) {
+    MBL_WITH_TYPE(args->x->dtype, T, {
+        axpby_step<T> step = {mbl_data<T>(args->y), mbl_data<T>(args->x), (REAL)args->a, (REAL)args->b};
+        return run_flat<mbl_lanes<T>::count>(ops, "axpby", step, mbl_tensor_count(args->x),
+                                             aligned(args->x) && aligned(args->y));
+    });
+}
+
+/* ---- a warp for each row ---- */
+
+typedef struct {
+    size_t rows, tokens, width;
+} rows_t;
+
+static rows_t rows_of(const mbl_tensor_t *x) {
+    rows_t r = {x->dim[0] * x->dim[1], x->dim[1], x->dim[2]};
+    return r;
+}
+
+/* y = x + gate h; gate's row is that of the sample. */
+template <class T, int V>
+__global__ void __launch_bounds__(MBL_THREADS)
+    gate_rows(T *y, const T *x, const T *gate, size_t gate_stride, const T *h, rows_t r) {
+    size_t row = (size_t)blockIdx.x * MBL_WARPS + threadIdx.x / MBL_WARP;
+    if (row >= r.rows)
+        return;
+    gate += row / r.tokens * gate_stride;
+    for (size_t j = threadIdx.x % MBL_WARP * V; j < r.width; j += MBL_WARP * V) {
+        REAL a[V], b[V], c[V];
+        mbl_get<T, V>(a, x + row * r.width + j);
+        mbl_get<T, V>(b, gate + j);
+        mbl_get<T, V>(c, h + row * r.width + j);
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            a[l] = a[l] + b[l] * c[l];
+        mbl_put(y + row * r.width + j, a);
+    }
+}
+
+extern "C" mbl_status_t mbl_cuda_gate(mbl_ops_t *ops, const mbl_gate_args_t *args) {
+    rows_t r = rows_of(args->x);
+    MBL_WITH_TYPE(args->x->dtype, T, {
+        constexpr int V = mbl_lanes<T>::count;
+        T *y = mbl_data<T>(args->y), *x = mbl_data<T>(args->x), *gate = mbl_data<T>(args->gate),
+          *h = mbl_data<T>(args->h);
+        size_t stride = args->gate->stride[0];
+        if (mbl_wide(args->x, V) && mbl_wide(args->y, V) && mbl_wide(args->h, V) && mbl_wide(args->gate, V))
+            MBL_LAUNCH((gate_rows<T, V>), row_grid(r.rows), MBL_THREADS, 0, mbl_cuda_stream(ops), y, x, gate,
+                       stride, h, r);
+        else
+            MBL_LAUNCH((gate_rows<T, 1>), row_grid(r.rows), MBL_THREADS, 0, mbl_cuda_stream(ops), y, x, gate,
+                       stride, h, r);
+    });
+    return MBL_CUDA_LAUNCHED("gate");
+}
+
+template <class T, int V>
+__global__ void __launch_bounds__(MBL_THREADS) add_rows(T *y, const T *x, rows_t r) {
+    size_t row = (size_t)blockIdx.x * MBL_WARPS + threadIdx.x / MBL_WARP;
+    if (row >= r.rows)
+        return;
+    y += row * r.width;
+    x += row % r.tokens * r.width;
+    for (size_t j = threadIdx.x % MBL_WARP * V; j < r.width; j += MBL_WARP * V) {
+        REAL a[V], b[V];
+        mbl_get<T, V>(a, y + j);
+        mbl_get<T, V>(b, x + j);
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            a[l] = a[l] + b[l];
+        mbl_put(y + j, a);
+    }
+}
+
+extern "C" mbl_status_t mbl_cuda_add_rows(mbl_ops_t *ops, const mbl_add_rows_args_t *args) {
+    rows_t r = rows_of(args->y);
+    MBL_WITH_TYPE(args->y->dtype, T, {
+        constexpr int V = mbl_lanes<T>::count;
+        T *y = mbl_data<T>(args->y), *x = mbl_data<T>(args->rows);
+        if (mbl_wide(args->y, V) && mbl_wide(args->rows, V))
+            MBL_LAUNCH((add_rows<T, V>), row_grid(r.rows), MBL_THREADS, 0, mbl_cuda_stream(ops), y, x, r);
+        else
+            MBL_LAUNCH((add_rows<T, 1>), row_grid(r.rows), MBL_THREADS, 0, mbl_cuda_stream(ops), y, x, r);
+    });
+    return MBL_CUDA_LAUNCHED("add_rows");
+}
+
+/* Rows of a tensor of up to four dimensions: where row i starts. */
+typedef struct {
+    size_t dim[3], dst[3], src[3], rows, width;
+} strided_t;
+
+template <class T, class U>
+__global__ void __launch_bounds__(MBL_THREADS) convert_rows(U *dst, const T *src, strided_t s) {
+    size_t row = (size_t)blockIdx.x * MBL_WARPS + threadIdx.x / MBL_WARP, rest = row;
+    if (row >= s.rows)
+        return;
+    for (int d = 2; d >= 0; d--) {
+        dst += rest % s.dim[d] * s.dst[d];
+        src += rest % s.dim[d] * s.src[d];
+        rest /= s.dim[d];
+    }
+    for (size_t j = threadIdx.x % MBL_WARP; j < s.width; j += MBL_WARP)
+        mbl_store(dst + j, mbl_load(src[j]));
+}
+
+static strided_t strided_of(const mbl_convert_args_t *args) {
+    const mbl_tensor_t *dst = args->dst, *src = args->src;
+    strided_t s = {{1, 1, 1}, {0, 0, 0}, {0, 0, 0}, 1, dst->dim[dst->ndim - 1]};
+    for (int d = 0; d + 1 < dst->ndim; d++) {
+        int at = 3 - (dst->ndim - 1) + d;
+        s.dim[at] = dst->dim[d];
+        s.dst[at] = dst->stride[d];
+        s.src[at] = src->stride[d];
+        s.rows *= dst->dim[d];
+    }
+    return s;
+}
+
+extern "C" mbl_status_t mbl_cuda_convert(mbl_ops_t *ops, const mbl_convert_args_t *args) {
+    const mbl_tensor_t *dst = args->dst, *src = args->src;
+    bool dense = mbl_tensor_contiguous(dst) && mbl_tensor_contiguous(src);
+    MBL_WITH_TYPE(src->dtype, T, MBL_WITH_TYPE(dst->dtype, U, {
+                      if (!dense) {
+                          strided_t s = strided_of(args);
+                          MBL_LAUNCH((convert_rows<T, U>), row_grid(s.rows), MBL_THREADS, 0,
+                                     mbl_cuda_stream(ops), mbl_data<U>(dst), mbl_data<T>(src), s);
+                          return MBL_CUDA_LAUNCHED("convert");
+                      }
+                      constexpr int V = 16 / (sizeof(T) < sizeof(U) ? sizeof(T) : sizeof(U));
+                      convert_step<T, U> step = {mbl_data<U>(dst), mbl_data<T>(src)};
+                      return run_flat<V>(ops, "convert", step, mbl_tensor_count(dst),
+                                         aligned(dst) && aligned(src));
+                  }));
+}
+
+/* y = act(x + bias); a warp for each row. X is the type of x, B that of the bias. */
+template <class X, class T, class B, int V>
+__global__ void __launch_bounds__(MBL_THREADS)
+    epilogue(T *y, size_t y_stride, const X *x, size_t x_stride, const B *bias, mbl_act_t act, size_t rows,
+             size_t width) {
+    size_t row = (size_t)blockIdx.x * MBL_WARPS + threadIdx.x / MBL_WARP;
+    if (row >= rows)
+        return;
+    for (size_t j = threadIdx.x % MBL_WARP * V; j < width; j += MBL_WARP * V) {
+        typename mbl_real<X>::type a[V];
+        mbl_get<X, V>(a, x + row * x_stride + j);
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            a[l] = mbl_act_value(bias ? a[l] + mbl_load(bias[j + (size_t)l]) : a[l], act);
+        mbl_put(y + row * y_stride + j, a);
+    }
+}
+
+template <class X, class T, class B>
+static void run_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *x,
+                         const mbl_tensor_t *bias, mbl_act_t act) {
+    constexpr int V = 8;
+    size_t rows = y->dim[0], width = y->dim[1];
+    if (mbl_wide(y, V) && mbl_wide(x, V))
+        MBL_LAUNCH((epilogue<X, T, B, V>), row_grid(rows), MBL_THREADS, 0, mbl_cuda_stream(ops),
+                   mbl_data<T>(y), y->stride[0], mbl_data<X>(x), x->stride[0], mbl_data<B>(bias), act, rows,
+                   width);
+    else
+        MBL_LAUNCH((epilogue<X, T, B, 1>), row_grid(rows), MBL_THREADS, 0, mbl_cuda_stream(ops),
+                   mbl_data<T>(y), y->stride[0], mbl_data<X>(x), x->stride[0], mbl_data<B>(bias), act, rows,
+                   width);
+}
+
+extern "C" mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *x,
+                                          const mbl_tensor_t *bias, mbl_act_t act) {
+    mbl_dtype_t bias_type = bias ? bias->dtype : y->dtype;
+    if (y->dtype == MBL_F64)
+        run_epilogue<double, double, double>(ops, y, x, bias, act);
+    else if (y->dtype == MBL_BF16)
+        run_epilogue<float, __nv_bfloat16, __nv_bfloat16>(ops, y, x, bias, act);
+    else if (bias_type == MBL_BF16)
+        run_epilogue<float, float, __nv_bfloat16>(ops, y, x, bias, act);
+    else
+        run_epilogue<float, float, float>(ops, y, x, bias, act);
+    return MBL_CUDA_LAUNCHED("the epilogue of matmul");
+}
