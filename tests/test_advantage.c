@@ -47,6 +47,13 @@ static bool is_flat(const mbl_score_t *score, size_t first) {
     return n >= 2;
 }
 
+static bool has_pair(const mbl_score_t *score, size_t first) {
+    size_t n = 0;
+    for (size_t i = first; i < first + SIZE; i++)
+        n += score[i].state == MBL_SCORE_VALID;
+    return n >= 2;
+}
+
 static void reference(const mbl_score_t *score, bool group_std, double clip, reference_t *out) {
     double squares = 0;
     memset(out, 0, sizeof *out);
@@ -57,6 +64,7 @@ static void reference(const mbl_score_t *score, bool group_std, double clip, ref
         out->stats.valid += score[i].state == MBL_SCORE_VALID;
         out->stats.na += score[i].state == MBL_SCORE_NA;
         out->stats.failed += score[i].state == MBL_SCORE_FAILED;
+        out->stats.groups += i == first && has_pair(score, first);
         out->stats.flat_groups += i == first && is_flat(score, first);
         if (score[i].state != MBL_SCORE_VALID)
             continue;
@@ -127,10 +135,11 @@ static void run(mbl_comm_t *comm, const mbl_advantage_options_t *options, mbl_sc
 
 static void check_stats(const mbl_reward_stats_t *got, const mbl_reward_stats_t *want, size_t k) {
     if (got->valid != want->valid || got->na != want->na || got->failed != want->failed ||
-        got->flat_groups != want->flat_groups)
-        fail_msg("reward %zu: %zu valid, %zu N/A, %zu failed, %zu flat; expected %zu, %zu, %zu, %zu", k,
-                 got->valid, got->na, got->failed, got->flat_groups, want->valid, want->na, want->failed,
-                 want->flat_groups);
+        got->groups != want->groups || got->flat_groups != want->flat_groups)
+        fail_msg("reward %zu: %zu valid, %zu N/A, %zu failed, %zu groups, %zu flat; expected %zu, %zu, %zu, "
+                 "%zu, %zu",
+                 k, got->valid, got->na, got->failed, got->groups, got->flat_groups, want->valid, want->na,
+                 want->failed, want->groups, want->flat_groups);
     assert_near(got->mean, want->mean, 1e-12 * fmax(1, fabs(want->mean)));
     assert_near(got->advantage_std, want->advantage_std, 1e-12 * fmax(1, want->advantage_std));
 }

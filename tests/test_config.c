@@ -84,6 +84,8 @@ static void defaults(void **state) {
     assert_int_equal(config->advantage.std, MBL_CONFIG_STD_GLOBAL);
     assert_int_equal(config->balance.method, MBL_CONFIG_METHOD_MARBLE);
     assert_int_equal(config->checkpoint.keep, 3);
+    assert_int_equal(config->alarms.on_alarm, MBL_ON_ALARM_WARN);
+    assert_near(config->alarms.x0_norm_drift, 0.25, 0);
     assert_int_equal(config->log.level, MBL_LOG_INFO);
     assert_int_equal(config->rewards.count, 0);
     assert_int_equal(config->pretrain.model.dual_attention_layers.count, 0);
@@ -219,6 +221,10 @@ static void wrong_keys(void **state) {
     REFUSED("train: {lr: 0.1, steps: 3,\n  lr: 0.2}", NULL,
             "run.yaml:2: train.lr: given twice (first in line 1); keep one");
     REFUSED("balance: {metric: adam}", NULL, "run.yaml:1: balance.metric: not supported by this version");
+    REFUSED("alarms: {no_varianc: 1}", NULL,
+            "alarms.no_varianc: unknown key; did you mean alarms.no_variance?");
+    REFUSED("alarms: {on_alarm: ignore}", NULL, "alarms.on_alarm: \"ignore\"", "warn, stop");
+    REFUSED("alarms: {scorer_failed: 2}", NULL, "alarms.scorer_failed: 2 is out of range", "[0, 1]");
     REFUSED("balance: {rho: 1}", NULL, "balance.rho: 1 is out of range");
 }
 

@@ -303,6 +303,43 @@ static void pretraining_resumes_bit_for_bit(void **state) {
     free(weights[1]);
 }
 
+static json_int_t alarms_of(const json_t *lines, size_t i, const char *name) {
+    return json_integer_value(json_object_get(field(lines, i, "alarms"), name));
+}
+
+/* A healthy run has none; a limit that any step passes stops after the first epoch with its checkpoint, or is
+ * only told and counted, over a resume too. */
+static void alarms_are_told_counted_and_heeded(void **state) {
+    const char *more = "--set alarms.alpha_collapse=0.01 --set alarms.patience=2 --set train.steps=5";
+    char half[512], path[512];
+    (void)state;
+    json_t *lines = lines_of("one", "metrics.jsonl");
+    const char *name;
+    json_t *count;
+    json_object_foreach(field(lines, json_array_size(lines) - 1, "alarms"), name, count) {
+        if (json_integer_value(count) != 0)
+            fail_msg("%s was found in a healthy run", name);
+    }
+    json_decref(lines);
+    snprintf(half, sizeof half, "%s --set alarms.on_alarm=stop", more);
+    assert_int_equal(train(2, "alarm", half), 1);
+    snprintf(path, sizeof path, "%s/alarm.log", folder);
+    char *log = read_whole(path, NULL);
+    if (!strstr(log, "step 2: alarm alpha_collapse: ") || !strstr(log, "stopped, as alarms.on_alarm is stop"))
+        fail_msg("%s", log);
+    free(log);
+    train_well(2, "alarm", more);
+    train_well(2, "alarm2", "--set alarms.alpha_collapse=0.01 --set alarms.patience=2 --set train.steps=2");
+    same_checkpoint("alarm", "alarm2", 2);
+    snprintf(half, sizeof half, "%s --resume auto", more);
+    train_well(2, "alarm2", half);
+    same_lines("alarm", "alarm2", "metrics.jsonl", 0, 5);
+    lines = lines_of("alarm2", "metrics.jsonl");
+    for (size_t i = 0; i < 5; i++)
+        assert_int_equal(alarms_of(lines, i, "alpha_collapse"), i);
+    json_decref(lines);
+}
+
 static void a_checkpoint_of_another_run_is_refused(void **state) {
     char more[1024];
     (void)state;
@@ -328,6 +365,7 @@ int main(void) {
         cmocka_unit_test(cached_steps),
         cmocka_unit_test(resume_between_solves),
         cmocka_unit_test(weights_from_a_part_of_the_rows),
+        cmocka_unit_test(alarms_are_told_counted_and_heeded),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused),
         cmocka_unit_test(pretraining_resumes_bit_for_bit),
     };

@@ -113,7 +113,7 @@ mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const 
     va_end(args);
     if (fail_quiet > 0)
         return status;
-    int users_own = status == MBL_ERR_CONFIG || status == MBL_ERR_USAGE;
+    int users_own = status == MBL_ERR_CONFIG || status == MBL_ERR_USAGE || status == MBL_ERR_ALARM;
     if (!users_own || the_log.rank == 0)
         log_line(MBL_LOG_ERROR, fail_message);
     if (!users_own)

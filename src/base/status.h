@@ -21,6 +21,7 @@
     X(ERR_DEADLINE, "something took longer than its deadline")                                               \
     X(ERR_DEVICE, "the compute device failed")                                                               \
     X(ERR_REWARD, "a reward could not be computed")                                                          \
+    X(ERR_ALARM, "a health alarm stopped the run, with a checkpoint")                                        \
     X(ERR_STOPPED, "stopped on request, with a checkpoint")                                                  \
     X(ERR_INTERNAL, "a defect in marble")
 
@@ -40,7 +41,8 @@ const char *mbl_status_text(mbl_status_t status);
 int mbl_status_exit_code(mbl_status_t status);
 
 /* Records and logs a failure (printf format, one sentence, no newline) and returns `status`. Usage and
- * configuration errors are printed by rank 0 only, since every rank finds them alike. Thread-safe. */
+ * configuration errors and alarms are printed by rank 0 only, since every rank finds them alike. Thread-safe.
+ */
 mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 #define MBL_FAIL(status, ...) mbl_fail_at(__FILE__, __LINE__, status, __VA_ARGS__)

@@ -6,7 +6,7 @@
 
 /* Sums of one objective over the samples of this rank, then of all ranks. */
 typedef struct {
-    double valid, na, failed, sum, squares, advantage_squares, flat_groups;
+    double valid, na, failed, sum, squares, advantage_squares, groups, flat_groups;
 } sums_t;
 enum { N_SUMS = sizeof(sums_t) / sizeof(double) };
 
@@ -75,6 +75,7 @@ static void group_advantages(const objective_t *objective, size_t first, double 
         squares += score.state == MBL_SCORE_VALID ? (score.value - mean) * (score.value - mean) : 0;
     }
     bool flat = valid >= 2 && high == low;
+    sums->groups += valid >= 2;
     sums->flat_groups += flat;
     if (objective->options->group_std)
         std = valid ? sqrt(squares / (double)valid) : 0;
@@ -147,6 +148,7 @@ mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *opti
                                  .valid = (size_t)valid,
                                  .na = (size_t)sums[k].na,
                                  .failed = (size_t)sums[k].failed,
+                                 .groups = (size_t)local[k].groups,
                                  .flat_groups = (size_t)local[k].flat_groups};
     }
     return MBL_OK;

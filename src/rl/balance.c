@@ -36,6 +36,10 @@ bool mbl_method_has_objective(mbl_method_t method) {
     return !methods[method].solve;
 }
 
+bool mbl_method_solves(mbl_method_t method) {
+    return methods[method].solve && method != MBL_METHOD_EQUAL && method != MBL_METHOD_FIXED;
+}
+
 /* G_kl = <a_k + c, a_l + c> from the matrix over parts; also which rewards are usable. */
 static void reward_gram(const double *parts, size_t r, size_t k, double *gram, mbl_balance_step_t *out) {
     size_t m = r + 1;

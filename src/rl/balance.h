@@ -23,6 +23,9 @@ bool mbl_method_find(const char *name, mbl_method_t *out);
  * only: weighted_sum, gdpo. */
 bool mbl_method_has_objective(mbl_method_t method);
 
+/* Whether its shares are solved for at a step: not those of equal and fixed, and none of an objective. */
+bool mbl_method_solves(mbl_method_t method);
+
 /* What is balanced where the objectives share the part c. */
 typedef enum {
     MBL_COMMON_TOGETHER, /* the rewards' gradients a_k + c */

@@ -26,7 +26,8 @@ typedef struct {
     double mean,
         advantage_std; /* over valid samples; 0 without any. advantage_std: of A_ik before clipping */
     size_t valid, na, failed;
-    size_t flat_groups; /* groups with at least two valid samples and no variance */
+    size_t groups;      /* groups with at least two valid samples, */
+    size_t flat_groups; /* and those of them without variance */
 } mbl_reward_stats_t;
 
 /* The gradients of one optimizer step live in `sets`, f64 [R + 1, stride]: R reward parts a_1..a_R, then the

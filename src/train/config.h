@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "model/sampler.h"
 #include "reward/reward.h"
+#include "train/alarms.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -109,6 +110,7 @@ typedef struct {
         double gram_fraction;
         size_t diagnostics_every; /* optimizer steps; 0: never */
     } balance;
+    mbl_alarm_limits_t alarms;
     struct {
         size_t every; /* optimizer steps; 0: only at the end */
         size_t prompts, steps;

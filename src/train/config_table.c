@@ -27,6 +27,8 @@ static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "
 static const char *const refresh_words[] = {"raw", "smooth", NULL};
 /* In the order of mbl_common_t. */
 static const char *const common_words[] = {"together", "apart", "offset", NULL};
+/* In the order of mbl_on_alarm_t. */
+static const char *const alarm_words[] = {"warn", "stop", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
 const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
@@ -104,6 +106,27 @@ static const mbl_field_t fields[] = {
     COUNT(balance.diagnostics_every, "10", 0, 1e9, "optimizer steps",
           "between steps that form all gradients for cosines though the method does not need them; 0: never"),
 
+    CHOICE(alarms.on_alarm, "warn", alarm_words,
+           "a line in the log, or also the end of the run, with a checkpoint and exit code 1"),
+    COUNT(alarms.patience, "10", 1, 1e9, "optimizer steps",
+          "in a row that no_variance, x0_norm_drift and alpha_collapse have to last"),
+    COUNT(alarms.old_equals_new, "3", 0, 1e9, "optimizer steps",
+          "in a row after which the trained adapter equals the old one to the bit; 0: off"),
+    NUMBER(alarms.old_drift, "0.5", 0, 1e6, CLOSED, "most |current - old| / |current|; 0: off"),
+    NUMBER(alarms.no_variance, "0.95", 0, 1, CLOSED,
+           "most share of a reward's groups whose scores are all equal; 1: off"),
+    NUMBER(alarms.x0_norm_drift, "0.25", 0, 1e6, CLOSED,
+           "most change of the pictures' root mean square since the first steps, relative; 0: off"),
+    NUMBER(alarms.alpha_collapse, "0.98", 0, 1, CLOSED, "most alpha of one reward of several; 1: off"),
+    COUNT(alarms.alpha_stale, "100", 0, 1e9, "optimizer steps", "most since alpha was solved for; 0: off"),
+    COUNT(alarms.non_finite, "1", 0, 1e9, "optimizer steps",
+          "in a row with a loss or gradient that is not finite; 0: off"),
+    COUNT(alarms.replica_mismatch, "10", 0, 1e9, "optimizer steps",
+          "between comparisons of the ranks' adapters; 0: never"),
+    NUMBER(alarms.scorer_failed, "0.01", 0, 1, CLOSED, "most share of a reward's scores that failed; 1: off"),
+    NUMBER(alarms.scorer_range, "0.0", 0, 1, CLOSED,
+           "most share of a reward's scores outside the range of its scorer; 1: off"),
+
     COUNT(eval.every, "20", 0, 1e9, "optimizer steps", "between evaluations; 0: only at the end"),
     COUNT(eval.prompts, "192", 1, 1e6, "images",
           "one per held-out prompt, then round again with other noise"),
@@ -164,6 +187,7 @@ static const struct {
                 {"train.old_decay", "how the old adapter follows"},
                 {"advantage", "from scores to advantages"},
                 {"balance", "from K gradients to one direction"},
+                {"alarms", "what is told when training goes wrong silently"},
                 {"eval", "on held-out prompts"},
                 {"checkpoint", "for stop and go"},
                 {"limits", "time and memory"},

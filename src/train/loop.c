@@ -13,6 +13,7 @@
 #include "rl/rollout.h"
 #include "train/report.h"
 #include "train/stop.h"
+#include "train/watch.h"
 
 #include <math.h>
 #include <string.h>
@@ -43,6 +44,9 @@ typedef struct {
     uint8_t *part_of; /* [timesteps, n] rows of a partial Gram matrix; NULL where it is whole */
     mbl_tensor_t sets, shard,
         direction; /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
+    mbl_watch_t watch;
+    mbl_alarm_findings_t alarms; /* the first that were found, at this step (0: none yet) */
+    uint64_t alarm_step;
     mbl_eval_score_t base[MBL_MAX_REWARDS];
     double mean_seconds; /* of an epoch, for the time left */
 } train_t;
@@ -168,7 +172,10 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
                                        .clip = config->train.clip,
                                        .weights = mbl_method_has_objective(t->method) ? t->weights : NULL,
                                        .sum_advantages = t->method == MBL_METHOD_GDPO};
-    return mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats);
+    MBL_TRY(mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats));
+    MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
+    report->x0_norm = t->watch.x0_norm;
+    return MBL_OK;
 }
 
 /* The optimizer step under way. Its direction is D = sum_j coefficient_j shard_j over the first m rows of the
@@ -218,6 +225,9 @@ static mbl_status_t form(train_t *t, const step_t *step, const mbl_tensor_t *sha
     report->kl += sums[1];
     report->seconds.train += mbl_lap(&start);
     MBL_TRY(mbl_gram(t->comm, t->engine.ops, &sets, shard, gram));
+    report->finite &= isfinite(sums[0]) && isfinite(sums[1]);
+    for (size_t i = 0; i < shard->dim[0]; i++)
+        report->finite &= isfinite(gram[i * shard->dim[0] + i]);
     report->seconds.gram += mbl_lap(&start);
     return MBL_OK;
 }
@@ -454,6 +464,7 @@ static mbl_status_t move(train_t *t, step_t *step, mbl_step_report_t *report) {
 static void clear_report(mbl_step_report_t *report) {
     report->loss = report->kl = report->gram_share = 0;
     report->balanced = report->refreshed = report->cosines = false;
+    report->finite = true;
     memset(&report->balance, 0, sizeof report->balance);
     memset(report->cos_step, 0, sizeof report->cos_step);
 }
@@ -480,6 +491,35 @@ static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatil
     return MBL_OK;
 }
 
+/* Looks for every alarm and says what was found. */
+static mbl_status_t look_for_alarms(train_t *t, const mbl_step_report_t *report) {
+    const mbl_config_t *config = t->config;
+    size_t every = config->alarms.replica_mismatch;
+    mbl_alarm_numbers_t numbers = {.old_deviate = report->old_deviate,
+                                   .x0_norm = report->x0_norm,
+                                   .finite = report->finite,
+                                   .replicas_same = true,
+                                   .solves = mbl_method_solves(t->method),
+                                   .solved = report->refreshed && report->balance.n_used > 0,
+                                   .used = report->balance.n_used,
+                                   .k = t->engine.k,
+                                   .alpha = report->balance.alpha,
+                                   .stats = report->stats,
+                                   .outside = t->watch.outside};
+    if (every > 0 && t->state.step % every == 0)
+        MBL_TRY(mbl_watch_replicas(t->comm, &t->state.policy, &numbers.replicas_same));
+    mbl_alarm_findings_t found;
+    mbl_alarms_check(&config->alarms, &numbers, &t->state.alarms, &found);
+    if (t->comm->rank == 0)
+        mbl_watch_tell(config, &t->state.alarms, &found, t->state.step);
+    for (int i = 0; i < MBL_ALARMS && t->alarm_step == 0; i++)
+        if (found.found[i]) {
+            t->alarms = found;
+            t->alarm_step = t->state.step;
+        }
+    return MBL_OK;
+}
+
 static mbl_status_t finish_step(train_t *t, double start, mbl_step_report_t *report, double before_seconds,
                                 uint64_t before_bytes) {
     report->step = t->state.step;
@@ -488,6 +528,7 @@ static mbl_status_t finish_step(train_t *t, double start, mbl_step_report_t *rep
     report->seconds.comm = t->comm->seconds - before_seconds;
     report->bytes_comm = t->comm->bytes - before_bytes;
     MBL_TRY(mbl_policy_deviation(&t->state.policy, &report->old_deviate));
+    MBL_TRY(look_for_alarms(t, report));
     report->seconds.total = mbl_now() - start;
     t->mean_seconds =
         t->mean_seconds > 0 ? 0.9 * t->mean_seconds + 0.1 * report->seconds.total : report->seconds.total;
@@ -569,6 +610,14 @@ static mbl_status_t close_run(train_t *t) {
     return MBL_OK;
 }
 
+/* Ends the run, with a checkpoint, at an alarm where alarms.on_alarm asks for it. */
+static mbl_status_t heed_alarms(train_t *t) {
+    mbl_status_t verdict = mbl_watch_verdict(t->comm, t->config, &t->alarms, t->alarm_step);
+    if (verdict == MBL_ERR_ALARM && !t->alarms.found[MBL_ALARM_replica_mismatch]) /* which rank to believe? */
+        MBL_TRY(mbl_state_save(&t->state, t->out_dir));
+    return verdict;
+}
+
 static mbl_status_t run(train_t *t) {
     MBL_TRY(evaluate_base(t));
     while (t->state.step < t->config->train.steps) {
@@ -576,6 +625,7 @@ static mbl_status_t run(train_t *t) {
         mbl_status_t asked = mbl_stop_check() ? MBL_ERR_STOPPED : MBL_OK;
         MBL_TRY(mbl_comm_agree(t->comm, asked));
         MBL_TRY(epoch(t));
+        MBL_TRY(heed_alarms(t));
         MBL_TRY(observe(t, before));
     }
     return close_run(t);

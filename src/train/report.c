@@ -23,6 +23,14 @@ static json_t *counts_by_reward(const mbl_config_t *config, const mbl_reward_sta
     return object;
 }
 
+static json_t *alarm_counts(const mbl_alarm_state_t *alarms) {
+    json_t *object = json_object();
+    for (int i = 0; i < MBL_ALARMS; i++)
+        json_object_set_new(object, mbl_alarm_name((mbl_alarm_t)i),
+                            json_integer((json_int_t)alarms->count[i]));
+    return object;
+}
+
 static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
     const size_t one = sizeof(double);
     json_object_set_new(line, "alpha", by_reward(config, r->balance.alpha_mean, one));
@@ -63,6 +71,8 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
                         counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, flat_groups)));
     if (r->balanced)
         put_balance(line, config, r);
+    json_object_set_new(line, "x0_norm", mbl_jsonl_real(r->x0_norm));
+    json_object_set_new(line, "alarms", alarm_counts(&state->alarms));
     json_object_set_new(line, "seconds",
                         json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "rollout", s->rollout, "reward_wait",
                                   s->reward_wait, "train", s->train, "gram", s->gram, "qp", s->qp, "comm",

@@ -5,6 +5,7 @@
 
 #include "rl/balance.h"
 #include "rl/gradient.h"
+#include "train/alarms.h"
 #include "train/rundir.h"
 #include "train/state.h"
 
@@ -25,6 +26,8 @@ typedef struct {
     mbl_balance_step_t balance;
     double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];
+    bool finite;    /* loss, KL and all gradients formed */
+    double x0_norm; /* root mean square of the epoch's latents */
     mbl_step_seconds_t seconds;
     uint64_t bytes_comm;
 } mbl_step_report_t;

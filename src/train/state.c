@@ -53,14 +53,16 @@ enum { CURRENT, OLD, EMA, M, V, N_VECTORS };
 static const char *const names[N_VECTORS] = {"adapter/current", "adapter/old", "adapter/ema", "optimizer/m",
                                              "optimizer/v"};
 
-/* Counters and small arrays, written and read through one list; checkpoints from before cached weights end
- * after the first four. */
-enum { N_SMALL = 6, N_ALWAYS = 4 };
+/* Counters and small arrays, written and read through one list; older checkpoints lack some after the first
+ * four. */
+enum { N_SMALL = 9, N_ALWAYS = 4, N_ALARM_COUNTERS = 2 * MBL_ALARM_ROOM + 2 };
 typedef struct {
     double alpha_mean[MBL_MAX_REWARDS];
     int64_t seen[MBL_MAX_REWARDS], skipped[MBL_MAX_REWARDS], counters[5];
     double cached_norm[MBL_MAX_REWARDS];
     int64_t cached_age;
+    int64_t alarm_counters[N_ALARM_COUNTERS], alarm_flat[MBL_MAX_REWARDS];
+    double x0_norm;
 } small_t;
 
 static void small_items(small_t *small, size_t k, mbl_ckpt_item_t *items) {
@@ -70,6 +72,33 @@ static void small_items(small_t *small, size_t k, mbl_ckpt_item_t *items) {
     items[3] = (mbl_ckpt_item_t){"counters", MBL_I64, 5, small->counters};
     items[4] = (mbl_ckpt_item_t){"balance/cached_norm", MBL_F64, k, small->cached_norm};
     items[5] = (mbl_ckpt_item_t){"balance/cached_age", MBL_I64, 1, &small->cached_age};
+    items[6] = (mbl_ckpt_item_t){"alarms/counters", MBL_I64, N_ALARM_COUNTERS, small->alarm_counters};
+    items[7] = (mbl_ckpt_item_t){"alarms/flat", MBL_I64, k, small->alarm_flat};
+    items[8] = (mbl_ckpt_item_t){"alarms/x0_norm", MBL_F64, 1, &small->x0_norm};
+}
+
+static void pack_alarms(const mbl_alarm_state_t *alarms, small_t *small) {
+    for (size_t i = 0; i < MBL_ALARM_ROOM; i++) {
+        small->alarm_counters[i] = (int64_t)alarms->count[i];
+        small->alarm_counters[MBL_ALARM_ROOM + i] = (int64_t)alarms->run[i];
+    }
+    small->alarm_counters[2 * MBL_ALARM_ROOM] = (int64_t)alarms->unsolved;
+    small->alarm_counters[2 * MBL_ALARM_ROOM + 1] = (int64_t)alarms->x0_steps;
+    for (size_t k = 0; k < MBL_MAX_REWARDS; k++)
+        small->alarm_flat[k] = (int64_t)alarms->flat[k];
+    small->x0_norm = alarms->x0_norm;
+}
+
+static void unpack_alarms(mbl_alarm_state_t *alarms, const small_t *small) {
+    for (size_t i = 0; i < MBL_ALARM_ROOM; i++) {
+        alarms->count[i] = (uint64_t)small->alarm_counters[i];
+        alarms->run[i] = (uint64_t)small->alarm_counters[MBL_ALARM_ROOM + i];
+    }
+    alarms->unsolved = (uint64_t)small->alarm_counters[2 * MBL_ALARM_ROOM];
+    alarms->x0_steps = (uint64_t)small->alarm_counters[2 * MBL_ALARM_ROOM + 1];
+    for (size_t k = 0; k < MBL_MAX_REWARDS; k++)
+        alarms->flat[k] = (uint64_t)small->alarm_flat[k];
+    alarms->x0_norm = small->x0_norm;
 }
 
 static void pack(const mbl_state_t *state, small_t *small) {
@@ -81,6 +110,7 @@ static void pack(const mbl_state_t *state, small_t *small) {
         small->cached_norm[k] = state->cache.norm[k];
     }
     small->cached_age = (int64_t)state->cache.age;
+    pack_alarms(&state->alarms, small);
     const int64_t counters[5] = {(int64_t)state->step, (int64_t)state->epoch, (int64_t)state->optimizer.steps,
                                  (int64_t)state->empty_steps, state->policy.old_is_current};
     memcpy(small->counters, counters, sizeof counters);
@@ -94,6 +124,7 @@ static void unpack(mbl_state_t *state, const small_t *small) {
         state->cache.norm[k] = small->cached_norm[k];
     }
     state->cache.age = (uint64_t)small->cached_age;
+    unpack_alarms(&state->alarms, small);
     state->step = (uint64_t)small->counters[0];
     state->epoch = (uint64_t)small->counters[1];
     state->optimizer.steps = (uint64_t)small->counters[2];

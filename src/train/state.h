@@ -7,6 +7,7 @@
 #include "rl/balance.h"
 #include "rl/optimizer.h"
 #include "rl/policy.h"
+#include "train/alarms.h"
 #include "train/engine.h"
 
 typedef struct {
@@ -16,6 +17,7 @@ typedef struct {
     mbl_optimizer_t optimizer;
     mbl_balance_state_t balance;
     mbl_amortise_t cache;
+    mbl_alarm_state_t alarms;
     size_t padded; /* length of the flat vectors: ranks * shard */
     uint64_t step, epoch;
     uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */
