@@ -1,7 +1,7 @@
 /* Conformance of a backend: every operation in f32 and bf16 against the same operation in f64 on the cpu
  * backend, from the same numbers; with strided rows; with optional operands left out; the same bits (for
  * matmul: to rounding) for one thread and two, and for a sample alone and among others. MBL_TEST_BACKEND
- * names another backend. */
+ * names another backend.   ctest-backends: far cuda */
 #include "ops_harness.h"
 
 #include <stdio.h>

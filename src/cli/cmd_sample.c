@@ -60,7 +60,8 @@ static mbl_status_t open_model(const options_t *o, sample_t *s, mbl_comm_t *comm
     mbl_dtype_t dtype = strcmp(o->precision, "bf16") == 0 ? MBL_BF16 : MBL_F32;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     s->engine.comm = comm;
-    MBL_TRY(mbl_ops_open("cpu", o->threads ? (int)o->threads : (int)(cores > 0 ? cores : 1), &s->engine.ops));
+    MBL_TRY(
+        mbl_ops_open("auto", o->threads ? (int)o->threads : (int)(cores > 0 ? cores : 1), &s->engine.ops));
     MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->model, &s->engine.pipeline));
     if (!o->checkpoint)
         return MBL_OK;

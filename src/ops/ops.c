@@ -5,6 +5,7 @@
 
 #include <sched.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const mbl_ops_table_t *const backends[] = {
@@ -54,6 +55,9 @@ static mbl_status_t open_automatic(int threads, mbl_ops_t **out) {
 
 mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out) {
     MBL_REQUIRE(name && out, "ops_open: name or out is NULL");
+    const char *named = getenv("MBL_DEVICE");
+    if (strcmp(name, "auto") == 0 && named && *named)
+        name = named;
     if (strcmp(name, "auto") == 0)
         return open_automatic(threads, out);
     for (size_t i = 0; i < BACKENDS; i++)
@@ -132,4 +136,23 @@ mbl_status_t mbl_tensor_copy(mbl_ops_t *ops, const mbl_tensor_t *dst, const mbl_
 mbl_status_t mbl_tensor_zero(mbl_ops_t *ops, const mbl_tensor_t *t) {
     MBL_TRY(check_whole(t, "zero"));
     return ops->table->zero(ops, t->data, bytes_of(t));
+}
+
+mbl_status_t mbl_host_new(mbl_ops_t *ops, size_t bytes, void **out) {
+    if (ops->table->alloc_host)
+        return ops->table->alloc_host(ops, bytes, out);
+    void *ptr = mbl_calloc(bytes, 1);
+    if (!ptr)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for %zu bytes beside the device", bytes);
+    *out = ptr;
+    return MBL_OK;
+}
+
+void mbl_host_free(mbl_ops_t *ops, void *ptr) {
+    if (!ptr)
+        return;
+    if (ops->table->free_host)
+        ops->table->free_host(ops, ptr);
+    else
+        mbl_free(ptr);
 }

@@ -260,6 +260,9 @@ typedef struct {
                          size_t bytes); /* done on return when either side is the host */
     mbl_status_t (*zero)(mbl_ops_t *ops, void *ptr, size_t bytes);
     mbl_status_t (*sync)(mbl_ops_t *ops); /* everything asked for is done */
+    /* optional: host memory that copies to and from the device are fast with; plain memory where empty */
+    mbl_status_t (*alloc_host)(mbl_ops_t *ops, size_t bytes, void **out);
+    void (*free_host)(mbl_ops_t *ops, void *ptr);
 #define MBL_OP_SLOT(name, need) mbl_status_t (*name)(mbl_ops_t * ops, const mbl_##name##_args_t *args);
     MBL_OPS_LIST(MBL_OP_SLOT)
 #undef MBL_OP_SLOT
@@ -279,9 +282,10 @@ struct mbl_ops {
 };
 
 /* name: "cpu", "check" (a checking wrapper round cpu: poisons outputs, refuses stale or uninitialised reads),
- * "cuda"; "auto" picks the fastest that works here. threads 0: all cores of the process. Errors:
- * ERR_CONFIG for an unknown name (lists those there are), ERR_UNSUPPORTED for one this build lacks (says how
- * to get it). Close with mbl_ops_close. */
+ * "cuda", "far" (cpu's operations on addresses that fault on the host, see far.c); "auto" is what the
+ * environment variable MBL_DEVICE names, or the fastest that works here. threads 0: all cores of the process.
+ * Errors: ERR_CONFIG for an unknown name (lists those there are), ERR_UNSUPPORTED for one this build lacks
+ * (says how to get it). Close with mbl_ops_close. */
 mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out);
 void mbl_ops_close(mbl_ops_t *ops);
 
@@ -295,6 +299,10 @@ mbl_status_t mbl_tensor_download(mbl_ops_t *ops, const mbl_tensor_t *t, void *ho
 mbl_status_t mbl_tensor_copy(mbl_ops_t *ops, const mbl_tensor_t *dst,
                              const mbl_tensor_t *src); /* one type, contiguous */
 mbl_status_t mbl_tensor_zero(mbl_ops_t *ops, const mbl_tensor_t *t);
+
+/* Host memory for copies, from the backend where it has a kind of its own. Free with mbl_host_free. */
+mbl_status_t mbl_host_new(mbl_ops_t *ops, size_t bytes, void **out);
+void mbl_host_free(mbl_ops_t *ops, void *ptr); /* NULL is fine */
 
 #define MBL_OP_DECLARE(name, need)                                                                           \
     mbl_status_t mbl_op_##name(mbl_ops_t *ops, const mbl_##name##_args_t *args);
