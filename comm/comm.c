@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "comm/list.h"
+#include "comm/place.h"
 
 #include <string.h>
 
@@ -75,12 +76,12 @@ mbl_status_t mbl_comm_open(const char *name, double deadline_s, mbl_comm_t **out
 void mbl_comm_close(mbl_comm_t *comm) {
     if (!comm)
         return;
+    (void)mbl_comm_attach(comm, NULL);
     comm->table->close(comm);
     mbl_free(comm);
 }
 
-/* Adds what a finished collective took, in time and (if it worked) in bytes. */
-static mbl_status_t account(mbl_comm_t *comm, double start, size_t bytes, mbl_status_t status) {
+mbl_status_t mbl_comm_account(mbl_comm_t *comm, double start, size_t bytes, mbl_status_t status) {
     comm->seconds += mbl_now() - start;
     if (status == MBL_OK)
         comm->bytes += bytes;
@@ -100,7 +101,7 @@ static mbl_status_t payload(const char *what, size_t count, mbl_comm_type_t type
 mbl_status_t mbl_comm_barrier(mbl_comm_t *comm) {
     MBL_REQUIRE(comm, "comm: barrier without a communicator");
     double start = mbl_now();
-    return account(comm, start, 0, comm->table->barrier(comm));
+    return mbl_comm_account(comm, start, 0, comm->table->barrier(comm));
 }
 
 mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root) {
@@ -111,7 +112,7 @@ mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root
         return MBL_OK;
     double start = mbl_now();
     size_t sent = comm->rank == root ? bytes : 0;
-    return account(comm, start, sent, comm->table->bcast(comm, data, bytes, root));
+    return mbl_comm_account(comm, start, sent, mbl_place_bcast(comm, MBL_HOST, data, bytes, root));
 }
 
 mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_comm_type_t type,
@@ -123,7 +124,7 @@ mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_
     if (!count)
         return MBL_OK;
     double start = mbl_now();
-    return account(comm, start, bytes, comm->table->allreduce(comm, data, count, type, op));
+    return mbl_comm_account(comm, start, bytes, mbl_place_allreduce(comm, MBL_HOST, data, count, type, op));
 }
 
 mbl_status_t mbl_comm_reduce_scatter(mbl_comm_t *comm, const void *in, void *out, size_t count,
@@ -134,7 +135,8 @@ mbl_status_t mbl_comm_reduce_scatter(mbl_comm_t *comm, const void *in, void *out
     if (!count)
         return MBL_OK;
     double start = mbl_now();
-    return account(comm, start, bytes, comm->table->reduce_scatter(comm, in, out, count, type));
+    return mbl_comm_account(comm, start, bytes,
+                            mbl_place_reduce_scatter(comm, MBL_HOST, in, out, count, type));
 }
 
 mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, size_t bytes) {
@@ -144,7 +146,7 @@ mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, siz
     if (!bytes)
         return MBL_OK;
     double start = mbl_now();
-    return account(comm, start, bytes, comm->table->allgather(comm, in, out, bytes));
+    return mbl_comm_account(comm, start, bytes, mbl_place_allgather(comm, MBL_HOST, in, out, bytes));
 }
 
 mbl_status_t mbl_comm_poll_error(mbl_comm_t *comm) {

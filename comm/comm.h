@@ -4,11 +4,7 @@
 #ifndef MBL_COMM_COMM_H
 #define MBL_COMM_COMM_H
 
-#include "base/status.h"
-
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "ops/ops.h"
 
 typedef enum { MBL_COMM_F32, MBL_COMM_F64, MBL_COMM_U8, MBL_COMM_I64 } mbl_comm_type_t;
 typedef enum { MBL_COMM_SUM, MBL_COMM_MAX, MBL_COMM_MIN } mbl_comm_op_t;
@@ -17,6 +13,7 @@ typedef struct mbl_comm mbl_comm_t;
 
 typedef struct {
     const char *name;
+    mbl_place_t place;                      /* of the memory its collectives take */
     int (*available)(const char **why_not); /* local; nonzero when this build and this process can use it */
     mbl_status_t (*open)(mbl_comm_t *comm);
     void (*close)(mbl_comm_t *comm);
@@ -43,6 +40,9 @@ struct mbl_comm {
     size_t chunk_bytes; /* a transport moves at most this much in one message; the same on every rank */
     uint64_t bytes;     /* payload this rank has put into collectives so far */
     double seconds;     /* spent inside collectives so far */
+    mbl_ops_t *ops;     /* of tensors that are not where `table` takes them, see mbl_comm_attach */
+    void *stage;        /* memory of table->place that they pass through, grown up to chunk_bytes */
+    size_t stage_bytes;
 };
 
 /* How this process was started, from the environment alone (local, no MPI): the number of ranks mpirun or
@@ -70,6 +70,17 @@ mbl_status_t mbl_comm_reduce_scatter(mbl_comm_t *comm, const void *in, void *out
 mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, size_t bytes);
 mbl_status_t mbl_comm_poll_error(mbl_comm_t *comm);
 void mbl_comm_abort(mbl_comm_t *comm, int exit_code);
+
+/* Tensors of `ops` may be given to the collectives on tensors from here on, until the next attach (NULL: none
+ * any more); before ops is closed. Where a transport cannot take them as they lie, they pass in parts through
+ * memory it can take, and the log says so. Local. */
+mbl_status_t mbl_comm_attach(mbl_comm_t *comm, mbl_ops_t *ops);
+/* As reduce_scatter: in [size * count] and out [count] of one type (f32, f64, i64 or u8), contiguous, in one
+ * place; out may be in's own block. */
+mbl_status_t mbl_comm_reduce_scatter_tensor(mbl_comm_t *comm, const mbl_tensor_t *in,
+                                            const mbl_tensor_t *out);
+/* As allgather: in [count] -> out [size * count], likewise; in may be out's own block. */
+mbl_status_t mbl_comm_allgather_tensor(mbl_comm_t *comm, const mbl_tensor_t *in, const mbl_tensor_t *out);
 
 /* Makes every rank return the same status: the gravest of all ranks' (OK only if all are OK;
  * ERR_STOPPED is the mildest failure). Also how ranks agree on "stop now". */

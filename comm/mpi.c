@@ -328,6 +328,7 @@ static void mpi_abort(mbl_comm_t *comm, int exit_code) {
 
 const mbl_comm_table_t mbl_comm_mpi = {
     .name = "mpi",
+    .place = MBL_HOST,
     .available = mpi_available,
     .open = mpi_open,
     .close = mpi_close,

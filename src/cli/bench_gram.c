@@ -100,6 +100,7 @@ static mbl_status_t time_sd35m(const mbl_bench_t *bench) {
     }
     MBL_TRY(mbl_ops_open(bench->device, bench->threads, &world.ops));
     MBL_TRY_GOTO(mbl_comm_open("self", 0, &world.comm), done);
+    MBL_TRY_GOTO(mbl_comm_attach(world.comm, world.ops), done);
     MBL_TRY_GOTO(mbl_tensor_new(world.ops, MBL_F64, &world.sets, 2, (size_t)(SMALL + 1), world.padded), done);
     MBL_TRY_GOTO(mbl_tensor_new(world.ops, MBL_F64, &world.shard, 2, (size_t)(SMALL + 1), world.padded),
                  done);

@@ -7,7 +7,7 @@
 
 /* sets [M, size * count] f64: this rank's shares (stride = row length). shard [M, count] f64 is set to this
  * rank's shard of the sums; gram [M*M] on the host to the exact matrix, the same on every rank. Collective.
- * Host tensors, or device tensors with a transport that moves them. */
+ * On tensors of a device, comm is attached to ops. */
 mbl_status_t mbl_gram(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_tensor_t *sets, const mbl_tensor_t *shard,
                       double *gram);
 

@@ -29,5 +29,5 @@ mbl_status_t mbl_optimizer_step(mbl_comm_t *comm, mbl_optimizer_t *optimizer,
                    .lr = options->lr, .beta1 = options->beta1, .beta2 = options->beta2, .eps = options->eps,
                    .weight_decay = options->weight_decay, .grad_scale = scale, .step = optimizer->steps + 1));
     optimizer->steps++;
-    return mbl_comm_allgather(comm, shard.data, weights->data, optimizer->count * sizeof(float));
+    return mbl_comm_allgather_tensor(comm, &shard, weights);
 }

@@ -53,6 +53,7 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
     const char *device = mbl_config_word("device", config->device);
     MBL_TRY(mbl_ops_open(device, mbl_engine_threads(config, engine->comm), &engine->ops));
+    MBL_TRY(mbl_comm_attach(engine->comm, engine->ops));
     MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(config), config->model.path, &engine->pipeline));
     MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &engine->panel));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
@@ -75,6 +76,8 @@ void mbl_engine_close(mbl_engine_t *engine) {
     mbl_prompt_set_free(engine->pipeline, &engine->train);
     mbl_panel_close(engine->panel);
     mbl_pipeline_close(engine->pipeline);
+    if (engine->ops && engine->comm)
+        (void)mbl_comm_attach(engine->comm, NULL);
     mbl_ops_close(engine->ops);
     memset(engine, 0, sizeof *engine);
 }

@@ -103,6 +103,7 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
     e->k = config->rewards.count;
     MBL_TRY(
         mbl_ops_open(mbl_config_word("device", config->device), mbl_engine_threads(config, comm), &e->ops));
+    MBL_TRY(mbl_comm_attach(comm, e->ops));
     MBL_TRY(mbl_pipeline_new(e->ops, mbl_engine_dtype(config), folder, &fresh, config->seed, &e->pipeline));
     MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &e->panel));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
@@ -255,7 +256,8 @@ static mbl_status_t learn_rows(pretrain_t *p, size_t n, double *loss) {
                  gram = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
     MBL_TRY(MBL_OP(ops, gram, .gram = &gram, .x = &row));
     *loss += square * total / 4;
-    mbl_gradient_sink_t sink = {.full = &p->gradient};
+    mbl_tensor_t own = mbl_tensor_rows(&p->gradient, 0, p->state.size); /* what is behind is padding */
+    mbl_gradient_sink_t sink = {.full = &own};
     return mbl_mmdit_backward(p->model, NULL, &input, p->tape, &view[DV], &sink);
 }
 
@@ -268,8 +270,7 @@ static mbl_status_t update(pretrain_t *p, size_t step, double *norm) {
         warm = config->pretrain.warmup ? fmin(1, (double)(step + 1) / (double)config->pretrain.warmup) : 1;
     mbl_tensor_t row = mbl_tensor_reshape(&p->shard, 2, (size_t)1, p->state.optimizer.count);
     mbl_tensor_t gram = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
-    MBL_TRY(mbl_comm_reduce_scatter(comm, p->gradient.data, p->shard.data, p->state.optimizer.count,
-                                    MBL_COMM_F32));
+    MBL_TRY(mbl_comm_reduce_scatter_tensor(comm, &p->gradient, &p->shard));
     MBL_TRY(MBL_OP(ops, gram, .gram = &gram, .x = &row));
     MBL_TRY(mbl_comm_allreduce(comm, &square, 1, MBL_COMM_F64, MBL_COMM_SUM));
     *norm = sqrt(square);
