@@ -34,23 +34,36 @@ static int remove_entry(const char *path, const struct stat *entry, int kind, st
     return remove(path);
 }
 
-/* A fresh model has zeros where training starts from them (modulation, output): its gradients would vanish.
- */
-static mbl_status_t shake_model(mbl_mmdit_t *model) {
-    size_t n = mbl_tensor_count(mbl_mmdit_weights(model));
-    mbl_rng_t rng = mbl_rng(SEED, MBL_RNG_INIT, 2, 0);
-    float *values, *noise;
-    mbl_status_t status;
+/* x += scale * the normal numbers of a stream, for a vector the host can reach through copies. */
+static mbl_status_t shake(mbl_ops_t *ops, const mbl_tensor_t *x, size_t count, float scale, uint32_t key,
+                          uint32_t stream) {
+    size_t n = mbl_tensor_count(x);
+    mbl_rng_t rng = mbl_rng(SEED, MBL_RNG_INIT, key, stream);
+    float *values;
     MBL_ALLOC(values, 2 * n);
-    noise = values + n;
-    mbl_tensor_t host = MBL_TENSOR_1(values, MBL_F32, n);
-    MBL_TRY_GOTO(mbl_mmdit_get_weights(model, &host), done);
-    mbl_rng_normal(&rng, noise, n);
-    for (size_t i = 0; i < n; i++)
-        values[i] += 0.02f * noise[i];
-    status = mbl_mmdit_set_weights(model, &host);
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_tensor_download(ops, x, values), done);
+    mbl_rng_normal(&rng, values + n, n);
+    for (size_t i = 0; i < count; i++)
+        values[i] += scale * values[n + i];
+    status = mbl_tensor_upload(ops, x, values);
 done:
     mbl_free(values);
+    return status;
+}
+
+/* A fresh model has zeros where training starts from them (modulation, output): its gradients would vanish.
+ */
+static mbl_status_t shake_model(mbl_ops_t *ops, mbl_mmdit_t *model) {
+    mbl_tensor_t master;
+    size_t n = mbl_tensor_count(mbl_mmdit_weights(model));
+    MBL_TRY(mbl_tensor_new(ops, MBL_F32, &master, 1, n));
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_mmdit_get_weights(model, &master), done);
+    MBL_TRY_GOTO(shake(ops, &master, n, 0.02f, 2, 0), done);
+    status = mbl_mmdit_set_weights(model, &master);
+done:
+    mbl_tensor_free(ops, &master);
     return status;
 }
 
@@ -69,24 +82,7 @@ static mbl_status_t open_pipeline(mbl_bench_world_t *w, mbl_dtype_t dtype) {
 done:
     nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     MBL_TRY(status);
-    return shake_model(mbl_pipeline_model(w->pipeline));
-}
-
-/* x += scale * normal, for a vector the host can reach through copies. */
-static mbl_status_t shake(mbl_ops_t *ops, const mbl_tensor_t *x, size_t count, float scale, uint32_t stream) {
-    size_t n = mbl_tensor_count(x);
-    mbl_rng_t rng = mbl_rng(SEED, MBL_RNG_INIT, 3, stream);
-    float *values;
-    MBL_ALLOC(values, 2 * n);
-    mbl_status_t status;
-    MBL_TRY_GOTO(mbl_tensor_download(ops, x, values), done);
-    mbl_rng_normal(&rng, values + n, n);
-    for (size_t i = 0; i < count; i++)
-        values[i] += scale * values[n + i];
-    status = mbl_tensor_upload(ops, x, values);
-done:
-    mbl_free(values);
-    return status;
+    return shake_model(w->ops, mbl_pipeline_model(w->pipeline));
 }
 
 static mbl_status_t open_policy(mbl_bench_world_t *w) {
@@ -94,9 +90,9 @@ static mbl_status_t open_policy(mbl_bench_world_t *w) {
     MBL_TRY(mbl_lora_new(model, &signs_lora, &w->lora));
     w->padded = mbl_shard_count(mbl_lora_size(w->lora), 1);
     MBL_TRY(mbl_policy_new(w->ops, model, w->lora, w->padded, SEED, &w->policy));
-    MBL_TRY(shake(w->ops, &w->policy.current, w->policy.size, 0.02f, 0));
+    MBL_TRY(shake(w->ops, &w->policy.current, w->policy.size, 0.02f, 3, 0));
     MBL_TRY(mbl_tensor_copy(w->ops, &w->policy.old, &w->policy.current));
-    MBL_TRY(shake(w->ops, &w->policy.old, w->policy.size, 0.002f, 1));
+    MBL_TRY(shake(w->ops, &w->policy.old, w->policy.size, 0.002f, 3, 1));
     MBL_TRY(mbl_policy_loaded(&w->policy, false));
     return mbl_optimizer_new(w->ops, w->padded, &w->optimizer);
 }
@@ -117,7 +113,7 @@ static mbl_status_t open_batch(mbl_bench_world_t *w, size_t n, size_t k) {
     MBL_TRY(mbl_pipeline_encode(w->pipeline, prompts, PROMPTS, &w->conditions));
     mbl_pipeline_latent(w->pipeline, &c, &height, &width);
     MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &w->batch.x0, 4, n, c, height, width));
-    MBL_TRY(shake(w->ops, &w->batch.x0, n * c * height * width, 1, 2));
+    MBL_TRY(shake(w->ops, &w->batch.x0, n * c * height * width, 1, 3, 2));
     MBL_ALLOC(w->prompt, n);
     MBL_ALLOC(w->sample, n);
     MBL_ALLOC(w->a, (k + 1) * n);
@@ -140,6 +136,7 @@ mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, s
     *out = (mbl_bench_world_t){.ops = NULL};
     MBL_TRY(mbl_ops_open(bench->device, bench->threads, &out->ops));
     MBL_TRY(mbl_comm_open("self", 0, &out->comm));
+    MBL_TRY(mbl_comm_attach(out->comm, out->ops));
     MBL_TRY(open_pipeline(out, dtype));
     MBL_TRY(open_policy(out));
     MBL_TRY(open_batch(out, n, k));

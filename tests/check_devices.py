@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""The commands give the same on every backend: far (device addresses that fault on the host) to the bit. MBL_DEVICE names the
+backend where the configuration says auto."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+marble = os.path.abspath(sys.argv[1])
+source = pathlib.Path(__file__).resolve().parent
+CONFIG = f"""seed: 7
+precision: f32
+threads: 1
+model: {{path: {source.parent}/deploy/examples/signs-base, lora: {{rank: 4, alpha: 8}}}}
+prompts: {{source: signs, train_count: 60, test_count: 12, groups: 4, group_size: 3}}
+rollout: {{steps: 3, solver: dpm2, micro_batch: 5}}
+train: {{steps: 3, lr: 2.0e-3, beta: 1.0, kl: 1.0e-3, micro_batch: 6, timestep_fraction: 0.7}}
+rewards: [{{name: ocr}}, {{name: count}}, {{name: color}}, {{name: clean}}, {{name: jpeg}}]
+eval: {{every: 2, prompts: 6, steps: 2}}
+checkpoint: {{every: 1, keep: 0}}
+pretrain: {{steps: 3, warmup: 2, batch: 12, eval_every: 2, checkpoint_every: 1}}
+log: {{level: info, samples_every: 2}}
+"""
+# what of a run's lines depends on the clock or on the transport
+TIMES = ("seconds", "samples_per_s", "bytes_comm")
+
+
+def call(device, ranks, *arguments, code=0):
+    command = [marble, *map(str, arguments)]
+    if ranks > 1:
+        command = [str(source / "with_ranks"), str(ranks), *command]
+    done = subprocess.run(command, env=dict(os.environ, MBL_DEVICE=device), text=True, capture_output=True)
+    assert done.returncode == code, f"{device}: {' '.join(command)}\nexit {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def lines(path):
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in found:
+        for name in TIMES:
+            line.pop(name, None)
+    return found
+
+
+def contents(run):
+    """Everything a run left behind that another device must repeat: by relative name, comparable."""
+    found = {}
+    for path in sorted(run.rglob("*")):
+        name = str(path.relative_to(run))
+        if path.is_symlink() or path.is_dir() or name in ("log.txt", "run.yaml"):
+            continue
+        if path.suffix == ".jsonl":
+            found[name] = lines(path)
+        elif path.suffix == ".h5":
+            found[name] = re.findall(rb"[0-9a-f]{64}", path.read_bytes())  # the datasets' digests
+            assert len(found[name]) >= 4, path
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def same(folder, case):
+    want, got = contents(folder / "cpu" / case), contents(folder / "far" / case)
+    assert want.keys() == got.keys() and any(n.endswith(".png") for n in want), (case, list(want), list(got))
+    for name in want:
+        assert got[name] == want[name], f"{case}: {name} differs\ncpu {str(want[name])[:2000]}\nfar {str(got[name])[:2000]}"
+
+
+def run_all(folder, device):
+    yaml, out = folder / "run.yaml", folder / device
+    train = ("train", yaml, "--out")
+    call(device, 1, *train, out / "one")
+    call(device, 2, *train, out / "two")
+    call(device, 1, *train, out / "bf16", "--set", "precision=bf16", "--set", "train.steps=2")
+    call(device, 2, *train, out / "part", "--set", "balance.gram_fraction=0.5", "--set", "balance.refresh_every=2")
+    call(device, 1, *train, out / "sum", "--set", "balance.method=weighted_sum", "--set", "train.updates_per_epoch=2")
+    call(device, 2, *train, out / "again", "--set", "train.steps=1")
+    call(device, 2, *train, out / "again", "--resume", "auto")
+    call(device, 2, "pretrain", yaml, "--out", out / "base")
+    checkpoint = out / "one/checkpoints/latest.h5"
+    (out / "one/eval.txt").write_text(call(device, 1, "eval", yaml, "--checkpoint", checkpoint, "--json"))
+    call(device, 1, "sample", "--model", source.parent / "deploy/examples/signs-base", "--prompt", "three blue circles",
+         "--checkpoint", checkpoint, "--config", yaml, "--steps", 3, "--threads", 1, "--out", out / "pictures")
+
+
+folder = pathlib.Path(tempfile.mkdtemp())
+try:
+    (folder / "run.yaml").write_text(CONFIG)
+    for device in ("cpu", "far"):
+        run_all(folder, device)
+    for case in ("one", "two", "bf16", "part", "sum", "again", "base", "pictures"):
+        same(folder, case)
+    assert "device memory" not in (folder / "cpu/two/log.txt").read_text()
+    assert (folder / "far/two/log.txt").read_text().count("mpi moves device memory between ranks through the host") == 1
+    # the run that was cut in two ended like the one that was not
+    assert contents(folder / "far/again")["checkpoints/step-000003.h5"] == contents(folder / "far/two")["checkpoints/step-000003.h5"]
+    call("far", 1, "bench", "step", "--json", "--threads", 1, "--runs", 1, "--samples", 2)
+    call("far", 1, "bench", "gradients", "--json", "--threads", 1, "--runs", 1, "--samples", 2)
+    call("abacus", 1, "train", folder / "run.yaml", "--out", folder / "none", code=2)
+finally:
+    shutil.rmtree(folder)
