@@ -356,6 +356,17 @@ static void cross_checks(void **state) {
     check_refused("balance.method=cagrad", 1,
                   "run.yaml:18: balance.floor: 0.05 with balance.method: cagrad, which has no least alpha; "
                   "expected balance.floor: 0 or balance.method: marble");
+    check_refused("balance={method: marble_reference, gram_fraction: 0.5}", 1,
+                  "balance.gram_fraction: not with balance.method: marble_reference; expected 1");
+    check_refused("balance={method: marble_reference, common: apart}", 1, "expected together");
+    check_refused("balance={method: marble_reference, on_refresh: smooth}", 1, "expected raw");
+    assert_int_equal(parse(full, "balance.method=marble_reference", &config), MBL_OK);
+    assert_int_equal(config->balance.refresh_every, 10); /* its own default */
+    mbl_config_free(config);
+    assert_int_equal(parse(full, "balance={method: marble_reference, refresh_every: 1}", &config), MBL_OK);
+    assert_int_equal(config->balance.refresh_every, 1);
+    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    mbl_config_free(config);
     check_refused("prompts.source=file", 1, "run.yaml: 2 problems, all above");
     check_refused("prompts.train=/dev/null", 1, "prompts.train: a file, while prompts.source is signs");
     check_refused("prompts.train_count=3", 1, "prompts.groups: 4 of only 3 training sentences");
@@ -455,7 +466,7 @@ static void help_names_every_key(void **state) {
         "train.old_decay.hold",
         "balance.floor",
         "pretrain.model.qk_norm",
-        "marble | equal | weighted_sum | fixed | pcgrad | upgrad | cagrad | nash | gdpo",
+        "marble | equal | weighted_sum | fixed | pcgrad | upgrad | cagrad | nash | gdpo | marble_reference",
         "[default: 3.0e-4]",
         "(0, 1]",
         "optimizer steps"};

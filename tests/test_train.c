@@ -271,6 +271,33 @@ static void weights_from_a_part_of_the_rows(void **state) {
     json_decref(other);
 }
 
+/* Every micro-batch solves in step 1, then one of 8 at steps 3 and 5; stopping between two of them changes
+ * nothing, and neither does the number of ranks. */
+static void the_released_method(void **state) {
+    const char *more =
+        "--set balance.method=marble_reference --set balance.refresh_every=2 --set train.steps=5 "
+        "--set balance.diagnostics_every=3";
+    char half[512], again[512];
+    (void)state;
+    snprintf(half, sizeof half, "%s --set train.steps=4 --set checkpoint.every=4", more);
+    snprintf(again, sizeof again, "%s --resume auto", more);
+    train_well(1, "reference", more);
+    train_well(2, "reference2", more);
+    train_well(2, "reference3", half);
+    train_well(2, "reference3", again);
+    same_lines("reference", "reference2", "metrics.jsonl", 1e-4, 5);
+    same_lines("reference2", "reference3", "metrics.jsonl", 0, 5);
+    same_checkpoint("reference2", "reference3", 5);
+    json_t *lines = lines_of("reference", "metrics.jsonl");
+    for (size_t i = 0; i < 5; i++) {
+        assert_int_equal(json_is_true(field(lines, i, "refreshed")), i % 2 == 0);
+        assert_int_equal(field(lines, i, "cos_min") != NULL, i % 3 == 0);
+        if (i % 2 == 0)
+            assert_near(json_number_value(field(lines, i, "gram_share")), i == 0 ? 1 : 0.125, 1e-12);
+    }
+    json_decref(lines);
+}
+
 static void pretrain_well(const char *out, const char *more) {
     char command[2048];
     snprintf(command, sizeof command,
@@ -366,6 +393,7 @@ int main(void) {
         cmocka_unit_test(resume_between_solves),
         cmocka_unit_test(weights_from_a_part_of_the_rows),
         cmocka_unit_test(alarms_are_told_counted_and_heeded),
+        cmocka_unit_test(the_released_method),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused),
         cmocka_unit_test(pretraining_resumes_bit_for_bit),
     };

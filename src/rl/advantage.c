@@ -58,6 +58,9 @@ static float clipped(double advantage, double clip) {
  */
 static void group_advantages(const objective_t *objective, size_t first, double std, float *a, float *sum_a,
                              sums_t *sums) {
+    float *unclipped = objective->options->unclipped && objective->part < objective->batch->k
+                           ? objective->options->unclipped + objective->part * objective->batch->n + first
+                           : NULL;
     size_t size = objective->batch->group_size, valid = 0;
     double sum = 0, squares = 0, low = INFINITY, high = -INFINITY;
     for (size_t i = first; i < first + size; i++) {
@@ -84,6 +87,8 @@ static void group_advantages(const objective_t *objective, size_t first, double 
         double advantage = score.state == MBL_SCORE_VALID && !flat ? (score.value - mean) / (std + 1e-4) : 0;
         sums->advantage_squares += advantage * advantage;
         a[i] = clipped(advantage, objective->options->clip);
+        if (unclipped)
+            unclipped[i] = score.state == MBL_SCORE_VALID ? (float)advantage : NAN;
         if (sum_a)
             sum_a[i] += (float)(objective->options->weights[objective->part] * advantage);
     }

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "rl/methods.h"
+#include "rl/reference.h"
 
 #include <math.h>
 #include <string.h>
@@ -20,6 +21,7 @@ static const struct {
     [MBL_METHOD_CAGRAD] = {"cagrad", mbl_method_cagrad},
     [MBL_METHOD_NASH] = {"nash", mbl_method_nash},
     [MBL_METHOD_GDPO] = {"gdpo", NULL},
+    [MBL_METHOD_REFERENCE] = {"marble_reference", mbl_method_reference},
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };
 
@@ -51,18 +53,20 @@ static void reward_gram(const double *parts, size_t r, size_t k, double *gram, m
     for (size_t i = 0; i < k; i++) {
         double own = parts[i * m + i], square = gram[i * k + i];
         out->norm[i] = square > 0 ? sqrt(square) : 0;
-        out->used[i] = isfinite(own) && isfinite(square) && own > 1e-24 && square > 1e-24;
+        out->measured[i] = isfinite(own) && isfinite(square) && own > 1e-24 && square > 1e-24;
+        out->used[i] = out->measured[i];
         out->n_used += out->used[i];
         if (!isfinite(square))
             out->norm[i] = NAN;
     }
 }
 
-/* The weights of the n rewards in `index`, scaled to mean 1. */
-static mbl_status_t find_weights(const double *given, const size_t *index, size_t n, double *weights) {
+/* The weights of the n rewards in `index`, scaled to mean 1; as they are under marble_reference. */
+static mbl_status_t find_weights(const mbl_balance_options_t *options, const size_t *index, size_t n,
+                                 double *weights) {
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
-        weights[i] = given ? given[index[i]] : 1;
+        weights[i] = options->weights ? options->weights[index[i]] : 1;
         if (!(weights[i] > 0 && isfinite(weights[i])))
             return MBL_FAIL(MBL_ERR_ARG,
                             "balance: reward %zu has weight %g; a positive number is right (leave a reward "
@@ -70,7 +74,7 @@ static mbl_status_t find_weights(const double *given, const size_t *index, size_
                             index[i], weights[i]);
         sum += weights[i];
     }
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n && options->method != MBL_METHOD_REFERENCE; i++)
         weights[i] *= (double)n / sum;
     return MBL_OK;
 }
@@ -85,7 +89,7 @@ static mbl_status_t solve(const mbl_balance_options_t *options, const double *pa
     for (size_t i = 0; i < k; i++)
         if (out->used[i])
             index[n++] = i;
-    MBL_TRY(find_weights(options->weights, index, n, weights));
+    MBL_TRY(find_weights(options, index, n, weights));
     for (size_t i = 0; i < n; i++) {
         const double *row = parts + index[i] * m, *last = parts + k * m;
         for (size_t j = 0; j < n; j++)
@@ -114,6 +118,26 @@ static mbl_status_t solve(const mbl_balance_options_t *options, const double *pa
  * out. */
 static const double CANCELLED = 1e-14;
 
+/* Cosines and their summary over the rewards that have a gradient, from <D, g_k>. */
+static void take_cosines(const double *along, size_t k, mbl_balance_step_t *out) {
+    double sum = 0, squares = 0, low = INFINITY, n = 0;
+    for (size_t i = 0; i < k; i++) {
+        bool measured = out->measured[i] && out->direction_norm > 0;
+        out->cos[i] = measured ? along[i] / (out->norm[i] * out->direction_norm) : 0;
+        if (!out->measured[i])
+            continue;
+        n++;
+        sum += out->cos[i];
+        low = fmin(low, out->cos[i]);
+    }
+    double mean = n > 0 ? sum / n : 0;
+    for (size_t i = 0; i < k; i++)
+        squares += out->measured[i] ? (out->cos[i] - mean) * (out->cos[i] - mean) : 0;
+    out->cos_min = n > 0 ? low : 0;
+    out->cos_mean = mean;
+    out->cos_var = n > 0 ? squares / n : 0;
+}
+
 /* cos(D, g_k) and |D| from the matrix over parts. */
 static void diagnose(const double *parts, size_t r, size_t k, mbl_balance_step_t *out) {
     size_t m = r + 1;
@@ -128,22 +152,9 @@ static void diagnose(const double *parts, size_t r, size_t k, mbl_balance_step_t
         longest += fabs(out->coefficient[i]) * sqrt(fmax(0, parts[i * m + i]));
     }
     out->direction_norm = square > CANCELLED * longest * longest ? sqrt(square) : 0;
-    double sum = 0, squares = 0, low = INFINITY;
-    for (size_t i = 0; i < k; i++) {
-        out->cos[i] = out->used[i] && out->direction_norm > 0
-                          ? (inner[i] + inner[r]) / (out->norm[i] * out->direction_norm)
-                          : 0;
-        if (!out->used[i])
-            continue;
-        sum += out->cos[i];
-        low = fmin(low, out->cos[i]);
-    }
-    double n = (double)out->n_used, mean = n > 0 ? sum / n : 0;
     for (size_t i = 0; i < k; i++)
-        squares += out->used[i] ? (out->cos[i] - mean) * (out->cos[i] - mean) : 0;
-    out->cos_min = n > 0 ? low : 0;
-    out->cos_mean = mean;
-    out->cos_var = n > 0 ? squares / n : 0;
+        inner[i] += inner[r];
+    take_cosines(inner, k, out);
 }
 
 /* alphabar of the rewards that took part, started from a reward's first alpha; the others keep theirs. */
@@ -186,12 +197,27 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
             step.coefficient[r] += step.coefficient[i];
         if (options->common != MBL_COMMON_TOGETHER)
             step.coefficient[r] = 1;
-        smooth(options->rho, k, &step, state);
+        if (options->method != MBL_METHOD_REFERENCE)
+            smooth(options->rho, k, &step, state);
+    }
+    if (options->method == MBL_METHOD_REFERENCE) {
+        mbl_reference_smooth(options->rho, step.alpha, k, state);
+        memcpy(step.alpha_mean, state->alpha_mean, sizeof step.alpha_mean);
     }
     diagnose(gram, r, k, &step);
     step.seconds = mbl_now() - start;
     *out = step;
     return MBL_OK;
+}
+
+static void take_measures(const mbl_balance_step_t *measured, mbl_balance_step_t *step) {
+    memcpy(step->norm, measured->norm, sizeof step->norm);
+    memcpy(step->measured, measured->measured, sizeof step->measured);
+    memcpy(step->cos, measured->cos, sizeof step->cos);
+    step->direction_norm = measured->direction_norm;
+    step->cos_min = measured->cos_min;
+    step->cos_mean = measured->cos_mean;
+    step->cos_var = measured->cos_var;
 }
 
 void mbl_balance_measure(const double *gram, size_t k, mbl_balance_step_t *step) {
@@ -201,12 +227,25 @@ void mbl_balance_measure(const double *gram, size_t k, mbl_balance_step_t *step)
     reward_gram(gram, k, k, of_rewards, &measured);
     memcpy(measured.coefficient, step->coefficient, sizeof measured.coefficient);
     diagnose(gram, k, k, &measured);
-    memcpy(step->norm, measured.norm, sizeof step->norm);
-    memcpy(step->cos, measured.cos, sizeof step->cos);
-    step->direction_norm = measured.direction_norm;
-    step->cos_min = measured.cos_min;
-    step->cos_mean = measured.cos_mean;
-    step->cos_var = measured.cos_var;
+    take_measures(&measured, step);
+}
+
+void mbl_balance_measure_row(const double *gram, size_t r, size_t k, mbl_balance_step_t *step) {
+    double of_rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS],
+        parts[(MBL_MAX_REWARDS + 2) * (MBL_MAX_REWARDS + 2)];
+    double along[MBL_MAX_REWARDS];
+    size_t m = r + 2, last = r + 1;
+    mbl_balance_step_t measured;
+    memset(&measured, 0, sizeof measured);
+    for (size_t i = 0; i <= r; i++)
+        memcpy(parts + i * (r + 1), gram + i * m, (r + 1) * sizeof *parts);
+    reward_gram(parts, r, k, of_rewards, &measured);
+    double square = gram[last * m + last];
+    measured.direction_norm = square > 0 && isfinite(square) ? sqrt(square) : 0;
+    for (size_t i = 0; i < k; i++)
+        along[i] = gram[i * m + last] + gram[r * m + last];
+    take_cosines(along, k, &measured);
+    take_measures(&measured, step);
 }
 
 mbl_status_t mbl_balance(mbl_comm_t *comm, const mbl_balance_options_t *options, const double *gram, size_t k,

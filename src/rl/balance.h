@@ -15,7 +15,8 @@ typedef enum {
     MBL_METHOD_UPGRAD,
     MBL_METHOD_CAGRAD,
     MBL_METHOD_NASH,
-    MBL_METHOD_GDPO
+    MBL_METHOD_GDPO,
+    MBL_METHOD_REFERENCE
 } mbl_method_t;
 /* By its name in run.yaml; false when there is none. */
 bool mbl_method_find(const char *name, mbl_method_t *out);
@@ -45,7 +46,7 @@ typedef struct {
 /* Kept over steps and in checkpoints. */
 typedef struct {
     /* alphabar: rho alphabar + (1 - rho) alpha of the rewards that took part, started from the first alpha;
-     * a reward left out keeps its own, so the sum need not be 1 */
+     * a reward left out keeps its own, so the sum need not be 1 (marble_reference: reference.h) */
     double alpha_mean[MBL_MAX_REWARDS];
     bool seen[MBL_MAX_REWARDS]; /* that reward has entered the average */
 } mbl_balance_state_t;
@@ -54,13 +55,14 @@ typedef struct {
     double alpha[MBL_MAX_REWARDS];      /* used this step */
     double alpha_mean[MBL_MAX_REWARDS]; /* alphabar after this step, scaled to sum 1 over the used rewards */
     double norm[MBL_MAX_REWARDS];       /* |g_k|, g_k = a_k + c */
-    double cos[MBL_MAX_REWARDS];        /* cos(D, g_k); 0 where unused */
-    bool used[MBL_MAX_REWARDS];         /* finite, norm > 1e-12 and with a reward part of its own */
+    double cos[MBL_MAX_REWARDS];        /* cos(D, g_k); 0 where not measured */
+    bool measured[MBL_MAX_REWARDS];     /* g_k is finite, of norm > 1e-12 and with a reward part of its own */
+    bool used[MBL_MAX_REWARDS];         /* ... and takes part in the balance */
     size_t n_used;
     double coefficient[MBL_MAX_REWARDS +
                        2]; /* D = sum_j coefficient_j sets_j over the R reward parts, then the common part */
     double direction_norm; /* |D|; 0 where D cancels out to rounding */
-    double cos_min, cos_mean, cos_var; /* over the used rewards; 0 without any */
+    double cos_min, cos_mean, cos_var; /* over the measured rewards; 0 without any */
     double kkt_residual;
     double seconds; /* of the solve, on rank 0 */
 } mbl_balance_step_t;
@@ -76,5 +78,7 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
 /* What D = sum_j coefficient_j sets_j of a step whose weights are given means for every reward: norm, cosines
  * and direction_norm of *step from gram [(K+1)^2]. */
 void mbl_balance_measure(const double *gram, size_t k, mbl_balance_step_t *step);
+/* The same for a D that is no combination of sets: gram [(R+2)^2] over the R + 1 sets and D. */
+void mbl_balance_measure_row(const double *gram, size_t r, size_t k, mbl_balance_step_t *step);
 
 #endif

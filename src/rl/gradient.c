@@ -248,17 +248,30 @@ static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tens
     return mbl_mmdit_backward(g->model, m->args->current, &input, g->keep, dv, &sink);
 }
 
+/* scale * share * a per reward part and row into host_f32; without `advantages`, a = 1. */
+static void fill_factors(mbl_gradient_t *g, const micro_t *m, bool advantages) {
+    const mbl_gradient_args_t *args = m->args;
+    for (size_t r = 0; r < args->parts; r++)
+        for (size_t i = 0; i < m->n; i++) {
+            size_t at = r * args->batch->n + m->first + i;
+            double share = args->share ? (double)args->share[at] : 1;
+            g->host_f32[r * m->n + i] = (float)(m->scale * share * (advantages ? (double)args->a[at] : 1));
+        }
+}
+
 /* u for the reward parts, then h and the KL seed for the common part, each only where there is one. */
 static mbl_status_t backward_all(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
     mbl_tensor_t reward_sets = mbl_tensor_rows(sets, 0, args->parts),
                  common = mbl_tensor_rows(sets, args->parts, 1);
     bool h = !args->old_is_current, kl = args->kl > 0;
-    for (size_t r = 0; r < args->parts; r++)
-        for (size_t i = 0; i < m->n; i++)
-            g->host_f32[r * m->n + i] =
-                (float)(m->scale * (double)args->a[r * args->batch->n + m->first + i]);
+    fill_factors(g, m, true);
     MBL_TRY(backward(g, m, &m->u, &reward_sets, args->parts));
+    if (args->share && h) {
+        fill_factors(g, m, false);
+        MBL_TRY(backward(g, m, &m->h, &reward_sets, args->parts));
+        h = false;
+    }
     if (!h && !kl)
         return MBL_OK;
     for (size_t i = 0; i < m->n; i++) {

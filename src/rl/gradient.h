@@ -29,8 +29,11 @@ typedef struct {
     uint64_t seed;
     uint32_t step; /* epoch * inner_epochs + inner epoch: the key of noise and order */
     double beta, clip, kl;
-    const float *a;  /* [R,n] host: the reward parts' factors (advantage.h) */
-    size_t parts;    /* R */
+    const float *a; /* [R,n] host: the reward parts' factors (advantage.h) */
+    size_t parts;   /* R */
+    /* [R,n]: set r is its own mean, sum_i share_ri (a_ri J'u_i + J'h_i), over the samples that count for it,
+     * and the last set is the KL term alone (reference.h). NULL: the sets of above. Not with c. */
+    const float *share;
     const double *c; /* [R]: one set; NULL: all sets */
     /* [timesteps, n] which part of the step a row (timestep position, sample) belongs to; only rows of `part`
      * are run. NULL: all rows are. */

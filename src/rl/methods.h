@@ -9,11 +9,11 @@ typedef struct {
     size_t n;              /* usable gradients, 1..MBL_MAX_REWARDS */
     const double *gram;    /* [n, n] of the gradients, finite, with a positive diagonal */
     const double *norm;    /* [n] |g_k|: the roots of the diagonal */
-    const double *weights; /* [n] of the rewards: positive, mean 1 */
+    const double *weights; /* [n] of the rewards: positive, mean 1 (reference: of any sum) */
     /* [n] <g_k, c> of a common part c that is added to D once, when the method is to allow for it: the
      * shortest D + c is sought (marble only); else NULL */
     const double *common;
-    double floor;    /* least alpha (marble) */
+    double floor;    /* least alpha (marble, reference) */
     double cagrad_c; /* radius around the mean gradient, of its length: [0, 1) (cagrad) */
 } mbl_method_args_t;
 
@@ -32,8 +32,9 @@ mbl_method_fn mbl_method_fixed;  /* alpha = the weights of the rewards */
 mbl_method_fn mbl_method_pcgrad; /* arXiv 2001.06782: conflicts projected away, one after another */
 mbl_method_fn
     mbl_method_upgrad; /* arXiv 2406.16232: mean of the projections onto the cone without conflict */
-mbl_method_fn mbl_method_cagrad; /* arXiv 2110.14048: largest least progress near the mean gradient */
-mbl_method_fn mbl_method_nash;   /* arXiv 2202.01017: largest product of progresses */
+mbl_method_fn mbl_method_cagrad;    /* arXiv 2110.14048: largest least progress near the mean gradient */
+mbl_method_fn mbl_method_nash;      /* arXiv 2202.01017: largest product of progresses */
+mbl_method_fn mbl_method_reference; /* marble with weights as in its released code */
 
 /* From parts of unit gradients [n], of any positive sum, to alpha and D = m sum_k alpha_k g_k / n_k, m = mean
  * of the norms: all methods but for their directions take steps of comparable length. */

@@ -115,21 +115,42 @@ static void check_training(const mbl_config_t *config, mbl_config_problems_t *pr
             config->train.updates_per_epoch, (size_t)timesteps);
 }
 
+static bool is_reference(const mbl_config_t *config) {
+    return config->balance.method == MBL_CONFIG_METHOD_MARBLE_REFERENCE;
+}
+
 /* A floor is a bound of the quadratic programme, which only marble solves. */
 static void check_floor(const mbl_config_t *config, mbl_config_problems_t *problems) {
     mbl_config_method_t method = config->balance.method;
-    if (config->balance.floor > 0 && method != MBL_CONFIG_METHOD_MARBLE)
+    if (config->balance.floor > 0 && method != MBL_CONFIG_METHOD_MARBLE && !is_reference(config))
         mbl_config_problem(problems, line_of(config, "balance.floor"),
                            "balance.floor: %g with balance.method: %s, which has no least alpha; expected "
                            "balance.floor: 0 or balance.method: marble",
                            config->balance.floor, mbl_config_word("balance.method", (int)method));
 }
 
+/* What the released code has no word for. */
+static void check_reference(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    const struct {
+        const char *key, *need;
+        bool wrong;
+    } keys[] = {
+        {"balance.gram_fraction", "1: it solves on one micro-batch", config->balance.gram_fraction < 1},
+        {"balance.on_refresh", "raw: the micro-batch that it solves on uses the solution",
+         config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW},
+        {"balance.common", "together", config->balance.common != MBL_CONFIG_COMMON_TOGETHER}};
+    for (size_t i = 0; is_reference(config) && i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].wrong)
+            mbl_config_problem(problems, line_of(config, keys[i].key),
+                               "%s: not with balance.method: marble_reference; expected %s", keys[i].key,
+                               keys[i].need);
+}
+
 /* A common part that is added once goes with methods that solve at every step, on all rows. */
 static void check_common(const mbl_config_t *config, mbl_config_problems_t *problems) {
     mbl_config_method_t method = config->balance.method;
     const char *word = mbl_config_word("balance.common", (int)config->balance.common), *need = NULL;
-    if (config->balance.common == MBL_CONFIG_COMMON_TOGETHER)
+    if (config->balance.common == MBL_CONFIG_COMMON_TOGETHER || is_reference(config))
         return;
     if (method == MBL_CONFIG_METHOD_WEIGHTED_SUM || method == MBL_CONFIG_METHOD_GDPO)
         need = "a method with one gradient per reward";
@@ -154,6 +175,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_prompts(config, ranks, &problems);
     check_training(config, &problems);
     check_floor(config, &problems);
+    check_reference(config, &problems);
     check_common(config, &problems);
     return mbl_config_problems_end(&problems);
 }

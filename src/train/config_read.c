@@ -423,6 +423,15 @@ static mbl_status_t read_map(mbl_config_t *config, const mbl_yaml_node_t *map, c
     return MBL_OK;
 }
 
+/* marble_reference amortises as its source does unless told. */
+static void default_refresh(mbl_config_t *config) {
+    size_t n;
+    const mbl_field_t *fields = mbl_config_fields(&n), *field = mbl_config_field("balance.refresh_every");
+    if (config->balance.method == MBL_CONFIG_METHOD_MARBLE_REFERENCE &&
+        config->origin->lines[field - fields] == 0)
+        config->balance.refresh_every = 10;
+}
+
 mbl_status_t mbl_config_read(mbl_config_t *config, const mbl_yaml_node_t *root,
                              mbl_config_problems_t *problems) {
     char shown[80];
@@ -431,5 +440,7 @@ mbl_status_t mbl_config_read(mbl_config_t *config, const mbl_yaml_node_t *root,
                            mbl_config_shown(root, shown));
         return MBL_OK;
     }
-    return read_map(config, root, "", problems);
+    MBL_TRY(read_map(config, root, "", problems));
+    default_refresh(config);
+    return MBL_OK;
 }

@@ -22,8 +22,10 @@ static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const std_words[] = {"global", "group", NULL};
+/* In the order of mbl_config_method_t. */
 static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "fixed", "pcgrad",
-                                           "upgrad", "cagrad", "nash",         "gdpo",  NULL};
+                                           "upgrad", "cagrad", "nash",         "gdpo",  "marble_reference",
+                                           NULL};
 static const char *const refresh_words[] = {"raw", "smooth", NULL};
 /* In the order of mbl_common_t. */
 static const char *const common_words[] = {"together", "apart", "offset", NULL};
@@ -97,8 +99,10 @@ static const mbl_field_t fields[] = {
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,
            "of method cagrad: radius around the mean gradient, of its length"),
     NUMBER(balance.rho, "0.7", 0, 1, BELOW, "smoothing of the averaged alpha: rho old + (1 - rho) new"),
-    COUNT(balance.refresh_every, "1", 1, 1e9, "optimizer steps",
-          "between solves; steps in between take one backward pass with the averaged alpha"),
+    COUNT(
+        balance.refresh_every, "1", 1, 1e9, "optimizer steps",
+        "between solves, 10 with marble_reference; steps in between take one backward pass with the averaged "
+        "alpha"),
     CHOICE(balance.on_refresh, "raw", refresh_words,
            "a step that solves uses the solution itself or the averaged alpha"),
     NUMBER(balance.gram_fraction, "1.0", 0, 1, ABOVE,
@@ -195,25 +199,11 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, in the words of diffusers' config.json"}};
 
-static const char *const unsupported[] = {"balance.metric",
-                                          "balance.groups",
-                                          "balance.weights",
-                                          "balance.schedule",
-                                          "balance.method=marble_reference",
-                                          "rollout.solver=sde",
-                                          "eval.solver=sde",
-                                          "rollout.sde",
-                                          "rewards.min",
-                                          "rewards.max",
-                                          "rewards.url",
-                                          "rewards.deadline",
-                                          "rewards.retries",
-                                          "rewards.pattern",
-                                          "rewards.group",
-                                          "limits.device_bytes",
-                                          "service",
-                                          "prompts.stratify",
-                                          "prompts.quoted"};
+static const char *const unsupported[] = {
+    "balance.metric",   "balance.groups",   "balance.weights", "balance.schedule", "rollout.solver=sde",
+    "eval.solver=sde",  "rollout.sde",      "rewards.min",     "rewards.max",      "rewards.url",
+    "rewards.deadline", "rewards.retries",  "rewards.pattern", "rewards.group",    "limits.device_bytes",
+    "service",          "prompts.stratify", "prompts.quoted"};
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

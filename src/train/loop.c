@@ -10,6 +10,7 @@
 #include "rl/gram.h"
 #include "rl/gram_part.h"
 #include "rl/pick.h"
+#include "rl/reference.h"
 #include "rl/rollout.h"
 #include "train/report.h"
 #include "train/stop.h"
@@ -29,7 +30,8 @@ typedef struct {
     mbl_state_t state;
     mbl_rundir_t rundir;
     mbl_method_t method;
-    size_t parts; /* R: rewards, and the weighted objective where the method has one */
+    size_t parts;              /* R: rewards, and the weighted objective where the method has one */
+    mbl_reference_t reference; /* of marble_reference only */
     mbl_sampler_plan_t plan, eval_plan;
     mbl_sampler_t *sampler;
     mbl_evaluator_t *evaluator;
@@ -70,7 +72,7 @@ static mbl_status_t make_batch(train_t *t) {
     MBL_ALLOC(t->views.images, n);
     MBL_ALLOC(t->views.prompts, n);
     MBL_ALLOC(t->a, t->parts * n);
-    if (config->balance.gram_fraction < 1)
+    if (config->balance.gram_fraction < 1 || t->method == MBL_METHOD_REFERENCE)
         MBL_ALLOC(t->part_of, config->rollout.steps * n);
     t->batch.n = n;
     t->batch.n_global = groups * size;
@@ -78,7 +80,8 @@ static mbl_status_t make_batch(train_t *t) {
     t->batch.k = k;
     t->batch.prompt = t->prompt;
     t->batch.sample = t->sample;
-    return MBL_OK;
+    return t->method == MBL_METHOD_REFERENCE ? mbl_reference_new(&t->batch, c * height * width, &t->reference)
+                                             : MBL_OK;
 }
 
 static mbl_status_t make_gradient_buffers(train_t *t) {
@@ -95,7 +98,7 @@ static mbl_status_t open_parts(train_t *t) {
     MBL_TRY(mbl_engine_open(config, t->comm, &t->engine));
     if (!mbl_method_find(mbl_config_word("balance.method", config->balance.method), &t->method))
         return MBL_FAIL(MBL_ERR_INTERNAL, "balance.method has no implementation");
-    t->parts = t->engine.k + mbl_method_has_objective(t->method);
+    t->parts = t->engine.k + (mbl_method_has_objective(t->method) || t->method == MBL_METHOD_REFERENCE);
     for (size_t k = 0; k < t->engine.k; k++)
         t->weights[k] = config->rewards.items[k].weight;
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
@@ -138,6 +141,7 @@ static void close_parts(train_t *t) {
     mbl_free(t->sample);
     mbl_free(t->a);
     mbl_free(t->part_of);
+    mbl_reference_free(&t->reference);
     mbl_state_free(&t->state);
     mbl_engine_close(&t->engine);
 }
@@ -171,7 +175,8 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
     mbl_advantage_options_t options = {.group_std = config->advantage.std == MBL_CONFIG_STD_GROUP,
                                        .clip = config->train.clip,
                                        .weights = mbl_method_has_objective(t->method) ? t->weights : NULL,
-                                       .sum_advantages = t->method == MBL_METHOD_GDPO};
+                                       .sum_advantages = t->method == MBL_METHOD_GDPO,
+                                       .unclipped = t->reference.raw};
     MBL_TRY(mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats));
     MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
     report->x0_norm = t->watch.x0_norm;
@@ -179,10 +184,10 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
 }
 
 /* The optimizer step under way. Its direction is D = sum_j coefficient_j shard_j over the first m rows of the
- * shard, plus the shard's last row where `rest`. */
+ * shard, plus the shard's last row where `rest`; or it stands in t->direction already where `formed`. */
 typedef struct {
     mbl_gradient_args_t args;
-    bool refresh, diagnose, rest;
+    bool refresh, diagnose, rest, formed;
     size_t m;
     double c[MBL_MAX_REWARDS + 1], coefficient[MAX_SETS], norm;
     mbl_amortise_t cache; /* as it will be after the step */
@@ -353,6 +358,142 @@ static double choose_part(train_t *t, const step_t *step) {
     return t->part_of ? mbl_gram_part(&options, &t->batch, t->part_of) : 1;
 }
 
+/* D into t->direction. Sets that it leaves out and that no cosine is asked of become zero first: they may
+ * hold NaN, and 0 NaN = NaN. */
+static mbl_status_t combine(train_t *t, step_t *step, const mbl_balance_step_t *balance) {
+    mbl_tensor_t sets = mbl_tensor_rows(&t->shard, 0, step->m);
+    size_t count = t->state.optimizer.count;
+    for (size_t j = 0; j < step->m; j++) {
+        mbl_tensor_t row = mbl_tensor_rows(&t->shard, j, 1);
+        bool wanted = step->diagnose && j < t->engine.k && isfinite(balance->norm[j]);
+        if (step->coefficient[j] == 0 && !wanted)
+            MBL_TRY(mbl_tensor_zero(t->engine.ops, &row));
+    }
+    MBL_TRY(MBL_OP(t->engine.ops, combine, .y = &t->direction, .x = &sets, .coefficient = step->coefficient));
+    if (!step->rest)
+        return MBL_OK;
+    double square;
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
+                 host = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
+    mbl_tensor_t row = mbl_tensor_reshape(&t->direction, 2, (size_t)1, count);
+    mbl_tensor_t flat = mbl_tensor_reshape(&last, 1, count);
+    MBL_TRY(MBL_OP(t->engine.ops, axpby, .y = &t->direction, .x = &flat, .a = 1, .b = 1));
+    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &row));
+    MBL_TRY(mbl_comm_allreduce(t->comm, &square, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    step->norm = isfinite(square) ? sqrt(square) : 0;
+    return MBL_OK;
+}
+
+/* ---- marble_reference (rl/reference.h) ---- */
+
+/* Adds what was just formed, D = sum_j coefficient_j shard_j, to the shard's last row. */
+static mbl_status_t accumulate(train_t *t, step_t *step, const mbl_balance_step_t *balance) {
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1);
+    mbl_tensor_t flat = mbl_tensor_reshape(&last, 1, t->state.optimizer.count);
+    MBL_TRY(combine(t, step, balance));
+    return MBL_OP(t->engine.ops, axpby, .y = &flat, .x = &t->direction, .a = 1, .b = 1);
+}
+
+/* One micro-batch at one position of the timestep orders: all gradients, its own solve, its own direction. */
+static mbl_status_t solve_micro_batch(train_t *t, step_t *step, size_t micro, size_t slot,
+                                      mbl_step_report_t *report) {
+    double gram[MAX_SETS * MAX_SETS], start;
+    size_t k = t->engine.k, n = t->batch.n;
+    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, k + 1);
+    mbl_balance_options_t options = balance_options(t);
+    options.common = MBL_COMMON_APART; /* the KL term */
+    memset(t->part_of, MBL_PART_REST, step->args.timesteps * n);
+    for (size_t i = 0; i < n; i++)
+        t->part_of[slot * n + i] = t->reference.micro[i] == micro ? MBL_PART_GRAM : MBL_PART_REST;
+    MBL_TRY(mbl_reference_share(t->comm, &t->reference, n, k, micro));
+    step->args.part = MBL_PART_GRAM;
+    step->args.parts = k;
+    step->args.share = t->reference.share;
+    step->args.c = NULL;
+    step->m = k + 1;
+    MBL_TRY(form(t, step, &shard, gram, report));
+    start = mbl_now();
+    MBL_TRY(mbl_balance(t->comm, &options, gram, k, &t->state.balance, &report->balance));
+    report->seconds.qp += mbl_lap(&start);
+    memcpy(step->coefficient, report->balance.coefficient, step->m * sizeof *step->coefficient);
+    step->coefficient[k] = isfinite(gram[k * step->m + k]) ? 1 : 0;
+    step->args.share = NULL;
+    step->args.parts = t->parts;
+    return accumulate(t, step, &report->balance);
+}
+
+/* All rows but those of the solve, with the averaged alpha in one objective. */
+static mbl_status_t follow_average(train_t *t, step_t *step, mbl_step_report_t *report) {
+    double square, c[MBL_MAX_REWARDS + 1] = {0};
+    size_t k = t->engine.k;
+    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, 1);
+    mbl_reference_factors(t->reference.raw, t->batch.n, k, t->state.balance.alpha_mean, t->config->train.clip,
+                          t->a + k * t->batch.n);
+    c[k] = 1;
+    step->args.part = MBL_PART_REST;
+    step->args.c = c;
+    step->m = 1;
+    MBL_TRY(form(t, step, &shard, &square, report));
+    step->args.c = NULL;
+    step->coefficient[0] = isfinite(square) ? 1 : 0;
+    return accumulate(t, step, &report->balance);
+}
+
+/* Cosines of D, which stands in the shard's last row, with the gradients of the whole step. */
+static mbl_status_t measure_reference(train_t *t, step_t *step, mbl_step_report_t *report) {
+    double gram[MAX_SETS * MAX_SETS], loss = report->loss, kl = report->kl;
+    size_t k = t->engine.k, m = t->parts + 2;
+    mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m);
+    step->args.part_of = NULL;
+    MBL_TRY(form_all(t, step, gram, report));
+    report->loss = loss; /* of these rows for a second time */
+    report->kl = kl;
+    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &t->shard));
+    MBL_TRY(mbl_comm_allreduce(t->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
+    mbl_balance_measure_row(gram, t->parts, k, &report->balance);
+    return MBL_OK;
+}
+
+/* As the released code: every micro-batch solves in the first step; later the first micro-batch of every
+ * refresh_every-th does, and all rows after it follow the averaged alpha. */
+static mbl_status_t reference_direction(train_t *t, step_t *step, mbl_step_report_t *report) {
+    bool warmup = t->state.step < MBL_REFERENCE_WARMUP;
+    size_t slice = step->args.slice, count = t->state.optimizer.count, k = t->engine.k, solved = 0;
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
+                 flat = mbl_tensor_reshape(&last, 1, count);
+    mbl_tensor_t row = mbl_tensor_reshape(&t->direction, 2, (size_t)1, count);
+    double square;
+    mbl_tensor_t host = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
+    step->refresh =
+        warmup || t->state.cache.age == 0 || t->state.cache.age >= t->config->balance.refresh_every;
+    report->balanced = true;
+    report->refreshed = step->refresh;
+    step->args.part_of = t->part_of;
+    memset(t->part_of, MBL_PART_REST, step->args.timesteps * t->batch.n);
+    MBL_TRY(mbl_tensor_zero(t->engine.ops, &last));
+    for (size_t micro = 0; step->refresh && micro < (warmup ? t->reference.n_micro : 1); micro++)
+        for (size_t slot = slice; slot < (warmup ? step->args.timesteps : slice + 1);
+             slot += step->args.slices, solved++)
+            MBL_TRY(solve_micro_batch(t, step, micro, slot, report));
+    size_t slots = (step->args.timesteps - slice + step->args.slices - 1) / step->args.slices;
+    size_t first =
+        t->batch.n_global < t->config->train.micro_batch ? t->batch.n_global : t->config->train.micro_batch;
+    report->gram_share = warmup ? 1 : (double)(solved * first) / (double)(slots * t->batch.n_global);
+    if (!step->refresh)
+        mbl_reference_kept(&t->state.balance, report->stats, k, &report->balance);
+    if (!warmup)
+        MBL_TRY(follow_average(t, step, report));
+    if (step->diagnose)
+        MBL_TRY(measure_reference(t, step, report));
+    MBL_TRY(MBL_OP(t->engine.ops, convert, .dst = &t->direction, .src = &flat));
+    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &row));
+    MBL_TRY(mbl_comm_allreduce(t->comm, &square, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    step->norm = isfinite(square) ? sqrt(square) : 0;
+    step->formed = true;
+    step->cache.age = step->refresh ? 0 : t->state.cache.age;
+    return MBL_OK;
+}
+
 /* Gradients and weights of one optimizer step. */
 static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *report) {
     double gram[MAX_SETS * MAX_SETS], share;
@@ -364,6 +505,8 @@ static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *
     step->cache = t->state.cache;
     step->diagnose = every > 0 && t->state.step % every == 0;
     step->refresh = solves && mbl_amortise_due(&step->cache, t->config->balance.refresh_every, valid, k);
+    if (t->method == MBL_METHOD_REFERENCE)
+        return reference_direction(t, step, report);
     report->balanced = solves || step->diagnose;
     if (solves && !step->refresh) {
         mbl_amortise_step(&options, &t->state.balance, &step->cache, valid, k, &report->balance);
@@ -396,35 +539,10 @@ static mbl_status_t cosines_of_step(train_t *t, mbl_step_report_t *report) {
     MBL_TRY(mbl_comm_allreduce(t->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
     for (size_t k = 0; k < t->engine.k; k++) {
         double norm = report->balance.norm[k] * sqrt(gram[last * m + last]);
-        report->cos_step[k] =
-            report->balance.used[k] && norm > 0 ? (gram[k * m + last] + gram[t->parts * m + last]) / norm : 0;
+        report->cos_step[k] = report->balance.measured[k] && norm > 0
+                                  ? (gram[k * m + last] + gram[t->parts * m + last]) / norm
+                                  : 0;
     }
-    return MBL_OK;
-}
-
-/* D into t->direction. Sets that it leaves out and that no cosine is asked of become zero first: they may
- * hold NaN, and 0 NaN = NaN. */
-static mbl_status_t combine(train_t *t, step_t *step, const mbl_balance_step_t *balance) {
-    mbl_tensor_t sets = mbl_tensor_rows(&t->shard, 0, step->m);
-    size_t count = t->state.optimizer.count;
-    for (size_t j = 0; j < step->m; j++) {
-        mbl_tensor_t row = mbl_tensor_rows(&t->shard, j, 1);
-        bool wanted = step->diagnose && j < t->engine.k && isfinite(balance->norm[j]);
-        if (step->coefficient[j] == 0 && !wanted)
-            MBL_TRY(mbl_tensor_zero(t->engine.ops, &row));
-    }
-    MBL_TRY(MBL_OP(t->engine.ops, combine, .y = &t->direction, .x = &sets, .coefficient = step->coefficient));
-    if (!step->rest)
-        return MBL_OK;
-    double square;
-    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
-                 host = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
-    mbl_tensor_t row = mbl_tensor_reshape(&t->direction, 2, (size_t)1, count);
-    mbl_tensor_t flat = mbl_tensor_reshape(&last, 1, count);
-    MBL_TRY(MBL_OP(t->engine.ops, axpby, .y = &t->direction, .x = &flat, .a = 1, .b = 1));
-    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &row));
-    MBL_TRY(mbl_comm_allreduce(t->comm, &square, 1, MBL_COMM_F64, MBL_COMM_SUM));
-    step->norm = isfinite(square) ? sqrt(square) : 0;
     return MBL_OK;
 }
 
@@ -438,7 +556,8 @@ static mbl_status_t move(train_t *t, step_t *step, mbl_step_report_t *report) {
                                    .eps = config->train.adam_eps,
                                    .weight_decay = config->train.weight_decay,
                                    .grad_clip = config->train.grad_clip};
-    MBL_TRY(combine(t, step, &report->balance));
+    if (!step->formed)
+        MBL_TRY(combine(t, step, &report->balance));
     report->lr = config->train.lr;
     report->grad_norm = step->norm;
     report->cosines = step->diagnose;
@@ -473,6 +592,9 @@ static void clear_report(mbl_step_report_t *report) {
 static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatile int *stop,
                            mbl_step_report_t *report) {
     step_t step = {.args = gradient_args(t, inner, slice, stop)};
+    if (t->method == MBL_METHOD_REFERENCE && slice == 0)
+        MBL_TRY(mbl_reference_mix(&t->reference, t->engine.ops, &t->batch, t->prompt, t->sample, t->a,
+                                  t->engine.k, step.args.seed, step.args.step, t->config->train.micro_batch));
     mbl_balance_state_t before = t->state.balance;
     clear_report(report);
     mbl_status_t status = find_direction(t, &step, report);
@@ -485,7 +607,8 @@ static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatil
     MBL_TRY(move(t, &step, report));
     t->state.step++;
     t->state.cache = step.cache;
-    t->state.cache.age += step.refresh ? report->balance.n_used > 0 : step.cache.age > 0;
+    t->state.cache.age +=
+        step.refresh ? report->balance.n_used > 0 || t->method == MBL_METHOD_REFERENCE : step.cache.age > 0;
     MBL_TRY(mbl_policy_average(&t->state.policy, t->state.step, t->config->train.ema));
     report->seconds.train += mbl_lap(&start);
     return MBL_OK;

@@ -1,0 +1,54 @@
+/* method marble_reference: what MARBLE's released training code does (aim-uofa/MARBLE at 1bf9543, train.py
+ * and pareto_balancer/), for side-by-side runs. It solves on one micro-batch at one timestep, uses that
+ * solution for this micro-batch alone, and gives all other rows one objective whose advantage is sum_k
+ * alphabar_k A_k. Everything here is local unless it says otherwise. */
+#ifndef MBL_RL_REFERENCE_H
+#define MBL_RL_REFERENCE_H
+
+#include "rl/balance.h"
+
+/* Before as many optimizer steps are done, every micro-batch solves for itself. */
+enum { MBL_REFERENCE_WARMUP = 1 };
+
+typedef struct {
+    float *raw;      /* [K,n] A_k before clipping; NaN where the sample has no valid score (advantage.h) */
+    float *share;    /* [K,n] mbl_gradient_args_t.share */
+    size_t *micro;   /* [n] which micro-batch of the step a row belongs to; ascending */
+    size_t n_micro;  /* of all ranks */
+    size_t elements; /* of a latent */
+    float *latents;  /* [2, n, elements] staging */
+    size_t *from;    /* [2, n] staging */
+    uint32_t *order; /* [n_global] staging */
+    float *column;   /* [n] staging */
+} mbl_reference_t;
+
+/* Room for the batch's rows. Free with mbl_reference_free. */
+mbl_status_t mbl_reference_new(const mbl_batch_t *batch, size_t elements, mbl_reference_t *out);
+void mbl_reference_free(mbl_reference_t *reference);
+
+/* Shuffles the samples of all ranks into micro-batches of micro_batch, keyed by (seed, step), and puts this
+ * rank's rows in that order: prompt, sample, x0, a [parts, n] and raw. (The released code shuffles each
+ * rank's own rows; here a micro-batch holds the same samples on any number of ranks.) */
+mbl_status_t mbl_reference_mix(mbl_reference_t *reference, mbl_ops_t *ops, const mbl_batch_t *batch,
+                               uint32_t *prompt, int64_t *sample, float *a, size_t parts, uint64_t seed,
+                               uint32_t step, size_t micro_batch);
+
+/* Fills `share` for a micro-batch: the loss of reward k is a mean over the samples that have a valid A_k, so
+ * each weighs rows / valid, and the others 0. Collective. */
+mbl_status_t mbl_reference_share(mbl_comm_t *comm, mbl_reference_t *reference, size_t n, size_t k,
+                                 size_t micro);
+
+/* The factors (rl/advantage.h) [n] of the one objective: clamp(sum_k alphabar_k A_k / clip, -1, 1) / 2, where
+ * A_k counts as 0 for a sample without a score, so its r is 1/2. */
+void mbl_reference_factors(const float *raw, size_t n, size_t k, const double *alpha_mean, double clip,
+                           float *factors);
+
+/* alphabar <- rho alphabar + (1 - rho) alpha of every reward, alpha being 0 for one that took no part; the
+ * first time alpha itself. Nothing is renormalised. */
+void mbl_reference_smooth(double rho, const double *alpha, size_t k, mbl_balance_state_t *state);
+
+/* A step without a solve: alphabar as the weights of *out, and which rewards have a valid score. */
+void mbl_reference_kept(const mbl_balance_state_t *state, const mbl_reward_stats_t *stats, size_t k,
+                        mbl_balance_step_t *out);
+
+#endif
