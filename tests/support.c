@@ -1,5 +1,6 @@
 /* What every test shares. */
 #include "support.h"
+#include "ops/ops.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,6 +11,24 @@ void check_near(double a, double b, double tolerance, const char *what, const ch
     if (!(fabs(a - b) <= tolerance)) {
         print_error("%s: %.12g, expected %.12g within %.3g\n", what, a, b, tolerance);
         _fail(file, line);
+    }
+}
+
+const char *test_backend(void) {
+    const char *name = getenv("MBL_TEST_BACKEND");
+    return name ? name : "cpu";
+}
+
+void need_backend(void) {
+    mbl_ops_t *ops;
+    mbl_fail_quiet(1);
+    mbl_status_t status = mbl_ops_open(test_backend(), 1, &ops);
+    mbl_fail_quiet(0);
+    if (status == MBL_OK) {
+        mbl_ops_close(ops);
+    } else if (status == MBL_ERR_UNSUPPORTED) {
+        printf("skipped: %s\n", mbl_fail_message());
+        exit(77);
     }
 }
 

@@ -14,6 +14,11 @@
     check_near((double)(a), (double)(b), (double)(tolerance), #a, __FILE__, __LINE__)
 void check_near(double a, double b, double tolerance, const char *what, const char *file, int line);
 
+/* The backend a test runs on: what MBL_TEST_BACKEND names, else cpu. need_backend ends the program with code
+ * 77, which ctest counts as skipped, where this build has it and this machine lacks its device. */
+const char *test_backend(void);
+void need_backend(void);
+
 /* ||a - b|| / max(||b||, tiny) over n values. */
 double relative_error_f32(const float *a, const float *b, size_t n);
 double relative_error_f64(const double *a, const double *b, size_t n);

@@ -1,7 +1,7 @@
-/* Attention against plain f64 loops, its gradient against finite differences, f32 and bf16 against f64. */
+/* Attention against plain f64 loops, its gradient against finite differences, f32 and bf16 against f64.
+ * ctest-backends: far cuda */
 #include "base/rng.h"
-#include "ops/ops.h"
-#include "support.h"
+#include "mirror.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,22 +20,6 @@ typedef struct {
     double scale;
 } case_t;
 
-static double get(const mbl_tensor_t *t, size_t i) {
-    if (t->dtype == MBL_F64)
-        return ((const double *)t->data)[i];
-    return t->dtype == MBL_F32 ? ((const float *)t->data)[i]
-                               : mbl_bf16_to_f32(((const uint16_t *)t->data)[i]);
-}
-
-static void put(const mbl_tensor_t *t, size_t i, double x) {
-    if (t->dtype == MBL_F64)
-        ((double *)t->data)[i] = x;
-    else if (t->dtype == MBL_F32)
-        ((float *)t->data)[i] = (float)x;
-    else
-        ((uint16_t *)t->data)[i] = mbl_bf16_from_f32((float)x);
-}
-
 /* Random numbers that bf16 holds exactly, so that all types get the same inputs. */
 static void fill(const mbl_tensor_t *t, uint64_t sample) {
     if (!t->data)
@@ -44,36 +28,37 @@ static void fill(const mbl_tensor_t *t, uint64_t sample) {
     float pair[2];
     for (size_t i = 0; i < mbl_tensor_count(t); i++) {
         mbl_rng_normal2(&rng, pair);
-        put(t, i, mbl_bf16_to_f32(mbl_bf16_from_f32(pair[0])));
+        mirror_put(t, i, (double)mbl_bf16_to_f32(mbl_bf16_from_f32(pair[0])));
     }
+    mirror_push(t);
 }
 
 static void open_case(case_t *c, shape_t s, mbl_dtype_t type, int threads) {
     memset(c, 0, sizeof *c);
     c->s = s;
     c->scale = 1 / sqrt((double)s.d);
-    assert_int_equal(mbl_ops_open("cpu", threads, &c->ops), MBL_OK);
+    assert_int_equal(mbl_ops_open(test_backend(), threads, &c->ops), MBL_OK);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(mbl_tensor_new(c->ops, type, &c->in[i], 4, s.n, s.h, s.t, s.d), MBL_OK);
-        assert_int_equal(mbl_tensor_new(c->ops, type, &c->grad[i], 4, s.n, s.h, s.t, s.d), MBL_OK);
+        c->in[i] = mirror_new(c->ops, type, 4, s.n, s.h, s.t, s.d);
+        c->grad[i] = mirror_new(c->ops, type, 4, s.n, s.h, s.t, s.d);
         fill(&c->in[i], (uint64_t)i);
     }
     const size_t tokens[] = {s.t1, s.t - s.t1};
     for (int i = 0; i < 2; i++) {
         if (tokens[i] == 0)
             continue;
-        assert_int_equal(mbl_tensor_new(c->ops, type, &c->out[i], 3, s.n, tokens[i], s.h * s.d), MBL_OK);
-        assert_int_equal(mbl_tensor_new(c->ops, type, &c->dout[i], 3, s.n, tokens[i], s.h * s.d), MBL_OK);
+        c->out[i] = mirror_new(c->ops, type, 3, s.n, tokens[i], s.h * s.d, 0);
+        c->dout[i] = mirror_new(c->ops, type, 3, s.n, tokens[i], s.h * s.d, 0);
         fill(&c->dout[i], (uint64_t)(10 + i));
     }
-    assert_int_equal(mbl_tensor_new(c->ops, mbl_dtype_stat(type), &c->lse, 3, s.n, s.h, s.t), MBL_OK);
+    c->lse = mirror_new(c->ops, mbl_dtype_stat(type), 3, s.n, s.h, s.t, 0);
 }
 
 static void close_case(case_t *c) {
     mbl_tensor_t *all[] = {&c->in[0],  &c->in[1],  &c->in[2],   &c->grad[0], &c->grad[1], &c->grad[2],
                            &c->out[0], &c->out[1], &c->dout[0], &c->dout[1], &c->lse};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        mbl_tensor_free(c->ops, all[i]);
+        mirror_free(all[i]);
     mbl_ops_close(c->ops);
 }
 
@@ -82,6 +67,10 @@ static void forward(case_t *c) {
                             .lse = &c->lse, .q = &c->in[0], .k = &c->in[1], .v = &c->in[2], .scale = c->scale,
                             .causal = c->s.causal),
                      MBL_OK);
+    for (int i = 0; i < 2; i++)
+        if (c->out[i].data)
+            mirror_pull(&c->out[i]);
+    mirror_pull(&c->lse);
 }
 
 static void backward(case_t *c) {
@@ -91,6 +80,8 @@ static void backward(case_t *c) {
                             .out2 = two ? &c->out[1] : NULL, .lse = &c->lse, .q = &c->in[0], .k = &c->in[1],
                             .v = &c->in[2], .scale = c->scale),
                      MBL_OK);
+    for (int i = 0; i < 3; i++)
+        mirror_pull(&c->grad[i]);
 }
 
 /* Element c of head h of token t in a pair of outputs. */
@@ -99,7 +90,7 @@ static double merged(const case_t *c, const mbl_tensor_t pair[2], size_t n, size
     const shape_t *s = &c->s;
     const mbl_tensor_t *where = t < s->t1 ? &pair[0] : &pair[1];
     size_t row = n * where->dim[1] + (t < s->t1 ? t : t - s->t1);
-    return get(where, row * s->h * s->d + h * s->d + column);
+    return mirror_get(where, row * s->h * s->d + h * s->d + column);
 }
 
 /* The definition, one query at a time: p [T] and the log-sum-exp. */
@@ -110,7 +101,8 @@ static double probabilities(const case_t *c, size_t n, size_t h, size_t i, doubl
     for (size_t j = 0; j < seen; j++) {
         p[j] = 0;
         for (size_t x = 0; x < s->d; x++)
-            p[j] += get(&c->in[0], (head + i) * s->d + x) * get(&c->in[1], (head + j) * s->d + x);
+            p[j] +=
+                mirror_get(&c->in[0], (head + i) * s->d + x) * mirror_get(&c->in[1], (head + j) * s->d + x);
         p[j] *= c->scale;
         max = fmax(max, p[j]);
     }
@@ -129,12 +121,12 @@ static void check_forward(const case_t *c, double tolerance) {
         for (size_t h = 0; h < s->h; h++)
             for (size_t i = 0; i < s->t; i++) {
                 double lse = probabilities(c, n, h, i, p);
-                assert_near(get(&c->lse, (n * s->h + h) * s->t + i), lse,
+                assert_near(mirror_get(&c->lse, (n * s->h + h) * s->t + i), lse,
                             fmin(tolerance, 1e-5) * (1 + fabs(lse)));
                 for (size_t x = 0; x < s->d; x++) {
                     double want = 0, size = 0;
                     for (size_t j = 0; j < s->t; j++) {
-                        double v = get(&c->in[2], ((n * s->h + h) * s->t + j) * s->d + x);
+                        double v = mirror_get(&c->in[2], ((n * s->h + h) * s->t + j) * s->d + x);
                         want += p[j] * v;
                         size += p[j] * fabs(v);
                     }
@@ -182,7 +174,7 @@ static double loss(case_t *c) {
     double sum = 0;
     for (int i = 0; i < 2; i++)
         for (size_t j = 0; c->out[i].data && j < mbl_tensor_count(&c->out[i]); j++)
-            sum += get(&c->out[i], j) * get(&c->dout[i], j);
+            sum += mirror_get(&c->out[i], j) * mirror_get(&c->dout[i], j);
     return sum;
 }
 
@@ -197,15 +189,17 @@ static void gradient_is_that_of_finite_differences(void **state) {
         backward(&c);
         for (int w = 0; w < 3; w++)
             for (size_t i = 0; i < mbl_tensor_count(&c.in[w]); i += k == 2 ? 13 : 1) {
-                const double x = get(&c.in[w], i), step = 1e-4;
+                const double x = mirror_get(&c.in[w], i), step = 1e-4;
                 double difference = 0; /* fourth order: 8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h)) over 12 h */
                 for (int side = -2; side <= 2; side++) {
                     static const double weight[] = {1, -8, 0, 8, -1};
-                    put(&c.in[w], i, x + side * step);
+                    mirror_put(&c.in[w], i, x + side * step);
+                    mirror_push(&c.in[w]);
                     difference += side ? weight[side + 2] * loss(&c) : 0;
                 }
-                put(&c.in[w], i, x);
-                assert_near(get(&c.grad[w], i), difference / (12 * step), 1e-9);
+                mirror_put(&c.in[w], i, x);
+                mirror_push(&c.in[w]);
+                assert_near(mirror_get(&c.grad[w], i), difference / (12 * step), 1e-9);
             }
         close_case(&c);
     }
@@ -214,8 +208,8 @@ static void gradient_is_that_of_finite_differences(void **state) {
 static double error_against(const mbl_tensor_t *a, const mbl_tensor_t *b) {
     double difference = 0, norm = 0;
     for (size_t i = 0; i < mbl_tensor_count(a); i++) {
-        difference += pow(get(a, i) - get(b, i), 2);
-        norm += pow(get(b, i), 2);
+        difference += pow(mirror_get(a, i) - mirror_get(b, i), 2);
+        norm += pow(mirror_get(b, i), 2);
     }
     return sqrt(difference / fmax(norm, 1e-300));
 }
@@ -255,10 +249,10 @@ static void samples_and_threads_do_not_matter(void **state) {
         forward(&many);
         backward(&many);
         for (int i = 0; i < 2; i++)
-            assert_memory_equal(one.out[i].data, many.out[i].data,
+            assert_memory_equal(mirror_at(one.out[i].data), mirror_at(many.out[i].data),
                                 mbl_tensor_count(&one.out[i]) * mbl_dtype_size(dtype));
         for (int i = 0; i < 3; i++)
-            assert_memory_equal(one.grad[i].data, many.grad[i].data,
+            assert_memory_equal(mirror_at(one.grad[i].data), mirror_at(many.grad[i].data),
                                 mbl_tensor_count(&one.grad[i]) * mbl_dtype_size(dtype));
         close_case(&one);
         close_case(&many);
@@ -271,18 +265,20 @@ static void large_scores_are_fine(void **state) {
     case_t c;
     open_case(&c, (shape_t){1, 1, 20, 20, 16, false}, MBL_F32, 1);
     for (size_t i = 0; i < mbl_tensor_count(&c.in[0]); i++)
-        put(&c.in[0], i, get(&c.in[0], i) * 300);
+        mirror_put(&c.in[0], i, mirror_get(&c.in[0], i) * 300);
+    mirror_push(&c.in[0]);
     forward(&c);
     backward(&c);
     /* the largest score is about 1,000: its rounding moves probabilities by 1e-4 */
     check_forward(&c, 1e-3);
     for (size_t i = 0; i < mbl_tensor_count(&c.in[0]); i++)
         for (int w = 0; w < 3; w++)
-            assert_true(isfinite(get(&c.grad[w], i)));
+            assert_true(isfinite(mirror_get(&c.grad[w], i)));
     close_case(&c);
 }
 
 int main(void) {
+    need_backend();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_f64),
         cmocka_unit_test(forward_f32),

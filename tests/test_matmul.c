@@ -1,8 +1,8 @@
 /* Matrix products against plain f64 loops: every type, transpose, activation and accumulation, odd sizes,
- * strided rows; and rows that depend on neither the batch nor the number of threads. */
+ * strided rows; and rows that depend on neither the batch nor the number of threads.
+ * ctest-backends: far cuda */
 #include "base/rng.h"
-#include "ops/ops.h"
-#include "support.h"
+#include "mirror.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@ static mbl_ops_t *ops;
 
 static int open_ops(void **state) {
     (void)state;
-    return mbl_ops_open("cpu", 2, &ops) == MBL_OK ? 0 : -1;
+    return mbl_ops_open(test_backend(), 2, &ops) == MBL_OK ? 0 : -1;
 }
 
 static int close_ops(void **state) {
@@ -22,27 +22,18 @@ static int close_ops(void **state) {
 }
 
 static double get(const mbl_tensor_t *t, size_t i, size_t j) {
-    size_t at = i * t->stride[0] + j;
-    if (t->dtype == MBL_F64)
-        return ((const double *)t->data)[at];
-    return t->dtype == MBL_F32 ? ((const float *)t->data)[at]
-                               : mbl_bf16_to_f32(((const uint16_t *)t->data)[at]);
+    return mirror_get(t, i * t->stride[0] + j);
 }
 
 static mbl_tensor_t random_tensor(mbl_dtype_t dtype, size_t rows, size_t columns, uint64_t sample) {
-    mbl_tensor_t t;
-    assert_int_equal(mbl_tensor_new(ops, dtype, &t, 2, rows, columns), MBL_OK);
+    mbl_tensor_t t = mirror_new(ops, dtype, 2, rows, columns, 0, 0);
     mbl_rng_t rng = mbl_rng(7, MBL_RNG_NOISE, 0, sample);
     float pair[2];
     for (size_t i = 0; i < rows * columns; i++) {
         mbl_rng_normal2(&rng, pair);
-        if (dtype == MBL_F64)
-            ((double *)t.data)[i] = pair[0];
-        else if (dtype == MBL_F32)
-            ((float *)t.data)[i] = pair[0];
-        else
-            ((uint16_t *)t.data)[i] = mbl_bf16_from_f32(pair[0]);
+        mirror_put(&t, i, (double)pair[0]);
     }
+    mirror_push(&t);
     return t;
 }
 
@@ -71,6 +62,7 @@ static void compare(const mbl_matmul_args_t *x) {
     for (size_t i = 0; i < m * n; i++)
         before[i] = get(x->y, i / n, i % n);
     assert_int_equal(mbl_op_matmul(ops, x), MBL_OK);
+    mirror_pull(x->y);
     double sum_unit = x->a->dtype == MBL_F64 ? 0x1p-53 : 0x1p-24;
     double out_unit = x->y->dtype == MBL_F64 ? 0x1p-53 : x->y->dtype == MBL_F32 ? 0x1p-24 : 0x1p-8;
     for (size_t i = 0; i < m; i++)
@@ -123,11 +115,11 @@ static void all_flags(mbl_dtype_t ct, mbl_dtype_t yt, size_t m, size_t k, size_t
             for (size_t j = 0; j < n + pad; j++)
                 if (j < pad / 2 || j >= pad / 2 + n)
                     assert_near(get(&y, i, j), get(&copy, i, j), 0); /* beside the view: untouched */
-        mbl_tensor_free(ops, &a);
-        mbl_tensor_free(ops, &b);
-        mbl_tensor_free(ops, &y);
-        mbl_tensor_free(ops, &copy);
-        mbl_tensor_free(ops, &bias_row);
+        mirror_free(&a);
+        mirror_free(&b);
+        mirror_free(&y);
+        mirror_free(&copy);
+        mirror_free(&bias_row);
     }
 }
 
@@ -161,18 +153,19 @@ static void products_f64(void **state) {
 static void product_with(int threads, const mbl_tensor_t *y, const mbl_tensor_t *a, const mbl_tensor_t *b,
                          bool transpose_a, bool transpose_b, mbl_act_t act) {
     mbl_ops_t *other;
-    assert_int_equal(mbl_ops_open("cpu", threads, &other), MBL_OK);
+    assert_int_equal(mbl_ops_open(test_backend(), threads, &other), MBL_OK);
     assert_int_equal(MBL_OP(other, matmul, .y = y, .a = a, .b = b, .transpose_a = transpose_a,
                             .transpose_b = transpose_b, .act = act),
                      MBL_OK);
     mbl_ops_close(other);
+    mirror_pull(y);
 }
 
 static void assert_same_bits(const mbl_tensor_t *a, const mbl_tensor_t *b, size_t rows, const char *what) {
-    size_t n = a->dim[1], different = 0;
+    size_t n = a->dim[1], different = 0, size = mbl_dtype_size(a->dtype);
+    const char *x = mirror_at(a->data), *y = mirror_at(b->data);
     for (size_t i = 0; i < rows * n; i++)
-        different += memcmp((char *)a->data + i * mbl_dtype_size(a->dtype),
-                            (char *)b->data + i * mbl_dtype_size(a->dtype), mbl_dtype_size(a->dtype)) != 0;
+        different += memcmp(x + i * size, y + i * size, size) != 0;
     if (different)
         fail_msg("%s: %zu of %zu numbers differ", what, different, rows * n);
 }
@@ -199,14 +192,15 @@ static void rows_do_not_depend_on_the_batch(void **state) {
                     product_with(1 + i / 3, &out, &few, &b, false, tb, MBL_ACT_GELU_TANH);
                     assert_same_bits(&out, &whole, out.dim[0], mbl_dtype_name(ct));
                 }
-                mbl_tensor_free(ops, &a);
-                mbl_tensor_free(ops, &b);
-                mbl_tensor_free(ops, &whole);
-                mbl_tensor_free(ops, &part);
+                mirror_free(&a);
+                mirror_free(&b);
+                mirror_free(&whole);
+                mirror_free(&part);
             }
 }
 
 int main(void) {
+    need_backend();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_f32),
         cmocka_unit_test(products_bf16),

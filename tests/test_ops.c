@@ -533,6 +533,7 @@ static void named_backend_conforms(void **state) {
 }
 
 int main(void) {
+    need_backend();
     const struct CMUnitTest here[] = {cmocka_unit_test(cpu_conforms), cmocka_unit_test(check_conforms)};
     const struct CMUnitTest named[] = {cmocka_unit_test(named_backend_conforms)};
     return getenv("MBL_TEST_BACKEND") ? cmocka_run_group_tests(named, NULL, NULL)

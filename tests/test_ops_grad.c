@@ -13,8 +13,7 @@ static mbl_ops_t *ops;
 
 static int open_backend(void **state) {
     (void)state;
-    const char *name = getenv("MBL_TEST_BACKEND");
-    return mbl_ops_open(name ? name : "cpu", 1, &ops) == MBL_OK ? 0 : -1;
+    return mbl_ops_open(test_backend(), 1, &ops) == MBL_OK ? 0 : -1;
 }
 static int close_backend(void **state) {
     (void)state;
@@ -336,6 +335,7 @@ static void nft(void **state) {
 }
 
 int main(void) {
+    need_backend();
     const struct CMUnitTest tests[] = {cmocka_unit_test(layer_norm), cmocka_unit_test(qk_norm),
                                        cmocka_unit_test(act),        cmocka_unit_test(gate),
                                        cmocka_unit_test(attention),  cmocka_unit_test(matmul),

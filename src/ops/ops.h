@@ -257,7 +257,7 @@ typedef struct {
     void (*free)(mbl_ops_t *ops, void *ptr);
     mbl_status_t (*copy)(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
                          mbl_place_t src_place,
-                         size_t bytes); /* done on return when either side is the host */
+                         size_t bytes); /* on return the host's side may be read or reused */
     mbl_status_t (*zero)(mbl_ops_t *ops, void *ptr, size_t bytes);
     mbl_status_t (*sync)(mbl_ops_t *ops); /* everything asked for is done */
     /* optional: host memory that copies to and from the device are fast with; plain memory where empty */
