@@ -80,12 +80,15 @@ static void check_diagnostics(const case_t *c) {
     for (size_t k = 0; k < c->k; k++) {
         if (!c->step.used[k]) {
             assert_near(c->step.cos[k], 0, 0);
+            assert_near(c->step.cos_part[k], 0, 0);
             continue;
         }
         gradient_of(c, k, g);
         double cosine = dot(d, g) / (length * sqrt(dot(g, g)));
         assert_near(c->step.norm[k], sqrt(dot(g, g)), 1e-12 * fmax(1, sqrt(dot(g, g))));
         assert_near(c->step.cos[k], cosine, 1e-10);
+        assert_near(c->step.cos_part[k], dot(d, c->part[k]) / (length * sqrt(dot(c->part[k], c->part[k]))),
+                    1e-10);
         sum += cosine;
         squares += cosine * cosine;
         low = fmin(low, cosine);

@@ -376,6 +376,8 @@ static void cross_checks(void **state) {
     check_refused("train.updates_per_epoch=500", 1, "500 updates of ");
     check_refused("balance={common: offset, method: nash}", 1, "offset; expected balance.method: marble");
     check_refused("balance={common: apart, method: gdpo}", 1, "apart; expected a method with one gradient");
+    check_refused("balance={alpha_halves: 1, method: equal}", 1,
+                  "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
     check_refused("balance={common: apart, refresh_every: 10}", 1,
                   "apart; expected balance.refresh_every: 1");
 }

@@ -568,6 +568,16 @@ static void part_of_the_gram_matrix(void **state) {
             for (size_t i = 0; i < own.n; i++)
                 assert_int_equal(two[rank][slot * own.n + i], whole[slot * SAMPLES + rank * SPLIT + i]);
     }
+    options.halves = true; /* the same rows; 2 or 3 of the 5 units in either half */
+    assert_near(mbl_gram_part(&options, &batch, other), share, 0);
+    size_t rows[3] = {0};
+    for (size_t i = 0; i < sizeof whole; i++) {
+        assert_int_equal(other[i] == MBL_PART_REST, whole[i] == MBL_PART_REST);
+        rows[other[i]]++;
+    }
+    assert_int_equal(rows[MBL_PART_GRAM], 24);
+    assert_int_equal(rows[MBL_PART_HALF], 16);
+    options.halves = false;
     options.step++;
     mbl_gram_part(&options, &batch, other);
     assert_memory_not_equal(other, whole, sizeof whole);

@@ -330,6 +330,36 @@ static void pretraining_resumes_bit_for_bit(void **state) {
     free(weights[1]);
 }
 
+/* Either half of the rows gives an alpha of its own; the step is that of all rows. */
+static void alpha_of_two_halves(void **state) {
+    (void)state;
+    train_well(2, "halved", "--set balance.alpha_halves=2 --set train.steps=3");
+    json_t *lines = lines_of("halved", "metrics.jsonl"), *other = lines_of("two", "metrics.jsonl");
+    assert_null(field(lines, 1, "alpha_halves"));
+    for (size_t i = 0; i < 3; i += 2) {
+        const char *name;
+        json_t *pair;
+        double sum[2] = {0}, difference = 0;
+        json_object_foreach(field(lines, i, "alpha_halves"), name, pair) {
+            double a = json_number_value(json_array_get(pair, 0)),
+                   b = json_number_value(json_array_get(pair, 1));
+            sum[0] += a;
+            sum[1] += b;
+            difference += fabs(a - b);
+            assert_near(json_number_value(json_object_get(field(lines, i, "alpha_variance"), name)),
+                        (a - b) * (a - b) / 2, 1e-8);
+        }
+        assert_near(sum[0], 1, 1e-7);
+        assert_near(sum[1], 1, 1e-7);
+        assert_true(difference > 1e-3);
+    }
+    double norm = json_number_value(field(other, 0, "grad_norm"));
+    assert_near(json_number_value(field(lines, 0, "grad_norm")), norm, 1e-6 * norm);
+    compare(field(lines, 0, "cos"), field(other, 0, "cos"), 1e-5, "cos");
+    json_decref(lines);
+    json_decref(other);
+}
+
 static json_int_t alarms_of(const json_t *lines, size_t i, const char *name) {
     return json_integer_value(json_object_get(field(lines, i, "alarms"), name));
 }
@@ -392,6 +422,7 @@ int main(void) {
         cmocka_unit_test(cached_steps),
         cmocka_unit_test(resume_between_solves),
         cmocka_unit_test(weights_from_a_part_of_the_rows),
+        cmocka_unit_test(alpha_of_two_halves),
         cmocka_unit_test(alarms_are_told_counted_and_heeded),
         cmocka_unit_test(the_released_method),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused),

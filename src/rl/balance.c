@@ -138,7 +138,12 @@ static void take_cosines(const double *along, size_t k, mbl_balance_step_t *out)
     out->cos_var = n > 0 ? squares / n : 0;
 }
 
-/* cos(D, g_k) and |D| from the matrix over parts. */
+/* cos(D, a_k) from <D, a_k> and |a_k|^2. */
+static double part_cosine(const mbl_balance_step_t *out, size_t k, double along, double square) {
+    return out->measured[k] && out->direction_norm > 0 ? along / (sqrt(square) * out->direction_norm) : 0;
+}
+
+/* cos(D, g_k), cos(D, a_k) and |D| from the matrix over parts. */
 static void diagnose(const double *parts, size_t r, size_t k, mbl_balance_step_t *out) {
     size_t m = r + 1;
     double inner[MBL_MAX_REWARDS + 2], square = 0, longest = 0;
@@ -152,8 +157,10 @@ static void diagnose(const double *parts, size_t r, size_t k, mbl_balance_step_t
         longest += fabs(out->coefficient[i]) * sqrt(fmax(0, parts[i * m + i]));
     }
     out->direction_norm = square > CANCELLED * longest * longest ? sqrt(square) : 0;
-    for (size_t i = 0; i < k; i++)
+    for (size_t i = 0; i < k; i++) {
+        out->cos_part[i] = part_cosine(out, i, inner[i], parts[i * m + i]);
         inner[i] += inner[r];
+    }
     take_cosines(inner, k, out);
 }
 
@@ -214,6 +221,7 @@ static void take_measures(const mbl_balance_step_t *measured, mbl_balance_step_t
     memcpy(step->norm, measured->norm, sizeof step->norm);
     memcpy(step->measured, measured->measured, sizeof step->measured);
     memcpy(step->cos, measured->cos, sizeof step->cos);
+    memcpy(step->cos_part, measured->cos_part, sizeof step->cos_part);
     step->direction_norm = measured->direction_norm;
     step->cos_min = measured->cos_min;
     step->cos_mean = measured->cos_mean;
@@ -242,8 +250,10 @@ void mbl_balance_measure_row(const double *gram, size_t r, size_t k, mbl_balance
     reward_gram(parts, r, k, of_rewards, &measured);
     double square = gram[last * m + last];
     measured.direction_norm = square > 0 && isfinite(square) ? sqrt(square) : 0;
-    for (size_t i = 0; i < k; i++)
+    for (size_t i = 0; i < k; i++) {
+        measured.cos_part[i] = part_cosine(&measured, i, gram[i * m + last], gram[i * m + i]);
         along[i] = gram[i * m + last] + gram[r * m + last];
+    }
     take_cosines(along, k, &measured);
     take_measures(&measured, step);
 }

@@ -56,6 +56,7 @@ typedef struct {
     double alpha_mean[MBL_MAX_REWARDS]; /* alphabar after this step, scaled to sum 1 over the used rewards */
     double norm[MBL_MAX_REWARDS];       /* |g_k|, g_k = a_k + c */
     double cos[MBL_MAX_REWARDS];        /* cos(D, g_k); 0 where not measured */
+    double cos_part[MBL_MAX_REWARDS];   /* cos(D, a_k), of the reward's own part; 0 where not measured */
     bool measured[MBL_MAX_REWARDS];     /* g_k is finite, of norm > 1e-12 and with a reward part of its own */
     bool used[MBL_MAX_REWARDS];         /* ... and takes part in the balance */
     size_t n_used;

@@ -23,15 +23,16 @@ static size_t chunk_size(const mbl_gram_part_t *options, const mbl_batch_t *batc
 }
 
 /* The samples of a chunk that are on this rank, at one position of their timestep orders. */
-static void choose(const mbl_batch_t *batch, size_t first, size_t chunk, uint8_t *part) {
+static void choose(const mbl_batch_t *batch, size_t first, size_t chunk, uint8_t name, uint8_t *part) {
     for (size_t i = 0; i < batch->n; i++)
         if ((size_t)batch->sample[i] >= first && (size_t)batch->sample[i] < first + chunk)
-            part[i] = MBL_PART_GRAM;
+            part[i] = name;
 }
 
 double mbl_gram_part(const mbl_gram_part_t *options, const mbl_batch_t *batch, uint8_t *part_of) {
     uint32_t order[MBL_SAMPLER_MAX_STEPS];
-    size_t slots = (options->timesteps - options->slice + options->slices - 1) / options->slices, rows = 0;
+    size_t slots = (options->timesteps - options->slice + options->slices - 1) / options->slices, rows = 0,
+           unit = 0;
     size_t chunk = chunk_size(options, batch, slots), chunks = chunks_of(batch, chunk);
     double wanted = round(options->fraction * (double)(slots * chunks));
     size_t units = wanted < 1 ? 1 : (size_t)wanted, more = units % chunks;
@@ -45,7 +46,8 @@ double mbl_gram_part(const mbl_gram_part_t *options, const mbl_batch_t *batch, u
         mbl_rng_permutation(&rng, order, (uint32_t)slots);
         for (size_t s = 0; s < take; s++) {
             size_t slot = options->slice + order[s] * options->slices;
-            choose(batch, first, chunk, part_of + slot * batch->n);
+            uint8_t name = options->halves && unit++ % 2 ? MBL_PART_HALF : MBL_PART_GRAM;
+            choose(batch, first, chunk, name, part_of + slot * batch->n);
         }
         rows += take * (left < chunk ? left : chunk);
     }

@@ -109,7 +109,7 @@ typedef struct {
         size_t refresh_every; /* optimizer steps */
         mbl_config_on_refresh_t on_refresh;
         double gram_fraction;
-        size_t diagnostics_every; /* optimizer steps; 0: never */
+        size_t diagnostics_every, alpha_halves; /* optimizer steps; 0: never */
     } balance;
     mbl_alarm_limits_t alarms;
     struct {

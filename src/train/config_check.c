@@ -3,6 +3,7 @@
 
 #include "base/suggest.h"
 #include "ops/list.h"
+#include "rl/balance.h"
 
 #include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
@@ -163,6 +164,19 @@ static void check_common(const mbl_config_t *config, mbl_config_problems_t *prob
                            "balance.common: %s; expected %s with it", word, need);
 }
 
+/* What only means something where alpha is solved for. */
+static void check_solving(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    mbl_method_t method;
+    const char *word = mbl_config_word("balance.method", (int)config->balance.method);
+    bool solves =
+        mbl_method_find(word, &method) && mbl_method_solves(method) && method != MBL_METHOD_REFERENCE;
+    if (config->balance.alpha_halves > 0 && !solves)
+        mbl_config_problem(problems, line_of(config, "balance.alpha_halves"),
+                           "balance.alpha_halves: %zu with balance.method: %s, which does not solve for "
+                           "alpha on all rows; expected 0, or a method such as marble",
+                           config->balance.alpha_halves, word);
+}
+
 mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     mbl_config_problems_t problems = {.origin = config->origin};
     if (!config->model.path[0])
@@ -177,6 +191,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_floor(config, &problems);
     check_reference(config, &problems);
     check_common(config, &problems);
+    check_solving(config, &problems);
     return mbl_config_problems_end(&problems);
 }
 

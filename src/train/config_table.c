@@ -109,6 +109,9 @@ static const mbl_field_t fields[] = {
            "of a step's rows that the solve sees; the rest take one backward pass with its weights"),
     COUNT(balance.diagnostics_every, "10", 0, 1e9, "optimizer steps",
           "between steps that form all gradients for cosines though the method does not need them; 0: never"),
+    COUNT(balance.alpha_halves, "0", 0, 1e9, "optimizer steps",
+          "between solves that are made from two disjoint halves of their rows too, to see how far alpha is "
+          "noise; 0: never"),
 
     CHOICE(alarms.on_alarm, "warn", alarm_words,
            "a line in the log, or also the end of the run, with a checkpoint and exit code 1"),

@@ -45,7 +45,8 @@ typedef struct {
     double weights[MBL_MAX_REWARDS];
     uint8_t *part_of; /* [timesteps, n] rows of a partial Gram matrix; NULL where it is whole */
     mbl_tensor_t sets, shard,
-        direction; /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
+        direction;     /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
+    mbl_tensor_t half; /* f64 [R+1, count] where alpha is compared between halves */
     mbl_watch_t watch;
     mbl_alarm_findings_t alarms; /* the first that were found, at this step (0: none yet) */
     uint64_t alarm_step;
@@ -72,7 +73,8 @@ static mbl_status_t make_batch(train_t *t) {
     MBL_ALLOC(t->views.images, n);
     MBL_ALLOC(t->views.prompts, n);
     MBL_ALLOC(t->a, t->parts * n);
-    if (config->balance.gram_fraction < 1 || t->method == MBL_METHOD_REFERENCE)
+    if (config->balance.gram_fraction < 1 || config->balance.alpha_halves > 0 ||
+        t->method == MBL_METHOD_REFERENCE)
         MBL_ALLOC(t->part_of, config->rollout.steps * n);
     t->batch.n = n;
     t->batch.n_global = groups * size;
@@ -89,6 +91,8 @@ static mbl_status_t make_gradient_buffers(train_t *t) {
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->sets, 2, t->parts + 1, t->state.padded));
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->shard, 2, t->parts + 2, count));
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->direction, 1, count));
+    if (t->config->balance.alpha_halves > 0)
+        MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->half, 2, t->parts + 1, count));
     return mbl_gradient_new(t->engine.pipeline, t->state.lora, t->config->train.micro_batch, t->parts,
                             &t->gradient);
 }
@@ -131,6 +135,7 @@ static void close_parts(train_t *t) {
         mbl_tensor_free(t->engine.ops, &t->sets);
         mbl_tensor_free(t->engine.ops, &t->shard);
         mbl_tensor_free(t->engine.ops, &t->direction);
+        mbl_tensor_free(t->engine.ops, &t->half);
     }
     mbl_free(t->batch.scores);
     mbl_free(t->batch.rgb);
@@ -187,7 +192,7 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
  * shard, plus the shard's last row where `rest`; or it stands in t->direction already where `formed`. */
 typedef struct {
     mbl_gradient_args_t args;
-    bool refresh, diagnose, rest, formed;
+    bool refresh, halves, diagnose, rest, formed;
     size_t m;
     double c[MBL_MAX_REWARDS + 1], coefficient[MAX_SETS], norm;
     mbl_amortise_t cache; /* as it will be after the step */
@@ -318,6 +323,38 @@ static mbl_status_t apply_known(train_t *t, step_t *step, mbl_step_report_t *rep
     return MBL_OK;
 }
 
+static mbl_status_t solve_half(train_t *t, const double *gram, size_t which, mbl_step_report_t *report) {
+    mbl_balance_options_t options = balance_options(t);
+    mbl_balance_state_t untouched = t->state.balance;
+    mbl_balance_step_t half;
+    MBL_TRY(mbl_balance(t->comm, &options, gram, t->engine.k, &untouched, &half));
+    memcpy(report->alpha_half[which], half.alpha, sizeof half.alpha);
+    report->halves &= half.n_used > 0;
+    return MBL_OK;
+}
+
+/* All sets of the rows a solve sees, where they are in two halves: also what either says alone. The second's
+ * sets are what it added to the first's. */
+static mbl_status_t form_halves(train_t *t, step_t *step, double *gram, mbl_step_report_t *report) {
+    double second[MAX_SETS * MAX_SETS];
+    size_t m = t->parts + 1;
+    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, m), host = MBL_TENSOR_2(second, MBL_F64, m, m);
+    report->halves = true;
+    step->args.part_of = t->part_of;
+    step->args.part = MBL_PART_GRAM;
+    MBL_TRY(form_all(t, step, gram, report));
+    MBL_TRY(solve_half(t, gram, 0, report));
+    MBL_TRY(mbl_tensor_copy(t->engine.ops, &t->half, &shard));
+    step->args.part = MBL_PART_HALF;
+    step->args.add = true;
+    MBL_TRY(form_all(t, step, gram, report));
+    step->args.add = false;
+    MBL_TRY(MBL_OP(t->engine.ops, axpby, .y = &t->half, .x = &shard, .a = 1, .b = -1));
+    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &t->half));
+    MBL_TRY(mbl_comm_allreduce(t->comm, second, m * m, MBL_COMM_F64, MBL_COMM_SUM));
+    return solve_half(t, second, 1, report);
+}
+
 /* Solves on the rows of a partial Gram matrix; the rest of the rows follow with its weights. All sets are
  * formed of the rest too where cosines are asked for, or where the part had no usable reward: that solve sees
  * the whole step. */
@@ -325,7 +362,7 @@ static mbl_status_t solve_on_part(train_t *t, step_t *step, double share, mbl_st
     double gram[MAX_SETS * MAX_SETS], of_rest;
     step->args.part_of = t->part_of;
     step->args.part = MBL_PART_GRAM;
-    MBL_TRY(form_all(t, step, gram, report));
+    MBL_TRY(step->halves ? form_halves(t, step, gram, report) : form_all(t, step, gram, report));
     MBL_TRY(solve(t, step, gram, share, report));
     step->args.part = MBL_PART_REST;
     bool none = report->balance.n_used == 0;
@@ -353,6 +390,7 @@ static double choose_part(train_t *t, const step_t *step) {
                                .timesteps = args->timesteps,
                                .slice = args->slice,
                                .slices = args->slices,
+                               .halves = step->halves,
                                .seed = args->seed,
                                .step = args->step};
     return t->part_of ? mbl_gram_part(&options, &t->batch, t->part_of) : 1;
@@ -508,6 +546,8 @@ static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *
     if (t->method == MBL_METHOD_REFERENCE)
         return reference_direction(t, step, report);
     report->balanced = solves || step->diagnose;
+    step->halves =
+        t->config->balance.alpha_halves > 0 && t->state.step % t->config->balance.alpha_halves == 0;
     if (solves && !step->refresh) {
         mbl_amortise_step(&options, &t->state.balance, &step->cache, valid, k, &report->balance);
         memcpy(step->c, report->balance.coefficient, k * sizeof *step->c);
@@ -521,7 +561,7 @@ static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *
     if (share < 1)
         return solve_on_part(t, step, share, report);
     step->diagnose = true; /* costs nothing here */
-    MBL_TRY(form_all(t, step, gram, report));
+    MBL_TRY(step->halves ? form_halves(t, step, gram, report) : form_all(t, step, gram, report));
     return solve(t, step, gram, 1, report);
 }
 
@@ -582,7 +622,7 @@ static mbl_status_t move(train_t *t, step_t *step, mbl_step_report_t *report) {
 /* What the step reports of itself, afresh. */
 static void clear_report(mbl_step_report_t *report) {
     report->loss = report->kl = report->gram_share = 0;
-    report->balanced = report->refreshed = report->cosines = false;
+    report->balanced = report->refreshed = report->cosines = report->halves = false;
     report->finite = true;
     memset(&report->balance, 0, sizeof report->balance);
     memset(report->cos_step, 0, sizeof report->cos_step);

@@ -31,6 +31,19 @@ static json_t *alarm_counts(const mbl_alarm_state_t *alarms) {
     return object;
 }
 
+/* What either half of the rows says, and the variance of alpha that follows for a solve on so many rows. */
+static void put_halves(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
+    json_t *halves = json_object();
+    double variance[MBL_MAX_REWARDS];
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        double a = r->alpha_half[0][k], b = r->alpha_half[1][k];
+        variance[k] = (a - b) * (a - b) / 2;
+        json_object_set_new(halves, config->rewards.items[k].name, json_pack("[f,f]", a, b));
+    }
+    json_object_set_new(line, "alpha_halves", halves);
+    json_object_set_new(line, "alpha_variance", by_reward(config, variance, sizeof *variance));
+}
+
 static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
     const size_t one = sizeof(double);
     json_object_set_new(line, "alpha", by_reward(config, r->balance.alpha_mean, one));
@@ -39,11 +52,14 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step
     if (r->refreshed) {
         json_object_set_new(line, "alpha_raw", by_reward(config, r->balance.alpha, one));
         json_object_set_new(line, "gram_share", mbl_jsonl_real(r->gram_share));
+        if (r->halves)
+            put_halves(line, config, r);
     }
     if (!r->cosines)
         return;
     json_object_set_new(line, "grad_norm_by", by_reward(config, r->balance.norm, one));
     json_object_set_new(line, "cos", by_reward(config, r->balance.cos, one));
+    json_object_set_new(line, "cos_part", by_reward(config, r->balance.cos_part, one));
     json_object_set_new(line, "cos_step", by_reward(config, r->cos_step, one));
     json_object_set_new(line, "cos_min", mbl_jsonl_real(r->balance.cos_min));
     json_object_set_new(line, "cos_mean", mbl_jsonl_real(r->balance.cos_mean));

@@ -23,6 +23,8 @@ typedef struct {
     bool refreshed; /* ... solved for in this step, from gram_share of its rows; else cached ones */
     bool cosines;   /* ... and norms and cosines of the whole step */
     double gram_share;
+    bool halves; /* alpha_half holds what either half of the solve's rows says alone */
+    double alpha_half[2][MBL_MAX_REWARDS];
     mbl_balance_step_t balance;
     double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];
