@@ -1,0 +1,24 @@
+/* A matrix product as cublasLt means it: column-major, d = alpha op(a) op(b) + beta d + bias. */
+#ifndef MBL_GPU_EMULATION_PRODUCT_H
+#define MBL_GPU_EMULATION_PRODUCT_H
+
+#include "gpu/emulation/emulator.h"
+
+typedef struct {
+    cudaDataType type;
+    int64_t rows, columns, ld; /* as stored */
+} mbl_emu_matrix_t;
+
+typedef struct {
+    const void *a, *b, *bias; /* bias [rows of d] or NULL */
+    void *d;
+    mbl_emu_matrix_t a_layout, b_layout, d_layout;
+    cudaDataType bias_type;
+    bool transpose_a, transpose_b;
+    double alpha, beta;
+} mbl_emu_product_t;
+
+/* Queues it. */
+cudaError_t mbl_emu_product(const mbl_emu_product_t *product, cudaStream_t stream);
+
+#endif

@@ -1,0 +1,477 @@
+/* CUDA's runtime: settings, devices, errors, allocations, launches. */
+#include "gpu/emulation/checks.h"
+#include "gpu/emulation/executor.h"
+#include "gpu/emulation/queue.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_FUNCTIONS = 256 };
+
+mbl_emu_settings_t mbl_emu_settings;
+static __thread int current_device;
+static __thread cudaError_t last_error;
+static struct {
+    pthread_mutex_t lock;
+    bool ready;
+    char report[4 * MBL_EMU_TEXT];
+    struct {
+        const void *function;
+        size_t dynamic_bytes;
+    } function[MOST_FUNCTIONS];
+    int functions;
+} runtime;
+
+/* "8G" as bytes; 0: no number. */
+static size_t size_of(const char *text) {
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end);
+    double unit = *end == 'K' ? 1024.0 : *end == 'M' ? 1048576.0 : *end == 'G' ? 1073741824.0 : 1.0;
+    bool good = errno == 0 && end != text && value > 0 && (*end == '\0' || end[1] == '\0');
+    return good && value * unit <= (double)(MBL_EMU_SPAN / 2) ? (size_t)(value * unit) : 0;
+}
+
+static void read_settings(void) {
+    const char *devices = getenv("MARBLE_EMULATED_DEVICES"), *memory = getenv("MARBLE_EMULATED_MEMORY"),
+               *checks = getenv("MARBLE_EMULATED_CHECKS"), *blocking = getenv("CUDA_LAUNCH_BLOCKING");
+    mbl_emu_settings_t *s = &mbl_emu_settings;
+    s->devices = devices ? atoi(devices) : 4;
+    s->memory = memory ? size_of(memory) : (size_t)8 << 30;
+    s->checks = MBL_EMULATION_CHECKS && !(checks && strcmp(checks, "0") == 0);
+    s->blocking = blocking && strcmp(blocking, "0") != 0;
+    if (s->devices < 0 || s->devices > MBL_EMU_MOST_DEVICES) {
+        MBL_ERROR("MARBLE_EMULATED_DEVICES=%s: 0 to %d are possible", devices, MBL_EMU_MOST_DEVICES);
+        s->devices = 0;
+    }
+    if (s->memory == 0) {
+        MBL_ERROR("MARBLE_EMULATED_MEMORY=%s: bytes are wanted, or a number with K, M or G, 32G at most",
+                  memory);
+        s->devices = 0;
+    }
+}
+
+static void set_up(void) {
+    read_settings();
+    if (!mbl_emu_memory_open() || !mbl_emu_shared_open() || !mbl_emu_checks_open()) {
+        MBL_ERROR("emulation: no address space for device memory and its shadow (is `ulimit -v` set?)");
+        mbl_emu_settings.devices = 0;
+    }
+    mbl_emu_queue_open();
+    mbl_emu_faults_open();
+}
+
+static void make_lock(void) {
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&runtime.lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+}
+
+void mbl_emu_lock(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_lock);
+    pthread_mutex_lock(&runtime.lock);
+    if (!runtime.ready) {
+        runtime.ready = true;
+        set_up();
+    }
+}
+
+void mbl_emu_unlock(void) {
+    pthread_mutex_unlock(&runtime.lock);
+}
+
+int mbl_emu_current_device(void) {
+    return current_device;
+}
+
+/* ---- errors ---- */
+
+cudaError_t mbl_emu_error(cudaError_t error) {
+    if (error != cudaSuccess && error != cudaErrorNotReady)
+        last_error = error;
+    return error;
+}
+
+void mbl_emu_report(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(runtime.report, sizeof runtime.report, format, args);
+    va_end(args);
+    MBL_ERROR("emulation: %s", runtime.report);
+}
+
+const char *mbl_emu_last_report(void) {
+    return runtime.report;
+}
+
+void mbl_emu_forget_report(void) {
+    runtime.report[0] = '\0';
+}
+
+cudaError_t cudaGetLastError(void) {
+    cudaError_t error = last_error;
+    last_error = cudaSuccess;
+    return error;
+}
+
+cudaError_t cudaPeekAtLastError(void) {
+    return last_error;
+}
+
+static const struct {
+    cudaError_t error;
+    const char *name, *text;
+} errors[] = {
+#define ERROR(name, value, text) {name, #name, text},
+    MBL_EMU_ERRORS(ERROR)
+#undef ERROR
+};
+
+const char *cudaGetErrorName(cudaError_t error) {
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (errors[i].error == error)
+            return errors[i].name;
+    return "unrecognized error code";
+}
+
+const char *cudaGetErrorString(cudaError_t error) {
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (errors[i].error == error)
+            return errors[i].text;
+    return "unrecognized error code";
+}
+
+/* ---- devices ---- */
+
+#define CALL(expression)                                                                                     \
+    mbl_emu_lock();                                                                                          \
+    cudaError_t error_ = mbl_emu_error(expression);                                                          \
+    mbl_emu_unlock();                                                                                        \
+    return error_
+
+cudaError_t cudaDriverGetVersion(int *version) {
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version) {
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+static cudaError_t device_count(int *count) {
+    *count = mbl_emu_settings.devices;
+    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+cudaError_t cudaGetDeviceCount(int *count) {
+    CALL(device_count(count));
+}
+
+static cudaError_t check_device(int device) {
+    return mbl_emu_settings.devices == 0                      ? cudaErrorNoDevice
+           : device >= 0 && device < mbl_emu_settings.devices ? cudaSuccess
+                                                              : cudaErrorInvalidDevice;
+}
+
+static cudaError_t set_device(int device) {
+    cudaError_t error = check_device(device);
+    if (error == cudaSuccess)
+        current_device = device;
+    return error;
+}
+cudaError_t cudaSetDevice(int device) {
+    CALL(set_device(device));
+}
+
+cudaError_t cudaGetDevice(int *device) {
+    *device = current_device;
+    return cudaSuccess;
+}
+
+static cudaError_t properties(struct cudaDeviceProp *out, int device) {
+    cudaError_t error = check_device(device);
+    if (error != cudaSuccess)
+        return error;
+    *out = (struct cudaDeviceProp){.totalGlobalMem = mbl_emu_settings.memory,
+                                   .sharedMemPerBlock = MBL_EMU_STATIC_SHARED,
+                                   .sharedMemPerBlockOptin = MBL_EMU_MOST_SHARED,
+                                   .sharedMemPerMultiprocessor = MBL_EMU_MOST_SHARED + 1024,
+                                   .regsPerBlock = 65536,
+                                   .warpSize = MBL_EMU_WARP,
+                                   .maxThreadsPerBlock = MBL_EMU_MOST_THREADS,
+                                   .maxThreadsDim = {1024, 1024, 64},
+                                   .maxGridSize = {0x7fffffff, 65535, 65535},
+                                   .major = 9,
+                                   .multiProcessorCount = 4,
+                                   .maxThreadsPerMultiProcessor = 2048,
+                                   .pciBusID = device + 1,
+                                   .concurrentKernels = 1,
+                                   .asyncEngineCount = 1};
+    snprintf(out->name, sizeof out->name, "emulated");
+    memcpy(out->uuid.bytes, "emulated device", sizeof out->uuid.bytes);
+    out->uuid.bytes[15] = (char)device;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device) {
+    CALL(properties(out, device));
+}
+
+static cudaError_t attribute(int *value, enum cudaDeviceAttr what, int device) {
+    struct cudaDeviceProp p;
+    cudaError_t error = properties(&p, device);
+    if (error != cudaSuccess)
+        return error;
+    switch (what) {
+    case cudaDevAttrMaxThreadsPerBlock:
+        *value = p.maxThreadsPerBlock;
+        return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+        *value = (int)p.sharedMemPerBlock;
+        return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+        *value = p.multiProcessorCount;
+        return cudaSuccess;
+    case cudaDevAttrEccEnabled:
+        *value = p.ECCEnabled;
+        return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor:
+        *value = p.major;
+        return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = p.minor;
+        return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = (int)p.sharedMemPerBlockOptin;
+        return cudaSuccess;
+    }
+    return cudaErrorInvalidValue;
+}
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr what, int device) {
+    CALL(attribute(value, what, device));
+}
+
+static cudaError_t bus_id(char *id, int length, int device) {
+    cudaError_t error = check_device(device);
+    if (error == cudaSuccess && length < 13)
+        return cudaErrorInvalidValue;
+    if (error == cudaSuccess)
+        snprintf(id, (size_t)length, "0000:%02X:00.0", (unsigned)device + 1);
+    return error;
+}
+cudaError_t cudaDeviceGetPCIBusId(char *id, int length, int device) {
+    CALL(bus_id(id, length, device));
+}
+
+static cudaError_t device_synchronize(void) {
+    cudaError_t error = mbl_emu_refuse_capture(NULL);
+    return error != cudaSuccess ? error : mbl_emu_finish_device(current_device);
+}
+cudaError_t cudaDeviceSynchronize(void) {
+    CALL(device_synchronize());
+}
+
+static cudaError_t device_reset(void) {
+    mbl_emu_queue_reset(current_device);
+    mbl_emu_memory_reset(current_device);
+    last_error = cudaSuccess;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceReset(void) {
+    CALL(device_reset());
+}
+
+/* ---- memory ---- */
+
+/* No device, or one that has failed. */
+static cudaError_t check_current(void) {
+    cudaError_t error = check_device(current_device);
+    return error != cudaSuccess ? error : mbl_emu_device_error(current_device);
+}
+
+static cudaError_t memory_info(size_t *free_bytes, size_t *total_bytes) {
+    cudaError_t error = check_current();
+    if (error != cudaSuccess)
+        return error;
+    *total_bytes = mbl_emu_settings.memory;
+    *free_bytes = mbl_emu_settings.memory - mbl_emu_allocated(current_device);
+    return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
+    CALL(memory_info(free_bytes, total_bytes));
+}
+
+static cudaError_t device_malloc(void **out, size_t bytes) {
+    cudaError_t error = check_current();
+    if (error == cudaSuccess)
+        error = mbl_emu_refuse_capture(NULL);
+    *out = NULL;
+    return error != cudaSuccess || bytes == 0 ? error : mbl_emu_allocate(current_device, bytes, out);
+}
+cudaError_t cudaMalloc(void **out, size_t bytes) {
+    CALL(device_malloc(out, bytes));
+}
+cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
+    (void)stream;
+    CALL(device_malloc(out, bytes));
+}
+
+/* Waits for the device, as cudaFree does. */
+static cudaError_t device_free(void *ptr) {
+    int device = mbl_emu_device_of(ptr);
+    if (!ptr)
+        return cudaSuccess;
+    if (device < 0)
+        return cudaErrorInvalidValue;
+    cudaError_t error = mbl_emu_refuse_capture(NULL);
+    if (error == cudaSuccess)
+        error = mbl_emu_finish_device(device);
+    return error != cudaSuccess ? error : mbl_emu_release(device, ptr);
+}
+cudaError_t cudaFree(void *ptr) {
+    CALL(device_free(ptr));
+}
+
+typedef struct {
+    mbl_emu_body_t body;
+    int device;
+    void *ptr;
+} release_t;
+
+static cudaError_t run_release(mbl_emu_body_t *self) {
+    release_t *release = (release_t *)self;
+    return mbl_emu_release(release->device, release->ptr);
+}
+
+static cudaError_t device_free_async(void *ptr, cudaStream_t stream) {
+    int device = mbl_emu_device_of(ptr);
+    const mbl_emu_block_t *block = device < 0 ? NULL : mbl_emu_block_of(device, ptr, NULL);
+    if (!block || !block->live || mbl_emu_heap(device) + block->at != ptr)
+        return cudaErrorInvalidValue;
+    release_t *release = (release_t *)mbl_emu_body_new(sizeof *release, "cudaFreeAsync", run_release);
+    if (!release)
+        return cudaErrorMemoryAllocation;
+    release->device = device;
+    release->ptr = ptr;
+    return mbl_emu_enqueue(stream, &release->body);
+}
+cudaError_t cudaFreeAsync(void *ptr, cudaStream_t stream) {
+    CALL(device_free_async(ptr, stream));
+}
+
+static cudaError_t host_malloc(void **out, size_t bytes) {
+    cudaError_t error = check_current();
+    return error != cudaSuccess ? error : mbl_emu_pinned_new(bytes, out);
+}
+cudaError_t cudaMallocHost(void **out, size_t bytes) {
+    CALL(host_malloc(out, bytes));
+}
+cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned flags) {
+    (void)flags;
+    CALL(host_malloc(out, bytes));
+}
+
+static cudaError_t host_free(void *ptr) {
+    if (!ptr)
+        return cudaSuccess;
+    for (int i = 0; i < mbl_emu_settings.devices; i++)
+        (void)mbl_emu_finish_device(i);
+    return mbl_emu_pinned_free(ptr);
+}
+cudaError_t cudaFreeHost(void *ptr) {
+    CALL(host_free(ptr));
+}
+
+static cudaError_t pointer_attributes(struct cudaPointerAttributes *out, const void *ptr) {
+    int device = mbl_emu_device_of(ptr);
+    const mbl_emu_block_t *block = device < 0 ? NULL : mbl_emu_block_of(device, ptr, NULL);
+    *out = (struct cudaPointerAttributes){.device = -2};
+    void *same = (void *)(uintptr_t)ptr;
+    if (block && block->live)
+        *out = (struct cudaPointerAttributes){cudaMemoryTypeDevice, device, same, NULL};
+    else if (mbl_emu_pinned(ptr))
+        *out = (struct cudaPointerAttributes){cudaMemoryTypeHost, current_device, same, same};
+    return cudaSuccess;
+}
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *out, const void *ptr) {
+    CALL(pointer_attributes(out, ptr));
+}
+
+/* ---- kernels ---- */
+
+static size_t *allowed_bytes(const void *function) {
+    for (int i = 0; i < runtime.functions; i++)
+        if (runtime.function[i].function == function)
+            return &runtime.function[i].dynamic_bytes;
+    return NULL;
+}
+
+static cudaError_t function_attribute(const void *function, int value) {
+    if (value < 0 || value > MBL_EMU_MOST_SHARED)
+        return cudaErrorInvalidValue;
+    size_t *bytes = allowed_bytes(function);
+    if (!bytes && runtime.functions == MOST_FUNCTIONS)
+        return cudaErrorMemoryAllocation;
+    if (!bytes) {
+        runtime.function[runtime.functions].function = function;
+        bytes = &runtime.function[runtime.functions++].dynamic_bytes;
+    }
+    *bytes = (size_t)value;
+    return cudaSuccess;
+}
+cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value) {
+    CALL(attribute == cudaFuncAttributeMaxDynamicSharedMemorySize ? function_attribute(function, value)
+                                                                  : cudaErrorInvalidValue);
+}
+
+typedef struct {
+    mbl_emu_body_t body;
+    mbl_emu_launch_t launch;
+    _Alignas(16) unsigned char arguments[];
+} kernel_t;
+
+static cudaError_t run_kernel(mbl_emu_body_t *self) {
+    return mbl_emu_execute(&((kernel_t *)self)->launch);
+}
+
+static cudaError_t check_launch(const mbl_emu_launch_t *launch, cudaStream_t stream) {
+    const dim3 *g = &launch->grid, *b = &launch->block;
+    if (!stream || stream->device != current_device)
+        return cudaErrorInvalidResourceHandle;
+    uint64_t threads = (uint64_t)b->x * b->y * b->z;
+    if (threads == 0 || threads > MBL_EMU_MOST_THREADS || b->z > 64 || g->x == 0 || g->y == 0 || g->z == 0 ||
+        g->x > 0x7fffffffu || g->y > 65535 || g->z > 65535)
+        return cudaErrorInvalidConfiguration;
+    const size_t *allowed = allowed_bytes(launch->function);
+    if (launch->shared_bytes >
+        (allowed && *allowed > MBL_EMU_STATIC_SHARED ? *allowed : MBL_EMU_STATIC_SHARED))
+        return cudaErrorInvalidValue;
+    return cudaSuccess;
+}
+
+static cudaError_t enqueue_kernel(const mbl_emu_launch_t *launch, cudaStream_t stream) {
+    cudaError_t error = check_current();
+    if (error == cudaSuccess)
+        error = check_launch(launch, mbl_emu_stream_of(stream));
+    if (error != cudaSuccess)
+        return error;
+    kernel_t *kernel =
+        (kernel_t *)mbl_emu_body_new(sizeof *kernel + launch->argument_bytes, launch->name, run_kernel);
+    if (!kernel)
+        return cudaErrorMemoryAllocation;
+    memcpy(kernel->arguments, launch->arguments, launch->argument_bytes);
+    kernel->launch = *launch;
+    kernel->launch.arguments = kernel->arguments;
+    return mbl_emu_enqueue(stream, &kernel->body);
+}
+cudaError_t mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t stream) {
+    CALL(enqueue_kernel(launch, stream));
+}
