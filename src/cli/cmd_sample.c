@@ -4,6 +4,7 @@
 #include "base/rng.h"
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "model/lora_file.h"
 #include "train/engine.h"
 #include "train/state.h"
 
@@ -16,10 +17,12 @@ static const char about[] =
     "    marble sample --model deploy/examples/signs-base --checkpoint runs/quickstart/checkpoints/latest.h5 "
     "\\\n"
     "                  --config runs/quickstart/run.yaml --prompts prompts.txt --out pictures\n"
+    "    marble sample --model deploy/examples/signs-base --lora adapter.safetensors --prompt TEXT --out "
+    "pictures\n"
     "OUT gets 000.png, 001.png, ... and sheet.png, all of them with captions.";
 
 typedef struct {
-    const char *model, *prompts_file, *out, *checkpoint, *config, *solver, *precision;
+    const char *model, *prompts_file, *out, *checkpoint, *config, *lora, *solver, *precision;
     mbl_arg_texts_t prompts, sets;
     size_t steps, seed, per_prompt, threads, batch;
     double shift;
@@ -29,6 +32,8 @@ typedef struct {
     mbl_engine_t engine; /* ops, pipeline; with a checkpoint also config and comm */
     mbl_config_t *config;
     mbl_state_t state;
+    mbl_lora_t *lora; /* of --lora, with its values */
+    mbl_adapter_t adapter;
     mbl_prompts_t from_file;
     const char **prompt;
     size_t n_prompts, n; /* n = prompts x per_prompt */
@@ -56,6 +61,29 @@ static mbl_status_t gather_prompts(const options_t *o, sample_t *s) {
     return MBL_OK;
 }
 
+/* The adapter of a file for diffusers or of a folder for PEFT. */
+static mbl_status_t open_lora(const options_t *o, sample_t *s) {
+    mbl_lora_config_t config;
+    mbl_tensor_t values;
+    float *host;
+    const mbl_mmdit_t *model = mbl_pipeline_model(s->engine.pipeline);
+    MBL_TRY(mbl_lora_read_config(o->lora, &config));
+    MBL_TRY(mbl_lora_new(model, &config, &s->lora));
+    MBL_TRY(mbl_adapter_new(model, s->lora, &s->adapter));
+    MBL_ALLOC(host, mbl_lora_size(s->lora));
+    mbl_status_t status = mbl_lora_read(s->lora, o->lora, host);
+    if (status == MBL_OK)
+        status = mbl_tensor_new(s->engine.ops, MBL_F32, &values, 1, mbl_lora_size(s->lora));
+    if (status == MBL_OK) {
+        status = mbl_tensor_upload(s->engine.ops, &values, host);
+        if (status == MBL_OK)
+            status = mbl_adapter_set(model, &s->adapter, &values);
+        mbl_tensor_free(s->engine.ops, &values);
+    }
+    mbl_free(host);
+    return status;
+}
+
 static mbl_status_t open_model(const options_t *o, sample_t *s, mbl_comm_t *comm) {
     mbl_dtype_t dtype = strcmp(o->precision, "bf16") == 0 ? MBL_BF16 : MBL_F32;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -63,6 +91,10 @@ static mbl_status_t open_model(const options_t *o, sample_t *s, mbl_comm_t *comm
     MBL_TRY(
         mbl_ops_open("auto", o->threads ? (int)o->threads : (int)(cores > 0 ? cores : 1), &s->engine.ops));
     MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->model, &s->engine.pipeline));
+    if (o->lora && o->checkpoint)
+        return MBL_FAIL(MBL_ERR_USAGE, "sample: --lora and --checkpoint; one adapter would be right");
+    if (o->lora)
+        return open_lora(o, s);
     if (!o->checkpoint)
         return MBL_OK;
     if (!o->config)
@@ -81,7 +113,7 @@ static mbl_status_t make_buffers(const options_t *o, sample_t *s) {
     mbl_pipeline_latent(s->engine.pipeline, &c, &height, &width);
     mbl_pipeline_picture_size(s->engine.pipeline, &high, &wide);
     MBL_TRY(mbl_pipeline_encode(s->engine.pipeline, s->prompt, s->n_prompts, &s->conditions));
-    MBL_TRY(mbl_sampler_new(s->engine.pipeline, s->state.lora, o->batch, &s->sampler));
+    MBL_TRY(mbl_sampler_new(s->engine.pipeline, s->lora ? s->lora : s->state.lora, o->batch, &s->sampler));
     MBL_TRY(mbl_tensor_new(s->engine.ops, MBL_F32, &s->x0, 4, s->n, c, height, width));
     MBL_ALLOC(s->rgb, s->n * high * wide * 3);
     MBL_ALLOC(s->images, s->n);
@@ -105,7 +137,9 @@ static mbl_status_t generate(const options_t *o, sample_t *s) {
     for (size_t first = 0; first < s->n; first += o->batch) {
         size_t n = s->n - first < o->batch ? s->n - first : o->batch;
         mbl_tensor_t x0 = mbl_tensor_rows(&s->x0, first, n);
-        mbl_sample_request_t request = {.adapter = o->checkpoint ? &s->state.policy.in_ema : NULL,
+        mbl_sample_request_t request = {.adapter = s->lora         ? &s->adapter
+                                                   : o->checkpoint ? &s->state.policy.in_ema
+                                                                   : NULL,
                                         .conditions = &s->conditions,
                                         .index = s->index + first,
                                         .sample = s->sample + first,
@@ -156,6 +190,9 @@ static mbl_status_t sample(const options_t *o) {
         mbl_tensor_free(s.engine.ops, &s.x0);
     if (s.conditions.n)
         mbl_conditions_free(s.engine.pipeline, &s.conditions);
+    if (s.adapter.lora)
+        mbl_adapter_free(mbl_pipeline_model(s.engine.pipeline), &s.adapter);
+    mbl_lora_free(s.lora);
     mbl_state_free(&s.state);
     mbl_engine_close(&s.engine);
     mbl_prompts_free(&s.from_file);
@@ -197,6 +234,8 @@ int mbl_cmd_sample(int argc, char **argv) {
         {"seed", MBL_ARG_COUNT, &o.seed, "N", "of the starting noise", 0, 0, 0, NULL},
         {"checkpoint", MBL_ARG_TEXT, &o.checkpoint, "FILE", "use this checkpoint's adapter (its EMA)", 0, 0,
          0, NULL},
+        {"lora", MBL_ARG_TEXT, &o.lora, "FILE|DIR",
+         "use this adapter: a .safetensors file for diffusers, or a folder of PEFT", 0, 0, 0, NULL},
         {"config", MBL_ARG_TEXT, &o.config, "RUN.yaml", "the run of that checkpoint", 0, 0, 0, NULL},
         {"set", MBL_ARG_TEXTS, &o.sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"precision", MBL_ARG_CHOICE, &o.precision, "NAME", "compute type", 0, 0, 0, precisions},

@@ -10,6 +10,7 @@
     X(pretrain, "train a small base model of the signs world")                                               \
     X(sample, "pictures for prompts")                                                                        \
     X(eval, "every reward on the held-out prompts")                                                          \
+    X(export, "an adapter for diffusers or PEFT, or a merged model, from a checkpoint")                      \
     X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix")                               \
     X(bench, "times products, attention and more on this machine")                                           \
     X(doctor, "what was built in, what is missing, and how to get it")

@@ -1,0 +1,280 @@
+/* LoRA adapters as files. */
+#include "model/lora_file.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "model/safetensors.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char diffusers_prefix[] = "transformer.", peft_prefix[] = "base_model.model.";
+static const char blocks[] = "transformer_blocks.", ends[2][16] = {".lora_A.weight", ".lora_B.weight"};
+
+static bool is_b(const mbl_param_t *param) {
+    size_t n = strlen(param->name);
+    return n > strlen(ends[1]) && strcmp(param->name + n - strlen(ends[1]), ends[1]) == 0;
+}
+
+static double scale_of(const mbl_lora_t *lora) {
+    return mbl_lora_config(lora)->alpha / (double)mbl_lora_config(lora)->rank;
+}
+
+/* ---- writing ---- */
+
+/* Every matrix under `prefix`, B times `scale`. */
+static mbl_status_t write_tensors(const mbl_lora_t *lora, const float *values, const char *prefix,
+                                  double scale, const char *path) {
+    size_t n = mbl_lora_param_count(lora);
+    mbl_status_t status;
+    mbl_st_tensor_t *tensors;
+    char(*names)[128] = NULL;
+    float *scaled = NULL;
+    MBL_ALLOC(tensors, n);
+    MBL_ALLOC_GOTO(names, n, done);
+    MBL_ALLOC_GOTO(scaled, mbl_lora_size(lora), done);
+    for (size_t i = 0; i < n; i++) {
+        const mbl_param_t *param = mbl_lora_param(lora, i);
+        double factor = is_b(param) ? scale : 1;
+        for (size_t j = param->offset; j < param->offset + param->count; j++)
+            scaled[j] = (float)(factor * (double)values[j]);
+        snprintf(names[i], sizeof names[i], "%s%s", prefix, param->name);
+        tensors[i] = (mbl_st_tensor_t){.name = names[i],
+                                       .dtype = MBL_F32,
+                                       .ndim = param->ndim,
+                                       .dim = {param->dim[0], param->dim[1]},
+                                       .data = scaled + param->offset};
+    }
+    status = mbl_st_write(path, tensors, n, (const char *const[]){"format", "pt", NULL});
+done:
+    mbl_free(scaled);
+    mbl_free(names);
+    mbl_free(tensors);
+    return status;
+}
+
+mbl_status_t mbl_lora_write(const mbl_lora_t *lora, const float *values, const char *path) {
+    MBL_REQUIRE(lora && values && path, "lora_write: adapter, values and path must be given");
+    return write_tensors(lora, values, diffusers_prefix, scale_of(lora), path);
+}
+
+static mbl_status_t write_peft_config(const mbl_lora_t *lora, const char *base, const char *path) {
+    const mbl_lora_config_t *config = mbl_lora_config(lora);
+    double alpha = config->alpha;
+    json_t *targets = json_array();
+    for (size_t i = 0; i < config->n_targets; i++)
+        json_array_append_new(targets, json_string(config->targets[i]));
+    json_t *object =
+        json_pack("{s:s, s:s, s:I, s:o, s:o, s:f, s:s, s:b, s:b, s:b, s:n, s:b, s:b}", "peft_type", "LORA",
+                  "base_model_name_or_path", base, "r", (json_int_t)config->rank, "lora_alpha",
+                  alpha == floor(alpha) ? json_integer((json_int_t)alpha) : json_real(alpha),
+                  "target_modules", targets, "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0,
+                  "inference_mode", 1, "init_lora_weights", 1, "task_type", "use_rslora", 0, "use_dora", 0);
+    if (!object)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for it, or a name that is not UTF-8", path);
+    mbl_status_t status = mbl_json_write(path, object);
+    json_decref(object);
+    return status;
+}
+
+mbl_status_t mbl_lora_write_peft(const mbl_lora_t *lora, const float *values, const char *base,
+                                 const char *folder) {
+    MBL_REQUIRE(lora && values && base && folder,
+                "lora_write_peft: adapter, values, base and folder must be given");
+    MBL_TRY(mbl_folder_make(folder));
+    char *config = mbl_format("%s/adapter_config.json", folder);
+    char *model = mbl_format("%s/adapter_model.safetensors", folder);
+    mbl_status_t status = MBL_OK;
+    if (!config || !model)
+        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a path", folder);
+    if (status == MBL_OK)
+        status = write_tensors(lora, values, peft_prefix, 1, model);
+    if (status == MBL_OK)
+        status = write_peft_config(lora, base, config);
+    mbl_free(config);
+    mbl_free(model);
+    return status;
+}
+
+/* ---- reading ---- */
+
+/* The safetensors file of `path`, and of a PEFT folder what its configuration says of alpha (else 0). */
+static mbl_status_t open_adapter(const char *path, mbl_st_t **out, double *alpha) {
+    json_t *config = NULL;
+    mbl_status_t status;
+    *alpha = 0;
+    if (!mbl_folder_exists(path))
+        return mbl_st_open(path, out);
+    char *words = mbl_format("%s/adapter_config.json", path);
+    char *file = mbl_format("%s/adapter_model.safetensors", path);
+    if (!words || !file) {
+        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a path", path);
+        goto done;
+    }
+    MBL_TRY_GOTO(mbl_json_read(words, &config), done);
+    MBL_TRY_GOTO(mbl_json_real(config, words, "lora_alpha", true, 1e-6, 1e6, alpha), done);
+    status = mbl_st_open(file, out);
+done:
+    json_decref(config);
+    mbl_free(words);
+    mbl_free(file);
+    return status;
+}
+
+/* "transformer_blocks.0.attn.to_q.lora_A.weight" of an entry's name, NULL when it is no matrix of a block. */
+static const char *name_in_model(const mbl_st_entry_t *entry) {
+    const char *name = entry->name;
+    const char *const prefixes[] = {diffusers_prefix, peft_prefix};
+    for (size_t i = 0; i < 2; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            name += strlen(prefixes[i]);
+    bool matrix =
+        strlen(name) > strlen(ends[0]) && (strcmp(name + strlen(name) - strlen(ends[0]), ends[0]) == 0 ||
+                                           strcmp(name + strlen(name) - strlen(ends[1]), ends[1]) == 0);
+    return matrix && entry->ndim == 2 && strncmp(name, blocks, strlen(blocks)) == 0 ? name : NULL;
+}
+
+/* Adds the target of a matrix, "attn.to_q", unless it is there. */
+static mbl_status_t add_target(const char *path, const char *name, mbl_lora_config_t *config) {
+    const char *start = strchr(name + strlen(blocks), '.');
+    size_t length = start ? strlen(start + 1) - strlen(ends[0]) : 0;
+    char target[sizeof config->targets[0]];
+    if (!start || length == 0 || length >= sizeof target)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %.96s: not a linear of a block", path, name);
+    snprintf(target, sizeof target, "%.*s", (int)length, start + 1);
+    for (size_t i = 0; i < config->n_targets; i++)
+        if (strcmp(config->targets[i], target) == 0)
+            return MBL_OK;
+    if (config->n_targets == MBL_LORA_MAX_TARGETS)
+        return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: adapters on more than %d kinds of linears", path,
+                        MBL_LORA_MAX_TARGETS);
+    memcpy(config->targets[config->n_targets++], target, sizeof target);
+    return MBL_OK;
+}
+
+static mbl_status_t read_config(const char *path, const mbl_st_t *st, double alpha,
+                                mbl_lora_config_t *config) {
+    for (size_t i = 0; i < mbl_st_count(st); i++) {
+        const mbl_st_entry_t *entry = mbl_st_at(st, i);
+        const char *name = name_in_model(entry);
+        if (!name)
+            return MBL_FAIL(MBL_ERR_UNSUPPORTED,
+                            "%s: tensor %.96s: not a lora_A or lora_B matrix of a transformer block", path,
+                            entry->name);
+        size_t rank = strstr(name, ends[0]) ? entry->dim[0] : entry->dim[1];
+        if (config->rank && rank != config->rank)
+            return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: tensor %.96s: rank %zu, others have %zu", path,
+                            entry->name, rank, config->rank);
+        config->rank = rank;
+        MBL_TRY(add_target(path, name, config));
+    }
+    if (!config->rank)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: no lora_A and lora_B matrices in it", path);
+    config->alpha = alpha > 0 ? alpha : (double)config->rank;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_lora_read_config(const char *path, mbl_lora_config_t *out) {
+    mbl_st_t *st;
+    mbl_lora_config_t config;
+    double alpha;
+    MBL_REQUIRE(path && out, "lora_read_config: path and out must be given");
+    memset(&config, 0, sizeof config);
+    MBL_TRY(open_adapter(path, &st, &alpha));
+    mbl_status_t status = read_config(path, st, alpha, &config);
+    mbl_st_close(st);
+    if (status == MBL_OK)
+        *out = config;
+    return status;
+}
+
+static const mbl_param_t *find_param(const mbl_lora_t *lora, const char *name) {
+    for (size_t i = 0; i < mbl_lora_param_count(lora); i++)
+        if (strcmp(mbl_lora_param(lora, i)->name, name) == 0)
+            return mbl_lora_param(lora, i);
+    return NULL;
+}
+
+static mbl_status_t read_tensors(const mbl_lora_t *lora, const char *path, const mbl_st_t *st, double alpha,
+                                 float *out) {
+    double written = alpha > 0 ? alpha / (double)mbl_lora_config(lora)->rank : 1;
+    for (size_t i = 0; i < mbl_st_count(st); i++) {
+        const mbl_st_entry_t *entry = mbl_st_at(st, i);
+        const char *name = name_in_model(entry);
+        const mbl_param_t *param = name ? find_param(lora, name) : NULL;
+        if (!param || entry->dim[0] != param->dim[0] || entry->dim[1] != param->dim[1])
+            return MBL_FAIL(MBL_ERR_FORMAT,
+                            "%s: tensor %.96s: the model has no linear of that name and shape", path,
+                            entry->name);
+        MBL_TRY(mbl_st_read_f32(st, entry->name, out + param->offset, param->count));
+        double factor = is_b(param) ? written / scale_of(lora) : 1;
+        for (size_t j = 0; factor != 1 && j < param->count; j++)
+            out[param->offset + j] = (float)(factor * (double)out[param->offset + j]);
+    }
+    return MBL_OK;
+}
+
+mbl_status_t mbl_lora_read(const mbl_lora_t *lora, const char *path, float *out) {
+    mbl_st_t *st;
+    double alpha;
+    MBL_REQUIRE(lora && path && out, "lora_read: adapter, path and out must be given");
+    MBL_TRY(open_adapter(path, &st, &alpha));
+    memset(out, 0, mbl_lora_size(lora) * sizeof *out);
+    mbl_status_t status = read_tensors(lora, path, st, alpha, out);
+    mbl_st_close(st);
+    return status;
+}
+
+/* ---- merging ---- */
+
+static const mbl_param_t *base_of(const mbl_mmdit_t *model, const mbl_param_t *matrix) {
+    char name[sizeof matrix->name];
+    snprintf(name, sizeof name, "%.*s.weight", (int)(strlen(matrix->name) - strlen(ends[0])), matrix->name);
+    for (size_t i = 0; i < mbl_mmdit_param_count(model); i++)
+        if (strcmp(mbl_mmdit_param(model, i)->name, name) == 0)
+            return mbl_mmdit_param(model, i);
+    return NULL;
+}
+
+/* w [rows, columns] += scale B A; `row` is room for `columns` numbers. */
+static void add_product(const float *a, const float *b, size_t rank, size_t rows, size_t columns,
+                        double scale, double *row, float *w) {
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < columns; j++)
+            row[j] = (double)w[i * columns + j];
+        for (size_t r = 0; r < rank; r++) {
+            double factor = scale * (double)b[i * rank + r];
+            for (size_t j = 0; j < columns; j++)
+                row[j] += factor * (double)a[r * columns + j];
+        }
+        for (size_t j = 0; j < columns; j++)
+            w[i * columns + j] = (float)row[j];
+    }
+}
+
+static mbl_status_t merge_site(const mbl_mmdit_t *model, const mbl_lora_t *lora, const mbl_param_t *b,
+                               const float *values, float *weights) {
+    char name[sizeof b->name];
+    double *row;
+    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(b->name) - strlen(ends[1])), b->name, ends[0]);
+    const mbl_param_t *a = find_param(lora, name), *base = base_of(model, b);
+    if (!a || !base)
+        return MBL_FAIL(MBL_ERR_INTERNAL, "%s has no partner in the model", b->name);
+    MBL_ALLOC(row, a->dim[1]);
+    add_product(values + a->offset, values + b->offset, a->dim[0], b->dim[0], a->dim[1], scale_of(lora), row,
+                weights + base->offset);
+    mbl_free(row);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_lora_merge(const mbl_mmdit_t *model, const mbl_lora_t *lora, const float *values,
+                            float *weights) {
+    MBL_REQUIRE(model && lora && values && weights,
+                "lora_merge: model, adapter, values and weights must be given");
+    for (size_t i = 0; i < mbl_lora_param_count(lora); i++)
+        if (is_b(mbl_lora_param(lora, i)))
+            MBL_TRY(merge_site(model, lora, mbl_lora_param(lora, i), values, weights));
+    return MBL_OK;
+}
