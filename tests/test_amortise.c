@@ -4,6 +4,7 @@
 
 #include "rl/amortise.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { K = 3, M = K + 1 };
@@ -26,7 +27,7 @@ static void same_direction_cached_and_fresh(void **state) {
         memset(&balance, 0, sizeof balance);
         assert_int_equal(mbl_balance_local(&options, gram, K, &balance, &solved), MBL_OK);
         mbl_amortise_keep(&cache, &solved, K);
-        mbl_amortise_step(&options, &balance, &cache, all, K, &cached);
+        assert_int_equal(mbl_amortise_step(&options, &balance, &cache, all, K, &cached), MBL_OK);
         assert_int_equal(cached.n_used, K);
         for (size_t j = 0; j <= K; j++)
             assert_near(cached.coefficient[j], solved.coefficient[j], 1e-14);
@@ -45,7 +46,7 @@ static void rewards_without_a_score_get_none(void **state) {
     mbl_balance_step_t step;
     const bool without[K] = {true, false, true};
     (void)state;
-    mbl_amortise_step(&options, &balance, &cache, without, K, &step);
+    assert_int_equal(mbl_amortise_step(&options, &balance, &cache, without, K, &step), MBL_OK);
     assert_int_equal(step.n_used, 2);
     assert_near(step.alpha[0], 0.5 / 0.7, 1e-15);
     assert_near(step.coefficient[0], 2.5 * 0.5 / 0.7 / 1, 1e-14);
@@ -53,7 +54,7 @@ static void rewards_without_a_score_get_none(void **state) {
     assert_near(step.coefficient[2], 2.5 * 0.2 / 0.7 / 4, 1e-14);
     assert_near(step.coefficient[3], step.coefficient[0] + step.coefficient[2], 1e-15);
     cache.norm[0] = 0; /* not in the last solve: none until the next */
-    mbl_amortise_step(&options, &balance, &cache, all, K, &step);
+    assert_int_equal(mbl_amortise_step(&options, &balance, &cache, all, K, &step), MBL_OK);
     assert_true(!step.used[0] && step.used[1] && step.used[2]);
     assert_near(step.coefficient[0], 0, 0);
     assert_near(step.coefficient[1], 3 * 0.6 / 2, 1e-14);
@@ -75,11 +76,84 @@ static void when_a_solve_is_due(void **state) {
     assert_true(mbl_amortise_due(&cache, 3, all, K));
 }
 
+/* Rewards 1 and 2 as one objective: their mean is balanced, cached and fresh, and a solve of the two
+ * gradients g_0 and (g_1 + g_2) / 2 gives the same direction. */
+static void groups_keep_their_direction(void **state) {
+    static const size_t group[K] = {0, 1, 1};
+    static const double weights[K] = {2, 1, 3}, pair_weights[2] = {2, 2};
+    static const double pair[9] = {1, -0.1, 0, -0.1, 5.5, 0, 0, 0, 0}; /* (0.2 - 0.4) / 2, (4 + 16 + 2) / 4 */
+    static const mbl_method_t methods[] = {MBL_METHOD_MARBLE, MBL_METHOD_EQUAL, MBL_METHOD_FIXED,
+                                           MBL_METHOD_PCGRAD};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        mbl_balance_options_t options = {
+            .method = methods[i], .rho = 0.7, .weights = weights, .group = group};
+        mbl_balance_options_t plain = {.method = methods[i], .rho = 0.7, .weights = pair_weights};
+        mbl_balance_state_t balance, other;
+        mbl_balance_step_t solved, cached, two;
+        mbl_amortise_t cache;
+        memset(&balance, 0, sizeof balance);
+        memset(&other, 0, sizeof other);
+        assert_int_equal(mbl_balance_local(&options, gram, K, &balance, &solved), MBL_OK);
+        assert_int_equal(mbl_balance_local(&plain, pair, 2, &other, &two), MBL_OK);
+        assert_near(solved.coefficient[0], two.coefficient[0], 1e-14);
+        assert_near(solved.coefficient[1], two.coefficient[1] / 2, 1e-14);
+        assert_near(solved.coefficient[2], two.coefficient[1] / 2, 1e-14);
+        assert_near(solved.alpha[1] + solved.alpha[2], two.alpha[1], 1e-14);
+        assert_near(solved.length[2], sqrt(5.5), 1e-14);
+        mbl_amortise_keep(&cache, &solved, K);
+        assert_int_equal(mbl_amortise_step(&options, &balance, &cache, all, K, &cached), MBL_OK);
+        for (size_t j = 0; j <= K; j++)
+            assert_near(cached.coefficient[j], solved.coefficient[j], 1e-14);
+    }
+}
+
+/* A reward that is not active takes no part in a solve or after it; its average stays. */
+static void only_active_rewards_take_part(void **state) {
+    static const bool active[K] = {true, false, true};
+    mbl_balance_options_t options = {.method = MBL_METHOD_MARBLE, .rho = 0.7, .active = active};
+    mbl_balance_state_t balance = {.alpha_mean = {0.2, 0.5, 0.3}, .seen = {true, true, true}};
+    mbl_balance_step_t step;
+    mbl_amortise_t cache = {.norm = {1, 2, 4}, .age = 1};
+    (void)state;
+    assert_int_equal(mbl_balance_local(&options, gram, K, &balance, &step), MBL_OK);
+    assert_true(step.n_used == 2 && !step.used[1] && step.measured[1]);
+    assert_near(step.alpha[1], 0, 0);
+    assert_near(step.alpha[0], 0.5, 1e-12); /* two unit gradients: the bisector */
+    assert_near(step.alpha[2], 0.5, 1e-12);
+    assert_near(balance.alpha_mean[1], 0.5, 0);
+    assert_near(balance.alpha_mean[0], 0.7 * 0.2 + 0.3 * 0.5, 1e-12);
+    /* D is along g_0 + g_2 / 4, of length^2 1 + 1 - 0.2; <g_1, .> = 0.2 + 1 / 4 */
+    assert_near(step.cos[1], 0.45 / (2 * sqrt(1.8)), 1e-12);
+    assert_int_equal(mbl_amortise_step(&options, &balance, &cache, all, K, &step), MBL_OK);
+    assert_true(step.n_used == 2 && !step.used[1]);
+    assert_near(step.coefficient[1], 0, 0);
+}
+
+/* Opposite gradients in a group have no mean: the group is left out and the others go on. */
+static void a_group_that_cancels_is_left_out(void **state) {
+    static const double opposite[M * M] = {1, 0.3, -0.3, 0, 0.3, 4, -4, 0, -0.3, -4, 4, 0};
+    static const size_t group[K] = {0, 1, 1};
+    mbl_balance_options_t options = {.method = MBL_METHOD_MARBLE, .rho = 0.7, .group = group};
+    mbl_balance_state_t balance;
+    mbl_balance_step_t step;
+    (void)state;
+    memset(&balance, 0, sizeof balance);
+    assert_int_equal(mbl_balance_local(&options, opposite, K, &balance, &step), MBL_OK);
+    assert_int_equal(step.n_used, 1);
+    assert_near(step.alpha[0], 1, 1e-14);
+    assert_near(step.coefficient[0], 1, 1e-14);
+    assert_true(!balance.seen[1] && !balance.seen[2]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_direction_cached_and_fresh),
         cmocka_unit_test(rewards_without_a_score_get_none),
         cmocka_unit_test(when_a_solve_is_due),
+        cmocka_unit_test(groups_keep_their_direction),
+        cmocka_unit_test(only_active_rewards_take_part),
+        cmocka_unit_test(a_group_that_cancels_is_left_out),
     };
     return cmocka_run_group_tests_name("amortise", tests, NULL, NULL);
 }

@@ -356,6 +356,8 @@ static void cross_checks(void **state) {
     check_refused("balance.method=cagrad", 1,
                   "run.yaml:18: balance.floor: 0.05 with balance.method: cagrad, which has no least alpha; "
                   "expected balance.floor: 0 or balance.method: marble");
+    check_refused("balance={method: gdpo, warmup: 3}", 1,
+                  "balance.warmup: 3 with balance.method: gdpo, which has no first solve to wait for");
     check_refused("balance={method: marble_reference, gram_fraction: 0.5}", 1,
                   "balance.gram_fraction: not with balance.method: marble_reference; expected 1");
     check_refused("balance={method: marble_reference, common: apart}", 1, "expected together");
@@ -380,6 +382,32 @@ static void cross_checks(void **state) {
                   "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
     check_refused("balance={common: apart, refresh_every: 10}", 1,
                   "apart; expected balance.refresh_every: 1");
+}
+
+static void groups_are_objectives(void **state) {
+    static const char yaml[] =
+        "model: {path: .}\nrewards:\n  - {name: ocr, group: looks}\n  - {name: count}\n"
+        "  - {name: jpeg, group: looks}\nprompts: {groups: 4}\n";
+    const char *const sets[] = {"balance.floor=0.5", "balance.floor=0.6", "balance.method=gdpo"};
+    const char *const parts[] = {"", "balance.floor: 0.6 with 2 objectives; expected at most 1 / 2",
+                                 "run.yaml: 2 problems"}; /* one a reward */
+    char *json;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        mbl_config_t *config;
+        size_t of[3];
+        assert_int_equal(parse(yaml, sets[i], &config), MBL_OK);
+        assert_int_equal(mbl_config_objectives(config, of), 2);
+        assert_true(of[0] == 0 && of[1] == 1 && of[2] == 0);
+        assert_int_equal(mbl_config_json(config, &json), MBL_OK);
+        assert_non_null(strstr(json, "\"group\": \"looks\""));
+        mbl_free(json);
+        assert_int_equal(mbl_config_check(config, 1), i == 0 ? MBL_OK : MBL_ERR_CONFIG);
+        if (i > 0)
+            check_parts(mbl_fail_message(), &parts[i], 1);
+        mbl_config_free(config);
+    }
+    REFUSED("rewards: [{name: ocr, group: 'a b'}]", NULL, "rewards.0.group: \"a b\" is not a name");
 }
 
 static void unregistered_rewards(void **state) {
@@ -604,6 +632,7 @@ int main(void) {
         cmocka_unit_test(paths_beside_the_file),
         cmocka_unit_test(all_problems_are_reported),
         cmocka_unit_test(cross_checks),
+        cmocka_unit_test(groups_are_objectives),
         cmocka_unit_test(unregistered_rewards),
         cmocka_unit_test(pretrain_checks),
         cmocka_unit_test(written_file_loads_equal),

@@ -271,6 +271,41 @@ static void weights_from_a_part_of_the_rows(void **state) {
     json_decref(other);
 }
 
+/* Two steps of equal weights, then a window of two steps that step 3 opens, from the first solution on; color
+ * and clean share an objective. Stopping in the warm-up or within the window changes nothing. */
+static void warm_up_and_groups(void **state) {
+    const char *more =
+        "--set balance.warmup=2 --set balance.refresh_every=2 --set rewards.2.group=looks --set "
+        "rewards.3.group=looks --set train.steps=5 --set balance.diagnostics_every=0";
+    char half[512], again[512];
+    (void)state;
+    snprintf(again, sizeof again, "%s --resume auto", more);
+    train_well(2, "warm", more);
+    for (size_t stop = 1; stop < 4; stop += 2) {
+        char out[16];
+        snprintf(out, sizeof out, "warm%zu", stop);
+        snprintf(half, sizeof half, "%s --set train.steps=%zu", more, stop);
+        train_well(2, out, half);
+        train_well(2, out, again);
+        same_lines("warm", out, "metrics.jsonl", 0, 5);
+        same_checkpoint("warm", out, 5);
+    }
+    json_t *lines = lines_of("warm", "metrics.jsonl");
+    for (size_t i = 0; i < 5; i++) {
+        const json_t *alpha = field(lines, i, "alpha"), *raw = field(lines, i, "alpha_raw");
+        assert_int_equal(json_is_true(field(lines, i, "refreshed")), i % 2 == 0);
+        assert_near(json_number_value(json_object_get(alpha, "color")),
+                    json_number_value(json_object_get(alpha, "clean")), 1e-8);
+        if (i == 0) {
+            assert_near(json_number_value(json_object_get(raw, "jpeg")), 0.25, 1e-8);
+            assert_near(json_number_value(json_object_get(raw, "color")), 0.125, 1e-8);
+        }
+        if (i == 2) /* the first solution starts the average */
+            compare(alpha, raw, 1e-8, "alpha");
+    }
+    json_decref(lines);
+}
+
 /* Every micro-batch solves in step 1, then one of 8 at steps 3 and 5; stopping between two of them changes
  * nothing, and neither does the number of ranks. */
 static void the_released_method(void **state) {
@@ -425,6 +460,7 @@ int main(void) {
         cmocka_unit_test(alpha_of_two_halves),
         cmocka_unit_test(alarms_are_told_counted_and_heeded),
         cmocka_unit_test(the_released_method),
+        cmocka_unit_test(warm_up_and_groups),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused),
         cmocka_unit_test(pretraining_resumes_bit_for_bit),
     };

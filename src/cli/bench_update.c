@@ -59,17 +59,19 @@ static mbl_status_t combine(mbl_bench_world_t *w, size_t m, const double *coeffi
 }
 
 /* Weights of one backward pass: the cached ones, or all for the objective of the method's own. */
-static void known_weights(const mbl_bench_world_t *w, const mbl_bench_method_t *method, size_t k, double *c) {
+static mbl_status_t known_weights(const mbl_bench_world_t *w, const mbl_bench_method_t *method, size_t k,
+                                  double *c) {
     mbl_balance_options_t options = {.method = method->method};
     mbl_balance_step_t step;
     bool valid[MBL_MAX_REWARDS];
     c[k] = 1;
     if (mbl_method_has_objective(method->method))
-        return;
+        return MBL_OK;
     for (size_t i = 0; i < k; i++)
         valid[i] = true;
-    mbl_amortise_step(&options, &w->balance, &w->cache, valid, k, &step);
+    MBL_TRY(mbl_amortise_step(&options, &w->balance, &w->cache, valid, k, &step));
     memcpy(c, step.coefficient, k * sizeof *c);
+    return MBL_OK;
 }
 
 /* Solves on a part of the rows, then one backward pass over the rest with its weights. */
@@ -109,7 +111,7 @@ static mbl_status_t update_whole(mbl_bench_world_t *w, const mbl_bench_method_t 
     size_t m = method->all ? args->parts + 1 : 1;
     mbl_tensor_t sets = mbl_tensor_rows(&w->sets, 0, m);
     mbl_gradient_stats_t stats;
-    known_weights(w, method, k, known);
+    MBL_TRY(known_weights(w, method, k, known));
     args->c = method->all ? NULL : known;
     MBL_TRY(mbl_gradient_run(w->gradient, args, &sets, &stats));
     MBL_TRY(mbl_bench_weigh(w, method, k, coefficient, &norm));

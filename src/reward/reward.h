@@ -41,9 +41,10 @@ typedef enum { MBL_ON_FAILURE_SKIP, MBL_ON_FAILURE_STOP } mbl_on_failure_t;
 
 /* One reward of a run (config key rewards). */
 typedef struct {
-    const char *name; /* shown in metrics */
-    const char *type; /* scorer; the name again unless told */
-    double weight;    /* for weighted_sum and priorities; 1 */
+    const char *name;  /* shown in metrics */
+    const char *type;  /* scorer; the name again unless told */
+    double weight;     /* for weighted_sum and priorities; 1 */
+    const char *group; /* rewards of a group share one objective; NULL: its own */
     mbl_on_failure_t on_failure;
     const char *options; /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;

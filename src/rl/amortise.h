@@ -7,7 +7,7 @@
 
 /* Kept over steps and in checkpoints, beside mbl_balance_state_t. */
 typedef struct {
-    double norm[MBL_MAX_REWARDS]; /* n_k of the last solve; 0 for a reward that took no part in it */
+    double norm[MBL_MAX_REWARDS]; /* n_k of the last solve (a group's own); 0 for a reward not in it */
     uint64_t age;                 /* optimizer steps since, that one included; 0: never solved */
 } mbl_amortise_t;
 
@@ -21,8 +21,9 @@ bool mbl_amortise_due(const mbl_amortise_t *cache, size_t every, const bool *val
 
 /* A step with cached weights: alpha = alpha_mean (alphabar, of sum 1 over the used rewards), norm of the last
  * solve, used, n_used and coefficient [K + 1] of *out; the rest is 0. Used are the rewards of the last solve
- * that are valid [K] now; m and alphabar are taken over those, as a solve would. */
-void mbl_amortise_step(const mbl_balance_options_t *options, const mbl_balance_state_t *state,
-                       const mbl_amortise_t *cache, const bool *valid, size_t k, mbl_balance_step_t *out);
+ * that are valid [K] now; m and alphabar are taken over those, as a solve would. ERR_ARG for a bad weight. */
+mbl_status_t mbl_amortise_step(const mbl_balance_options_t *options, const mbl_balance_state_t *state,
+                               const mbl_amortise_t *cache, const bool *valid, size_t k,
+                               mbl_balance_step_t *out);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "rl/methods.h"
+#include "rl/objective.h"
 #include "rl/reference.h"
 
 #include <math.h>
@@ -43,7 +44,8 @@ bool mbl_method_solves(mbl_method_t method) {
 }
 
 /* G_kl = <a_k + c, a_l + c> from the matrix over parts; also which rewards are usable. */
-static void reward_gram(const double *parts, size_t r, size_t k, double *gram, mbl_balance_step_t *out) {
+static void reward_gram(const double *parts, const bool *active, size_t r, size_t k, double *gram,
+                        mbl_balance_step_t *out) {
     size_t m = r + 1;
     double common = parts[r * m + r];
     for (size_t i = 0; i < k; i++)
@@ -54,62 +56,96 @@ static void reward_gram(const double *parts, size_t r, size_t k, double *gram, m
         double own = parts[i * m + i], square = gram[i * k + i];
         out->norm[i] = square > 0 ? sqrt(square) : 0;
         out->measured[i] = isfinite(own) && isfinite(square) && own > 1e-24 && square > 1e-24;
-        out->used[i] = out->measured[i];
+        out->used[i] = out->measured[i] && (!active || active[i]);
         out->n_used += out->used[i];
         if (!isfinite(square))
             out->norm[i] = NAN;
     }
 }
 
-/* The weights of the n rewards in `index`, scaled to mean 1; as they are under marble_reference. */
-static mbl_status_t find_weights(const mbl_balance_options_t *options, const size_t *index, size_t n,
-                                 double *weights) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        weights[i] = options->weights ? options->weights[index[i]] : 1;
-        if (!(weights[i] > 0 && isfinite(weights[i])))
-            return MBL_FAIL(MBL_ERR_ARG,
-                            "balance: reward %zu has weight %g; a positive number is right (leave a reward "
-                            "out instead of giving it none)",
-                            index[i], weights[i]);
-        sum += weights[i];
+/* Shorter than this, of its longest reward, a group's mean gradient is rounding error. */
+static const double GROUP_CANCELLED = 1e-7;
+
+/* Leaves out the rewards of groups whose gradients cancel; whether there were any. */
+static bool drop_cancelled(const mbl_objectives_t *objectives, const double *objective_gram, size_t k,
+                           mbl_balance_step_t *out) {
+    bool dropped = false;
+    for (size_t o = 0; o < objectives->n; o++) {
+        double longest = 0, length = sqrt(fmax(0, objective_gram[o * objectives->n + o]));
+        for (size_t i = 0; i < k; i++)
+            if (out->used[i] && objectives->of[i] == o)
+                longest = fmax(longest, out->norm[i]);
+        if (objectives->size[o] < 2 || length > GROUP_CANCELLED * longest)
+            continue;
+        for (size_t i = 0; i < k; i++)
+            if (out->used[i] && objectives->of[i] == o) {
+                out->used[i] = false;
+                out->n_used--;
+                dropped = true;
+            }
     }
-    for (size_t i = 0; i < n && options->method != MBL_METHOD_REFERENCE; i++)
-        weights[i] *= (double)n / sum;
-    return MBL_OK;
+    return dropped;
 }
 
-/* Alpha and coefficients of the usable rewards from the matrix over parts; unused ones get 0. */
-static mbl_status_t solve(const mbl_balance_options_t *options, const double *parts, size_t k,
-                          mbl_balance_step_t *out) {
-    double packed[MBL_MAX_REWARDS * MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS], norm[MBL_MAX_REWARDS],
-        with_common[MBL_MAX_REWARDS];
+/* The Gram matrix [k, k] of what is balanced: the rewards' gradients, or their parts alone. */
+static void balanced_gram(const mbl_balance_options_t *options, const double *parts, size_t k, double *out) {
+    size_t m = k + 1;
+    const double *last = parts + k * m;
     bool together = options->common == MBL_COMMON_TOGETHER;
-    size_t m = k + 1, index[MBL_MAX_REWARDS], n = 0;
     for (size_t i = 0; i < k; i++)
-        if (out->used[i])
-            index[n++] = i;
-    MBL_TRY(find_weights(options, index, n, weights));
-    for (size_t i = 0; i < n; i++) {
-        const double *row = parts + index[i] * m, *last = parts + k * m;
-        for (size_t j = 0; j < n; j++)
-            packed[i * n + j] = row[index[j]] + (together ? row[k] + last[index[j]] + last[k] : 0);
-        norm[i] = sqrt(packed[i * n + i]);
-        with_common[i] = row[k];
+        for (size_t j = 0; j < k; j++)
+            out[i * k + j] = parts[i * m + j] + (together ? parts[i * m + k] + last[j] + last[k] : 0);
+}
+
+/* The method's answer for the objectives. */
+static mbl_status_t answer_objectives(const mbl_balance_options_t *options,
+                                      const mbl_objectives_t *objectives, const double *gram,
+                                      const double *with_common, mbl_method_answer_t *answer) {
+    double norm[MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS], sum = 0;
+    size_t n = objectives->n;
+    for (size_t o = 0; o < n; o++) {
+        norm[o] = sqrt(gram[o * n + o]);
+        sum += objectives->weight[o];
     }
-    mbl_method_answer_t answer = {0};
+    for (size_t o = 0; o < n; o++) /* of mean 1; as they are under marble_reference */
+        weights[o] = objectives->weight[o] * (options->method == MBL_METHOD_REFERENCE ? 1 : (double)n / sum);
     mbl_method_args_t args = {.n = n,
-                              .gram = packed,
+                              .gram = gram,
                               .norm = norm,
                               .weights = weights,
                               .common = options->common == MBL_COMMON_OFFSET ? with_common : NULL,
                               .floor = options->floor,
                               .cagrad_c = options->cagrad_c};
-    MBL_TRY(methods[options->method].solve(&args, &answer));
+    return methods[options->method].solve(&args, answer);
+}
+
+/* Alpha and coefficients of the usable rewards from the matrix over parts; unused ones get 0. The rewards of
+ * an objective share its alpha evenly. */
+static mbl_status_t solve(const mbl_balance_options_t *options, const double *parts, size_t k,
+                          mbl_balance_step_t *out) {
+    double rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS], gram[MBL_MAX_REWARDS * MBL_MAX_REWARDS],
+        with_common[MBL_MAX_REWARDS] = {0};
+    mbl_objectives_t objectives;
+    mbl_method_answer_t answer = {0};
+    balanced_gram(options, parts, k, rewards);
+    do {
+        MBL_TRY(mbl_objectives(options, out->used, k, &objectives));
+        mbl_objectives_gram(&objectives, rewards, out->used, k, gram);
+    } while (drop_cancelled(&objectives, gram, k, out));
+    if (objectives.n == 0)
+        return MBL_OK;
+    for (size_t i = 0; i < k; i++)
+        if (out->used[i])
+            with_common[objectives.of[i]] += parts[i * (k + 1) + k] / objectives.size[objectives.of[i]];
+    MBL_TRY(answer_objectives(options, &objectives, gram, with_common, &answer));
     out->kkt_residual = answer.kkt_residual;
-    for (size_t i = 0; i < n; i++) {
-        out->alpha[index[i]] = answer.alpha[i];
-        out->coefficient[index[i]] = answer.coefficient[i];
+    for (size_t i = 0; i < k; i++) {
+        size_t o = objectives.of[i];
+        if (!out->used[i])
+            continue;
+        out->alpha[i] = answer.alpha[o] / objectives.size[o];
+        out->coefficient[i] = answer.coefficient[o] / objectives.size[o];
+        out->length[i] = sqrt(gram[o * objectives.n + o]);
     }
     return MBL_OK;
 }
@@ -191,13 +227,14 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
                 "balance: method %s cannot set the common part apart", methods[options->method].name);
     mbl_balance_step_t step;
     memset(&step, 0, sizeof step);
-    reward_gram(gram, r, k, of_rewards, &step);
+    reward_gram(gram, options->active, r, k, of_rewards, &step);
     if (summed) {
         double own = gram[k * (r + 1) + k];
         if (isfinite(own) && own > 1e-24 && isfinite(gram[r * (r + 1) + r]))
             step.coefficient[k] = step.coefficient[r] = 1;
         for (size_t i = 0; i < k; i++) /* reported only: what each reward weighs in the sum */
-            step.alpha[i] = step.alpha_mean[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
+            if (!options->active || options->active[i])
+                step.alpha[i] = step.alpha_mean[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
     } else if (step.n_used > 0) {
         MBL_TRY(solve(options, gram, k, &step));
         for (size_t i = 0; i < k; i++)
@@ -232,7 +269,7 @@ void mbl_balance_measure(const double *gram, size_t k, mbl_balance_step_t *step)
     double of_rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
     mbl_balance_step_t measured;
     memset(&measured, 0, sizeof measured);
-    reward_gram(gram, k, k, of_rewards, &measured);
+    reward_gram(gram, NULL, k, k, of_rewards, &measured);
     memcpy(measured.coefficient, step->coefficient, sizeof measured.coefficient);
     diagnose(gram, k, k, &measured);
     take_measures(&measured, step);
@@ -247,7 +284,7 @@ void mbl_balance_measure_row(const double *gram, size_t r, size_t k, mbl_balance
     memset(&measured, 0, sizeof measured);
     for (size_t i = 0; i <= r; i++)
         memcpy(parts + i * (r + 1), gram + i * m, (r + 1) * sizeof *parts);
-    reward_gram(parts, r, k, of_rewards, &measured);
+    reward_gram(parts, NULL, r, k, of_rewards, &measured);
     double square = gram[last * m + last];
     measured.direction_norm = square > 0 && isfinite(square) ? sqrt(square) : 0;
     for (size_t i = 0; i < k; i++) {

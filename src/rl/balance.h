@@ -41,6 +41,10 @@ typedef struct {
     double cagrad_c;       /* radius around the mean gradient, of its length (cagrad) */
     double rho;            /* smoothing of alpha over steps */
     const double *weights; /* [K] of the rewards, positive, of any sum; NULL: all alike */
+    /* [K] rewards with equal numbers share one objective, the mean of their gradients; NULL: none do. Not for
+     * methods with an objective of their own */
+    const size_t *group;
+    const bool *active; /* [K] rewards that may take part; NULL: all */
 } mbl_balance_options_t;
 
 /* Kept over steps and in checkpoints. */
@@ -55,6 +59,7 @@ typedef struct {
     double alpha[MBL_MAX_REWARDS];      /* used this step */
     double alpha_mean[MBL_MAX_REWARDS]; /* alphabar after this step, scaled to sum 1 over the used rewards */
     double norm[MBL_MAX_REWARDS];       /* |g_k|, g_k = a_k + c */
+    double length[MBL_MAX_REWARDS];     /* of the gradient that reward k was balanced by; 0 where unused */
     double cos[MBL_MAX_REWARDS];        /* cos(D, g_k); 0 where not measured */
     double cos_part[MBL_MAX_REWARDS];   /* cos(D, a_k), of the reward's own part; 0 where not measured */
     bool measured[MBL_MAX_REWARDS];     /* g_k is finite, of norm > 1e-12 and with a reward part of its own */

@@ -107,6 +107,7 @@ typedef struct {
         mbl_config_common_t common;
         double floor, cagrad_c, rho;
         size_t refresh_every; /* optimizer steps */
+        size_t warmup;        /* optimizer steps */
         mbl_config_on_refresh_t on_refresh;
         double gram_fraction;
         size_t diagnostics_every, alpha_halves; /* optimizer steps; 0: never */
@@ -165,6 +166,9 @@ void mbl_config_free(mbl_config_t *config);
 mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks);
 /* The same for `marble pretrain`. */
 mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks);
+/* How many objectives the rewards make, those of a group being one; of [K] (NULL: not wanted): which one a
+ * reward belongs to. */
+size_t mbl_config_objectives(const mbl_config_t *config, size_t *of);
 /* That every reward's type is a registered scorer; part of mbl_config_check. */
 mbl_status_t mbl_config_check_rewards(const mbl_config_t *config);
 

@@ -4,6 +4,7 @@
 #include "base/suggest.h"
 #include "ops/list.h"
 #include "rl/balance.h"
+#include "rl/qp.h"
 
 #include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
@@ -16,15 +17,58 @@ static int line_of(const mbl_config_t *config, const char *key) {
     return field ? config->origin->lines[field - fields] : 0;
 }
 
+size_t mbl_config_objectives(const mbl_config_t *config, size_t *of) {
+    size_t n = 0, found[MBL_QP_MAX];
+    for (size_t i = 0; i < config->rewards.count; i++) {
+        const char *group = config->rewards.items[i].group;
+        size_t j = 0;
+        while (j < i && !(group && config->rewards.items[j].group &&
+                          strcmp(group, config->rewards.items[j].group) == 0))
+            j++;
+        found[i] = j < i ? found[j] : n++;
+    }
+    if (of)
+        memcpy(of, found, config->rewards.count * sizeof *of);
+    return n;
+}
+
+static bool has_objective(mbl_config_method_t method) {
+    return method == MBL_CONFIG_METHOD_WEIGHTED_SUM || method == MBL_CONFIG_METHOD_GDPO;
+}
+
+static void check_groups(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    mbl_config_method_t method = config->balance.method;
+    for (size_t i = 0; i < config->rewards.count && has_objective(method); i++)
+        if (config->rewards.items[i].group)
+            mbl_config_problem(problems, config->origin->reward_lines[i],
+                               "rewards.%zu.group: %s with balance.method: %s, which adds all rewards up; "
+                               "expected no group, or a method with one gradient per reward",
+                               i, config->rewards.items[i].group,
+                               mbl_config_word("balance.method", (int)method));
+}
+
+/* Equal weights come before those of a solve. */
+static void check_warmup(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    mbl_config_method_t method = config->balance.method;
+    if (config->balance.warmup > 0 &&
+        (has_objective(method) || method == MBL_CONFIG_METHOD_EQUAL || method == MBL_CONFIG_METHOD_FIXED ||
+         method == MBL_CONFIG_METHOD_MARBLE_REFERENCE))
+        mbl_config_problem(problems, line_of(config, "balance.warmup"),
+                           "balance.warmup: %zu with balance.method: %s, which has no first solve to wait "
+                           "for; expected 0, or a method that solves, such as marble",
+                           config->balance.warmup, mbl_config_word("balance.method", (int)method));
+}
+
 static void check_rewards(const mbl_config_t *config, mbl_config_problems_t *problems) {
     size_t k = config->rewards.count;
     if (k == 0)
         mbl_config_problem(problems, 0,
                            "rewards: none (K = 0); expected a list such as [{name: ocr}, {name: count}]");
-    else if (config->balance.floor * (double)k > 1)
+    size_t n = mbl_config_objectives(config, NULL);
+    if (config->balance.floor * (double)n > 1)
         mbl_config_problem(problems, line_of(config, "balance.floor"),
-                           "balance.floor: %g with %zu rewards; expected at most 1 / %zu",
-                           config->balance.floor, k, k);
+                           "balance.floor: %g with %zu %s; expected at most 1 / %zu", config->balance.floor,
+                           n, n == k ? "rewards" : "objectives", n);
 }
 
 static void list_scorers(const char *type, char *out, size_t size, const char **best) {
@@ -188,6 +232,8 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);
     check_training(config, &problems);
+    check_groups(config, &problems);
+    check_warmup(config, &problems);
     check_floor(config, &problems);
     check_reference(config, &problems);
     check_common(config, &problems);

@@ -1,4 +1,4 @@
-/* The list `rewards` of a configuration: {name, type, weight, on_failure, options}. */
+/* The list `rewards` of a configuration: {name, type, weight, group, on_failure, options}. */
 #include "train/config_table.h"
 
 #include "base/mem.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const item_keys[] = {"name", "type", "weight", "on_failure", "options"};
+static const char *const item_keys[] = {"name", "type", "weight", "group", "on_failure", "options"};
 enum { N_KEYS = sizeof item_keys / sizeof *item_keys, MAX_NAME = 32 };
 
 static const mbl_field_t weight_field = {.kind = MBL_FIELD_NUMBER,
@@ -28,6 +28,7 @@ static void free_specs(mbl_reward_spec_t *specs, size_t n) {
     for (size_t i = 0; i < n; i++) {
         mbl_free((void *)specs[i].name);
         mbl_free((void *)specs[i].type);
+        mbl_free((void *)specs[i].group);
         mbl_free((void *)specs[i].options);
     }
     mbl_free(specs);
@@ -130,10 +131,11 @@ static void unknown_item_key(const char *key, const mbl_yaml_node_t *node, mbl_c
     }
     for (size_t i = 0; i < N_KEYS; i++)
         mbl_suggest(node->key, item_keys[i], &best, &distance);
-    mbl_config_problem(problems, node->key_line,
-                       "%s: unknown key%s%s%s; keys of a reward: name, type, weight, on_failure, options "
-                       "(what a scorer takes goes below options)",
-                       key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+    mbl_config_problem(
+        problems, node->key_line,
+        "%s: unknown key%s%s%s; keys of a reward: name, type, weight, group, on_failure, options "
+        "(what a scorer takes goes below options)",
+        key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
 }
 
 static mbl_status_t read_item_key(mbl_reward_spec_t *spec, size_t i, const mbl_yaml_node_t *node,
@@ -144,6 +146,8 @@ static mbl_status_t read_item_key(mbl_reward_spec_t *spec, size_t i, const mbl_y
         return read_name(&spec->name, key, node, problems);
     if (strcmp(node->key, "type") == 0)
         return read_name(&spec->type, key, node, problems);
+    if (strcmp(node->key, "group") == 0)
+        return read_name(&spec->group, key, node, problems);
     if (strcmp(node->key, "weight") == 0)
         return mbl_config_read_field(spec, &weight_field, key, node, problems);
     if (strcmp(node->key, "on_failure") == 0)

@@ -87,7 +87,8 @@ static const mbl_field_t fields[] = {
     NUMBER(train.ema, "0.9", 0, 1, BELOW, "largest decay of the weight average that is evaluated; 0: none"),
 
     OTHER(rewards, REWARDS, "", 1, 64, NULL,
-          "what to improve: a list of {name, type, weight, on_failure, options}"),
+          "what to improve: a list of {name, type, weight, group, on_failure, options}; rewards of a group "
+          "share one objective, the mean of their gradients"),
 
     CHOICE(advantage.std, "global", std_words,
            "scores are divided by the deviation over the step or the group"),
@@ -95,7 +96,8 @@ static const mbl_field_t fields[] = {
     CHOICE(balance.method, "marble", method_words, "how the gradients of the rewards become one direction"),
     CHOICE(balance.common, "together", common_words,
            "the part all gradients share: balanced with each, or added once (offset: and allowed for)"),
-    NUMBER(balance.floor, "0.0", 0, 1, BELOW, "least alpha of a reward; rewards x floor may not exceed 1"),
+    NUMBER(balance.floor, "0.0", 0, 1, BELOW,
+           "least alpha of an objective, for marble; objectives x floor may not exceed 1"),
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,
            "of method cagrad: radius around the mean gradient, of its length"),
     NUMBER(balance.rho, "0.7", 0, 1, BELOW, "smoothing of the averaged alpha: rho old + (1 - rho) new"),
@@ -103,6 +105,8 @@ static const mbl_field_t fields[] = {
         balance.refresh_every, "1", 1, 1e9, "optimizer steps",
         "between solves, 10 with marble_reference; steps in between take one backward pass with the averaged "
         "alpha"),
+    COUNT(balance.warmup, "0", 0, 1e9, "optimizer steps",
+          "of equal weights before the first solve; their weights do not enter the averaged alpha"),
     CHOICE(balance.on_refresh, "raw", refresh_words,
            "a step that solves uses the solution itself or the averaged alpha"),
     NUMBER(balance.gram_fraction, "1.0", 0, 1, ABOVE,
@@ -202,11 +206,11 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, in the words of diffusers' config.json"}};
 
-static const char *const unsupported[] = {
-    "balance.metric",   "balance.groups",   "balance.weights", "balance.schedule", "rollout.solver=sde",
-    "eval.solver=sde",  "rollout.sde",      "rewards.min",     "rewards.max",      "rewards.url",
-    "rewards.deadline", "rewards.retries",  "rewards.pattern", "rewards.group",    "limits.device_bytes",
-    "service",          "prompts.stratify", "prompts.quoted"};
+static const char *const unsupported[] = {"balance.metric",  "balance.weights",  "rollout.solver=sde",
+                                          "eval.solver=sde", "rollout.sde",      "rewards.min",
+                                          "rewards.max",     "rewards.url",      "rewards.deadline",
+                                          "rewards.retries", "rewards.pattern",  "limits.device_bytes",
+                                          "service",         "prompts.stratify", "prompts.quoted"};
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

@@ -61,6 +61,10 @@ static void write_rewards(FILE *out, const mbl_config_t *config) {
         write_quoted(out, spec->type);
         fputs(", weight: ", out);
         write_double(out, spec->weight);
+        if (spec->group) {
+            fputs(", group: ", out);
+            write_quoted(out, spec->group);
+        }
         fprintf(out, ", on_failure: %s", mbl_config_on_failure_words[spec->on_failure]);
         if (spec->options)
             fprintf(out, ", options: %s", spec->options);
@@ -192,6 +196,7 @@ static json_t *rewards_json(const mbl_config_t *config) {
                                  spec->weight, "on_failure", mbl_config_on_failure_words[spec->on_failure]);
         json_t *options = spec->options ? json_loads(spec->options, 0, NULL) : NULL;
         if ((spec->options && json_object_set_new(item, "options", options)) ||
+            (spec->group && json_object_set_new(item, "group", json_string(spec->group))) ||
             json_array_append_new(out, item)) {
             json_decref(out);
             return NULL;

@@ -43,7 +43,8 @@ typedef struct {
     size_t first_group;
     float *a; /* [R, n] */
     double weights[MBL_MAX_REWARDS];
-    uint8_t *part_of; /* [timesteps, n] rows of a partial Gram matrix; NULL where it is whole */
+    size_t group[MBL_MAX_REWARDS]; /* objective of a reward */
+    uint8_t *part_of;              /* [timesteps, n] rows of a partial Gram matrix; NULL where it is whole */
     mbl_tensor_t sets, shard,
         direction;     /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
     mbl_tensor_t half; /* f64 [R+1, count] where alpha is compared between halves */
@@ -105,6 +106,7 @@ static mbl_status_t open_parts(train_t *t) {
     t->parts = t->engine.k + (mbl_method_has_objective(t->method) || t->method == MBL_METHOD_REFERENCE);
     for (size_t k = 0; k < t->engine.k; k++)
         t->weights[k] = config->rewards.items[k].weight;
+    mbl_config_objectives(config, t->group);
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
     MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &t->eval_plan));
@@ -264,13 +266,18 @@ static void count_skipped(train_t *t, const mbl_balance_step_t *balance) {
     }
 }
 
+static bool warms_up(const train_t *t) {
+    return t->state.step < t->config->balance.warmup;
+}
+
 static mbl_balance_options_t balance_options(const train_t *t) {
-    return (mbl_balance_options_t){.method = t->method,
+    return (mbl_balance_options_t){.method = warms_up(t) ? MBL_METHOD_EQUAL : t->method,
                                    .common = (mbl_common_t)t->config->balance.common,
                                    .floor = t->config->balance.floor,
                                    .cagrad_c = t->config->balance.cagrad_c,
                                    .rho = t->config->balance.rho,
-                                   .weights = t->weights};
+                                   .weights = t->weights,
+                                   .group = t->group};
 }
 
 static void take_weights(const train_t *t, step_t *step, const mbl_step_report_t *report) {
@@ -285,15 +292,18 @@ static mbl_status_t solve(train_t *t, step_t *step, const double *gram, double s
     mbl_balance_options_t options = balance_options(t);
     size_t m = t->parts + 1;
     double scaled[MAX_SETS * MAX_SETS], start = mbl_now();
+    mbl_balance_state_t before = t->state.balance;
     for (size_t i = 0; i < m * m; i++)
         scaled[i] = gram[i] / (share * share);
     MBL_TRY(mbl_balance(t->comm, &options, scaled, t->engine.k, &t->state.balance, &report->balance));
+    if (warms_up(t)) /* equal weights are no solution to average */
+        t->state.balance = before;
     if (step->refresh) {
         mbl_amortise_keep(&step->cache, &report->balance, t->engine.k);
         if (t->config->balance.on_refresh == MBL_CONFIG_ON_REFRESH_SMOOTH) {
             mbl_balance_step_t smooth;
-            mbl_amortise_step(&options, &t->state.balance, &step->cache, report->balance.used, t->engine.k,
-                              &smooth);
+            MBL_TRY(mbl_amortise_step(&options, &t->state.balance, &step->cache, report->balance.used,
+                                      t->engine.k, &smooth));
             memcpy(report->balance.coefficient, smooth.coefficient, sizeof smooth.coefficient);
             mbl_balance_measure(scaled, t->engine.k, &report->balance);
         }
@@ -542,14 +552,15 @@ static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *
         valid[i] = report->stats[i].valid > 0 && report->stats[i].advantage_std > 0;
     step->cache = t->state.cache;
     step->diagnose = every > 0 && t->state.step % every == 0;
-    step->refresh = solves && mbl_amortise_due(&step->cache, t->config->balance.refresh_every, valid, k);
+    step->refresh = solves && (mbl_amortise_due(&step->cache, t->config->balance.refresh_every, valid, k) ||
+                               t->state.step == t->config->balance.warmup);
     if (t->method == MBL_METHOD_REFERENCE)
         return reference_direction(t, step, report);
     report->balanced = solves || step->diagnose;
     step->halves =
         t->config->balance.alpha_halves > 0 && t->state.step % t->config->balance.alpha_halves == 0;
     if (solves && !step->refresh) {
-        mbl_amortise_step(&options, &t->state.balance, &step->cache, valid, k, &report->balance);
+        MBL_TRY(mbl_amortise_step(&options, &t->state.balance, &step->cache, valid, k, &report->balance));
         memcpy(step->c, report->balance.coefficient, k * sizeof *step->c);
         return apply_known(t, step, report);
     }
