@@ -16,7 +16,7 @@ static const char config[] =
     "rewards: [{name: ocr}, {name: count}, {name: color}, {name: clean}, {name: jpeg}]\n"
     "eval: {every: 10, prompts: 12, steps: 4}\n"
     "checkpoint: {every: 5, keep: 0}\n"
-    "log: {level: warn, samples_every: 0}\n";
+    "log: {level: warn, samples_every: 0, advantages_every: 8}\n";
 
 static int make_folder(void **state) {
     char path[512];
@@ -35,6 +35,7 @@ static void every_rank_count_gives_the_same_run(void **state) {
     same_lines("one", "two", "metrics.jsonl", 1e-4, 20);
     same_lines("one", "four", "metrics.jsonl", 1e-4, 20);
     same_lines("one", "four", "eval.jsonl", 1e-4, 3);
+    same_lines("one", "four", "advantages.jsonl", 2e-3, 3);
 }
 
 static void twice_is_the_same_bit_for_bit(void **state) {
@@ -49,7 +50,65 @@ static void resume_continues_bit_for_bit(void **state) {
     train_well(2, "halves", "--set train.steps=10");
     train_well(2, "halves", "--resume auto");
     same_lines("two", "halves", "metrics.jsonl", 0, 20);
+    same_lines("two", "halves", "advantages.jsonl", 0, 3);
     same_checkpoint("two", "halves", 20);
+}
+
+/* Advantages as metrics.jsonl sums them up: as many as are valid, of that deviation, of mean 0 in every group
+ * of 6, at steps 1, 9 and 17. */
+static void advantages_of_every_picture(void **state) {
+    (void)state;
+    json_t *lines = lines_of("two", "advantages.jsonl"), *metrics = lines_of("two", "metrics.jsonl");
+    assert_int_equal(json_array_size(lines), 3);
+    for (size_t j = 0; j < 3; j++) {
+        json_t *line = json_array_get(lines, j), *metric = json_array_get(metrics, 8 * j), *column;
+        const char *name;
+        assert_int_equal(json_integer_value(json_object_get(line, "step")), 8 * j + 1);
+        assert_int_equal(json_array_size(json_object_get(line, "prompt")), 48);
+        json_object_foreach(json_object_get(line, "advantage"), name, column) {
+            double sum = 0, squares = 0, valid = 0;
+            assert_int_equal(json_array_size(column), 48);
+            for (size_t i = 0; i < 48; i++) {
+                json_t *one = json_array_get(column, i);
+                valid += json_is_number(one);
+                sum += json_number_value(one);
+                squares += json_number_value(one) * json_number_value(one);
+                if (i % 6 == 5)
+                    assert_near(sum, 0, 0.005 * (double)(i + 1));
+            }
+            assert_near(valid, json_number_value(json_object_get(json_object_get(metric, "valid"), name)), 0);
+            assert_near(valid > 0 ? sqrt(squares / valid) : 0,
+                        json_number_value(json_object_get(json_object_get(metric, "advantage_std"), name)),
+                        2e-3);
+        }
+    }
+    json_decref(lines);
+    json_decref(metrics);
+}
+
+/* The change that eval.jsonl tells is the difference of the means where the same pictures are valid: all of
+ * them here. The base model has none. */
+static void changes_are_from_the_base_model(void **state) {
+    (void)state;
+    json_t *lines = lines_of("two", "eval.jsonl"), *base = json_array_get(lines, 0);
+    for (size_t i = 0; i < 3; i++) {
+        const char *name;
+        json_t *score;
+        json_object_foreach(json_array_get(lines, i), name, score) {
+            if (!json_is_object(score))
+                continue;
+            json_t *change = json_object_get(score, "change"), *before = json_object_get(base, name);
+            assert_true((i > 0) == (change != NULL));
+            if (change) {
+                assert_near(json_number_value(change),
+                            json_number_value(json_object_get(score, "mean")) -
+                                json_number_value(json_object_get(before, "mean")),
+                            1e-8);
+                assert_true(json_number_value(json_object_get(score, "change_ci95")) >= 0);
+            }
+        }
+    }
+    json_decref(lines);
 }
 
 /* Starts a run, signals it once metrics.jsonl has some lines, and returns the exit code: SIGTERM to one
@@ -449,6 +508,8 @@ int main(void) {
         cmocka_unit_test(every_rank_count_gives_the_same_run),
         cmocka_unit_test(twice_is_the_same_bit_for_bit),
         cmocka_unit_test(resume_continues_bit_for_bit),
+        cmocka_unit_test(advantages_of_every_picture),
+        cmocka_unit_test(changes_are_from_the_base_model),
         cmocka_unit_test(a_signal_leaves_a_checkpoint_and_exit_75),
         cmocka_unit_test(a_reward_that_never_applies_is_left_out),
         cmocka_unit_test(every_method_runs_and_marble_is_never_against_a_reward),

@@ -154,6 +154,8 @@ static const mbl_field_t fields[] = {
 
     CHOICE(log.level, "info", level_words, "least level that is printed"),
     COUNT(log.samples_every, "20", 0, 1e9, "optimizer steps", "between sheets of samples; 0: never"),
+    COUNT(log.advantages_every, "0", 0, 1e9, "optimizer steps",
+          "between lines of advantages.jsonl, the advantages of every image of a step; 0: never"),
 
     COUNT(pretrain.steps, "1000", 1, 1e9, "optimizer steps", "length of the run"),
     COUNT(pretrain.batch, "128", 1, 1e6, "pictures", "per step, over all ranks"),

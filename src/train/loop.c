@@ -713,6 +713,14 @@ static mbl_status_t finish_step(train_t *t, double start, mbl_step_report_t *rep
     return MBL_OK;
 }
 
+/* Whether one of the coming epoch's optimizer steps is one whose advantages are asked for: the first and
+ * every advantages_every-th from there. */
+static bool advantages_due(const train_t *t) {
+    size_t every = t->config->log.advantages_every;
+    size_t steps = t->config->train.inner_epochs * t->config->train.updates_per_epoch;
+    return every > 0 && (t->state.step % every == 0 || t->state.step % every + steps > every);
+}
+
 /* Rollout, then inner_epochs * updates_per_epoch optimizer steps. A stop is heeded until the first update
  * only: checkpoints stand between epochs. */
 static mbl_status_t epoch(train_t *t) {
@@ -723,6 +731,8 @@ static mbl_status_t epoch(train_t *t) {
     double start = mbl_now(), comm_seconds = t->comm->seconds;
     uint64_t bytes = t->comm->bytes;
     MBL_TRY(collect(t, &report));
+    if (advantages_due(t))
+        MBL_TRY(mbl_report_advantages(t->comm, &t->rundir, &t->state, &t->batch, t->a));
     for (size_t inner = 0; inner < config->train.inner_epochs; inner++)
         for (size_t slice = 0; slice < config->train.updates_per_epoch && t->state.step < config->train.steps;
              slice++) {
@@ -746,17 +756,21 @@ static bool due(uint64_t before, uint64_t after, size_t every) {
     return every > 0 && before / every != after / every;
 }
 
+/* Scores of the adapter (NULL: the base model) and, where there is one, their difference to the base model's.
+ */
 static mbl_status_t evaluate(train_t *t, const mbl_adapter_t *adapter, uint64_t step, bool samples,
-                             mbl_eval_score_t *scores) {
+                             mbl_eval_score_t *scores, mbl_eval_score_t *change) {
     MBL_TRY(mbl_evaluator_run(t->evaluator, adapter, scores));
-    MBL_TRY(mbl_rundir_eval(&t->rundir, step, t->config, scores));
+    if (adapter)
+        MBL_TRY(mbl_evaluator_compare(t->evaluator, change));
+    MBL_TRY(mbl_rundir_eval(&t->rundir, step, t->config, scores, adapter ? change : NULL));
     return samples ? mbl_rundir_samples(&t->rundir, step, t->evaluator) : MBL_OK;
 }
 
 /* The base model's scores: what the trained adapter is compared with, picture by picture, at the end. */
 static mbl_status_t evaluate_base(train_t *t) {
     if (t->state.step == 0)
-        MBL_TRY(evaluate(t, NULL, 0, t->config->log.samples_every > 0, t->base));
+        MBL_TRY(evaluate(t, NULL, 0, t->config->log.samples_every > 0, t->base, NULL));
     else
         MBL_TRY(mbl_evaluator_run(t->evaluator, NULL, t->base));
     mbl_evaluator_keep(t->evaluator);
@@ -765,20 +779,20 @@ static mbl_status_t evaluate_base(train_t *t) {
 
 static mbl_status_t observe(train_t *t, uint64_t before) {
     const mbl_config_t *config = t->config;
-    mbl_eval_score_t scores[MBL_MAX_REWARDS];
+    mbl_eval_score_t scores[MBL_MAX_REWARDS], change[MBL_MAX_REWARDS];
     uint64_t now = t->state.step;
     bool last = now >= config->train.steps, samples = due(before, now, config->log.samples_every);
     if (last || due(before, now, config->checkpoint.every))
         MBL_TRY(mbl_state_save(&t->state, t->out_dir));
     if (!last && (samples || due(before, now, config->eval.every)))
-        MBL_TRY(evaluate(t, &t->state.policy.in_ema, now, samples, scores));
+        MBL_TRY(evaluate(t, &t->state.policy.in_ema, now, samples, scores, change));
     return MBL_OK;
 }
 
 static mbl_status_t close_run(train_t *t) {
     mbl_eval_score_t trained[MBL_MAX_REWARDS], difference[MBL_MAX_REWARDS];
-    MBL_TRY(evaluate(t, &t->state.policy.in_ema, t->state.step, t->config->log.samples_every > 0, trained));
-    MBL_TRY(mbl_evaluator_compare(t->evaluator, difference));
+    MBL_TRY(evaluate(t, &t->state.policy.in_ema, t->state.step, t->config->log.samples_every > 0, trained,
+                     difference));
     if (t->comm->rank == 0)
         mbl_report_table(t->config, t->base, trained, difference);
     return MBL_OK;

@@ -2,6 +2,7 @@
 #include "train/report.h"
 
 #include "base/clock.h"
+#include "base/mem.h"
 
 #include <math.h>
 
@@ -95,6 +96,53 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
                                   s->comm, "checkpoint", s->checkpoint, "total", s->total));
     json_object_set_new(line, "bytes_comm", json_integer((json_int_t)r->bytes_comm));
     return mbl_jsonl_write(rundir->metrics, line);
+}
+
+enum { NO_ADVANTAGE = 2 }; /* a_ik is in [-1/2, 1/2] */
+
+/* This rank's images into table [1 + K, n_global], the rows: prompt, then a_ik or NO_ADVANTAGE. */
+static void put_advantages(const mbl_batch_t *batch, const float *a, double *table) {
+    for (size_t i = 0; i < batch->n; i++) {
+        double *column = table + batch->sample[i];
+        column[0] = batch->prompt[i];
+        for (size_t k = 0; k < batch->k; k++)
+            column[(k + 1) * batch->n_global] = batch->scores[i * batch->k + k].state == MBL_SCORE_VALID
+                                                    ? (double)a[k * batch->n + i]
+                                                    : NO_ADVANTAGE;
+    }
+}
+
+static json_t *advantages_line(const mbl_state_t *state, const mbl_batch_t *batch, const double *table) {
+    const mbl_config_t *config = state->engine->config;
+    size_t n = batch->n_global;
+    json_t *line = json_pack("{s:I}", "step", (json_int_t)state->step + 1), *prompts = json_array();
+    json_t *by = json_object();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(prompts, json_integer((json_int_t)table[i]));
+    for (size_t k = 0; k < batch->k; k++) {
+        json_t *column = json_array();
+        for (size_t i = 0; i < n; i++) {
+            double a = table[(k + 1) * n + i], advantage = round(2000 * config->train.clip * a) / 1000;
+            json_array_append_new(column, a == NO_ADVANTAGE ? json_null() : json_real(advantage));
+        }
+        json_object_set_new(by, config->rewards.items[k].name, column);
+    }
+    json_object_set_new(line, "prompt", prompts);
+    json_object_set_new(line, "advantage", by);
+    return line;
+}
+
+mbl_status_t mbl_report_advantages(mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_state_t *state,
+                                   const mbl_batch_t *batch, const float *a) {
+    double *table;
+    size_t size = (batch->k + 1) * batch->n_global;
+    MBL_ALLOC(table, size);
+    put_advantages(batch, a, table);
+    mbl_status_t status = mbl_comm_allreduce(comm, table, size, MBL_COMM_F64, MBL_COMM_SUM);
+    if (status == MBL_OK && rundir->advantages)
+        status = mbl_jsonl_write(rundir->advantages, advantages_line(state, batch, table));
+    mbl_free(table);
+    return status;
 }
 
 void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, double seconds_left) {

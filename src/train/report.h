@@ -37,6 +37,11 @@ typedef struct {
 /* A line of metrics.jsonl. Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state,
                                 const mbl_step_report_t *report);
+/* A line of advantages.jsonl: the coming step, every image's prompt, and per reward every image's advantage
+ * A_ik, clamped to +-clip, with three decimals; null where the reward does not apply or has failed. a [K,n]
+ * as from mbl_advantage. Collective. */
+mbl_status_t mbl_report_advantages(mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_state_t *state,
+                                   const mbl_batch_t *batch, const float *a);
 /* A progress line; seconds_left < 0 leaves the estimate out. */
 void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *report, double seconds_left);
 /* The closing table on standard output: base, trained, paired difference with its 95 % interval, per reward.

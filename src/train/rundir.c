@@ -37,7 +37,11 @@ static mbl_status_t open_logs(const char *path, const mbl_config_t *config, size
     MBL_TRY(mbl_rundir_join(path, "metrics.jsonl", file, sizeof file));
     MBL_TRY(mbl_jsonl_open(file, step ? (long)step : -1, &out->metrics));
     MBL_TRY(mbl_rundir_join(path, "eval.jsonl", file, sizeof file));
-    return mbl_jsonl_open(file, step ? (long)step : -1, &out->evals);
+    MBL_TRY(mbl_jsonl_open(file, step ? (long)step : -1, &out->evals));
+    if (config->log.advantages_every == 0)
+        return MBL_OK;
+    MBL_TRY(mbl_rundir_join(path, "advantages.jsonl", file, sizeof file));
+    return mbl_jsonl_open(file, step ? (long)step : -1, &out->advantages);
 }
 
 mbl_status_t mbl_rundir_open(mbl_comm_t *comm, const char *path, const mbl_config_t *config, size_t step,
@@ -56,6 +60,7 @@ mbl_status_t mbl_rundir_open(mbl_comm_t *comm, const char *path, const mbl_confi
 void mbl_rundir_close(mbl_rundir_t *rundir) {
     mbl_jsonl_close(rundir->metrics);
     mbl_jsonl_close(rundir->evals);
+    mbl_jsonl_close(rundir->advantages);
     if (rundir->path)
         (void)mbl_log_open(NULL);
     memset(rundir, 0, sizeof *rundir);
@@ -88,7 +93,7 @@ mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *r
 }
 
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
-                             const mbl_eval_score_t *scores) {
+                             const mbl_eval_score_t *scores, const mbl_eval_score_t *change) {
     char line[1024] = "";
     if (!rundir->evals)
         return MBL_OK;
@@ -97,6 +102,10 @@ mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config
         json_t *one = json_pack("{s:f,s:f,s:I,s:I,s:I}", "mean", scores[k].mean, "ci95", scores[k].ci95, "n",
                                 (json_int_t)scores[k].n, "na", (json_int_t)scores[k].na, "failed",
                                 (json_int_t)scores[k].failed);
+        if (change) {
+            json_object_set_new(one, "change", mbl_jsonl_real(change[k].mean));
+            json_object_set_new(one, "change_ci95", mbl_jsonl_real(change[k].ci95));
+        }
         json_object_set_new(object, config->rewards.items[k].name, one);
         if (used < sizeof line)
             used += (size_t)snprintf(line + used, sizeof line - used, "  %s %.3f +-%.3f",

@@ -1,4 +1,5 @@
-/* The folder of a run: run.yaml, log.txt, metrics.jsonl, eval.jsonl, samples/, checkpoints/. */
+/* The folder of a run: run.yaml, log.txt, metrics.jsonl, eval.jsonl, advantages.jsonl (where asked for),
+ * samples/, checkpoints/. */
 #ifndef MBL_TRAIN_RUNDIR_H
 #define MBL_TRAIN_RUNDIR_H
 
@@ -8,6 +9,7 @@
 typedef struct {
     const char *path;
     mbl_jsonl_t *metrics, *evals; /* NULL below rank 0 */
+    mbl_jsonl_t *advantages;      /* ... and unless log.advantages_every */
 } mbl_rundir_t;
 
 /* Makes the folders (rank 0) and waits for them. Collective. */
@@ -25,9 +27,10 @@ mbl_status_t mbl_rundir_join(const char *path, const char *name, char *out, size
 mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *resume, char *out,
                                size_t size);
 
-/* One evaluation: a log line and a line of eval.jsonl. Rank 0 (nothing elsewhere). */
+/* One evaluation: a log line and a line of eval.jsonl; with `change`, the difference to the base model
+ * picture by picture too (NULL: none). Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
-                             const mbl_eval_score_t *scores);
+                             const mbl_eval_score_t *scores, const mbl_eval_score_t *change);
 /* samples/step-NNNNNN.png from the evaluator's last pictures. Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_evaluator_t *evaluator);
 
