@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""The study's script on tiny runs: two arms, no time, then all they need; then the page with its plots. Skipped without matplotlib."""
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+try:
+    import matplotlib  # noqa: F401
+except ModuleNotFoundError:
+    print("skipped: no matplotlib (pip install numpy matplotlib)")
+    sys.exit(77)
+
+marble = sys.argv[1]
+script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "study", "study.py")
+sizes = ["prompts.groups=4", "prompts.group_size=4", "eval.prompts=16", "eval.every=2"]
+
+
+def study(folder, *arguments):
+    return subprocess.run([sys.executable, script, "--out", f"{folder}/out", *arguments], text=True, capture_output=True)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    train = ["--marble", marble, "--only", "weighted_sum,marble", "--seeds", "1", "--steps", "3", "--pace", "0.1",
+             *[word for size in sizes for word in ("--set", size)]]
+    late = study(folder, *train, "--seconds", "12")  # no time is left for any run
+    assert late.returncode == 75 and "0 of 2 runs done" in late.stdout, (late.stdout, late.stderr)
+    done = study(folder, *train, "--pack", f"{folder}/all.tar.xz")
+    assert done.returncode == 0 and "2 of 2 runs done" in done.stdout, (done.stdout, done.stderr)
+    names = tarfile.open(f"{folder}/all.tar.xz").getnames()
+    assert "marble/seed-1/metrics.jsonl" in names and not any(name.endswith(".h5") for name in names), names
+    again = study(folder, *train)
+    assert again.returncode == 0 and " 0 running" in again.stdout.splitlines()[0], again.stdout
+    other = study(folder, *train, "--set", "train.lr=1e-3")
+    assert other.returncode == 2 and "other settings (train.lr)" in other.stderr, other.stderr
+    wrong = study(folder, "--only", "marbel")
+    assert wrong.returncode == 2 and "no such arm" in wrong.stderr, wrong.stderr
+
+    made = study(folder, "--report", "--page", folder)
+    assert made.returncode == 0, made.stderr
+    page = open(f"{folder}/README.md").read()
+    assert "{{" not in page and "| marble | 1 |" in page and "| weighted sum | 1 |" in page, page
+    for name in page.split("](results/")[1:]:
+        assert os.path.getsize(f"{folder}/results/" + name.split(")")[0]) > 2000, name
+    assert "rho.png" not in page and "halves.png" in page, page
+    repeat = study(folder, "--report", "--from", f"{folder}/results/runs.jsonl", "--page", f"{folder}/again")
+    assert repeat.returncode == 0, repeat.stderr
+    assert open(f"{folder}/again/README.md").read() == page, "the page from the data differs from that from the runs"

@@ -1,0 +1,77 @@
+"""The arms of the study: what each changes in deploy/examples/quickstart.yaml, and what it is called in tables and plots."""
+
+REWARDS = ["ocr", "count", "color", "clean", "jpeg"]
+
+# What every run shares: smaller steps than the quickstart's, cosines at every step, no sheets of samples, and no checkpoint
+# but the one a stop leaves.
+COMMON = {
+    "prompts.groups": "24",
+    "prompts.group_size": "12",
+    "balance.diagnostics_every": "1",
+    "eval.every": "10",
+    "checkpoint.every": "0",
+    "checkpoint.keep": "1",
+    "log.samples_every": "0",
+    "log.advantages_every": "20",
+}
+
+
+class Arm:
+    """`settings` go to marble as --set; `steps` in them stands for the length of the run."""
+
+    def __init__(self, name, label, settings, core=True):
+        self.name, self.label, self.settings, self.core = name, label, settings, core
+
+
+def _stages(steps):
+    """The sequential baseline: one reward after another, each with the generalists beside it, as long as the others train."""
+    part = steps // 3
+    return (f"[{{rewards: [ocr, clean, jpeg], steps: {part}}}, {{rewards: [count, clean, jpeg], steps: {part}}}, "
+            f"{{rewards: [color, clean, jpeg], steps: {steps - 2 * part}}}]")
+
+
+# What two halves of a solve's rows say: how far alpha is noise.
+HALVES = {"balance.alpha_halves": "1"}
+
+_ALL = [
+    Arm("weighted_sum", "weighted sum", {"balance.method": "weighted_sum"}),
+    Arm("equal", "equal", {"balance.method": "equal"}),
+    Arm("gdpo", "gdpo", {"balance.method": "gdpo"}),
+    Arm("marble", "marble", {"balance.method": "marble", **HALVES}),
+    Arm("offset", "marble, offset", {"balance.method": "marble", "balance.common": "offset"}),
+    Arm("every_10", "marble, N = 10", {"balance.method": "marble", "balance.refresh_every": "10"}),
+    Arm("tenth", "marble, f = 0.1", {"balance.method": "marble", "balance.gram_fraction": "0.1", **HALVES}),
+    Arm("reference", "marble_reference", {"balance.method": "marble_reference"}),
+    Arm("stages", "stages", {"stages": _stages}),
+    Arm("apart", "marble, apart", {"balance.method": "marble", "balance.common": "apart"}, core=False),
+    Arm("adam", "marble, metric adam", {"balance.method": "marble", "balance.metric": "adam"}, core=False),
+    Arm("constraint", "marble, ocr >= 0.5", {"balance.method": "marble", "rewards.0.min": "0.5"}, core=False),
+] + [
+    Arm(f"rho_{rho}", f"N = 10, rho {rho}", {"balance.method": "marble", "balance.refresh_every": "10", "balance.rho": str(rho)},
+        core=False) for rho in (0.1, 0.3, 0.5, 0.9)
+] + [
+    Arm(f"share_{share}", f"marble, f = {share}", {"balance.method": "marble", "balance.gram_fraction": str(share), **HALVES},
+        core=False) for share in (0.05, 0.25, 0.5)
+]
+ARMS = {arm.name: arm for arm in _ALL}
+RHO = {0.1: "rho_0.1", 0.3: "rho_0.3", 0.5: "rho_0.5", 0.7: "every_10", 0.9: "rho_0.9"}
+SHARE = {0.05: "share_0.05", 0.1: "tenth", 0.25: "share_0.25", 0.5: "share_0.5", 1.0: "marble"}
+PLAIN = [name for name in ARMS if not name.startswith(("rho_", "share_"))]  # the arms but those of the two ablations
+
+
+def select(words):
+    """Arms by name; "core", "extra", "rho", "share" and "all" stand for several."""
+    chosen = []
+    for word in words:
+        several = {"core": [a for a in _ALL if a.core], "extra": [a for a in _ALL if not a.core], "all": _ALL,
+                   "rho": [ARMS[name] for name in RHO.values()], "share": [ARMS[name] for name in SHARE.values()]}
+        if word not in several and word not in ARMS:
+            raise ValueError(f"--only {word}: no such arm; there are {', '.join([*several, *ARMS])}")
+        chosen += [arm for arm in several.get(word, [ARMS.get(word)]) if arm not in chosen]
+    return chosen
+
+
+def settings_of(arm, seed, steps, more):
+    """Every --set of a run, in order; `more` (from the command line) comes last."""
+    values = {"seed": str(seed), "train.steps": str(steps), **COMMON, **arm.settings, **more}
+    return {key: value(steps) if callable(value) else value for key, value in values.items()}
