@@ -1,10 +1,10 @@
 /* The public face of the communicator: choosing a transport, and wrappers that check arguments, time the call
  * and count bytes, so that the transports do not have to. */
 #include "comm/comm.h"
-#include "base/clock.h"
 #include "base/mem.h"
 #include "comm/list.h"
 #include "comm/place.h"
+#include "comm/record.h"
 
 #include <string.h>
 
@@ -81,13 +81,6 @@ void mbl_comm_close(mbl_comm_t *comm) {
     mbl_free(comm);
 }
 
-mbl_status_t mbl_comm_account(mbl_comm_t *comm, double start, size_t bytes, mbl_status_t status) {
-    comm->seconds += mbl_now() - start;
-    if (status == MBL_OK)
-        comm->bytes += bytes;
-    return status;
-}
-
 /* count elements of `type` in bytes, for `blocks` blocks of them; an error when that is no size. */
 static mbl_status_t payload(const char *what, size_t count, mbl_comm_type_t type, int blocks, size_t *bytes) {
     MBL_REQUIRE((unsigned)type <= MBL_COMM_I64, "comm: %s of unknown type %d", what, (int)type);
@@ -100,8 +93,8 @@ static mbl_status_t payload(const char *what, size_t count, mbl_comm_type_t type
 
 mbl_status_t mbl_comm_barrier(mbl_comm_t *comm) {
     MBL_REQUIRE(comm, "comm: barrier without a communicator");
-    double start = mbl_now();
-    return mbl_comm_account(comm, start, 0, comm->table->barrier(comm));
+    mbl_comm_event_t *e = mbl_record_begin(comm, "barrier", MBL_HOST, MBL_COMM_U8, 0);
+    return mbl_record_end(comm, e, comm->table->barrier(comm));
 }
 
 mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root) {
@@ -110,9 +103,9 @@ mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root
                 comm->size - 1);
     if (!bytes)
         return MBL_OK;
-    double start = mbl_now();
-    size_t sent = comm->rank == root ? bytes : 0;
-    return mbl_comm_account(comm, start, sent, mbl_place_bcast(comm, MBL_HOST, data, bytes, root));
+    mbl_comm_event_t *e =
+        mbl_record_begin(comm, "bcast", MBL_HOST, MBL_COMM_U8, comm->rank == root ? bytes : 0);
+    return mbl_record_end(comm, e, mbl_place_bcast(comm, MBL_HOST, data, bytes, root));
 }
 
 mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_comm_type_t type,
@@ -123,8 +116,8 @@ mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_
     MBL_TRY(payload("allreduce", count, type, 1, &bytes));
     if (!count)
         return MBL_OK;
-    double start = mbl_now();
-    return mbl_comm_account(comm, start, bytes, mbl_place_allreduce(comm, MBL_HOST, data, count, type, op));
+    mbl_comm_event_t *e = mbl_record_begin(comm, "allreduce", MBL_HOST, type, bytes);
+    return mbl_record_end(comm, e, mbl_place_allreduce(comm, MBL_HOST, data, count, type, op));
 }
 
 mbl_status_t mbl_comm_reduce_scatter(mbl_comm_t *comm, const void *in, void *out, size_t count,
@@ -134,9 +127,8 @@ mbl_status_t mbl_comm_reduce_scatter(mbl_comm_t *comm, const void *in, void *out
     MBL_TRY(payload("reduce_scatter", count, type, comm->size, &bytes));
     if (!count)
         return MBL_OK;
-    double start = mbl_now();
-    return mbl_comm_account(comm, start, bytes,
-                            mbl_place_reduce_scatter(comm, MBL_HOST, in, out, count, type));
+    mbl_comm_event_t *e = mbl_record_begin(comm, "reduce_scatter", MBL_HOST, type, bytes);
+    return mbl_record_end(comm, e, mbl_place_reduce_scatter(comm, MBL_HOST, in, out, count, type));
 }
 
 mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, size_t bytes) {
@@ -145,13 +137,14 @@ mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, siz
     MBL_TRY(payload("allgather", bytes, MBL_COMM_U8, comm->size, &total));
     if (!bytes)
         return MBL_OK;
-    double start = mbl_now();
-    return mbl_comm_account(comm, start, bytes, mbl_place_allgather(comm, MBL_HOST, in, out, bytes));
+    mbl_comm_event_t *e = mbl_record_begin(comm, "allgather", MBL_HOST, MBL_COMM_U8, bytes);
+    return mbl_record_end(comm, e, mbl_place_allgather(comm, MBL_HOST, in, out, bytes));
 }
 
 mbl_status_t mbl_comm_poll_error(mbl_comm_t *comm) {
     MBL_REQUIRE(comm, "comm: poll_error without a communicator");
-    return comm->table->poll_error(comm);
+    MBL_TRY(comm->table->poll_error(comm));
+    return comm->device ? comm->device->table->poll_error(comm->device) : MBL_OK;
 }
 
 void mbl_comm_abort(mbl_comm_t *comm, int exit_code) {

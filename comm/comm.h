@@ -11,6 +11,18 @@ typedef enum { MBL_COMM_SUM, MBL_COMM_MAX, MBL_COMM_MIN } mbl_comm_op_t;
 
 typedef struct mbl_comm mbl_comm_t;
 
+/* A collective as the flight record keeps it. */
+typedef struct {
+    const char *op;
+    mbl_comm_type_t type;
+    mbl_place_t place; /* of the data */
+    size_t bytes;
+    uint64_t step;
+    double start, seconds; /* by mbl_now(); how long it took, once it ended */
+    enum { MBL_COMM_WAITS, MBL_COMM_DONE, MBL_COMM_FAILED } state;
+} mbl_comm_event_t;
+enum { MBL_COMM_RECORD = 64 };
+
 typedef struct {
     const char *name;
     mbl_place_t place;                      /* of the memory its collectives take */
@@ -26,6 +38,10 @@ typedef struct {
                                    mbl_comm_type_t type);
     /* in [count] -> out [size * count]; in may be out's own block. */
     mbl_status_t (*allgather)(mbl_comm_t *comm, const void *in, void *out, size_t bytes);
+    /* optional: a reduce_scatter that returns before it is done, and the wait for all that were started */
+    mbl_status_t (*reduce_scatter_start)(mbl_comm_t *comm, const void *in, void *out, size_t count,
+                                         mbl_comm_type_t type);
+    mbl_status_t (*finish)(mbl_comm_t *comm);
     mbl_status_t (*poll_error)(mbl_comm_t *comm);   /* local: an asynchronous error, if any */
     void (*abort)(mbl_comm_t *comm, int exit_code); /* ends every rank; does not return on mpi */
 } mbl_comm_table_t;
@@ -41,7 +57,16 @@ struct mbl_comm {
     uint64_t bytes;     /* payload this rank has put into collectives so far */
     double seconds;     /* spent inside collectives so far */
     mbl_ops_t *ops;     /* of tensors that are not where `table` takes them, see mbl_comm_attach */
-    void *stage;        /* memory of table->place that they pass through, grown up to chunk_bytes */
+    mbl_comm_t *device; /* the same ranks, for memory of ops' device; NULL: none */
+    mbl_comm_t *base;   /* of a `device`: the communicator it belongs to */
+    const char *why_staged;    /* why there is no `device` */
+    mbl_comm_event_t *pending; /* begun, not yet finished; NULL: none */
+    mbl_comm_t *pending_on;    /* comm itself or `device` */
+    uint64_t step;             /* of the run, for the record; the caller may set it */
+    uint64_t calls;            /* collectives so far; number i is in record[i % MBL_COMM_RECORD] */
+    mbl_comm_event_t record[MBL_COMM_RECORD];
+    bool told;   /* the record was printed */
+    void *stage; /* memory of table->place that they pass through, grown up to chunk_bytes */
     size_t stage_bytes;
 };
 
@@ -57,10 +82,10 @@ mbl_status_t mbl_comm_open(const char *name, double deadline_s, mbl_comm_t **out
  * does nothing. */
 void mbl_comm_close(mbl_comm_t *comm);
 
-/* The wrappers check arguments, time, and count bytes; a zero count returns at once. Counts, types and roots
- * are the same on every rank. Results are bit-identical on all ranks and, for a given number of ranks, from
- * call to call. After ERR_COMM or ERR_DEADLINE every further call fails, and the buffers must live until
- * abort. */
+/* The wrappers check arguments, time, count bytes and keep the record, which every rank that sees a
+ * collective fail or run out of time prints once; a zero count returns at once. Counts, types and roots are
+ * the same on every rank. Results are bit-identical on all ranks and, for a given number of ranks, from call
+ * to call. After ERR_COMM or ERR_DEADLINE every further call fails, and the buffers must live until abort. */
 mbl_status_t mbl_comm_barrier(mbl_comm_t *comm);
 mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root);
 mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_comm_type_t type,
@@ -72,13 +97,22 @@ mbl_status_t mbl_comm_poll_error(mbl_comm_t *comm);
 void mbl_comm_abort(mbl_comm_t *comm, int exit_code);
 
 /* Tensors of `ops` may be given to the collectives on tensors from here on, until the next attach (NULL: none
- * any more); before ops is closed. Where a transport cannot take them as they lie, they pass in parts through
- * memory it can take, and the log says so. Local. */
+ * any more); before ops is closed. Where they lie on a device, they travel over NCCL if that is there on
+ * every rank (and MBL_NCCL=0 is not set), else in parts through host memory, and the log says so. ERR_DEVICE
+ * where two ranks share a GPU. Collective for a device's ops, else local. */
 mbl_status_t mbl_comm_attach(mbl_comm_t *comm, mbl_ops_t *ops);
-/* As reduce_scatter: in [size * count] and out [count] of one type (f32, f64, i64 or u8), contiguous, in one
- * place; out may be in's own block. */
+/* A transport for device memory by itself, over `base`, as attach makes it (tests). Both must outlive it.
+ * Collective. Close with mbl_comm_close. */
+mbl_status_t mbl_comm_open_beside(mbl_comm_t *base, const mbl_comm_table_t *table, mbl_ops_t *ops,
+                                  mbl_comm_t **out);
+/* As reduce_scatter, row by row: in [rows, size * count] and out [rows, count] (or without rows) of one type
+ * (f32, f64, i64 or u8), rows dense, in one place; out's row may be in's own block. */
 mbl_status_t mbl_comm_reduce_scatter_tensor(mbl_comm_t *comm, const mbl_tensor_t *in,
                                             const mbl_tensor_t *out);
+/* The same, but it may return before it is done: neither tensor may be touched until mbl_comm_finish, and
+ * operations on others go on meanwhile. At most one at a time. */
+mbl_status_t mbl_comm_reduce_scatter_begin(mbl_comm_t *comm, const mbl_tensor_t *in, const mbl_tensor_t *out);
+mbl_status_t mbl_comm_finish(mbl_comm_t *comm); /* OK at once when nothing was begun */
 /* As allgather: in [count] -> out [size * count], likewise; in may be out's own block. */
 mbl_status_t mbl_comm_allgather_tensor(mbl_comm_t *comm, const mbl_tensor_t *in, const mbl_tensor_t *out);
 

@@ -12,4 +12,7 @@
 MBL_COMM_LIST(MBL_COMM_DECLARE)
 #undef MBL_COMM_DECLARE
 
+/* For memory of a device, opened beside one of them; `available` says whether this build has it. */
+extern const mbl_comm_table_t mbl_comm_nccl;
+
 #endif

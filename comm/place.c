@@ -13,7 +13,11 @@ static bool direct(const mbl_comm_t *comm, mbl_place_t place) {
 }
 
 static bool alone(const mbl_comm_t *comm) {
-    return comm->size == 1;
+    return comm->size == 1 && comm->table->place == MBL_HOST;
+}
+
+mbl_comm_t *mbl_place_carrier(mbl_comm_t *comm, mbl_place_t place) {
+    return place == MBL_DEVICE && comm->device ? comm->device : comm;
 }
 
 static mbl_status_t attached(const mbl_comm_t *comm) {
@@ -47,7 +51,8 @@ static mbl_status_t room(mbl_comm_t *comm, size_t blocks, size_t count, size_t s
     if (fit * blocks * size <= comm->stage_bytes)
         return MBL_OK;
     if (!comm->stage && comm->rank == 0 && comm->table->place == MBL_HOST)
-        MBL_INFO("%s moves device memory between ranks through the host", comm->table->name);
+        MBL_INFO("%s moves device memory between ranks through the host%s%s", comm->table->name,
+                 comm->why_staged ? ": " : "", comm->why_staged ? comm->why_staged : "");
     mbl_place_release(comm);
     MBL_TRY(comm->table->place == MBL_HOST
                 ? mbl_host_new(comm->ops, fit * blocks * size, &comm->stage)
@@ -57,6 +62,7 @@ static mbl_status_t room(mbl_comm_t *comm, size_t blocks, size_t count, size_t s
 }
 
 mbl_status_t mbl_place_bcast(mbl_comm_t *comm, mbl_place_t place, void *data, size_t bytes, int root) {
+    comm = mbl_place_carrier(comm, place);
     const mbl_comm_table_t *table = comm->table;
     size_t n;
     if (direct(comm, place))
@@ -78,6 +84,7 @@ mbl_status_t mbl_place_bcast(mbl_comm_t *comm, mbl_place_t place, void *data, si
 
 mbl_status_t mbl_place_allreduce(mbl_comm_t *comm, mbl_place_t place, void *data, size_t count,
                                  mbl_comm_type_t type, mbl_comm_op_t op) {
+    comm = mbl_place_carrier(comm, place);
     const mbl_comm_table_t *table = comm->table;
     size_t n, size = mbl_comm_type_size(type);
     if (direct(comm, place))
@@ -97,6 +104,7 @@ mbl_status_t mbl_place_allreduce(mbl_comm_t *comm, mbl_place_t place, void *data
 
 mbl_status_t mbl_place_reduce_scatter(mbl_comm_t *comm, mbl_place_t place, const void *in, void *out,
                                       size_t count, mbl_comm_type_t type) {
+    comm = mbl_place_carrier(comm, place);
     const mbl_comm_table_t *table = comm->table;
     size_t n, size = mbl_comm_type_size(type), ranks = (size_t)comm->size;
     if (direct(comm, place))
@@ -118,6 +126,7 @@ mbl_status_t mbl_place_reduce_scatter(mbl_comm_t *comm, mbl_place_t place, const
 
 mbl_status_t mbl_place_allgather(mbl_comm_t *comm, mbl_place_t place, const void *in, void *out,
                                  size_t bytes) {
+    comm = mbl_place_carrier(comm, place);
     const mbl_comm_table_t *table = comm->table;
     size_t n, ranks = (size_t)comm->size;
     if (direct(comm, place))

@@ -12,8 +12,8 @@ mbl_status_t mbl_place_reduce_scatter(mbl_comm_t *comm, mbl_place_t place, const
                                       size_t count, mbl_comm_type_t type);
 mbl_status_t mbl_place_allgather(mbl_comm_t *comm, mbl_place_t place, const void *in, void *out,
                                  size_t bytes);
-/* Adds what a finished collective took, in time and (if it worked) in bytes; returns its status. */
-mbl_status_t mbl_comm_account(mbl_comm_t *comm, double start, size_t bytes, mbl_status_t status);
+/* The communicator that takes memory of this place: comm, or the one for devices beside it. */
+mbl_comm_t *mbl_place_carrier(mbl_comm_t *comm, mbl_place_t place);
 /* Frees what was kept for that. Local. */
 void mbl_place_release(mbl_comm_t *comm);
 

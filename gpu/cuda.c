@@ -205,6 +205,21 @@ static mbl_status_t cuda_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
     return MBL_OK;
 }
 
+static void *cuda_stream(mbl_ops_t *ops) {
+    return mbl_cuda_stream(ops);
+}
+
+static mbl_status_t cuda_alloc_host(mbl_ops_t *ops, size_t bytes, void **out) {
+    (void)ops;
+    MBL_CUDA_TRY(cudaHostAlloc(out, bytes, cudaHostAllocDefault), "pinning memory");
+    return MBL_OK;
+}
+
+static void cuda_free_host(mbl_ops_t *ops, void *ptr) {
+    cudaStreamSynchronize(mbl_cuda_stream(ops));
+    cudaFreeHost(ptr);
+}
+
 const mbl_ops_table_t mbl_ops_cuda = {.name = "cuda",
                                       .automatic = !MBL_CUDA_EMULATED,
                                       .place = MBL_DEVICE,
@@ -216,6 +231,9 @@ const mbl_ops_table_t mbl_ops_cuda = {.name = "cuda",
                                       .copy = cuda_copy,
                                       .zero = cuda_zero,
                                       .sync = cuda_sync,
+                                      .stream = cuda_stream,
+                                      .alloc_host = cuda_alloc_host,
+                                      .free_host = cuda_free_host,
 #define SLOT(name, need) .name = mbl_cuda_##name,
                                       MBL_OPS_LIST(SLOT)
 #undef SLOT

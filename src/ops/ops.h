@@ -260,6 +260,7 @@ typedef struct {
                          size_t bytes); /* on return the host's side may be read or reused */
     mbl_status_t (*zero)(mbl_ops_t *ops, void *ptr, size_t bytes);
     mbl_status_t (*sync)(mbl_ops_t *ops); /* everything asked for is done */
+    void *(*stream)(mbl_ops_t *ops);      /* optional: the queue all work goes to in order, a cudaStream_t */
     /* optional: host memory that copies to and from the device are fast with; plain memory where empty */
     mbl_status_t (*alloc_host)(mbl_ops_t *ops, size_t bytes, void **out);
     void (*free_host)(mbl_ops_t *ops, void *ptr);

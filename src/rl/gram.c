@@ -8,10 +8,7 @@ mbl_status_t mbl_gram(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_tensor_t *sets
     MBL_REQUIRE(sets->dim[1] == count * (size_t)comm->size && shard->dim[0] == m,
                 "gram: sets [%zu,%zu] and shard [%zu,%zu] do not fit %d ranks", m, sets->dim[1],
                 shard->dim[0], count, comm->size);
-    for (size_t k = 0; k < m; k++) {
-        mbl_tensor_t set = mbl_tensor_rows(sets, k, 1), sum = mbl_tensor_rows(shard, k, 1);
-        MBL_TRY(mbl_comm_reduce_scatter_tensor(comm, &set, &sum));
-    }
+    MBL_TRY(mbl_comm_reduce_scatter_tensor(comm, sets, shard));
     MBL_TRY(MBL_OP(ops, gram, .gram = &partial, .x = shard));
     return mbl_comm_allreduce(comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM);
 }

@@ -49,11 +49,15 @@ void mbl_prompt_set_free(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set) {
     memset(set, 0, sizeof *set);
 }
 
+mbl_status_t mbl_engine_device(mbl_engine_t *engine) {
+    const char *device = mbl_config_word("device", engine->config->device);
+    int threads = mbl_engine_threads(engine->config, engine->comm);
+    MBL_TRY(mbl_comm_agree(engine->comm, mbl_ops_open(device, threads, &engine->ops)));
+    return mbl_comm_attach(engine->comm, engine->ops);
+}
+
 static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
-    const char *device = mbl_config_word("device", config->device);
-    MBL_TRY(mbl_ops_open(device, mbl_engine_threads(config, engine->comm), &engine->ops));
-    MBL_TRY(mbl_comm_attach(engine->comm, engine->ops));
     MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(config), config->model.path, &engine->pipeline));
     MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &engine->panel));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
@@ -62,7 +66,9 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
 
 mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_engine_t *out) {
     mbl_engine_t engine = {.config = config, .comm = comm, .k = config->rewards.count};
-    mbl_status_t status = mbl_comm_agree(comm, open_parts(&engine));
+    mbl_status_t status = mbl_engine_device(&engine);
+    if (status == MBL_OK)
+        status = mbl_comm_agree(comm, open_parts(&engine));
     if (status != MBL_OK) {
         mbl_engine_close(&engine);
         return status;

@@ -26,6 +26,10 @@ typedef struct {
 int mbl_engine_threads(const mbl_config_t *config, const mbl_comm_t *comm);
 mbl_dtype_t mbl_engine_dtype(const mbl_config_t *config);
 
+/* Opens the compute backend alone, for an engine whose config and comm are set, and attaches it to comm.
+ * Collective. */
+mbl_status_t mbl_engine_device(mbl_engine_t *engine);
+
 /* Opens everything of `marble train` and `marble eval`; the engine keeps config and comm. Close with
  * mbl_engine_close. */
 mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_engine_t *out);

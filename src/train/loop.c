@@ -643,6 +643,7 @@ static void clear_report(mbl_step_report_t *report) {
 static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatile int *stop,
                            mbl_step_report_t *report) {
     step_t step = {.args = gradient_args(t, inner, slice, stop)};
+    t->comm->step = t->state.step + 1;
     if (t->method == MBL_METHOD_REFERENCE && slice == 0)
         MBL_TRY(mbl_reference_mix(&t->reference, t->engine.ops, &t->batch, t->prompt, t->sample, t->a,
                                   t->engine.k, step.args.seed, step.args.step, t->config->train.micro_batch));

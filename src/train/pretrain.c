@@ -101,9 +101,7 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
     e->config = config;
     e->comm = comm;
     e->k = config->rewards.count;
-    MBL_TRY(
-        mbl_ops_open(mbl_config_word("device", config->device), mbl_engine_threads(config, comm), &e->ops));
-    MBL_TRY(mbl_comm_attach(comm, e->ops));
+    MBL_TRY(mbl_engine_device(e));
     MBL_TRY(mbl_pipeline_new(e->ops, mbl_engine_dtype(config), folder, &fresh, config->seed, &e->pipeline));
     MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &e->panel));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
@@ -290,6 +288,7 @@ static mbl_status_t update(pretrain_t *p, size_t step, double *norm) {
 
 static mbl_status_t one_step(pretrain_t *p, size_t step) {
     const mbl_config_t *config = p->engine.config;
+    p->engine.comm->step = step + 1;
     size_t ranks = (size_t)p->engine.comm->size, rank = (size_t)p->engine.comm->rank;
     size_t first = config->pretrain.batch * rank / ranks, last = config->pretrain.batch * (rank + 1) / ranks;
     double loss = 0, norm, start = mbl_now();
