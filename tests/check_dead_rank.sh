@@ -18,5 +18,11 @@ for how in stops dies oversleeps; do
     else
         echo "a rank that $how: code $code after $ms ms"
     fi
+    # Those that waited tell what they were at.
+    if [ $how != dies ] && ! echo "$log" | grep -q '#2 step 0 allreduce of 8000 bytes (f64, host) failed'; then
+        echo "$log"
+        echo "a rank that $how: the others' last collectives are not in the log"
+        failures=1
+    fi
 done
 exit $failures

@@ -1,5 +1,6 @@
 /* comm: one conformance body for every transport, deadlines, launch detection, shard arithmetic. Every rank
- * runs the same tests in the same order.   ctest-ranks: 1 2 4 */
+ * runs the same tests in the same order. With MBL_TEST_BACKEND the transport for that device's memory too,
+ * which the bodies' host memory passes through the device for.   ctest-ranks: 1 2 4   ctest-backends: cuda */
 #include "support.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -14,6 +15,8 @@
 
 typedef struct {
     mbl_comm_t *self, *mpi; /* mpi is NULL when nobody launched us */
+    mbl_comm_t *nccl;       /* beside mpi; NULL without a device */
+    mbl_ops_t *ops;         /* the device */
 } transports_t;
 
 /* Runs a body on every transport; what it allocates must be gone afterwards. */
@@ -24,6 +27,8 @@ typedef struct {
         body##_on(all->self);                                                                                \
         if (all->mpi)                                                                                        \
             body##_on(all->mpi);                                                                             \
+        if (all->nccl)                                                                                       \
+            body##_on(all->nccl);                                                                            \
         assert_int_equal(mbl_mem_live(), live);                                                              \
     }
 
@@ -249,6 +254,29 @@ static void open_survives_and_refuses(void **state) {
     mbl_comm_close(NULL);
 }
 
+/* The record keeps the last collectives with what they were, and is on every communicator. */
+static void record_keeps_the_last_on(mbl_comm_t *comm) {
+    double sum[3] = {0};
+    uint64_t first = comm->calls;
+    for (size_t i = 0; i < MBL_COMM_RECORD + 3; i++) {
+        comm->step = 100 + i;
+        assert_ok(mbl_comm_allreduce(comm, sum, 1 + i % 3, MBL_COMM_F64, MBL_COMM_SUM));
+    }
+    assert_int_equal(comm->calls - first, MBL_COMM_RECORD + 3);
+    for (size_t i = 3; i < MBL_COMM_RECORD + 3; i++) {
+        const mbl_comm_event_t *e = &comm->record[(first + i) % MBL_COMM_RECORD];
+        assert_string_equal(e->op, "allreduce");
+        assert_int_equal(e->step, 100 + i);
+        assert_int_equal(e->bytes, 8 * (1 + i % 3));
+        assert_int_equal(e->type, MBL_COMM_F64);
+        assert_int_equal(e->state, MBL_COMM_DONE);
+        assert_true(e->seconds >= 0 && e->seconds < 60);
+    }
+    assert_false(comm->told);
+    comm->step = 0;
+}
+ON_EVERY_TRANSPORT(record_keeps_the_last)
+
 /* Waiting for a late rank must not burn the core that rank may need. */
 static void waiting_is_cheap(void **state) {
     mbl_comm_t *comm = ((transports_t *)*state)->mpi;
@@ -424,17 +452,25 @@ int main(int argc, char **argv) {
         cmocka_unit_test_prestate(agree, state),
         cmocka_unit_test_prestate(counters, state),
         cmocka_unit_test_prestate(bad_arguments, state),
+        cmocka_unit_test_prestate(record_keeps_the_last, state),
         cmocka_unit_test_prestate(open_survives_and_refuses, state),
         cmocka_unit_test_prestate(waiting_is_cheap, state),
         cmocka_unit_test(launchers_are_recognised),
         cmocka_unit_test(shards_partition),
         cmocka_unit_test_prestate(speed, state),
     };
+    const char *device = getenv("MBL_TEST_BACKEND");
+    if (device && all.mpi &&
+        (mbl_ops_open(device, 1, &all.ops) != MBL_OK ||
+         mbl_comm_open_beside(all.mpi, &mbl_comm_nccl, all.ops, &all.nccl) != MBL_OK))
+        return 1;
     if (argc == 3 && !strcmp(argv[1], "misbehave") && all.mpi)
-        _exit(misbehave(argv[2], all.mpi));
+        _exit(misbehave(argv[2], all.nccl ? all.nccl : all.mpi));
     if (all.mpi && all.mpi->rank > 0 && !freopen("/dev/null", "w", stdout))
         return 1;
     failed = cmocka_run_group_tests_name("comm", tests, NULL, NULL);
+    mbl_comm_close(all.nccl);
+    mbl_ops_close(all.ops);
     mbl_comm_close(all.mpi);
     mbl_comm_close(all.self);
     return failed;

@@ -139,14 +139,9 @@ static void find_cuda(findings_t *all) {
 }
 
 static void find_nccl(findings_t *all) {
-#define NAME(name, ...) #name,
-    static const char *const transports[] = {MBL_COMM_LIST(NAME)};
-#undef NAME
-    bool nccl = false;
-    for (size_t i = 0; i < sizeof transports / sizeof *transports; i++)
-        nccl |= strcmp(transports[i], "nccl") == 0;
-    snprintf(add(all, "nccl", nccl, "comes with the GPU backend; ranks exchange over MPI")->found, TEXT, "%s",
-             nccl ? "built in" : "not built in");
+    const char *why_not;
+    bool nccl = mbl_comm_nccl.available(&why_not);
+    snprintf(add(all, "nccl", nccl, why_not)->found, TEXT, "%s", nccl ? "built in" : "not used");
 }
 
 static void find_rewards(findings_t *all) {
