@@ -73,6 +73,11 @@ static mbl_status_t write_step(const char *folder, size_t step, size_t count) {
     return status;
 }
 
+static mbl_status_t publish(const char *folder, size_t step, size_t last) {
+    const mbl_ckpt_keep_t keep = {.last = last};
+    return mbl_ckpt_publish(folder, step, &keep);
+}
+
 static bool exists(const char *path) {
     return access(path, F_OK) == 0;
 }
@@ -358,7 +363,7 @@ static void publishing(void **state) {
     write_whole(in(folder, "notes.txt"), "x", 1);
     for (size_t step = 1; step <= 5; step++) {
         assert_int_equal(write_step(folder, step, 100), MBL_OK);
-        assert_int_equal(mbl_ckpt_publish(folder, step, 3), MBL_OK);
+        assert_int_equal(publish(folder, step, 3), MBL_OK);
     }
     assert_false(exists(in(folder, "step-000001.h5.tmp")));
     assert_true(exists(in(folder, "notes.txt")));
@@ -371,13 +376,33 @@ static void publishing(void **state) {
     assert_string_equal(mbl_ckpt_attr(ckpt, "step"), "5");
     mbl_ckpt_close(ckpt);
     /* a run resumed from an earlier step: what it publishes is the latest, whatever else is left */
-    assert_int_equal(mbl_ckpt_publish(folder, 3, 3), MBL_OK);
+    assert_int_equal(publish(folder, 3, 3), MBL_OK);
     assert_int_equal(mbl_ckpt_latest(folder, out, sizeof out, &found), MBL_OK);
     assert_string_equal(out, in(folder, "step-000003.h5"));
-    assert_int_equal(mbl_ckpt_publish(folder, 3, 1), MBL_OK);
+    assert_int_equal(publish(folder, 3, 1), MBL_OK);
     assert_false(exists(in(folder, "step-000005.h5")));
     assert_true(exists(in(folder, "step-000003.h5")));
-    assert_int_equal(mbl_ckpt_publish(folder, 9, 1), MBL_ERR_ARG);
+    assert_int_equal(publish(folder, 9, 1), MBL_ERR_ARG);
+    remove_folder(folder);
+}
+
+/* The two newest, every tenth, and those that are asked for by number. */
+static void what_is_kept(void **state) {
+    (void)state;
+    char folder[256], name[32];
+    static const size_t also[] = {3, 13};
+    const mbl_ckpt_keep_t keep = {.last = 2, .every = 10, .n_also = 2, .also = also};
+    temporary_folder(folder);
+    for (size_t step = 1; step <= 25; step++) {
+        assert_int_equal(write_step(folder, step, 10), MBL_OK);
+        assert_int_equal(mbl_ckpt_publish(folder, step, &keep), MBL_OK);
+    }
+    for (size_t step = 1; step <= 25; step++) {
+        snprintf(name, sizeof name, "step-%06zu.h5", step);
+        bool stays = step % 10 == 0 || step == 3 || step == 13 || step >= 24;
+        if (exists(in(folder, name)) != stays)
+            fail_msg("%s %s", name, stays ? "is gone" : "is still there");
+    }
     remove_folder(folder);
 }
 
@@ -438,7 +463,7 @@ static void full_disk_keeps_the_previous(void **state) {
 static void write_for_ever(const char *folder) {
     mbl_log_set_level(MBL_LOG_OFF);
     for (size_t step = 1;; step++)
-        if (write_step(folder, step, 50000) != MBL_OK || mbl_ckpt_publish(folder, step, 2) != MBL_OK)
+        if (write_step(folder, step, 50000) != MBL_OK || publish(folder, step, 2) != MBL_OK)
             _exit(1);
 }
 
@@ -448,7 +473,7 @@ static void kill_keeps_the_latest_good(void **state) {
     size_t most = 0;
     temporary_folder(folder);
     assert_int_equal(write_step(folder, 0, 50000), MBL_OK);
-    assert_int_equal(mbl_ckpt_publish(folder, 0, 2), MBL_OK);
+    assert_int_equal(publish(folder, 0, 2), MBL_OK);
     mbl_rng_t rng = mbl_rng(5, MBL_RNG_STUDY, 0, 0);
     for (int i = 0; i < 30; i++) {
         pid_t child = fork();
@@ -487,7 +512,7 @@ static void no_memory_is_survived(void **state) {
         mbl_mem_fail_at(at);
         mbl_status_t status = write_content(&c, path);
         if (status == MBL_OK)
-            status = mbl_ckpt_publish(folder, 1, 1);
+            status = publish(folder, 1, 1);
         if (status == MBL_OK)
             status = mbl_ckpt_open(path, &ckpt);
         mbl_ckpt_close(ckpt);
@@ -516,6 +541,7 @@ int main(void) {
         cmocka_unit_test(newer_version_is_named),
         cmocka_unit_test(newest_good_is_found),
         cmocka_unit_test(publishing),
+        cmocka_unit_test(what_is_kept),
         cmocka_unit_test(size_limit_keeps_the_previous),
         cmocka_unit_test(full_disk_keeps_the_previous),
         cmocka_unit_test(kill_keeps_the_latest_good),

@@ -83,7 +83,9 @@ static void defaults(void **state) {
     assert_near(config->train.adam_eps, 1e-8, 0);
     assert_int_equal(config->advantage.std, MBL_CONFIG_STD_GLOBAL);
     assert_int_equal(config->balance.method, MBL_CONFIG_METHOD_MARBLE);
-    assert_int_equal(config->checkpoint.keep, 3);
+    assert_int_equal(config->checkpoint.keep.last, 3);
+    assert_int_equal(config->checkpoint.keep.every, 0);
+    assert_int_equal(config->checkpoint.keep.best.count, 0);
     assert_int_equal(config->alarms.on_alarm, MBL_ON_ALARM_WARN);
     assert_near(config->alarms.x0_norm_drift, 0.25, 0);
     assert_int_equal(config->log.level, MBL_LOG_INFO);
@@ -202,6 +204,10 @@ static void wrong_values(void **state) {
     REFUSED("model: {lora: {targets: attn}}", NULL, "model.lora.targets: \"attn\" is not a list",
             "[attn.to_q");
     REFUSED("model: {lora: {targets: []}}", NULL, "a list of 0; expected 1 to 64 names");
+    REFUSED("checkpoint: {keep: some}", NULL, "checkpoint.keep: \"some\" is not a whole number");
+    REFUSED("checkpoint: {keep: {last: -1}}", NULL, "checkpoint.keep.last: -1 is out of range");
+    REFUSED("checkpoint: {keep: [1]}", NULL, "checkpoint.keep: a list is not a mapping", "last, every, best");
+    REFUSED("checkpoint: {other_base: yes}", NULL, "checkpoint.other_base: \"yes\" is not a choice");
     REFUSED("limits: {seconds: 3 weeks}", NULL, "limits.seconds: \"3 weeks\" is not a number", "2 h");
     REFUSED("limits: {micro_batch_bytes: 3 MB}", NULL, "is not a whole number", "512 MiB");
     REFUSED("pretrain: {model: {dual_attention_layers: [0, x]}}", NULL, "\"x\" is not a whole number",
@@ -382,6 +388,33 @@ static void cross_checks(void **state) {
                   "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
     check_refused("balance={common: apart, refresh_every: 10}", 1,
                   "apart; expected balance.refresh_every: 1");
+}
+
+static void which_checkpoints_stay(void **state) {
+    static const struct {
+        const char *set;
+        size_t last, every, best;
+    } good[] = {{"checkpoint.keep=7", 7, 0, 0},
+                {"checkpoint.keep.every=100", 3, 100, 0},
+                {"checkpoint.keep={last: 2, every: 50, best: ocr}", 2, 50, 1},
+                {"checkpoint={every: 10, keep: {best: [count, ocr]}}", 3, 0, 2}};
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        mbl_config_t *config;
+        assert_int_equal(
+            parse("model: {path: .}\nrewards: [{name: ocr}, {name: count}]\n", good[i].set, &config), MBL_OK);
+        assert_int_equal(config->checkpoint.keep.last, good[i].last);
+        assert_int_equal(config->checkpoint.keep.every, good[i].every);
+        assert_int_equal(config->checkpoint.keep.best.count, good[i].best);
+        assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+        if (good[i].best)
+            assert_string_equal(config->checkpoint.keep.best.items[good[i].best - 1], "ocr");
+        mbl_config_free(config);
+    }
+    check_refused("checkpoint={every: 5, keep: {best: jpeg}, other_base: accept}", 1,
+                  "checkpoint.keep.best: \"jpeg\" is not a reward of this run");
+    check_refused("checkpoint={every: 15, keep: {best: ocr}}", 1,
+                  "expected eval.every to be a multiple of checkpoint.every");
 }
 
 static void groups_are_objectives(void **state) {
@@ -632,6 +665,7 @@ int main(void) {
         cmocka_unit_test(paths_beside_the_file),
         cmocka_unit_test(all_problems_are_reported),
         cmocka_unit_test(cross_checks),
+        cmocka_unit_test(which_checkpoints_stay),
         cmocka_unit_test(groups_are_objectives),
         cmocka_unit_test(unregistered_rewards),
         cmocka_unit_test(pretrain_checks),

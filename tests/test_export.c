@@ -183,7 +183,7 @@ static void what_is_wrong_is_told(void **state) {
     assert_int_equal(marble("export run/run.yaml --lora x.safetensors"), 1);
     said("no checkpoint of marble");
     assert_int_equal(marble("export run/checkpoints/latest.h5 --model merged --lora x.safetensors"), 2);
-    said("model_digest");
+    said("made on another base model");
     assert_int_equal(marble("export run/checkpoints/latest.h5 --lora nowhere/x.safetensors"), 1);
     said("nowhere/x.safetensors: cannot be written");
     assert_int_not_equal(access(in("x.safetensors"), F_OK), 0);

@@ -105,12 +105,56 @@ static void damaged(void **state) {
     free(out);
 }
 
+static void differences(void **state) {
+    (void)state;
+    static const float weights[] = {3, -4, 1}, more[] = {3, -4, 2};
+    static const int64_t order[] = {7, -2, 5}, three[] = {3};
+    const mbl_ckpt_item_t a[] = {
+        {"m", MBL_F32, 3, weights}, {"n", MBL_F32, 3, weights}, {"order", MBL_I64, 2, order}};
+    const mbl_ckpt_item_t b[] = {{"m", MBL_F32, 3, more},
+                                 {"n", MBL_F32, 3, weights},
+                                 {"order", MBL_I64, 3, order},
+                                 {"three", MBL_I64, 1, three}};
+    const mbl_ckpt_attr_t of_a[] = {{"config", "{\"train\": {\"lr\": 0.1, \"steps\": 3}}"}, {"step", "1"}};
+    const mbl_ckpt_attr_t of_b[] = {{"config", "{\"train\": {\"lr\": 0.2, \"steps\": 3}, \"seed\": 5}"},
+                                    {"step", "1"}};
+    char kept[512], other[600], option[700];
+    memcpy(kept, path, sizeof kept);
+    snprintf(other, sizeof other, "%s/a.h5", folder);
+    snprintf(path, sizeof path, "%s/b.h5", folder);
+    snprintf(option, sizeof option, "--diff=%s", other);
+    assert_int_equal(mbl_ckpt_write(other, a, 3, of_a, 2), MBL_OK);
+    assert_int_equal(mbl_ckpt_write(path, b, 4, of_b, 2), MBL_OK);
+    char *out = inspect(option, NULL, 0);
+    static const char *const parts[] = {
+        "1 dataset equal to the bit",
+        "config.train.lr                      0.1 -> 0.2\n",
+        "config.seed                          null -> 5\n",
+        "m                                    |a - b| / |b| 0.186, largest difference 1\n",
+        "order                                2 numbers -> 3\n",
+        "three                                only in b\n"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strstr(out, parts[i]))
+            fail_msg("\"%s\" is not in:\n%s", parts[i], out);
+    assert_null(strstr(out, "train.steps"));
+    free(out);
+    out = inspect(option, "--json", 0);
+    json_t *root = json_loads(out, 0, NULL);
+    assert_int_equal(json_integer_value(json_object_get(root, "equal")), 1);
+    assert_int_equal(json_array_size(json_object_get(root, "attributes")), 2);
+    assert_int_equal(json_array_size(json_object_get(root, "datasets")), 3);
+    json_decref(root);
+    free(out);
+    memcpy(path, kept, sizeof kept);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(text, setup, teardown),
         cmocka_unit_test_setup_teardown(json, setup, teardown),
         cmocka_unit_test_setup_teardown(one_attribute, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged, setup, teardown),
+        cmocka_unit_test_setup_teardown(differences, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,26 +29,30 @@ static mbl_status_t inspect(const char *path, const char *attribute, bool json) 
 
 int mbl_cmd_inspect(int argc, char **argv) {
     bool json = false, helped = false;
-    const char *attribute = NULL;
+    const char *attribute = NULL, *other = NULL;
     const mbl_arg_t args[] = {
         {"json", MBL_ARG_FLAG, &json, NULL, "one JSON object", 0, 0, 0, NULL},
         {"attribute", MBL_ARG_TEXT, &attribute, "KEY",
          "only the value of this attribute of a checkpoint; \"config\" is the run.yaml it was made with", 0,
-         0, 0, NULL}};
+         0, 0, NULL},
+        {"diff", MBL_ARG_TEXT, &other, "A.h5",
+         "what PATH, a checkpoint too, has otherwise than A: keys of the configuration, datasets and how far "
+         "apart they are",
+         0, 0, 0, NULL}};
     const mbl_args_t spec = {
         "inspect",
         "PATH",
         "Says what is in a checkpoint (FILE.h5), after verifying all of it, or in a model: a\n"
         "diffusers folder, one part of it, or a .safetensors file.",
         args,
-        2,
+        sizeof args / sizeof *args,
         1,
         1};
     mbl_arg_texts_t rest;
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
-    status = inspect(rest.items[0], attribute, json);
+    status = other ? mbl_inspect_diff(other, rest.items[0], json) : inspect(rest.items[0], attribute, json);
     mbl_free(rest.items);
     return mbl_status_exit_code(status);
 }

@@ -10,6 +10,9 @@
  * object; or, with `attribute`, the value of that attribute alone. */
 mbl_status_t mbl_inspect_checkpoint(const char *path, const char *attribute, bool json);
 
+/* What two checkpoints differ in: attributes (the configuration key by key) and datasets. */
+mbl_status_t mbl_inspect_diff(const char *a, const char *b, bool json);
+
 /* A model folder, one part of it, or a safetensors file or index: configuration, digest, parameters and
  * tensors. */
 mbl_status_t mbl_inspect_model(const char *path, bool json);

@@ -46,10 +46,16 @@ bool mbl_ckpt_attr_at(const mbl_ckpt_t *ckpt, size_t i, mbl_ckpt_attr_t *out);
 
 /* folder/step-NNNNNN.h5 for a step (out at least 512 bytes). */
 mbl_status_t mbl_ckpt_path(const char *folder, size_t step, char *out, size_t size);
+/* Which checkpoints of a folder stay: the `last` newest (0: all), those of steps that `every` divides (0:
+ * none), and those of the steps in `also`. */
+typedef struct {
+    size_t last, every, n_also;
+    const size_t *also;
+} mbl_ckpt_keep_t;
 /* Points folder/latest.h5 at the checkpoint of `step` (relative symbolic link, replaced by rename), removes
- * temporary files of writers that died, and removes the oldest so that `keep` checkpoints stay, that of
- * `step` always among them (0 keeps all). */
-mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, size_t keep);
+ * temporary files of writers that died, and removes the checkpoints that `keep` does not name; that of `step`
+ * always stays. */
+mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, const mbl_ckpt_keep_t *keep);
 /* The newest checkpoint of `folder` that verifies: what latest.h5 points at (a run resumed from an earlier
  * step has published that later than any higher step left over), then by falling step; warns about each
  * damaged one. *found false when there is none at all; ERR_FORMAT when there are some and all are damaged. */

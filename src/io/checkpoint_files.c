@@ -240,15 +240,22 @@ static mbl_status_t point_latest(const char *folder, size_t step) {
     return status;
 }
 
-mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, size_t keep) {
+static bool is_kept(const mbl_ckpt_keep_t *keep, size_t step) {
+    for (size_t i = 0; i < keep->n_also; i++)
+        if (keep->also[i] == step)
+            return true;
+    return keep->every > 0 && step > 0 && step % keep->every == 0;
+}
+
+mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, const mbl_ckpt_keep_t *keep) {
     char path[512];
-    size_t *steps = NULL, n = 0, kept = 1;
+    size_t *steps = NULL, n = 0, newest = 1;
     MBL_TRY(mbl_ckpt_path(folder, step, path, sizeof path));
     MBL_REQUIRE(access(path, F_OK) == 0, "%s: not there to be published: %s", path, strerror(errno));
     MBL_TRY(point_latest(folder, step));
     MBL_TRY(list_steps(folder, true, &steps, &n));
-    for (size_t i = 0; i < n && keep > 0; i++) {
-        if (steps[i] == step || kept++ < keep)
+    for (size_t i = 0; i < n && keep->last > 0; i++) {
+        if (steps[i] == step || newest++ < keep->last || is_kept(keep, steps[i]))
             continue;
         if (mbl_ckpt_path(folder, steps[i], path, sizeof path) == MBL_OK && unlink(path) != 0)
             MBL_WARN("%s: cannot be removed: %s", path, strerror(errno));

@@ -137,6 +137,33 @@ mbl_status_t mbl_jsonl_write(mbl_jsonl_t *jsonl, json_t *object) {
     return status;
 }
 
+mbl_status_t mbl_jsonl_read(const char *path, size_t last_step, json_t **out) {
+    char *line = NULL;
+    size_t room = 0;
+    json_t *lines = json_array();
+    FILE *file = fopen(path, "rbe");
+    if (!lines || (!file && errno != ENOENT)) {
+        mbl_status_t status = lines ? MBL_FAIL(MBL_ERR_IO, "%s: cannot be opened: %s", path, strerror(errno))
+                                    : MBL_FAIL(MBL_ERR_MEM, "%s: no memory", path);
+        json_decref(lines);
+        if (file)
+            fclose(file);
+        return status;
+    }
+    for (ssize_t n; file && (n = getline(&line, &room, file)) > 0;) {
+        json_t *object = json_loadb(line, (size_t)n, 0, NULL), *step = json_object_get(object, "step");
+        if (json_is_integer(step) && json_integer_value(step) >= 0 &&
+            (size_t)json_integer_value(step) <= last_step)
+            json_array_append(lines, object);
+        json_decref(object);
+    }
+    free(line);
+    if (file)
+        fclose(file);
+    *out = lines;
+    return MBL_OK;
+}
+
 json_t *mbl_jsonl_real(double value) {
     return isfinite(value) ? json_real(value) : json_null();
 }

@@ -17,6 +17,9 @@ mbl_status_t mbl_jsonl_open(const char *path, long last_step, mbl_jsonl_t **out)
  * call. Takes over the reference, also on failure; NULL (jansson without memory) is ERR_MEM. After ERR_IO the
  * file ends with the last whole line. */
 mbl_status_t mbl_jsonl_write(mbl_jsonl_t *jsonl, json_t *object);
+/* The objects of a file whose "step" is at most last_step, as an array (empty without a file); lines that are
+ * no objects are left out. Release with json_decref. */
+mbl_status_t mbl_jsonl_read(const char *path, size_t last_step, json_t **out);
 /* A real for such an object; null for NaN and infinity, which JSON does not have. */
 json_t *mbl_jsonl_real(double value);
 void mbl_jsonl_close(mbl_jsonl_t *jsonl);

@@ -4,14 +4,12 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "data/chart.h"
+#include "io/jsonl.h"
 
-#include <jansson.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MOST_BYTES = 1 << 30 };
 
 /* The run's folder of a checkpoint, seen through links such as latest.h5. False when it lies in none. */
 static bool run_folder(const char *checkpoint, char out[PATH_MAX]) {
@@ -26,26 +24,13 @@ static bool run_folder(const char *checkpoint, char out[PATH_MAX]) {
     return true;
 }
 
-/* The objects of a file of the run whose step is at most `step`, as an array; empty when there is no file. */
+/* The lines of a file of the run up to `step`; empty when there is no file. */
 static mbl_status_t read_lines(const char *checkpoint, const char *name, size_t step, json_t **out) {
-    char folder[PATH_MAX], path[PATH_MAX + 32], *text = NULL;
-    json_t *lines = json_array();
-    *out = lines;
+    char folder[PATH_MAX], path[PATH_MAX + 32];
     if (!run_folder(checkpoint, folder))
-        return MBL_OK;
+        folder[0] = 0; /* then neither file is there */
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    if (!mbl_file_exists(path))
-        return MBL_OK;
-    MBL_TRY(mbl_file_read(path, MOST_BYTES, &text, NULL));
-    for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-        json_t *object = json_loads(line, 0, NULL);
-        json_int_t at = json_integer_value(json_object_get(object, "step"));
-        if (object && at >= 0 && (size_t)at <= step)
-            json_array_append(lines, object);
-        json_decref(object);
-    }
-    mbl_free(text);
-    return MBL_OK;
+    return mbl_jsonl_read(path, step, out);
 }
 
 /* A number of line -> key -> reward (-> field), NaN when it is not there. */

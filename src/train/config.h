@@ -41,6 +41,7 @@ typedef enum {
     MBL_CONFIG_COMMON_OFFSET
 } mbl_config_common_t;
 typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
+typedef enum { MBL_CONFIG_OTHER_BASE_REFUSE, MBL_CONFIG_OTHER_BASE_ACCEPT } mbl_config_other_base_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 
 typedef struct {
@@ -120,10 +121,15 @@ typedef struct {
         uint64_t seed;
     } eval;
     struct {
-        size_t every, keep; /* optimizer steps (0: only at the end), files (0: all) */
+        size_t every; /* optimizer steps; 0: only at the end */
+        struct {
+            size_t last, every; /* files (0: all), optimizer steps (0: none) */
+            mbl_config_strings_t best;
+        } keep;
+        mbl_config_other_base_t other_base;
     } checkpoint;
     struct {
-        double seconds;           /* 0: none */
+        double seconds, margin;   /* 0: none; before the end of a Slurm job */
         size_t micro_batch_bytes; /* 0: none */
     } limits;
     struct {

@@ -191,6 +191,27 @@ static void check_reference(const mbl_config_t *config, mbl_config_problems_t *p
                                keys[i].need);
 }
 
+/* The best checkpoint by a reward: one of the run's rewards, and evaluated where checkpoints stand. */
+static void check_keep(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    const mbl_config_strings_t *best = &config->checkpoint.keep.best;
+    size_t step = config->checkpoint.every, eval = config->eval.every;
+    int line = line_of(config, "checkpoint.keep.best");
+    for (size_t i = 0; i < best->count; i++) {
+        bool found = false;
+        for (size_t k = 0; k < config->rewards.count; k++)
+            found |= strcmp(config->rewards.items[k].name, best->items[i]) == 0;
+        if (!found)
+            mbl_config_problem(problems, line, "checkpoint.keep.best: \"%.60s\" is not a reward of this run",
+                               best->items[i]);
+    }
+    if (best->count && (eval == 0 || step == 0 || eval % step != 0))
+        mbl_config_problem(
+            problems, line,
+            "checkpoint.keep.best: evaluations every %zu steps and checkpoints every %zu; expected "
+            "eval.every to be a multiple of checkpoint.every, above 0",
+            eval, step);
+}
+
 /* A common part that is added once goes with methods that solve at every step, on all rows. */
 static void check_common(const mbl_config_t *config, mbl_config_problems_t *problems) {
     mbl_config_method_t method = config->balance.method;
@@ -237,6 +258,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_floor(config, &problems);
     check_reference(config, &problems);
     check_common(config, &problems);
+    check_keep(config, &problems);
     check_solving(config, &problems);
     return mbl_config_problems_end(&problems);
 }

@@ -221,11 +221,17 @@ static void free_strings(mbl_config_strings_t *list) {
     *list = (mbl_config_strings_t){0};
 }
 
+/* The next of a list, or the end where a single value stands for a list of one. */
+static const mbl_yaml_node_t *next_item(const mbl_yaml_node_t *node, const mbl_yaml_node_t *item) {
+    return node->kind == MBL_YAML_LIST ? item->next : NULL;
+}
+
 static mbl_status_t read_strings(mbl_config_strings_t *place, const mbl_field_t *field, const char *key,
                                  const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
     mbl_config_strings_t list = {0};
     size_t n = 0;
-    for (const mbl_yaml_node_t *item = node->first; item; item = item->next, n++)
+    const mbl_yaml_node_t *first = node->kind == MBL_YAML_LIST ? node->first : node;
+    for (const mbl_yaml_node_t *item = first; item; item = next_item(node, item), n++)
         if (item->kind != MBL_YAML_SCALAR || !item->text[0] || !mbl_config_printable(item->text)) {
             wrong_value(problems, field, key, item, "is not a name");
             return MBL_OK;
@@ -236,7 +242,7 @@ static mbl_status_t read_strings(mbl_config_strings_t *place, const mbl_field_t 
         return MBL_OK;
     }
     MBL_ALLOC(list.items, n);
-    for (const mbl_yaml_node_t *item = node->first; item; item = item->next) {
+    for (const mbl_yaml_node_t *item = first; item; item = next_item(node, item)) {
         list.items[list.count] = mbl_strdup(item->text);
         if (!list.items[list.count++]) {
             free_strings(&list);
@@ -275,6 +281,10 @@ mbl_status_t mbl_config_read_field(void *base, const mbl_field_t *field, const c
                                    const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
     char *place = (char *)base + field->offset;
     bool list = field->kind >= MBL_FIELD_STRINGS;
+    /* Names that may be left out may also be one name. */
+    bool one = field->kind == MBL_FIELD_STRINGS && field->low == 0 && node->kind == MBL_YAML_SCALAR;
+    if (one && (node->text[0] || node->quoted))
+        return read_strings((mbl_config_strings_t *)(void *)place, field, key, node, problems);
     if (list ? node->kind != MBL_YAML_LIST : node->kind != MBL_YAML_SCALAR) {
         wrong_value(problems, field, key, node, list ? "is not a list" : "is not a single value");
         return MBL_OK;
@@ -391,6 +401,8 @@ static mbl_status_t read_child(mbl_config_t *config, const mbl_yaml_node_t *node
     size_t n;
     snprintf(path, sizeof path, "%.100s%s%.150s", section, section[0] ? "." : "", node->key);
     const mbl_field_t *field = strchr(node->key, '.') ? NULL : mbl_config_field(path);
+    if (!field && node->kind == MBL_YAML_SCALAR)
+        field = mbl_config_shorthand(path);
     if (field) {
         config->origin->lines[field - mbl_config_fields(&n)] = node->key_line;
         return mbl_config_read_field(config, field, path, node, problems);

@@ -32,6 +32,7 @@ static const char *const common_words[] = {"together", "apart", "offset", NULL};
 /* In the order of mbl_on_alarm_t. */
 static const char *const alarm_words[] = {"warn", "stop", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
+static const char *const other_base_words[] = {"refuse", "accept", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
 const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
 
@@ -146,9 +147,18 @@ static const mbl_field_t fields[] = {
     COUNT(eval.seed, "1234", 0, LARGE, NULL, "of the starting noise, the same at every evaluation"),
 
     COUNT(checkpoint.every, "20", 0, 1e9, "optimizer steps", "between checkpoints; 0: only at the end"),
-    COUNT(checkpoint.keep, "3", 0, 1e6, "files", "newest checkpoints kept; 0: all"),
+    COUNT(checkpoint.keep.last, "3", 0, 1e6, "files",
+          "newest checkpoints kept; 0: all. keep: 3 says the same"),
+    COUNT(checkpoint.keep.every, "0", 0, 1e9, "optimizer steps",
+          "checkpoints of these steps are kept for good; 0: none"),
+    OTHER(checkpoint.keep.best, STRINGS, "", 0, 64, NULL,
+          "rewards; the checkpoint with the best mean of each in eval.jsonl is kept"),
+    CHOICE(checkpoint.other_base, "refuse", other_base_words,
+           "a checkpoint of another base model, by the digest of its tensors"),
 
     OTHER(limits.seconds, SECONDS, "0", 0, 1e9, "seconds", "then checkpoint and exit 75; 0: no limit"),
+    OTHER(limits.margin, SECONDS, "60", 0, 1e6, "seconds",
+          "the same that long before SLURM_JOB_END_TIME, where Slurm sets it"),
     OTHER(limits.micro_batch_bytes, BYTES, "0", 0, LARGE, "bytes",
           "of activations of a micro-batch, which is cut to fit; 0: no limit"),
 
@@ -203,6 +213,7 @@ static const struct {
                 {"alarms", "what is told when training goes wrong silently"},
                 {"eval", "on held-out prompts"},
                 {"checkpoint", "for stop and go"},
+                {"checkpoint.keep", "which stay"},
                 {"limits", "time and memory"},
                 {"log", "what is told"},
                 {"pretrain", "used by `marble pretrain` only"},
@@ -224,6 +235,10 @@ const mbl_field_t *mbl_config_field(const char *key) {
         if (strcmp(fields[i].key, key) == 0)
             return &fields[i];
     return NULL;
+}
+
+const mbl_field_t *mbl_config_shorthand(const char *path) {
+    return strcmp(path, "checkpoint.keep") == 0 ? mbl_config_field("checkpoint.keep.last") : NULL;
 }
 
 bool mbl_config_is_section(const char *path) {

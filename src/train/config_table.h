@@ -40,6 +40,8 @@ typedef struct {
 /* The whole table, in the order in which it is written out. */
 const mbl_field_t *mbl_config_fields(size_t *count);
 const mbl_field_t *mbl_config_field(const char *key);
+/* The key that a section given as a single value stands for ("checkpoint.keep" for its .last), or NULL. */
+const mbl_field_t *mbl_config_shorthand(const char *path);
 /* Whether some key lies below `path`; what a section is for ("" when there is nothing to say). */
 bool mbl_config_is_section(const char *path);
 const char *mbl_config_section_help(const char *path);

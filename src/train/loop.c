@@ -53,6 +53,7 @@ typedef struct {
     uint64_t alarm_step;
     mbl_eval_score_t base[MBL_MAX_REWARDS];
     double mean_seconds; /* of an epoch, for the time left */
+    double save_seconds; /* that training stood still for a checkpoint since the last step was reported */
 } train_t;
 
 /* ---- opening ---- */
@@ -695,6 +696,13 @@ static mbl_status_t look_for_alarms(train_t *t, const mbl_step_report_t *report)
     return MBL_OK;
 }
 
+static mbl_status_t save(train_t *t, bool wait) {
+    double start = mbl_now();
+    mbl_status_t status = mbl_state_save(&t->state, t->out_dir, wait);
+    t->save_seconds += mbl_lap(&start);
+    return status;
+}
+
 static mbl_status_t finish_step(train_t *t, double start, mbl_step_report_t *report, double before_seconds,
                                 uint64_t before_bytes) {
     report->step = t->state.step;
@@ -702,9 +710,12 @@ static mbl_status_t finish_step(train_t *t, double start, mbl_step_report_t *rep
     report->samples = t->batch.n_global;
     report->seconds.comm = t->comm->seconds - before_seconds;
     report->bytes_comm = t->comm->bytes - before_bytes;
+    mbl_state_saved(&t->state);
     MBL_TRY(mbl_policy_deviation(&t->state.policy, &report->old_deviate));
     MBL_TRY(look_for_alarms(t, report));
-    report->seconds.total = mbl_now() - start;
+    report->seconds.checkpoint = t->save_seconds;
+    report->seconds.total = mbl_now() - start + t->save_seconds;
+    t->save_seconds = 0;
     t->mean_seconds =
         t->mean_seconds > 0 ? 0.9 * t->mean_seconds + 0.1 * report->seconds.total : report->seconds.total;
     MBL_TRY(mbl_report_metrics(&t->rundir, &t->state, report));
@@ -784,7 +795,7 @@ static mbl_status_t observe(train_t *t, uint64_t before) {
     uint64_t now = t->state.step;
     bool last = now >= config->train.steps, samples = due(before, now, config->log.samples_every);
     if (last || due(before, now, config->checkpoint.every))
-        MBL_TRY(mbl_state_save(&t->state, t->out_dir));
+        MBL_TRY(save(t, last));
     if (!last && (samples || due(before, now, config->eval.every)))
         MBL_TRY(evaluate(t, &t->state.policy.in_ema, now, samples, scores, change));
     return MBL_OK;
@@ -803,7 +814,7 @@ static mbl_status_t close_run(train_t *t) {
 static mbl_status_t heed_alarms(train_t *t) {
     mbl_status_t verdict = mbl_watch_verdict(t->comm, t->config, &t->alarms, t->alarm_step);
     if (verdict == MBL_ERR_ALARM && !t->alarms.found[MBL_ALARM_replica_mismatch]) /* which rank to believe? */
-        MBL_TRY(mbl_state_save(&t->state, t->out_dir));
+        MBL_TRY(save(t, true));
     return verdict;
 }
 
@@ -822,7 +833,7 @@ static mbl_status_t run(train_t *t) {
 
 /* Stopped before an update: the state is that of the last whole epoch. */
 static mbl_status_t save_stopped(train_t *t) {
-    MBL_TRY(mbl_state_save(&t->state, t->out_dir));
+    MBL_TRY(save(t, true));
     MBL_INFO("stopped at step %llu of %zu; go on with: marble train %s/run.yaml --out %s --resume auto",
              (unsigned long long)t->state.step, t->config->train.steps, t->out_dir, t->out_dir);
     return MBL_ERR_STOPPED;
@@ -836,7 +847,7 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const char 
     t.config = config;
     t.comm = comm;
     t.out_dir = out_dir;
-    t.stop = mbl_stop_catch(config->limits.seconds);
+    t.stop = mbl_stop_catch(mbl_stop_seconds(config->limits.seconds, config->limits.margin));
     mbl_status_t status;
     MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done);
     MBL_TRY_GOTO(mbl_comm_agree(comm, open_parts(&t)), done);

@@ -354,7 +354,7 @@ mbl_status_t mbl_pretrain(const mbl_config_t *config, mbl_comm_t *comm, const ch
     MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, resume, checkpoint, sizeof checkpoint), done);
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_pretrain_state_load(&p.state, checkpoint)), done);
     MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, p.state.optimizer.steps, &p.rundir), done);
-    status = run(&p, mbl_stop_catch(config->limits.seconds));
+    status = run(&p, mbl_stop_catch(mbl_stop_seconds(config->limits.seconds, config->limits.margin)));
     mbl_stop_release();
 done:
     close_all(&p);

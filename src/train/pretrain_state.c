@@ -64,7 +64,8 @@ static mbl_status_t write_file(const mbl_pretrain_state_t *state, const mbl_conf
     mbl_status_t status = mbl_ckpt_write(path, items, N_VECTORS, attrs, sizeof attrs / sizeof *attrs);
     mbl_free(json);
     MBL_TRY(status);
-    return mbl_ckpt_publish(folder, state->optimizer.steps, config->checkpoint.keep);
+    mbl_ckpt_keep_t keep = {.last = config->checkpoint.keep.last, .every = config->checkpoint.keep.every};
+    return mbl_ckpt_publish(folder, state->optimizer.steps, &keep);
 }
 
 mbl_status_t mbl_pretrain_state_save(mbl_pretrain_state_t *state, const mbl_config_t *config,

@@ -92,6 +92,42 @@ mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *r
     return mbl_comm_bcast(comm, out, size, 0);
 }
 
+/* The best step of one reward by the lines of eval.jsonl; false when there is none with a checkpoint. */
+static bool best_step(const char *path, const json_t *lines, const char *reward, size_t *out) {
+    double best = 0;
+    bool found = false;
+    for (size_t i = 0; i < json_array_size(lines); i++) {
+        const json_t *line = json_array_get(lines, i);
+        const json_t *mean = json_object_get(json_object_get(line, reward), "mean");
+        size_t step = (size_t)json_integer_value(json_object_get(line, "step"));
+        char file[600];
+        int length = snprintf(file, sizeof file, "%s/checkpoints/step-%06zu.h5", path, step);
+        if (!json_is_number(mean) || length < 0 || (size_t)length >= sizeof file || !mbl_file_exists(file) ||
+            (found && json_number_value(mean) <= best))
+            continue;
+        found = true;
+        best = json_number_value(mean);
+        *out = step;
+    }
+    return found;
+}
+
+mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_t step, size_t *steps,
+                             size_t *n) {
+    const mbl_config_strings_t *rewards = &config->checkpoint.keep.best;
+    char file[600];
+    json_t *lines;
+    *n = 0;
+    if (rewards->count == 0)
+        return MBL_OK;
+    MBL_TRY(mbl_rundir_join(path, "eval.jsonl", file, sizeof file));
+    MBL_TRY(mbl_jsonl_read(file, step, &lines));
+    for (size_t k = 0; k < rewards->count; k++)
+        *n += best_step(path, lines, rewards->items[k], &steps[*n]);
+    json_decref(lines);
+    return MBL_OK;
+}
+
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                              const mbl_eval_score_t *scores, const mbl_eval_score_t *change) {
     char line[1024] = "";

@@ -27,6 +27,11 @@ mbl_status_t mbl_rundir_join(const char *path, const char *name, char *out, size
 mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *resume, char *out,
                                size_t size);
 
+/* For every reward of checkpoint.keep.best the step whose checkpoint has the highest mean in eval.jsonl,
+ * among those up to `step` that are there; steps [MBL_MAX_REWARDS]. Local. */
+mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_t step, size_t *steps,
+                             size_t *n);
+
 /* One evaluation: a log line and a line of eval.jsonl; with `change`, the difference to the base model
  * picture by picture too (NULL: none). Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,

@@ -2,8 +2,10 @@
 #include "train/state.h"
 
 #include "base/mem.h"
-#include "io/checkpoint.h"
+#include "base/file.h"
+#include "io/ckpt_writer.h"
 #include "train/gather.h"
+#include "train/resume.h"
 #include "train/rundir.h"
 
 #include <stdlib.h>
@@ -42,7 +44,10 @@ failed:
     return status;
 }
 
+static void free_snapshot(mbl_snapshot_t *s);
+
 void mbl_state_free(mbl_state_t *state) {
+    free_snapshot(state->snapshot);
     mbl_policy_free(&state->policy);
     mbl_optimizer_free(&state->optimizer);
     mbl_lora_free(state->lora);
@@ -141,65 +146,137 @@ static mbl_status_t reward_names(const mbl_config_t *config, char *out, size_t s
     return used < size ? MBL_OK : MBL_FAIL(MBL_ERR_CONFIG, "the names of the rewards are too long together");
 }
 
-static mbl_status_t write_file(const mbl_state_t *state, const char *out_dir, float *const *vector) {
-    const mbl_config_t *config = state->engine->config;
-    char folder[512], path[640], step[32], rewards[2048], *json;
-    mbl_ckpt_item_t items[N_VECTORS + N_SMALL];
+/* A copy of the state on its way to disk; it stays as it is until its write has ended. */
+struct mbl_snapshot {
+    mbl_ckpt_writer_t *writer; /* rank 0 */
+    float *vectors;            /* rank 0 [N_VECTORS, padded], others [padded] */
     small_t small;
-    for (int i = 0; i < N_VECTORS; i++)
-        items[i] = (mbl_ckpt_item_t){names[i], MBL_F32, state->policy.size, vector[i]};
-    pack(state, &small);
-    small_items(&small, state->engine->k, items + N_VECTORS);
-    MBL_TRY(mbl_rundir_join(out_dir, "checkpoints", folder, sizeof folder));
-    MBL_TRY(mbl_ckpt_path(folder, state->step, path, sizeof path));
-    MBL_TRY(reward_names(config, rewards, sizeof rewards));
-    MBL_TRY(mbl_config_json(config, &json));
-    snprintf(step, sizeof step, "%llu", (unsigned long long)state->step);
-    mbl_ckpt_attr_t attrs[] = {{"kind", "train"},
-                               {"step", step},
-                               {"config", json},
-                               {"rewards", rewards},
-                               {"model_digest", mbl_pipeline_digest(state->engine->pipeline)}};
-    mbl_status_t status =
-        mbl_ckpt_write(path, items, N_VECTORS + N_SMALL, attrs, sizeof attrs / sizeof *attrs);
-    mbl_free(json);
-    MBL_TRY(status);
-    return mbl_ckpt_publish(folder, state->step, config->checkpoint.keep);
+    char folder[512], step[32], rewards[2048], *config;
+    size_t best[MBL_MAX_REWARDS]; /* steps kept for their scores */
+    mbl_ckpt_item_t items[N_VECTORS + N_SMALL];
+    mbl_ckpt_attr_t attrs[5];
+};
+
+static void free_snapshot(mbl_snapshot_t *s) {
+    if (!s)
+        return;
+    mbl_ckpt_writer_close(s->writer);
+    mbl_free(s->vectors);
+    mbl_free(s->config);
+    mbl_free(s);
 }
 
-mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir) {
+static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
+    mbl_snapshot_t *s;
+    bool first = state->engine->comm->rank == 0;
+    MBL_ALLOC(s, 1);
+    state->snapshot = s; /* freed with the state, whole or not */
+    MBL_ALLOC(s->vectors, (first ? N_VECTORS : 1) * state->padded);
+    if (!first)
+        return MBL_OK;
+    MBL_TRY(mbl_rundir_join(out_dir, "checkpoints", s->folder, sizeof s->folder));
+    MBL_TRY(reward_names(state->engine->config, s->rewards, sizeof s->rewards));
+    MBL_TRY(mbl_config_json(state->engine->config, &s->config));
+    for (int i = 0; i < N_VECTORS; i++)
+        s->items[i] =
+            (mbl_ckpt_item_t){names[i], MBL_F32, state->policy.size, s->vectors + (size_t)i * state->padded};
+    small_items(&s->small, state->engine->k, s->items + N_VECTORS);
+    const mbl_ckpt_attr_t attrs[] = {{"kind", "train"},
+                                     {"step", s->step},
+                                     {"config", s->config},
+                                     {"rewards", s->rewards},
+                                     {"model_digest", mbl_pipeline_digest(state->engine->pipeline)}};
+    memcpy(s->attrs, attrs, sizeof attrs);
+    return mbl_ckpt_writer_open(&s->writer);
+}
+
+/* The vectors into the snapshot: rank 0's; the other ranks take part in gathering. */
+static mbl_status_t copy_vectors(const mbl_state_t *state) {
+    const mbl_engine_t *engine = state->engine;
     const mbl_tensor_t *whole[] = {&state->policy.current, &state->policy.old, &state->policy.ema};
-    float *vector[N_VECTORS], *all;
-    mbl_status_t status;
-    MBL_ALLOC(all, N_VECTORS * state->padded);
-    for (int i = 0; i < N_VECTORS; i++)
-        vector[i] = all + (size_t)i * state->padded;
-    for (int i = 0; i < M; i++)
-        MBL_TRY_GOTO(mbl_tensor_download(state->engine->ops, whole[i], vector[i]), done);
-    MBL_TRY_GOTO(mbl_gather_shards(state->engine->comm, state->engine->ops, &state->optimizer.m, vector[M]),
-                 done);
-    MBL_TRY_GOTO(mbl_gather_shards(state->engine->comm, state->engine->ops, &state->optimizer.v, vector[V]),
-                 done);
-    status = mbl_comm_agree(state->engine->comm,
-                            state->engine->comm->rank == 0 ? write_file(state, out_dir, vector) : MBL_OK);
-done:
-    mbl_free(all);
-    return status;
-}
-
-static mbl_status_t check_identity(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt,
-                                   bool rewards_too) {
-    static const char *const keys[] = {"kind", "model_digest", "rewards"};
-    char rewards[2048];
-    MBL_TRY(reward_names(state->engine->config, rewards, sizeof rewards));
-    const char *want[] = {"train", mbl_pipeline_digest(state->engine->pipeline), rewards};
-    for (int i = 0; i < (rewards_too ? 3 : 2); i++) {
-        const char *found = mbl_ckpt_attr(ckpt, keys[i]);
-        if (!found || strcmp(found, want[i]) != 0)
-            return MBL_FAIL(MBL_ERR_CONFIG, "%s: its %s is \"%s\", this run's is \"%s\"", path, keys[i],
-                            found ? found : "", want[i]);
+    const mbl_tensor_t *shard[] = {&state->optimizer.m, &state->optimizer.v};
+    bool first = engine->comm->rank == 0;
+    for (int i = 0; i < N_VECTORS; i++) {
+        float *to = state->snapshot->vectors + (first ? (size_t)i * state->padded : 0);
+        if (i < M && first)
+            MBL_TRY(mbl_tensor_download(engine->ops, whole[i], to));
+        else if (i >= M)
+            MBL_TRY(mbl_gather_shards(engine->comm, engine->ops, shard[i - M], to));
     }
     return MBL_OK;
+}
+
+static mbl_status_t start_write(const mbl_state_t *state, const char *out_dir) {
+    mbl_snapshot_t *s = state->snapshot;
+    const mbl_config_t *config = state->engine->config;
+    mbl_ckpt_job_t job = {s->folder, (size_t)state->step,
+                          s->items,  N_VECTORS + N_SMALL,
+                          s->attrs,  sizeof s->attrs / sizeof *s->attrs,
+                          {0}};
+    job.keep.last = config->checkpoint.keep.last;
+    job.keep.every = config->checkpoint.keep.every;
+    job.keep.also = s->best;
+    MBL_TRY(mbl_rundir_best(out_dir, config, (size_t)state->step, s->best, &job.keep.n_also));
+    pack(state, &s->small);
+    snprintf(s->step, sizeof s->step, "%llu", (unsigned long long)state->step);
+    return mbl_ckpt_writer_start(s->writer, &job);
+}
+
+static mbl_status_t last_write(const mbl_state_t *state, bool wait) {
+    const mbl_snapshot_t *s = state->snapshot;
+    return s && s->writer ? mbl_ckpt_writer_result(s->writer, wait) : MBL_OK;
+}
+
+static void tell_lost(mbl_status_t status) {
+    if (status != MBL_OK)
+        MBL_ERROR(
+            "that checkpoint is lost and the one before it is the latest; training goes on and the next is "
+            "written when it is due");
+}
+
+void mbl_state_saved(const mbl_state_t *state) {
+    tell_lost(last_write(state, false));
+}
+
+mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir, bool wait) {
+    mbl_comm_t *comm = state->engine->comm;
+    mbl_status_t status = state->snapshot ? MBL_OK : make_snapshot(state, out_dir);
+    MBL_TRY(mbl_comm_agree(comm, status));
+    tell_lost(last_write(state, true));
+    MBL_TRY(copy_vectors(state));
+    status = comm->rank == 0 ? start_write(state, out_dir) : MBL_OK;
+    if (status == MBL_OK && wait)
+        status = last_write(state, true);
+    return mbl_comm_agree(comm, status);
+}
+
+static mbl_status_t check_base(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt) {
+    const mbl_config_t *config = state->engine->config;
+    const char *found = mbl_ckpt_attr(ckpt, "model_digest"),
+               *want = mbl_pipeline_digest(state->engine->pipeline);
+    if (found && strcmp(found, want) == 0)
+        return MBL_OK;
+    if (config->checkpoint.other_base == MBL_CONFIG_OTHER_BASE_ACCEPT) {
+        MBL_WARN("%s: made on a base model with digest %s, goes on with %s, digest %s", path,
+                 found ? found : "", config->model.path, want);
+        return MBL_OK;
+    }
+    return MBL_FAIL(
+        MBL_ERR_CONFIG,
+        "%s: made on another base model: its model_digest is %s, that of model.path %s is %s; give the "
+        "base it was made on, or --set checkpoint.other_base=accept",
+        path, found ? found : "missing", config->model.path, want);
+}
+
+/* Everything but adapters needs the same rewards and order of prompts too. */
+static mbl_status_t check_identity(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt,
+                                   bool everything) {
+    const char *kind = mbl_ckpt_attr(ckpt, "kind"), *config = mbl_ckpt_attr(ckpt, "config");
+    if (!kind || strcmp(kind, "train") != 0 || !config)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
+                        path, kind ? kind : "");
+    MBL_TRY(check_base(state, path, ckpt));
+    return everything ? mbl_resume_check(state->engine->config, path, config) : MBL_OK;
 }
 
 static mbl_status_t read_vectors(mbl_state_t *state, mbl_ckpt_t *ckpt, int n, float *vector) {

@@ -10,6 +10,8 @@
 #include "train/alarms.h"
 #include "train/engine.h"
 
+typedef struct mbl_snapshot mbl_snapshot_t;
+
 typedef struct {
     mbl_engine_t *engine;
     mbl_lora_t *lora;
@@ -22,14 +24,20 @@ typedef struct {
     uint64_t step, epoch;
     uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */
     uint64_t empty_steps;              /* steps without any usable reward: nothing was updated */
+    mbl_snapshot_t *snapshot;          /* what is being written; NULL until the first save */
 } mbl_state_t;
 
 /* Fresh adapters, moments and counters. Free with mbl_state_free. */
 mbl_status_t mbl_state_new(mbl_engine_t *engine, mbl_state_t *out);
 void mbl_state_free(mbl_state_t *state);
 
-/* Checkpoint in out_dir/checkpoints, published as latest.h5. Collective. */
-mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir);
+/* Checkpoint in out_dir/checkpoints, published as latest.h5: copies the state and writes the copy in a
+ * thread, after waiting for the write before. `wait`: returns once it is written, with its failure if it
+ * failed; else a failure is logged by the next mbl_state_saved or save, and the checkpoint before stays the
+ * latest. Collective. */
+mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir, bool wait);
+/* Logs a failure of the last write once it is known. Local. */
+void mbl_state_saved(const mbl_state_t *state);
 /* From a checkpoint file; "" leaves the state fresh. Refuses a checkpoint of another kind, base model,
  * adapter layout or set of rewards. Collective. */
 mbl_status_t mbl_state_load(mbl_state_t *state, const char *path);

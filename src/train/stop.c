@@ -2,44 +2,84 @@
  */
 #include "train/stop.h"
 
-#include "base/clock.h"
+#include "base/log.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
+static const double same_signal_s = 0.5, soon_s = 1e-3;
+
 static volatile int stop_asked;
-static double stop_at;
+static volatile sig_atomic_t signalled;
+static struct timespec first_signal;
+
+static double since_first_signal(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - first_signal.tv_sec) + 1e-9 * (double)(now.tv_nsec - first_signal.tv_nsec);
+}
 
 static void on_signal(int signal_number) {
-    (void)signal_number;
-    if (stop_asked)
-        _exit(1); /* the last checkpoint is intact: files appear by rename only */
+    static const char last_words[] = "marble: stopped at once; the last checkpoint is intact\n";
     stop_asked = 1;
+    if (signal_number == SIGALRM)
+        return;
+    if (!signalled) {
+        clock_gettime(CLOCK_MONOTONIC, &first_signal);
+        signalled = 1;
+    } else if (since_first_signal() > same_signal_s) {
+        (void)!write(STDERR_FILENO, last_words, sizeof last_words - 1);
+        _exit(1); /* files appear by rename only */
+    }
 }
 
 static void set_action(void (*action)(int)) {
+    /* mpirun passes SIGUSR1 on and waits; at the other two it kills its ranks */
+    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGALRM};
     struct sigaction what = {.sa_handler = action, .sa_flags = SA_RESTART};
     sigemptyset(&what.sa_mask);
-    sigaction(SIGINT, &what, NULL);
-    sigaction(SIGTERM, &what, NULL);
-    sigaction(SIGUSR1, &what,
-              NULL); /* mpirun passes this one on and waits; at the others it kills its ranks */
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaction(signals[i], &what, NULL);
+}
+
+static void set_timer(double seconds) {
+    struct itimerval timer = {{0, 0}, {(time_t)seconds, (suseconds_t)(1e6 * (seconds - floor(seconds)))}};
+    setitimer(ITIMER_REAL, &timer, NULL);
 }
 
 const volatile int *mbl_stop_catch(double seconds) {
     stop_asked = 0;
-    stop_at = seconds > 0 ? mbl_now() + seconds : 0;
+    signalled = 0;
     set_action(on_signal);
+    if (seconds > 0)
+        set_timer(fmax(seconds, soon_s));
     return &stop_asked;
 }
 
 int mbl_stop_check(void) {
-    if (stop_at > 0 && mbl_now() >= stop_at)
-        stop_asked = 1;
     return stop_asked;
 }
 
 void mbl_stop_release(void) {
+    set_timer(0);
     set_action(SIG_DFL);
+}
+
+double mbl_stop_seconds(double limit, double margin) {
+    const char *text = getenv("SLURM_JOB_END_TIME");
+    char *rest;
+    double end = text ? strtod(text, &rest) : 0;
+    if (!text || rest == text || *rest || !(end > 0))
+        return limit;
+    double left = fmax(end - (double)time(NULL) - margin, soon_s);
+    if (limit > 0 && limit <= left)
+        return limit;
+    MBL_INFO("Slurm ends this job in %.0f s; a checkpoint and exit 75 come %.0f s before (limits.margin)",
+             end - (double)time(NULL), margin);
+    return left;
 }

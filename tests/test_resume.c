@@ -1,0 +1,277 @@
+/* Going on from checkpoints, as a user would: what may change on the way and what may not, another base
+ * model, older files, which checkpoints stay, failures of the writer, limits and signals. A tiny model. */
+#include "runs.h"
+
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char config[] =
+    "seed: 7\n"
+    "precision: f32\n"
+    "threads: 1\n"
+    "model: {path: base/model, lora: {rank: 4, alpha: 8}}\n"
+    "prompts: {source: signs, train_count: 30, test_count: 8, groups: 4, group_size: 4}\n"
+    "rollout: {steps: 3, solver: euler, micro_batch: 8}\n"
+    "train: {steps: 8, lr: 2.0e-3, beta: 1.0, micro_batch: 8, timestep_fraction: 0.7}\n"
+    "rewards: [{name: color}, {name: clean}, {name: jpeg}]\n"
+    "eval: {every: 0, prompts: 4, steps: 2}\n"
+    "checkpoint: {every: 1, keep: 0}\n"
+    "log: {level: info, samples_every: 0}\n";
+
+static int prepare(void **state) {
+    char path[512];
+    (void)state;
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/run.yaml", folder);
+    write_whole(path, config, sizeof config - 1);
+    make_tiny_model("base");
+    train_well(1, "whole", "");
+    return 0;
+}
+
+static char *in(const char *format, size_t step) {
+    static char path[6][600];
+    static int next;
+    char *out = path[next++ % 6], name[300];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(name, sizeof name, format, step);
+#pragma GCC diagnostic pop
+    snprintf(out, sizeof path[0], "%s/%s", folder, name);
+    return out;
+}
+
+static bool exists(const char *path) {
+    return access(path, F_OK) == 0;
+}
+
+static void must_say(const char *out, const char *words) {
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s.log", folder, out);
+    char *log = read_whole(path, NULL);
+    if (!strstr(log, words)) {
+        print_error("\"%s\" is not in:\n%s\n", words, log);
+        fail();
+    }
+    free(log);
+}
+
+/* train into `out` from step 4 of the whole run with more options; the exit code. */
+static int go_on(const char *out, const char *more) {
+    char options[1024];
+    snprintf(options, sizeof options, "--resume %s %s", in("whole/checkpoints/step-%06zu.h5", 4), more);
+    return train(1, out, options);
+}
+
+static void changes_are_listed_and_applied(void **state) {
+    (void)state;
+    assert_int_equal(go_on("changed",
+                           "--set train.lr=1e-3 --set balance.floor=0.05 --set train.steps=6 --set "
+                           "rewards.1.weight=2"),
+                     0);
+    must_say("changed", "on resume, train.lr changes from 0.002 to 0.001");
+    must_say("changed", "on resume, balance.floor changes from 0.0 to 0.05");
+    must_say("changed", "on resume, train.steps changes from 8 to 6");
+    must_say("changed", "on resume, rewards.1 changes from");
+    json_t *lines = lines_of("changed", "metrics.jsonl");
+    assert_int_equal(json_array_size(lines), 2);
+    json_t *line = json_array_get(lines, 0);
+    assert_near(json_number_value(json_object_get(line, "lr")), 1e-3, 0);
+    const char *name;
+    json_t *alpha;
+    json_object_foreach(json_object_get(line, "alpha_raw"), name, alpha)
+        assert_true(json_number_value(alpha) >= 0.05 - 1e-12);
+    json_decref(lines);
+}
+
+static void unchanged_says_nothing(void **state) {
+    (void)state;
+    assert_int_equal(go_on("same", ""), 0);
+    char *log = read_whole(in("same.log", 0), NULL);
+    assert_null(strstr(log, "on resume"));
+    free(log);
+    same_last_lines("whole", "same", "metrics.jsonl", 0, 4);
+    same_checkpoint("whole", "same", 8);
+}
+
+static void what_the_state_would_not_survive_is_refused(void **state) {
+    static const struct {
+        const char *set, *words;
+    } wrong[] = {
+        {"seed=8", "seed was 7 and is 8 now"},
+        {"model.lora.rank=8", "model.lora.rank was 4 and is 8 now"},
+        {"model.lora.alpha=4", "model.lora.alpha was 8.0 and is 4.0 now"},
+        {"'model.lora.targets=[attn.to_q]'", "model.lora.targets was [\"attn.to_q\","},
+        {"prompts.groups=5", "prompts.groups was 4 and is 5 now"},
+        {"prompts.train_count=31", "prompts.train_count was 30 and is 31 now"},
+        {"'rewards=[{name: clean}, {name: color}, {name: jpeg}]'", "rewards was [{\"name\":\"color\""}};
+    char more[256];
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        snprintf(more, sizeof more, "--set %s", wrong[i].set);
+        assert_int_equal(go_on("refused", more), 2);
+        must_say("refused", wrong[i].words);
+        must_say("refused", "1 key that cannot change on resume");
+    }
+    assert_int_equal(go_on("refused", "--set seed=8 --set prompts.groups=5"), 2);
+    must_say("refused", "2 keys that cannot change on resume");
+}
+
+static void another_base_is_refused_unless_told(void **state) {
+    char command[1024];
+    (void)state;
+    snprintf(command, sizeof command, "cp -r %s %s", in("base/model", 0), in("other", 0));
+    assert_int_equal(system(command), 0);
+    char *weights = in("other/transformer/diffusion_pytorch_model.safetensors", 0);
+    size_t size;
+    char *bytes = read_whole(weights, &size);
+    bytes[size - 2] ^= 1; /* one bit of one weight */
+    write_whole(weights, bytes, size);
+    free(bytes);
+    char set[700];
+    snprintf(set, sizeof set, "--set model.path=%s", in("other", 0));
+    assert_int_equal(go_on("refused", set), 2);
+    must_say("refused", "step-000004.h5: made on another base model");
+    must_say("refused", "checkpoint.other_base=accept");
+    snprintf(set, sizeof set, "--set model.path=%s --set checkpoint.other_base=accept", in("other", 0));
+    assert_int_equal(go_on("accepted", set), 0);
+    must_say("accepted", "made on a base model with digest");
+    snprintf(set, sizeof set, "--set model.path=%s", in("other", 0));
+    snprintf(command, sizeof command, "%s/marble eval %s --checkpoint %s %s >%s 2>&1", MBL_BINARY_DIR,
+             in("run.yaml", 0), in("whole/checkpoints/latest.h5", 0), set, in("refused.log", 0));
+    assert_int_equal(WEXITSTATUS(system(command)), 2);
+    must_say("refused", "made on another base model");
+}
+
+/* Checkpoints from before cached weights and alarms lack their datasets; a run that uses neither goes on from
+ * them to the same bits. */
+static void older_files_are_read(void **state) {
+    static const char *const later[] = {"balance/cached_", "alarms/"};
+    mbl_ckpt_t *ckpt;
+    mbl_ckpt_item_t items[32], item;
+    mbl_ckpt_attr_t attrs[16];
+    size_t n = 0, n_attrs = 0;
+    char more[700];
+    (void)state;
+    assert_int_equal(mbl_ckpt_open(in("whole/checkpoints/step-%06zu.h5", 4), &ckpt), MBL_OK);
+    for (size_t i = 0; mbl_ckpt_item(ckpt, i, &item); i++) {
+        if (strncmp(item.name, later[0], strlen(later[0])) == 0 ||
+            strncmp(item.name, later[1], strlen(later[1])) == 0)
+            continue;
+        void *data = calloc(item.count, mbl_dtype_size(item.dtype));
+        assert_int_equal(mbl_ckpt_read(ckpt, item.name, item.dtype, item.count, data), MBL_OK);
+        item.data = data;
+        items[n++] = item;
+    }
+    assert_int_equal(n, 9);
+    while (mbl_ckpt_attr_at(ckpt, n_attrs, &attrs[n_attrs]))
+        n_attrs++;
+    assert_int_equal(mkdir(in("older", 0), 0777), 0);
+    assert_int_equal(mbl_ckpt_write(in("older/step-%06zu.h5", 4), items, n, attrs, n_attrs), MBL_OK);
+    mbl_ckpt_close(ckpt);
+    for (size_t i = 0; i < n; i++)
+        free((void *)(uintptr_t)items[i].data);
+    snprintf(more, sizeof more, "--resume %s", in("older/step-%06zu.h5", 4));
+    assert_int_equal(train(1, "from-older", more), 0);
+    same_last_lines("whole", "from-older", "metrics.jsonl", 0, 4);
+    assert_true(exists(in("from-older/checkpoints/step-%06zu.h5", 8)));
+}
+
+static void the_newest_the_regular_and_the_best_stay(void **state) {
+    size_t best = 0, at;
+    double most = -INFINITY;
+    (void)state;
+    train_well(1, "kept", "--set 'checkpoint.keep={last: 2, every: 3, best: clean}' --set eval.every=1");
+    json_t *lines = lines_of("kept", "eval.jsonl"), *line;
+    json_array_foreach(lines, at, line) {
+        double mean = json_number_value(json_object_get(json_object_get(line, "clean"), "mean"));
+        json_int_t step = json_integer_value(json_object_get(line, "step"));
+        if (step > 0 && step < 8 && mean > most) { /* the last checkpoint is written before its evaluation */
+            most = mean;
+            best = (size_t)step;
+        }
+    }
+    json_decref(lines);
+    for (size_t step = 1; step <= 8; step++)
+        assert_int_equal(exists(in("kept/checkpoints/step-%06zu.h5", step)),
+                         step >= 7 || step % 3 == 0 || step == best);
+}
+
+/* A folder where the temporary file should be: that checkpoint fails, the others do not. */
+static void a_failed_write_is_told_and_the_run_goes_on(void **state) {
+    (void)state;
+    train_well(1, "failing", "--set train.steps=2");
+    assert_int_equal(mkdir(in("failing/checkpoints/step-%06zu.h5.tmp", 4), 0777), 0);
+    train_well(1, "failing", "--resume auto");
+    must_say("failing", "step-000004.h5.tmp: cannot be made: Is a directory");
+    must_say("failing", "that checkpoint is lost and the one before it is the latest");
+    assert_false(exists(in("failing/checkpoints/step-%06zu.h5", 4)));
+    assert_true(exists(in("failing/checkpoints/step-%06zu.h5", 3)));
+    same_lines("whole", "failing", "metrics.jsonl", 0, 8);
+    same_checkpoint("whole", "failing", 8);
+    train_well(1, "failing2", "--set train.steps=7");
+    assert_int_equal(mkdir(in("failing2/checkpoints/step-%06zu.h5.tmp", 8), 0777), 0);
+    assert_int_equal(train(1, "failing2", "--resume auto"), 1); /* the last one has to be there */
+    mbl_ckpt_t *ckpt;
+    assert_int_equal(mbl_ckpt_open(in("failing2/checkpoints/latest.h5", 0), &ckpt), MBL_OK);
+    assert_string_equal(mbl_ckpt_attr(ckpt, "step"), "7");
+    mbl_ckpt_close(ckpt);
+}
+
+static void stalls_are_measured(void **state) {
+    (void)state;
+    char *text = read_whole(in("whole/metrics.jsonl", 0), NULL);
+    size_t lines = 0;
+    for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        json_t *object = json_loads(line, 0, NULL), *seconds = json_object_get(object, "seconds");
+        double stall = json_number_value(json_object_get(seconds, "checkpoint"));
+        assert_true(lines == 0 ? stall == 0 : stall > 0); /* of the checkpoint after the step before */
+        assert_true(stall < json_number_value(json_object_get(seconds, "total")));
+        json_decref(object);
+        lines++;
+    }
+    assert_int_equal(lines, 8);
+    free(text);
+}
+
+/* Runs on until stopped; true when it left a checkpoint and exit 75, and the rest equals the whole run. */
+static void must_stop_and_go_on(const char *out, int ranks, int code) {
+    assert_int_equal(code, 75);
+    must_say(out, "stopped at step");
+    train_well(ranks, out, "--resume auto");
+    same_lines("whole", out, "metrics.jsonl", ranks == 1 ? 0 : 1e-4, 8);
+}
+
+static void limits_of_time_stop_every_rank_alike(void **state) {
+    char end[64];
+    (void)state;
+    must_stop_and_go_on("limited", 1, train(1, "limited", "--set limits.seconds=0.1"));
+    must_stop_and_go_on("limited2", 2, train(2, "limited2", "--set limits.seconds=0.2"));
+    snprintf(end, sizeof end, "%lld", (long long)time(NULL) + 61);
+    setenv("SLURM_JOB_END_TIME", end, 1);
+    int code = train(1, "slurm", "--set limits.margin=60");
+    unsetenv("SLURM_JOB_END_TIME");
+    must_say("slurm", "Slurm ends this job in");
+    if (code != 0) /* a slow machine stops, a fast one may be through within the second */
+        must_stop_and_go_on("slurm", 1, code);
+    setenv("SLURM_JOB_END_TIME", "1000000", 1); /* long ago */
+    code = train(1, "late", "");
+    unsetenv("SLURM_JOB_END_TIME");
+    must_stop_and_go_on("late", 1, code);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(changes_are_listed_and_applied),
+        cmocka_unit_test(unchanged_says_nothing),
+        cmocka_unit_test(what_the_state_would_not_survive_is_refused),
+        cmocka_unit_test(another_base_is_refused_unless_told),
+        cmocka_unit_test(older_files_are_read),
+        cmocka_unit_test(the_newest_the_regular_and_the_best_stay),
+        cmocka_unit_test(a_failed_write_is_told_and_the_run_goes_on),
+        cmocka_unit_test(stalls_are_measured),
+        cmocka_unit_test(limits_of_time_stop_every_rank_alike),
+    };
+    return cmocka_run_group_tests(tests, prepare, drop_folder);
+}
