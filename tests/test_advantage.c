@@ -58,6 +58,7 @@ static void reference(const mbl_score_t *score, bool group_std, double clip, ref
     double squares = 0;
     memset(out, 0, sizeof *out);
     out->stats.mean = mean_of(score, 0, N);
+    out->stats.std = std_of(score, 0, N);
     for (size_t i = 0; i < N; i++) {
         size_t first = i / SIZE * SIZE;
         double std = group_std ? std_of(score, first, SIZE) : std_of(score, 0, N);
@@ -141,6 +142,7 @@ static void check_stats(const mbl_reward_stats_t *got, const mbl_reward_stats_t 
                  k, got->valid, got->na, got->failed, got->groups, got->flat_groups, want->valid, want->na,
                  want->failed, want->groups, want->flat_groups);
     assert_near(got->mean, want->mean, 1e-12 * fmax(1, fabs(want->mean)));
+    assert_near(got->std, want->std, 1e-12 * fmax(1, want->std));
     assert_near(got->advantage_std, want->advantage_std, 1e-12 * fmax(1, want->advantage_std));
 }
 

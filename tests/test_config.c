@@ -6,6 +6,7 @@
 #include "base/suggest.h"
 #include "train/config.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -267,6 +268,7 @@ static void wrong_rewards(void **state) {
     REFUSED("rewards: [{name: ocr, weight: -1}]", NULL, "rewards.0.weight: -1 is out of range",
             "(0, 1000000]");
     REFUSED("rewards: [{name: ocr, on_failure: zero}]", NULL, "rewards.0.on_failure: \"zero\"", "skip, stop");
+    REFUSED("rewards: [{name: ocr, min: high}]", NULL, "rewards.0.min: \"high\" is not a number");
     REFUSED("rewards: [{name: ocr, options: 3}]", NULL, "rewards.0.options: 3 is not a mapping");
     REFUSED("rewards: [{name: ocr, name: ocr}]", NULL, "rewards.0.name: given twice");
 }
@@ -384,6 +386,22 @@ static void cross_checks(void **state) {
     check_refused("train.updates_per_epoch=500", 1, "500 updates of ");
     check_refused("balance={common: offset, method: nash}", 1, "offset; expected balance.method: marble");
     check_refused("balance={common: apart, method: gdpo}", 1, "apart; expected a method with one gradient");
+    const char *limited = "rewards=[{name: jpeg}, {name: ocr, min: 0.8}]";
+    const char *sets[][3] = {
+        {limited, "balance={method: gdpo}", "rewards.1.min: 0.8; expected a balance.method with one"},
+        {limited, "balance={refresh_every: 2}", "rewards.1.min: 0.8; expected balance.refresh_every: 1"},
+        {limited, "balance={common: apart}", "rewards.1.min: 0.8; expected balance.common: together"},
+        {"rewards=[{name: jpeg, group: a}, {name: ocr, min: 0.8, group: a}]", "balance={}",
+         "rewards.1.min: 0.8; expected no group with it"},
+        {"rewards=[{name: ocr, min: 0.8}]", "balance={}",
+         "rewards.0.min: 0.8; expected at least one reward without"}};
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        const char *both[] = {sets[i][0], sets[i][1]};
+        assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", both, 2, &config), MBL_OK);
+        assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
+        check_parts(mbl_fail_message(), &sets[i][2], 1);
+        mbl_config_free(config);
+    }
     check_refused("balance={alpha_halves: 1, method: equal}", 1,
                   "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
     check_refused("balance={common: apart, refresh_every: 10}", 1,
@@ -485,14 +503,17 @@ static void written_file_loads_equal(void **state) {
     mbl_config_t *config, *again;
     temporary_folder(folder);
     snprintf(path, sizeof path, "%s/run.yaml", folder);
-    const char *sets[] = {"train.lr=0.123456789012345678", "model.lora.targets=[\"a\\\"b\\\\c\", 'x: #y']"};
-    assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", sets, 2, &config), MBL_OK);
+    const char *sets[] = {"train.lr=0.123456789012345678", "model.lora.targets=[\"a\\\"b\\\\c\", 'x: #y']",
+                          "rewards.0.min=0.25"};
+    assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", sets, 3, &config), MBL_OK);
     assert_int_equal(mbl_config_write(config, path), MBL_OK);
     assert_int_equal(mbl_config_load(path, NULL, 0, &again), MBL_OK);
     assert_int_equal(mbl_config_json(config, &before), MBL_OK);
     assert_int_equal(mbl_config_json(again, &after), MBL_OK);
     assert_string_equal(before, after);
     assert_near(again->train.lr, config->train.lr, 0);
+    assert_near(again->rewards.items[0].min, 0.25, 0);
+    assert_true(isnan(again->rewards.items[1].min));
     assert_string_equal(again->model.lora.targets.items[0], "a\"b\\c");
     assert_string_equal(again->model.lora.targets.items[1], "x: #y");
     mbl_config_free(again);

@@ -454,6 +454,35 @@ static void alpha_of_two_halves(void **state) {
     json_decref(other);
 }
 
+/* A limit that nothing meets presses its reward into the direction, more with every epoch, over a resume too.
+ */
+static void a_reward_with_a_min(void **state) {
+    const char *more = "--set rewards.0.min=0.99 --set constraint.penalty=0.1 --set train.steps=6";
+    char half[512], again[512];
+    (void)state;
+    snprintf(half, sizeof half, "%s --set train.steps=3", more);
+    snprintf(again, sizeof again, "%s --resume auto", more);
+    train_well(2, "limit", more);
+    train_well(2, "limit2", half);
+    train_well(2, "limit2", again);
+    same_lines("limit", "limit2", "metrics.jsonl", 0, 6);
+    same_checkpoint("limit", "limit2", 6);
+    json_t *lines = lines_of("limit", "metrics.jsonl");
+    double last = 0;
+    for (size_t i = 0; i < 6; i++) {
+        const json_t *ocr = json_object_get(field(lines, i, "constraint"), "ocr");
+        double multiplier = json_number_value(json_object_get(ocr, "multiplier"));
+        double pressure = json_number_value(json_object_get(ocr, "pressure"));
+        double alpha = json_number_value(json_object_get(field(lines, i, "alpha_raw"), "ocr"));
+        assert_true(json_number_value(json_object_get(ocr, "gap")) > 0);
+        assert_true(multiplier > last && pressure > multiplier);
+        if (alpha != 0) /* else none of its groups varies */
+            assert_near(alpha, pressure / (1 + pressure), 1e-7);
+        last = multiplier;
+    }
+    json_decref(lines);
+}
+
 static json_int_t alarms_of(const json_t *lines, size_t i, const char *name) {
     return json_integer_value(json_object_get(field(lines, i, "alarms"), name));
 }
@@ -519,6 +548,7 @@ int main(void) {
         cmocka_unit_test(resume_between_solves),
         cmocka_unit_test(weights_from_a_part_of_the_rows),
         cmocka_unit_test(alpha_of_two_halves),
+        cmocka_unit_test(a_reward_with_a_min),
         cmocka_unit_test(alarms_are_told_counted_and_heeded),
         cmocka_unit_test(the_released_method),
         cmocka_unit_test(warm_up_and_groups),

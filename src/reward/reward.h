@@ -46,6 +46,7 @@ typedef struct {
     double weight;     /* for weighted_sum and priorities; 1 */
     const char *group; /* rewards of a group share one objective; NULL: its own */
     mbl_on_failure_t on_failure;
+    double min;          /* its mean is kept at or above this (rl/constraint.h); NAN: to be improved */
     const char *options; /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;
 

@@ -149,6 +149,7 @@ mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *opti
         double valid = sums[k].valid;
         stats[k] =
             (mbl_reward_stats_t){.mean = valid > 0 ? sums[k].sum / valid : 0,
+                                 .std = valid > 0 ? sqrt(sums[k].squares / valid) : 0,
                                  .advantage_std = valid > 0 ? sqrt(local[k].advantage_squares / valid) : 0,
                                  .valid = (size_t)valid,
                                  .na = (size_t)sums[k].na,

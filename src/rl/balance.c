@@ -2,7 +2,7 @@
 #include "rl/balance.h"
 
 #include "base/clock.h"
-#include "rl/methods.h"
+#include "rl/constraint.h"
 #include "rl/objective.h"
 #include "rl/reference.h"
 
@@ -100,7 +100,8 @@ static void balanced_gram(const mbl_balance_options_t *options, const double *pa
 /* The method's answer for the objectives. */
 static mbl_status_t answer_objectives(const mbl_balance_options_t *options,
                                       const mbl_objectives_t *objectives, const double *gram,
-                                      const double *with_common, mbl_method_answer_t *answer) {
+                                      const double *with_common, const double *pressure,
+                                      mbl_method_answer_t *answer) {
     double norm[MBL_MAX_REWARDS], weights[MBL_MAX_REWARDS], sum = 0;
     size_t n = objectives->n;
     for (size_t o = 0; o < n; o++) {
@@ -116,7 +117,7 @@ static mbl_status_t answer_objectives(const mbl_balance_options_t *options,
                               .common = options->common == MBL_COMMON_OFFSET ? with_common : NULL,
                               .floor = options->floor,
                               .cagrad_c = options->cagrad_c};
-    return methods[options->method].solve(&args, answer);
+    return mbl_constraint_solve(methods[options->method].solve, &args, pressure, answer);
 }
 
 /* Alpha and coefficients of the usable rewards from the matrix over parts; unused ones get 0. The rewards of
@@ -124,7 +125,7 @@ static mbl_status_t answer_objectives(const mbl_balance_options_t *options,
 static mbl_status_t solve(const mbl_balance_options_t *options, const double *parts, size_t k,
                           mbl_balance_step_t *out) {
     double rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS], gram[MBL_MAX_REWARDS * MBL_MAX_REWARDS],
-        with_common[MBL_MAX_REWARDS] = {0};
+        with_common[MBL_MAX_REWARDS] = {0}, pressure[MBL_MAX_REWARDS];
     mbl_objectives_t objectives;
     mbl_method_answer_t answer = {0};
     balanced_gram(options, parts, k, rewards);
@@ -135,9 +136,12 @@ static mbl_status_t solve(const mbl_balance_options_t *options, const double *pa
     if (objectives.n == 0)
         return MBL_OK;
     for (size_t i = 0; i < k; i++)
+        if (out->used[i]) /* a constrained reward shares no objective */
+            pressure[objectives.of[i]] = options->pressure ? options->pressure[i] : NAN;
+    for (size_t i = 0; i < k; i++)
         if (out->used[i])
             with_common[objectives.of[i]] += parts[i * (k + 1) + k] / objectives.size[objectives.of[i]];
-    MBL_TRY(answer_objectives(options, &objectives, gram, with_common, &answer));
+    MBL_TRY(answer_objectives(options, &objectives, gram, with_common, pressure, &answer));
     out->kkt_residual = answer.kkt_residual;
     for (size_t i = 0; i < k; i++) {
         size_t o = objectives.of[i];

@@ -45,6 +45,9 @@ typedef struct {
      * methods with an objective of their own */
     const size_t *group;
     const bool *active; /* [K] rewards that may take part; NULL: all */
+    /* [K] of constrained rewards (constraint.h), which share no objective; NAN for free ones. NULL: all free
+     */
+    const double *pressure;
 } mbl_balance_options_t;
 
 /* Kept over steps and in checkpoints. */

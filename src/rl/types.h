@@ -23,8 +23,8 @@ typedef struct {
 
 /* Statistics of one reward over all ranks' samples of an epoch. */
 typedef struct {
-    double mean,
-        advantage_std; /* over valid samples; 0 without any. advantage_std: of A_ik before clipping */
+    double mean, std;     /* of the scores, over valid samples; 0 without any */
+    double advantage_std; /* likewise, of A_ik before clipping */
     size_t valid, na, failed;
     size_t groups;      /* groups with at least two valid samples, */
     size_t flat_groups; /* and those of them without variance */

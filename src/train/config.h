@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "model/sampler.h"
 #include "reward/reward.h"
+#include "rl/constraint.h"
 #include "train/alarms.h"
 
 #include <stdbool.h>
@@ -113,6 +114,7 @@ typedef struct {
         double gram_fraction;
         size_t diagnostics_every, alpha_halves; /* optimizer steps; 0: never */
     } balance;
+    mbl_constraint_options_t constraint;
     mbl_alarm_limits_t alarms;
     struct {
         size_t every; /* optimizer steps; 0: only at the end */

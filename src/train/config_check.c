@@ -7,6 +7,7 @@
 #include "rl/qp.h"
 
 #include <oneapi/dnnl/dnnl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -229,6 +230,37 @@ static void check_common(const mbl_config_t *config, mbl_config_problems_t *prob
                            "balance.common: %s; expected %s with it", word, need);
 }
 
+/* Rewards with a min go with methods that find a direction afresh at every step from all gradients. */
+static void check_constraints(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    mbl_method_t method;
+    const char *word = mbl_config_word("balance.method", (int)config->balance.method), *need = NULL;
+    size_t first = config->rewards.count, count = 0;
+    bool grouped = false;
+    for (size_t i = config->rewards.count; i > 0; i--)
+        if (!isnan(config->rewards.items[i - 1].min)) {
+            first = i - 1;
+            count++;
+            grouped |= config->rewards.items[i - 1].group != NULL;
+        }
+    if (count == 0)
+        return;
+    bool own = !mbl_method_find(word, &method) || mbl_method_has_objective(method);
+    if (own || method == MBL_METHOD_REFERENCE)
+        need = "a balance.method with one gradient per reward, such as marble,";
+    else if (config->balance.common != MBL_CONFIG_COMMON_TOGETHER)
+        need = "balance.common: together";
+    else if (config->balance.refresh_every != 1 || config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
+        need = "balance.refresh_every: 1 and on_refresh: raw (gram_fraction costs as little)";
+    else if (grouped)
+        need = "no group";
+    else if (count == config->rewards.count)
+        need = "at least one reward without a min, to be improved,";
+    if (need)
+        mbl_config_problem(problems, config->origin->reward_lines[first],
+                           "rewards.%zu.min: %g; expected %s with it", first,
+                           config->rewards.items[first].min, need);
+}
+
 /* What only means something where alpha is solved for. */
 static void check_solving(const mbl_config_t *config, mbl_config_problems_t *problems) {
     mbl_method_t method;
@@ -260,6 +292,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_common(config, &problems);
     check_keep(config, &problems);
     check_solving(config, &problems);
+    check_constraints(config, &problems);
     return mbl_config_problems_end(&problems);
 }
 

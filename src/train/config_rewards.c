@@ -1,4 +1,4 @@
-/* The list `rewards` of a configuration: {name, type, weight, group, on_failure, options}. */
+/* The list `rewards` of a configuration: {name, type, weight, min, group, on_failure, options}. */
 #include "train/config_table.h"
 
 #include "base/mem.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const item_keys[] = {"name", "type", "weight", "group", "on_failure", "options"};
+static const char *const item_keys[] = {"name", "type", "weight", "min", "group", "on_failure", "options"};
 enum { N_KEYS = sizeof item_keys / sizeof *item_keys, MAX_NAME = 32 };
 
 static const mbl_field_t weight_field = {.kind = MBL_FIELD_NUMBER,
@@ -19,6 +19,11 @@ static const mbl_field_t weight_field = {.kind = MBL_FIELD_NUMBER,
                                          .fallback = "1",
                                          .high = 1e6,
                                          .ends = MBL_FIELD_ABOVE};
+static const mbl_field_t min_field = {.kind = MBL_FIELD_NUMBER,
+                                      .offset = offsetof(mbl_reward_spec_t, min),
+                                      .fallback = "0.8",
+                                      .low = -1e9,
+                                      .high = 1e9};
 static const mbl_field_t on_failure_field = {.kind = MBL_FIELD_CHOICE,
                                              .offset = offsetof(mbl_reward_spec_t, on_failure),
                                              .fallback = "skip",
@@ -133,7 +138,7 @@ static void unknown_item_key(const char *key, const mbl_yaml_node_t *node, mbl_c
         mbl_suggest(node->key, item_keys[i], &best, &distance);
     mbl_config_problem(
         problems, node->key_line,
-        "%s: unknown key%s%s%s; keys of a reward: name, type, weight, group, on_failure, options "
+        "%s: unknown key%s%s%s; keys of a reward: name, type, weight, min, group, on_failure, options "
         "(what a scorer takes goes below options)",
         key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
 }
@@ -150,6 +155,8 @@ static mbl_status_t read_item_key(mbl_reward_spec_t *spec, size_t i, const mbl_y
         return read_name(&spec->group, key, node, problems);
     if (strcmp(node->key, "weight") == 0)
         return mbl_config_read_field(spec, &weight_field, key, node, problems);
+    if (strcmp(node->key, "min") == 0)
+        return mbl_config_read_field(spec, &min_field, key, node, problems);
     if (strcmp(node->key, "on_failure") == 0)
         return mbl_config_read_field(spec, &on_failure_field, key, node, problems);
     if (strcmp(node->key, "options") == 0)
@@ -162,6 +169,7 @@ static mbl_status_t read_item(mbl_reward_spec_t *spec, size_t i, const mbl_yaml_
                               mbl_config_problems_t *problems) {
     char shown[80];
     spec->weight = 1;
+    spec->min = NAN;
     if (item->kind != MBL_YAML_MAP) {
         mbl_config_problem(problems, item->line, "rewards.%zu: %s is not a mapping; expected {name: %s}", i,
                            mbl_config_shown(item, shown),

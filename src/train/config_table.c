@@ -88,7 +88,8 @@ static const mbl_field_t fields[] = {
     NUMBER(train.ema, "0.9", 0, 1, BELOW, "largest decay of the weight average that is evaluated; 0: none"),
 
     OTHER(rewards, REWARDS, "", 1, 64, NULL,
-          "what to improve: a list of {name, type, weight, group, on_failure, options}; rewards of a group "
+          "what to improve: a list of {name, type, weight, min, group, on_failure, options}; rewards of a "
+          "group "
           "share one objective, the mean of their gradients"),
 
     CHOICE(advantage.std, "global", std_words,
@@ -117,6 +118,12 @@ static const mbl_field_t fields[] = {
     COUNT(balance.alpha_halves, "0", 0, 1e9, "optimizer steps",
           "between solves that are made from two disjoint halves of their rows too, to see how far alpha is "
           "noise; 0: never"),
+
+    NUMBER(constraint.penalty, "10", 0, 1e6, CLOSED,
+           "pressure of a reward below its min, in unit gradients per deviation of its scores"),
+    NUMBER(constraint.rate, "0.5", 0, 1e6, CLOSED, "growth of the multiplier per epoch, in the same unit"),
+    NUMBER(constraint.smooth, "0.5", 0, 1, BELOW, "of the measured mean: smooth old + (1 - smooth) new"),
+    NUMBER(constraint.most, "10", 0, 1e6, ABOVE, "largest multiplier and pressure, in unit gradients"),
 
     CHOICE(alarms.on_alarm, "warn", alarm_words,
            "a line in the log, or also the end of the run, with a checkpoint and exit code 1"),
@@ -210,6 +217,7 @@ static const struct {
                 {"train.old_decay", "how the old adapter follows"},
                 {"advantage", "from scores to advantages"},
                 {"balance", "from K gradients to one direction"},
+                {"constraint", "how rewards with a min are kept at or above it"},
                 {"alarms", "what is told when training goes wrong silently"},
                 {"eval", "on held-out prompts"},
                 {"checkpoint", "for stop and go"},
@@ -219,11 +227,10 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, in the words of diffusers' config.json"}};
 
-static const char *const unsupported[] = {"balance.metric",  "balance.weights",  "rollout.solver=sde",
-                                          "eval.solver=sde", "rollout.sde",      "rewards.min",
-                                          "rewards.max",     "rewards.url",      "rewards.deadline",
-                                          "rewards.retries", "rewards.pattern",  "limits.device_bytes",
-                                          "service",         "prompts.stratify", "prompts.quoted"};
+static const char *const unsupported[] = {
+    "balance.metric",      "balance.weights", "rollout.solver=sde", "eval.solver=sde", "rollout.sde",
+    "rewards.max",         "rewards.url",     "rewards.deadline",   "rewards.retries", "rewards.pattern",
+    "limits.device_bytes", "service",         "prompts.stratify",   "prompts.quoted"};
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

@@ -65,6 +65,10 @@ static void write_rewards(FILE *out, const mbl_config_t *config) {
             fputs(", group: ", out);
             write_quoted(out, spec->group);
         }
+        if (!isnan(spec->min)) {
+            fputs(", min: ", out);
+            write_double(out, spec->min);
+        }
         fprintf(out, ", on_failure: %s", mbl_config_on_failure_words[spec->on_failure]);
         if (spec->options)
             fprintf(out, ", options: %s", spec->options);
@@ -194,6 +198,10 @@ static json_t *rewards_json(const mbl_config_t *config) {
         const mbl_reward_spec_t *spec = &config->rewards.items[i];
         json_t *item = json_pack("{s:s, s:s, s:f, s:s}", "name", spec->name, "type", spec->type, "weight",
                                  spec->weight, "on_failure", mbl_config_on_failure_words[spec->on_failure]);
+        if (!isnan(spec->min) && json_object_set_new(item, "min", json_real(spec->min))) {
+            json_decref(item);
+            item = NULL;
+        }
         json_t *options = spec->options ? json_loads(spec->options, 0, NULL) : NULL;
         if ((spec->options && json_object_set_new(item, "options", options)) ||
             (spec->group && json_object_set_new(item, "group", json_string(spec->group))) ||

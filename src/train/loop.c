@@ -48,6 +48,8 @@ typedef struct {
     mbl_tensor_t sets, shard,
         direction;     /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
     mbl_tensor_t half; /* f64 [R+1, count] where alpha is compared between halves */
+    double min[MBL_MAX_REWARDS], pressure[MBL_MAX_REWARDS]; /* of constrained rewards, else NAN */
+    mbl_constraint_state_t constraint;                      /* as it will be after the epoch */
     mbl_watch_t watch;
     mbl_alarm_findings_t alarms; /* the first that were found, at this step (0: none yet) */
     uint64_t alarm_step;
@@ -105,8 +107,10 @@ static mbl_status_t open_parts(train_t *t) {
     if (!mbl_method_find(mbl_config_word("balance.method", config->balance.method), &t->method))
         return MBL_FAIL(MBL_ERR_INTERNAL, "balance.method has no implementation");
     t->parts = t->engine.k + (mbl_method_has_objective(t->method) || t->method == MBL_METHOD_REFERENCE);
-    for (size_t k = 0; k < t->engine.k; k++)
+    for (size_t k = 0; k < t->engine.k; k++) {
         t->weights[k] = config->rewards.items[k].weight;
+        t->min[k] = config->rewards.items[k].min;
+    }
     mbl_config_objectives(config, t->group);
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
     MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));
@@ -188,6 +192,11 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
     MBL_TRY(mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats));
     MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
     report->x0_norm = t->watch.x0_norm;
+    t->constraint = t->state.constraint;
+    mbl_constraint_update(&config->constraint, t->min, report->stats, t->engine.k, &t->constraint,
+                          t->pressure);
+    report->constraint = &t->constraint;
+    report->pressure = t->pressure;
     return MBL_OK;
 }
 
@@ -278,7 +287,8 @@ static mbl_balance_options_t balance_options(const train_t *t) {
                                    .cagrad_c = t->config->balance.cagrad_c,
                                    .rho = t->config->balance.rho,
                                    .weights = t->weights,
-                                   .group = t->group};
+                                   .group = t->group,
+                                   .pressure = t->pressure};
 }
 
 static void take_weights(const train_t *t, step_t *step, const mbl_step_report_t *report) {
@@ -757,6 +767,7 @@ static mbl_status_t epoch(train_t *t) {
             memset(&report.seconds, 0, sizeof report.seconds);
         }
     t->state.epoch++;
+    t->state.constraint = t->constraint;
     return mbl_policy_follow(&t->state.policy,
                              mbl_policy_hold(t->state.step, (double)config->train.old_decay.flat,
                                              config->train.old_decay.rate, config->train.old_decay.hold));

@@ -24,6 +24,23 @@ static json_t *counts_by_reward(const mbl_config_t *config, const mbl_reward_sta
     return object;
 }
 
+/* Of the rewards with a min: how far below it they are (gap), and what that costs. */
+static void put_constraints(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
+    json_t *object = json_object();
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        const mbl_reward_spec_t *spec = &config->rewards.items[k];
+        if (!isnan(spec->min))
+            json_object_set_new(
+                object, spec->name,
+                json_pack("{s:f,s:f,s:f}", "multiplier", r->constraint->multiplier[k], "pressure",
+                          r->pressure[k], "gap",
+                          r->constraint->seen[k] ? spec->min - r->constraint->level[k] : 0.0));
+    }
+    if (json_object_size(object) > 0)
+        json_object_set(line, "constraint", object);
+    json_decref(object);
+}
+
 static json_t *alarm_counts(const mbl_alarm_state_t *alarms) {
     json_t *object = json_object();
     for (int i = 0; i < MBL_ALARMS; i++)
@@ -88,6 +105,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
                         counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, flat_groups)));
     if (r->balanced)
         put_balance(line, config, r);
+    put_constraints(line, config, r);
     json_object_set_new(line, "x0_norm", mbl_jsonl_real(r->x0_norm));
     json_object_set_new(line, "alarms", alarm_counts(&state->alarms));
     json_object_set_new(line, "seconds",

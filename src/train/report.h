@@ -28,8 +28,10 @@ typedef struct {
     mbl_balance_step_t balance;
     double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];
-    bool finite;    /* loss, KL and all gradients formed */
-    double x0_norm; /* root mean square of the epoch's latents */
+    bool finite;                              /* loss, KL and all gradients formed */
+    const mbl_constraint_state_t *constraint; /* of this epoch, */
+    const double *pressure;                   /* [K]; NAN for free rewards */
+    double x0_norm;                           /* root mean square of the epoch's latents */
     mbl_step_seconds_t seconds;
     uint64_t bytes_comm;
 } mbl_step_report_t;

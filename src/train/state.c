@@ -60,7 +60,7 @@ static const char *const names[N_VECTORS] = {"adapter/current", "adapter/old", "
 
 /* Counters and small arrays, written and read through one list; older checkpoints lack some after the first
  * four. */
-enum { N_SMALL = 9, N_ALWAYS = 4, N_ALARM_COUNTERS = 2 * MBL_ALARM_ROOM + 2 };
+enum { N_SMALL = 13, N_ALWAYS = 4, N_ALARM_COUNTERS = 2 * MBL_ALARM_ROOM + 2 };
 typedef struct {
     double alpha_mean[MBL_MAX_REWARDS];
     int64_t seen[MBL_MAX_REWARDS], skipped[MBL_MAX_REWARDS], counters[5];
@@ -68,6 +68,8 @@ typedef struct {
     int64_t cached_age;
     int64_t alarm_counters[N_ALARM_COUNTERS], alarm_flat[MBL_MAX_REWARDS];
     double x0_norm;
+    double multiplier[MBL_MAX_REWARDS], level[MBL_MAX_REWARDS], spread[MBL_MAX_REWARDS];
+    int64_t level_seen[MBL_MAX_REWARDS];
 } small_t;
 
 static void small_items(small_t *small, size_t k, mbl_ckpt_item_t *items) {
@@ -80,6 +82,10 @@ static void small_items(small_t *small, size_t k, mbl_ckpt_item_t *items) {
     items[6] = (mbl_ckpt_item_t){"alarms/counters", MBL_I64, N_ALARM_COUNTERS, small->alarm_counters};
     items[7] = (mbl_ckpt_item_t){"alarms/flat", MBL_I64, k, small->alarm_flat};
     items[8] = (mbl_ckpt_item_t){"alarms/x0_norm", MBL_F64, 1, &small->x0_norm};
+    items[9] = (mbl_ckpt_item_t){"constraint/multiplier", MBL_F64, k, small->multiplier};
+    items[10] = (mbl_ckpt_item_t){"constraint/level", MBL_F64, k, small->level};
+    items[11] = (mbl_ckpt_item_t){"constraint/spread", MBL_F64, k, small->spread};
+    items[12] = (mbl_ckpt_item_t){"constraint/seen", MBL_I64, k, small->level_seen};
 }
 
 static void pack_alarms(const mbl_alarm_state_t *alarms, small_t *small) {
@@ -113,6 +119,10 @@ static void pack(const mbl_state_t *state, small_t *small) {
         small->seen[k] = state->balance.seen[k];
         small->skipped[k] = (int64_t)state->skipped[k];
         small->cached_norm[k] = state->cache.norm[k];
+        small->multiplier[k] = state->constraint.multiplier[k];
+        small->level[k] = state->constraint.level[k];
+        small->spread[k] = state->constraint.spread[k];
+        small->level_seen[k] = state->constraint.seen[k];
     }
     small->cached_age = (int64_t)state->cache.age;
     pack_alarms(&state->alarms, small);
@@ -127,6 +137,10 @@ static void unpack(mbl_state_t *state, const small_t *small) {
         state->balance.seen[k] = small->seen[k] != 0;
         state->skipped[k] = (uint64_t)small->skipped[k];
         state->cache.norm[k] = small->cached_norm[k];
+        state->constraint.multiplier[k] = small->multiplier[k];
+        state->constraint.level[k] = small->level[k];
+        state->constraint.spread[k] = small->spread[k];
+        state->constraint.seen[k] = small->level_seen[k] != 0;
     }
     state->cache.age = (uint64_t)small->cached_age;
     unpack_alarms(&state->alarms, small);

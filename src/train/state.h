@@ -5,6 +5,7 @@
 
 #include "rl/amortise.h"
 #include "rl/balance.h"
+#include "rl/constraint.h"
 #include "rl/optimizer.h"
 #include "rl/policy.h"
 #include "train/alarms.h"
@@ -20,6 +21,7 @@ typedef struct {
     mbl_balance_state_t balance;
     mbl_amortise_t cache;
     mbl_alarm_state_t alarms;
+    mbl_constraint_state_t constraint;
     size_t padded; /* length of the flat vectors: ranks * shard */
     uint64_t step, epoch;
     uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */
