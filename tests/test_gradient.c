@@ -709,6 +709,63 @@ static void stop_is_heeded(void **state) {
     close_case(&c);
 }
 
+/* What a listener to `ready` saw: how often, and the sets as they stood then. */
+typedef struct {
+    const mbl_tensor_t *sets;
+    double *seen;
+    size_t size, calls, n;
+    mbl_status_t answer;
+} listener_t;
+
+static mbl_status_t listen(void *context, size_t n) {
+    listener_t *l = context;
+    l->calls++;
+    l->n = n;
+    for (size_t r = 0; r < R + 1; r++)
+        memcpy(l->seen + r * l->size, (const double *)l->sets->data + r * l->sets->stride[0],
+               l->size * sizeof *l->seen);
+    return l->answer;
+}
+
+/* The reward sets are final when `ready` is called, once, and the common part is not; also where this rank
+ * has no row to run. What `ready` answers ends the run. */
+static void ready_comes_before_the_last_pass(void **state) {
+    case_t c;
+    mbl_tensor_t sets;
+    mbl_gradient_stats_t stats;
+    uint8_t part_of[4 * N];
+    (void)state;
+    open_case(&c, MBL_F32);
+    assert_ok(mbl_tensor_new(c.tiny.ops, MBL_F64, &sets, 2, (size_t)R + 1, c.tiny.size));
+    listener_t l = {.sets = &sets, .seen = new_rows(&c, R + 1), .size = c.tiny.size};
+    c.args.ready = listen;
+    c.args.context = &l;
+    memset(part_of, 0, sizeof part_of);
+    for (size_t i = 3 * N; i < 4 * N; i++)
+        part_of[i] = 1; /* the last timestep is not asked for */
+    for (int parts = 0; parts < 2; parts++) {
+        c.args.part_of = parts ? part_of : NULL;
+        l.calls = 0;
+        assert_ok(mbl_gradient_run(c.gradient, &c.args, &sets, &stats));
+        assert_int_equal(l.calls, 1);
+        assert_int_equal(l.n, R);
+        assert_memory_equal(l.seen, sets.data, R * c.tiny.size * sizeof *l.seen);
+        assert_true(relative_error_f64(l.seen + R * c.tiny.size, (double *)sets.data + R * c.tiny.size,
+                                       c.tiny.size) > 1e-3);
+    }
+    l.answer = MBL_ERR_COMM;
+    assert_int_equal(mbl_gradient_run(c.gradient, &c.args, &sets, &stats), MBL_ERR_COMM);
+    l.answer = MBL_OK;
+    memset(part_of, 1, sizeof part_of);
+    l.calls = 0;
+    assert_ok(mbl_gradient_run(c.gradient, &c.args, &sets, &stats));
+    assert_int_equal(l.calls, 1);
+    assert_int_equal(stats.rows, 0);
+    mbl_free(l.seen);
+    mbl_tensor_free(c.tiny.ops, &sets);
+    close_case(&c);
+}
+
 static mbl_status_t try(const case_t *c, const mbl_gradient_args_t *args, size_t rows, size_t length) {
     mbl_tensor_t sets;
     mbl_gradient_stats_t stats;
@@ -780,6 +837,7 @@ int main(void) {
         cmocka_unit_test(shares_of_ranks_add_up),
         cmocka_unit_test(repeats_to_the_bit),
         cmocka_unit_test(noise_depends_on_the_step),
+        cmocka_unit_test(ready_comes_before_the_last_pass),
         cmocka_unit_test(stop_is_heeded),
         cmocka_unit_test(bad_arguments),
         cmocka_unit_test(survives_without_memory),

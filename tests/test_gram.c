@@ -115,6 +115,46 @@ static void is_not_the_sum_of_the_ranks_own(void **state) {
     mbl_ops_close(ops);
 }
 
+/* Sums that begin while the last set is still formed give the same bits; a rank that fails before or after
+ * takes the others along. */
+static void begun_early_is_the_same(void **state) {
+    mbl_comm_t *comm = *state;
+    mbl_ops_t *ops;
+    case_t c;
+    double gram[M * M];
+    int last = comm->size - 1;
+    assert_int_equal(mbl_ops_open("cpu", 1, &ops), MBL_OK);
+    make_case(comm, ops, 1008, &c);
+    size_t bytes = mbl_tensor_count(&c.shard) * sizeof(double);
+    double *shard = mbl_calloc(bytes, 1);
+    memcpy(shard, c.shard.data, bytes);
+    for (size_t n = 1; n <= M; n++) {
+        mbl_gram_sum_t sum = {.comm = comm, .ops = ops, .sets = &c.sets, .shard = &c.shard};
+        memset(c.shard.data, 0, bytes);
+        assert_int_equal(mbl_gram_ready(&sum, n), MBL_OK);
+        assert_int_equal(mbl_gram_formed(&sum, MBL_OK), MBL_OK);
+        assert_int_equal(mbl_gram_finish(&sum, gram), MBL_OK);
+        assert_memory_equal(gram, c.gram, sizeof gram);
+        assert_memory_equal(c.shard.data, shard, bytes);
+    }
+    mbl_fail_quiet(1);
+    for (int early = 0; early < 2; early++) {
+        mbl_gram_sum_t sum = {.comm = comm, .ops = ops, .sets = &c.sets, .shard = &c.shard};
+        mbl_status_t mine = comm->rank == last ? MBL_ERR_STOPPED : MBL_OK;
+        if (!early || comm->rank != last) {
+            mbl_status_t ready = mbl_gram_ready(&sum, M - 1);
+            assert_int_equal(ready, early ? MBL_ERR_STOPPED : MBL_OK);
+            mine = ready == MBL_OK ? mine : ready;
+        }
+        assert_int_equal(mbl_gram_formed(&sum, mine), MBL_ERR_STOPPED);
+    }
+    mbl_fail_quiet(0);
+    assert_int_equal(mbl_comm_barrier(comm), MBL_OK);
+    mbl_free(shard);
+    free_case(ops, &c);
+    mbl_ops_close(ops);
+}
+
 static void shapes_must_fit(void **state) {
     mbl_comm_t *comm = *state;
     mbl_ops_t *ops;
@@ -133,6 +173,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(equals_the_gram_of_the_sum, comm),
         cmocka_unit_test_prestate(is_not_the_sum_of_the_ranks_own, comm),
+        cmocka_unit_test_prestate(begun_early_is_the_same, comm),
         cmocka_unit_test_prestate(shapes_must_fit, comm),
     };
     if (!comm)

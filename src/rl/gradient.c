@@ -29,6 +29,7 @@ struct mbl_gradient {
 typedef struct {
     const mbl_gradient_args_t *args;
     size_t first, n, slot;
+    bool last;    /* none of this run's follows it */
     double scale; /* (clip / beta) / global rows */
     mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed, t, loss_plus, loss_minus, kl, context,
         pooled;
@@ -272,6 +273,8 @@ static mbl_status_t backward_all(mbl_gradient_t *g, const micro_t *m, const mbl_
         MBL_TRY(backward(g, m, &m->h, &reward_sets, args->parts));
         h = false;
     }
+    if (m->last && args->ready)
+        MBL_TRY(args->ready(args->context, args->parts));
     if (!h && !kl)
         return MBL_OK;
     for (size_t i = 0; i < m->n; i++) {
@@ -346,6 +349,19 @@ static bool is_asked_for(const micro_t *m) {
     return !args->part_of || args->part_of[m->slot * args->batch->n + m->first] == args->part;
 }
 
+/* Moves on to the next micro-batch that is asked for (to the first from where slot is args->slice and n is
+ * 0); false when there is none. */
+static bool next_micro_batch(const mbl_gradient_t *g, micro_t *m) {
+    const mbl_gradient_args_t *args = m->args;
+    for (m->first += m->n; m->slot < args->timesteps; m->slot += args->slices, m->first = 0)
+        for (; m->first < args->batch->n; m->first += m->n) {
+            m->n = rows_alike(m, g->rows);
+            if (is_asked_for(m))
+                return true;
+        }
+    return false;
+}
+
 mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args, const mbl_tensor_t *sets,
                               mbl_gradient_stats_t *stats) {
     size_t slots = 0;
@@ -361,17 +377,23 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
                 args->parts, g->size);
     mbl_gradient_stats_t sum = {0};
     mbl_tensor_t own = mbl_tensor_columns(sets, 0, g->size); /* what is behind them is padding */
-    micro_t m = {.args = args, .scale = args->clip / args->beta / (double)(args->batch->n_global * slots)};
+    micro_t m = {.args = args,
+                 .slot = args->slice,
+                 .scale = args->clip / args->beta / (double)(args->batch->n_global * slots)};
     if (!args->add)
         MBL_TRY(mbl_tensor_zero(g->ops, sets));
-    for (m.slot = args->slice; m.slot < args->timesteps; m.slot += args->slices)
-        for (m.first = 0; m.first < args->batch->n; m.first += m.n) {
-            if (args->stop && *args->stop)
-                return MBL_ERR_STOPPED;
-            m.n = rows_alike(&m, g->rows);
-            if (is_asked_for(&m))
-                MBL_TRY(run_micro_batch(g, &m, &own, &sum));
-        }
+    bool more = next_micro_batch(g, &m), none = !more;
+    while (more) {
+        micro_t next = m;
+        if (args->stop && *args->stop)
+            return MBL_ERR_STOPPED;
+        more = next_micro_batch(g, &next);
+        m.last = !more;
+        MBL_TRY(run_micro_batch(g, &m, &own, &sum));
+        m = next;
+    }
+    if (none && args->ready && !args->c)
+        MBL_TRY(args->ready(args->context, args->parts));
     *stats = sum;
     return MBL_OK;
 }

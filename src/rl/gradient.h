@@ -41,6 +41,10 @@ typedef struct {
     uint8_t part;
     bool add; /* to what stands in the sets, instead of overwriting it */
     const volatile int *stop;
+    /* Called once in a run of all sets that does not fail before: the first `n` are done, while the last one
+     * is not yet. NULL: nobody wants to know. */
+    mbl_status_t (*ready)(void *context, size_t n);
+    void *context;
 } mbl_gradient_args_t;
 
 typedef struct {

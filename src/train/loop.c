@@ -239,14 +239,18 @@ static mbl_status_t form(train_t *t, const step_t *step, const mbl_tensor_t *sha
                          mbl_step_report_t *report) {
     mbl_tensor_t sets = mbl_tensor_rows(&t->sets, 0, shard->dim[0]);
     mbl_gradient_stats_t stats;
+    mbl_gram_sum_t sum = {.comm = t->comm, .ops = t->engine.ops, .sets = &sets, .shard = shard};
+    mbl_gradient_args_t args = step->args;
     double start = mbl_now();
-    MBL_TRY(mbl_comm_agree(t->comm, mbl_gradient_run(t->gradient, &step->args, &sets, &stats)));
+    args.ready = mbl_gram_ready;
+    args.context = &sum;
+    MBL_TRY(mbl_gram_formed(&sum, mbl_gradient_run(t->gradient, &args, &sets, &stats)));
     double sums[2] = {stats.loss, stats.kl};
     MBL_TRY(mbl_comm_allreduce(t->comm, sums, 2, MBL_COMM_F64, MBL_COMM_SUM));
     report->loss += sums[0];
     report->kl += sums[1];
     report->seconds.train += mbl_lap(&start);
-    MBL_TRY(mbl_gram(t->comm, t->engine.ops, &sets, shard, gram));
+    MBL_TRY(mbl_gram_finish(&sum, gram));
     report->finite &= isfinite(sums[0]) && isfinite(sums[1]);
     for (size_t i = 0; i < shard->dim[0]; i++)
         report->finite &= isfinite(gram[i * shard->dim[0] + i]);
