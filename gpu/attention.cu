@@ -7,20 +7,21 @@
 typedef attention_call_t<mbl_bf16_t, float> call_t;
 
 /* Per head size: 16-row groups of queries per warp, warps, keys of a tile, blocks per multiprocessor that
- * the registers are cut for, and whether queries are kept in registers. */
-template <int width> struct plan_t;
-template <> struct plan_t<32> {
+ * the registers are cut for, and whether queries are kept in registers. whole: rows are `width` wide and
+ * aligned. */
+template <int width, bool whole> struct plan_t;
+template <bool whole> struct plan_t<32, whole> {
     enum { groups = 2, warps = 4, keys = 64, blocks = 2, keep = 1 };
 };
-template <> struct plan_t<64> {
+template <bool whole> struct plan_t<64, whole> {
     enum { groups = 2, warps = 4, keys = 64, blocks = 2, keep = 1 };
 };
-template <> struct plan_t<128> {
-    enum { groups = 2, warps = 4, keys = 32, blocks = 2, keep = 0 };
+template <bool whole> struct plan_t<128, whole> {
+    enum { groups = whole ? 2 : 1, warps = whole ? 4 : 8, keys = 32, blocks = whole ? 2 : 1, keep = 0 };
 };
 
-template <int width> struct shape_t {
-    typedef plan_t<width> plan;
+template <int width, bool whole> struct shape_t {
+    typedef plan_t<width, whole> plan;
     enum {
         threads = plan::warps * MBL_WARP,
         rows = plan::groups * 16, /* of a warp */
@@ -35,22 +36,22 @@ template <int width> struct shape_t {
 };
 
 /* What a warp carries through the keys; rows g and g + 8 of each group of 16 are this thread's. */
-template <int width> struct state_t {
-    float out[plan_t<width>::groups][width / 8][4];
-    float top[plan_t<width>::groups][2], sum[plan_t<width>::groups][2]; /* largest scale score; sum of
-                                                                           exp2(scale score - top) */
+template <int width, bool whole> struct state_t {
+    float out[plan_t<width, whole>::groups][width / 8][4];
+    float top[plan_t<width, whole>::groups][2], sum[plan_t<width, whole>::groups][2]; /* largest scale score;
+                                                                           sum of exp2(scale score - top) */
 };
 
 /* Scores of keys that a query does not see become -infinity: those beyond the last, and later ones if causal.
  * `row` and `key` are the tokens of the warp's first row and of the tile's first key. */
-template <int width>
-static __device__ __forceinline__ void mask(typename shape_t<width>::score_t &score, const call_t &x, int row,
-                                            int key) {
+template <int width, bool whole>
+static __device__ __forceinline__ void mask(typename shape_t<width, whole>::score_t &score, const call_t &x,
+                                            int row, int key) {
     int lane = (int)threadIdx.x % MBL_WARP;
     MBL_UNROLL
-    for (int g = 0; g < plan_t<width>::groups; g++)
+    for (int g = 0; g < plan_t<width, whole>::groups; g++)
         MBL_UNROLL
-    for (int c = 0; c < shape_t<width>::columns; c++)
+    for (int c = 0; c < shape_t<width, whole>::columns; c++)
         MBL_UNROLL
     for (int i = 0; i < 4; i++) {
         int query = row + 16 * g + lane / 4 + (i >> 1) * 8, at = key + 8 * c + lane % 4 * 2 + (i & 1);
@@ -70,12 +71,12 @@ static __device__ __forceinline__ float quad_sum(float x) {
 
 /* Brings the maxima up to date with a tile of scores, rescales what was summed under the old ones, and turns
  * the scores into exp(scale score - max). Sums are this thread's part of each row until the end. */
-template <int width>
-static __device__ __forceinline__ void softmax(typename shape_t<width>::score_t &score, state_t<width> &s,
-                                               float scale) {
-    constexpr int columns = shape_t<width>::columns;
+template <int width, bool whole>
+static __device__ __forceinline__ void softmax(typename shape_t<width, whole>::score_t &score,
+                                               state_t<width, whole> &s, float scale) {
+    constexpr int columns = shape_t<width, whole>::columns;
     MBL_UNROLL
-    for (int g = 0; g < plan_t<width>::groups; g++) {
+    for (int g = 0; g < plan_t<width, whole>::groups; g++) {
         float top[2] = {score[g][0][0], score[g][0][2]};
         bool moved = false;
         MBL_UNROLL
@@ -113,9 +114,9 @@ static __device__ __forceinline__ void softmax(typename shape_t<width>::score_t 
 
 /* Divides by the sums, and writes the warp's rows of the result through its own rows of the query tile. */
 template <int width, bool whole>
-static __device__ __forceinline__ void finish(const state_t<width> &s, const call_t &x, unsigned char *tile,
-                                              int row, int head, int first) {
-    constexpr int groups = plan_t<width>::groups;
+static __device__ __forceinline__ void finish(const state_t<width, whole> &s, const call_t &x,
+                                              unsigned char *tile, int row, int head, int first) {
+    constexpr int groups = plan_t<width, whole>::groups;
     const int lane = (int)threadIdx.x % MBL_WARP;
     float factor[groups][2];
     MBL_UNROLL
@@ -136,19 +137,20 @@ static __device__ __forceinline__ void finish(const state_t<width> &s, const cal
 /* Starts the copy of a tile of keys and of the values beside them. */
 template <int width, bool whole>
 static __device__ __forceinline__ void fetch(unsigned char *stage, const call_t &x, int head, int key) {
-    constexpr int keys = plan_t<width>::keys, threads = shape_t<width>::threads, known = whole ? width : 0;
+    constexpr int keys = plan_t<width, whole>::keys, threads = shape_t<width, whole>::threads,
+                  known = whole ? width : 0;
     const int d = whole ? width : x.d;
-    unsigned char *values = stage + shape_t<width>::key_bytes;
+    unsigned char *values = stage + shape_t<width, whole>::key_bytes;
     mbl_tile_load<width, keys, threads, whole>(stage, head_rows<known>(x, x.k, head), key, d);
     mbl_tile_load<width, keys, threads, whole>(values, head_rows<known>(x, x.v, head), key, d);
     mbl_copy_commit();
 }
 
 template <int width, bool whole>
-static __global__ void __launch_bounds__(shape_t<width>::threads, plan_t<width>::blocks)
+static __global__ void __launch_bounds__(shape_t<width, whole>::threads, plan_t<width, whole>::blocks)
     attention_forward(call_t x) {
-    typedef plan_t<width> plan;
-    typedef shape_t<width> shape;
+    typedef plan_t<width, whole> plan;
+    typedef shape_t<width, whole> shape;
     constexpr int known = whole ? width : 0;
     MBL_SHARED_DYNAMIC(unsigned char, shared);
     const int tiles = (x.tokens + shape::queries - 1) / shape::queries, head = (int)blockIdx.x / tiles;
@@ -158,7 +160,7 @@ static __global__ void __launch_bounds__(shape_t<width>::threads, plan_t<width>:
     const bool busy = first + row < x.tokens;
     typename shape::score_t score;
     typename shape::query_t query = {shared, row, {}};
-    state_t<width> s;
+    state_t<width, whole> s;
     clear(s.out);
     MBL_UNROLL
     for (int g = 0; g < plan::groups; g++) {
@@ -179,8 +181,8 @@ static __global__ void __launch_bounds__(shape_t<width>::threads, plan_t<width>:
         if (busy) {
             multiply(score, query, stage, 0);
             if (key + plan::keys > x.tokens || (x.causal && key + plan::keys > first + row))
-                mask<width>(score, x, first + row, key);
-            softmax<width>(score, s, x.scale);
+                mask<width, whole>(score, x, first + row, key);
+            softmax<width, whole>(score, s, x.scale);
             weigh<width>(s.out, score, stage + shape::key_bytes, 0);
         }
         unsigned char *used = stage;
@@ -191,7 +193,7 @@ static __global__ void __launch_bounds__(shape_t<width>::threads, plan_t<width>:
 }
 
 template <int width, bool whole> static mbl_status_t launch(mbl_ops_t *ops, const call_t &x) {
-    typedef shape_t<width> shape;
+    typedef shape_t<width, whole> shape;
     unsigned blocks = (unsigned)x.heads * (unsigned)mbl_ceil_div((size_t)x.tokens, shape::queries);
     MBL_CUDA_TRY(MBL_SHARED_ALLOW((attention_forward<width, whole>), shape::shared), "attention");
     MBL_LAUNCH((attention_forward<width, whole>), dim3(blocks), dim3(shape::threads), shape::shared,

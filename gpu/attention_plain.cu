@@ -133,7 +133,7 @@ template <class T, class R> static __device__ __forceinline__ place_t place(cons
 }
 
 template <class T, class R>
-static __global__ void __launch_bounds__(plain_t<R>::threads) attention_plain(attention_call_t<T, R> x) {
+static __global__ void __launch_bounds__(plain_t<R>::threads, 2) attention_plain(attention_call_t<T, R> x) {
     typedef plain_t<R> plain;
     MBL_SHARED(typename plain::shared_t, shared, 1);
     const place_t at = place(x);

@@ -163,11 +163,12 @@ mbl_status_t mbl_bench_attention(const mbl_bench_t *bench) {
     mbl_ops_t *ops;
     MBL_TRY(mbl_ops_open(bench->device, bench->threads, &ops));
     mbl_status_t status = MBL_OK;
-    static const size_t dims[][4] = {{48, 4, 80, 32}, {48, 4, 64, 32}, {1, 24, 1229, 64}};
+    /* the last, a batch of SD3.5-Medium, is for devices: it fills one */
+    static const size_t dims[][4] = {{48, 4, 80, 32}, {48, 4, 64, 32}, {1, 24, 1229, 64}, {9, 24, 1229, 64}};
     static const mbl_dtype_t dtypes[] = {MBL_F32, MBL_BF16};
-    enum { CASES = sizeof dims / sizeof *dims };
-    for (size_t i = 0; i < 2 * CASES && status == MBL_OK; i++)
-        status = time_attention(bench, ops, dims[i % CASES], dtypes[i / CASES]);
+    size_t cases = sizeof dims / sizeof *dims - (ops->table->place == MBL_HOST);
+    for (size_t i = 0; i < 2 * cases && status == MBL_OK; i++)
+        status = time_attention(bench, ops, dims[i % cases], dtypes[i / cases]);
     mbl_ops_close(ops);
     return status;
 }
