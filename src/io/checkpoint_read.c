@@ -21,6 +21,7 @@ struct mbl_ckpt {
     size_t n_sets, room;
     mbl_ckpt_attr_t *attrs; /* strings owned */
     size_t n_attrs;
+    bool no_memory; /* where HDF5 or a NULL hides the reason: a good file is not called damaged for it */
 };
 
 void mbl_ckpt_close(mbl_ckpt_t *ckpt) {
@@ -49,20 +50,22 @@ static bool read_version(hid_t file, int *version) {
     return good;
 }
 
-/* A text attribute of fixed or variable length as a string of ours; NULL without memory or when it is none.
- */
-static char *read_text(hid_t attr) {
+/* A text attribute of fixed or variable length as a string of ours; NULL when it is none, and without memory
+ * (*no_memory is set then). */
+static char *read_text(hid_t attr, bool *no_memory) {
     hid_t type = H5Aget_type(attr);
     char *text = NULL, *theirs = NULL;
     if (type >= 0 && H5Tget_class(type) == H5T_STRING) {
         if (H5Tis_variable_str(type) <= 0) {
             text = mbl_calloc(H5Tget_size(type) + 1, 1);
+            *no_memory = *no_memory || !text;
             if (text && H5Aread(attr, type, text) < 0) {
                 mbl_free(text);
                 text = NULL;
             }
         } else if (H5Aread(attr, type, &theirs) >= 0) {
             text = mbl_strdup(theirs ? theirs : "");
+            *no_memory = *no_memory || !text;
             H5free_memory(theirs);
         }
     }
@@ -92,7 +95,7 @@ static mbl_status_t take_attr(mbl_ckpt_t *ckpt, hid_t attr, char *stated) {
         mbl_free(key);
         return MBL_OK;
     }
-    value = read_text(attr);
+    value = read_text(attr, &ckpt->no_memory);
     if (!value) {
         mbl_status_t status =
             MBL_FAIL(MBL_ERR_FORMAT, "%s: attribute %s cannot be read as text", ckpt->path, key);
@@ -190,12 +193,11 @@ static mbl_status_t digest_of(const mbl_ckpt_t *ckpt, const dataset_t *set, hid_
     return status;
 }
 
-static mbl_status_t verify_dataset(const mbl_ckpt_t *ckpt, const dataset_t *set, hid_t data,
-                                   unsigned char *block) {
+static mbl_status_t verify_dataset(mbl_ckpt_t *ckpt, const dataset_t *set, hid_t data, unsigned char *block) {
     char digest[MBL_SHA256_HEX], *stated = NULL;
     hid_t attr = H5Aopen(data, MBL_CKPT_DIGEST_KEY, H5P_DEFAULT);
     if (attr >= 0) {
-        stated = read_text(attr);
+        stated = read_text(attr, &ckpt->no_memory);
         H5Aclose(attr);
     }
     mbl_status_t status = digest_of(ckpt, set, data, block, digest);
@@ -215,12 +217,14 @@ static herr_t list_dataset(hid_t file, const char *name, const H5O_info_t *info,
     if (ckpt->n_sets == ckpt->room) {
         size_t room = ckpt->room ? 2 * ckpt->room : 16;
         dataset_t *more = mbl_realloc(ckpt->sets, ckpt->n_sets, room, sizeof *more);
+        ckpt->no_memory = !more;
         if (!more)
             return -1;
         ckpt->sets = more;
         ckpt->room = room;
     }
     char *copy = mbl_strdup(name);
+    ckpt->no_memory = !copy;
     if (!copy)
         return -1;
     ckpt->sets[ckpt->n_sets++] = (dataset_t){copy, MBL_F32, 0};
@@ -288,6 +292,8 @@ mbl_status_t mbl_ckpt_open_only(const char *path, mbl_ckpt_t **out) {
     *out = ckpt;
     return MBL_OK;
 fail:
+    if (ckpt->no_memory)
+        status = no_memory(ckpt);
     mbl_ckpt_close(ckpt);
     return status;
 }

@@ -710,11 +710,23 @@ static mbl_status_t look_for_alarms(train_t *t, const mbl_step_report_t *report)
     return MBL_OK;
 }
 
+static bool due(uint64_t before, uint64_t after, size_t every) {
+    return every > 0 && before / every != after / every;
+}
+
 static mbl_status_t save(train_t *t, bool wait) {
     double start = mbl_now();
     mbl_status_t status = mbl_state_save(&t->state, t->out_dir, wait);
     t->save_seconds += mbl_lap(&start);
     return status;
+}
+
+/* Where this step will be saved too, the write before has to end first; waiting here, before the step is
+ * reported, means that a run that dies has lost one reported step at most. */
+static void await_write(train_t *t) {
+    double start = mbl_now();
+    mbl_state_saved(&t->state, due(t->state.step - 1, t->state.step, t->config->checkpoint.every));
+    t->save_seconds += mbl_lap(&start);
 }
 
 static mbl_status_t finish_step(train_t *t, double start, mbl_step_report_t *report, double before_seconds,
@@ -724,7 +736,7 @@ static mbl_status_t finish_step(train_t *t, double start, mbl_step_report_t *rep
     report->samples = t->batch.n_global;
     report->seconds.comm = t->comm->seconds - before_seconds;
     report->bytes_comm = t->comm->bytes - before_bytes;
-    mbl_state_saved(&t->state);
+    await_write(t);
     MBL_TRY(mbl_policy_deviation(&t->state.policy, &report->old_deviate));
     MBL_TRY(look_for_alarms(t, report));
     report->seconds.checkpoint = t->save_seconds;
@@ -778,10 +790,6 @@ static mbl_status_t epoch(train_t *t) {
 }
 
 /* ---- the run ---- */
-
-static bool due(uint64_t before, uint64_t after, size_t every) {
-    return every > 0 && before / every != after / every;
-}
 
 /* Scores of the adapter (NULL: the base model) and, where there is one, their difference to the base model's.
  */

@@ -248,8 +248,8 @@ static void tell_lost(mbl_status_t status) {
             "written when it is due");
 }
 
-void mbl_state_saved(const mbl_state_t *state) {
-    tell_lost(last_write(state, false));
+void mbl_state_saved(const mbl_state_t *state, bool wait) {
+    tell_lost(last_write(state, wait));
 }
 
 mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir, bool wait) {

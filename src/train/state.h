@@ -38,8 +38,8 @@ void mbl_state_free(mbl_state_t *state);
  * failed; else a failure is logged by the next mbl_state_saved or save, and the checkpoint before stays the
  * latest. Collective. */
 mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir, bool wait);
-/* Logs a failure of the last write once it is known. Local. */
-void mbl_state_saved(const mbl_state_t *state);
+/* Logs a failure of the last write once it is known, or after waiting for it. Local. */
+void mbl_state_saved(const mbl_state_t *state, bool wait);
 /* From a checkpoint file; "" leaves the state fresh. Refuses a checkpoint of another kind, base model,
  * adapter layout or set of rewards. Collective. */
 mbl_status_t mbl_state_load(mbl_state_t *state, const char *path);
