@@ -239,6 +239,17 @@ static void damage_is_refused(void **state) {
         must_be_refused(path, "flipped bit", at);
         whole[at] = kept;
     }
+    /* MBL_PROOF=long: every byte of the header, 1,000 anywhere behind it, every byte of the trailer */
+    for (size_t i = 0, header = 4096; getenv("MBL_PROOF") && i < header + 1000 + 128; i++) {
+        size_t at = i < header          ? i
+                    : i < header + 1000 ? header + mbl_rng_below(&rng, (uint32_t)(n - header - 128))
+                                        : n - 128 + (i - header - 1000);
+        char kept = whole[at];
+        whole[at] = (char)(kept ^ (1 << mbl_rng_below(&rng, 8)));
+        write_whole(path, whole, n);
+        must_be_refused(path, "flipped bit", at);
+        whole[at] = kept;
+    }
     for (uint32_t i = 0; i < 60; i++) {
         size_t length = i < 3 ? i * 64 : mbl_rng_below(&rng, (uint32_t)n);
         write_whole(path, whole, length);
