@@ -62,8 +62,9 @@ cudaError_t mbl_emu_report_unset(const void *address, size_t bytes) {
     char me[MBL_EMU_TEXT], where[MBL_EMU_TEXT];
     who(me);
     describe(address, where);
-    mbl_emu_report("%s: uninitialised memory: it reads %zu bytes at %s, which nobody has written", me, bytes,
-                   where);
+    mbl_emu_report("%s: uninitialised memory: it reads %zu bytes at %s, %s", me, bytes, where,
+                   mbl_emu_is_shared(address, 1) ? "which no thread of the block has written so far"
+                                                 : "which nobody has written");
     return cudaErrorLaunchFailure;
 }
 
