@@ -18,7 +18,7 @@ enum {
 };
 #define MBL_EMU_SPAN ((size_t)1 << 36) /* of addresses, from one device to the next */
 
-/* ---- what the environment sets: MARBLE_EMULATED_DEVICES (4), _MEMORY (bytes, or with K, M, G; 8G each),
+/* ---- what the environment sets: MARBLE_EMULATED_DEVICES (8), _MEMORY (bytes, or with K, M, G; 8G each),
  * _CHECKS (1; 0 turns them off), CUDA_LAUNCH_BLOCKING (0; 1 runs work when it is asked for) ---- */
 typedef struct {
     int devices;

@@ -42,7 +42,7 @@ static void read_settings(void) {
     const char *devices = getenv("MARBLE_EMULATED_DEVICES"), *memory = getenv("MARBLE_EMULATED_MEMORY"),
                *checks = getenv("MARBLE_EMULATED_CHECKS"), *blocking = getenv("CUDA_LAUNCH_BLOCKING");
     mbl_emu_settings_t *s = &mbl_emu_settings;
-    s->devices = devices ? atoi(devices) : 4;
+    s->devices = devices ? atoi(devices) : MBL_EMU_MOST_DEVICES;
     s->memory = memory ? size_of(memory) : (size_t)8 << 30;
     s->checks = MBL_EMULATION_CHECKS && !(checks && strcmp(checks, "0") == 0);
     s->blocking = blocking && strcmp(blocking, "0") != 0;
