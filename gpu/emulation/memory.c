@@ -15,6 +15,8 @@ typedef struct {
     size_t opened;     /* readable now */
 } heap_t;
 
+enum { KEPT_FREED = 8 << 20 }; /* bytes of addresses */
+
 typedef struct {
     char *at;
     size_t bytes;
@@ -115,7 +117,10 @@ cudaError_t mbl_emu_allocate(int device, size_t bytes, void **out) {
     size_t limit = mbl_emu_settings.memory;
     if (bytes > limit || heap->used > limit - bytes || !grow(heap))
         return cudaErrorMemoryAllocation;
-    /* The next addresses first, so that freed ones stay known for long. */
+    /* The next addresses first, so that freed ones stay known for a while; but protecting memory takes time
+     * for every page of addresses ever used. */
+    if (heap->next > heap->used + KEPT_FREED)
+        heap->next = MBL_EMU_ALIGN;
     size_t want = footprint(bytes), at = find_gap(heap, heap->next, want);
     if (at == MBL_EMU_SPAN)
         at = find_gap(heap, MBL_EMU_ALIGN, want);
@@ -195,8 +200,12 @@ void mbl_emu_access_open(void) {
         return;
     for (int i = 0; i < mbl_emu_settings.devices; i++) {
         heap_t *heap = &memory.heap[i];
-        size_t bytes = (heap->high + ((size_t)2 << 20)) >> 21 << 21;
-        if (heap->high > 0 && mprotect(mbl_emu_heap(i), bytes, PROT_READ | PROT_WRITE) == 0)
+        size_t last = heap->blocks;
+        while (last > 0 && !heap->block[last - 1].live)
+            last--;
+        size_t end = last > 0 ? heap->block[last - 1].at + footprint(heap->block[last - 1].bytes) : 0;
+        size_t bytes = (end + 4095) / 4096 * 4096;
+        if (bytes > 0 && mprotect(mbl_emu_heap(i), bytes, PROT_READ | PROT_WRITE) == 0)
             heap->opened = bytes;
     }
 }
