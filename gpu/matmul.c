@@ -127,14 +127,15 @@ static mbl_status_t make_desc(const product_t *x, cublasLtMatmulDesc_t *desc) {
 
 static mbl_status_t set_preference(const product_t *x, cublasLtMatmulPreference_t preference) {
     const uint64_t space = SPACE;
-    const uint32_t whole = CUBLASLT_REDUCTION_SCHEME_NONE, any = CUBLASLT_REDUCTION_SCHEME_MASK;
+    /* parts of a cut sum are added in f32: in the result's own bf16 they would be rounded again */
+    const uint32_t whole = CUBLASLT_REDUCTION_SCHEME_NONE, cut = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const struct {
         cublasLtMatmulPreferenceAttributes_t name;
         const void *value;
         size_t size;
     } set[] = {
         {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &space, sizeof space},
-        {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, x->transpose_a ? &any : &whole, sizeof whole},
+        {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, x->transpose_a ? &cut : &whole, sizeof whole},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &x->b_align, sizeof x->b_align},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &x->a_align, sizeof x->a_align},
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &x->y_align, sizeof x->y_align},
