@@ -233,10 +233,12 @@ static __global__ void __launch_bounds__(MBL_THREADS)
     MBL_UNROLL
     for (int s = 0; s < SETS; s++)
         if (k0 + s < k) {
-            double *to = acc + (size_t)(k0 + s) * acc_stride + at;
+            double *to = acc + (size_t)(k0 + s) * acc_stride + at, old[V];
+            mbl_get<double, V>(old, to);
             MBL_UNROLL
             for (int v = 0; v < V; v++)
-                to[v] += sum[s][v];
+                old[v] += sum[s][v];
+            mbl_put<double, double, V>(to, old);
         }
 }
 
