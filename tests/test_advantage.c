@@ -288,6 +288,35 @@ static void scale_does_not_matter(void **state) {
     mbl_comm_close(self);
 }
 
+/* Rewards that are not active are no part of the objective, whatever their scores: neither a failure nor a
+ * value of theirs counts. */
+static void only_active_rewards_add_up(void **state) {
+    static const double uneven[] = {5, 1};
+    static const bool active[] = {false, true};
+    mbl_comm_t *self;
+    mbl_score_t scores[8] = {{0, MBL_SCORE_FAILED}, {1, MBL_SCORE_VALID},  {7, MBL_SCORE_VALID},
+                             {1, MBL_SCORE_VALID},  {70, MBL_SCORE_VALID}, {-1, MBL_SCORE_VALID},
+                             {9, MBL_SCORE_VALID},  {0, MBL_SCORE_NA}};
+    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 4, .k = 2, .scores = scores};
+    mbl_reward_stats_t stats[2];
+    float a[12];
+    (void)state;
+    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
+    mbl_advantage_options_t options = {.clip = 5, .weights = uneven, .active = active};
+    for (int summed = 0; summed < 2; summed++) {
+        options.sum_advantages = summed;
+        assert_int_equal(mbl_advantage(self, &options, &batch, a, stats), MBL_OK);
+        for (size_t i = 0; i < 4; i++)
+            assert_near(a[8 + i], a[4 + i], summed ? 1e-4 : 0); /* the same but for std + 1e-4 */
+        assert_near(a[8], 2 / 3.0 / sqrt(8 / 9.0) / 10, 1e-4);
+        assert_near(a[11], 0, 0);
+        assert_int_equal(stats[0].valid, 3); /* scored all the same */
+        assert_int_equal(stats[0].failed, 1);
+        assert_true(a[2] != 0);
+    }
+    mbl_comm_close(self);
+}
+
 /* By hand: two groups of two. */
 static void known_numbers(void **state) {
     mbl_comm_t *self;
@@ -341,6 +370,7 @@ int main(void) {
         cmocka_unit_test_prestate(sum_of_advantages, comm),
         cmocka_unit_test(scale_does_not_matter),
         cmocka_unit_test(known_numbers),
+        cmocka_unit_test(only_active_rewards_add_up),
         cmocka_unit_test_prestate(ranks_equal_one_rank, comm),
     };
     if (!comm)

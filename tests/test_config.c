@@ -461,6 +461,101 @@ static void groups_are_objectives(void **state) {
     REFUSED("rewards: [{name: ocr, group: 'a b'}]", NULL, "rewards.0.group: \"a b\" is not a name");
 }
 
+/* As tests/study/arms.py writes them, and with everything that a stage may say. */
+static void stages_are_read(void **state) {
+    static const char three[] =
+        "model: {path: .}\nrewards: [{name: ocr}, {name: count}, {name: clean}, {name: jpeg}]\n"
+        "train: {steps: 20}\nprompts: {groups: 4}\n";
+    static const char stages[] =
+        "stages=[{rewards: [ocr, clean, jpeg], steps: 6}, {rewards: [count, clean], steps: 14, "
+        "method: weighted_sum, weights: [1, 2.5]}]";
+    char *before, *after;
+    mbl_config_t *config, *again;
+    (void)state;
+    assert_int_equal(parse(three, stages, &config), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    assert_int_equal(config->stages.count, 2);
+    const mbl_config_stage_t *first = &config->stages.items[0], *last = &config->stages.items[1];
+    assert_int_equal(first->steps, 6);
+    assert_int_equal(first->rewards.count, 3);
+    assert_string_equal(first->rewards.items[1], "clean");
+    assert_true(!first->has_method && !first->weights);
+    assert_true(last->has_method && last->method == MBL_CONFIG_METHOD_WEIGHTED_SUM);
+    assert_int_equal(last->n_weights, 2);
+    assert_near(last->weights[1], 2.5, 0);
+    assert_int_equal(mbl_config_json(config, &before), MBL_OK);
+    assert_int_equal(parse(before, NULL, &again), MBL_OK);
+    assert_int_equal(mbl_config_json(again, &after), MBL_OK);
+    assert_string_equal(before, after);
+    assert_non_null(strstr(before, "\"weights\": ["));
+    mbl_free(before);
+    mbl_free(after);
+    mbl_config_free(again);
+    mbl_config_free(config);
+    REFUSED(three, "stages=3", "stages: 3 is not a list; expected a list of stages such as");
+    REFUSED(three, "stages=[]", "stages: a list of 0; expected 1 to 1000, such as");
+    REFUSED(three, "stages=[ocr]", "stages.0: \"ocr\" is not a mapping; expected {steps: 20");
+    REFUSED(three, "stages=[{steps: 20}]", "stages.0: has no rewards; expected {steps: 20");
+    REFUSED(three, "stages=[{rewards: [ocr]}]", "stages.0: has no steps; expected");
+    REFUSED(three, "stages=[{steps: 0, rewards: [ocr]}]", "stages.0.steps: 0");
+    REFUSED(three, "stages=[{steps: 20, rewards: []}]", "stages.0.rewards: a list of 0");
+    REFUSED(three, "stages=[{steps: 20, reward: [ocr]}]",
+            "stages.0.reward: unknown key; did you mean rewards?");
+    REFUSED(three, "stages=[{steps: 20, rewards: [ocr], method: marbel}]", "stages.0.method: \"marbel\"",
+            "marble");
+    REFUSED(three, "stages=[{steps: 20, steps: 3, rewards: [ocr]}]", "stages.0.steps: given twice");
+    REFUSED(three, "stages=[{steps: 20, rewards: [ocr], weights: [1, 2]}]",
+            "stages.0.weights: 2 for 1 rewards; expected one for each");
+    REFUSED(three, "stages=[{steps: 20, rewards: [ocr], weights: [0]}]", "stages.0.weights: 0");
+    REFUSED(three, "stages=[{steps: 20, rewards: [ocr], weights: 2}]",
+            "stages.0.weights: 2; expected one number for every reward of the stage");
+}
+
+static void stages_are_checked(void **state) {
+    static const char five[] = "model: {path: .}\nrewards: [{name: ocr}, {name: count, group: a}]\n"
+                               "train: {steps: 5}\nprompts: {groups: 4}\n";
+    static const struct {
+        const char *stages, *set, *part; /* "": nothing is wrong */
+    } cases[] = {
+        {"stages=[{steps: 4, rewards: [ocr]}]", "seed=1",
+         "stages: 4 steps in all, while train.steps is 5; expected the same number"},
+        {"stages=[{steps: 5, rewards: [orc]}]", "seed=1",
+         "stages.0.rewards: \"orc\" is not the name of a reward; did you mean ocr?; expected names of"},
+        {"stages=[{steps: 5, rewards: [ocr, ocr]}]", "seed=1", "stages.0.rewards: \"ocr\" twice; keep one"},
+        {"stages=[{steps: 5, rewards: [ocr]}]", "balance={method: marble_reference}",
+         "stages: not with balance.method: marble_reference; expected no stages"},
+        {"stages=[{steps: 2, rewards: [ocr]}, {steps: 3, rewards: [ocr], method: marble_reference}]",
+         "seed=1", "stages: not with stages.1.method: marble_reference; expected no stages"},
+        {"stages=[{steps: 2, rewards: [ocr]}, {steps: 3, rewards: [ocr], method: gdpo}]", "seed=1",
+         "rewards.1.group: a with stages.1.method: gdpo, which adds all rewards up"},
+        {"stages=[{steps: 2, rewards: [ocr]}, {steps: 3, rewards: [ocr], method: equal}]", "balance.warmup=3",
+         "balance.warmup: 3 with stages.1.method: equal, which has no first solve"},
+        {"stages=[{steps: 2, rewards: [ocr]}, {steps: 3, rewards: [ocr], method: equal}]", "balance.warmup=2",
+         ""}, /* over before that stage begins */
+        {"stages=[{steps: 2, rewards: [ocr], method: nash}, {steps: 3, rewards: [ocr]}]", "balance.floor=0.1",
+         "balance.floor: 0.1 with stages.0.method: nash, which has no least alpha"},
+        {"stages=[{steps: 5, rewards: [ocr], method: fixed}]", "balance.alpha_halves=1",
+         "balance.alpha_halves: 1 with stages.0.method: fixed, which does not solve"},
+        {"stages=[{steps: 5, rewards: [ocr], method: nash}]", "balance.common=offset",
+         "balance.common: offset; expected balance.method: marble with it"},
+        {"stages=[{steps: 5, rewards: [ocr], method: marble}]", "balance={method: gdpo, floor: 0.1}",
+         ""}, /* balance.method is not used */
+        {"stages=[{steps: 5, rewards: [ocr]}]", "rewards.0.min=0.5",
+         "rewards.0.min: 0.5; expected no stages with it"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mbl_config_t *config;
+        const char *sets[] = {cases[i].stages, cases[i].set};
+        assert_int_equal(mbl_config_parse(five, sizeof five - 1, "run.yaml", sets, 2, &config), MBL_OK);
+        mbl_status_t status = mbl_config_check(config, 1);
+        if (status != (cases[i].part[0] ? MBL_ERR_CONFIG : MBL_OK))
+            fail_msg("case %zu: %s", i, mbl_fail_message());
+        if (status != MBL_OK)
+            check_parts(mbl_fail_message(), &cases[i].part, 1);
+        mbl_config_free(config);
+    }
+}
+
 static void unregistered_rewards(void **state) {
     (void)state;
     mbl_config_t *config;
@@ -504,8 +599,10 @@ static void written_file_loads_equal(void **state) {
     temporary_folder(folder);
     snprintf(path, sizeof path, "%s/run.yaml", folder);
     const char *sets[] = {"train.lr=0.123456789012345678", "model.lora.targets=[\"a\\\"b\\\\c\", 'x: #y']",
-                          "rewards.0.min=0.25"};
-    assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", sets, 3, &config), MBL_OK);
+                          "rewards.0.min=0.25",
+                          "stages=[{steps: 10, rewards: [ocr], weights: [0.1], method: nash}, "
+                          "{steps: 20, rewards: [ocr, small]}]"};
+    assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", sets, 4, &config), MBL_OK);
     assert_int_equal(mbl_config_write(config, path), MBL_OK);
     assert_int_equal(mbl_config_load(path, NULL, 0, &again), MBL_OK);
     assert_int_equal(mbl_config_json(config, &before), MBL_OK);
@@ -526,8 +623,9 @@ static void written_file_loads_equal(void **state) {
                                  "\n  old_decay:  # ",
                                  "\n    hold: 0.999  # [0, 1]; largest h\n",
                                  "\nlimits:",
-                                 "\n  seconds: 900  # "};
-    check_parts(text, parts, 6);
+                                 "\n  seconds: 900  # ",
+                                 "\n  - {steps: 20, rewards: ["};
+    check_parts(text, parts, 7);
     free(text);
     mbl_free(before);
     mbl_free(after);
@@ -553,8 +651,9 @@ static void help_names_every_key(void **state) {
         "marble | equal | weighted_sum | fixed | pcgrad | upgrad | cagrad | nash | gdpo | marble_reference",
         "[default: 3.0e-4]",
         "(0, 1]",
-        "optimizer steps"};
-    check_parts(text, parts, 8);
+        "optimizer steps",
+        "stages  "};
+    check_parts(text, parts, 9);
     free(text);
 }
 
@@ -565,7 +664,8 @@ static void every_allocation_may_fail(void **state) {
     snprintf(path, sizeof path, "%s/run.yaml", folder);
     snprintf(copy, sizeof copy, "%s/copy.yaml", folder);
     write_whole(path, full, sizeof full - 1);
-    const char *sets[] = {"train.lr=1e-3", "eval.steps=9", "rewards.0.weight=3"};
+    const char *sets[] = {"train.lr=1e-3", "eval.steps=9", "rewards.0.weight=3",
+                          "stages=[{steps: 30, rewards: [ocr, small], weights: [1, 2], method: nash}]"};
     size_t live = mbl_mem_live(), n = 0;
     mbl_status_t status = MBL_ERR_MEM;
     mbl_log_set_level(MBL_LOG_OFF);
@@ -573,7 +673,7 @@ static void every_allocation_may_fail(void **state) {
         mbl_config_t *config = NULL;
         char *json = NULL;
         mbl_mem_fail_at(++n);
-        status = mbl_config_load(path, sets, 3, &config);
+        status = mbl_config_load(path, sets, 4, &config);
         if (status == MBL_OK)
             status = mbl_config_write(config, copy);
         if (status == MBL_OK)
@@ -688,6 +788,8 @@ int main(void) {
         cmocka_unit_test(cross_checks),
         cmocka_unit_test(which_checkpoints_stay),
         cmocka_unit_test(groups_are_objectives),
+        cmocka_unit_test(stages_are_read),
+        cmocka_unit_test(stages_are_checked),
         cmocka_unit_test(unregistered_rewards),
         cmocka_unit_test(pretrain_checks),
         cmocka_unit_test(written_file_loads_equal),

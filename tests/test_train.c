@@ -520,6 +520,91 @@ static void alarms_are_told_counted_and_heeded(void **state) {
     json_decref(lines);
 }
 
+/* Three stages, of which the second begins amid an epoch: the others' rewards are scored but have no alpha,
+ * every stage solves in its first step and starts its averages there. Stopping within a stage or between two
+ * changes nothing, and neither does the number of ranks. */
+static void stages_one_after_another(void **state) {
+    const char *more = "--set train.updates_per_epoch=2 --set balance.refresh_every=9 --set "
+                       "balance.diagnostics_every=4 --set checkpoint.every=2 --set log.level=info";
+    const char *first = "{steps: 3, rewards: [ocr, clean, jpeg]}",
+               *third = "{steps: 2, rewards: [ocr, count]}";
+    const char *second = "rewards: [count, clean], method: weighted_sum, weights: [1, 3]}";
+    static const int stage[] = {1, 1, 1, 2, 2, 2, 3, 3};
+    char whole[1024], half[1024], path[512];
+    (void)state;
+    snprintf(whole, sizeof whole, "%s --set train.steps=8 --set 'stages=[%s, {steps: 3, %s, %s]'", more,
+             first, second, third);
+    train_well(2, "stages", whole);
+    train_well(1, "stages1", whole);
+    same_lines("stages", "stages1", "metrics.jsonl", 1e-4, 8);
+    strcat(whole, " --resume auto");
+    for (int steps = 4; steps < 8; steps += 2) {
+        char out[16];
+        snprintf(out, sizeof out, "stages%d", steps);
+        snprintf(half, sizeof half, "%s --set train.steps=%d --set 'stages=[%s, {steps: %d, %s]'", more,
+                 steps, first, steps - 3, second);
+        train_well(2, out, half);
+        train_well(2, out, whole);
+        same_lines("stages", out, "metrics.jsonl", 0, 8);
+        same_checkpoint("stages", out, 8);
+    }
+    json_t *lines = lines_of("stages", "metrics.jsonl");
+    for (size_t i = 0; i < 8; i++) {
+        const json_t *line = json_array_get(lines, i);
+        assert_int_equal(json_integer_value(json_object_get(line, "stage")), stage[i]);
+        assert_true(by(line, "reward", "color") > 0); /* scored all through */
+        assert_int_equal(by(line, "valid", "jpeg"), 48);
+        if (json_object_get(line, "alpha")) {
+            const char *outside[][3] = {
+                {"count", "color", "color"}, {"ocr", "jpeg", "color"}, {"clean", "jpeg", "color"}};
+            for (int k = 0; k < 3; k++)
+                assert_near(by(line, "alpha", outside[stage[i] - 1][k]), 0, 0);
+        }
+        if (stage[i] != 2)
+            assert_int_equal(json_is_true(json_object_get(line, "refreshed")), i == 0 || i == 6);
+    }
+    assert_near(by(json_array_get(lines, 4), "alpha", "clean"), 3, 0);
+    assert_true(fabs(by(json_array_get(lines, 4), "cos", "jpeg")) > 0); /* compared with all the same */
+    compare(field(lines, 6, "alpha"), field(lines, 6, "alpha_raw"), 1e-8, "alpha");
+    compare(field(lines, 7, "alpha"), field(lines, 6, "alpha_raw"), 1e-8, "alpha");
+    json_decref(lines);
+    snprintf(path, sizeof path, "%s/stages.log", folder);
+    char *log = read_whole(path, NULL);
+    if (!strstr(log, "step 4/8  stage 2/3 "))
+        fail_msg("%s", log);
+    free(log);
+}
+
+/* The first step of a stage is that of a run with its rewards alone. */
+static void a_stage_is_a_run_of_its_rewards(void **state) {
+    static const char *const methods[] = {"marble", "weighted_sum", "gdpo"};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        char stage[512], alone[512];
+        snprintf(
+            stage, sizeof stage,
+            "--set train.steps=1 --set 'stages=[{steps: 1, rewards: [jpeg, ocr], weights: [3, 1], method: "
+            "%s}]'",
+            methods[i]);
+        snprintf(alone, sizeof alone,
+                 "--set train.steps=1 --set balance.method=%s --set 'rewards=[{name: ocr}, {name: jpeg, "
+                 "weight: 3}]'",
+                 methods[i]);
+        char one[32], other[32];
+        snprintf(one, sizeof one, "stage_%s", methods[i]);
+        snprintf(other, sizeof other, "alone_%s", methods[i]);
+        train_well(1, one, stage);
+        train_well(1, other, alone);
+        json_t *a = lines_of(one, "metrics.jsonl"), *b = lines_of(other, "metrics.jsonl");
+        double norm = json_number_value(field(b, 0, "grad_norm"));
+        assert_true(norm > 0);
+        assert_near(json_number_value(field(a, 0, "grad_norm")), norm, 1e-6 * norm);
+        assert_near(by(json_array_get(a, 0), "cos", "jpeg"), by(json_array_get(b, 0), "cos", "jpeg"), 1e-6);
+        json_decref(a);
+        json_decref(b);
+    }
+}
+
 static void a_checkpoint_of_another_run_is_refused(void **state) {
     char more[1024];
     (void)state;
@@ -552,6 +637,8 @@ int main(void) {
         cmocka_unit_test(alarms_are_told_counted_and_heeded),
         cmocka_unit_test(the_released_method),
         cmocka_unit_test(warm_up_and_groups),
+        cmocka_unit_test(stages_one_after_another),
+        cmocka_unit_test(a_stage_is_a_run_of_its_rewards),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused),
         cmocka_unit_test(pretraining_resumes_bit_for_bit),
     };

@@ -16,12 +16,18 @@ typedef struct {
     size_t part; /* reward, or K for the weighted objective */
 } objective_t;
 
+static bool is_active(const mbl_advantage_options_t *options, size_t k) {
+    return !options->active || options->active[k];
+}
+
 static mbl_score_t score_of(const objective_t *objective, size_t i) {
     const mbl_score_t *scores = objective->batch->scores + i * objective->batch->k;
     if (objective->part < objective->batch->k)
         return scores[objective->part];
     mbl_score_t sum = {0, MBL_SCORE_NA};
     for (size_t k = 0; k < objective->batch->k; k++) {
+        if (!is_active(objective->options, k))
+            continue;
         if (scores[k].state == MBL_SCORE_FAILED)
             return (mbl_score_t){0, MBL_SCORE_FAILED};
         if (scores[k].state == MBL_SCORE_VALID) {
@@ -139,7 +145,7 @@ mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *opti
         double std = sums[part].valid > 0 ? sqrt(sums[part].squares / sums[part].valid) : 0;
         for (size_t first = 0; first < batch->n; first += batch->group_size)
             group_advantages(&(objective_t){batch, options, part}, first, std, a + part * batch->n + first,
-                             sum_a ? sum_a + first : NULL, &local[part]);
+                             sum_a && is_active(options, part) ? sum_a + first : NULL, &local[part]);
     }
     if (sum_a)
         MBL_TRY(

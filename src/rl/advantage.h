@@ -13,7 +13,8 @@ typedef struct {
      * 2601.05242), which is centred and scaled over the whole epoch instead of compared within groups */
     const double *weights;
     bool sum_advantages;
-    float *unclipped; /* [K,n], filled with A before clipping, NaN where not valid; NULL: not wanted */
+    const bool *active; /* [K] rewards of that part; NULL: all */
+    float *unclipped;   /* [K,n], filled with A before clipping, NaN where not valid; NULL: not wanted */
 } mbl_advantage_options_t;
 
 /* a [R,n] f32 = clamp(A/clip, -1, 1)/2 with A = (R - group mean)/(std + 1e-4); 0 where the sample is not

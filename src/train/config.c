@@ -17,6 +17,7 @@ static void free_origin(mbl_config_origin_t *origin) {
     mbl_free(origin->file);
     mbl_free(origin->lines);
     mbl_free(origin->reward_lines);
+    mbl_free(origin->stage_lines);
     mbl_free(origin);
 }
 
@@ -39,6 +40,7 @@ void mbl_config_free(mbl_config_t *config) {
             mbl_free(((mbl_config_counts_t *)place)->items);
     }
     mbl_config_free_rewards(config);
+    mbl_config_free_stages(config);
     free_origin(config->origin);
     mbl_free(config);
 }

@@ -55,6 +55,16 @@ typedef struct {
     size_t count;
 } mbl_config_counts_t;
 
+/* One of the stages of a run. */
+typedef struct {
+    size_t steps;
+    mbl_config_strings_t rewards; /* names */
+    mbl_config_method_t method;
+    bool has_method; /* else balance.method */
+    double *weights; /* [n_weights], one for each of its rewards; NULL: the rewards' own */
+    size_t n_weights;
+} mbl_config_stage_t;
+
 /* Where every value came from, for messages; private. */
 typedef struct mbl_config_origin mbl_config_origin_t;
 
@@ -101,6 +111,10 @@ typedef struct {
         mbl_reward_spec_t *items; /* strings belong to the config */
         size_t count;
     } rewards;
+    struct {
+        mbl_config_stage_t *items; /* none: the whole run trains all rewards */
+        size_t count;
+    } stages;
     struct {
         mbl_config_std_t std;
     } advantage;

@@ -3,20 +3,11 @@
 
 #include "base/suggest.h"
 #include "ops/list.h"
-#include "rl/balance.h"
 #include "rl/qp.h"
 
 #include <oneapi/dnnl/dnnl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The line a key was set on, for problems. */
-static int line_of(const mbl_config_t *config, const char *key) {
-    size_t n;
-    const mbl_field_t *fields = mbl_config_fields(&n), *field = mbl_config_field(key);
-    return field ? config->origin->lines[field - fields] : 0;
-}
 
 size_t mbl_config_objectives(const mbl_config_t *config, size_t *of) {
     size_t n = 0, found[MBL_QP_MAX];
@@ -33,33 +24,6 @@ size_t mbl_config_objectives(const mbl_config_t *config, size_t *of) {
     return n;
 }
 
-static bool has_objective(mbl_config_method_t method) {
-    return method == MBL_CONFIG_METHOD_WEIGHTED_SUM || method == MBL_CONFIG_METHOD_GDPO;
-}
-
-static void check_groups(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    mbl_config_method_t method = config->balance.method;
-    for (size_t i = 0; i < config->rewards.count && has_objective(method); i++)
-        if (config->rewards.items[i].group)
-            mbl_config_problem(problems, config->origin->reward_lines[i],
-                               "rewards.%zu.group: %s with balance.method: %s, which adds all rewards up; "
-                               "expected no group, or a method with one gradient per reward",
-                               i, config->rewards.items[i].group,
-                               mbl_config_word("balance.method", (int)method));
-}
-
-/* Equal weights come before those of a solve. */
-static void check_warmup(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    mbl_config_method_t method = config->balance.method;
-    if (config->balance.warmup > 0 &&
-        (has_objective(method) || method == MBL_CONFIG_METHOD_EQUAL || method == MBL_CONFIG_METHOD_FIXED ||
-         method == MBL_CONFIG_METHOD_MARBLE_REFERENCE))
-        mbl_config_problem(problems, line_of(config, "balance.warmup"),
-                           "balance.warmup: %zu with balance.method: %s, which has no first solve to wait "
-                           "for; expected 0, or a method that solves, such as marble",
-                           config->balance.warmup, mbl_config_word("balance.method", (int)method));
-}
-
 static void check_rewards(const mbl_config_t *config, mbl_config_problems_t *problems) {
     size_t k = config->rewards.count;
     if (k == 0)
@@ -67,7 +31,7 @@ static void check_rewards(const mbl_config_t *config, mbl_config_problems_t *pro
                            "rewards: none (K = 0); expected a list such as [{name: ocr}, {name: count}]");
     size_t n = mbl_config_objectives(config, NULL);
     if (config->balance.floor * (double)n > 1)
-        mbl_config_problem(problems, line_of(config, "balance.floor"),
+        mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
                            "balance.floor: %g with %zu %s; expected at most 1 / %zu", config->balance.floor,
                            n, n == k ? "rewards" : "objectives", n);
 }
@@ -113,7 +77,7 @@ static void check_device(const mbl_config_t *config, mbl_config_problems_t *prob
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         found |= !tables[i]->missing && strcmp(tables[i]->name, device) == 0;
     if (!found)
-        mbl_config_problem(problems, line_of(config, "device"),
+        mbl_config_problem(problems, mbl_config_line(config, "device"),
                            "device: %s is not built in; expected auto or cpu (marble doctor tells more)",
                            device);
 }
@@ -125,22 +89,22 @@ static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_p
     } paths[] = {{"prompts.train", config->prompts.train}, {"prompts.test", config->prompts.test}};
     for (size_t i = 0; i < 2; i++) {
         if (!signs && !paths[i].value[0])
-            mbl_config_problem(problems, line_of(config, "prompts.source"),
+            mbl_config_problem(problems, mbl_config_line(config, "prompts.source"),
                                "%s: missing; prompts.source: file needs the path of a .txt or .jsonl file",
                                paths[i].key);
         if (signs && paths[i].value[0])
-            mbl_config_problem(problems, line_of(config, paths[i].key),
+            mbl_config_problem(problems, mbl_config_line(config, paths[i].key),
                                "%s: a file, while prompts.source is signs; expected prompts.source: file",
                                paths[i].key);
     }
     if (ranks > config->prompts.groups)
         mbl_config_problem(
-            problems, line_of(config, "prompts.groups"),
+            problems, mbl_config_line(config, "prompts.groups"),
             "prompts.groups: %zu prompts for %zu ranks; every rank needs a whole group: start at most "
             "%zu ranks, or raise prompts.groups",
             config->prompts.groups, ranks, config->prompts.groups);
     if (signs && config->prompts.groups > config->prompts.train_count)
-        mbl_config_problem(problems, line_of(config, "prompts.groups"),
+        mbl_config_problem(problems, mbl_config_line(config, "prompts.groups"),
                            "prompts.groups: %zu of only %zu training sentences; expected at most "
                            "prompts.train_count",
                            config->prompts.groups, config->prompts.train_count);
@@ -150,53 +114,22 @@ static void check_training(const mbl_config_t *config, mbl_config_problems_t *pr
     double timesteps = config->train.timestep_fraction * (double)config->rollout.steps;
     if (timesteps < 1)
         mbl_config_problem(
-            problems, line_of(config, "train.timestep_fraction"),
+            problems, mbl_config_line(config, "train.timestep_fraction"),
             "train.timestep_fraction: %g of %zu rollout steps is no whole timestep; expected at least "
             "%g",
             config->train.timestep_fraction, config->rollout.steps, 1.0 / (double)config->rollout.steps);
     else if (config->train.updates_per_epoch > (size_t)timesteps)
         mbl_config_problem(
-            problems, line_of(config, "train.updates_per_epoch"),
+            problems, mbl_config_line(config, "train.updates_per_epoch"),
             "train.updates_per_epoch: %zu updates of %zu timesteps; expected at most one a timestep",
             config->train.updates_per_epoch, (size_t)timesteps);
-}
-
-static bool is_reference(const mbl_config_t *config) {
-    return config->balance.method == MBL_CONFIG_METHOD_MARBLE_REFERENCE;
-}
-
-/* A floor is a bound of the quadratic programme, which only marble solves. */
-static void check_floor(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    mbl_config_method_t method = config->balance.method;
-    if (config->balance.floor > 0 && method != MBL_CONFIG_METHOD_MARBLE && !is_reference(config))
-        mbl_config_problem(problems, line_of(config, "balance.floor"),
-                           "balance.floor: %g with balance.method: %s, which has no least alpha; expected "
-                           "balance.floor: 0 or balance.method: marble",
-                           config->balance.floor, mbl_config_word("balance.method", (int)method));
-}
-
-/* What the released code has no word for. */
-static void check_reference(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    const struct {
-        const char *key, *need;
-        bool wrong;
-    } keys[] = {
-        {"balance.gram_fraction", "1: it solves on one micro-batch", config->balance.gram_fraction < 1},
-        {"balance.on_refresh", "raw: the micro-batch that it solves on uses the solution",
-         config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW},
-        {"balance.common", "together", config->balance.common != MBL_CONFIG_COMMON_TOGETHER}};
-    for (size_t i = 0; is_reference(config) && i < sizeof keys / sizeof *keys; i++)
-        if (keys[i].wrong)
-            mbl_config_problem(problems, line_of(config, keys[i].key),
-                               "%s: not with balance.method: marble_reference; expected %s", keys[i].key,
-                               keys[i].need);
 }
 
 /* The best checkpoint by a reward: one of the run's rewards, and evaluated where checkpoints stand. */
 static void check_keep(const mbl_config_t *config, mbl_config_problems_t *problems) {
     const mbl_config_strings_t *best = &config->checkpoint.keep.best;
     size_t step = config->checkpoint.every, eval = config->eval.every;
-    int line = line_of(config, "checkpoint.keep.best");
+    int line = mbl_config_line(config, "checkpoint.keep.best");
     for (size_t i = 0; i < best->count; i++) {
         bool found = false;
         for (size_t k = 0; k < config->rewards.count; k++)
@@ -213,86 +146,20 @@ static void check_keep(const mbl_config_t *config, mbl_config_problems_t *proble
             eval, step);
 }
 
-/* A common part that is added once goes with methods that solve at every step, on all rows. */
-static void check_common(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    mbl_config_method_t method = config->balance.method;
-    const char *word = mbl_config_word("balance.common", (int)config->balance.common), *need = NULL;
-    if (config->balance.common == MBL_CONFIG_COMMON_TOGETHER || is_reference(config))
-        return;
-    if (method == MBL_CONFIG_METHOD_WEIGHTED_SUM || method == MBL_CONFIG_METHOD_GDPO)
-        need = "a method with one gradient per reward";
-    else if (config->balance.common == MBL_CONFIG_COMMON_OFFSET && method != MBL_CONFIG_METHOD_MARBLE)
-        need = "balance.method: marble";
-    else if (config->balance.refresh_every != 1 || config->balance.gram_fraction < 1)
-        need = "balance.refresh_every: 1 and balance.gram_fraction: 1";
-    if (need)
-        mbl_config_problem(problems, line_of(config, "balance.common"),
-                           "balance.common: %s; expected %s with it", word, need);
-}
-
-/* Rewards with a min go with methods that find a direction afresh at every step from all gradients. */
-static void check_constraints(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    mbl_method_t method;
-    const char *word = mbl_config_word("balance.method", (int)config->balance.method), *need = NULL;
-    size_t first = config->rewards.count, count = 0;
-    bool grouped = false;
-    for (size_t i = config->rewards.count; i > 0; i--)
-        if (!isnan(config->rewards.items[i - 1].min)) {
-            first = i - 1;
-            count++;
-            grouped |= config->rewards.items[i - 1].group != NULL;
-        }
-    if (count == 0)
-        return;
-    bool own = !mbl_method_find(word, &method) || mbl_method_has_objective(method);
-    if (own || method == MBL_METHOD_REFERENCE)
-        need = "a balance.method with one gradient per reward, such as marble,";
-    else if (config->balance.common != MBL_CONFIG_COMMON_TOGETHER)
-        need = "balance.common: together";
-    else if (config->balance.refresh_every != 1 || config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
-        need = "balance.refresh_every: 1 and on_refresh: raw (gram_fraction costs as little)";
-    else if (grouped)
-        need = "no group";
-    else if (count == config->rewards.count)
-        need = "at least one reward without a min, to be improved,";
-    if (need)
-        mbl_config_problem(problems, config->origin->reward_lines[first],
-                           "rewards.%zu.min: %g; expected %s with it", first,
-                           config->rewards.items[first].min, need);
-}
-
-/* What only means something where alpha is solved for. */
-static void check_solving(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    mbl_method_t method;
-    const char *word = mbl_config_word("balance.method", (int)config->balance.method);
-    bool solves =
-        mbl_method_find(word, &method) && mbl_method_solves(method) && method != MBL_METHOD_REFERENCE;
-    if (config->balance.alpha_halves > 0 && !solves)
-        mbl_config_problem(problems, line_of(config, "balance.alpha_halves"),
-                           "balance.alpha_halves: %zu with balance.method: %s, which does not solve for "
-                           "alpha on all rows; expected 0, or a method such as marble",
-                           config->balance.alpha_halves, word);
-}
-
 mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     mbl_config_problems_t problems = {.origin = config->origin};
     if (!config->model.path[0])
         mbl_config_problem(
-            &problems, line_of(config, "model.path"),
+            &problems, mbl_config_line(config, "model.path"),
             "model.path: missing; expected the folder of a base model in the diffusers layout");
     check_device(config, &problems);
     check_rewards(config, &problems);
     check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);
     check_training(config, &problems);
-    check_groups(config, &problems);
-    check_warmup(config, &problems);
-    check_floor(config, &problems);
-    check_reference(config, &problems);
-    check_common(config, &problems);
     check_keep(config, &problems);
-    check_solving(config, &problems);
-    check_constraints(config, &problems);
+    mbl_config_check_stages(config, &problems);
+    mbl_config_check_methods(config, &problems);
     return mbl_config_problems_end(&problems);
 }
 
@@ -301,22 +168,22 @@ static void check_model(const mbl_config_t *config, mbl_config_problems_t *probl
     size_t side = config->pretrain.model.sample_size, patch = config->pretrain.model.patch_size;
     const mbl_config_counts_t *dual = &config->pretrain.model.dual_attention_layers;
     if (config->pretrain.model.caption_projection_dim != width)
-        mbl_config_problem(problems, line_of(config, "pretrain.model.caption_projection_dim"),
+        mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.caption_projection_dim"),
                            "pretrain.model.caption_projection_dim: %zu; expected %zu, num_attention_heads x "
                            "attention_head_dim",
                            config->pretrain.model.caption_projection_dim, width);
     if (side % patch)
-        mbl_config_problem(problems, line_of(config, "pretrain.model.sample_size"),
+        mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.sample_size"),
                            "pretrain.model.sample_size: %zu; expected a multiple of patch_size %zu", side,
                            patch);
     else if (side / patch > config->pretrain.model.pos_embed_max_size)
         mbl_config_problem(
-            problems, line_of(config, "pretrain.model.pos_embed_max_size"),
+            problems, mbl_config_line(config, "pretrain.model.pos_embed_max_size"),
             "pretrain.model.pos_embed_max_size: %zu; expected at least %zu, sample_size / patch_size",
             config->pretrain.model.pos_embed_max_size, side / patch);
     for (size_t i = 0; i < dual->count; i++)
         if (dual->items[i] >= config->pretrain.model.num_layers)
-            mbl_config_problem(problems, line_of(config, "pretrain.model.dual_attention_layers"),
+            mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.dual_attention_layers"),
                                "pretrain.model.dual_attention_layers: %zu; expected less than num_layers %zu",
                                dual->items[i], config->pretrain.model.num_layers);
 }
@@ -324,15 +191,15 @@ static void check_model(const mbl_config_t *config, mbl_config_problems_t *probl
 mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks) {
     mbl_config_problems_t problems = {.origin = config->origin};
     if (ranks > config->pretrain.batch)
-        mbl_config_problem(&problems, line_of(config, "pretrain.batch"),
+        mbl_config_problem(&problems, mbl_config_line(config, "pretrain.batch"),
                            "pretrain.batch: %zu pictures for %zu ranks; start at most %zu ranks",
                            config->pretrain.batch, ranks, config->pretrain.batch);
     if (config->pretrain.warmup > config->pretrain.steps)
-        mbl_config_problem(&problems, line_of(config, "pretrain.warmup"),
+        mbl_config_problem(&problems, mbl_config_line(config, "pretrain.warmup"),
                            "pretrain.warmup: %zu; expected at most pretrain.steps %zu",
                            config->pretrain.warmup, config->pretrain.steps);
     if (config->pretrain.text_share + config->pretrain.count_share > 1)
-        mbl_config_problem(&problems, line_of(config, "pretrain.count_share"),
+        mbl_config_problem(&problems, mbl_config_line(config, "pretrain.count_share"),
                            "pretrain.count_share: %g beside a text_share of %g; expected a sum of at most 1",
                            config->pretrain.count_share, config->pretrain.text_share);
     check_device(config, &problems);

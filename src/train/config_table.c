@@ -92,6 +92,11 @@ static const mbl_field_t fields[] = {
           "group "
           "share one objective, the mean of their gradients"),
 
+    OTHER(stages, STAGES, "", 1, 1000, NULL,
+          "rewards one set after another: a list of {steps, rewards: [names], method, weights}, steps adding "
+          "up "
+          "to train.steps; the other rewards are scored only"),
+
     CHOICE(advantage.std, "global", std_words,
            "scores are divided by the deviation over the step or the group"),
 
@@ -318,6 +323,7 @@ char *mbl_config_expected(const mbl_field_t *field, char *out, size_t size) {
         [MBL_FIELD_STRINGS] = "a list of names such as [attn.to_q, attn.to_k]",
         [MBL_FIELD_COUNTS] = "a list of whole numbers such as [0, 1]",
         [MBL_FIELD_REWARDS] = "a list of rewards such as [{name: ocr}, {name: count, weight: 2}]",
+        [MBL_FIELD_STAGES] = "a list of stages such as [{steps: 20, rewards: [ocr]}]",
     };
     char range[160] = "";
     if (field->kind == MBL_FIELD_CHOICE)

@@ -16,7 +16,8 @@ typedef enum {
     MBL_FIELD_FILE,    /* char *, an existing file, or "" */
     MBL_FIELD_STRINGS, /* mbl_config_strings_t */
     MBL_FIELD_COUNTS,  /* mbl_config_counts_t */
-    MBL_FIELD_REWARDS  /* the list of rewards */
+    MBL_FIELD_REWARDS, /* the list of rewards */
+    MBL_FIELD_STAGES   /* the list of stages */
 } mbl_field_kind_t;
 
 /* Ends of a range that do not belong to it. */
@@ -60,6 +61,7 @@ struct mbl_config_origin {
     size_t n_sets;
     int *lines;        /* [fields]: > 0 a line of the file, < 0 minus the number of a --set, 0 the default */
     int *reward_lines; /* [rewards], of their names */
+    int *stage_lines;  /* [stages] */
 };
 
 /* Collects the problems of one configuration. */
@@ -84,6 +86,15 @@ mbl_status_t mbl_config_read(mbl_config_t *config, const mbl_yaml_node_t *root,
 mbl_status_t mbl_config_read_rewards(mbl_config_t *config, const mbl_yaml_node_t *list,
                                      mbl_config_problems_t *problems);
 void mbl_config_free_rewards(mbl_config_t *config);
+mbl_status_t mbl_config_read_stages(mbl_config_t *config, const mbl_yaml_node_t *list,
+                                    mbl_config_problems_t *problems);
+void mbl_config_free_stages(mbl_config_t *config);
+/* Names of rewards and the number of steps. */
+void mbl_config_check_stages(const mbl_config_t *config, mbl_config_problems_t *problems);
+/* What every method that the run uses, in one stage or all through, goes together with. */
+void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t *problems);
+/* The line that a key of the table was set on, for problems. */
+int mbl_config_line(const mbl_config_t *config, const char *key);
 /* One value of a node into its place in `base`. */
 mbl_status_t mbl_config_read_field(void *base, const mbl_field_t *field, const char *key,
                                    const mbl_yaml_node_t *node, mbl_config_problems_t *problems);

@@ -76,6 +76,30 @@ static void write_rewards(FILE *out, const mbl_config_t *config) {
     }
 }
 
+static void write_stages(FILE *out, const mbl_config_t *config) {
+    for (size_t i = 0; i < config->stages.count; i++) {
+        const mbl_config_stage_t *stage = &config->stages.items[i];
+        fprintf(out, "  - {steps: %zu, rewards: ", stage->steps);
+        write_list(out, &(mbl_field_t){.kind = MBL_FIELD_STRINGS}, &stage->rewards);
+        if (stage->has_method)
+            fprintf(out, ", method: %s", mbl_config_word("balance.method", (int)stage->method));
+        for (size_t j = 0; j < stage->n_weights; j++) {
+            fputs(j ? ", " : ", weights: [", out);
+            write_double(out, stage->weights[j]);
+        }
+        fputs(stage->n_weights ? "]}\n" : "}\n", out);
+    }
+}
+
+/* Lists of mappings, which are left out when there is none. */
+static size_t items_of(const mbl_field_t *field, const mbl_config_t *config) {
+    return field->kind == MBL_FIELD_REWARDS ? config->rewards.count : config->stages.count;
+}
+
+static bool is_list_of_maps(const mbl_field_t *field) {
+    return field->kind == MBL_FIELD_REWARDS || field->kind == MBL_FIELD_STAGES;
+}
+
 static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t *config) {
     const void *place = (const char *)config + field->offset;
     switch (field->kind) {
@@ -144,11 +168,11 @@ static void write_all(FILE *out, const mbl_config_t *config) {
         const mbl_field_t *field = &fields[i];
         const char *dot = strrchr(field->key, '.');
         write_headings(out, field->key, i ? fields[i - 1].key : "");
-        if (field->kind == MBL_FIELD_REWARDS) {
-            if (config->rewards.count) {
-                fprintf(out, "\nrewards:  # %s\n", field->help);
-                write_rewards(out, config);
-            }
+        if (is_list_of_maps(field)) {
+            if (items_of(field, config) == 0)
+                continue;
+            fprintf(out, "\n%s:  # %s\n", field->key, field->help);
+            (field->kind == MBL_FIELD_REWARDS ? write_rewards : write_stages)(out, config);
             continue;
         }
         fprintf(out, "%*s%s: ", 2 * depth_at(field->key, strlen(field->key)), "", dot ? dot + 1 : field->key);
@@ -213,6 +237,26 @@ static json_t *rewards_json(const mbl_config_t *config) {
     return out;
 }
 
+static json_t *stages_json(const mbl_config_t *config) {
+    json_t *out = json_array();
+    for (size_t i = 0; i < config->stages.count; i++) {
+        const mbl_config_stage_t *stage = &config->stages.items[i];
+        json_t *names = list_json(&(mbl_field_t){.kind = MBL_FIELD_STRINGS}, &stage->rewards);
+        json_t *item = json_pack("{s:I, s:o}", "steps", (json_int_t)stage->steps, "rewards", names);
+        json_t *weights = stage->weights ? json_array() : NULL;
+        for (size_t j = 0; j < stage->n_weights; j++)
+            json_array_append_new(weights, json_real(stage->weights[j]));
+        const char *word = mbl_config_word("balance.method", (int)stage->method);
+        if ((stage->has_method && json_object_set_new(item, "method", json_string(word))) ||
+            (stage->weights && json_object_set_new(item, "weights", weights)) ||
+            json_array_append_new(out, item)) {
+            json_decref(out);
+            return NULL;
+        }
+    }
+    return out;
+}
+
 static json_t *value_json(const mbl_field_t *field, const mbl_config_t *config) {
     const void *place = (const char *)config + field->offset;
     switch (field->kind) {
@@ -229,6 +273,8 @@ static json_t *value_json(const mbl_field_t *field, const mbl_config_t *config) 
         return json_string(*(char *const *)place);
     case MBL_FIELD_REWARDS:
         return rewards_json(config);
+    case MBL_FIELD_STAGES:
+        return stages_json(config);
     default:
         return list_json(field, place);
     }
@@ -260,7 +306,7 @@ mbl_status_t mbl_config_json(const mbl_config_t *config, char **out) {
     json_t *root = json_object();
     bool good = root != NULL;
     for (size_t i = 0; i < n && good; i++)
-        if (fields[i].kind != MBL_FIELD_REWARDS || config->rewards.count)
+        if (!is_list_of_maps(&fields[i]) || items_of(&fields[i], config) > 0)
             good = set_nested(root, fields[i].key, value_json(&fields[i], config)) == 0;
     char *text = good ? json_dumps(root, JSON_REAL_PRECISION(17) | JSON_INDENT(1)) : NULL;
     json_decref(root);
@@ -273,8 +319,8 @@ mbl_status_t mbl_config_json(const mbl_config_t *config, char **out) {
 }
 
 static const char *kind_name(mbl_field_kind_t kind) {
-    static const char *const names[] = {"whole",  "bytes", "number", "seconds", "choice",
-                                        "folder", "file",  "names",  "numbers", "list"};
+    static const char *const names[] = {"whole", "bytes", "number",  "seconds", "choice", "folder",
+                                        "file",  "names", "numbers", "list",    "list"};
     return names[kind];
 }
 

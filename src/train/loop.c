@@ -13,6 +13,7 @@
 #include "rl/reference.h"
 #include "rl/rollout.h"
 #include "train/report.h"
+#include "train/stage.h"
 #include "train/stop.h"
 #include "train/watch.h"
 
@@ -29,8 +30,8 @@ typedef struct {
     mbl_engine_t engine;
     mbl_state_t state;
     mbl_rundir_t rundir;
-    mbl_method_t method;
-    size_t parts;              /* R: rewards, and the weighted objective where the method has one */
+    mbl_stage_t stage;         /* of the coming step */
+    size_t most_parts;         /* of any stage: R */
     mbl_reference_t reference; /* of marble_reference only */
     mbl_sampler_plan_t plan, eval_plan;
     mbl_sampler_t *sampler;
@@ -41,8 +42,7 @@ typedef struct {
     uint32_t *prompt, *scratch;
     int64_t *sample;
     size_t first_group;
-    float *a; /* [R, n] */
-    double weights[MBL_MAX_REWARDS];
+    float *a;                      /* [R, n] */
     size_t group[MBL_MAX_REWARDS]; /* objective of a reward */
     uint8_t *part_of;              /* [timesteps, n] rows of a partial Gram matrix; NULL where it is whole */
     mbl_tensor_t sets, shard,
@@ -76,9 +76,9 @@ static mbl_status_t make_batch(train_t *t) {
     MBL_ALLOC(t->batch.rgb, n * high * wide * 3);
     MBL_ALLOC(t->views.images, n);
     MBL_ALLOC(t->views.prompts, n);
-    MBL_ALLOC(t->a, t->parts * n);
+    MBL_ALLOC(t->a, t->most_parts * n);
     if (config->balance.gram_fraction < 1 || config->balance.alpha_halves > 0 ||
-        t->method == MBL_METHOD_REFERENCE)
+        t->stage.method == MBL_METHOD_REFERENCE)
         MBL_ALLOC(t->part_of, config->rollout.steps * n);
     t->batch.n = n;
     t->batch.n_global = groups * size;
@@ -86,31 +86,29 @@ static mbl_status_t make_batch(train_t *t) {
     t->batch.k = k;
     t->batch.prompt = t->prompt;
     t->batch.sample = t->sample;
-    return t->method == MBL_METHOD_REFERENCE ? mbl_reference_new(&t->batch, c * height * width, &t->reference)
-                                             : MBL_OK;
+    return t->stage.method == MBL_METHOD_REFERENCE
+               ? mbl_reference_new(&t->batch, c * height * width, &t->reference)
+               : MBL_OK;
 }
 
 static mbl_status_t make_gradient_buffers(train_t *t) {
     size_t count = t->state.optimizer.count;
-    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->sets, 2, t->parts + 1, t->state.padded));
-    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->shard, 2, t->parts + 2, count));
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->sets, 2, t->most_parts + 1, t->state.padded));
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->shard, 2, t->most_parts + 2, count));
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->direction, 1, count));
     if (t->config->balance.alpha_halves > 0)
-        MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->half, 2, t->parts + 1, count));
-    return mbl_gradient_new(t->engine.pipeline, t->state.lora, t->config->train.micro_batch, t->parts,
+        MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->half, 2, t->most_parts + 1, count));
+    return mbl_gradient_new(t->engine.pipeline, t->state.lora, t->config->train.micro_batch, t->most_parts,
                             &t->gradient);
 }
 
 static mbl_status_t open_parts(train_t *t) {
     const mbl_config_t *config = t->config;
     MBL_TRY(mbl_engine_open(config, t->comm, &t->engine));
-    if (!mbl_method_find(mbl_config_word("balance.method", config->balance.method), &t->method))
-        return MBL_FAIL(MBL_ERR_INTERNAL, "balance.method has no implementation");
-    t->parts = t->engine.k + (mbl_method_has_objective(t->method) || t->method == MBL_METHOD_REFERENCE);
-    for (size_t k = 0; k < t->engine.k; k++) {
-        t->weights[k] = config->rewards.items[k].weight;
+    MBL_TRY(mbl_stage_at(config, 0, &t->stage));
+    MBL_TRY(mbl_stage_most_parts(config, &t->most_parts));
+    for (size_t k = 0; k < t->engine.k; k++)
         t->min[k] = config->rewards.items[k].min;
-    }
     mbl_config_objectives(config, t->group);
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
     MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));
@@ -160,11 +158,34 @@ static void close_parts(train_t *t) {
 
 /* ---- an epoch ---- */
 
+/* Advantages of the pictures for the stage under way. */
+static mbl_status_t find_advantages(train_t *t, mbl_step_report_t *report) {
+    const mbl_config_t *config = t->config;
+    bool own = mbl_method_has_objective(t->stage.method);
+    mbl_advantage_options_t options = {.group_std = config->advantage.std == MBL_CONFIG_STD_GROUP,
+                                       .clip = config->train.clip,
+                                       .weights = own ? t->stage.weights : NULL,
+                                       .sum_advantages = t->stage.method == MBL_METHOD_GDPO,
+                                       .active = t->stage.active,
+                                       .unclipped = t->reference.raw};
+    return mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats);
+}
+
+/* The stage of the coming step; *entered: it is another than that of the step before. */
+static mbl_status_t enter_stage(train_t *t, bool *entered) {
+    size_t before = t->stage.index;
+    MBL_TRY(mbl_stage_at(t->config, t->state.step, &t->stage));
+    *entered = t->stage.index != before;
+    return MBL_OK;
+}
+
 /* Pictures, scores and advantages of this epoch. Ranks agree at its end, so a stop or a failure on one
  * reaches all. */
 static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
     const mbl_config_t *config = t->config;
     double start = mbl_now();
+    bool entered;
+    MBL_TRY(enter_stage(t, &entered));
     mbl_pick(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
              t->engine.train.prompts.count, t->first_group, t->batch.n, t->scratch, t->prompt, t->sample);
     mbl_rollout_t rollout = {.pipeline = t->engine.pipeline,
@@ -184,12 +205,7 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
     mbl_status_t scored = mbl_panel_wait(t->engine.panel);
     report->seconds.reward_wait = mbl_lap(&start);
     MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
-    mbl_advantage_options_t options = {.group_std = config->advantage.std == MBL_CONFIG_STD_GROUP,
-                                       .clip = config->train.clip,
-                                       .weights = mbl_method_has_objective(t->method) ? t->weights : NULL,
-                                       .sum_advantages = t->method == MBL_METHOD_GDPO,
-                                       .unclipped = t->reference.raw};
-    MBL_TRY(mbl_advantage(t->comm, &options, &t->batch, t->a, report->stats));
+    MBL_TRY(find_advantages(t, report));
     MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
     report->x0_norm = t->watch.x0_norm;
     t->constraint = t->state.constraint;
@@ -229,7 +245,7 @@ static mbl_gradient_args_t gradient_args(const train_t *t, size_t inner, size_t 
                                  .clip = config->train.clip,
                                  .kl = config->train.kl,
                                  .a = t->a,
-                                 .parts = t->parts,
+                                 .parts = t->stage.parts,
                                  .stop = stop};
 }
 
@@ -260,8 +276,8 @@ static mbl_status_t form(train_t *t, const step_t *step, const mbl_tensor_t *sha
 
 /* All sets. */
 static mbl_status_t form_all(train_t *t, step_t *step, double *gram, mbl_step_report_t *report) {
-    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, t->parts + 1);
-    step->m = t->parts + 1;
+    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, t->stage.parts + 1);
+    step->m = t->stage.parts + 1;
     step->args.c = NULL;
     return form(t, step, &shard, gram, report);
 }
@@ -269,7 +285,7 @@ static mbl_status_t form_all(train_t *t, step_t *step, double *gram, mbl_step_re
 /* Counts rewards that take no part in this step and says so, the first time and then every hundredth. */
 static void count_skipped(train_t *t, const mbl_balance_step_t *balance) {
     for (size_t k = 0; k < t->engine.k; k++) {
-        if (balance->used[k])
+        if (balance->used[k] || !t->stage.active[k])
             continue;
         if (t->state.skipped[k]++ % 100 == 0 && t->comm->rank == 0)
             MBL_WARN("step %llu: reward %s takes no part (%s); %llu steps so far",
@@ -285,18 +301,19 @@ static bool warms_up(const train_t *t) {
 }
 
 static mbl_balance_options_t balance_options(const train_t *t) {
-    return (mbl_balance_options_t){.method = warms_up(t) ? MBL_METHOD_EQUAL : t->method,
+    return (mbl_balance_options_t){.method = warms_up(t) ? MBL_METHOD_EQUAL : t->stage.method,
                                    .common = (mbl_common_t)t->config->balance.common,
                                    .floor = t->config->balance.floor,
                                    .cagrad_c = t->config->balance.cagrad_c,
                                    .rho = t->config->balance.rho,
-                                   .weights = t->weights,
+                                   .weights = t->stage.weights,
                                    .group = t->group,
+                                   .active = t->stage.active,
                                    .pressure = t->pressure};
 }
 
 static void take_weights(const train_t *t, step_t *step, const mbl_step_report_t *report) {
-    memcpy(step->coefficient, report->balance.coefficient, (t->parts + 1) * sizeof *step->coefficient);
+    memcpy(step->coefficient, report->balance.coefficient, (t->stage.parts + 1) * sizeof *step->coefficient);
     step->norm = report->balance.direction_norm;
 }
 
@@ -305,7 +322,7 @@ static void take_weights(const train_t *t, step_t *step, const mbl_step_report_t
 static mbl_status_t solve(train_t *t, step_t *step, const double *gram, double share,
                           mbl_step_report_t *report) {
     mbl_balance_options_t options = balance_options(t);
-    size_t m = t->parts + 1;
+    size_t m = t->stage.parts + 1;
     double scaled[MAX_SETS * MAX_SETS], start = mbl_now();
     mbl_balance_state_t before = t->state.balance;
     for (size_t i = 0; i < m * m; i++)
@@ -362,20 +379,21 @@ static mbl_status_t solve_half(train_t *t, const double *gram, size_t which, mbl
  * sets are what it added to the first's. */
 static mbl_status_t form_halves(train_t *t, step_t *step, double *gram, mbl_step_report_t *report) {
     double second[MAX_SETS * MAX_SETS];
-    size_t m = t->parts + 1;
+    size_t m = t->stage.parts + 1;
     mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, m), host = MBL_TENSOR_2(second, MBL_F64, m, m);
+    mbl_tensor_t half = mbl_tensor_rows(&t->half, 0, m);
     report->halves = true;
     step->args.part_of = t->part_of;
     step->args.part = MBL_PART_GRAM;
     MBL_TRY(form_all(t, step, gram, report));
     MBL_TRY(solve_half(t, gram, 0, report));
-    MBL_TRY(mbl_tensor_copy(t->engine.ops, &t->half, &shard));
+    MBL_TRY(mbl_tensor_copy(t->engine.ops, &half, &shard));
     step->args.part = MBL_PART_HALF;
     step->args.add = true;
     MBL_TRY(form_all(t, step, gram, report));
     step->args.add = false;
-    MBL_TRY(MBL_OP(t->engine.ops, axpby, .y = &t->half, .x = &shard, .a = 1, .b = -1));
-    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &t->half));
+    MBL_TRY(MBL_OP(t->engine.ops, axpby, .y = &half, .x = &shard, .a = 1, .b = -1));
+    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &half));
     MBL_TRY(mbl_comm_allreduce(t->comm, second, m * m, MBL_COMM_F64, MBL_COMM_SUM));
     return solve_half(t, second, 1, report);
 }
@@ -400,8 +418,8 @@ static mbl_status_t solve_on_part(train_t *t, step_t *step, double share, mbl_st
         take_weights(t, step, report);
         return MBL_OK;
     }
-    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1);
-    memcpy(step->c, step->coefficient, t->parts * sizeof *step->c);
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->stage.parts + 1, 1);
+    memcpy(step->c, step->coefficient, t->stage.parts * sizeof *step->c);
     step->args.c = step->c;
     step->rest = true;
     return form(t, step, &last, &of_rest, report);
@@ -436,7 +454,7 @@ static mbl_status_t combine(train_t *t, step_t *step, const mbl_balance_step_t *
     if (!step->rest)
         return MBL_OK;
     double square;
-    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->stage.parts + 1, 1),
                  host = MBL_TENSOR_2(&square, MBL_F64, 1, 1);
     mbl_tensor_t row = mbl_tensor_reshape(&t->direction, 2, (size_t)1, count);
     mbl_tensor_t flat = mbl_tensor_reshape(&last, 1, count);
@@ -451,7 +469,7 @@ static mbl_status_t combine(train_t *t, step_t *step, const mbl_balance_step_t *
 
 /* Adds what was just formed, D = sum_j coefficient_j shard_j, to the shard's last row. */
 static mbl_status_t accumulate(train_t *t, step_t *step, const mbl_balance_step_t *balance) {
-    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1);
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->stage.parts + 1, 1);
     mbl_tensor_t flat = mbl_tensor_reshape(&last, 1, t->state.optimizer.count);
     MBL_TRY(combine(t, step, balance));
     return MBL_OP(t->engine.ops, axpby, .y = &flat, .x = &t->direction, .a = 1, .b = 1);
@@ -481,7 +499,7 @@ static mbl_status_t solve_micro_batch(train_t *t, step_t *step, size_t micro, si
     memcpy(step->coefficient, report->balance.coefficient, step->m * sizeof *step->coefficient);
     step->coefficient[k] = isfinite(gram[k * step->m + k]) ? 1 : 0;
     step->args.share = NULL;
-    step->args.parts = t->parts;
+    step->args.parts = t->stage.parts;
     return accumulate(t, step, &report->balance);
 }
 
@@ -505,7 +523,7 @@ static mbl_status_t follow_average(train_t *t, step_t *step, mbl_step_report_t *
 /* Cosines of D, which stands in the shard's last row, with the gradients of the whole step. */
 static mbl_status_t measure_reference(train_t *t, step_t *step, mbl_step_report_t *report) {
     double gram[MAX_SETS * MAX_SETS], loss = report->loss, kl = report->kl;
-    size_t k = t->engine.k, m = t->parts + 2;
+    size_t k = t->engine.k, m = t->stage.parts + 2;
     mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m);
     step->args.part_of = NULL;
     MBL_TRY(form_all(t, step, gram, report));
@@ -513,7 +531,7 @@ static mbl_status_t measure_reference(train_t *t, step_t *step, mbl_step_report_
     report->kl = kl;
     MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &t->shard));
     MBL_TRY(mbl_comm_allreduce(t->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
-    mbl_balance_measure_row(gram, t->parts, k, &report->balance);
+    mbl_balance_measure_row(gram, t->stage.parts, k, &report->balance);
     return MBL_OK;
 }
 
@@ -522,7 +540,7 @@ static mbl_status_t measure_reference(train_t *t, step_t *step, mbl_step_report_
 static mbl_status_t reference_direction(train_t *t, step_t *step, mbl_step_report_t *report) {
     bool warmup = t->state.step < MBL_REFERENCE_WARMUP;
     size_t slice = step->args.slice, count = t->state.optimizer.count, k = t->engine.k, solved = 0;
-    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
+    mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->stage.parts + 1, 1),
                  flat = mbl_tensor_reshape(&last, 1, count);
     mbl_tensor_t row = mbl_tensor_reshape(&t->direction, 2, (size_t)1, count);
     double square;
@@ -561,15 +579,15 @@ static mbl_status_t reference_direction(train_t *t, step_t *step, mbl_step_repor
 static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *report) {
     double gram[MAX_SETS * MAX_SETS], share;
     size_t k = t->engine.k, every = t->config->balance.diagnostics_every;
-    bool valid[MBL_MAX_REWARDS], solves = !mbl_method_has_objective(t->method);
+    bool valid[MBL_MAX_REWARDS], solves = !mbl_method_has_objective(t->stage.method);
     mbl_balance_options_t options = balance_options(t);
     for (size_t i = 0; i < k; i++)
-        valid[i] = report->stats[i].valid > 0 && report->stats[i].advantage_std > 0;
+        valid[i] = t->stage.active[i] && report->stats[i].valid > 0 && report->stats[i].advantage_std > 0;
     step->cache = t->state.cache;
     step->diagnose = every > 0 && t->state.step % every == 0;
     step->refresh = solves && (mbl_amortise_due(&step->cache, t->config->balance.refresh_every, valid, k) ||
-                               t->state.step == t->config->balance.warmup);
-    if (t->method == MBL_METHOD_REFERENCE)
+                               t->state.step == t->config->balance.warmup || t->state.step == t->stage.first);
+    if (t->stage.method == MBL_METHOD_REFERENCE)
         return reference_direction(t, step, report);
     report->balanced = solves || step->diagnose;
     step->halves =
@@ -580,7 +598,7 @@ static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *
         return apply_known(t, step, report);
     }
     if (!solves && !step->diagnose) {
-        step->c[t->parts - 1] = 1;
+        step->c[t->stage.parts - 1] = 1;
         return apply_known(t, step, report);
     }
     share = solves ? choose_part(t, step) : 1;
@@ -594,19 +612,20 @@ static mbl_status_t find_direction(train_t *t, step_t *step, mbl_step_report_t *
 /* cos(-step, g_k) of the step AdamW took, from the Gram matrix of the sets with that step. `before` stands in
  * the shard's last row. */
 static mbl_status_t cosines_of_step(train_t *t, mbl_step_report_t *report) {
-    size_t count = t->state.optimizer.count, m = t->parts + 2, last = m - 1;
+    size_t count = t->state.optimizer.count, m = t->stage.parts + 2, last = m - 1;
     double gram[MAX_SETS * MAX_SETS + 2 * MAX_SETS + 1];
+    mbl_tensor_t sets = mbl_tensor_rows(&t->shard, 0, m);
     mbl_tensor_t step = mbl_tensor_rows(&t->shard, last, 1), flat = mbl_tensor_reshape(&step, 1, count);
     mbl_tensor_t now = mbl_tensor_rows(&t->state.policy.current, (size_t)t->comm->rank * count, count);
     mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m);
     MBL_TRY(MBL_OP(t->engine.ops, convert, .dst = &t->direction, .src = &now));
     MBL_TRY(MBL_OP(t->engine.ops, axpby, .y = &flat, .x = &t->direction, .a = -1, .b = 1));
-    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &t->shard));
+    MBL_TRY(MBL_OP(t->engine.ops, gram, .gram = &host, .x = &sets));
     MBL_TRY(mbl_comm_allreduce(t->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
     for (size_t k = 0; k < t->engine.k; k++) {
         double norm = report->balance.norm[k] * sqrt(gram[last * m + last]);
         report->cos_step[k] = report->balance.measured[k] && norm > 0
-                                  ? (gram[k * m + last] + gram[t->parts * m + last]) / norm
+                                  ? (gram[k * m + last] + gram[t->stage.parts * m + last]) / norm
                                   : 0;
     }
     return MBL_OK;
@@ -634,7 +653,7 @@ static mbl_status_t move(train_t *t, step_t *step, mbl_step_report_t *report) {
         return MBL_OK;
     }
     if (step->diagnose) {
-        mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->parts + 1, 1),
+        mbl_tensor_t last = mbl_tensor_rows(&t->shard, t->stage.parts + 1, 1),
                      flat = mbl_tensor_reshape(&last, 1, count);
         mbl_tensor_t now = mbl_tensor_rows(&t->state.policy.current, (size_t)t->comm->rank * count, count);
         MBL_TRY(MBL_OP(t->engine.ops, convert, .dst = &flat, .src = &now));
@@ -657,13 +676,20 @@ static void clear_report(mbl_step_report_t *report) {
 /* One optimizer step. */
 static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatile int *stop,
                            mbl_step_report_t *report) {
+    bool entered;
+    MBL_TRY(enter_stage(t, &entered));
+    if (entered) /* amid an epoch */
+        MBL_TRY(find_advantages(t, report));
     step_t step = {.args = gradient_args(t, inner, slice, stop)};
     t->comm->step = t->state.step + 1;
-    if (t->method == MBL_METHOD_REFERENCE && slice == 0)
+    if (t->stage.method == MBL_METHOD_REFERENCE && slice == 0)
         MBL_TRY(mbl_reference_mix(&t->reference, t->engine.ops, &t->batch, t->prompt, t->sample, t->a,
                                   t->engine.k, step.args.seed, step.args.step, t->config->train.micro_batch));
     mbl_balance_state_t before = t->state.balance;
     clear_report(report);
+    report->stage = t->stage.index;
+    if (t->state.step == t->stage.first) /* averages of another stage say nothing of this one */
+        memset(&t->state.balance, 0, sizeof t->state.balance);
     mbl_status_t status = find_direction(t, &step, report);
     if (status != MBL_OK) /* a stop leaves the state as it was */
         t->state.balance = before;
@@ -674,8 +700,8 @@ static mbl_status_t update(train_t *t, size_t inner, size_t slice, const volatil
     MBL_TRY(move(t, &step, report));
     t->state.step++;
     t->state.cache = step.cache;
-    t->state.cache.age +=
-        step.refresh ? report->balance.n_used > 0 || t->method == MBL_METHOD_REFERENCE : step.cache.age > 0;
+    t->state.cache.age += step.refresh ? report->balance.n_used > 0 || t->stage.method == MBL_METHOD_REFERENCE
+                                       : step.cache.age > 0;
     MBL_TRY(mbl_policy_average(&t->state.policy, t->state.step, t->config->train.ema));
     report->seconds.train += mbl_lap(&start);
     return MBL_OK;
@@ -689,7 +715,7 @@ static mbl_status_t look_for_alarms(train_t *t, const mbl_step_report_t *report)
                                    .x0_norm = report->x0_norm,
                                    .finite = report->finite,
                                    .replicas_same = true,
-                                   .solves = mbl_method_solves(t->method),
+                                   .solves = mbl_method_solves(t->stage.method),
                                    .solved = report->refreshed && report->balance.n_used > 0,
                                    .used = report->balance.n_used,
                                    .k = t->engine.k,

@@ -93,6 +93,8 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
                              (json_int_t)r->epoch, "loss", r->loss, "kl", r->kl, "lr", r->lr, "grad_norm",
                              r->grad_norm, "old_deviate", r->old_deviate, "samples_per_s",
                              s->total > 0 ? (double)r->samples / s->total : 0.0);
+    if (config->stages.count > 0)
+        json_object_set_new(line, "stage", json_integer((json_int_t)r->stage + 1));
     json_object_set_new(line, "reward", by_reward(config, &r->stats[0].mean, sizeof r->stats[0]));
     json_object_set_new(line, "advantage_std",
                         by_reward(config, &r->stats[0].advantage_std, sizeof r->stats[0]));
@@ -165,7 +167,7 @@ mbl_status_t mbl_report_advantages(mbl_comm_t *comm, mbl_rundir_t *rundir, const
 
 void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, double seconds_left) {
     const mbl_config_t *config = state->engine->config;
-    char rewards[512] = "", balance[512] = "", left[40] = "", duration[32];
+    char rewards[512] = "", balance[512] = "", left[40] = "", duration[32], stage[64] = "";
     size_t used = 0, size = 0;
     for (size_t k = 0; k < config->rewards.count; k++) {
         if (used < sizeof rewards)
@@ -179,8 +181,10 @@ void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, d
         snprintf(balance + size, sizeof balance - size, "  min cos %+.2f", r->balance.cos_min);
     if (seconds_left >= 0)
         snprintf(left, sizeof left, "  left %s", mbl_duration(seconds_left, duration));
-    MBL_INFO("step %llu/%zu%s%s  | %.1f s%s", (unsigned long long)r->step, config->train.steps, rewards,
-             balance, r->seconds.total, left);
+    if (config->stages.count > 0)
+        snprintf(stage, sizeof stage, "  stage %zu/%zu", r->stage + 1, config->stages.count);
+    MBL_INFO("step %llu/%zu%s%s%s  | %.1f s%s", (unsigned long long)r->step, config->train.steps, stage,
+             rewards, balance, r->seconds.total, left);
 }
 
 void mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,

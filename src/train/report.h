@@ -17,6 +17,7 @@ typedef struct {
 /* One optimizer step as it is reported. */
 typedef struct {
     uint64_t step, epoch;
+    size_t stage; /* from 0 */
     double loss, kl, lr, grad_norm, old_deviate;
     size_t samples;
     bool balanced;  /* `balance` holds this step's weights */
