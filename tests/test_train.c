@@ -539,7 +539,7 @@ static void stages_one_after_another(void **state) {
     same_lines("stages", "stages1", "metrics.jsonl", 1e-4, 8);
     strcat(whole, " --resume auto");
     for (int steps = 4; steps < 8; steps += 2) {
-        char out[16];
+        char out[32];
         snprintf(out, sizeof out, "stages%d", steps);
         snprintf(half, sizeof half, "%s --set train.steps=%d --set 'stages=[%s, {steps: %d, %s]'", more,
                  steps, first, steps - 3, second);
