@@ -22,6 +22,9 @@ typedef struct {
 mbl_status_t mbl_optimizer_new(mbl_ops_t *ops, size_t count, mbl_optimizer_t *out);
 void mbl_optimizer_free(mbl_optimizer_t *optimizer);
 
+/* Factor of a gradient of global norm `norm` under the clip. */
+double mbl_grad_scale(const mbl_adamw_options_t *options, double norm);
+
 /* One step on weights [size * count] f32 with gradient shard [count] (f32 or f64) of global norm `norm`.
  * Collective. */
 mbl_status_t mbl_optimizer_step(mbl_comm_t *comm, mbl_optimizer_t *optimizer,
