@@ -163,10 +163,10 @@ static void descend(mbl_method_t method, double min, size_t steps, double *x) {
     }
 }
 
-/* Not nash: without noise it comes to opposite gradients, of which it finds no bargain. */
 static void the_constraint_holds_at_rest(void **state) {
     static const mbl_method_t methods[] = {MBL_METHOD_MARBLE, MBL_METHOD_EQUAL,  MBL_METHOD_FIXED,
-                                           MBL_METHOD_PCGRAD, MBL_METHOD_UPGRAD, MBL_METHOD_CAGRAD};
+                                           MBL_METHOD_PCGRAD, MBL_METHOD_UPGRAD, MBL_METHOD_CAGRAD,
+                                           MBL_METHOD_NASH};
     static const double min = -0.1;
     double x[DIM], y[DIM];
     (void)state;

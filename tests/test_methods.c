@@ -268,6 +268,34 @@ static void degenerate(void **state) {
         }
 }
 
+/* Opposite gradients, exactly or but for rounding, alone or beside others: no bargain, so the shares are
+ * those of the combination that cancels, and nothing fails on the way there. */
+static void nash_without_a_bargain(void **state) {
+    mbl_method_answer_t answer;
+    (void)state;
+    for (int sign = -1; sign <= 1; sign += 2)
+        for (double away = 0; away<1e-3; away = away> 0 ? 1.7 * away : 1e-17) {
+            double along = sign * away - 1, weights[] = {1.5, 0.6, 0.9};
+            double two[] = {1, 3 * along, 3 * along, 9};
+            double three[] = {1, 3 * along, 0, 3 * along, 9, 0, 0, 0, 4};
+            if (along < -1 && away > 1e-15)
+                continue; /* no Gram matrix */
+            assert_int_equal(run(mbl_method_nash, two, 2, NULL, 0, &answer), MBL_OK);
+            assert_near(answer.alpha[0], 0.5, 1e-6);
+            assert_near(answer.coefficient[0], 1, 2e-6); /* m / 2 n_1, m = 2 */
+            assert_int_equal(run(mbl_method_nash, two, 2, weights, 0, &answer), MBL_OK);
+            assert_true(answer.alpha[0] > 0.49 && answer.alpha[1] > 0.49);
+            assert_int_equal(run(mbl_method_nash, three, 3, weights, 0, &answer), MBL_OK);
+            assert_near(answer.alpha[0] + answer.alpha[1] + answer.alpha[2], 1, 1e-12);
+            assert_near(answer.alpha[0], answer.alpha[1], 0.03);
+            assert_true(answer.alpha[2] < 0.03);
+        }
+    static const double indefinite[] = {1, 0, -0.9, 0, 1, -0.9, -0.9, -0.9, 1};
+    mbl_fail_quiet(1);
+    assert_int_equal(run(mbl_method_nash, indefinite, 3, NULL, 0, &answer), MBL_ERR_NUMERIC);
+    mbl_fail_quiet(0);
+}
+
 /* x >= 0, Cx + b >= 0, x'(Cx + b) = 0 on a case by hand and on random ones with more variables than rank. */
 static void cone_programme(void **state) {
     static const double c[] = {2, 1, 1, 2}, b[] = {-3, 1};
@@ -308,6 +336,7 @@ int main(void) {
         cmocka_unit_test(definitions),
         cmocka_unit_test(cagrad_is_best_in_its_ball),
         cmocka_unit_test(degenerate),
+        cmocka_unit_test(nash_without_a_bargain),
         cmocka_unit_test(cone_programme),
     };
     return cmocka_run_group_tests_name("methods", tests, NULL, NULL);

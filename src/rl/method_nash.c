@@ -1,7 +1,13 @@
 /* nash (Nash-MTL, arXiv 2202.01017): the bargain whose product of progresses is largest. G a = w / a, which
  * is where 1/2 a'Ga - sum w log a is least; found by damped Newton steps in f64. The answer does not depend
- * on the gradients' lengths. */
+ * on the gradients' lengths.
+ *
+ * Where some combination of the gradients cancels out, such as opposite ones, nobody can progress without a
+ * loss to another: there is no bargain, and a grows without bound. Short of that by no more than rounding the
+ * equation cannot be solved either. The shares are then those of the shortest convex combination, marble's:
+ * the combination that cancels, so that the step all but stands still. */
 #include "rl/methods.h"
+#include "rl/qp.h"
 
 #include <math.h>
 
@@ -9,6 +15,9 @@ enum { N = MBL_MAX_REWARDS, ROUNDS = 200 };
 
 /* Opposite gradients have no bargain: their a grows without bound unless it costs a little. */
 static const double RIDGE = 1e-10;
+/* The square of the shortest convex combination of unit gradients below which rounding may hide a bargain: a
+ * is then of 1 / its length, and the equation loses a^2 2^-52. */
+static const double NO_BARGAIN = 1e-6;
 
 /* Solves (H) step = -gradient by Cholesky; returns the Newton decrement squared, -gradient'step. */
 static double newton_step(double h[N][N], const double *gradient, size_t n, double *step) {
@@ -31,6 +40,22 @@ static double newton_step(double h[N][N], const double *gradient, size_t n, doub
         decrement -= gradient[i] * step[i];
     }
     return decrement;
+}
+
+/* Shares without a bargain; `residual` is what was left of its equation. ERR_NUMERIC where the gradients do
+ * have a common direction, so that there should have been one. */
+static mbl_status_t no_bargain(const mbl_method_args_t *args, const double *unit, double residual,
+                               mbl_method_answer_t *out) {
+    mbl_qp_result_t shortest;
+    MBL_TRY(mbl_qp_solve(unit, NULL, args->n, 0, &shortest));
+    if (!(fabs(2 * shortest.objective) <= NO_BARGAIN))
+        return MBL_FAIL(MBL_ERR_NUMERIC,
+                        "nash: residual %.2g after %d steps: is the matrix positive "
+                        "semidefinite?",
+                        residual, ROUNDS);
+    out->kkt_residual = shortest.kkt_residual;
+    mbl_method_answer(args, shortest.alpha, out);
+    return MBL_OK;
 }
 
 mbl_status_t mbl_method_nash(const mbl_method_args_t *args, mbl_method_answer_t *out) {
@@ -59,10 +84,7 @@ mbl_status_t mbl_method_nash(const mbl_method_args_t *args, mbl_method_answer_t 
             a[i] += step[i] / (length > 0.25 ? 1 + length : 1);
     }
     if (!(residual <= 1e-8))
-        return MBL_FAIL(MBL_ERR_NUMERIC,
-                        "nash: residual %.2g after %d steps: is the matrix positive "
-                        "semidefinite?",
-                        residual, ROUNDS);
+        return no_bargain(args, unit, residual, out);
     out->kkt_residual = residual;
     mbl_method_answer(args, a, out);
     return MBL_OK;
