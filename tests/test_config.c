@@ -227,7 +227,7 @@ static void wrong_keys(void **state) {
     REFUSED("train.lr: 1", NULL, "train.lr: unknown key");
     REFUSED("train: {lr: 0.1, steps: 3,\n  lr: 0.2}", NULL,
             "run.yaml:2: train.lr: given twice (first in line 1); keep one");
-    REFUSED("balance: {metric: adam}", NULL, "run.yaml:1: balance.metric: not supported by this version");
+    REFUSED("balance: {weights: x}", NULL, "run.yaml:1: balance.weights: not supported by this version");
     REFUSED("alarms: {no_varianc: 1}", NULL,
             "alarms.no_varianc: unknown key; did you mean alarms.no_variance?");
     REFUSED("alarms: {on_alarm: ignore}", NULL, "alarms.on_alarm: \"ignore\"", "warn, stop");
@@ -406,6 +406,37 @@ static void cross_checks(void **state) {
                   "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
     check_refused("balance={common: apart, refresh_every: 10}", 1,
                   "apart; expected balance.refresh_every: 1");
+}
+
+/* AdamW's metric is for a solve over all rows, of what AdamW is given. */
+static void which_metric(void **state) {
+    mbl_config_t *config;
+    (void)state;
+    REFUSED("balance: {metric: adm}", NULL, "balance.metric: \"adm\"", "plain, adam");
+    check_refused(
+        "balance={metric: adam, method: equal}", 1,
+        "balance.metric: adam with balance.method: equal; expected a method that solves on all rows");
+    check_refused("balance={metric: adam, method: gdpo}", 1, "expected a method that solves");
+    check_refused("balance={metric: adam, method: marble_reference}", 1, "expected a method that solves");
+    check_refused("balance={metric: adam, common: apart}", 1,
+                  "balance.metric: adam; expected balance.common: together with it");
+    check_refused("balance={metric: adam, gram_fraction: 0.5}", 1,
+                  "balance.metric: adam; expected balance.gram_fraction: 1");
+    check_refused("balance={metric: adam, alpha_halves: 1}", 1,
+                  "balance.metric: adam; expected balance.alpha_halves: 0");
+    check_refused("balance.metric=adam", 1,
+                  "balance.metric: adam; expected balance.common: together with it");
+    const char *both[] = {"rewards=[{name: jpeg}, {name: ocr, min: 0.8}]", "balance={metric: adam}"};
+    const char *part = "balance.metric: adam; expected no reward with a min";
+    assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", both, 2, &config), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
+    check_parts(mbl_fail_message(), &part, 1);
+    mbl_config_free(config);
+    assert_int_equal(
+        parse(full, "balance={metric: adam, method: nash, refresh_every: 4, warmup: 2}", &config), MBL_OK);
+    assert_int_equal(config->balance.metric, MBL_CONFIG_METRIC_ADAM);
+    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    mbl_config_free(config);
 }
 
 static void which_checkpoints_stay(void **state) {
@@ -652,8 +683,9 @@ static void help_names_every_key(void **state) {
         "[default: 3.0e-4]",
         "(0, 1]",
         "optimizer steps",
+        "plain | adam",
         "stages  "};
-    check_parts(text, parts, 9);
+    check_parts(text, parts, 10);
     free(text);
 }
 
@@ -786,6 +818,7 @@ int main(void) {
         cmocka_unit_test(paths_beside_the_file),
         cmocka_unit_test(all_problems_are_reported),
         cmocka_unit_test(cross_checks),
+        cmocka_unit_test(which_metric),
         cmocka_unit_test(which_checkpoints_stay),
         cmocka_unit_test(groups_are_objectives),
         cmocka_unit_test(stages_are_read),

@@ -454,6 +454,44 @@ static void alpha_of_two_halves(void **state) {
     json_decref(other);
 }
 
+/* In AdamW's metric marble goes against no reward and evenly along those it needs, whatever `cos` is; one
+ * rank or two, stopped or not. Cached steps go on with its weights. */
+static void a_solve_in_the_metric_of_adamw(void **state) {
+    (void)state;
+    train_well(1, "metric1", "--set balance.metric=adam --set train.steps=4");
+    train_well(2, "metric2", "--set balance.metric=adam --set train.steps=4 --set checkpoint.every=2");
+    same_lines("metric1", "metric2", "metrics.jsonl", 1e-4, 4);
+    train_well(2, "metric3", "--set balance.metric=adam --set train.steps=2 --set checkpoint.every=2");
+    train_well(2, "metric3", "--set balance.metric=adam --set train.steps=4 --resume auto");
+    same_lines("metric2", "metric3", "metrics.jsonl", 0, 4);
+    same_checkpoint("metric2", "metric3", 4);
+    json_t *lines = lines_of("metric2", "metrics.jsonl"), *plain = lines_of("two", "metrics.jsonl");
+    double apart = 0;
+    for (size_t i = 0; i < 4; i++) {
+        const char *name;
+        json_t *one;
+        double low = 1;
+        json_object_foreach(field(lines, i, "cos_metric"), name,
+                            one) if (by(json_array_get(lines, i), "grad_norm_by", name) > 0) low =
+            fmin(low, json_number_value(one));
+        assert_true(low > 0 && low < 1);
+        json_object_foreach(field(lines, i, "cos_metric"), name, one) {
+            if (by(json_array_get(lines, i), "alpha_raw", name) > 1e-6)
+                assert_near(json_number_value(one), low, 1e-6);
+            apart = fmax(apart, fabs(json_number_value(one) - by(json_array_get(lines, i), "cos", name)));
+        }
+    }
+    assert_true(apart > 0.02);
+    assert_null(field(plain, 0, "cos_metric"));
+    json_decref(lines);
+    json_decref(plain);
+    train_well(1, "metric4", "--set balance.metric=adam --set balance.refresh_every=2 --set train.steps=2");
+    lines = lines_of("metric4", "metrics.jsonl");
+    compare(field(lines, 1, "alpha"), field(lines, 0, "alpha_raw"), 1e-7, "alpha");
+    assert_null(field(lines, 1, "cos_metric"));
+    json_decref(lines);
+}
+
 /* A limit that nothing meets presses its reward into the direction, more with every epoch, over a resume too.
  */
 static void a_reward_with_a_min(void **state) {
@@ -633,6 +671,7 @@ int main(void) {
         cmocka_unit_test(resume_between_solves),
         cmocka_unit_test(weights_from_a_part_of_the_rows),
         cmocka_unit_test(alpha_of_two_halves),
+        cmocka_unit_test(a_solve_in_the_metric_of_adamw),
         cmocka_unit_test(a_reward_with_a_min),
         cmocka_unit_test(alarms_are_told_counted_and_heeded),
         cmocka_unit_test(the_released_method),

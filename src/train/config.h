@@ -41,6 +41,7 @@ typedef enum {
     MBL_CONFIG_COMMON_APART,
     MBL_CONFIG_COMMON_OFFSET
 } mbl_config_common_t;
+typedef enum { MBL_CONFIG_METRIC_PLAIN, MBL_CONFIG_METRIC_ADAM } mbl_config_metric_t;
 typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
 typedef enum { MBL_CONFIG_OTHER_BASE_REFUSE, MBL_CONFIG_OTHER_BASE_ACCEPT } mbl_config_other_base_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
@@ -121,6 +122,7 @@ typedef struct {
     struct {
         mbl_config_method_t method;
         mbl_config_common_t common;
+        mbl_config_metric_t metric;
         double floor, cagrad_c, rho;
         size_t refresh_every; /* optimizer steps */
         size_t warmup;        /* optimizer steps */

@@ -9,6 +9,7 @@
 #include "rl/gradient.h"
 #include "rl/gram.h"
 #include "rl/gram_part.h"
+#include "rl/metric.h"
 #include "rl/pick.h"
 #include "rl/reference.h"
 #include "rl/rollout.h"
@@ -46,8 +47,9 @@ typedef struct {
     size_t group[MBL_MAX_REWARDS]; /* objective of a reward */
     uint8_t *part_of;              /* [timesteps, n] rows of a partial Gram matrix; NULL where it is whole */
     mbl_tensor_t sets, shard,
-        direction;     /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
-    mbl_tensor_t half; /* f64 [R+1, count] where alpha is compared between halves */
+        direction;       /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
+    mbl_metric_t metric; /* where balance.metric is adam */
+    mbl_tensor_t half;   /* f64 [R+1, count] where alpha is compared between halves */
     double min[MBL_MAX_REWARDS], pressure[MBL_MAX_REWARDS]; /* of constrained rewards, else NAN */
     mbl_constraint_state_t constraint;                      /* as it will be after the epoch */
     mbl_watch_t watch;
@@ -98,6 +100,8 @@ static mbl_status_t make_gradient_buffers(train_t *t) {
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->direction, 1, count));
     if (t->config->balance.alpha_halves > 0)
         MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->half, 2, t->most_parts + 1, count));
+    if (t->config->balance.metric == MBL_CONFIG_METRIC_ADAM)
+        MBL_TRY(mbl_metric_new(t->engine.ops, t->most_parts + 1, count, &t->metric));
     return mbl_gradient_new(t->engine.pipeline, t->state.lora, t->config->train.micro_batch, t->most_parts,
                             &t->gradient);
 }
@@ -134,6 +138,7 @@ static void close_parts(train_t *t) {
     mbl_rundir_close(&t->rundir);
     mbl_evaluator_free(t->evaluator);
     mbl_gradient_free(t->gradient);
+    mbl_metric_free(&t->metric);
     mbl_sampler_free(t->sampler);
     if (t->engine.ops) {
         mbl_tensor_free(t->engine.ops, &t->batch.x0);
@@ -220,7 +225,7 @@ static mbl_status_t collect(train_t *t, mbl_step_report_t *report) {
  * shard, plus the shard's last row where `rest`; or it stands in t->direction already where `formed`. */
 typedef struct {
     mbl_gradient_args_t args;
-    bool refresh, halves, diagnose, rest, formed;
+    bool refresh, smoothed, halves, diagnose, rest, formed;
     size_t m;
     double c[MBL_MAX_REWARDS + 1], coefficient[MAX_SETS], norm;
     mbl_amortise_t cache; /* as it will be after the step */
@@ -317,6 +322,35 @@ static void take_weights(const train_t *t, step_t *step, const mbl_step_report_t
     step->norm = report->balance.direction_norm;
 }
 
+static mbl_adamw_options_t adamw_options(const train_t *t) {
+    const mbl_config_t *config = t->config;
+    return (mbl_adamw_options_t){.lr = config->train.lr,
+                                 .beta1 = config->train.adam_beta1,
+                                 .beta2 = config->train.adam_beta2,
+                                 .eps = config->train.adam_eps,
+                                 .weight_decay = config->train.weight_decay,
+                                 .grad_clip = config->train.grad_clip};
+}
+
+/* The solve in AdamW's metric, on all rows. The lengths it leaves in the balance are those in the metric. */
+static mbl_status_t solve_in_metric(train_t *t, const mbl_balance_options_t *options, const double *gram,
+                                    mbl_step_report_t *report) {
+    double in_metric[MAX_SETS * MAX_SETS];
+    mbl_adamw_options_t adamw = adamw_options(t);
+    mbl_balance_options_t equal = *options;
+    mbl_balance_state_t untouched = t->state.balance;
+    mbl_balance_step_t mean;
+    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, t->stage.parts + 1);
+    equal.method = MBL_METHOD_EQUAL;
+    MBL_TRY(mbl_balance(t->comm, &equal, gram, t->engine.k, &untouched, &mean));
+    MBL_TRY(mbl_metric_gram(t->comm, &t->metric, &t->state.optimizer, &adamw, &shard, gram, mean.coefficient,
+                            mean.direction_norm, in_metric));
+    MBL_TRY(mbl_balance(t->comm, options, in_metric, t->engine.k, &t->state.balance, &report->balance));
+    memcpy(report->cos_metric, report->balance.cos, sizeof report->cos_metric);
+    report->in_metric = true;
+    return MBL_OK;
+}
+
 /* Weights from the Gram matrix of all sets, which saw `share` of the rows: lengths are scaled up to what the
  * whole step would have. */
 static mbl_status_t solve(train_t *t, step_t *step, const double *gram, double share,
@@ -327,7 +361,10 @@ static mbl_status_t solve(train_t *t, step_t *step, const double *gram, double s
     mbl_balance_state_t before = t->state.balance;
     for (size_t i = 0; i < m * m; i++)
         scaled[i] = gram[i] / (share * share);
-    MBL_TRY(mbl_balance(t->comm, &options, scaled, t->engine.k, &t->state.balance, &report->balance));
+    if (t->config->balance.metric == MBL_CONFIG_METRIC_ADAM && !warms_up(t))
+        MBL_TRY(solve_in_metric(t, &options, scaled, report));
+    else
+        MBL_TRY(mbl_balance(t->comm, &options, scaled, t->engine.k, &t->state.balance, &report->balance));
     if (warms_up(t)) /* equal weights are no solution to average */
         t->state.balance = before;
     if (step->refresh) {
@@ -337,9 +374,11 @@ static mbl_status_t solve(train_t *t, step_t *step, const double *gram, double s
             MBL_TRY(mbl_amortise_step(&options, &t->state.balance, &step->cache, report->balance.used,
                                       t->engine.k, &smooth));
             memcpy(report->balance.coefficient, smooth.coefficient, sizeof smooth.coefficient);
-            mbl_balance_measure(scaled, t->engine.k, &report->balance);
+            step->smoothed = true;
         }
     }
+    if (report->in_metric || step->smoothed) /* what is applied, in plain lengths */
+        mbl_balance_measure(scaled, t->engine.k, &report->balance);
     take_weights(t, step, report);
     report->refreshed = true;
     report->gram_share = share;
@@ -635,12 +674,7 @@ static mbl_status_t cosines_of_step(train_t *t, mbl_step_report_t *report) {
 static mbl_status_t move(train_t *t, step_t *step, mbl_step_report_t *report) {
     const mbl_config_t *config = t->config;
     size_t count = t->state.optimizer.count;
-    mbl_adamw_options_t options = {.lr = config->train.lr,
-                                   .beta1 = config->train.adam_beta1,
-                                   .beta2 = config->train.adam_beta2,
-                                   .eps = config->train.adam_eps,
-                                   .weight_decay = config->train.weight_decay,
-                                   .grad_clip = config->train.grad_clip};
+    mbl_adamw_options_t options = adamw_options(t);
     if (!step->formed)
         MBL_TRY(combine(t, step, &report->balance));
     report->lr = config->train.lr;
@@ -667,7 +701,7 @@ static mbl_status_t move(train_t *t, step_t *step, mbl_step_report_t *report) {
 /* What the step reports of itself, afresh. */
 static void clear_report(mbl_step_report_t *report) {
     report->loss = report->kl = report->gram_share = 0;
-    report->balanced = report->refreshed = report->cosines = report->halves = false;
+    report->balanced = report->refreshed = report->cosines = report->halves = report->in_metric = false;
     report->finite = true;
     memset(&report->balance, 0, sizeof report->balance);
     memset(report->cos_step, 0, sizeof report->cos_step);
