@@ -8,7 +8,7 @@
 
 typedef struct {
     bool json;
-    const char *out, *sampler;
+    const char *out, *sampler, *report;
     size_t steps;
     double scale;
     mbl_arg_texts_t sets, rest;
@@ -27,8 +27,9 @@ static mbl_status_t parse(const char *line, options_t *o) {
                               {"steps", MBL_ARG_COUNT, &o->steps, "N", "n", 0, 1, 256, NULL},
                               {"scale", MBL_ARG_NUMBER, &o->scale, "X", "x", 0, 0, 0, NULL},
                               {"sampler", MBL_ARG_CHOICE, &o->sampler, "S", "s", 0, 0, 0, samplers},
+                              {"report", MBL_ARG_OUT, &o->report, "[FILE]", "r", 0, 0, 0, NULL},
                               {"set", MBL_ARG_TEXTS, &o->sets, "KEY=VALUE", "v", 0, 0, 0, NULL}};
-    const mbl_args_t spec = {"sample", "RUN.yaml", "Draws.", args, 6, 1, 1};
+    const mbl_args_t spec = {"sample", "RUN.yaml", "Draws.", args, sizeof args / sizeof *args, 1, 1};
     snprintf(words, sizeof words, "sample %s", line);
     for (char *word = strtok_r(words, " ", &save); word; word = strtok_r(NULL, " ", &save))
         argv[argc++] = word;
@@ -55,9 +56,30 @@ static void values(void **state) {
     mbl_free(o.rest.items);
     assert_int_equal(parse("--out d -- --json", &o), MBL_OK);
     assert_string_equal(o.rest.items[0], "--json");
+    assert_null(o.report);
     assert_false(o.json);
     assert_int_equal(o.steps, 16);
     mbl_free(o.rest.items);
+}
+
+/* A file to write: named, or standard output where no name follows. */
+static void outputs(void **state) {
+    static const struct {
+        const char *line, *report;
+    } cases[] = {{"--out d run.yaml --report", "-"},
+                 {"--report --out d run.yaml", "-"},
+                 {"--report r.json --out d run.yaml", "r.json"},
+                 {"--report=r.json --out d run.yaml", "r.json"},
+                 {"--out d --report - run.yaml", "-"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        options_t o;
+        assert_int_equal(parse(cases[i].line, &o), MBL_OK);
+        assert_string_equal(o.report, cases[i].report);
+        assert_string_equal(o.out, "d");
+        assert_string_equal(o.rest.items[0], "run.yaml");
+        mbl_free(o.rest.items);
+    }
 }
 
 static void refusals(void **state) {
@@ -77,6 +99,7 @@ static void refusals(void **state) {
         {"--out d run.yaml --sampler sde", "--sampler: \"sde\" is not a choice; expected one of euler, dpm2"},
         {"--out d run.yaml --steps", "--steps: has no value; expected --steps N"},
         {"--out --json run.yaml", "--out: has no value; expected --out DIR"},
+        {"--out d --report run.yaml", "RUN.yaml is missing"}, /* taken as what to write */
         {"--out d run.yaml --json=yes", "--json: takes no value"},
         {"--out d --out e run.yaml", "--out: given twice"},
         {"run.yaml --set a=1", "sample: --out DIR is missing"},
@@ -108,7 +131,7 @@ static void allocations_may_fail(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(values), cmocka_unit_test(refusals),
-                                       cmocka_unit_test(allocations_may_fail)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(values), cmocka_unit_test(outputs),
+                                       cmocka_unit_test(refusals), cmocka_unit_test(allocations_may_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

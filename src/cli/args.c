@@ -124,9 +124,14 @@ static mbl_status_t take_option(const mbl_args_t *spec, int argc, char **argv, i
         return MBL_OK;
     }
     const char *text = equals ? equals + 1 : *at + 1 < argc ? argv[*at + 1] : NULL;
-    if (!text || (!equals && strncmp(text, "--", 2) == 0))
+    if (!text || (!equals && strncmp(text, "--", 2) == 0)) {
+        if (arg->kind == MBL_ARG_OUT) {
+            *(const char **)arg->place = "-";
+            return MBL_OK;
+        }
         return MBL_FAIL(MBL_ERR_USAGE, "%s: --%s: has no value; expected --%s %s", spec->command, arg->name,
                         arg->name, arg->value);
+    }
     *at += !equals;
     return set_value(spec, arg, text, argc);
 }
