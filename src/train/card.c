@@ -4,34 +4,11 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "data/chart.h"
-#include "io/jsonl.h"
+#include "train/rundir.h"
 
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The run's folder of a checkpoint, seen through links such as latest.h5. False when it lies in none. */
-static bool run_folder(const char *checkpoint, char out[PATH_MAX]) {
-    if (!realpath(checkpoint, out))
-        return false;
-    for (int i = 0; i < 2; i++) {
-        char *slash = strrchr(out, '/');
-        if (!slash || slash == out)
-            return false;
-        *slash = 0;
-    }
-    return true;
-}
-
-/* The lines of a file of the run up to `step`; empty when there is no file. */
-static mbl_status_t read_lines(const char *checkpoint, const char *name, size_t step, json_t **out) {
-    char folder[PATH_MAX], path[PATH_MAX + 32];
-    if (!run_folder(checkpoint, folder))
-        folder[0] = 0; /* then neither file is there */
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return mbl_jsonl_read(path, step, out);
-}
 
 /* A number of line -> key -> reward (-> field), NaN when it is not there. */
 static double number_at(const json_t *line, const char *key, const char *reward, const char *field) {
@@ -149,9 +126,9 @@ static mbl_status_t write_both(const mbl_card_t *card, const json_t *evals, cons
 
 mbl_status_t mbl_card_write(const mbl_card_t *card, const char *folder) {
     json_t *evals = NULL, *metrics = NULL;
-    mbl_status_t status = read_lines(card->checkpoint, "eval.jsonl", card->step, &evals);
+    mbl_status_t status = mbl_rundir_lines(card->checkpoint, "eval.jsonl", card->step, &evals);
     if (status == MBL_OK)
-        status = read_lines(card->checkpoint, "metrics.jsonl", card->step, &metrics);
+        status = mbl_rundir_lines(card->checkpoint, "metrics.jsonl", card->step, &metrics);
     if (status == MBL_OK)
         status = write_both(card, evals, metrics, folder);
     json_decref(evals);

@@ -4,14 +4,11 @@
 #include "base/copy.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "io/checkpoint.h"
 #include "model/lora_file.h"
 #include "train/card.h"
+#include "train/resume.h"
 #include "train/rundir.h"
 #include "train/state.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 typedef struct {
     const mbl_export_options_t *options;
@@ -22,36 +19,9 @@ typedef struct {
     size_t step;
 } export_t;
 
-/* The run's configuration as the checkpoint keeps it, made to fit this machine: nothing but the model is
- * opened, so paths of prompts do not matter. */
-static mbl_status_t read_config(export_t *e) {
-    const mbl_export_options_t *o = e->options;
-    const char *sets[5] = {"device=cpu", "prompts.source=signs", "prompts.train=''", "prompts.test=''"};
-    mbl_ckpt_t *ckpt;
-    char *model = NULL;
-    MBL_TRY(mbl_ckpt_open(o->checkpoint, &ckpt));
-    const char *kind = mbl_ckpt_attr(ckpt, "kind"), *text = mbl_ckpt_attr(ckpt, "config");
-    const char *step = mbl_ckpt_attr(ckpt, "step");
-    mbl_status_t status = MBL_OK;
-    if (!kind || strcmp(kind, "train") != 0 || !text || !step)
-        status =
-            MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
-                     o->checkpoint, kind ? kind : "");
-    if (status == MBL_OK && o->model && !(model = mbl_format("model.path='%s'", o->model)))
-        status = MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
-    sets[4] = model;
-    if (status == MBL_OK) {
-        e->step = strtoul(step, NULL, 10);
-        status = mbl_config_parse(text, strlen(text), o->checkpoint, sets, model ? 5 : 4, &e->config);
-    }
-    mbl_free(model);
-    mbl_ckpt_close(ckpt);
-    return status;
-}
-
 static mbl_status_t open_all(export_t *e) {
     const mbl_export_options_t *o = e->options;
-    MBL_TRY(read_config(e));
+    MBL_TRY(mbl_resume_config(o->checkpoint, o->model, &e->config, &e->step));
     e->engine.config = e->config;
     e->engine.k = e->config->rewards.count;
     MBL_TRY(mbl_comm_open("self", 0, &e->engine.comm));

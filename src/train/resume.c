@@ -2,6 +2,7 @@
 #include "train/resume.h"
 
 #include "base/mem.h"
+#include "io/checkpoint.h"
 #include "train/config_table.h"
 
 #include <jansson.h>
@@ -122,5 +123,32 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
             MBL_ERR_CONFIG,
             "%s: %zu key%s that cannot change on resume, above; take the old value%s, or start a new run",
             path, refused, refused == 1 ? "" : "s", refused == 1 ? "" : "s");
+    return status;
+}
+
+static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const char *model,
+                                 mbl_config_t **out, size_t *step) {
+    const char *sets[5] = {"device=cpu", "prompts.source=signs", "prompts.train=''", "prompts.test=''"};
+    const char *kind = mbl_ckpt_attr(ckpt, "kind"), *text = mbl_ckpt_attr(ckpt, "config");
+    const char *steps = mbl_ckpt_attr(ckpt, "step");
+    char *set = NULL;
+    if (!kind || strcmp(kind, "train") != 0 || !text || !steps)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
+                        path, kind ? kind : "");
+    if (model && !(set = mbl_format("model.path='%s'", model)))
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
+    sets[4] = set;
+    mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 5 : 4, out);
+    if (status == MBL_OK)
+        *step = strtoul(steps, NULL, 10);
+    mbl_free(set);
+    return status;
+}
+
+mbl_status_t mbl_resume_config(const char *path, const char *model, mbl_config_t **out, size_t *step) {
+    mbl_ckpt_t *ckpt;
+    MBL_TRY(mbl_ckpt_open(path, &ckpt));
+    mbl_status_t status = parse_config(ckpt, path, model, out, step);
+    mbl_ckpt_close(ckpt);
     return status;
 }

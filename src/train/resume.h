@@ -10,4 +10,9 @@
  * does not know are new and pass. */
 mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, const char *old);
 
+/* The configuration that a checkpoint of marble train was made with, and its step, to open its adapters on
+ * this machine: device cpu and no files of prompts; `model` (NULL: its own) is the base model's folder.
+ * ERR_CONFIG for another kind of checkpoint. Free *out with mbl_config_free. Local. */
+mbl_status_t mbl_resume_config(const char *path, const char *model, mbl_config_t **out, size_t *step);
+
 #endif

@@ -5,6 +5,8 @@
 #include "base/mem.h"
 #include "io/checkpoint.h"
 
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 mbl_status_t mbl_rundir_join(const char *path, const char *name, char *out, size_t size) {
@@ -64,6 +66,25 @@ void mbl_rundir_close(mbl_rundir_t *rundir) {
     if (rundir->path)
         (void)mbl_log_open(NULL);
     memset(rundir, 0, sizeof *rundir);
+}
+
+bool mbl_rundir_of(const char *checkpoint, char *out) {
+    static const char parent[] = "checkpoints";
+    if (!realpath(checkpoint, out))
+        return false;
+    *strrchr(out, '/') = 0;
+    char *slash = strrchr(out, '/');
+    if (!slash || slash == out || strcmp(slash + 1, parent) != 0)
+        return false;
+    *slash = 0;
+    return true;
+}
+
+mbl_status_t mbl_rundir_lines(const char *checkpoint, const char *name, size_t step, json_t **out) {
+    char folder[PATH_MAX], path[PATH_MAX + 32] = ""; /* the empty path is no file */
+    if (mbl_rundir_of(checkpoint, folder))
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+    return mbl_jsonl_read(path, step, out);
 }
 
 static mbl_status_t find_checkpoint(const char *path, const char *resume, char *out, size_t size) {

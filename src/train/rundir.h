@@ -22,6 +22,13 @@ void mbl_rundir_close(mbl_rundir_t *rundir);
 /* path/name into out; ERR_ARG when it does not fit. */
 mbl_status_t mbl_rundir_join(const char *path, const char *name, char *out, size_t size);
 
+/* The folder of the run that a checkpoint belongs to, seen through links such as latest.h5, into out
+ * [PATH_MAX]; false when it does not lie in a folder called checkpoints. */
+bool mbl_rundir_of(const char *checkpoint, char *out);
+/* The lines up to `step` of one of that run's files ("metrics.jsonl"), as an array; empty when there is none.
+ * Release with json_decref. */
+mbl_status_t mbl_rundir_lines(const char *checkpoint, const char *name, size_t step, json_t **out);
+
 /* Which checkpoint a run starts from. resume: NULL (none), "auto" (the newest good one of path/checkpoints,
  * or none) or a file. out is "" for none. Collective. */
 mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *resume, char *out,
