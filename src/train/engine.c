@@ -18,26 +18,46 @@ mbl_dtype_t mbl_engine_dtype(const mbl_config_t *config) {
     return mbl_config_bf16(config) ? MBL_BF16 : MBL_F32;
 }
 
+/* Encodes the prompts of a set; frees them when it cannot. */
+static mbl_status_t encode(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set) {
+    const char **texts = mbl_calloc(set->prompts.count, sizeof *texts);
+    mbl_status_t status =
+        texts ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %zu prompts", set->prompts.count);
+    for (size_t i = 0; status == MBL_OK && i < set->prompts.count; i++)
+        texts[i] = set->prompts.items[i].text;
+    if (status == MBL_OK)
+        status = mbl_pipeline_encode(pipeline, texts, set->prompts.count, &set->conditions);
+    mbl_free(texts);
+    if (status != MBL_OK)
+        mbl_prompts_free(&set->prompts);
+    return status;
+}
+
 mbl_status_t mbl_prompt_set_open(const mbl_config_t *config, mbl_pipeline_t *pipeline, int split,
                                  mbl_prompt_set_t *out) {
     mbl_prompt_set_t set;
-    const char **texts;
     memset(&set, 0, sizeof set);
     MBL_TRY(mbl_prompts_load(mbl_config_word("prompts.source", config->prompts.source),
                              split ? config->prompts.test : config->prompts.train, config->seed, split,
                              split ? config->prompts.test_count : config->prompts.train_count, &set.prompts));
-    texts = mbl_calloc(set.prompts.count, sizeof *texts);
-    mbl_status_t status =
-        texts ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %zu prompts", set.prompts.count);
-    for (size_t i = 0; status == MBL_OK && i < set.prompts.count; i++)
-        texts[i] = set.prompts.items[i].text;
-    if (status == MBL_OK)
-        status = mbl_pipeline_encode(pipeline, texts, set.prompts.count, &set.conditions);
-    mbl_free(texts);
-    if (status != MBL_OK) {
-        mbl_prompts_free(&set.prompts);
-        return status;
+    MBL_TRY(encode(pipeline, &set));
+    *out = set;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_prompt_set_read(const char *path, size_t most, mbl_pipeline_t *pipeline, size_t *exist,
+                                 mbl_prompt_set_t *out) {
+    mbl_prompt_set_t set;
+    memset(&set, 0, sizeof set);
+    MBL_TRY(mbl_prompts_load("file", path, 0, 1, 0, &set.prompts));
+    size_t found = set.prompts.count;
+    while (set.prompts.count > most) {
+        mbl_prompt_t *last = &set.prompts.items[--set.prompts.count];
+        mbl_free(last->text);
+        mbl_free(last->metadata);
     }
+    MBL_TRY(encode(pipeline, &set));
+    *exist = found;
     *out = set;
     return MBL_OK;
 }

@@ -39,6 +39,9 @@ void mbl_engine_close(mbl_engine_t *engine);
  * mbl_prompt_set_free. */
 mbl_status_t mbl_prompt_set_open(const mbl_config_t *config, mbl_pipeline_t *pipeline, int split,
                                  mbl_prompt_set_t *out);
+/* The same for the first prompts of a file, at most `most` of the *exist that it has. */
+mbl_status_t mbl_prompt_set_read(const char *path, size_t most, mbl_pipeline_t *pipeline, size_t *exist,
+                                 mbl_prompt_set_t *out);
 void mbl_prompt_set_free(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set);
 
 #endif

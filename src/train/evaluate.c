@@ -120,6 +120,27 @@ mbl_status_t mbl_evaluator_run(mbl_evaluator_t *e, const mbl_adapter_t *adapter,
     return summarise(e, false, out);
 }
 
+void mbl_evaluator_reseed(mbl_evaluator_t *e, uint64_t seed) {
+    e->options.seed = seed;
+}
+
+/* Sums of tables in which every rank has filled in its pictures. */
+mbl_status_t mbl_evaluator_scores(const mbl_evaluator_t *e, mbl_score_t *out) {
+    size_t k = e->options.k, size = e->options.pictures * k;
+    double *table; /* value and state of each score */
+    MBL_ALLOC(table, 2 * size);
+    for (size_t i = 0; i < e->batch.n * k; i++) {
+        size_t at = (size_t)e->sample[i / k] * k + i % k;
+        table[2 * at] = e->batch.scores[i].value;
+        table[2 * at + 1] = e->batch.scores[i].state;
+    }
+    mbl_status_t status = mbl_comm_allreduce(e->options.comm, table, 2 * size, MBL_COMM_F64, MBL_COMM_SUM);
+    for (size_t i = 0; status == MBL_OK && i < size; i++)
+        out[i] = (mbl_score_t){table[2 * i], (mbl_score_state_t)table[2 * i + 1]};
+    mbl_free(table);
+    return status;
+}
+
 void mbl_evaluator_keep(mbl_evaluator_t *e) {
     memcpy(e->kept, e->batch.scores, e->batch.n * e->options.k * sizeof *e->kept);
 }

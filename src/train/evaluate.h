@@ -32,6 +32,10 @@ typedef struct {
 /* Generates and scores; out [K] is the same on every rank. Collective. */
 mbl_status_t mbl_evaluator_run(mbl_evaluator_t *evaluator, const mbl_adapter_t *adapter,
                                mbl_eval_score_t *out);
+/* The noise that later runs start from. */
+void mbl_evaluator_reseed(mbl_evaluator_t *evaluator, uint64_t seed);
+/* The scores of the last run, of all ranks, out [pictures, K]: the same on every rank. Collective. */
+mbl_status_t mbl_evaluator_scores(const mbl_evaluator_t *evaluator, mbl_score_t *out);
 /* Keeps the scores of the last run as what later runs are compared with. */
 void mbl_evaluator_keep(mbl_evaluator_t *evaluator);
 /* Last run minus kept run, over pictures valid in both: mean difference and its 95 % half-width, out [K].
