@@ -1,140 +1,221 @@
-/* marble eval: every reward's mean and interval on the held-out prompts. */
+/* marble eval: the base and checkpoints on the same prompts from the same noise, compared by every reward. */
+#include "base/file.h"
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/run_args.h"
-#include "train/report.h"
+#include "train/standings.h"
 #include "train/stop.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 static const char about[] =
-    "Generates pictures for the held-out prompts of RUN.yaml and scores them with every reward: mean and\n"
-    "95 % interval for the base model and, with --checkpoint, for the trained adapter (its EMA, the one\n"
-    "that runs report) and the paired difference:\n"
-    "    marble eval run.yaml\n"
-    "    marble eval runs/run/run.yaml --checkpoint runs/run/checkpoints/latest.h5 --json";
+    "Draws pictures for held-out prompts with the base model and with checkpoints (their EMA, the adapter\n"
+    "that runs report), all from the same noise, and scores them with every reward of RUN.yaml: means,\n"
+    "differences picture by picture and win rates, with 95 % intervals by bootstrap over the prompts.\n"
+    "    marble eval run.yaml                                            # the base model alone\n"
+    "    marble eval run.yaml --checkpoint runs/run/checkpoints/latest.h5\n"
+    "    marble eval run.yaml --checkpoint runs/a/checkpoints/latest.h5 \\\n"
+    "        --checkpoint other=runs/b/checkpoints/step-000080.h5 --prompts test --prompts drawbench.txt \\\n"
+    "        --seeds 1,2,3 --json scores.json --markdown scores.md      # both, and against each other\n"
+    "Every set shows eval.prompts pictures for each seed; --set eval.prompts=N changes that. Any number of\n"
+    "ranks under mpirun gives the same answer.";
 
 typedef struct {
-    const char *checkpoint, *adapter;
-    bool json;
+    mbl_arg_texts_t checkpoints, prompts;
+    const char *adapter, *seeds_text, *json, *markdown;
+    size_t resamples, n_seeds;
+    uint64_t *seeds;
 } options_t;
 
-typedef struct {
-    mbl_engine_t engine;
-    mbl_state_t state;
-    mbl_evaluator_t *evaluator;
-    mbl_sampler_plan_t plan;
-} eval_t;
+/* ---- what the command line says ---- */
 
-static mbl_status_t open_eval(const mbl_config_t *config, mbl_comm_t *comm, const options_t *options,
-                              eval_t *e) {
-    MBL_TRY(mbl_engine_open(config, comm, &e->engine));
-    MBL_TRY(mbl_state_new(&e->engine, &e->state));
-    if (options->checkpoint)
-        MBL_TRY(mbl_state_load_adapters(&e->state, options->checkpoint));
-    MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &e->plan));
-    mbl_evaluator_options_t evaluator = {.comm = comm,
-                                         .pipeline = e->engine.pipeline,
-                                         .lora = e->state.lora,
-                                         .panel = e->engine.panel,
-                                         .set = &e->engine.test,
-                                         .k = e->engine.k,
-                                         .pictures = config->eval.prompts,
-                                         .micro_batch = config->rollout.micro_batch,
-                                         .plan = &e->plan,
-                                         .seed = config->eval.seed,
-                                         .stop = mbl_stop_catch(0)};
-    return mbl_evaluator_new(&evaluator, &e->evaluator);
-}
-
-static json_t *scores_json(const mbl_config_t *config, const mbl_eval_score_t *scores) {
-    json_t *object = json_object();
-    for (size_t k = 0; k < config->rewards.count; k++)
-        json_object_set_new(object, config->rewards.items[k].name,
-                            json_pack("{s:f,s:f,s:I,s:I,s:I}", "mean", scores[k].mean, "ci95", scores[k].ci95,
-                                      "n", (json_int_t)scores[k].n, "na", (json_int_t)scores[k].na, "failed",
-                                      (json_int_t)scores[k].failed));
-    return object;
-}
-
-static mbl_status_t print_json(const mbl_config_t *config, const mbl_eval_score_t *base,
-                               const mbl_eval_score_t *trained, const mbl_eval_score_t *difference) {
-    json_t *object = json_pack("{s:o}", "base", scores_json(config, base));
-    if (trained) {
-        json_object_set_new(object, "trained", scores_json(config, trained));
-        json_object_set_new(object, "difference", scores_json(config, difference));
-    }
-    char *text = json_dumps(object, JSON_REAL_PRECISION(9));
-    json_decref(object);
-    if (!text)
-        return MBL_FAIL(MBL_ERR_MEM, "eval: no memory for the JSON");
-    puts(text);
-    free(text);
+static mbl_status_t add_seed(options_t *o, const char *word, size_t length) {
+    static const uint64_t largest = 1ull << 53; /* what JSON carries exactly, as for eval.seed */
+    bool digits = length > 0 && length < 18 && strspn(word, "0123456789") == length;
+    uint64_t seed = digits ? strtoull(word, NULL, 10) : 0;
+    if (!digits || seed > largest)
+        return MBL_FAIL(MBL_ERR_USAGE,
+                        "eval: --seeds: \"%.60s\": \"%.*s\" is no whole number up to 2^53; a list such as "
+                        "1,2,3 would be right",
+                        o->seeds_text, (int)(length < 40 ? length : 40), word);
+    for (size_t i = 0; i < o->n_seeds; i++)
+        if (o->seeds[i] == seed)
+            return MBL_FAIL(MBL_ERR_USAGE,
+                            "eval: --seeds: \"%.60s\": %.*s is there twice; once would be right",
+                            o->seeds_text, (int)length, word);
+    o->seeds[o->n_seeds++] = seed;
     return MBL_OK;
 }
 
-static void print_base(const mbl_config_t *config, const mbl_eval_score_t *base) {
-    printf("%-12s %8s %12s %8s %6s %7s\n", "reward", "base", "95 %", "pictures", "N/A", "failed");
-    for (size_t k = 0; k < config->rewards.count; k++)
-        printf("%-12s %8.4f +- %9.4f %8zu %6zu %7zu\n", config->rewards.items[k].name, base[k].mean,
-               base[k].ci95, base[k].n, base[k].na, base[k].failed);
-}
-
-static mbl_status_t run_eval(const mbl_config_t *config, mbl_comm_t *comm, const options_t *options,
-                             eval_t *e) {
-    mbl_eval_score_t base[MBL_MAX_REWARDS], trained[MBL_MAX_REWARDS], difference[MBL_MAX_REWARDS];
-    MBL_TRY(open_eval(config, comm, options, e));
-    MBL_TRY(mbl_evaluator_run(e->evaluator, NULL, base));
-    if (options->checkpoint) {
-        const mbl_policy_t *policy = &e->state.policy;
-        mbl_evaluator_keep(e->evaluator);
-        MBL_TRY(mbl_evaluator_run(
-            e->evaluator, options->adapter[0] == 'c' ? &policy->in_current : &policy->in_ema, trained));
-        MBL_TRY(mbl_evaluator_compare(e->evaluator, difference));
-    }
-    if (comm->rank != 0)
+static mbl_status_t read_seeds(options_t *o) {
+    if (!o->seeds_text)
         return MBL_OK;
-    if (options->json)
-        return print_json(config, base, options->checkpoint ? trained : NULL, difference);
-    if (options->checkpoint)
-        mbl_report_table(config, base, trained, difference);
-    else
-        print_base(config, base);
-    return MBL_OK;
+    MBL_ALLOC(o->seeds, strlen(o->seeds_text) / 2 + 1);
+    for (const char *word = o->seeds_text;;) {
+        size_t length = strcspn(word, ",");
+        MBL_TRY(add_seed(o, word, length));
+        if (!word[length])
+            return MBL_OK;
+        word += length + 1;
+    }
 }
 
-static mbl_status_t eval(const mbl_config_t *config, mbl_comm_t *comm, const options_t *options) {
-    eval_t e = {.evaluator = NULL};
-    mbl_status_t status = run_eval(config, comm, options, &e);
-    mbl_evaluator_free(e.evaluator);
-    mbl_state_free(&e.state);
-    mbl_engine_close(&e.engine);
+/* Before hours of drawing: can the answer be put where it shall go? */
+static mbl_status_t check_output(const char *option, const char *path) {
+    if (!path || strcmp(path, "-") == 0)
+        return MBL_OK;
+    const char *slash = strrchr(path, '/');
+    char *folder = mbl_format("%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    if (!folder)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
+    mbl_status_t status = MBL_OK;
+    if (mbl_folder_exists(path))
+        status =
+            MBL_FAIL(MBL_ERR_USAGE, "eval: --%s: %s is a folder; a file in it would be right", option, path);
+    else if (access(folder, W_OK) != 0)
+        status = MBL_FAIL(MBL_ERR_USAGE, "eval: --%s: %s cannot be written: %s: %s", option, path, folder,
+                          strerror(errno));
+    mbl_free(folder);
     return status;
 }
 
-int mbl_cmd_eval(int argc, char **argv) {
-    options_t options = {NULL, "ema", false};
-    bool helped = false;
-    mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
+static mbl_status_t check_options(options_t *o) {
+    MBL_TRY(read_seeds(o));
+    if (o->json && o->markdown && strcmp(o->json, "-") == 0 && strcmp(o->markdown, "-") == 0)
+        return MBL_FAIL(MBL_ERR_USAGE,
+                        "eval: --json and --markdown both to standard output; a file for one of "
+                        "them would be right, as in --markdown scores.md");
+    MBL_TRY(check_output("json", o->json));
+    return check_output("markdown", o->markdown);
+}
+
+/* ---- what comes out ---- */
+
+/* To a file, or to standard output where it is called "-". */
+static mbl_status_t put_text(const char *path, const char *text, size_t size) {
+    if (strcmp(path, "-") != 0)
+        return mbl_file_write(path, text, size);
+    if (fwrite(text, 1, size, stdout) != size || fflush(stdout) != 0)
+        return MBL_FAIL(MBL_ERR_IO, "eval: the answer cannot be written: %s", strerror(errno));
+    return MBL_OK;
+}
+
+static mbl_status_t write_json(const mbl_standings_t *standings, const char *path) {
+    json_t *root;
+    MBL_TRY(mbl_standings_json(standings, &root));
+    char *text = json_dumps(root, JSON_REAL_PRECISION(9));
+    json_decref(root);
+    char *line = text ? mbl_format("%s\n", text) : NULL;
+    mbl_status_t status =
+        line ? put_text(path, line, strlen(line)) : MBL_FAIL(MBL_ERR_MEM, "eval: no memory for the JSON");
+    mbl_free(line);
+    free(text);
+    return status;
+}
+
+static mbl_status_t write_text(const mbl_standings_t *standings, bool markdown, const char *path) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return MBL_FAIL(MBL_ERR_MEM, "eval: no memory for a table");
+    mbl_status_t status = mbl_standings_print(standings, markdown, out);
+    if (fclose(out) != 0 && status == MBL_OK)
+        status = MBL_FAIL(MBL_ERR_MEM, "eval: no memory for a table");
+    if (status == MBL_OK)
+        status = put_text(path, text, size);
+    free(text);
+    return status;
+}
+
+static bool to_output(const char *path) {
+    return path && strcmp(path, "-") == 0;
+}
+
+static mbl_status_t write_all(const mbl_standings_t *standings, const options_t *o) {
+    if (!to_output(o->json) && !to_output(o->markdown))
+        MBL_TRY(write_text(standings, false, "-"));
+    if (o->json)
+        MBL_TRY(write_json(standings, o->json));
+    return o->markdown ? write_text(standings, true, o->markdown) : MBL_OK;
+}
+
+static mbl_status_t answer(const mbl_lineup_t *lineup, const options_t *o) {
+    mbl_standings_t standings;
+    MBL_TRY(mbl_standings_new(lineup, o->resamples, &standings));
+    mbl_status_t status = write_all(&standings, o);
+    mbl_standings_free(&standings);
+    return status;
+}
+
+/* ---- running ---- */
+
+static mbl_status_t line_up(mbl_engine_t *engine, const options_t *o) {
+    const mbl_lineup_options_t options = {.checkpoints = o->checkpoints.items,
+                                          .n_checkpoints = o->checkpoints.count,
+                                          .prompts = o->prompts.items,
+                                          .n_prompts = o->prompts.count,
+                                          .seeds = o->seeds,
+                                          .n_seeds = o->n_seeds,
+                                          .adapter = o->adapter};
+    mbl_lineup_t lineup;
+    MBL_TRY(mbl_lineup_open(engine, &options, &lineup));
+    mbl_status_t status = mbl_lineup_run(&lineup, mbl_stop_catch(0));
+    if (status == MBL_OK)
+        status = mbl_comm_agree(engine->comm, engine->comm->rank == 0 ? answer(&lineup, o) : MBL_OK);
+    mbl_lineup_free(&lineup);
+    return status;
+}
+
+static mbl_status_t eval(const mbl_run_t *run, options_t *o) {
+    mbl_engine_t engine;
+    MBL_TRY(mbl_comm_agree(run->comm, check_options(o)));
+    MBL_TRY(mbl_engine_open(run->config, run->comm, &engine));
+    mbl_status_t status = line_up(&engine, o);
+    mbl_engine_close(&engine);
+    return status;
+}
+
+static mbl_status_t parse(int argc, char **argv, options_t *o, mbl_arg_texts_t *sets, mbl_arg_texts_t *rest,
+                          bool *helped) {
     static const char *const adapters[] = {"ema", "current", NULL};
     const mbl_arg_t args[] = {
-        {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE",
-         "overrides a key of RUN.yaml, as in --set eval.prompts=768", 0, 0, 0, NULL},
-        {"checkpoint", MBL_ARG_TEXT, &options.checkpoint, "FILE",
-         "compare this checkpoint's adapter with the base", 0, 0, 0, NULL},
-        {"adapter", MBL_ARG_CHOICE, &options.adapter, "NAME",
-         "of the checkpoint: the average of weights, or the weights", 0, 0, 0, adapters},
-        {"json", MBL_ARG_FLAG, &options.json, NULL,
-         "one JSON object: base (trained, difference), by reward mean, ci95, n", 0, 0, 0, NULL}};
+        {"set", MBL_ARG_TEXTS, sets, "KEY=VALUE", "overrides a key of RUN.yaml, as in --set eval.prompts=768",
+         0, 0, 0, NULL},
+        {"checkpoint", MBL_ARG_TEXTS, &o->checkpoints, "[NAME=]FILE",
+         "a checkpoint to compare with the base and with the others", 0, 0, 0, NULL},
+        {"adapter", MBL_ARG_CHOICE, &o->adapter, "NAME",
+         "of the checkpoints: the average of weights, or the weights", 0, 0, 0, adapters},
+        {"prompts", MBL_ARG_TEXTS, &o->prompts, "SET",
+         "test (the default) or train, those of RUN.yaml, or a file: .txt, .jsonl", 0, 0, 0, NULL},
+        {"seeds", MBL_ARG_TEXT, &o->seeds_text, "N,N,...", "of the starting noise; eval.seed unless given", 0,
+         0, 0, NULL},
+        {"resamples", MBL_ARG_COUNT, &o->resamples, "N", "of the bootstrap; 10000", 0, 100, 1e6, NULL},
+        {"json", MBL_ARG_OUT, &o->json, "[FILE]", "the answer as JSON, to standard output without a FILE", 0,
+         0, 0, NULL},
+        {"markdown", MBL_ARG_OUT, &o->markdown, "[FILE]", "the same as Markdown", 0, 0, 0, NULL}};
     const mbl_args_t spec = {"eval", "RUN.yaml", about, args, sizeof args / sizeof *args, 1, 1};
+    return mbl_args_parse(&spec, argc, argv, rest, helped);
+}
+
+int mbl_cmd_eval(int argc, char **argv) {
+    options_t o = {.adapter = "ema", .resamples = 10000};
+    bool helped = false;
+    mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
     mbl_run_t run;
-    mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
+    mbl_status_t status = parse(argc, argv, &o, &sets, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
     status = mbl_run_open(rest.items[0], &sets, mbl_config_check, &run);
     int code = mbl_status_exit_code(status);
     if (status == MBL_OK)
-        code = mbl_run_close(&run, eval(run.config, run.comm, &options));
+        code = mbl_run_close(&run, eval(&run, &o));
+    mbl_free(o.seeds);
+    mbl_free(o.checkpoints.items);
+    mbl_free(o.prompts.items);
     mbl_free(rest.items);
     mbl_free(sets.items);
     return code;
