@@ -1,5 +1,5 @@
-/* Every allocation of marble's own fails in turn, through a short run, a resumed one, inspect and export: a
- * clear error, nothing leaked, and no file left that is not whole. A stride keeps the test short;
+/* Every allocation of marble's own fails in turn, through a short run, a resumed one, inspect, export and
+ * eval: a clear error, nothing leaked, and no file left that is not whole. A stride keeps the test short;
  * MBL_PROOF=long takes every one. */
 #include "runs.h"
 
@@ -95,6 +95,11 @@ static mbl_status_t export_all(void) {
     return command(mbl_cmd_export, 5, words);
 }
 
+static mbl_status_t compare_it(void) {
+    const char *const words[] = {"eval", yaml, "--checkpoint", checkpoint, "--resamples=100", "--json"};
+    return command(mbl_cmd_eval, 6, words);
+}
+
 /* Standard output to nowhere and back. */
 static int hush(void) {
     fflush(stdout);
@@ -174,12 +179,17 @@ static void export_survives(void **state) {
     fail_each("export", export_all, NULL);
 }
 
+static void eval_survives(void **state) {
+    (void)state;
+    assert_int_equal(fresh_run(), MBL_OK);
+    fail_each("eval", compare_it, NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(train_survives),
-        cmocka_unit_test(resume_survives),
-        cmocka_unit_test(inspect_survives),
-        cmocka_unit_test(export_survives),
+        cmocka_unit_test(train_survives),   cmocka_unit_test(resume_survives),
+        cmocka_unit_test(inspect_survives), cmocka_unit_test(export_survives),
+        cmocka_unit_test(eval_survives),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);
 }
