@@ -1,0 +1,103 @@
+/* What a training run holds: opened, and closed again. */
+#include "train/loop_internal.h"
+
+#include "base/mem.h"
+
+static mbl_status_t make_batch(mbl_train_t *t) {
+    const mbl_config_t *config = t->config;
+    size_t c, height, width, high, wide, size = config->prompts.group_size, groups = config->prompts.groups;
+    size_t ranks = (size_t)t->comm->size, rank = (size_t)t->comm->rank;
+    t->first_group = groups * rank / ranks;
+    size_t n = (groups * (rank + 1) / ranks - t->first_group) * size, k = t->engine.k;
+    mbl_pipeline_latent(t->engine.pipeline, &c, &height, &width);
+    mbl_pipeline_picture_size(t->engine.pipeline, &high, &wide);
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F32, &t->batch.x0, 4, n, c, height, width));
+    MBL_ALLOC(t->prompt, n);
+    MBL_ALLOC(t->scratch, t->engine.train.prompts.count);
+    MBL_ALLOC(t->sample, n);
+    MBL_ALLOC(t->batch.scores, n * k);
+    MBL_ALLOC(t->batch.rgb, n * high * wide * 3);
+    MBL_ALLOC(t->views.images, n);
+    MBL_ALLOC(t->views.prompts, n);
+    MBL_ALLOC(t->a, t->most_parts * n);
+    if (config->balance.gram_fraction < 1 || config->balance.alpha_halves > 0 ||
+        t->stage.method == MBL_METHOD_REFERENCE)
+        MBL_ALLOC(t->part_of, config->rollout.steps * n);
+    t->batch.n = n;
+    t->batch.n_global = groups * size;
+    t->batch.group_size = size;
+    t->batch.k = k;
+    t->batch.prompt = t->prompt;
+    t->batch.sample = t->sample;
+    return t->stage.method == MBL_METHOD_REFERENCE
+               ? mbl_reference_new(&t->batch, c * height * width, &t->reference)
+               : MBL_OK;
+}
+
+static mbl_status_t make_gradient_buffers(mbl_train_t *t) {
+    size_t count = t->state.optimizer.count;
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->sets, 2, t->most_parts + 1, t->state.padded));
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->shard, 2, t->most_parts + 2, count));
+    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->direction, 1, count));
+    if (t->config->balance.alpha_halves > 0)
+        MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->half, 2, t->most_parts + 1, count));
+    if (t->config->balance.metric == MBL_CONFIG_METRIC_ADAM)
+        MBL_TRY(mbl_metric_new(t->engine.ops, t->most_parts + 1, count, &t->metric));
+    return mbl_gradient_new(t->engine.pipeline, t->state.lora, t->config->train.micro_batch, t->most_parts,
+                            &t->gradient);
+}
+
+mbl_status_t mbl_train_open(mbl_train_t *t) {
+    const mbl_config_t *config = t->config;
+    MBL_TRY(mbl_engine_open(config, t->comm, &t->engine));
+    MBL_TRY(mbl_stage_at(config, 0, &t->stage));
+    MBL_TRY(mbl_stage_most_parts(config, &t->most_parts));
+    for (size_t k = 0; k < t->engine.k; k++)
+        t->min[k] = config->rewards.items[k].min;
+    mbl_config_objectives(config, t->group);
+    MBL_TRY(mbl_state_new(&t->engine, &t->state));
+    MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));
+    MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &t->eval_plan));
+    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, config->rollout.micro_batch, &t->sampler));
+    MBL_TRY(make_batch(t));
+    MBL_TRY(make_gradient_buffers(t));
+    mbl_evaluator_options_t options = {.comm = t->comm,
+                                       .pipeline = t->engine.pipeline,
+                                       .lora = t->state.lora,
+                                       .panel = t->engine.panel,
+                                       .set = &t->engine.test,
+                                       .k = t->engine.k,
+                                       .pictures = config->eval.prompts,
+                                       .micro_batch = config->rollout.micro_batch,
+                                       .plan = &t->eval_plan,
+                                       .seed = config->eval.seed,
+                                       .stop = t->stop};
+    return mbl_evaluator_new(&options, &t->evaluator);
+}
+
+void mbl_train_close(mbl_train_t *t) {
+    mbl_rundir_close(&t->rundir);
+    mbl_evaluator_free(t->evaluator);
+    mbl_gradient_free(t->gradient);
+    mbl_metric_free(&t->metric);
+    mbl_sampler_free(t->sampler);
+    if (t->engine.ops) {
+        mbl_tensor_free(t->engine.ops, &t->batch.x0);
+        mbl_tensor_free(t->engine.ops, &t->sets);
+        mbl_tensor_free(t->engine.ops, &t->shard);
+        mbl_tensor_free(t->engine.ops, &t->direction);
+        mbl_tensor_free(t->engine.ops, &t->half);
+    }
+    mbl_free(t->batch.scores);
+    mbl_free(t->batch.rgb);
+    mbl_free(t->views.images);
+    mbl_free(t->views.prompts);
+    mbl_free(t->prompt);
+    mbl_free(t->scratch);
+    mbl_free(t->sample);
+    mbl_free(t->a);
+    mbl_free(t->part_of);
+    mbl_reference_free(&t->reference);
+    mbl_state_free(&t->state);
+    mbl_engine_close(&t->engine);
+}
