@@ -197,6 +197,12 @@ static void every_method_runs_and_marble_is_never_against_a_reward(void **state)
                "--set balance.method=weighted_sum --set balance.diagnostics_every=2 --set train.steps=3");
     train_well(1, "offset", "--set balance.common=offset --set train.steps=2");
     train_well(1, "gdpo", "--set balance.method=gdpo --set train.steps=1");
+    static const char *const others[] = {"fixed", "pcgrad", "upgrad", "cagrad", "nash"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char set[64];
+        snprintf(set, sizeof set, "--set balance.method=%s --set train.steps=1", others[i]);
+        train_well(2, others[i], set);
+    }
     json_t *lines = lines_of("one", "metrics.jsonl");
     for (size_t i = 0; i < json_array_size(lines); i++) {
         double least = json_number_value(json_object_get(json_array_get(lines, i), "cos_min"));
