@@ -2,13 +2,13 @@
 
 REWARDS = ["ocr", "count", "color", "clean", "jpeg"]
 
-# What every run shares: smaller steps than the quickstart's, cosines at every step, no sheets of samples, and no checkpoint
-# but the one a stop leaves.
+# What every run shares: the quickstart's sizes, cosines at every step, no sheets of samples, and no checkpoint but the one a
+# stop leaves.
 COMMON = {
-    "prompts.groups": "24",
+    "prompts.groups": "40",
     "prompts.group_size": "12",
     "balance.diagnostics_every": "1",
-    "eval.every": "10",
+    "eval.every": "20",
     "checkpoint.every": "0",
     "checkpoint.keep": "1",
     "log.samples_every": "0",

@@ -1,8 +1,10 @@
 """README.md of this folder: page.md with figures filled in."""
+import json
 import os
 
 import numpy as np
 
+import limit
 from arms import ARMS, REWARDS
 from results import against, change, of_arm, pairs, statistics, summary
 
@@ -91,6 +93,16 @@ def claims(runs):
     return _table(["claim", "paper", "here"], rows)
 
 
+def limit_table(folder):
+    """What limit.py measured, where its results lie beside the others."""
+    try:
+        with open(os.path.join(folder, "limit.json")) as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        return ""
+    return _table(["arm", "steps", "ocr in training, mean", f"least mean of {limit.WINDOW} steps", *REWARDS], limit.rows(found))
+
+
 def setting(runs):
     first = runs[0]["settings"]
     seconds = [run["seconds"] for run in runs]
@@ -99,7 +111,9 @@ def setting(runs):
             "steps": str(max(run["steps"] for run in runs)), "groups": first["prompts.groups"],
             "group_size": first["prompts.group_size"],
             "pictures": str(max(line["color"]["n"] for run in runs[:1] for line in run["eval"])),
-            "minutes": f"{np.median(seconds) / 60:.1f}"}
+            "took": f"{np.median(seconds) / 60:.1f} minutes on " + ("one core" if first.get("device", "cpu") == "cpu" else
+                                                                    "a GPU that several runs share"),
+            "device": first.get("device", "cpu")}
 
 
 def write(runs, plots, template, path):
@@ -107,7 +121,7 @@ def write(runs, plots, template, path):
     with open(template) as file:
         text = file.read()
     fill = {"claims": claims(runs), "cosines": cosine_table(runs), "changes": change_table(runs), "by_seed": seed_table(runs),
-            **setting(runs)}
+            "limit": limit_table(os.path.join(os.path.dirname(path), "results")), **setting(runs)}
     for key, value in fill.items():
         text = text.replace("{{" + key + "}}", value)
     sections = text.split("\n## ")

@@ -1,5 +1,6 @@
 """The study's plots: PNG, 800 pixels wide, in the colours of Okabe and Ito, which the colour-blind tell apart."""
 import io
+import json
 import os
 
 import matplotlib
@@ -9,6 +10,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402 (matplotlib brings it)
 
+import limit  # noqa: E402
 from arms import ARMS, PLAIN, REWARDS, RHO, SHARE  # noqa: E402
 from results import ROUNDING, change, cosines, least, numbers, of_arm, statistics  # noqa: E402
 
@@ -231,11 +233,32 @@ def cos_step(runs, folder):
     return _save(figure, folder, "cos_step.png")
 
 
+def kept(folder):
+    """A reward with a lower limit: its mean in training, and its multiplier."""
+    try:
+        with open(os.path.join(folder, "limit.json")) as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        return None
+    figure, axes = _grid(1, 2, 2.6)
+    for arm, label, colour in (("limit", f"ocr >= {limit.LEVEL}", BLUE), ("free", "no limit", RED)):
+        if arm in found:
+            values = found[arm]["ocr"]
+            axes[0].plot(range(1, len(values) + 1), values, ".", color=colour, markersize=3, alpha=0.5)
+            axes[0].plot(range(limit.WINDOW, len(values) + 1), limit.moving(values), color=colour, label=label)
+    axes[0].axhline(limit.LEVEL, color=BLACK, linewidth=0.8)
+    axes[0].set(title=f"ocr in training (line: mean of {limit.WINDOW} steps)", xlabel="optimizer step")
+    axes[0].legend(loc="lower left")
+    axes[1].plot(range(1, len(found["limit"]["multiplier"]) + 1), found["limit"]["multiplier"], color=BLUE)
+    axes[1].set(title="multiplier of ocr", xlabel="optimizer step")
+    return _save(figure, folder, "limit.png")
+
+
 def all_plots(runs, folder):
     """Draws what the runs allow; the names of the files made."""
     main, variants = ["weighted_sum", "equal", "gdpo", "stages", "marble"], ["offset", "every_10", "tenth", "reference", "marble"]
     made = [rewards(runs, folder, main, "rewards.png", "Held-out rewards: marble and the baselines (band: seeds)"),
             rewards(runs, folder, variants, "variants.png", "Held-out rewards: variants of marble (band: seeds)"),
             gains(runs, folder), cos_min(runs, folder), cos_step(runs, folder), alpha(runs, folder), advantages(runs, folder),
-            rho(runs, folder), halves(runs, folder)]
+            rho(runs, folder), halves(runs, folder), kept(folder)]
     return [name for name in made if name]

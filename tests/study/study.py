@@ -25,7 +25,7 @@ def parse():
     parser.add_argument("--only", default="core", metavar="ARM,...",
                         help=f"arms; core, extra, rho, share, all stand for several: {', '.join(arms.ARMS)} (core)")
     parser.add_argument("--seeds", default="42,1,2", metavar="N,...", help="(42,1,2)")
-    parser.add_argument("--steps", type=int, default=60, help="optimizer steps of a run (60)")
+    parser.add_argument("--steps", type=int, default=80, help="optimizer steps of a run (80)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run, as of marble train")
     parser.add_argument("--out", default=os.path.join(ROOT, "runs", "study"), metavar="DIR", help="folder of the runs (runs/study)")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="runs at once (1)")
