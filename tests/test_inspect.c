@@ -92,6 +92,66 @@ static void one_attribute(void **state) {
     free(out);
 }
 
+/* A run's folder with metrics of nine steps, a checkpoint of the eighth, and the same checkpoint elsewhere.
+ */
+static void make_run(char *checkpoint, char *alone) {
+    static const double mean[] = {0.3, 0.9}; /* sums to 1.2: a reward missed a step */
+    static const int64_t seen[] = {1, 1};
+    const mbl_ckpt_item_t items[] = {{"balance/alpha_mean", MBL_F64, 2, mean},
+                                     {"balance/seen", MBL_I64, 2, seen}};
+    const mbl_ckpt_attr_t attrs[] = {{"rewards", "ocr clean"}, {"step", "8"}};
+    char command[600], metrics[2048] = "";
+    snprintf(command, sizeof command, "mkdir -p %s/run/checkpoints", folder);
+    assert_int_equal(system(command), 0);
+    snprintf(checkpoint, 512, "%s/run/checkpoints/step-000008.h5", folder);
+    snprintf(alone, 512, "%s/alone.h5", folder);
+    assert_int_equal(mbl_ckpt_write(checkpoint, items, 2, attrs, 2), MBL_OK);
+    assert_int_equal(mbl_ckpt_write(alone, items, 2, attrs, 2), MBL_OK);
+    for (int step = 1; step <= 9; step++) /* clean takes no part in the third step, no solve in the second */
+        snprintf(metrics + strlen(metrics), sizeof metrics - strlen(metrics),
+                 step == 2   ? "{\"step\": %d}\n"
+                 : step == 3 ? "{\"step\": %d, \"alpha\": {\"ocr\": 0.5, \"clean\": null}}\n"
+                             : "{\"step\": %d, \"alpha\": {\"ocr\": 0.%d, \"clean\": 0.05}}\n",
+                 step, step);
+    snprintf(command, sizeof command, "%s/run/metrics.jsonl", folder);
+    write_whole(command, metrics, strlen(metrics));
+}
+
+static void alpha_history(void **state) {
+    char kept[512], checkpoint[512], alone[512];
+    (void)state;
+    memcpy(kept, path, sizeof kept);
+    make_run(checkpoint, alone);
+    memcpy(path, checkpoint, sizeof path);
+    char *out = inspect(NULL, NULL, 0);
+    static const char table[] =
+        "alpha, averaged, by metrics.jsonl of the run (7 steps) and in the checkpoint\n"
+        "step        1       3       4       5       6       7       8   least    most  "
+        "checkpoint\n"
+        "ocr    0.1000  0.5000  0.4000  0.5000  0.6000  0.7000  0.8000  0.1000  0.8000      "
+        "0.2500\n"
+        "clean  0.0500       -  0.0500  0.0500  0.0500  0.0500  0.0500  0.0500  0.0500      "
+        "0.7500\n";
+    if (!strstr(out, table))
+        fail_msg("\"%s\" is not in:\n%s", table, out);
+    free(out);
+    out = inspect("--json", NULL, 0);
+    json_t *root = json_loads(out, 0, NULL);
+    const json_t *alpha = json_object_get(root, "alpha"), *history = json_object_get(alpha, "history");
+    assert_int_equal(json_array_size(history), 7);
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(history, 6), "step")), 8);
+    assert_near(json_number_value(json_object_get(json_object_get(alpha, "checkpoint"), "clean")), 0.75,
+                1e-9);
+    json_decref(root);
+    free(out);
+    memcpy(path, alone, sizeof path);
+    out = inspect(NULL, NULL, 0);
+    assert_non_null(strstr(out, "no metrics.jsonl lies beside the checkpoint"));
+    assert_non_null(strstr(out, "reward  checkpoint\nocr         0.2500\nclean       0.7500\n"));
+    free(out);
+    memcpy(path, kept, sizeof kept);
+}
+
 static void damaged(void **state) {
     (void)state;
     size_t n;
@@ -153,6 +213,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(text, setup, teardown),
         cmocka_unit_test_setup_teardown(json, setup, teardown),
         cmocka_unit_test_setup_teardown(one_attribute, setup, teardown),
+        cmocka_unit_test_setup_teardown(alpha_history, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged, setup, teardown),
         cmocka_unit_test_setup_teardown(differences, setup, teardown),
     };

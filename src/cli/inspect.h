@@ -2,13 +2,20 @@
 #ifndef MBL_CLI_INSPECT_H
 #define MBL_CLI_INSPECT_H
 
-#include "base/status.h"
+#include "io/checkpoint.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 
 /* A checkpoint, every digest in it verified: attributes and datasets to stdout, as text or as one JSON
  * object; or, with `attribute`, the value of that attribute alone. */
 mbl_status_t mbl_inspect_checkpoint(const char *path, const char *attribute, bool json);
+
+/* Part of it: alpha by reward, over the steps up to the checkpoint's by the metrics.jsonl of its run, and
+ * averaged as it goes on with. Nothing for checkpoints without rewards, or of methods that have no alpha. As
+ * JSON: root.alpha, {"checkpoint": {reward: x}, "history": [{"step": n, "alpha": {reward: x}}]}. */
+mbl_status_t mbl_inspect_alpha(mbl_ckpt_t *ckpt, const char *path);
+mbl_status_t mbl_inspect_alpha_json(mbl_ckpt_t *ckpt, const char *path, json_t *root);
 
 /* What two checkpoints differ in: attributes (the configuration key by key) and datasets. */
 mbl_status_t mbl_inspect_diff(const char *a, const char *b, bool json);

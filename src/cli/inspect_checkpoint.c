@@ -1,7 +1,6 @@
-/* marble inspect FILE.h5: attributes, datasets with type, count, norm and range. */
+/* marble inspect FILE.h5: attributes, datasets with type, count, norm and range, alpha. */
 #include "base/mem.h"
 #include "cli/inspect.h"
-#include "io/checkpoint.h"
 #include "io/jsonl.h"
 
 #include <errno.h>
@@ -92,7 +91,7 @@ static mbl_status_t print_text(mbl_ckpt_t *ckpt, const char *path) {
             printf("  %zu not finite", numbers.nonfinite);
         printf("\n");
     }
-    return MBL_OK;
+    return mbl_inspect_alpha(ckpt, path);
 }
 
 static json_t *attributes_json(const mbl_ckpt_t *ckpt) {
@@ -129,6 +128,8 @@ static mbl_status_t print_json(mbl_ckpt_t *ckpt, const char *path) {
     if (!root)
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory to describe it, or an attribute is not UTF-8", path);
     mbl_status_t status = datasets_json(ckpt, list);
+    if (status == MBL_OK)
+        status = mbl_inspect_alpha_json(ckpt, path, root);
     char *text = status == MBL_OK ? json_dumps(root, JSON_REAL_PRECISION(9)) : NULL;
     json_decref(root);
     if (status == MBL_OK && !text)
