@@ -3,15 +3,18 @@
 #include "gpu/elem.h"
 
 template <class T> struct norm_t {
-    T *y, *z;          /* the sum x + gate h (only then), and the result */
+    T *y, *z;          /* the gated sum (only then), and the result */
     REAL *mean, *rstd; /* or NULL */
     const T *x, *gate, *h, *scale, *shift;
     size_t gate_stride, scale_stride, shift_stride; /* per sample */
     size_t rows, tokens, width;
     REAL eps;
+    const T *gate2, *h2; /* or NULL */
+    size_t gate2_stride;
 };
 
-/* V numbers of a row to be normalised. GATED: x + gate h, which is also written to y, and rounded as y is. */
+/* V numbers of a row to be normalised. GATED: x + gate h + gate2 h2, which is also written to y, and rounded
+ * as y is. */
 template <class T, int V, bool GATED>
 __device__ inline void norm_first(REAL (&out)[V], const norm_t<T> &a, size_t row, size_t sample, size_t j) {
     mbl_get<T, V>(out, a.x + row * a.width + j);
@@ -21,7 +24,17 @@ __device__ inline void norm_first(REAL (&out)[V], const norm_t<T> &a, size_t row
         mbl_get<T, V>(h, a.h + row * a.width + j);
         MBL_UNROLL
         for (int l = 0; l < V; l++)
-            out[l] = mbl_rounded<T>(out[l] + gate[l] * h[l]);
+            out[l] = out[l] + gate[l] * h[l];
+        if (a.h2) {
+            mbl_get<T, V>(gate, a.gate2 + sample * a.gate2_stride + j);
+            mbl_get<T, V>(h, a.h2 + row * a.width + j);
+            MBL_UNROLL
+            for (int l = 0; l < V; l++)
+                out[l] = out[l] + gate[l] * h[l];
+        }
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            out[l] = mbl_rounded<T>(out[l]);
         mbl_put(a.y + row * a.width + j, out);
     }
 }
@@ -125,7 +138,10 @@ extern "C" mbl_status_t mbl_cuda_layer_norm(mbl_ops_t *ops, const mbl_layer_norm
                        x->dim[0] * x->dim[1],
                        x->dim[1],
                        x->dim[2],
-                       (REAL)args->eps};
+                       (REAL)args->eps,
+                       NULL,
+                       NULL,
+                       0};
         return run_norm<T, false, false>(ops, "layer_norm", a,
                                          mbl_wide(x, V) && mbl_wide(args->y, V) && mbl_wide(args->scale, V) &&
                                              mbl_wide(args->shift, V));
@@ -151,11 +167,15 @@ extern "C" mbl_status_t mbl_cuda_gate_norm(mbl_ops_t *ops, const mbl_gate_norm_a
                        x->dim[0] * x->dim[1],
                        x->dim[1],
                        x->dim[2],
-                       (REAL)args->eps};
+                       (REAL)args->eps,
+                       mbl_data<T>(args->gate2),
+                       mbl_data<T>(args->h2),
+                       args->gate2 ? args->gate2->stride[0] : 0};
         return run_norm<T, true, false>(ops, "gate_norm", a,
                                         mbl_wide(x, V) && mbl_wide(args->y, V) && mbl_wide(args->z, V) &&
                                             mbl_wide(args->h, V) && mbl_wide(args->gate, V) &&
-                                            mbl_wide(args->scale, V) && mbl_wide(args->shift, V));
+                                            mbl_wide(args->scale, V) && mbl_wide(args->shift, V) &&
+                                            mbl_wide(args->gate2, V) && mbl_wide(args->h2, V));
     });
 }
 
@@ -178,7 +198,10 @@ extern "C" mbl_status_t mbl_cuda_layer_norm_affine(mbl_ops_t *ops, const mbl_lay
                        x->dim[0],
                        1,
                        x->dim[1],
-                       (REAL)args->eps};
+                       (REAL)args->eps,
+                       NULL,
+                       NULL,
+                       0};
         return run_norm<T, false, true>(ops, "layer_norm_affine", a,
                                         mbl_wide(x, V) && mbl_wide(args->y, V) && mbl_wide(args->weight, V) &&
                                             mbl_wide(args->bias, V));

@@ -56,6 +56,8 @@ static void op_gate_norm(run_t *r, shape_t s) {
     a.h = operand3(r, BATCH, COMPUTE, s.n, s.t, s.d);
     a.scale = operand2(r, BATCH | ROWS, COMPUTE, s.n, s.d);
     a.shift = operand2(r, BATCH | ROWS, COMPUTE, s.n, s.d);
+    a.gate2 = r->leave_out ? NULL : operand2(r, BATCH | ROWS, COMPUTE, s.n, s.d);
+    a.h2 = r->leave_out ? NULL : operand3(r, BATCH, COMPUTE, s.n, s.t, s.d);
     OK(mbl_op_gate_norm(r->ops, &a));
 }
 

@@ -330,8 +330,8 @@ static void gate_norm_is_its_halves(void **state) {
             y[i] = operand3(&r, OUT, COMPUTE, N, T, D);
             z[i] = operand3(&r, OUT, COMPUTE, N, T, D);
         }
-        OK(mbl_op_gate_norm(ops,
-                            &(mbl_gate_norm_args_t){y[0], z[0], NULL, NULL, x, gate, h, scale, shift, 1e-6}));
+        OK(mbl_op_gate_norm(ops, &(mbl_gate_norm_args_t){y[0], z[0], NULL, NULL, x, gate, h, scale, shift,
+                                                         1e-6, NULL, NULL}));
         OK(mbl_op_gate(ops, &(mbl_gate_args_t){y[1], x, gate, h}));
         OK(mbl_op_layer_norm(ops, &(mbl_layer_norm_args_t){z[1], NULL, NULL, y[1], scale, shift, 1e-6}));
         double *a = all(y[0]), *c = all(z[0]);

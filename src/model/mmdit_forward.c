@@ -101,19 +101,30 @@ static mbl_status_t layer_norm(const mbl_pass_t *p, const norm_t *norm) {
                   .eps = MBL_MMDIT_EPS);
 }
 
-/* norm->in = x + gate h, norm->out = its norm. */
-static mbl_status_t add_and_norm(const mbl_pass_t *p, void *x, size_t gate_column, void *h,
+/* What is added to the stream: gate h, a column of the modulation and an activation. */
+typedef struct {
+    size_t column;
+    void *h;
+} gated_t;
+
+/* norm->in = x + first (+ second, or NULL), norm->out = its norm. */
+static mbl_status_t add_and_norm(const mbl_pass_t *p, void *x, const gated_t *first, const gated_t *second,
                                  const norm_t *norm) {
     size_t tokens = norm->tokens, width = p->model->width;
     mbl_tensor_t y = mbl_pass_rows(p, norm->in, tokens, width),
                  z = mbl_pass_rows(p, norm->out, tokens, width);
-    mbl_tensor_t xt = mbl_pass_rows(p, x, tokens, width), ht = mbl_pass_rows(p, h, tokens, width);
+    mbl_tensor_t xt = mbl_pass_rows(p, x, tokens, width), ht = mbl_pass_rows(p, first->h, tokens, width);
     mbl_tensor_t mean = mbl_pass_stat(p, norm->mean, tokens), rstd = mbl_pass_stat(p, norm->rstd, tokens);
     mbl_tensor_t scale = mbl_pass_modulation(p, norm->scale), shift = mbl_pass_modulation(p, norm->shift);
-    mbl_tensor_t gate = mbl_pass_modulation(p, gate_column);
+    mbl_tensor_t gate = mbl_pass_modulation(p, first->column), gate2 = {0}, h2 = {0};
+    if (second) {
+        gate2 = mbl_pass_modulation(p, second->column);
+        h2 = mbl_pass_rows(p, second->h, tokens, width);
+    }
     return MBL_OP(p->ops, gate_norm, .y = &y, .z = &z, .mean = norm->mean ? &mean : NULL,
                   .rstd = norm->mean ? &rstd : NULL, .x = &xt, .gate = &gate, .h = &ht, .scale = &scale,
-                  .shift = &shift, .eps = MBL_MMDIT_EPS);
+                  .shift = &shift, .eps = MBL_MMDIT_EPS, .gate2 = second ? &gate2 : NULL,
+                  .h2 = second ? &h2 : NULL);
 }
 
 /* ---- attention ---- */
@@ -222,24 +233,17 @@ static mbl_status_t finish_side(const mbl_pass_t *p, size_t layer, int side) {
                    s->scale_m,
                    s->shift_m,
                    mbl_side_tokens(p->tape, side)};
-    void *stream = acts->in, *h = acts->h_a;
-    size_t gate_column = s->gate_a;
+    const bool dual = side == MBL_SIDE_IMAGE && block->dual;
+    const gated_t first = {s->gate_a, acts->h_a},
+                  second = {block->side[MBL_SIDE_DUAL].gate_a, p->tape->acts[layer].side[MBL_SIDE_DUAL].h_a},
+                  net = {s->gate_m, acts->h_m};
     MBL_TRY(project_out(p, layer, side));
-    if (side == MBL_SIDE_IMAGE && block->dual) {
-        mbl_tensor_t y = mbl_pass_rows(p, p->tape->between, norm.tokens, p->model->width);
-        mbl_tensor_t x = mbl_pass_rows(p, stream, norm.tokens, p->model->width);
-        mbl_tensor_t first = mbl_pass_rows(p, h, norm.tokens, p->model->width);
-        mbl_tensor_t gate = mbl_pass_modulation(p, gate_column);
-        MBL_TRY(MBL_OP(p->ops, gate, .y = &y, .x = &x, .gate = &gate, .h = &first));
+    if (dual)
         MBL_TRY(project_out(p, layer, MBL_SIDE_DUAL));
-        stream = p->tape->between;
-        h = p->tape->acts[layer].side[MBL_SIDE_DUAL].h_a;
-        gate_column = block->side[MBL_SIDE_DUAL].gate_a;
-    }
-    MBL_TRY(add_and_norm(p, stream, gate_column, h, &norm));
+    MBL_TRY(add_and_norm(p, acts->in, &first, dual ? &second : NULL, &norm));
     MBL_TRY(feed_forward(p, layer, side));
     norm_t next = attention_norm(p, layer + 1, side);
-    return add_and_norm(p, acts->mid, s->gate_m, acts->h_m, &next);
+    return add_and_norm(p, acts->mid, &net, NULL, &next);
 }
 
 static mbl_status_t forward_block(const mbl_pass_t *p, size_t layer) {

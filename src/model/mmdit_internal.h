@@ -91,7 +91,6 @@ struct mbl_tape {
     bool position_ready;
     void *position, *patches, *time_in, *time_pre, *time_post, *text_pre, *text_post, *condition, *silu,
         *modulation;
-    void *between;          /* image stream between the two attentions of a dual block */
     mbl_block_acts_t *acts; /* [layers + 1]: the last holds the input of norm_out (in, n_a, mean_a, rstd_a) */
     void *out_tokens;
     /* backward */

@@ -111,7 +111,6 @@ static void carve_ends(carve_t *c) {
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
         *vectors[i] = take(c, c->ct, d, 1);
     tape->modulation = take(c, c->ct, m->modulation.out, 1);
-    tape->between = take(c, c->ct, d, image);
     tape->out_tokens = take(c, c->st, m->out.out, image);
 }
 

@@ -104,7 +104,9 @@ static const mbl_operand_t gate_norm_operands[] = {OUT(gate_norm, y),
                                                    IN(gate_norm, gate),
                                                    IN(gate_norm, h),
                                                    IN(gate_norm, scale),
-                                                   IN(gate_norm, shift)};
+                                                   IN(gate_norm, shift),
+                                                   IN_OR_NULL(gate_norm, gate2),
+                                                   IN_OR_NULL(gate_norm, h2)};
 
 static const struct {
     const char *name;

@@ -201,10 +201,12 @@ typedef struct {
 
 /* ---- optional, with a default from the above ---- */
 
-/* y = x + gate h, then z = layer_norm(y) as mbl_layer_norm_args_t says: one pass over memory. */
+/* y = x + gate h (+ gate2 h2, or NULL both), then z = layer_norm(y) as mbl_layer_norm_args_t says: one pass
+ * over memory. */
 typedef struct {
     const mbl_tensor_t *y, *z, *mean, *rstd, *x, *gate, *h, *scale, *shift;
     double eps;
+    const mbl_tensor_t *gate2, *h2;
 } mbl_gate_norm_args_t;
 
 /* slot name; required or optional */

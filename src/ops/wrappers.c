@@ -401,18 +401,25 @@ static mbl_status_t check_gate_norm(const mbl_gate_norm_args_t *a) {
     EXPECT(gate_norm, z, ct, WHOLE, 3, n, t, d);
     EXPECT(gate_norm, h, ct, WHOLE, 3, n, t, d);
     EXPECT(gate_norm, gate, ct, ROWS, 2, n, d);
+    EXPECT(gate_norm, h2, ct, WHOLE, 3, n, t, d);
+    EXPECT(gate_norm, gate2, ct, ROWS, 2, n, d);
     EXPECT(gate_norm, scale, ct, ROWS, 2, n, d);
     EXPECT(gate_norm, shift, ct, ROWS, 2, n, d);
     EXPECT(gate_norm, mean, st, WHOLE, 2, n, t);
     EXPECT(gate_norm, rstd, st, WHOLE, 2, n, t);
     BOTH(gate_norm, mean, rstd);
+    BOTH(gate_norm, gate2, h2);
     return MBL_OK;
 }
 
-/* The default of gate_norm: its two halves. */
+/* The default of gate_norm: its parts. */
 static mbl_status_t default_gate_norm(mbl_ops_t *ops, const mbl_gate_norm_args_t *a) {
     const mbl_gate_args_t gate = {a->y, a->x, a->gate, a->h};
     MBL_TRY(ops->table->gate(ops, &gate));
+    if (a->h2) {
+        const mbl_gate_args_t second = {a->y, a->y, a->gate2, a->h2};
+        MBL_TRY(ops->table->gate(ops, &second));
+    }
     const mbl_layer_norm_args_t norm = {a->z, a->mean, a->rstd, a->y, a->scale, a->shift, a->eps};
     return ops->table->layer_norm(ops, &norm);
 }
