@@ -220,6 +220,12 @@ mbl_status_t mbl_mmdit_new(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_co
     return MBL_OK;
 }
 
+mbl_status_t mbl_mmdit_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config,
+                             mbl_mmdit_t **out) {
+    MBL_REQUIRE(ops && config && out, "mmdit_blank: ops, config and out must be given");
+    return create(ops, dtype, "config of a blank model", config, out);
+}
+
 /* ---- asked and told ---- */
 
 const mbl_mmdit_config_t *mbl_mmdit_config(const mbl_mmdit_t *model) {

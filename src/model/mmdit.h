@@ -41,6 +41,9 @@ mbl_status_t mbl_mmdit_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folde
  * adaLN (norm*.linear) and proj_out, sin-cos positions; seeded. */
 mbl_status_t mbl_mmdit_new(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config, uint64_t seed,
                            mbl_mmdit_t **out);
+/* A model whose weights are all zero: for counting with shapes alone (ops/dry.h). */
+mbl_status_t mbl_mmdit_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config,
+                             mbl_mmdit_t **out);
 void mbl_mmdit_close(mbl_mmdit_t *model);
 
 const mbl_mmdit_config_t *mbl_mmdit_config(const mbl_mmdit_t *model);

@@ -170,6 +170,23 @@ mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fol
     return open_any(ops, dtype, folder, config, seed, out);
 }
 
+mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config,
+                                size_t tokens, mbl_pipeline_t **out) {
+    mbl_pipeline_t *p;
+    MBL_ALLOC(p, 1);
+    p->ops = ops;
+    p->dtype = dtype;
+    p->tokens = tokens;
+    p->shift = 1;
+    mbl_status_t status = mbl_mmdit_blank(ops, dtype, config, &p->model);
+    if (status != MBL_OK) {
+        mbl_pipeline_close(p);
+        return status;
+    }
+    *out = p;
+    return MBL_OK;
+}
+
 void mbl_pipeline_close(mbl_pipeline_t *pipeline) {
     if (!pipeline)
         return;
@@ -245,7 +262,7 @@ static mbl_status_t encode_some(mbl_pipeline_t *p, const char *const *prompts, s
 
 mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
                                  mbl_conditions_t *out) {
-    MBL_REQUIRE(n > 0, "no prompts to encode");
+    MBL_REQUIRE(n > 0 && pipeline->clip, "no prompts to encode, or no text encoder");
     mbl_status_t status;
     const mbl_mmdit_config_t *config = mbl_mmdit_config(pipeline->model);
     mbl_conditions_t made = {.n = n};

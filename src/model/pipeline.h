@@ -12,6 +12,10 @@ mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fo
  * (pretraining). */
 mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                               const mbl_mmdit_config_t *config, uint64_t seed, mbl_pipeline_t **out);
+/* The same with a blank transformer and neither text encoder nor tokenizer, for prompts of `tokens` tokens:
+ * everything but encoding works on it. For counting (ops/dry.h). */
+mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config,
+                                size_t tokens, mbl_pipeline_t **out);
 void mbl_pipeline_close(mbl_pipeline_t *pipeline);
 
 mbl_mmdit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline);

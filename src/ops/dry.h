@@ -1,0 +1,46 @@
+/* The dry backend: executes nothing and counts what the cuda backend would do with the same calls, from their
+ * shapes alone. Addresses it gives out lead nowhere, so a model of any size takes no memory; what would be
+ * copied to the host is zeros. Counts are of the kernels in gpu/: an emulated build's test compares launches
+ * and memory with the real ones. */
+#ifndef MBL_OPS_DRY_H
+#define MBL_OPS_DRY_H
+
+#include "ops/ops.h"
+
+/* What does the arithmetic: tensor cores on bf16 operands, the f32 units (also for bf16 values outside
+ * products), the f64 units. */
+typedef enum { MBL_UNIT_TENSOR, MBL_UNIT_F32, MBL_UNIT_F64, MBL_UNITS } mbl_unit_t;
+
+/* One call on the cuda backend. */
+typedef struct {
+    double flops[MBL_UNITS]; /* as executed: attention's backward pass forms its scores twice */
+    double bytes;            /* moved between device memory and the processors, kernel by kernel */
+    double least;            /* every input read once and every output written once */
+    size_t launches;         /* kernels, products of cublasLt, copies and clears */
+    size_t work;             /* bytes of scratch memory, shared by all calls */
+} mbl_cost_t;
+
+/* Operations, and what else goes to the device. */
+enum { MBL_DRY_ZERO = MBL_OP_COUNT, MBL_DRY_COPY, MBL_DRY_UPLOAD, MBL_DRY_DOWNLOAD, MBL_DRY_ROWS };
+const char *mbl_dry_name(int row);
+
+/* Calls of one row that cost the same. */
+typedef struct {
+    int row;
+    uint64_t calls;
+    mbl_cost_t cost; /* of one */
+} mbl_dry_item_t;
+
+/* Opened like any backend; close with mbl_ops_close. */
+mbl_status_t mbl_dry_open(mbl_ops_t **out);
+/* What was counted since the last time, [*n], and starts afresh. Valid until the next call is counted. */
+const mbl_dry_item_t *mbl_dry_take(mbl_ops_t *ops, size_t *n);
+/* Device memory in bytes: of tensors alive, and the most there was at once with scratch memory and cublasLt's
+ * workspace. */
+size_t mbl_dry_live(const mbl_ops_t *ops);
+size_t mbl_dry_peak(const mbl_ops_t *ops);
+
+/* The cost of a call by itself (dry_cost.c): args is op's argument struct. */
+void mbl_dry_cost(mbl_op_t op, const void *args, mbl_cost_t *out);
+
+#endif

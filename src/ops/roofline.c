@@ -1,0 +1,34 @@
+/* Datasheet rates, dense (without structured sparsity), without tensor cores for f32 and f64. */
+#include "ops/roofline.h"
+
+#include <string.h>
+
+/* Sources: "NVIDIA A100 Tensor Core GPU" datasheet (80 GB SXM); "NVIDIA H100 Tensor Core GPU" datasheet
+ * (SXM); "NVIDIA H200 Tensor Core GPU" datasheet (SXM); "NVIDIA Blackwell" datasheet (HGX B200, per GPU at
+ * 1,000 W; 180 GB usable). Where a sheet gives the rate with sparsity, half of it stands here. */
+static const mbl_gpu_t gpus[] = {
+    {"a100", "A100 SXM 80 GB", {312e12, 19.5e12, 9.7e12}, 2.039e12, 80e9},
+    {"h100", "H100 SXM", {989e12, 67e12, 34e12}, 3.35e12, 80e9},
+    {"h200", "H200 SXM", {989e12, 67e12, 34e12}, 4.8e12, 141e9},
+    {"b200", "B200 HGX", {2250e12, 80e12, 40e12}, 8.0e12, 180e9},
+};
+enum { GPUS = sizeof gpus / sizeof *gpus };
+
+const mbl_gpu_t *mbl_gpu_at(size_t i) {
+    return i < GPUS ? &gpus[i] : NULL;
+}
+
+const mbl_gpu_t *mbl_gpu_find(const char *name) {
+    for (size_t i = 0; i < GPUS; i++)
+        if (strcmp(gpus[i].name, name) == 0)
+            return &gpus[i];
+    return NULL;
+}
+
+double mbl_roofline(const mbl_gpu_t *gpu, const mbl_cost_t *cost, double launch) {
+    double seconds = cost->bytes / gpu->bandwidth;
+    for (int unit = 0; unit < MBL_UNITS; unit++)
+        if (cost->flops[unit] / gpu->peak[unit] > seconds)
+            seconds = cost->flops[unit] / gpu->peak[unit];
+    return seconds + launch * (double)cost->launches;
+}

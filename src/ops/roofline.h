@@ -1,0 +1,23 @@
+/* Time from counts: the roofline of GPUs by their datasheets. */
+#ifndef MBL_OPS_ROOFLINE_H
+#define MBL_OPS_ROOFLINE_H
+
+#include "ops/dry.h"
+
+typedef struct {
+    const char *name;       /* "h100" */
+    const char *title;      /* "H100 SXM" */
+    double peak[MBL_UNITS]; /* operations a second */
+    double bandwidth;       /* of device memory, bytes a second */
+    double memory;          /* of the device, bytes */
+} mbl_gpu_t;
+
+/* NULL: no such GPU; mbl_gpu_at gives NULL after the last one. */
+const mbl_gpu_t *mbl_gpu_find(const char *name);
+const mbl_gpu_t *mbl_gpu_at(size_t i);
+
+/* Seconds of one call: the longest of its arithmetic on every unit and of its bytes, and `launch` seconds for
+ * each launch. A bound from below: nothing runs faster, real kernels reach a part of it. */
+double mbl_roofline(const mbl_gpu_t *gpu, const mbl_cost_t *cost, double launch);
+
+#endif
