@@ -1,5 +1,5 @@
 #!/bin/sh
-# The command line: help everywhere, exit codes, doctor's JSON.
+# The command line: help everywhere, exit codes, plan, doctor's JSON.
 marble=$1
 [ -x "$marble" ] || { echo "usage: check_cli.sh PATH_OF_MARBLE"; exit 2; }
 unset OMPI_COMM_WORLD_SIZE OMPI_COMM_WORLD_RANK SLURM_PROCID SLURM_NTASKS
@@ -35,6 +35,15 @@ for command in $commands; do
     expect 0 "usage: marble $command" help "$command"
     expect 2 'unknown option' "$command" --no-such-option
 done
+
+medium=deploy/examples/sd3.5-medium.json
+expect 0 '| H100 SXM' plan --model $medium --size 64 --gpu h100
+expect 0 '"bytes_least"' plan --model $medium --size 64 --json -
+expect 0 'training micro-batch' plan deploy/examples/quickstart.yaml --ranks 2
+expect 2 'expected either RUN.yaml or --model FILE' plan
+expect 2 'expected either RUN.yaml or --model FILE' plan deploy/examples/quickstart.yaml --model $medium
+expect 2 'sample_size: found 63' plan --model $medium --size 63
+expect 1 'no/such/plan.json: cannot be written' plan --model $medium --size 64 --json no/such/plan.json
 
 expect 0 'onednn' doctor
 json=$("$marble" doctor --json)

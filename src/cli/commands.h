@@ -12,6 +12,7 @@
     X(eval, "every reward on the held-out prompts")                                                          \
     X(export, "an adapter for diffusers or PEFT, or a merged model, from a checkpoint")                      \
     X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix")                               \
+    X(plan, "memory and time of a run on a GPU, before one is paid for")                                     \
     X(bench, "times products, attention and more on this machine")                                           \
     X(doctor, "what was built in, what is missing, and how to get it")
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static mbl_status_t lora_config(const mbl_config_t *config, mbl_lora_config_t *out) {
+mbl_status_t mbl_state_lora(const mbl_config_t *config, mbl_lora_config_t *out) {
     memset(out, 0, sizeof *out);
     out->rank = config->model.lora.rank;
     out->alpha = config->model.lora.alpha;
@@ -29,7 +29,7 @@ mbl_status_t mbl_state_new(mbl_engine_t *engine, mbl_state_t *out) {
     mbl_lora_config_t lora;
     mbl_state_t state = {.engine = engine};
     const mbl_mmdit_t *model = mbl_pipeline_model(engine->pipeline);
-    MBL_TRY(lora_config(engine->config, &lora));
+    MBL_TRY(mbl_state_lora(engine->config, &lora));
     MBL_TRY(mbl_lora_new(model, &lora, &state.lora));
     size_t count = mbl_shard_count(mbl_lora_size(state.lora), engine->comm->size);
     state.padded = count * (size_t)engine->comm->size;

@@ -29,6 +29,8 @@ typedef struct {
     mbl_snapshot_t *snapshot;          /* what is being written; NULL until the first save */
 } mbl_state_t;
 
+/* The adapters a configuration asks for. */
+mbl_status_t mbl_state_lora(const mbl_config_t *config, mbl_lora_config_t *out);
 /* Fresh adapters, moments and counters. Free with mbl_state_free. */
 mbl_status_t mbl_state_new(mbl_engine_t *engine, mbl_state_t *out);
 void mbl_state_free(mbl_state_t *state);

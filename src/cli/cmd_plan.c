@@ -1,0 +1,125 @@
+/* marble plan: memory and time before any GPU is paid for. */
+#include "base/mem.h"
+#include "cli/commands.h"
+#include "cli/plan.h"
+#include "cli/run_args.h"
+#include "rl/types.h"
+
+#include <string.h>
+
+static const char about[] =
+    "Says what a run takes on a GPU, without one: device memory by part; for a rollout micro-batch, a\n"
+    "training micro-batch and an optimizer step the calls, launches, arithmetic and bytes of every\n"
+    "operation, with the least bytes it could do with; and the time by the datasheets of A100, H100,\n"
+    "H200 and B200. Either of a configuration or of a transformer's config.json:\n"
+    "    marble plan run.yaml --ranks 8 --gpu h100\n"
+    "    marble plan --model deploy/examples/sd3.5-medium.json --size 64 --tokens 205 --batch 9\n"
+    "The options from --size on belong to --model.";
+
+/* What --model is told beside the file. */
+typedef struct {
+    size_t size, tokens, batch, rewards, rank, steps, pictures, prompts;
+    const char *precision;
+} sizes_t;
+
+static mbl_status_t shape_of_model(const char *path, const sizes_t *sizes, size_t ranks,
+                                   mbl_plan_shape_t *out) {
+    mbl_plan_shape_t shape = {.dtype = strcmp(sizes->precision, "f32") == 0 ? MBL_F32 : MBL_BF16,
+                              .lora = {.rank = sizes->rank, .alpha = 2 * (double)sizes->rank},
+                              .tokens = sizes->tokens,
+                              .prompts = sizes->prompts,
+                              .rewards = sizes->rewards,
+                              .pictures = sizes->pictures,
+                              .ranks = ranks,
+                              .rollout_batch = sizes->batch,
+                              .train_batch = sizes->batch,
+                              .rollout_steps = sizes->steps,
+                              .solver = MBL_SOLVER_DPM2,
+                              .inner_epochs = 1,
+                              .updates = 1,
+                              .kl = true};
+    shape.timesteps = sizes->steps > 1 ? sizes->steps * 99 / 100 : 1;
+    MBL_TRY(mbl_mmdit_config_read(path, &shape.model));
+    if (sizes->size)
+        shape.model.sample_size = sizes->size;
+    *out = shape;
+    return MBL_OK;
+}
+
+static mbl_status_t shape_of_run(const char *yaml, const mbl_arg_texts_t *sets, size_t ranks,
+                                 mbl_plan_shape_t *out) {
+    mbl_config_t *config;
+    MBL_TRY(mbl_config_load(yaml, sets->items, sets->count, &config));
+    mbl_status_t status = mbl_config_check(config, ranks);
+    if (status == MBL_OK)
+        status = mbl_plan_shape(config, ranks, out);
+    mbl_config_free(config);
+    return status;
+}
+
+static void choose_gpus(const char *name, mbl_plan_view_t *view) {
+    if (name)
+        view->gpu[view->gpus++] = mbl_gpu_find(name);
+    for (size_t i = 0; !name && mbl_gpu_at(i) && i < MBL_PLAN_GPUS; i++)
+        view->gpu[view->gpus++] = mbl_gpu_at(i);
+}
+
+static mbl_status_t tell(const mbl_plan_shape_t *shape, const char *gpu, double launch, const char *json) {
+    mbl_plan_t plan;
+    mbl_status_t status = MBL_OK;
+    MBL_TRY(mbl_plan(shape, &plan));
+    mbl_plan_view_t view = {.shape = shape, .plan = &plan, .launch = launch};
+    choose_gpus(gpu, &view);
+    if (!json || strcmp(json, "-") != 0)
+        mbl_plan_print(&view);
+    if (json)
+        status = mbl_plan_write(&view, json);
+    mbl_plan_free(&plan);
+    return status;
+}
+
+int mbl_cmd_plan(int argc, char **argv) {
+    static const char *const gpus[] = {"a100", "h100", "h200", "b200", NULL};
+    static const char *const precisions[] = {"bf16", "f32", NULL};
+    const char *model = NULL, *gpu = NULL, *json = NULL;
+    size_t ranks = 1;
+    double launch = 0;
+    bool helped = false;
+    sizes_t sizes = {0, 205, 9, 5, 32, 25, 144, 100, "bf16"};
+    mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
+    const mbl_arg_t args[] = {
+        {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
+        {"ranks", MBL_ARG_COUNT, &ranks, "N", "GPUs of the run", 0, 1, 65536, NULL},
+        {"gpu", MBL_ARG_CHOICE, &gpu, "GPU", "one instead of all", 0, 0, 0, gpus},
+        {"launch-us", MBL_ARG_NUMBER, &launch, "X", "microseconds added for every launch", 0, 0, 1000, NULL},
+        {"json", MBL_ARG_TEXT, &json, "FILE", "also as JSON; -: to the terminal, alone", 0, 0, 0, NULL},
+        {"model", MBL_ARG_TEXT, &model, "FILE", "config.json of a transformer, instead of RUN.yaml", 0, 0, 0,
+         NULL},
+        {"size", MBL_ARG_COUNT, &sizes.size, "N", "side of the latents; 0: the file's sample_size", 0, 0,
+         65536, NULL},
+        {"tokens", MBL_ARG_COUNT, &sizes.tokens, "N", "context tokens", 0, 1, 65536, NULL},
+        {"batch", MBL_ARG_COUNT, &sizes.batch, "N", "pictures of a micro-batch", 0, 1, 4096, NULL},
+        {"rewards", MBL_ARG_COUNT, &sizes.rewards, "N", "rewards", 0, 1, MBL_MAX_REWARDS, NULL},
+        {"rank", MBL_ARG_COUNT, &sizes.rank, "N", "rank of the adapters", 0, 1, 1024, NULL},
+        {"steps", MBL_ARG_COUNT, &sizes.steps, "N", "sampling steps", 0, 1, MBL_SAMPLER_MAX_STEPS, NULL},
+        {"pictures", MBL_ARG_COUNT, &sizes.pictures, "N", "pictures of an epoch on a rank", 0, 1, 1e6, NULL},
+        {"prompts", MBL_ARG_COUNT, &sizes.prompts, "N", "prompts kept encoded on the device", 0, 1, 1e6,
+         NULL},
+        {"precision", MBL_ARG_CHOICE, &sizes.precision, "TYPE", "of matrix products", 0, 0, 0, precisions}};
+    const mbl_args_t spec = {"plan", "[RUN.yaml]", about, args, sizeof args / sizeof *args, 0, 1};
+    mbl_plan_shape_t shape;
+    mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
+    if (status != MBL_OK || helped)
+        return mbl_status_exit_code(status);
+    if (!model == (rest.count == 0))
+        status = MBL_FAIL(MBL_ERR_USAGE, "plan: expected either RUN.yaml or --model FILE");
+    else if (model)
+        status = shape_of_model(model, &sizes, ranks, &shape);
+    else
+        status = shape_of_run(rest.items[0], &sets, ranks, &shape);
+    if (status == MBL_OK)
+        status = tell(&shape, gpu, 1e-6 * launch, json);
+    mbl_free(rest.items);
+    mbl_free(sets.items);
+    return mbl_status_exit_code(status);
+}
