@@ -1,0 +1,240 @@
+/* The dry backend against the cuda backend: the same passes of a small model run on both, the real one
+ * emulated with every launch counted at the border to CUDA. Launches must be equal operation by operation,
+ * copies and clears in all, and the device memory to the byte. */
+#include "mmdit_case.h"
+
+#include "gpu/emulation/emulator.h"
+#include "ops/list.h"
+#include "train/plan_world.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+static struct { size_t launches, clears, copies; } seen;
+static size_t of_op[MBL_OP_COUNT];
+
+cudaError_t __real_mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t stream);
+cudaError_t __wrap_mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t stream);
+cudaError_t __wrap_mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t stream) {
+    seen.launches++;
+    return __real_mbl_emu_launch(launch, stream);
+}
+
+cublasStatus_t __real_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
+                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                                     cublasLtMatrixLayout_t c_layout, void *d,
+                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                                     void *space, size_t bytes, cudaStream_t stream);
+cublasStatus_t __wrap_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
+                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                                     cublasLtMatrixLayout_t c_layout, void *d,
+                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                                     void *space, size_t bytes, cudaStream_t stream);
+cublasStatus_t __wrap_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
+                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                                     cublasLtMatrixLayout_t c_layout, void *d,
+                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                                     void *space, size_t bytes, cudaStream_t stream) {
+    seen.launches++;
+    return __real_cublasLtMatmul(handle, desc, alpha, a, a_layout, b, b_layout, beta, c, c_layout, d,
+                                 d_layout, algo, space, bytes, stream);
+}
+
+cudaError_t __real_cudaMemsetAsync(void *ptr, int value, size_t bytes, cudaStream_t stream);
+cudaError_t __wrap_cudaMemsetAsync(void *ptr, int value, size_t bytes, cudaStream_t stream);
+cudaError_t __wrap_cudaMemsetAsync(void *ptr, int value, size_t bytes, cudaStream_t stream) {
+    seen.clears++;
+    return __real_cudaMemsetAsync(ptr, value, bytes, stream);
+}
+
+cudaError_t __real_cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+                                   cudaStream_t stream);
+cudaError_t __wrap_cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+                                   cudaStream_t stream);
+cudaError_t __wrap_cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+                                   cudaStream_t stream) {
+    seen.copies++;
+    return __real_cudaMemcpyAsync(dst, src, bytes, kind, stream);
+}
+
+/* The cuda backend's table with every operation's launches added up. */
+#define SPY(name, need)                                                                                      \
+    static mbl_status_t spy_##name(mbl_ops_t *ops, const mbl_##name##_args_t *args) {                        \
+        size_t before = seen.launches;                                                                       \
+        mbl_status_t status = mbl_ops_cuda.name(ops, args);                                                  \
+        of_op[MBL_OP_##name] += seen.launches - before;                                                      \
+        return status;                                                                                       \
+    }
+MBL_OPS_LIST(SPY)
+#undef SPY
+
+static mbl_ops_table_t spy_table(void) {
+    mbl_ops_table_t table = mbl_ops_cuda;
+#define SPY(name, need) table.name = spy_##name;
+    MBL_OPS_LIST(SPY)
+#undef SPY
+    return table;
+}
+
+static mbl_plan_shape_t shape_of(const mmdit_case_t *c, mbl_dtype_t dtype, size_t rewards) {
+    mbl_plan_shape_t shape = {.model = c->config,
+                              .dtype = dtype,
+                              .lora = {.rank = 2, .alpha = 4},
+                              .tokens = c->tokens,
+                              .prompts = 3,
+                              .rewards = rewards,
+                              .pictures = 5,
+                              .ranks = 2,
+                              .rollout_batch = 4,
+                              .rollout_steps = 3,
+                              .solver = MBL_SOLVER_DPM2,
+                              .train_batch = 3,
+                              .timesteps = 2,
+                              .inner_epochs = 1,
+                              .updates = 1,
+                              .kl = true};
+    shape.model.in_channels = shape.model.out_channels = 3;
+    shape.model.sample_size = c->height;
+    return shape;
+}
+
+/* Sum of launches per row of what was counted. */
+static void dry_launches(mbl_ops_t *dry, size_t *out) {
+    size_t n;
+    const mbl_dry_item_t *item = mbl_dry_take(dry, &n);
+    memset(out, 0, MBL_DRY_ROWS * sizeof *out);
+    for (size_t i = 0; i < n; i++)
+        out[item[i].row] += item[i].cost.launches * (size_t)item[i].calls;
+}
+
+static void compare(mbl_ops_t *dry) {
+    size_t counted[MBL_DRY_ROWS];
+    dry_launches(dry, counted);
+    for (int op = 0; op < MBL_OP_COUNT; op++) {
+        if (counted[op] != of_op[op])
+            print_error("%s: %zu launches counted, %zu made\n", mbl_dry_name(op), counted[op], of_op[op]);
+        assert_int_equal(counted[op], of_op[op]);
+    }
+    assert_int_equal(counted[MBL_DRY_ZERO], seen.clears);
+    assert_int_equal(counted[MBL_DRY_COPY] + counted[MBL_DRY_UPLOAD] + counted[MBL_DRY_DOWNLOAD],
+                     seen.copies);
+    memset(&seen, 0, sizeof seen);
+    memset(of_op, 0, sizeof of_op);
+}
+
+static size_t device_memory(void) {
+    size_t left, total;
+    assert_int_equal(cudaMemGetInfo(&left, &total), cudaSuccess);
+    return total - left;
+}
+
+/* All phases of an epoch on both. */
+static void run_shape(const mbl_plan_shape_t *shape) {
+    const mbl_ops_table_t *own;
+    mbl_ops_table_t spies = spy_table();
+    mbl_plan_world_t real = {.shape = shape}, dry = {.shape = shape, .live = mbl_dry_live};
+    mbl_plan_memory_t ignored, memory;
+    assert_ok(mbl_ops_open("cuda", 1, &real.ops));
+    assert_ok(mbl_dry_open(&dry.ops));
+    own = real.ops->table;
+    real.ops->table = &spies;
+    memset(&seen, 0, sizeof seen);
+    memset(of_op, 0, sizeof of_op);
+    assert_ok(mbl_plan_world_open(&real, &ignored));
+    assert_ok(mbl_plan_world_open(&dry, &memory));
+    compare(dry.ops);
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
+        assert_ok(mbl_plan_world_run(&real, phase));
+        assert_ok(mbl_plan_world_run(&dry, phase));
+        assert_ok(real.ops->table->sync(real.ops));
+        compare(dry.ops);
+    }
+    assert_int_equal(mbl_dry_peak(dry.ops), device_memory());
+    mbl_ops_t *ops = real.ops, *dry_ops = dry.ops;
+    mbl_plan_world_close(&real);
+    mbl_plan_world_close(&dry);
+    assert_int_equal(mbl_dry_live(dry_ops), 0);
+    ops->table = own;
+    mbl_ops_close(ops);
+    mbl_ops_close(dry_ops);
+}
+
+static void test_two_attentions_bf16(void **state) {
+    (void)state;
+    mbl_plan_shape_t shape = shape_of(&mmdit_cases[0], MBL_BF16, 5);
+    run_shape(&shape);
+}
+
+/* More than eight sets make more pairs of row groups; no head norm; no reference pass. */
+static void test_many_rewards_f32(void **state) {
+    (void)state;
+    mbl_plan_shape_t shape = shape_of(&mmdit_cases[1], MBL_F32, 9);
+    shape.kl = false;
+    run_shape(&shape);
+}
+
+static void test_merged(void **state) {
+    (void)state;
+    mbl_plan_shape_t shape = shape_of(&mmdit_cases[0], MBL_BF16, 2);
+    shape.merged = true;
+    run_shape(&shape);
+}
+
+/* A forward and a backward pass for all weights, as in pretraining. */
+static void pass_for_all_weights(mbl_ops_t *ops, const mmdit_case_t *c, mbl_dtype_t dtype) {
+    enum { N = 2 };
+    mbl_mmdit_t *model;
+    mbl_tape_t *tape;
+    mbl_tensor_t x, t, context, pooled, v, grad;
+    mbl_dtype_t st = mbl_dtype_stat(dtype);
+    size_t channels = c->config.in_channels;
+    assert_ok(mbl_mmdit_blank(ops, dtype, &c->config, &model));
+    assert_ok(mbl_tape_new(model, NULL, MBL_TAPE_FULL, N, c->height, c->width, c->tokens, &tape));
+    assert_ok(mbl_tensor_new(ops, st, &x, 4, (size_t)N, channels, c->height, c->width));
+    assert_ok(mbl_tensor_new(ops, st, &v, 4, (size_t)N, c->config.out_channels, c->height, c->width));
+    assert_ok(mbl_tensor_new(ops, st, &t, 1, (size_t)N));
+    assert_ok(mbl_tensor_new(ops, dtype, &context, 3, (size_t)N, c->tokens, c->config.joint_attention_dim));
+    assert_ok(mbl_tensor_new(ops, dtype, &pooled, 2, (size_t)N, c->config.pooled_projection_dim));
+    assert_ok(mbl_tensor_new(ops, st, &grad, 1, mbl_mmdit_weights(model)->dim[0]));
+    const mbl_mmdit_input_t input = {&x, &t, &context, &pooled};
+    const mbl_gradient_sink_t sink = {.full = &grad};
+    assert_ok(mbl_mmdit_forward(model, NULL, &input, tape, &v));
+    assert_ok(mbl_mmdit_backward(model, NULL, &input, tape, &v, &sink));
+    assert_ok(ops->table->sync(ops));
+    mbl_tensor_t *all[] = {&x, &t, &context, &pooled, &v, &grad};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        mbl_tensor_free(ops, all[i]);
+    mbl_tape_free(tape);
+    mbl_mmdit_close(model);
+}
+
+static void test_all_weights(void **state) {
+    (void)state;
+    const mbl_dtype_t dtypes[] = {MBL_BF16, MBL_F32, MBL_F64};
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        mbl_ops_table_t spies = spy_table();
+        mbl_ops_t *real, *dry;
+        assert_ok(mbl_ops_open("cuda", 1, &real));
+        assert_ok(mbl_dry_open(&dry));
+        const mbl_ops_table_t *own = real->table;
+        real->table = &spies;
+        memset(&seen, 0, sizeof seen);
+        memset(of_op, 0, sizeof of_op);
+        pass_for_all_weights(real, &mmdit_cases[0], dtypes[i]);
+        pass_for_all_weights(dry, &mmdit_cases[0], dtypes[i]);
+        compare(dry);
+        real->table = own;
+        mbl_ops_close(real);
+        mbl_ops_close(dry);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_two_attentions_bf16),
+                                       cmocka_unit_test(test_many_rewards_f32), cmocka_unit_test(test_merged),
+                                       cmocka_unit_test(test_all_weights)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
