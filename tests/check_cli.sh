@@ -37,8 +37,8 @@ for command in $commands; do
 done
 
 medium=deploy/examples/sd3.5-medium.json
-expect 0 '| H100 SXM' plan --model $medium --size 64 --gpu h100
-expect 0 '"bytes_least"' plan --model $medium --size 64 --json -
+expect 0 '| H100 SXM' plan --model $medium --size 64 --gpu h100 --markdown
+expect 0 '"bytes_least"' plan --model $medium --size 64 --json
 expect 0 'training micro-batch' plan deploy/examples/quickstart.yaml --ranks 2
 expect 2 'expected either RUN.yaml or --model FILE' plan
 expect 2 'expected either RUN.yaml or --model FILE' plan deploy/examples/quickstart.yaml --model $medium

@@ -64,16 +64,16 @@ static void choose_gpus(const char *name, mbl_plan_view_t *view) {
         view->gpu[view->gpus++] = mbl_gpu_at(i);
 }
 
-static mbl_status_t tell(const mbl_plan_shape_t *shape, const char *gpu, double launch, const char *json) {
+static mbl_status_t tell(mbl_plan_view_t *view, const char *gpu, const char *json) {
     mbl_plan_t plan;
     mbl_status_t status = MBL_OK;
-    MBL_TRY(mbl_plan(shape, &plan));
-    mbl_plan_view_t view = {.shape = shape, .plan = &plan, .launch = launch};
-    choose_gpus(gpu, &view);
+    MBL_TRY(mbl_plan(view->shape, &plan));
+    view->plan = &plan;
+    choose_gpus(gpu, view);
     if (!json || strcmp(json, "-") != 0)
-        mbl_plan_print(&view);
-    if (json)
-        status = mbl_plan_write(&view, json);
+        status = mbl_plan_print(view);
+    if (status == MBL_OK && json)
+        status = mbl_plan_write(view, json);
     mbl_plan_free(&plan);
     return status;
 }
@@ -83,18 +83,23 @@ int mbl_cmd_plan(int argc, char **argv) {
     static const char *const precisions[] = {"bf16", "f32", NULL};
     const char *model = NULL, *gpu = NULL, *json = NULL;
     size_t ranks = 1;
-    double launch = 0;
-    bool helped = false;
+    mbl_plan_shape_t shape;
+    mbl_plan_view_t view = {.shape = &shape};
+    bool helped = false, merged = false;
     sizes_t sizes = {0, 205, 9, 5, 32, 25, 144, 100, "bf16"};
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"ranks", MBL_ARG_COUNT, &ranks, "N", "GPUs of the run", 0, 1, 65536, NULL},
         {"gpu", MBL_ARG_CHOICE, &gpu, "GPU", "one instead of all", 0, 0, 0, gpus},
-        {"launch-us", MBL_ARG_NUMBER, &launch, "X", "microseconds added for every launch", 0, 0, 1000, NULL},
-        {"json", MBL_ARG_TEXT, &json, "FILE", "also as JSON; -: to the terminal, alone", 0, 0, 0, NULL},
+        {"launch-us", MBL_ARG_NUMBER, &view.launch, "X", "microseconds added for every launch", 0, 0, 1000,
+         NULL},
+        {"json", MBL_ARG_OUT, &json, "[FILE]", "as JSON, to standard output without a FILE", 0, 0, 0, NULL},
+        {"markdown", MBL_ARG_FLAG, &view.markdown, NULL, "tables as Markdown", 0, 0, 0, NULL},
         {"model", MBL_ARG_TEXT, &model, "FILE", "config.json of a transformer, instead of RUN.yaml", 0, 0, 0,
          NULL},
+        {"merged", MBL_ARG_FLAG, &merged, NULL, "the rollout with its adapter merged into the weights", 0, 0,
+         0, NULL},
         {"size", MBL_ARG_COUNT, &sizes.size, "N", "side of the latents; 0: the file's sample_size", 0, 0,
          65536, NULL},
         {"tokens", MBL_ARG_COUNT, &sizes.tokens, "N", "context tokens", 0, 1, 65536, NULL},
@@ -107,7 +112,6 @@ int mbl_cmd_plan(int argc, char **argv) {
          NULL},
         {"precision", MBL_ARG_CHOICE, &sizes.precision, "TYPE", "of matrix products", 0, 0, 0, precisions}};
     const mbl_args_t spec = {"plan", "[RUN.yaml]", about, args, sizeof args / sizeof *args, 0, 1};
-    mbl_plan_shape_t shape;
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
@@ -117,8 +121,10 @@ int mbl_cmd_plan(int argc, char **argv) {
         status = shape_of_model(model, &sizes, ranks, &shape);
     else
         status = shape_of_run(rest.items[0], &sets, ranks, &shape);
+    view.launch *= 1e-6;
+    shape.merged = merged;
     if (status == MBL_OK)
-        status = tell(&shape, gpu, 1e-6 * launch, json);
+        status = tell(&view, gpu, json);
     mbl_free(rest.items);
     mbl_free(sets.items);
     return mbl_status_exit_code(status);

@@ -14,6 +14,7 @@ typedef struct {
     const mbl_gpu_t *gpu[MBL_PLAN_GPUS]; /* [gpus] */
     size_t gpus;
     double launch; /* seconds added for a launch */
+    bool markdown;
 } mbl_plan_view_t;
 
 /* All calls of one row of a phase together. */
@@ -28,7 +29,7 @@ void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan
 /* Seconds of an epoch on GPU i of the view. */
 double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i);
 
-void mbl_plan_print(const mbl_plan_view_t *view);
+mbl_status_t mbl_plan_print(const mbl_plan_view_t *view);
 /* One JSON object into a file, "-" for the standard output. */
 mbl_status_t mbl_plan_write(const mbl_plan_view_t *view, const char *path);
 

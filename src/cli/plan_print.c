@@ -1,4 +1,5 @@
 /* A plan as tables. */
+#include "base/grid.h"
 #include "cli/plan.h"
 
 #include <stdio.h>
@@ -39,34 +40,45 @@ static double all_flops(const mbl_cost_t *cost) {
     return cost->flops[MBL_UNIT_TENSOR] + cost->flops[MBL_UNIT_F32] + cost->flops[MBL_UNIT_F64];
 }
 
-static void print_row(const mbl_plan_view_t *view, const char *name, const mbl_plan_sum_t *sum) {
-    printf("| %-18s | %6llu | %8zu | %9.1f | %9.3f | %9.3f | %6.2f |", name, (unsigned long long)sum->calls,
-           sum->cost.launches, all_flops(&sum->cost) / 1e9, sum->cost.bytes / 1e9, sum->cost.least / 1e9,
-           sum->cost.least > 0 ? sum->cost.bytes / sum->cost.least : 1);
+static void row(const mbl_plan_view_t *view, mbl_grid_t *grid, const char *name, const mbl_plan_sum_t *sum) {
+    mbl_grid_cell(grid, "%s", name);
+    mbl_grid_cell(grid, "%llu", (unsigned long long)sum->calls);
+    mbl_grid_cell(grid, "%zu", sum->cost.launches);
+    mbl_grid_cell(grid, "%.1f", all_flops(&sum->cost) / 1e9);
+    mbl_grid_cell(grid, "%.3f", sum->cost.bytes / 1e9);
+    mbl_grid_cell(grid, "%.3f", sum->cost.least / 1e9);
+    mbl_grid_cell(grid, "%.2f", sum->cost.least > 0 ? sum->cost.bytes / sum->cost.least : 1);
     for (size_t i = 0; i < view->gpus; i++)
-        printf(" %7.3f |", 1e3 * sum->seconds[i]);
-    printf("\n");
+        mbl_grid_cell(grid, "%.3f", 1e3 * sum->seconds[i]);
 }
 
-static void print_phase(const mbl_plan_view_t *view, mbl_plan_phase_t phase) {
+static mbl_status_t print_grid(const mbl_plan_view_t *view, mbl_grid_t *grid) {
+    mbl_status_t status = mbl_grid_print(grid, view->markdown, stdout);
+    mbl_grid_free(grid);
+    return status;
+}
+
+static mbl_status_t print_phase(const mbl_plan_view_t *view, mbl_plan_phase_t phase) {
+    static const char *const head[] = {"operation", "calls",    "launches",   "GFLOP",
+                                       "GB moved",  "GB least", "moved/least"};
     mbl_plan_sum_t sum[MBL_DRY_ROWS + 1];
+    mbl_grid_t *grid;
     mbl_plan_sums(view, phase, sum);
-    printf("\n%s, %zu in an epoch:\n\n| operation          |  calls | launches |    GFLOP  |  GB moved |  GB "
-           "least | moved/ |",
-           mbl_plan_phase_names[phase], view->plan->phase[phase].times);
+    MBL_TRY(mbl_grid_new(sizeof head / sizeof *head + view->gpus, 1, &grid));
+    for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+        mbl_grid_cell(grid, "%s", head[i]);
     for (size_t i = 0; i < view->gpus; i++)
-        printf(" %4s ms |", view->gpu[i]->name);
-    printf("\n|---|---:|---:|---:|---:|---:|---:|");
-    for (size_t i = 0; i < view->gpus; i++)
-        printf("---:|");
-    printf("\n");
-    for (int row = 0; row < MBL_DRY_ROWS; row++)
-        if (sum[row].calls)
-            print_row(view, mbl_dry_name(row), &sum[row]);
-    print_row(view, "all", &sum[MBL_DRY_ROWS]);
+        mbl_grid_cell(grid, "%s ms", view->gpu[i]->name);
+    for (int i = 0; i < MBL_DRY_ROWS; i++)
+        if (sum[i].calls)
+            row(view, grid, mbl_dry_name(i), &sum[i]);
+    row(view, grid, "all", &sum[MBL_DRY_ROWS]);
+    printf("\n%s, %zu in an epoch:\n\n", mbl_plan_phase_names[phase], view->plan->phase[phase].times);
+    return print_grid(view, grid);
 }
 
-static void print_memory(const mbl_plan_memory_t *m) {
+static mbl_status_t print_memory(const mbl_plan_view_t *view) {
+    const mbl_plan_memory_t *m = &view->plan->memory;
     const struct {
         const char *name;
         size_t bytes;
@@ -74,24 +86,41 @@ static void print_memory(const mbl_plan_memory_t *m) {
         {"weights", m->weights},         {"encoded prompts", m->prompts}, {"adapters, moments", m->adapters},
         {"gradient sets", m->gradients}, {"rollout", m->rollout},         {"training", m->train},
         {"evaluation", m->evaluation},   {"scratch", m->scratch},         {"all", m->peak}};
-    printf("\ndevice memory of a rank:\n\n| part              |      GB |\n|---|---:|\n");
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        printf("| %-17s | %7.3f |\n", rows[i].name, (double)rows[i].bytes / 1e9);
-}
-
-static void print_epoch(const mbl_plan_view_t *view) {
-    printf("\nan epoch of %zu pictures on a rank, at the least:\n\n| GPU            | seconds | memory "
-           "GB | of GB |\n|---|---:|---:|---:|\n",
-           view->shape->pictures);
-    for (size_t i = 0; i < view->gpus; i++) {
-        double memory = (double)view->plan->memory.peak;
-        printf("| %-14s | %7.1f | %9.1f | %5.0f |%s\n", view->gpu[i]->title, mbl_plan_epoch(view, i),
-               memory / 1e9, view->gpu[i]->memory / 1e9,
-               memory > view->gpu[i]->memory ? " does not fit: lower train.micro_batch" : "");
+    mbl_grid_t *grid;
+    MBL_TRY(mbl_grid_new(2, 1, &grid));
+    mbl_grid_cell(grid, "device memory of a rank");
+    mbl_grid_cell(grid, "GB");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        mbl_grid_cell(grid, "%s", rows[i].name);
+        mbl_grid_cell(grid, "%.3f", (double)rows[i].bytes / 1e9);
     }
+    printf("\n");
+    return print_grid(view, grid);
 }
 
-void mbl_plan_print(const mbl_plan_view_t *view) {
+static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
+    static const char *const head[] = {"GPU", "seconds at least", "memory GB", "of GB"};
+    double memory = (double)view->plan->memory.peak;
+    mbl_grid_t *grid;
+    MBL_TRY(mbl_grid_new(sizeof head / sizeof *head, 1, &grid));
+    for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+        mbl_grid_cell(grid, "%s", head[i]);
+    for (size_t i = 0; i < view->gpus; i++) {
+        mbl_grid_cell(grid, "%s", view->gpu[i]->title);
+        mbl_grid_cell(grid, "%.1f", mbl_plan_epoch(view, i));
+        mbl_grid_cell(grid, "%.1f", memory / 1e9);
+        mbl_grid_cell(grid, "%.0f", view->gpu[i]->memory / 1e9);
+    }
+    printf("\nan epoch of %zu pictures on a rank:\n\n", view->shape->pictures);
+    MBL_TRY(print_grid(view, grid));
+    for (size_t i = 0; i < view->gpus; i++)
+        if (memory > view->gpu[i]->memory)
+            printf("%s: too little memory; lower train.micro_batch or rollout.micro_batch\n",
+                   view->gpu[i]->title);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
     const mbl_plan_shape_t *s = view->shape;
     const mbl_plan_t *p = view->plan;
     size_t side = s->model.sample_size / s->model.patch_size;
@@ -102,15 +131,16 @@ void mbl_plan_print(const mbl_plan_view_t *view) {
         s->model.num_layers, s->model.attention_head_dim * s->model.num_attention_heads,
         s->model.num_attention_heads, side * side, s->tokens, mbl_dtype_name(s->dtype), s->lora.rank,
         s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, s->ranks);
-    print_memory(&p->memory);
+    MBL_TRY(print_memory(view));
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
-        print_phase(view, phase);
+        MBL_TRY(print_phase(view, phase));
     printf("\nlaunches of a block in a rollout, adapter merged / beside the weights: %zu / %zu with two "
            "attentions, %zu / %zu with one\n",
            p->dual.merged, p->dual.apart, p->plain.merged, p->plain.apart);
-    print_epoch(view);
+    MBL_TRY(print_epoch(view));
     printf("\nMilliseconds are rooflines by the datasheets (a kernel's bytes or arithmetic, whichever takes "
            "longer, and %g us\na launch): real runs take longer. Not in it: text encoders, image decoders, "
            "scoring, messages between ranks,\nthe CUDA context (about 0.5 GB).\n",
            1e6 * view->launch);
+    return fflush(stdout) == 0 ? MBL_OK : MBL_FAIL(MBL_ERR_IO, "plan: standard output cannot be written");
 }
