@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,14 +39,15 @@ def lack(text):
     sys.exit(77)
 
 
-def contain():
-    """Into a process namespace of our own where that is allowed, so that nothing outlives this test however it ends."""
-    words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.environ.get("CHECK_SLURM_CONTAINED") or not shutil.which("unshare"):
-        return
-    if subprocess.run(words + ["true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
-        os.environ["CHECK_SLURM_CONTAINED"] = "1"
-        os.execvp(words[0], words + [sys.executable] + sys.argv)
+def namespace():
+    """The words that start a command in a process namespace of its own, all of which ends with it; [] where that is not
+    allowed."""
+    for user in ([], ["--user", "--map-current-user"]):
+        words = ["unshare", *user, "--pid", "--fork", "--kill-child", "--mount-proc"]
+        if shutil.which("unshare") and subprocess.run(words + ["true"], stdout=subprocess.DEVNULL,
+                                                      stderr=subprocess.DEVNULL).returncode == 0:
+            return ["setpriv", "--pdeathsig", "KILL"] + words
+    return []
 
 
 class Run:
@@ -185,7 +187,7 @@ def out_of_time(seconds):
 def told_in_time():
     """Slurm's own signal before the end, which comes within half a minute; not to come back is told."""
     run = Run("told-in-time", "--time=1", "--signal=B:USR1@50", "--partition=apart", "--nodes=1", "--ntasks=1",
-              settings=["limits.margin=0", "train.steps=100000", "checkpoint.every=1000000"],
+              settings=["limits.margin=0", "train.steps=5000", "checkpoint.every=5000"],
               environment={"RESUBMIT_LIMIT": "0"})
 
     def verify():
@@ -236,19 +238,13 @@ def mpirun_resubmitted():
     run.finished(restarts=[0])
 
 
-contain()
-missing = slurm_cluster.programs_missing()
-if missing:
-    lack(f"{', '.join(missing)} not installed; deploy/install-packages --check installs Debian's slurm-wlm and munge")
-marble = str(pathlib.Path(sys.argv[1]).resolve())
-os.environ.update(MARBLE=marble, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-                  OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_btl_base_warn_component_unused="0")
-with tempfile.TemporaryDirectory(prefix="marble-slurm-") as name:
-    folder = pathlib.Path(name)
+def everything():
+    global cluster
     (folder / "run.yaml").write_text(CONFIG)
     (folder / "cluster").mkdir()
     subprocess.run([marble, "pretrain", ROOT / "deploy/examples/pretrain.yaml", "--out", folder / "base"] +
-                   [word for key in MODEL for word in ("--set", key)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+                   [word for key in MODEL for word in ("--set", key)], stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL, check=True)
     try:
         with slurm_cluster.Cluster(folder / "cluster") as cluster:
             verify = told_in_time()
@@ -262,3 +258,27 @@ with tempfile.TemporaryDirectory(prefix="marble-slurm-") as name:
             verify()
     except slurm_cluster.Lacking as why:
         lack(f"Slurm does not run here: {why}")
+
+
+missing = slurm_cluster.programs_missing()
+if missing:
+    lack(f"{', '.join(missing)} not installed; deploy/install-packages --check installs Debian's slurm-wlm and munge")
+marble = str(pathlib.Path(sys.argv[1]).resolve())
+os.environ.update(MARBLE=marble, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                  OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_btl_base_warn_component_unused="0")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
+if len(sys.argv) > 2: # inside the namespace
+    folder = pathlib.Path(sys.argv[2])
+    everything()
+    sys.exit(0)
+with tempfile.TemporaryDirectory(prefix="marble-slurm-") as name:
+    folder = pathlib.Path(name)
+    apart = namespace()
+    if apart:
+        inside = subprocess.Popen(apart + [sys.executable, sys.argv[0], marble, name])
+        try:
+            sys.exit(inside.wait())
+        finally:
+            inside.kill()
+            inside.wait()
+    everything()

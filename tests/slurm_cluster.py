@@ -95,6 +95,8 @@ class Cluster:
             (self.folder / f"spool-{name}").mkdir()
 
     def _start(self, name, *words):
+        if shutil.which("setpriv"): # a daemon ends with this process, too
+            words = ("setpriv", "--pdeathsig", "TERM") + words
         with open(self.folder / f"{name}.out", "ab") as out:
             self.daemons[name] = subprocess.Popen(words, env=self.environment, stdin=subprocess.DEVNULL, stdout=out,
                                                   stderr=out, start_new_session=True)
