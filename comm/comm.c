@@ -62,6 +62,7 @@ mbl_status_t mbl_comm_open(const char *name, double deadline_s, mbl_comm_t **out
     mbl_comm_t *comm;
     MBL_ALLOC(comm, 1);
     comm->table = table;
+    comm->culprit = -1;
     comm->deadline_s = deadline_s;
     comm->chunk_bytes = CHUNK_BYTES;
     mbl_status_t status = table->open(comm);
@@ -160,6 +161,8 @@ mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine) {
     MBL_TRY(mbl_comm_allreduce(comm, &word, 1, MBL_COMM_I64, MBL_COMM_MAX));
     gravity = word >> 32;
     mbl_status_t all = gravity == 0 ? MBL_OK : gravity == 1 ? MBL_ERR_STOPPED : (mbl_status_t)(gravity - 1);
+    if (gravity > 1)
+        comm->culprit = (int)(word & 0xffffffff);
     if (mine == MBL_OK && all != MBL_OK && all != MBL_ERR_STOPPED) {
         mbl_fail_quiet(1); /* the rank that failed has logged why */
         MBL_FAIL(all, "rank %d failed: %s", (int)(word & 0xffffffff), mbl_status_text(all));

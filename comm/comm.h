@@ -51,6 +51,7 @@ struct mbl_comm {
     void *impl;
     int rank, size;
     int local_rank, local_size; /* among the ranks on this host */
+    int culprit;        /* the rank whose failure the last agreement on one spread; -1: there was none */
     double deadline_s;  /* a collective that takes longer is an error (ERR_DEADLINE, then abort); 0 waits for
                            ever. The same on every rank. */
     size_t chunk_bytes; /* a transport moves at most this much in one message; the same on every rank */
@@ -117,7 +118,7 @@ mbl_status_t mbl_comm_finish(mbl_comm_t *comm); /* OK at once when nothing was b
 mbl_status_t mbl_comm_allgather_tensor(mbl_comm_t *comm, const mbl_tensor_t *in, const mbl_tensor_t *out);
 
 /* Makes every rank return the same status: the gravest of all ranks' (OK only if all are OK;
- * ERR_STOPPED is the mildest failure). Also how ranks agree on "stop now". */
+ * ERR_STOPPED is the mildest failure); `culprit` is that rank. Also how ranks agree on "stop now". */
 mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine);
 
 size_t mbl_comm_type_size(mbl_comm_type_t type);

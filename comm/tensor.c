@@ -59,6 +59,7 @@ mbl_status_t mbl_comm_open_beside(mbl_comm_t *base, const mbl_comm_table_t *tabl
     comm->ops = ops;
     comm->rank = base->rank;
     comm->size = base->size;
+    comm->culprit = -1;
     comm->local_rank = base->local_rank;
     comm->local_size = base->local_size;
     comm->deadline_s = base->deadline_s;

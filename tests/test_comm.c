@@ -184,13 +184,16 @@ ON_EVERY_TRANSPORT(sums_repeat)
 
 static void agree_on(mbl_comm_t *comm) {
     int last = comm->size - 1;
+    assert_int_equal(comm->culprit, -1);
     assert_int_equal(mbl_comm_agree(comm, MBL_OK), MBL_OK);
+    assert_int_equal(comm->culprit, -1);
     for (int who = 0; who <= last; who++) {
         mbl_status_t mine = comm->rank == who ? MBL_ERR_IO : MBL_OK;
         mbl_fail_quiet(1);
         MBL_FAIL(MBL_OK, "nothing yet");
         mbl_fail_quiet(0);
         assert_int_equal(mbl_comm_agree(comm, mine), MBL_ERR_IO);
+        assert_int_equal(comm->culprit, who);
         char want[64];
         snprintf(want, sizeof want, "rank %d failed", who);
         if (comm->rank != who)

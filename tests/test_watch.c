@@ -98,6 +98,7 @@ static void the_verdict(void **state) {
         assert_non_null(
             strstr(mbl_fail_message(), "step 3: alarm scorer_failed: 50 % of the scores of jpeg"));
     assert_int_equal(mbl_status_exit_code(MBL_ERR_ALARM), 1);
+    assert_int_equal(mbl_status_exit_code(MBL_ERR_DEVICE), 71);
     config->alarms.on_alarm = MBL_ON_ALARM_WARN;
     assert_int_equal(mbl_watch_verdict(comm, config, &findings, 3), MBL_OK);
     mbl_config_free(config);

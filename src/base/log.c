@@ -42,6 +42,8 @@ int mbl_status_exit_code(mbl_status_t status) {
     case MBL_ERR_USAGE:
     case MBL_ERR_CONFIG:
         return 2;
+    case MBL_ERR_DEVICE:
+        return 71; /* EX_OSERR: another machine may do better; Slurm scripts avoid this one from then on */
     case MBL_ERR_STOPPED:
         return 75; /* EX_TEMPFAIL of sysexits.h: Slurm scripts resubmit on it */
     default:

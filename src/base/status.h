@@ -36,8 +36,8 @@ typedef enum {
 const char *mbl_status_name(mbl_status_t status);
 const char *mbl_status_text(mbl_status_t status);
 
-/* Exit code of the command line for a status: 0 done, 1 failed, 2 bad usage or config, 75 stopped and
- * resumable. */
+/* Exit code of the command line for a status: 0 done, 1 failed, 2 bad usage or config, 71 the device of
+ * this rank failed, 75 stopped and resumable. */
 int mbl_status_exit_code(mbl_status_t status);
 
 /* Records and logs a failure (printf format, one sentence, no newline) and returns `status`. Usage and

@@ -16,8 +16,8 @@
     X(bench, "times products, attention and more on this machine")                                           \
     X(doctor, "what was built in, what is missing, and how to get it")
 
-/* argv[0] is the command's name; returns the exit code (0 done, 1 failed, 2 bad usage or configuration, 75
- * stopped and resumable: mbl_status_exit_code). */
+/* argv[0] is the command's name; returns the exit code (0 done, 1 failed, 2 bad usage or configuration, 71
+ * the device failed, 75 stopped and resumable: mbl_status_exit_code). */
 #define MBL_COMMAND_DECLARE(name, summary) int mbl_cmd_##name(int argc, char **argv);
 MBL_COMMANDS(MBL_COMMAND_DECLARE)
 #undef MBL_COMMAND_DECLARE

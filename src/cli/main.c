@@ -25,8 +25,8 @@ static void print_help(void) {
     for (size_t i = 0; i < N_COMMANDS; i++)
         printf("  %-10s %s\n", commands[i].name, commands[i].summary);
     printf("\nmarble COMMAND --help tells more; marble --version prints the version.\n"
-           "exit codes: 0 done, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint, "
-           "resumable\n");
+           "exit codes: 0 done, 1 failed, 2 bad usage or configuration, 71 the device failed, 75 stopped "
+           "with a checkpoint, resumable\n");
 }
 
 static int run_command(const char *name, int argc, char **argv) {
