@@ -17,6 +17,8 @@ exec "$@"'
     stand_in mpirun 'while [ "$1" != sh ]; do shift; done
 exec "$@"'
     stand_in sbatch ''
+    printf '#!/bin/sh\n' >"$work/sleep"
+    chmod +x "$work/sleep"
     stand_in sinfo 'echo "n1 idle"; echo "n2 down*"'
     stand_in scontrol 'case "$1 $2" in
 "show hostnames") printf "%s\n" $(echo "$3" | tr , " ") ;;

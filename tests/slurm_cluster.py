@@ -1,8 +1,8 @@
 """A Slurm cluster of its own on this machine: munged, slurmctld and several slurmd, with key, sockets, ports and state in
 one folder; nothing under /etc, /run or /var is read or written. Ends with the `with` block.
 
-Nodes n1, n2, ... are all this machine (slurmd -N). Two partitions share all but the last: jobs in `high` take nodes from
-jobs in `low`, which are put back into the queue. The last node is a partition of its own, `apart`."""
+Nodes n1, n2, ... are all this machine (slurmd -N). Two partitions share the first half of them: jobs in `high` take nodes
+from jobs in `low`, which are put back into the queue. The other half is the partition `apart`."""
 import os
 import pathlib
 import pwd
@@ -63,7 +63,7 @@ def free_ports(count):
 
 
 class Cluster:
-    def __init__(self, folder, nodes=4, cpus=2):
+    def __init__(self, folder, nodes=6, cpus=2):
         self.folder = pathlib.Path(folder)
         self.nodes = [f"n{i + 1}" for i in range(nodes)]
         self.conf = self.folder / "slurm.conf"
@@ -78,10 +78,11 @@ class Cluster:
         text = CONFIG.format(folder=self.folder, host=host, user=pwd.getpwuid(os.getuid()).pw_name, ports=ports)
         for name, port in zip(self.nodes, ports[1:]):
             text += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus}\n"
-        shared = "Nodes=" + ",".join(self.nodes[:-1])
+        half = len(self.nodes) // 2
+        shared = "Nodes=" + ",".join(self.nodes[:half])
         text += f"PartitionName=low {shared} Default=YES PriorityTier=1\n"
         text += f"PartitionName=high {shared} PriorityTier=2 PreemptMode=OFF\n"
-        text += f"PartitionName=apart Nodes={self.nodes[-1]}\n"
+        text += f"PartitionName=apart Nodes={','.join(self.nodes[half:])}\n"
         self.conf.write_text(text)
         (self.folder / "state").mkdir()
         (self.folder / "munge.key").write_bytes(os.urandom(256))
