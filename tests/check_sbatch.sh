@@ -22,7 +22,7 @@ exec "$@"'
     stand_in sinfo 'echo "n1 idle"; echo "n2 down*"'
     stand_in scontrol 'case "$1 $2" in
 "show hostnames") printf "%s\n" $(echo "$3" | tr , " ") ;;
-"show job") echo "ExcNodeList=${asked:-(null)} EndTime=2030-01-01T00:00:00 TimeLimit=01:00:00" ;;
+"show job") echo "ExcNodeList=${asked:-(null)} EndTime=2030-01-01T00:00:00 TimeLimit=01:00:00 StdOut=a.log" ;;
 requeue*) exit ${requeue_code:-0} ;;
 esac'
     stand_in marble 'echo "ends $SLURM_JOB_END_TIME" >>"$0.said"
@@ -70,7 +70,7 @@ marble_code=75
 expect 75 'srun marble requeue '
 has 'scontrol requeue 17'
 requeue_code=1 expect 0 'srun marble requeue sbatch '
-has 'sbatch --dependency=afterany:17 --partition=low --time=01:00:00 --nodes=2 --ntasks=2 --cpus-per-task=4'
+has 'sbatch --dependency=afterany:17 --partition=low --time=01:00:00 --output=a.log --nodes=2 --ntasks=2 --cpus-per-task=4'
 has "run.yaml $folder --set a=b"
 SLURM_RESTART_COUNT=3 RESUBMIT_LIMIT=3 expect 75 'srun marble '
 CAME_BACK=2 SLURM_RESTART_COUNT=1 RESUBMIT_LIMIT=3 expect 75 'srun marble '
