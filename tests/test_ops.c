@@ -45,6 +45,19 @@ static void op_layer_norm_affine(run_t *r, shape_t s) {
     OK(mbl_op_layer_norm_affine(r->ops, &a));
 }
 
+/* Groups that hold whole vectors, and groups of one or two channels. */
+static void op_group_norm(run_t *r, shape_t s) {
+    const size_t groups[2] = {s.heads, s.d % 2 ? s.d : s.d / 2};
+    for (int i = 0; i < 2; i++) {
+        mbl_group_norm_args_t a = {.groups = groups[i], .eps = 1e-6, .silu = !r->leave_out};
+        a.x = operand3(r, (r->leave_out ? ADD : IN) | BATCH, COMPUTE, s.n, s.t, s.d);
+        a.y = r->leave_out ? a.x : operand3(r, OUT | BATCH, COMPUTE, s.n, s.t, s.d); /* in place, or not */
+        a.weight = operand1(r, IN, COMPUTE, s.d);
+        a.bias = operand1(r, IN, COMPUTE, s.d);
+        OK(mbl_op_group_norm(r->ops, &a));
+    }
+}
+
 static void op_gate_norm(run_t *r, shape_t s) {
     mbl_gate_norm_args_t a = {.eps = 1e-6};
     a.y = operand3(r, OUT | BATCH, COMPUTE, s.n, s.t, s.d);
@@ -392,7 +405,7 @@ static const case_t cases[] = {
     {"matmul", op_matmul, true, {F32_TOLERANCE, BF16_TOLERANCE}, true},
     {"attention", op_attention, true, {F32_TOLERANCE, 6e-3}, false},
     {"attention_bwd", op_attention_bwd, true, {3e-6, 2e-2}, false},
-    TYPED(layer_norm), TYPED(layer_norm_bwd), TYPED(layer_norm_affine), TYPED(gate_norm), TYPED(qk_norm),
+    TYPED(layer_norm), TYPED(layer_norm_bwd), TYPED(layer_norm_affine), TYPED(group_norm), TYPED(gate_norm), TYPED(qk_norm),
     TYPED(qk_norm_bwd), TYPED(act), TYPED(act_bwd), TYPED(act_in_place), TYPED(gate), TYPED(gate_bwd),
     TYPED(patches), TYPED(timestep), TYPED(embed), TYPED(add_rows), TYPED(convert), TYPED(axpby),
     TYPED(column_sum), TYPED(sample_grad), WIDE(nft), WIDE(rows_combine), WIDE(normal), WIDE(gram),

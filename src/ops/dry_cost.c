@@ -131,6 +131,19 @@ static void qk_norm_bwd(const mbl_qk_norm_bwd_args_t *x, mbl_cost_t *out) {
     out->bytes += 2.0 * (double)out->work + 4.0 / 3.0 * bytes_of(x->qkv);
 }
 
+/* gpu/group_norm.cu: pieces' sums, groups' statistics, the result. */
+static void group_norm(const mbl_group_norm_args_t *x, mbl_cost_t *out) {
+    const mbl_tensor_t *t = x->x;
+    size_t per = t->dim[2] / x->groups, lanes = 16 / mbl_dtype_size(t->dtype);
+    bool all = wide(t) && wide(x->y) && wide(x->weight) && wide(x->bias);
+    size_t piece = all && per % lanes == 0 ? lanes : all && per % (lanes / 2) == 0 ? lanes / 2 : 1;
+    size_t sums = t->dim[0] * (ceil_div(t->dim[1], CHUNK) * (t->dim[2] / piece) + x->groups) * 2;
+    out->launches = 3;
+    out->flops[real_unit(t->dtype)] += (x->silu ? 14 : 9) * elements(t);
+    out->work = sums * mbl_dtype_size(mbl_dtype_stat(t->dtype));
+    out->bytes += bytes_of(t) + 2.0 * (double)out->work;
+}
+
 static void gate_bwd(const mbl_gate_bwd_args_t *x, mbl_cost_t *out) {
     if (!x->dgate)
         return;
@@ -240,6 +253,7 @@ static void add_special(mbl_op_t op, const void *args, mbl_cost_t *out) {
         CASE(layer_norm_bwd)
         CASE(qk_norm_bwd)
         CASE(gate_bwd)
+        CASE(group_norm)
         CASE(column_sum)
         CASE(attention)
         CASE(attention_bwd)

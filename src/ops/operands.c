@@ -96,6 +96,8 @@ static const mbl_operand_t normal_operands[] = {OUT(normal, y), IN(normal, sampl
 static const mbl_operand_t gram_operands[] = {OUT(gram, gram), IN(gram, x)};
 static const mbl_operand_t combine_operands[] = {OUT(combine, y), IN(combine, x)};
 static const mbl_operand_t adamw_operands[] = {ADD(adamw, w), ADD(adamw, m), ADD(adamw, v), IN(adamw, g)};
+static const mbl_operand_t group_norm_operands[] = {OUT(group_norm, y), IN(group_norm, x),
+                                                    IN(group_norm, weight), IN(group_norm, bias)};
 static const mbl_operand_t gate_norm_operands[] = {OUT(gate_norm, y),
                                                    OUT(gate_norm, z),
                                                    OUT_OR_NULL(gate_norm, mean),

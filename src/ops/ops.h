@@ -199,6 +199,18 @@ typedef struct {
     uint64_t step;
 } mbl_adamw_args_t;
 
+/* ---- required, of picture decoders; forward only: those are frozen ---- */
+
+/* Group norm over pictures as tokens: y = act((x - mean) rstd weight + bias), mean and rstd over all T tokens
+ * of a sample and the D / groups neighbouring channels of a group; act is silu, or nothing. x, y [N,T,D] ct;
+ * weight, bias [D] ct. Sums of f32 or bf16 are f32 over a few tokens and f64 beyond. y may be x. */
+typedef struct {
+    const mbl_tensor_t *y, *x, *weight, *bias;
+    size_t groups;
+    double eps;
+    bool silu;
+} mbl_group_norm_args_t;
+
 /* ---- optional, with a default from the above ---- */
 
 /* y = x + gate h (+ gate2 h2, or NULL both), then z = layer_norm(y) as mbl_layer_norm_args_t says: one pass
@@ -238,6 +250,7 @@ typedef struct {
     X(gram, REQUIRED)                                                                                        \
     X(combine, REQUIRED)                                                                                     \
     X(adamw, REQUIRED)                                                                                       \
+    X(group_norm, REQUIRED)                                                                                  \
     X(gate_norm, OPTIONAL)
 
 typedef enum {

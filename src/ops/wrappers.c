@@ -392,6 +392,19 @@ static mbl_status_t check_adamw(const mbl_adamw_args_t *a) {
     return MBL_OK;
 }
 
+static mbl_status_t check_group_norm(const mbl_group_norm_args_t *a) {
+    ANCHOR(group_norm, x, 3);
+    mbl_dtype_t ct = a->x->dtype;
+    size_t n = a->x->dim[0], t = a->x->dim[1], d = a->x->dim[2];
+    EXPECT(group_norm, x, ct, WHOLE, 3, n, t, d);
+    EXPECT(group_norm, y, ct, WHOLE, 3, n, t, d);
+    EXPECT(group_norm, weight, ct, WHOLE, 1, d);
+    EXPECT(group_norm, bias, ct, WHOLE, 1, d);
+    MBL_REQUIRE(a->groups > 0 && d % a->groups == 0, "group_norm: %zu channels do not divide into %zu groups",
+                d, a->groups);
+    return MBL_OK;
+}
+
 static mbl_status_t check_gate_norm(const mbl_gate_norm_args_t *a) {
     ANCHOR(gate_norm, x, 3);
     mbl_dtype_t ct = a->x->dtype, st = mbl_dtype_stat(ct);
