@@ -64,10 +64,7 @@ class Run:
                  self.out]
         for setting in self.settings:
             words += ["--set", setting]
-        cluster.environment.update(self.environment)
-        self.job = cluster.call(*words)
-        for name in self.environment:
-            del cluster.environment[name]
+        self.job = cluster.call(*words, environment=self.environment)
 
     def field(self, name):
         return cluster.job(self.job)[name]
@@ -241,6 +238,21 @@ def mpirun_resubmitted():
     run.finished(restarts=[0])
 
 
+def gpus():
+    """Two GPUs on each of two nodes: every rank sees both of its node and has a number on it, again after the job has
+    submitted itself anew. A script that tells what it sees stands for marble."""
+    (folder / "sees").write_text('#!/bin/sh\necho "$SLURMD_NODENAME $SLURM_LOCALID $CUDA_VISIBLE_DEVICES $CAME_BACK" >>"$4/seen"\n'
+                                 '[ -n "$CAME_BACK" ] || exit 75\n')
+    (folder / "sees").chmod(0o755)
+    run = Run("gpus", "--no-requeue", "--ntasks=4", "--ntasks-per-node=2", "--gpus-per-node=2",
+              environment={"MARBLE": str(folder / "sees")})
+    seen = run.out / "seen"
+    run.wait("through twice", lambda: seen.exists() and seen.read_text().count("\n") >= 8)
+    want = [f"n{node} {number} 0,1 {back}" for back in ("", "1") for node in (1, 2) for number in (0, 1)]
+    run.expect("two ranks and two GPUs a node", sorted(seen.read_text().split("\n")[:-1]) == sorted(want))
+    print("gpus: two ranks a node see its two", flush=True)
+
+
 def everything():
     global cluster
     (folder / "run.yaml").write_text(CONFIG)
@@ -252,6 +264,7 @@ def everything():
         with slurm_cluster.Cluster(folder / "cluster") as cluster:
             verify_told = told_in_time() # these two run on the partition `apart` while the others go on
             verify_out = out_of_time(unbroken())
+            gpus()
             requeued_and_preempted()
             cancelled()
             broken_node()

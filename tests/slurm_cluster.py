@@ -25,6 +25,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+GresTypes=gpu
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_interval=1
@@ -77,13 +78,15 @@ class Cluster:
         host = socket.gethostname().split(".")[0]
         text = CONFIG.format(folder=self.folder, host=host, user=pwd.getpwuid(os.getuid()).pw_name, ports=ports)
         for name, port in zip(self.nodes, ports[1:]):
-            text += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus}\n"
+            text += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Gres=gpu:2\n"
         half = len(self.nodes) // 2
         shared = "Nodes=" + ",".join(self.nodes[:half])
         text += f"PartitionName=low {shared} Default=YES PriorityTier=1\n"
         text += f"PartitionName=high {shared} PriorityTier=2 PreemptMode=OFF\n"
         text += f"PartitionName=apart Nodes={','.join(self.nodes[half:])}\n"
         self.conf.write_text(text)
+        gpus = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n" # stand for the two GPUs of every node
+        (self.folder / "gres.conf").write_text(gpus)
         (self.folder / "state").mkdir()
         (self.folder / "munge.key").write_bytes(os.urandom(256))
         (self.folder / "munge.key").chmod(0o600)
@@ -92,6 +95,7 @@ class Cluster:
             own = self.folder / name
             (own / "tmp").mkdir(parents=True)
             (own / "slurm.conf").write_text(f"include {self.conf}\n")
+            (own / "gres.conf").write_text(gpus)
             (own / "mpi.conf").write_text(f"PMIxCliTmpDirBase={own}/tmp\n")
             (self.folder / f"spool-{name}").mkdir()
 
@@ -134,9 +138,9 @@ class Cluster:
     def tail(self, name):
         return " | ".join((self.folder / f"{name}.out").read_text(errors="replace").strip().split("\n")[-3:])
 
-    def call(self, *words, check=True):
+    def call(self, *words, check=True, environment=()):
         """A command of Slurm; what it printed, without the last newline."""
-        done = subprocess.run([str(w) for w in words], env=self.environment, stdin=subprocess.DEVNULL,
+        done = subprocess.run([str(w) for w in words], env={**self.environment, **dict(environment)}, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(map(str, words))}: exit {done.returncode}: {done.stderr}")
