@@ -1,5 +1,6 @@
 /* Copies and fills. A copy from pageable host memory takes the bytes at once, one to pageable memory is done
  * on return, as CUDA has it; only pinned memory is touched later, in the order of the stream. */
+#include "gpu/emulation/call.h"
 #include "gpu/emulation/queue.h"
 
 #include <stdlib.h>
@@ -146,12 +147,6 @@ static cudaError_t fill_rows(void *dst, size_t pitch, int value, size_t width, s
     copy->value = value;
     return submit(copy, stream, false);
 }
-
-#define CALL(expression)                                                                                     \
-    mbl_emu_lock();                                                                                          \
-    cudaError_t error_ = mbl_emu_error(expression);                                                          \
-    mbl_emu_unlock();                                                                                        \
-    return error_
 
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind) {
     CALL(copy_rows(dst, bytes, src, bytes, bytes, 1, kind, NULL, true));

@@ -126,7 +126,7 @@ void mbl_emu_stop(cudaError_t error) __attribute__((noreturn));
 /* "kernel scale, block (0,0,0), thread (3,0,0)" of the running thread. */
 void mbl_emu_where(char out[MBL_EMU_TEXT]);
 
-/* ---- queue.c ---- */
+/* ---- queue.c, streams.c, allocations.c, launch.c ---- */
 
 /* Work for a stream. run gives the error of the operation; drop frees the body. cudaErrorNotReady from run
  * means: ask again later (a message of another rank is under way). */

@@ -1,5 +1,6 @@
 /* Graphs: a stream that captures collects work instead of queuing it; other streams join by waiting for its
  * events. A launch queues the collected work again, in the order of the capture. */
+#include "gpu/emulation/call.h"
 #include "gpu/emulation/queue.h"
 
 #include <stdlib.h>
@@ -113,12 +114,6 @@ static cudaError_t graph_launch(cudaGraphExec_t exec, cudaStream_t stream) {
     }
     return cudaSuccess;
 }
-
-#define CALL(expression)                                                                                     \
-    mbl_emu_lock();                                                                                          \
-    cudaError_t error_ = mbl_emu_error(expression);                                                          \
-    mbl_emu_unlock();                                                                                        \
-    return error_
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
     (void)mode; /* every capture is checked as cudaStreamCaptureModeGlobal */

@@ -15,12 +15,6 @@ static struct {
     cudaError_t error[MBL_EMU_MOST_DEVICES];
 } queue;
 
-static void merge(uint32_t *into, const uint32_t *clock) {
-    for (int i = 0; i < MBL_EMU_MOST_STREAMS; i++)
-        if (clock[i] > into[i])
-            into[i] = clock[i];
-}
-
 /* Streams 0.. are the default ones of the devices. */
 void mbl_emu_queue_open(void) {
     for (int i = 0; i < MBL_EMU_MOST_STREAMS; i++) {
@@ -63,15 +57,15 @@ void mbl_emu_body_free(mbl_emu_body_t *body) {
         free(body);
 }
 
-static void mark_free(mbl_emu_mark_t *mark) {
+void mbl_emu_mark_free(mbl_emu_mark_t *mark) {
     if (mark && --mark->references == 0)
         free(mark);
 }
 
 static void op_free(mbl_emu_op_t *op) {
     mbl_emu_body_free(op->body);
-    mark_free(op->pass);
-    mark_free(op->await);
+    mbl_emu_mark_free(op->pass);
+    mbl_emu_mark_free(op->await);
     free(op);
 }
 
@@ -80,15 +74,15 @@ static mbl_emu_op_t *append(cudaStream_t stream) {
     mbl_emu_op_t *op = calloc(1, sizeof *op);
     if (!op)
         return NULL;
-    merge(stream->clock, queue.host);
+    mbl_emu_clock_merge(stream->clock, queue.host);
     memcpy(op->clock, stream->clock, sizeof op->clock);
     *stream->last = op;
     stream->last = &op->next;
     return op;
 }
 
-static cudaError_t add_await(cudaStream_t stream, mbl_emu_mark_t *mark) {
-    merge(stream->clock, mark->clock);
+cudaError_t mbl_emu_add_await(cudaStream_t stream, mbl_emu_mark_t *mark) {
+    mbl_emu_clock_merge(stream->clock, mark->clock);
     if (mark->done)
         return cudaSuccess;
     mbl_emu_op_t *op = append(stream);
@@ -99,15 +93,14 @@ static cudaError_t add_await(cudaStream_t stream, mbl_emu_mark_t *mark) {
     return cudaSuccess;
 }
 
-/* A point behind all that is in the stream now; one reference is the caller's. */
-static mbl_emu_mark_t *add_mark(cudaStream_t stream) {
+mbl_emu_mark_t *mbl_emu_add_mark(cudaStream_t stream) {
     mbl_emu_mark_t *mark = calloc(1, sizeof *mark);
     if (!mark)
         return NULL;
     mark->references = 1;
     mark->stream = stream;
     mark->graph = stream->graph;
-    merge(stream->clock, queue.host);
+    mbl_emu_clock_merge(stream->clock, queue.host);
     memcpy(mark->clock, stream->clock, sizeof mark->clock);
     if (mark->graph)
         return mark;
@@ -122,17 +115,15 @@ static mbl_emu_mark_t *add_mark(cudaStream_t stream) {
 }
 
 static cudaError_t order_streams(cudaStream_t before, cudaStream_t after) {
-    mbl_emu_mark_t *mark = add_mark(before);
+    mbl_emu_mark_t *mark = mbl_emu_add_mark(before);
     if (!mark)
         return cudaErrorMemoryAllocation;
-    cudaError_t error = add_await(after, mark);
-    mark_free(mark);
+    cudaError_t error = mbl_emu_add_await(after, mark);
+    mbl_emu_mark_free(mark);
     return error;
 }
 
-/* Work of a default stream comes after all earlier work of the blocking streams of its device, and theirs
- * after its. */
-static cudaError_t order_default(cudaStream_t stream) {
+cudaError_t mbl_emu_order_default(cudaStream_t stream) {
     cudaStream_t standard = &mbl_emu_streams[stream->device];
     if (stream != standard)
         return stream->blocking &&
@@ -158,11 +149,9 @@ static cudaError_t run_body(cudaStream_t stream, mbl_emu_op_t *op) {
     return op->body->run(op->body);
 }
 
-static cudaError_t drain_to(cudaStream_t stream, const mbl_emu_mark_t *goal);
-
 static cudaError_t run_op(cudaStream_t stream, mbl_emu_op_t *op) {
     if (op->await && !op->await->done)
-        return drain_to(op->await->stream, op->await);
+        return mbl_emu_drain_to(op->await->stream, op->await);
     if (op->pass) {
         op->pass->done = true;
         op->pass->seconds = mbl_now();
@@ -177,8 +166,7 @@ static cudaError_t run_op(cudaStream_t stream, mbl_emu_op_t *op) {
     return error;
 }
 
-/* Runs the stream up to the goal (NULL: to its end). */
-static cudaError_t drain_to(cudaStream_t stream, const mbl_emu_mark_t *goal) {
+cudaError_t mbl_emu_drain_to(cudaStream_t stream, const mbl_emu_mark_t *goal) {
     cudaError_t error = cudaSuccess;
     if (!stream->first || stream->draining)
         return stream->draining && goal && !goal->done ? cudaErrorNotReady : cudaSuccess;
@@ -200,7 +188,7 @@ static cudaError_t drain_to(cudaStream_t stream, const mbl_emu_mark_t *goal) {
 }
 
 cudaError_t mbl_emu_drain(cudaStream_t stream) {
-    return drain_to(stream, NULL);
+    return mbl_emu_drain_to(stream, NULL);
 }
 
 static void nap(void) {
@@ -210,18 +198,22 @@ static void nap(void) {
     mbl_emu_lock();
 }
 
-static cudaError_t finish_mark(const mbl_emu_mark_t *mark) {
+cudaError_t mbl_emu_finish_mark(const mbl_emu_mark_t *mark) {
     int device = mark->stream->device;
-    while (!mark->done && drain_to(mark->stream, mark) == cudaErrorNotReady)
+    while (!mark->done && mbl_emu_drain_to(mark->stream, mark) == cudaErrorNotReady)
         nap();
-    merge(queue.host, mark->clock);
+    mbl_emu_clock_merge(queue.host, mark->clock);
     return queue.error[device];
 }
 
-cudaError_t mbl_emu_finish(cudaStream_t stream) {
-    while (drain_to(stream, NULL) == cudaErrorNotReady)
+void mbl_emu_run_out(cudaStream_t stream) {
+    while (mbl_emu_drain_to(stream, NULL) == cudaErrorNotReady)
         nap();
-    merge(queue.host, stream->clock);
+}
+
+cudaError_t mbl_emu_finish(cudaStream_t stream) {
+    mbl_emu_run_out(stream);
+    mbl_emu_clock_merge(queue.host, stream->clock);
     return queue.error[stream->device];
 }
 
@@ -255,7 +247,7 @@ cudaError_t mbl_emu_enqueue(cudaStream_t handle, mbl_emu_body_t *body) {
         return error;
     }
     if (error == cudaSuccess)
-        error = order_default(stream);
+        error = mbl_emu_order_default(stream);
     mbl_emu_op_t *op = NULL;
     if (error == cudaSuccess) {
         stream->clock[stream->index]++;
@@ -269,179 +261,4 @@ cudaError_t mbl_emu_enqueue(cudaStream_t handle, mbl_emu_body_t *body) {
     }
     op->body = body;
     return mbl_emu_settings.blocking ? mbl_emu_finish(stream) : cudaSuccess;
-}
-
-/* ---- the calls ---- */
-
-#define CALL(expression)                                                                                     \
-    mbl_emu_lock();                                                                                          \
-    cudaError_t error_ = mbl_emu_error(expression);                                                          \
-    mbl_emu_unlock();                                                                                        \
-    return error_
-
-static cudaError_t stream_create(cudaStream_t *out, unsigned flags) {
-    for (int i = mbl_emu_settings.devices; i < MBL_EMU_MOST_STREAMS; i++) {
-        cudaStream_t stream = &mbl_emu_streams[i];
-        if (stream->used)
-            continue;
-        stream->used = true;
-        stream->device = mbl_emu_current_device();
-        stream->blocking = !(flags & cudaStreamNonBlocking);
-        stream->graph = NULL;
-        *out = stream;
-        return cudaSuccess;
-    }
-    return cudaErrorMemoryAllocation;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags) {
-    CALL(stream_create(out, flags));
-}
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned flags, int priority) {
-    (void)priority;
-    CALL(stream_create(out, flags));
-}
-cudaError_t cudaStreamCreate(cudaStream_t *out) {
-    CALL(stream_create(out, cudaStreamDefault));
-}
-
-cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
-    *least = 0;
-    *greatest = -5;
-    return cudaSuccess;
-}
-
-static cudaError_t stream_destroy(cudaStream_t handle) {
-    cudaStream_t stream = handle ? mbl_emu_stream_of(handle) : NULL;
-    if (!stream || stream->index < mbl_emu_settings.devices)
-        return cudaErrorInvalidResourceHandle;
-    while (drain_to(stream, NULL) == cudaErrorNotReady)
-        nap();
-    stream->used = false;
-    return cudaSuccess;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-    CALL(stream_destroy(stream));
-}
-
-static cudaError_t stream_synchronize(cudaStream_t handle) {
-    cudaStream_t stream = mbl_emu_stream_of(handle);
-    if (!stream)
-        return cudaErrorInvalidResourceHandle;
-    cudaError_t error = mbl_emu_refuse_capture(stream);
-    return error != cudaSuccess ? error : mbl_emu_finish(stream);
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-    CALL(stream_synchronize(stream));
-}
-
-static cudaError_t stream_query(cudaStream_t handle) {
-    cudaStream_t stream = mbl_emu_stream_of(handle);
-    if (!stream)
-        return cudaErrorInvalidResourceHandle;
-    cudaError_t error = mbl_emu_refuse_capture(stream);
-    if (error == cudaSuccess)
-        error = drain_to(stream, NULL);
-    return error != cudaSuccess ? error : mbl_emu_finish(stream);
-}
-cudaError_t cudaStreamQuery(cudaStream_t stream) {
-    CALL(stream_query(stream));
-}
-
-static cudaError_t wait_event(cudaStream_t handle, cudaEvent_t event) {
-    cudaStream_t stream = mbl_emu_stream_of(handle);
-    if (!stream || !event)
-        return cudaErrorInvalidResourceHandle;
-    mbl_emu_mark_t *mark = event->mark;
-    if (!mark)
-        return cudaSuccess;
-    if (mark->graph && !stream->graph)
-        stream->graph = mark->graph; /* joins the capture */
-    if (mark->graph) {
-        merge(stream->clock, mark->clock);
-        return cudaSuccess;
-    }
-    return add_await(stream, mark);
-}
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
-    (void)flags;
-    CALL(wait_event(stream, event));
-}
-
-static cudaError_t event_create(cudaEvent_t *out, unsigned flags) {
-    cudaEvent_t event = calloc(1, sizeof *event);
-    if (!event)
-        return cudaErrorMemoryAllocation;
-    event->timing = !(flags & cudaEventDisableTiming);
-    *out = event;
-    return cudaSuccess;
-}
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags) {
-    CALL(event_create(out, flags));
-}
-cudaError_t cudaEventCreate(cudaEvent_t *out) {
-    CALL(event_create(out, cudaEventDefault));
-}
-
-static cudaError_t event_destroy(cudaEvent_t event) {
-    if (!event)
-        return cudaErrorInvalidResourceHandle;
-    mark_free(event->mark);
-    free(event);
-    return cudaSuccess;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-    CALL(event_destroy(event));
-}
-
-static cudaError_t event_record(cudaEvent_t event, cudaStream_t handle) {
-    cudaStream_t stream = mbl_emu_stream_of(handle);
-    if (!stream || !event)
-        return cudaErrorInvalidResourceHandle;
-    cudaError_t error = stream->graph ? cudaSuccess : order_default(stream);
-    if (error != cudaSuccess)
-        return error;
-    mbl_emu_mark_t *mark = add_mark(stream);
-    if (!mark)
-        return cudaErrorMemoryAllocation;
-    mark_free(event->mark);
-    event->mark = mark;
-    return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    CALL(event_record(event, stream));
-}
-
-static cudaError_t event_finish(cudaEvent_t event, bool wait) {
-    if (!event)
-        return cudaErrorInvalidResourceHandle;
-    mbl_emu_mark_t *mark = event->mark;
-    if (!mark)
-        return cudaSuccess;
-    if (mark->graph)
-        return cudaErrorStreamCaptureUnsupported;
-    if (!wait && !mark->done) {
-        cudaError_t error = drain_to(mark->stream, mark);
-        if (error != cudaSuccess)
-            return error;
-    }
-    return finish_mark(mark);
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-    CALL(event_finish(event, true));
-}
-cudaError_t cudaEventQuery(cudaEvent_t event) {
-    CALL(event_finish(event, false));
-}
-
-static cudaError_t event_elapsed(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
-    if (!start || !end || !start->mark || !end->mark || !start->timing || !end->timing)
-        return cudaErrorInvalidResourceHandle;
-    if (!start->mark->done || !end->mark->done)
-        return cudaErrorNotReady;
-    *milliseconds = (float)((end->mark->seconds - start->mark->seconds) * 1e3);
-    return cudaSuccess;
-}
-cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
-    CALL(event_elapsed(milliseconds, start, end));
 }

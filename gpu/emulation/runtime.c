@@ -1,4 +1,5 @@
-/* CUDA's runtime: settings, devices, errors, allocations, launches. */
+/* CUDA's runtime: settings, devices, errors. */
+#include "gpu/emulation/call.h"
 #include "gpu/emulation/checks.h"
 #include "gpu/emulation/executor.h"
 #include "gpu/emulation/queue.h"
@@ -12,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_FUNCTIONS = 256 };
-
 mbl_emu_settings_t mbl_emu_settings;
 static __thread int current_device;
 static __thread cudaError_t last_error;
@@ -21,11 +20,6 @@ static struct {
     pthread_mutex_t lock;
     bool ready;
     char report[4 * MBL_EMU_TEXT];
-    struct {
-        const void *function;
-        size_t dynamic_bytes;
-    } function[MOST_FUNCTIONS];
-    int functions;
 } runtime;
 
 /* "8G" as bytes; 0: no number. */
@@ -151,12 +145,6 @@ const char *cudaGetErrorString(cudaError_t error) {
 }
 
 /* ---- devices ---- */
-
-#define CALL(expression)                                                                                     \
-    mbl_emu_lock();                                                                                          \
-    cudaError_t error_ = mbl_emu_error(expression);                                                          \
-    mbl_emu_unlock();                                                                                        \
-    return error_
 
 cudaError_t cudaDriverGetVersion(int *version) {
     *version = CUDART_VERSION;
@@ -289,189 +277,7 @@ cudaError_t cudaDeviceReset(void) {
     CALL(device_reset());
 }
 
-/* ---- memory ---- */
-
-/* No device, or one that has failed. */
-static cudaError_t check_current(void) {
+cudaError_t mbl_emu_check_current(void) {
     cudaError_t error = check_device(current_device);
     return error != cudaSuccess ? error : mbl_emu_device_error(current_device);
-}
-
-static cudaError_t memory_info(size_t *free_bytes, size_t *total_bytes) {
-    cudaError_t error = check_current();
-    if (error != cudaSuccess)
-        return error;
-    *total_bytes = mbl_emu_settings.memory;
-    *free_bytes = mbl_emu_settings.memory - mbl_emu_allocated(current_device);
-    return cudaSuccess;
-}
-cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
-    CALL(memory_info(free_bytes, total_bytes));
-}
-
-static cudaError_t device_malloc(void **out, size_t bytes) {
-    cudaError_t error = check_current();
-    if (error == cudaSuccess)
-        error = mbl_emu_refuse_capture(NULL);
-    *out = NULL;
-    return error != cudaSuccess || bytes == 0 ? error : mbl_emu_allocate(current_device, bytes, out);
-}
-cudaError_t cudaMalloc(void **out, size_t bytes) {
-    CALL(device_malloc(out, bytes));
-}
-cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
-    (void)stream;
-    CALL(device_malloc(out, bytes));
-}
-
-/* Waits for the device, as cudaFree does. */
-static cudaError_t device_free(void *ptr) {
-    int device = mbl_emu_device_of(ptr);
-    if (!ptr)
-        return cudaSuccess;
-    if (device < 0)
-        return cudaErrorInvalidValue;
-    cudaError_t error = mbl_emu_refuse_capture(NULL);
-    if (error == cudaSuccess)
-        error = mbl_emu_finish_device(device);
-    return error != cudaSuccess ? error : mbl_emu_release(device, ptr);
-}
-cudaError_t cudaFree(void *ptr) {
-    CALL(device_free(ptr));
-}
-
-typedef struct {
-    mbl_emu_body_t body;
-    int device;
-    void *ptr;
-} release_t;
-
-static cudaError_t run_release(mbl_emu_body_t *self) {
-    release_t *release = (release_t *)self;
-    return mbl_emu_release(release->device, release->ptr);
-}
-
-static cudaError_t device_free_async(void *ptr, cudaStream_t stream) {
-    int device = mbl_emu_device_of(ptr);
-    const mbl_emu_block_t *block = device < 0 ? NULL : mbl_emu_block_of(device, ptr, NULL);
-    if (!block || !block->live || mbl_emu_heap(device) + block->at != ptr)
-        return cudaErrorInvalidValue;
-    release_t *release = (release_t *)mbl_emu_body_new(sizeof *release, "cudaFreeAsync", run_release);
-    if (!release)
-        return cudaErrorMemoryAllocation;
-    release->device = device;
-    release->ptr = ptr;
-    return mbl_emu_enqueue(stream, &release->body);
-}
-cudaError_t cudaFreeAsync(void *ptr, cudaStream_t stream) {
-    CALL(device_free_async(ptr, stream));
-}
-
-static cudaError_t host_malloc(void **out, size_t bytes) {
-    cudaError_t error = check_current();
-    return error != cudaSuccess ? error : mbl_emu_pinned_new(bytes, out);
-}
-cudaError_t cudaMallocHost(void **out, size_t bytes) {
-    CALL(host_malloc(out, bytes));
-}
-cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned flags) {
-    (void)flags;
-    CALL(host_malloc(out, bytes));
-}
-
-static cudaError_t host_free(void *ptr) {
-    if (!ptr)
-        return cudaSuccess;
-    for (int i = 0; i < mbl_emu_settings.devices; i++)
-        (void)mbl_emu_finish_device(i);
-    return mbl_emu_pinned_free(ptr);
-}
-cudaError_t cudaFreeHost(void *ptr) {
-    CALL(host_free(ptr));
-}
-
-static cudaError_t pointer_attributes(struct cudaPointerAttributes *out, const void *ptr) {
-    int device = mbl_emu_device_of(ptr);
-    const mbl_emu_block_t *block = device < 0 ? NULL : mbl_emu_block_of(device, ptr, NULL);
-    *out = (struct cudaPointerAttributes){.device = -2};
-    void *same = (void *)(uintptr_t)ptr;
-    if (block && block->live)
-        *out = (struct cudaPointerAttributes){cudaMemoryTypeDevice, device, same, NULL};
-    else if (mbl_emu_pinned(ptr))
-        *out = (struct cudaPointerAttributes){cudaMemoryTypeHost, current_device, same, same};
-    return cudaSuccess;
-}
-cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *out, const void *ptr) {
-    CALL(pointer_attributes(out, ptr));
-}
-
-/* ---- kernels ---- */
-
-static size_t *allowed_bytes(const void *function) {
-    for (int i = 0; i < runtime.functions; i++)
-        if (runtime.function[i].function == function)
-            return &runtime.function[i].dynamic_bytes;
-    return NULL;
-}
-
-static cudaError_t function_attribute(const void *function, int value) {
-    if (value < 0 || value > MBL_EMU_MOST_SHARED)
-        return cudaErrorInvalidValue;
-    size_t *bytes = allowed_bytes(function);
-    if (!bytes && runtime.functions == MOST_FUNCTIONS)
-        return cudaErrorMemoryAllocation;
-    if (!bytes) {
-        runtime.function[runtime.functions].function = function;
-        bytes = &runtime.function[runtime.functions++].dynamic_bytes;
-    }
-    *bytes = (size_t)value;
-    return cudaSuccess;
-}
-cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value) {
-    CALL(attribute == cudaFuncAttributeMaxDynamicSharedMemorySize ? function_attribute(function, value)
-                                                                  : cudaErrorInvalidValue);
-}
-
-typedef struct {
-    mbl_emu_body_t body;
-    mbl_emu_launch_t launch;
-    _Alignas(16) unsigned char arguments[];
-} kernel_t;
-
-static cudaError_t run_kernel(mbl_emu_body_t *self) {
-    return mbl_emu_execute(&((kernel_t *)self)->launch);
-}
-
-static cudaError_t check_launch(const mbl_emu_launch_t *launch, cudaStream_t stream) {
-    const dim3 *g = &launch->grid, *b = &launch->block;
-    if (!stream || stream->device != current_device)
-        return cudaErrorInvalidResourceHandle;
-    uint64_t threads = (uint64_t)b->x * b->y * b->z;
-    if (threads == 0 || threads > MBL_EMU_MOST_THREADS || b->z > 64 || g->x == 0 || g->y == 0 || g->z == 0 ||
-        g->x > 0x7fffffffu || g->y > 65535 || g->z > 65535)
-        return cudaErrorInvalidConfiguration;
-    const size_t *allowed = allowed_bytes(launch->function);
-    if (launch->shared_bytes >
-        (allowed && *allowed > MBL_EMU_STATIC_SHARED ? *allowed : MBL_EMU_STATIC_SHARED))
-        return cudaErrorInvalidValue;
-    return cudaSuccess;
-}
-
-static cudaError_t enqueue_kernel(const mbl_emu_launch_t *launch, cudaStream_t stream) {
-    cudaError_t error = check_current();
-    if (error == cudaSuccess)
-        error = check_launch(launch, mbl_emu_stream_of(stream));
-    if (error != cudaSuccess)
-        return error;
-    kernel_t *kernel =
-        (kernel_t *)mbl_emu_body_new(sizeof *kernel + launch->argument_bytes, launch->name, run_kernel);
-    if (!kernel)
-        return cudaErrorMemoryAllocation;
-    memcpy(kernel->arguments, launch->arguments, launch->argument_bytes);
-    kernel->launch = *launch;
-    kernel->launch.arguments = kernel->arguments;
-    return mbl_emu_enqueue(stream, &kernel->body);
-}
-cudaError_t mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t stream) {
-    CALL(enqueue_kernel(launch, stream));
 }
