@@ -38,10 +38,16 @@ static mbl_status_t spoil(nccl_t *n, mbl_status_t status) {
     return status;
 }
 
+static const char *gpu_advice(cudaError_t error) {
+    return error == cudaErrorECCUncorrectable
+               ? "; the GPU's memory has failed: resume from the last checkpoint on another one"
+               : "";
+}
+
 static mbl_status_t check_cuda(nccl_t *n, cudaError_t error, const char *what) {
     if (error == cudaSuccess)
         return MBL_OK;
-    MBL_FAIL(MBL_ERR_DEVICE, "nccl: %s: %s", what, cudaGetErrorString(error));
+    MBL_FAIL(MBL_ERR_DEVICE, "nccl: %s: %s%s", what, cudaGetErrorString(error), gpu_advice(error));
     return spoil(n, MBL_ERR_DEVICE);
 }
 
@@ -50,13 +56,13 @@ static mbl_status_t check(nccl_t *n, ncclResult_t result, const char *what) {
     if (result == ncclSuccess || result == ncclInProgress)
         return MBL_OK;
     const char *advice = "", *detail = ncclGetLastError(n->nccl);
-    if (result == ncclSystemError)
+    if (result == ncclSystemError || (detail && strstr(detail, "interface")))
         advice = "; is the network reachable on every host? NCCL_SOCKET_IFNAME names the interface to use, "
                  "NCCL_DEBUG=WARN tells more, MBL_NCCL=0 goes through MPI";
     else if (result == ncclRemoteError)
         advice = "; another rank died or lost its connection";
-    else if (result == ncclUnhandledCudaError)
-        advice = "; a GPU failed: its rank says why";
+    else if (result == ncclUnhandledCudaError) /* this rank's own GPU gives its error at every call */
+        advice = gpu_advice(cudaStreamQuery(n->compute));
     MBL_FAIL(MBL_ERR_COMM, "nccl: %s: %s%s%s%s", what, ncclGetErrorString(result),
              detail && *detail ? ": " : "", detail && *detail ? detail : "", advice);
     return spoil(n, MBL_ERR_COMM);
@@ -243,7 +249,10 @@ static mbl_status_t nccl_open(mbl_comm_t *comm) {
     MBL_TRY_GOTO(same_version(comm), failed);
     MBL_TRY_GOTO(mbl_comm_agree(comm->base, make_parts(comm)), failed);
     MBL_TRY_GOTO(share_id(comm, &id), failed);
-    MBL_TRY_GOTO(mbl_comm_agree(comm->base, join(comm, &id)), failed);
+    status = join(comm, &id);
+    if (status != MBL_OK && status != MBL_ERR_DEADLINE) /* the others would wait for this rank in vain */
+        mbl_comm_abort(comm->base, mbl_status_exit_code(status));
+    MBL_TRY_GOTO(mbl_comm_agree(comm->base, status), failed);
     return MBL_OK;
 failed:
     if (n) {

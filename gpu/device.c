@@ -127,7 +127,7 @@ static mbl_status_t claim(mbl_device_t *device) {
     pid_t holder = taken ? holder_of(&address, length) : 0;
     if (!taken || holder == getpid())
         return MBL_OK;
-    return MBL_FAIL(MBL_ERR_CONFIG,
+    return MBL_FAIL(MBL_ERR_DEVICE,
                     "device cuda: two ranks of this job would share GPU %d (%s): process %d has it, and this "
                     "host shows %d "
                     "for %d ranks; start at most one rank per GPU, or allow it with MARBLE_SHARE_GPU=1",

@@ -16,9 +16,9 @@ typedef struct {
 
 /* Chooses the device of this process (its rank on this host, from Open MPI, Slurm or PMI, counted through the
  * visible devices), makes it the calling thread's, and fills *device; claim must be -1 before.
- * ERR_UNSUPPORTED without a driver, with one that is too old, or without a usable device; ERR_CONFIG where
- * two ranks of a job would share a GPU, unless MARBLE_SHARE_GPU=1 allows it. Give the claim back with
- * mbl_device_release. */
+ * ERR_UNSUPPORTED without a driver, with one that is too old, or without a usable device; ERR_DEVICE where
+ * two ranks of a job would share a GPU (the second one says so), unless MARBLE_SHARE_GPU=1 allows it. Give
+ * the claim back with mbl_device_release. */
 mbl_status_t mbl_device_open(mbl_device_t *device);
 void mbl_device_release(mbl_device_t *device);
 

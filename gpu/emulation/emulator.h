@@ -19,10 +19,13 @@ enum {
 #define MBL_EMU_SPAN ((size_t)1 << 36) /* of addresses, from one device to the next */
 
 /* ---- what the environment sets: MARBLE_EMULATED_DEVICES (8), _MEMORY (bytes, or with K, M, G; 8G each),
- * _CHECKS (1; 0 turns them off), CUDA_LAUNCH_BLOCKING (0; 1 runs work when it is asked for) ---- */
+ * _CHECKS (1; 0 turns them off), CUDA_LAUNCH_BLOCKING (0; 1 runs work when it is asked for), and what goes
+ * wrong: _DRIVER (the CUDA that the driver takes, 12020 for 12.2; 0: no driver), _NCCL (its version), _ECC
+ * (the launch, counted from 1, that finds the memory broken) ---- */
 typedef struct {
-    int devices;
+    int devices, driver, nccl;
     size_t memory;
+    uint64_t broken_launch; /* 0: none */
     bool checks, blocking;
 } mbl_emu_settings_t;
 extern mbl_emu_settings_t mbl_emu_settings;

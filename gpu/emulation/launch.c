@@ -11,6 +11,7 @@ static struct {
         size_t dynamic_bytes;
     } function[MOST_FUNCTIONS];
     int functions;
+    uint64_t run;
 } launches;
 
 static size_t *allowed_bytes(const void *function) {
@@ -45,6 +46,8 @@ typedef struct {
 } kernel_t;
 
 static cudaError_t run_kernel(mbl_emu_body_t *self) {
+    if (++launches.run == mbl_emu_settings.broken_launch)
+        return cudaErrorECCUncorrectable;
     return mbl_emu_execute(&((kernel_t *)self)->launch);
 }
 

@@ -1,6 +1,7 @@
 /* Communicators of the emulated NCCL: joining, leaving, errors. */
 #include "gpu/emulation/nccl.h"
 
+#include <net/if.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,9 @@
 static __thread char last_message[MBL_EMU_TEXT]; /* of calls that failed at once */
 
 ncclResult_t ncclGetVersion(int *version) {
-    *version = NCCL_VERSION_CODE;
+    mbl_emu_lock(); /* the first one reads the settings */
+    *version = mbl_emu_settings.nccl;
+    mbl_emu_unlock();
     return ncclSuccess;
 }
 
@@ -45,7 +48,31 @@ void mbl_emu_nccl_fail(ncclComm_t comm, ncclResult_t error, const char *format, 
     comm->error = error;
 }
 
+/* Ranks meet over MPI here; that NCCL_SOCKET_IFNAME leaves an interface is looked at all the same. Names in
+ * it are beginnings, whole with a leading =, and the ones to leave out with a leading ^. */
+static bool has_interface(void) {
+    const char *wanted = getenv("NCCL_SOCKET_IFNAME");
+    if (!wanted || !*wanted)
+        return true;
+    struct if_nameindex *all = if_nameindex();
+    bool except = *wanted == '^', whole = *wanted == '=', found = false;
+    wanted += except || whole;
+    for (size_t i = 0; all && all[i].if_name && !found; i++) {
+        bool named = false;
+        for (const char *at = wanted; at && !named; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+            size_t length = strcspn(at, ",");
+            named = !strncmp(all[i].if_name, at, length) && (!whole || strlen(all[i].if_name) == length);
+        }
+        found = named != except;
+    }
+    if (all)
+        if_freenameindex(all);
+    return found;
+}
+
 ncclResult_t ncclGetUniqueId(ncclUniqueId *out) {
+    if (!has_interface())
+        return refuse(ncclInvalidUsage, "Bootstrap : no socket interface found");
     memset(out, 0, sizeof *out);
     return getrandom(out->internal, sizeof out->internal, 0) == (ssize_t)sizeof out->internal
                ? ncclSuccess
@@ -100,6 +127,8 @@ static ncclResult_t init(ncclComm_t *out, int ranks, ncclUniqueId id, int rank, 
     *out = NULL;
     if (wrong)
         return refuse(ncclInvalidArgument, wrong);
+    if (ranks > 1 && !has_interface())
+        return refuse(ncclInvalidUsage, "Bootstrap : no socket interface found");
     ncclComm_t comm = calloc(1, sizeof *comm);
     if (!comm)
         return refuse(ncclSystemError, "no memory for a communicator");

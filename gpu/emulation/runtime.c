@@ -6,6 +6,8 @@
 
 #include "base/log.h"
 
+#include <nccl.h>
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -32,6 +34,11 @@ static size_t size_of(const char *text) {
     return good && value * unit <= (double)(MBL_EMU_SPAN / 2) ? (size_t)(value * unit) : 0;
 }
 
+static int number_of(const char *name, int otherwise) {
+    const char *text = getenv(name);
+    return text ? atoi(text) : otherwise;
+}
+
 static void read_settings(void) {
     const char *devices = getenv("MARBLE_EMULATED_DEVICES"), *memory = getenv("MARBLE_EMULATED_MEMORY"),
                *checks = getenv("MARBLE_EMULATED_CHECKS"), *blocking = getenv("CUDA_LAUNCH_BLOCKING");
@@ -40,6 +47,9 @@ static void read_settings(void) {
     s->memory = memory ? size_of(memory) : (size_t)8 << 30;
     s->checks = MBL_EMULATION_CHECKS && !(checks && strcmp(checks, "0") == 0);
     s->blocking = blocking && strcmp(blocking, "0") != 0;
+    s->driver = number_of("MARBLE_EMULATED_DRIVER", CUDART_VERSION);
+    s->nccl = number_of("MARBLE_EMULATED_NCCL", NCCL_VERSION_CODE);
+    s->broken_launch = (uint64_t)number_of("MARBLE_EMULATED_ECC", 0);
     if (s->devices < 0 || s->devices > MBL_EMU_MOST_DEVICES) {
         MBL_ERROR("MARBLE_EMULATED_DEVICES=%s: 0 to %d are possible", devices, MBL_EMU_MOST_DEVICES);
         s->devices = 0;
@@ -146,9 +156,13 @@ const char *cudaGetErrorString(cudaError_t error) {
 
 /* ---- devices ---- */
 
-cudaError_t cudaDriverGetVersion(int *version) {
-    *version = CUDART_VERSION;
+/* 0 without a driver, which is no error. */
+static cudaError_t driver_version(int *version) {
+    *version = mbl_emu_settings.driver;
     return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int *version) {
+    CALL(driver_version(version));
 }
 
 cudaError_t cudaRuntimeGetVersion(int *version) {
@@ -157,8 +171,10 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
 }
 
 static cudaError_t device_count(int *count) {
-    *count = mbl_emu_settings.devices;
-    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+    *count = mbl_emu_settings.driver < CUDART_VERSION / 1000 * 1000 ? 0 : mbl_emu_settings.devices;
+    return *count > 0                     ? cudaSuccess
+           : mbl_emu_settings.devices > 0 ? cudaErrorInsufficientDriver
+                                          : cudaErrorNoDevice;
 }
 cudaError_t cudaGetDeviceCount(int *count) {
     CALL(device_count(count));
