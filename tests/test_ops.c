@@ -45,6 +45,19 @@ static void op_layer_norm_affine(run_t *r, shape_t s) {
     OK(mbl_op_layer_norm_affine(r->ops, &a));
 }
 
+/* Windows of one pixel, of three by three, and those over an enlarged picture, added to what is there. */
+static void op_conv2d(run_t *r, shape_t s) {
+    for (size_t i = 0; i < 3; i++) {
+        size_t k = i ? 3 : 1, up = i == 2 ? 2 : 1, height = (s.t + 1) / 2, width = 3, outputs = 8 * s.heads;
+        mbl_conv2d_args_t a = {.pad = k / 2, .up = up, .accumulate = i == 2};
+        a.y = operand4(r, (i == 2 ? ADD : OUT) | BATCH, COMPUTE, s.n, height * up, width * up, outputs);
+        a.x = operand4(r, BATCH, COMPUTE, s.n, height, width, s.d);
+        a.weight = operand4(r, IN, COMPUTE, outputs, k, k, s.d);
+        a.bias = r->leave_out ? NULL : operand1(r, IN, COMPUTE, outputs);
+        OK(mbl_op_conv2d(r->ops, &a));
+    }
+}
+
 /* Groups that hold whole vectors, and groups of one or two channels. */
 static void op_group_norm(run_t *r, shape_t s) {
     const size_t groups[2] = {s.heads, s.d % 2 ? s.d : s.d / 2};
@@ -405,7 +418,8 @@ static const case_t cases[] = {
     {"matmul", op_matmul, true, {F32_TOLERANCE, BF16_TOLERANCE}, true},
     {"attention", op_attention, true, {F32_TOLERANCE, 6e-3}, false},
     {"attention_bwd", op_attention_bwd, true, {3e-6, 2e-2}, false},
-    TYPED(layer_norm), TYPED(layer_norm_bwd), TYPED(layer_norm_affine), TYPED(group_norm), TYPED(gate_norm), TYPED(qk_norm),
+    TYPED(layer_norm), TYPED(layer_norm_bwd), TYPED(layer_norm_affine), TYPED(conv2d), TYPED(group_norm), TYPED(gate_norm),
+ TYPED(qk_norm),
     TYPED(qk_norm_bwd), TYPED(act), TYPED(act_bwd), TYPED(act_in_place), TYPED(gate), TYPED(gate_bwd),
     TYPED(patches), TYPED(timestep), TYPED(embed), TYPED(add_rows), TYPED(convert), TYPED(axpby),
     TYPED(column_sum), TYPED(sample_grad), WIDE(nft), WIDE(rows_combine), WIDE(normal), WIDE(gram),

@@ -103,6 +103,29 @@ static void matmul(const mbl_matmul_args_t *x, mbl_cost_t *out) {
         out->work = (size_t)raw;
 }
 
+/* gpu/conv.cu: bands of windows laid out, written and read again, and a product for each. */
+static void conv2d(const mbl_conv2d_args_t *x, mbl_cost_t *out) {
+    enum { BAND = 32 << 20, BAND_ROWS = 128 };
+    const mbl_tensor_t *w = x->weight;
+    size_t outputs = w->dim[0], length = w->dim[1] * w->dim[2] * w->dim[3];
+    size_t rows = mbl_tensor_count(x->y) / outputs, row_bytes = length * mbl_dtype_size(w->dtype);
+    bool pixels = length == w->dim[3] && x->up == 1, apart = w->dtype == MBL_F64 && x->bias;
+    size_t band = BAND / row_bytes / BAND_ROWS * BAND_ROWS;
+    band = band < BAND_ROWS ? BAND_ROWS : band;
+    band = pixels || band > rows ? rows : band;
+    size_t bands = ceil_div(rows, band);
+    out->launches = bands * (pixels ? 1 : 2) + (apart ? bands : 0);
+    out->flops[product_unit(w->dtype)] += 2 * (double)rows * (double)outputs * (double)length;
+    if (apart)
+        out->bytes += 2 * bytes_of(x->y);
+    if (pixels) {
+        out->bytes += reread(bytes_of(x->x), bytes_of(w));
+        return;
+    }
+    out->work = band * row_bytes;
+    out->bytes += 2 * (double)rows * (double)row_bytes + (double)(bands - 1) * bytes_of(w);
+}
+
 /* ---- norms: gpu/norm.cu, norm_bwd.cu, qk_norm.cu ---- */
 
 enum { CHUNK = 32 };
@@ -253,6 +276,7 @@ static void add_special(mbl_op_t op, const void *args, mbl_cost_t *out) {
         CASE(layer_norm_bwd)
         CASE(qk_norm_bwd)
         CASE(gate_bwd)
+        CASE(conv2d)
         CASE(group_norm)
         CASE(column_sum)
         CASE(attention)

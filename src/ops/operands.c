@@ -96,6 +96,8 @@ static const mbl_operand_t normal_operands[] = {OUT(normal, y), IN(normal, sampl
 static const mbl_operand_t gram_operands[] = {OUT(gram, gram), IN(gram, x)};
 static const mbl_operand_t combine_operands[] = {OUT(combine, y), IN(combine, x)};
 static const mbl_operand_t adamw_operands[] = {ADD(adamw, w), ADD(adamw, m), ADD(adamw, v), IN(adamw, g)};
+static const mbl_operand_t conv2d_operands[] = {ADD(conv2d, y), IN(conv2d, x), IN(conv2d, weight),
+                                                IN_OR_NULL(conv2d, bias)};
 static const mbl_operand_t group_norm_operands[] = {OUT(group_norm, y), IN(group_norm, x),
                                                     IN(group_norm, weight), IN(group_norm, bias)};
 static const mbl_operand_t gate_norm_operands[] = {OUT(gate_norm, y),
@@ -138,6 +140,8 @@ mbl_role_t mbl_op_role(mbl_op_t op, const mbl_operand_t *operand, const void *ar
         return operand->role;
     if (op == MBL_OP_matmul)
         return ((const mbl_matmul_args_t *)args)->accumulate ? MBL_INOUT : MBL_OUT;
+    if (op == MBL_OP_conv2d)
+        return ((const mbl_conv2d_args_t *)args)->accumulate ? MBL_INOUT : MBL_OUT;
     if (op == MBL_OP_axpby)
         return ((const mbl_axpby_args_t *)args)->b == 0 ? MBL_OUT : MBL_INOUT;
     if (op == MBL_OP_qk_norm && operand->role == MBL_PART) {

@@ -201,6 +201,17 @@ typedef struct {
 
 /* ---- required, of picture decoders; forward only: those are frozen ---- */
 
+/* y [N,H,W,O] = conv(x) + bias, or y += (accumulate): x [N,Hx,Wx,C], first enlarged with every pixel repeated
+ * up x up times (1: as it is) and framed by `pad` rows and columns of zeros, seen through windows of kh x kw
+ * at stride 1 and correlated with weight [O,kh,kw,C]; so H = up Hx + 2 pad - kh + 1, W alike, pad < kh, kw.
+ * bias [O] (or NULL). All ct and whole. A weight as files store it, [O,C,k,k], gets the order above by
+ * patchify with patch k and MBL_PATCH_PQC, tokens [O,1,k k C]. */
+typedef struct {
+    const mbl_tensor_t *y, *x, *weight, *bias;
+    size_t pad, up;
+    bool accumulate;
+} mbl_conv2d_args_t;
+
 /* Group norm over pictures as tokens: y = act((x - mean) rstd weight + bias), mean and rstd over all T tokens
  * of a sample and the D / groups neighbouring channels of a group; act is silu, or nothing. x, y [N,T,D] ct;
  * weight, bias [D] ct. Sums of f32 or bf16 are f32 over a few tokens and f64 beyond. y may be x. */
@@ -250,6 +261,7 @@ typedef struct {
     X(gram, REQUIRED)                                                                                        \
     X(combine, REQUIRED)                                                                                     \
     X(adamw, REQUIRED)                                                                                       \
+    X(conv2d, REQUIRED)                                                                                      \
     X(group_norm, REQUIRED)                                                                                  \
     X(gate_norm, OPTIONAL)
 
@@ -340,8 +352,8 @@ typedef struct {
 /* The operands of an operation, [*n]. */
 const mbl_operand_t *mbl_op_operands(mbl_op_t op, size_t *n);
 const char *mbl_op_name(mbl_op_t op);
-/* The role in one call: matmul's y is MBL_OUT unless it accumulates, axpby's where b = 0, qk_norm's q, k and
- * v where all tokens are written. */
+/* The role in one call: matmul's and conv2d's y is MBL_OUT unless it accumulates, axpby's where b = 0,
+ * qk_norm's q, k and v where all tokens are written. */
 mbl_role_t mbl_op_role(mbl_op_t op, const mbl_operand_t *operand, const void *args);
 
 #endif

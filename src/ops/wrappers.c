@@ -392,6 +392,24 @@ static mbl_status_t check_adamw(const mbl_adamw_args_t *a) {
     return MBL_OK;
 }
 
+static mbl_status_t check_conv2d(const mbl_conv2d_args_t *a) {
+    ANCHOR(conv2d, x, 4);
+    ANCHOR(conv2d, weight, 4);
+    mbl_dtype_t ct = a->x->dtype;
+    size_t n = a->x->dim[0], c = a->x->dim[3], o = a->weight->dim[0], kh = a->weight->dim[1],
+           kw = a->weight->dim[2];
+    MBL_REQUIRE(a->up >= 1, "conv2d: enlarged 0 times");
+    MBL_REQUIRE(a->pad < kh && a->pad < kw, "conv2d: padding of %zu for a window of %zu x %zu", a->pad, kh,
+                kw);
+    size_t h = a->x->dim[1] * a->up + 2 * a->pad, w = a->x->dim[2] * a->up + 2 * a->pad;
+    MBL_REQUIRE(kh <= h && kw <= w, "conv2d: a window of %zu x %zu is larger than %zu x %zu", kh, kw, h, w);
+    EXPECT(conv2d, x, ct, WHOLE, 4, n, a->x->dim[1], a->x->dim[2], c);
+    EXPECT(conv2d, weight, ct, WHOLE, 4, o, kh, kw, c);
+    EXPECT(conv2d, y, ct, WHOLE, 4, n, h - kh + 1, w - kw + 1, o);
+    EXPECT(conv2d, bias, ct, WHOLE, 1, o);
+    return MBL_OK;
+}
+
 static mbl_status_t check_group_norm(const mbl_group_norm_args_t *a) {
     ANCHOR(group_norm, x, 3);
     mbl_dtype_t ct = a->x->dtype;

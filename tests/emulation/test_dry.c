@@ -211,30 +211,73 @@ static void pass_for_all_weights(mbl_ops_t *ops, const mmdit_case_t *c, mbl_dtyp
     mbl_mmdit_close(model);
 }
 
+/* The calls of `run` on both, with as many launches. */
+static void compare_calls(void (*run)(mbl_ops_t *ops, mbl_dtype_t dtype), mbl_dtype_t dtype) {
+    mbl_ops_table_t spies = spy_table();
+    mbl_ops_t *real, *dry;
+    assert_ok(mbl_ops_open("cuda", 1, &real));
+    assert_ok(mbl_dry_open(&dry));
+    const mbl_ops_table_t *own = real->table;
+    real->table = &spies;
+    memset(&seen, 0, sizeof seen);
+    memset(of_op, 0, sizeof of_op);
+    run(real, dtype);
+    run(dry, dtype);
+    compare(dry);
+    real->table = own;
+    mbl_ops_close(real);
+    mbl_ops_close(dry);
+}
+
+static void all_weights(mbl_ops_t *ops, mbl_dtype_t dtype) {
+    pass_for_all_weights(ops, &mmdit_cases[0], dtype);
+}
+
 static void test_all_weights(void **state) {
     (void)state;
     const mbl_dtype_t dtypes[] = {MBL_BF16, MBL_F32, MBL_F64};
-    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        mbl_ops_table_t spies = spy_table();
-        mbl_ops_t *real, *dry;
-        assert_ok(mbl_ops_open("cuda", 1, &real));
-        assert_ok(mbl_dry_open(&dry));
-        const mbl_ops_table_t *own = real->table;
-        real->table = &spies;
-        memset(&seen, 0, sizeof seen);
-        memset(of_op, 0, sizeof of_op);
-        pass_for_all_weights(real, &mmdit_cases[0], dtypes[i]);
-        pass_for_all_weights(dry, &mmdit_cases[0], dtypes[i]);
-        compare(dry);
-        real->table = own;
-        mbl_ops_close(real);
-        mbl_ops_close(dry);
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        compare_calls(all_weights, dtypes[i]);
+}
+
+/* Convolutions of one pixel, of windows in one band and in three, in place and not, and group norms of every
+ * kind of piece: [channels, outputs, window, enlarged, groups]. */
+static void decoder_pieces(mbl_ops_t *ops, mbl_dtype_t dtype) {
+    static const size_t cases[][5] = {{16, 8, 1, 1, 1},   {16, 8, 3, 1, 4}, {16, 8, 3, 2, 8},
+                                      {640, 3, 3, 1, 32}, {6, 4, 3, 1, 3},  {16, 4, 1, 2, 16}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t channels = cases[i][0], outputs = cases[i][1], k = cases[i][2], up = cases[i][3];
+        size_t height = channels > 600 ? 80 : 7, width = channels > 600 ? 40 : 5;
+        mbl_tensor_t x, y, weight, bias, scale;
+        assert_ok(mbl_tensor_new(ops, dtype, &x, 4, (size_t)2, height, width, channels));
+        assert_ok(mbl_tensor_new(ops, dtype, &y, 4, (size_t)2, height * up, width * up, outputs));
+        assert_ok(mbl_tensor_new(ops, dtype, &weight, 4, outputs, k, k, channels));
+        assert_ok(mbl_tensor_new(ops, dtype, &bias, 1, outputs));
+        assert_ok(mbl_tensor_new(ops, dtype, &scale, 1, channels));
+        mbl_tensor_t tokens = mbl_tensor_reshape(&x, 3, (size_t)2, height * width, channels);
+        assert_ok(MBL_OP(ops, group_norm, .y = &tokens, .x = &tokens, .weight = &scale, .bias = &scale,
+                         .groups = cases[i][4], .eps = 1e-6, .silu = i % 2));
+        for (int flags = 0; flags < 4; flags++)
+            assert_ok(MBL_OP(ops, conv2d, .y = &y, .x = &x, .weight = &weight,
+                             .bias = flags & 1 ? &bias : NULL, .pad = k / 2, .up = up,
+                             .accumulate = flags & 2));
+        assert_ok(ops->table->sync(ops));
+        mbl_tensor_t *all[] = {&x, &y, &weight, &bias, &scale};
+        for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+            mbl_tensor_free(ops, all[j]);
     }
+}
+
+static void test_decoder(void **state) {
+    (void)state;
+    const mbl_dtype_t dtypes[] = {MBL_BF16, MBL_F32, MBL_F64};
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        compare_calls(decoder_pieces, dtypes[i]);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_two_attentions_bf16),
                                        cmocka_unit_test(test_many_rewards_f32), cmocka_unit_test(test_merged),
-                                       cmocka_unit_test(test_all_weights)};
+                                       cmocka_unit_test(test_all_weights), cmocka_unit_test(test_decoder)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

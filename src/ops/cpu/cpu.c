@@ -9,7 +9,10 @@ static mbl_status_t cpu_open(mbl_ops_t *ops, int threads) {
     mbl_cpu_t *cpu;
     MBL_ALLOC(cpu, 1);
     mbl_status_t status = mbl_cpu_matmuls_open(&cpu->matmuls);
+    if (status == MBL_OK)
+        status = mbl_cpu_convs_open(&cpu->convs);
     if (status != MBL_OK) {
+        mbl_cpu_matmuls_close(cpu->matmuls);
         mbl_free(cpu);
         return status;
     }
@@ -20,6 +23,7 @@ static mbl_status_t cpu_open(mbl_ops_t *ops, int threads) {
 static void cpu_close(mbl_ops_t *ops) {
     mbl_cpu_t *cpu = mbl_cpu_of(ops);
     mbl_cpu_matmuls_close(cpu->matmuls);
+    mbl_cpu_convs_close(cpu->convs);
     mbl_free(cpu->work);
     mbl_free(cpu);
     ops->impl = NULL;

@@ -6,11 +6,13 @@
 #include "ops/ops.h"
 
 typedef struct mbl_cpu_matmuls mbl_cpu_matmuls_t; /* matmul.c: oneDNN engine and primitives */
+typedef struct mbl_cpu_convs mbl_cpu_convs_t;     /* conv.c: the same */
 
 typedef struct {
     void *work; /* grown as asked, never shrunk */
     size_t work_bytes;
     mbl_cpu_matmuls_t *matmuls;
+    mbl_cpu_convs_t *convs;
 } mbl_cpu_t;
 
 static inline mbl_cpu_t *mbl_cpu_of(mbl_ops_t *ops) {
@@ -21,7 +23,9 @@ static inline mbl_cpu_t *mbl_cpu_of(mbl_ops_t *ops) {
 mbl_status_t mbl_cpu_workspace(mbl_ops_t *ops, size_t bytes, void **out);
 
 mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out);
-void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *matmuls);
+void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *matmuls); /* NULL is fine */
+mbl_status_t mbl_cpu_convs_open(mbl_cpu_convs_t **out);
+void mbl_cpu_convs_close(mbl_cpu_convs_t *convs); /* NULL is fine */
 
 /* Loops take their number of threads from ops->threads: #pragma omp parallel for num_threads(ops->threads).
  */
