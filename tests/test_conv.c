@@ -1,11 +1,11 @@
 /* Convolutions against their definition in f64: every type, windows of one pixel and more, padded or not,
  * enlarged, with a bias and added to what is there, channels that do not fill vectors, several samples, a
  * part of a batch; bands; weights as files store them; and what is refused.   ctest-backends: far cuda */
+#include "base/mem.h"
 #include "base/rng.h"
 #include "mirror.h"
 
 #include <math.h>
-#include <stdio.h>
 
 static mbl_ops_t *ops;
 
@@ -204,9 +204,43 @@ static void refused(void **state) {
     mirror_free(&x), mirror_free(&y), mirror_free(&weight), mirror_free(&other), mirror_free(&row);
 }
 
+static mbl_status_t one_call(const char *backend, mbl_dtype_t dtype, size_t up) {
+    mbl_ops_t *own;
+    mbl_tensor_t x = {.data = NULL}, y = {.data = NULL}, weight = {.data = NULL};
+    MBL_TRY(mbl_ops_open(backend, 1, &own));
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_tensor_new(own, dtype, &x, 4, (size_t)2, (size_t)3, (size_t)4, (size_t)5), done);
+    MBL_TRY_GOTO(mbl_tensor_new(own, dtype, &y, 4, (size_t)2, 3 * up, 4 * up, (size_t)6), done);
+    MBL_TRY_GOTO(mbl_tensor_new(own, dtype, &weight, 4, (size_t)6, (size_t)3, (size_t)3, (size_t)5), done);
+    for (int i = 0; i < 2; i++) /* anew, and as one that is kept */
+        MBL_TRY_GOTO(MBL_OP(own, conv2d, .y = &y, .x = &x, .weight = &weight, .pad = 1, .up = up), done);
+done:
+    mbl_tensor_free(own, &x);
+    mbl_tensor_free(own, &y);
+    mbl_tensor_free(own, &weight);
+    mbl_ops_close(own);
+    return status;
+}
+
+static void survives_failing_memory(void **state) {
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        size_t live = mbl_mem_live(), n = 1;
+        for (mbl_status_t status = MBL_ERR_MEM; status != MBL_OK; n++) {
+            mbl_mem_fail_at(n);
+            status = one_call(test_backend(), i % 2 ? MBL_BF16 : MBL_F32, 1 + i / 2);
+            mbl_mem_fail_at(0);
+            assert_true(status == MBL_OK || status == MBL_ERR_MEM);
+            assert_int_equal(mbl_mem_live(), live);
+        }
+        assert_in_range(n, 3, 100);
+    }
+}
+
 int main(void) {
     need_backend();
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_window), cmocka_unit_test(many_windows),
-                                       cmocka_unit_test(weights_of_files), cmocka_unit_test(refused)};
+                                       cmocka_unit_test(weights_of_files), cmocka_unit_test(refused),
+                                       cmocka_unit_test(survives_failing_memory)};
     return cmocka_run_group_tests(tests, open_ops, close_ops);
 }

@@ -14,7 +14,8 @@
     X(step, "a training step of the signs model, and whole optimizer steps by method")                       \
     X(gradients, "K rewards' gradients from two backward passes and from K")                                 \
     X(gram, "Gram matrix, weights and their broadcast")                                                      \
-    X(attention, "attention forward and backward at the shapes of the signs model and of SD3.5")
+    X(attention, "attention forward and backward at the shapes of the signs model and of SD3.5")             \
+    X(conv, "convolutions and group norms at the shapes of a picture decoder")
 
 /* What was asked for on the command line. */
 typedef struct {

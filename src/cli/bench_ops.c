@@ -1,4 +1,5 @@
-/* marble bench matmul and attention: the operations that most of a step's arithmetic is in. */
+/* marble bench matmul and attention: the operations that most of a step's arithmetic is in; marble bench
+ * conv: those of a picture decoder. */
 #include "base/rng.h"
 #include "cli/bench.h"
 #include "ops/ops.h"
@@ -169,6 +170,91 @@ mbl_status_t mbl_bench_attention(const mbl_bench_t *bench) {
     size_t cases = sizeof dims / sizeof *dims - (ops->table->place == MBL_HOST);
     for (size_t i = 0; i < 2 * cases && status == MBL_OK; i++)
         status = time_attention(bench, ops, dims[i % cases], dtypes[i / cases]);
+    mbl_ops_close(ops);
+    return status;
+}
+
+/* x, weight, bias and y of a convolution; of a group norm all but `weight`. */
+typedef struct {
+    mbl_ops_t *ops;
+    mbl_tensor_t x, weight, bias, scale, y;
+    size_t up;
+} picture_t;
+
+static mbl_status_t run_conv(void *context) {
+    picture_t *p = context;
+    MBL_TRY(MBL_OP(p->ops, conv2d, .y = &p->y, .x = &p->x, .weight = &p->weight, .bias = &p->bias,
+                   .pad = p->weight.dim[1] / 2, .up = p->up));
+    return p->ops->table->sync(p->ops);
+}
+
+static mbl_status_t run_group_norm(void *context) {
+    picture_t *p = context;
+    const size_t *dim = p->x.dim;
+    mbl_tensor_t x = mbl_tensor_reshape(&p->x, 3, dim[0], dim[1] * dim[2], dim[3]);
+    MBL_TRY(MBL_OP(p->ops, group_norm, .y = &x, .x = &x, .weight = &p->scale, .bias = &p->scale, .groups = 32,
+                   .eps = 1e-6, .silu = true));
+    return p->ops->table->sync(p->ops);
+}
+
+/* Pictures of a decoder of SD3's layout on its way from 64 x 64 latents to 512 x 512 pixels. */
+typedef struct {
+    size_t side, channels, outputs, window, up;
+    bool norm; /* time the group norm before it, too */
+} conv_case_t;
+
+static const conv_case_t conv_cases[] = {
+    {64, 512, 512, 3, 1, true},   {64, 512, 512, 3, 2, false}, {128, 256, 256, 3, 1, true},
+    {128, 512, 256, 1, 1, false}, {256, 128, 128, 3, 1, true}, {256, 128, 3, 3, 1, false},
+};
+
+static mbl_status_t time_picture(const mbl_bench_t *bench, picture_t *p, const conv_case_t *c) {
+    mbl_bench_time_t time;
+    char what[96];
+    const char *type = mbl_dtype_name(p->x.dtype);
+    MBL_TRY(mbl_bench_measure(bench, run_conv, p, &time));
+    snprintf(what, sizeof what, "%s %zux%zux%zu -> %zu, %zux%zu%s", type, c->side, c->side, c->channels,
+             c->outputs, c->window, c->window, c->up > 1 ? ", enlarged" : "");
+    double flops = 2 * (double)mbl_tensor_count(&p->y) * (double)(c->window * c->window * c->channels);
+    const mbl_bench_figure_t conv[] = {{.name = "gflops", .value = 1e-9 * flops / time.median},
+                                       {.name = "threads", .value = (double)p->ops->threads}};
+    MBL_TRY(mbl_bench_print(bench, "conv", what, &time, conv, 2));
+    if (!c->norm)
+        return MBL_OK;
+    MBL_TRY(mbl_bench_measure(bench, run_group_norm, p, &time));
+    snprintf(what, sizeof what, "%s %zux%zux%zu group norm, silu", type, c->side, c->side, c->channels);
+    double bytes = 2 * (double)mbl_tensor_count(&p->x) * (double)mbl_dtype_size(p->x.dtype);
+    const mbl_bench_figure_t norm[] = {{.name = "gb_per_s", .value = 1e-9 * bytes / time.median},
+                                       {.name = "threads", .value = (double)p->ops->threads}};
+    return mbl_bench_print(bench, "conv", what, &time, norm, 2);
+}
+
+static mbl_status_t time_conv(const mbl_bench_t *bench, mbl_ops_t *ops, const conv_case_t *c,
+                              mbl_dtype_t dtype) {
+    picture_t p = {.ops = ops, .up = c->up};
+    mbl_tensor_t *all[] = {&p.x, &p.weight, &p.bias, &p.scale, &p.y};
+    mbl_status_t status;
+    MBL_TRY_GOTO(random_tensor(ops, dtype, &p.x, 1, c->side, c->side, c->channels), done);
+    MBL_TRY_GOTO(random_tensor(ops, dtype, &p.weight, c->outputs, c->window, c->window, c->channels), done);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &p.bias, 1, c->outputs), done);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &p.scale, 1, c->channels), done);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &p.y, 4, (size_t)1, c->side * c->up, c->side * c->up, c->outputs),
+                 done);
+    status = time_picture(bench, &p, c);
+done:
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        mbl_tensor_free(ops, all[i]);
+    return status;
+}
+
+mbl_status_t mbl_bench_conv(const mbl_bench_t *bench) {
+    mbl_ops_t *ops;
+    MBL_TRY(mbl_ops_open(bench->device, bench->threads, &ops));
+    mbl_status_t status = MBL_OK;
+    static const mbl_dtype_t dtypes[] = {MBL_F32, MBL_BF16};
+    enum { CASES = sizeof conv_cases / sizeof *conv_cases };
+    for (size_t i = 0; i < 2 * CASES && status == MBL_OK; i++)
+        status = time_conv(bench, ops, &conv_cases[i % CASES], dtypes[i / CASES]);
     mbl_ops_close(ops);
     return status;
 }
