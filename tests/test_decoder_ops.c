@@ -1,0 +1,121 @@
+/* The operations of a picture decoder as it chains them, against torch (golden/make_decoder.py): a residual
+ * block of group norm, silu and convolution beside a shortcut of one pixel, and a convolution over an
+ * enlarged picture; weights and pictures brought from torch's order by patchify.   ctest-backends: far cuda
+ */
+#include "mirror.h"
+
+#include <jansson.h>
+#include <math.h>
+
+static mbl_ops_t *ops;
+static json_t *golden;
+
+static int open_ops(void **state) {
+    (void)state;
+    golden = json_load_file(MBL_SOURCE_DIR "/tests/golden/decoder.json", 0, NULL);
+    return golden && mbl_ops_open(test_backend(), 2, &ops) == MBL_OK ? 0 : -1;
+}
+
+static int close_ops(void **state) {
+    (void)state;
+    mbl_ops_close(ops);
+    json_decref(golden);
+    return 0;
+}
+
+static size_t number(const char *name, size_t i) {
+    json_t *value = json_object_get(golden, name);
+    return (size_t)json_integer_value(json_is_array(value) ? json_array_get(value, i) : value);
+}
+
+static mbl_tensor_t read_tensor(const char *name, mbl_dtype_t dtype, size_t a, size_t b, size_t c, size_t d) {
+    json_t *list = json_object_get(golden, name);
+    mbl_tensor_t t = mirror_new(ops, dtype, 4, a, b, c, d);
+    assert_int_equal(json_array_size(list), a * b * c * d);
+    for (size_t i = 0; i < a * b * c * d; i++)
+        mirror_put(&t, i, json_number_value(json_array_get(list, i)));
+    mirror_push(&t);
+    return t;
+}
+
+/* [a,b,c,d] as stored becomes [a,c,d,b]: channels last. */
+static mbl_tensor_t read_turned(const char *name, mbl_dtype_t dtype, size_t a, size_t b, size_t c, size_t d,
+                                bool weight) {
+    mbl_tensor_t stored = read_tensor(name, dtype, a, b, c, d), t = mirror_new(ops, dtype, 4, a, c, d, b);
+    mbl_tensor_t tokens = mbl_tensor_reshape(&t, 3, a, weight ? (size_t)1 : c * d, weight ? c * d * b : b);
+    assert_int_equal(MBL_OP(ops, patchify, .tokens = &tokens, .image = &stored, .patch = weight ? c : 1,
+                            .order = MBL_PATCH_PQC),
+                     MBL_OK);
+    mirror_free(&stored);
+    return t;
+}
+
+/* y [N,H,W,C] against torch's [N,C,H,W], relative to the largest number. */
+static void expect(const mbl_tensor_t *y, const char *name, double tolerance) {
+    json_t *list = json_object_get(golden, name);
+    size_t channels = y->dim[3], pixels = y->dim[1] * y->dim[2], count = mbl_tensor_count(y);
+    double largest = 0;
+    mirror_pull(y);
+    assert_int_equal(json_array_size(list), count);
+    for (size_t i = 0; i < count; i++)
+        largest = fmax(largest, fabs(json_number_value(json_array_get(list, i))));
+    for (size_t i = 0; i < count; i++) {
+        size_t n = i / channels / pixels, pixel = i / channels % pixels, c = i % channels;
+        double want = json_number_value(json_array_get(list, (n * channels + c) * pixels + pixel));
+        if (!(fabs(mirror_get(y, i) - want) <= tolerance * largest))
+            fail_msg("%s in %s, sample %zu, pixel %zu, channel %zu: %.9g, torch has %.9g", name,
+                     mbl_dtype_name(y->dtype), n, pixel, c, mirror_get(y, i), want);
+    }
+}
+
+static void check(mbl_dtype_t dtype, double tolerance) {
+    const size_t n = number("shape", 0), channels = number("shape", 1), height = number("shape", 2),
+                 width = number("shape", 3), outputs = number("outputs", 0);
+    mbl_tensor_t x = read_turned("x", dtype, n, channels, height, width, false);
+    mbl_tensor_t conv3 = read_turned("conv3", dtype, outputs, channels, 3, 3, true);
+    mbl_tensor_t conv1 = read_turned("conv1", dtype, outputs, channels, 1, 1, true);
+    mbl_tensor_t rows[4] = {
+        read_tensor("weight", dtype, 1, 1, 1, channels), read_tensor("bias", dtype, 1, 1, 1, channels),
+        read_tensor("bias3", dtype, 1, 1, 1, outputs), read_tensor("bias1", dtype, 1, 1, 1, outputs)};
+    mbl_tensor_t row[4];
+    for (int i = 0; i < 4; i++)
+        row[i] = mbl_tensor_reshape(&rows[i], 1, rows[i].dim[3]);
+    mbl_tensor_t hidden = mirror_new(ops, dtype, 4, n, height, width, channels);
+    mbl_tensor_t block = mirror_new(ops, dtype, 4, n, height, width, outputs);
+    mbl_tensor_t large = mirror_new(ops, dtype, 4, n, 2 * height, 2 * width, outputs);
+    mbl_tensor_t from = mbl_tensor_reshape(&x, 3, n, height * width, channels);
+    mbl_tensor_t to = mbl_tensor_reshape(&hidden, 3, n, height * width, channels);
+
+    assert_int_equal(MBL_OP(ops, group_norm, .y = &to, .x = &from, .weight = &row[0], .bias = &row[1],
+                            .groups = number("groups", 0),
+                            .eps = json_real_value(json_object_get(golden, "eps")), .silu = true),
+                     MBL_OK);
+    expect(&hidden, "hidden", tolerance);
+    assert_int_equal(MBL_OP(ops, conv2d, .y = &block, .x = &x, .weight = &conv1, .bias = &row[3], .up = 1),
+                     MBL_OK);
+    assert_int_equal(MBL_OP(ops, conv2d, .y = &block, .x = &hidden, .weight = &conv3, .bias = &row[2],
+                            .pad = 1, .up = 1, .accumulate = true),
+                     MBL_OK);
+    expect(&block, "block", tolerance);
+    assert_int_equal(
+        MBL_OP(ops, conv2d, .y = &large, .x = &x, .weight = &conv3, .bias = &row[2], .pad = 1, .up = 2),
+        MBL_OK);
+    expect(&large, "large", tolerance);
+    mbl_tensor_t *all[] = {&x,     &conv3,   &conv1,   &hidden,  &block,
+                           &large, &rows[0], &rows[1], &rows[2], &rows[3]};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        mirror_free(all[i]);
+}
+
+static void agrees_with_torch(void **state) {
+    (void)state;
+    check(MBL_F64, 1e-13);
+    check(MBL_F32, 1e-6);
+    check(MBL_BF16, 1e-2);
+}
+
+int main(void) {
+    need_backend();
+    const struct CMUnitTest tests[] = {cmocka_unit_test(agrees_with_torch)};
+    return cmocka_run_group_tests(tests, open_ops, close_ops);
+}
