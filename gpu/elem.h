@@ -70,11 +70,13 @@ template <class T, class R, int V> __device__ inline void mbl_put(T *p, const R 
         constexpr int L = 16 / (int)sizeof(T);
         MBL_UNROLL
         for (int c = 0; c < V / L; c++) {
-            mbl_chunk<T> chunk;
+            T chunk[L];
+            uint4 bits;
             MBL_UNROLL
             for (int l = 0; l < L; l++)
-                mbl_store(&chunk.at[l], x[c * L + l]);
-            reinterpret_cast<mbl_chunk<T> *>(p)[c] = chunk;
+                mbl_store(&chunk[l], x[c * L + l]);
+            memcpy(&bits, chunk, sizeof bits);
+            mbl_store16(p + c * L, bits);
         }
     }
 }

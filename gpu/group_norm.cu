@@ -14,7 +14,6 @@ template <class T> struct group_norm_t {
     REAL *stat;  /* [N,groups,2]: mean, rstd */
     size_t samples, tokens, width, spans, groups, per; /* per: channels of a group */
     double eps;
-    bool silu;
 };
 
 /* Where a thread works: V channels from j on, tokens first.. of sample n. */
@@ -119,7 +118,8 @@ template <class T> __global__ void __launch_bounds__(MBL_THREADS) group_stats(gr
     }
 }
 
-template <class T, int V> __global__ void __launch_bounds__(MBL_THREADS) group_apply(group_norm_t<T> a) {
+template <class T, int V, bool SILU>
+__global__ void __launch_bounds__(MBL_THREADS) group_apply(group_norm_t<T> a) {
     const place_t p = place_of<T, V>(a);
     if (!p.any)
         return;
@@ -139,24 +139,29 @@ template <class T, int V> __global__ void __launch_bounds__(MBL_THREADS) group_a
         get_rows(ahead, a.x + at, a.width, t, rows);
         MBL_UNROLL
         for (int k = 0; k < AHEAD; k++) {
+            REAL out[V];
             MBL_UNROLL
             for (int l = 0; l < V; l++) {
-                const REAL v = (ahead[k][l] - mean[l]) * rstd[l] * weight[l] + bias[l];
-                ahead[k][l] = a.silu ? mbl_act_value(v, MBL_ACT_SILU) : v;
+                out[l] = (ahead[k][l] - mean[l]) * rstd[l] * weight[l] + bias[l];
+                if (SILU)
+                    out[l] = mbl_act_value(out[l], MBL_ACT_SILU);
             }
             if (t + k < rows)
-                mbl_put(a.y + at + (size_t)(t + k) * a.width, ahead[k]);
+                mbl_put(a.y + at + (size_t)(t + k) * a.width, out);
         }
     }
 }
 
 /* P: channels that are summed together, of one group: all of a thread's, half of them, or each by itself. */
-template <class T, int V, int P> static void run(mbl_ops_t *ops, const group_norm_t<T> &a) {
+template <class T, int V, int P> static void run(mbl_ops_t *ops, const group_norm_t<T> &a, bool silu) {
     const unsigned grid = (unsigned)mbl_ceil_div(a.samples * a.spans * (a.width / V), MBL_THREADS);
     const dim3 all((unsigned)a.groups, (unsigned)a.samples);
     MBL_LAUNCH((group_pieces<T, V, P>), grid, MBL_THREADS, 0, mbl_cuda_stream(ops), a);
     MBL_LAUNCH(group_stats<T>, all, MBL_THREADS, 0, mbl_cuda_stream(ops), a, (size_t)P);
-    MBL_LAUNCH((group_apply<T, V>), grid, MBL_THREADS, 0, mbl_cuda_stream(ops), a);
+    if (silu)
+        MBL_LAUNCH((group_apply<T, V, true>), grid, MBL_THREADS, 0, mbl_cuda_stream(ops), a);
+    else
+        MBL_LAUNCH((group_apply<T, V, false>), grid, MBL_THREADS, 0, mbl_cuda_stream(ops), a);
 }
 
 extern "C" mbl_status_t mbl_cuda_group_norm(mbl_ops_t *ops, const mbl_group_norm_args_t *args) {
@@ -183,16 +188,15 @@ extern "C" mbl_status_t mbl_cuda_group_norm(mbl_ops_t *ops, const mbl_group_norm
                                    spans,
                                    args->groups,
                                    per,
-                                   args->eps,
-                                   args->silu};
+                                   args->eps};
         if (!wide)
-            run<T, 1, 1>(ops, a);
+            run<T, 1, 1>(ops, a, args->silu);
         else if (piece == V)
-            run<T, V, V>(ops, a);
+            run<T, V, V>(ops, a, args->silu);
         else if (piece == V / 2)
-            run<T, V, V / 2>(ops, a);
+            run<T, V, V / 2>(ops, a, args->silu);
         else
-            run<T, V, 1>(ops, a);
+            run<T, V, 1>(ops, a, args->silu);
     });
     return MBL_CUDA_LAUNCHED("group_norm");
 }

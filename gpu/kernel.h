@@ -8,6 +8,8 @@
  *   MBL_SHARED_DYNAMIC(T, name)      the launch's shared bytes, as T[]; 16-byte aligned
  *   MBL_SHARED_ALLOW(kernel, bytes)  before launching with more than 48 KiB of them; gives a cudaError_t
  *   MBL_UNROLL                       before a loop of constant length
+ *   mbl_store16(address, uint4)      16 aligned bytes of global memory in one store; an assignment may become
+ *       eight, where the compiler cannot follow the address
  * Sums and products are rounded one by one (no contraction): write fma() where one rounding is wanted.
  * After a launch: MBL_CUDA_LAUNCHED (gpu/cuda.h). */
 #ifndef MBL_GPU_KERNEL_H
@@ -16,6 +18,9 @@
 #if MBL_CUDA_EMULATED
 #include "gpu/emulation/kernel.h"
 #define MBL_UNROLL
+static inline void mbl_store16(void *address, uint4 x) {
+    *(uint4 *)address = x;
+}
 #else
 #include <cuda_runtime.h>
 #include <cuda_bf16.h>
@@ -30,6 +35,11 @@
 #define MBL_SHARED_ALLOW(kernel, bytes)                                                                      \
     cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),                                             \
                          cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
+static __device__ __forceinline__ void mbl_store16(void *address, uint4 x) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
+                 "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                 : "memory");
+}
 #endif
 
 #endif
