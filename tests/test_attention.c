@@ -137,9 +137,10 @@ static void check_forward(const case_t *c, double tolerance) {
 }
 
 static const shape_t shapes[] = {
-    {2, 2, 80, 64, 32, false}, {1, 1, 1, 1, 1, false},     {1, 3, 17, 16, 3, false},
-    {2, 1, 5, 5, 8, false},    {1, 2, 97, 90, 17, false},  {1, 1, 200, 1, 64, false},
-    {2, 2, 77, 77, 16, true},  {1, 1, 130, 130, 33, true}, {1, 2, 3, 2, 1, true},
+    {2, 2, 80, 64, 32, false},  {1, 1, 1, 1, 1, false},     {1, 3, 17, 16, 3, false},
+    {2, 1, 5, 5, 8, false},     {1, 2, 97, 90, 17, false},  {1, 1, 200, 1, 64, false},
+    {2, 2, 77, 77, 16, true},   {1, 1, 130, 130, 33, true}, {1, 2, 3, 2, 1, true},
+    {1, 1, 70, 70, 512, false},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
