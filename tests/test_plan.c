@@ -162,7 +162,7 @@ static void test_arithmetic(void **state) {
     (void)state;
     mbl_plan_shape_t shape = medium();
     mbl_plan_t plan;
-    shape.merged = true;
+    shape.merge = shape.merged = true;
     shape.rollout_steps = 1;
     assert_ok(mbl_plan(&shape, &plan));
     mbl_cost_t sum = sum_of(&plan.phase[MBL_PLAN_ROLLOUT]);

@@ -122,7 +122,8 @@ int mbl_cmd_plan(int argc, char **argv) {
     else
         status = shape_of_run(rest.items[0], &sets, ranks, &shape);
     view.launch *= 1e-6;
-    shape.merged = merged;
+    if (status == MBL_OK && merged)
+        shape.merge = shape.merged = true;
     if (status == MBL_OK)
         status = tell(&view, gpu, json);
     mbl_free(rest.items);

@@ -133,7 +133,8 @@ mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
         s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, s->ranks);
     MBL_TRY(print_memory(view));
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
-        MBL_TRY(print_phase(view, phase));
+        if (view->plan->phase[phase].times)
+            MBL_TRY(print_phase(view, phase));
     printf("\nlaunches of a block in a rollout, adapter merged / beside the weights: %zu / %zu with two "
            "attentions, %zu / %zu with one\n",
            p->dual.merged, p->dual.apart, p->plain.merged, p->plain.apart);

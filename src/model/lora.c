@@ -40,12 +40,17 @@ static mbl_status_t check_config(const mbl_lora_config_t *config) {
     return MBL_OK;
 }
 
+static const mbl_linear_t *linear_of(const mbl_mmdit_t *m, size_t id) {
+    size_t layer = id / (MBL_SIDES * MBL_LINEARS), side = id / MBL_LINEARS % MBL_SIDES;
+    return &m->blocks[layer].side[side].linear[id % MBL_LINEARS];
+}
+
 /* Which linears of every group are adapted. */
 static void choose(const mbl_mmdit_t *m, mbl_lora_t *lora, unsigned *used) {
     lora->first_block = m->config.num_layers;
     for (size_t id = 0; id < lora->n_sites; id++) {
         size_t layer = id / (MBL_SIDES * MBL_LINEARS), side = id / MBL_LINEARS % MBL_SIDES;
-        const mbl_linear_t *linear = &m->blocks[layer].side[side].linear[id % MBL_LINEARS];
+        const mbl_linear_t *linear = linear_of(m, id);
         mbl_lora_site_t *site = &lora->site[id];
         for (size_t j = 0; j < linear->n; j++)
             if (wanted(&lora->config, mbl_linear_names[side][id % MBL_LINEARS][j], used))
@@ -55,6 +60,9 @@ static void choose(const mbl_mmdit_t *m, mbl_lora_t *lora, unsigned *used) {
         if (site->m * lora->config.rank > lora->widest)
             lora->widest = site->m * lora->config.rank;
         lora->n_params += 2 * site->m;
+        site->merged = lora->size_merged;
+        if (site->m)
+            lora->size_merged += linear->n * linear->out * linear->in;
     }
 }
 
@@ -74,8 +82,7 @@ static void put(mbl_lora_t *lora, size_t id, size_t j, char matrix, size_t rows,
 
 static void place(const mbl_mmdit_t *m, mbl_lora_t *lora, char matrix) {
     for (size_t id = 0; id < lora->n_sites; id++) {
-        size_t layer = id / (MBL_SIDES * MBL_LINEARS), side = id / MBL_LINEARS % MBL_SIDES;
-        const mbl_linear_t *linear = &m->blocks[layer].side[side].linear[id % MBL_LINEARS];
+        const mbl_linear_t *linear = linear_of(m, id);
         mbl_lora_site_t *site = &lora->site[id];
         if (matrix == 'A')
             site->a = lora->size;
@@ -184,6 +191,7 @@ void mbl_adapter_free(const mbl_mmdit_t *model, mbl_adapter_t *adapter) {
         return;
     mbl_tensor_free(model->ops, &adapter->weights);
     mbl_tensor_free(model->ops, &adapter->scaled_a);
+    mbl_tensor_free(model->ops, &adapter->merged);
     adapter->lora = NULL;
 }
 
@@ -200,4 +208,42 @@ mbl_status_t mbl_adapter_set(const mbl_mmdit_t *model, mbl_adapter_t *adapter, c
     mbl_tensor_t a = mbl_tensor_rows(&adapter->weights, 0, lora->size_a);
     return MBL_OP(model->ops, axpby, .y = &adapter->scaled_a, .x = &a,
                   .a = lora->config.alpha / (double)lora->config.rank, .b = 0);
+}
+
+mbl_status_t mbl_adapter_merged_new(const mbl_mmdit_t *model, const mbl_adapter_t *of, mbl_adapter_t *out) {
+    MBL_REQUIRE(model && of && of->lora && out, "adapter_merged_new: model, of and out must be given");
+    mbl_adapter_t merged = {.lora = of->lora, .weights = of->weights, .scaled_a = of->scaled_a};
+    merged.weights.own = merged.scaled_a.own = false;
+    MBL_TRY(mbl_tensor_new(model->ops, model->dtype, &merged.merged, 1, of->lora->size_merged));
+    *out = merged;
+    return MBL_OK;
+}
+
+/* The weights of a site's linears, and B (sA) added to those that are adapted. */
+static mbl_status_t merge_site(const mbl_mmdit_t *m, mbl_adapter_t *merged, size_t id) {
+    const mbl_lora_site_t *site = &merged->lora->site[id];
+    const mbl_linear_t *linear = linear_of(m, id);
+    size_t rank = merged->lora->config.rank, all = linear->n * linear->out * linear->in;
+    mbl_tensor_t from = mbl_flat_vector(&m->weights, linear->weight, all);
+    mbl_tensor_t to = mbl_flat_vector(&merged->merged, site->merged, all);
+    MBL_TRY(mbl_tensor_copy(m->ops, &to, &from));
+    for (size_t j = 0; j < site->m; j++) {
+        mbl_tensor_t w =
+            mbl_flat_matrix(&merged->merged, site->merged + site->which[j] * linear->out * linear->in,
+                            linear->out, linear->in);
+        mbl_tensor_t b = mbl_flat_matrix(&merged->weights, site->b[j], linear->out, rank);
+        mbl_tensor_t a =
+            mbl_flat_matrix(&merged->scaled_a, site->a + j * rank * linear->in, rank, linear->in);
+        MBL_TRY(MBL_OP(m->ops, matmul, .y = &w, .a = &b, .b = &a, .accumulate = true));
+    }
+    return MBL_OK;
+}
+
+mbl_status_t mbl_adapter_merge(const mbl_mmdit_t *model, mbl_adapter_t *merged) {
+    MBL_REQUIRE(model && merged && merged->lora && merged->merged.data,
+                "adapter_merge: needs an adapter from adapter_merged_new");
+    for (size_t id = 0; id < merged->lora->n_sites; id++)
+        if (merged->lora->site[id].m)
+            MBL_TRY(merge_site(model, merged, id));
+    return MBL_OK;
 }

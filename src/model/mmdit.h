@@ -88,11 +88,20 @@ typedef struct {
     const mbl_lora_t *lora;
     mbl_tensor_t weights;  /* flat [P] in the compute type, as given: not times alpha / rank */
     mbl_tensor_t scaled_a; /* the A of all sites (they come first in the vector) times alpha / rank */
+    mbl_tensor_t merged;   /* W + (alpha / rank) B A of every linear beside an adapted one; empty: none */
 } mbl_adapter_t;
 mbl_status_t mbl_adapter_new(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_adapter_t *out);
 void mbl_adapter_free(const mbl_mmdit_t *model, mbl_adapter_t *adapter);
 /* From a flat f32 (f64) vector [P] in the backend's place. */
 mbl_status_t mbl_adapter_set(const mbl_mmdit_t *model, mbl_adapter_t *adapter, const mbl_tensor_t *values);
+
+/* The values of `of`, shared with it, and room for the weights of its linears with the adapter in them:
+ * passes without gradient multiply by those alone, other passes as with `of`. Fill with mbl_adapter_merge;
+ * free with mbl_adapter_free before `of`. */
+mbl_status_t mbl_adapter_merged_new(const mbl_mmdit_t *model, const mbl_adapter_t *of, mbl_adapter_t *out);
+/* After `of` or the model's weights have changed. Sums are rounded once, to the compute type: in bf16 an
+ * adapter that is small beside its weights is lost in part. */
+mbl_status_t mbl_adapter_merge(const mbl_mmdit_t *model, mbl_adapter_t *merged);
 
 /* ---- forward and backward ---- */
 

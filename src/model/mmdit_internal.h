@@ -55,12 +55,14 @@ mbl_status_t mbl_mmdit_config_check(const char *path, const mbl_mmdit_config_t *
 /* m of the n linears are adapted: A [m r, in] at `a`, B of linear which[j] [out, r] at b[j]. */
 typedef struct {
     size_t m, which[3], a, b[3];
+    size_t merged; /* where the n linears' weights lie in mbl_adapter_t.merged */
 } mbl_lora_site_t;
 struct mbl_lora {
     mbl_lora_config_t config;
     size_t n_sites, size, size_a; /* the A of all sites come first: one product scales them all */
-    size_t first_block;           /* no site below it */
-    size_t widest;                /* most columns of X A' of any site */
+    size_t size_merged;
+    size_t first_block; /* no site below it */
+    size_t widest;      /* most columns of X A' of any site */
     mbl_lora_site_t *site;
     mbl_param_t *params;
     size_t n_params;
@@ -146,6 +148,10 @@ static inline mbl_tensor_t mbl_pass_d_modulation(const mbl_pass_t *p, size_t col
     return mbl_tensor_columns(&all, column, p->model->width);
 }
 
+/* Whether this pass multiplies by merged weights. */
+static inline bool mbl_pass_merged(const mbl_pass_t *p) {
+    return p->adapter && p->adapter->merged.data && p->tape->kind == MBL_TAPE_NONE;
+}
 /* The adapted site of a linear in this pass, NULL when there is none. */
 const mbl_lora_site_t *mbl_pass_site(const mbl_pass_t *p, const mbl_linear_t *linear);
 

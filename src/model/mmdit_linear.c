@@ -32,6 +32,10 @@ mbl_status_t mbl_linear_forward(const mbl_pass_t *p, const mbl_linear_t *linear,
     size_t rows = p->n * tokens, out = linear->n * linear->out;
     mbl_tensor_t ym = mbl_pass_matrix(p, y, rows, out), xm = mbl_pass_matrix(p, x, rows, linear->in);
     mbl_tensor_t w = mbl_flat_matrix(&p->model->weights, linear->weight, out, linear->in);
+    if (site && mbl_pass_merged(p)) {
+        w = mbl_flat_matrix(&p->adapter->merged, site->merged, out, linear->in);
+        site = NULL;
+    }
     mbl_tensor_t bias = mbl_flat_vector(&p->model->weights, linear->bias, out);
     MBL_TRY(MBL_OP(p->ops, matmul, .y = &ym, .a = &xm, .b = &w, .bias = &bias, .transpose_b = true,
                    .act = site ? MBL_ACT_NONE : act));

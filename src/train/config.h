@@ -46,6 +46,8 @@ typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_con
 typedef enum { MBL_CONFIG_OTHER_BASE_REFUSE, MBL_CONFIG_OTHER_BASE_ACCEPT } mbl_config_other_base_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 
+typedef enum { MBL_CONFIG_MERGE_AUTO, MBL_CONFIG_MERGE_NEVER } mbl_config_merge_t;
+
 typedef struct {
     char **items;
     size_t count;
@@ -93,6 +95,8 @@ typedef struct {
         mbl_solver_t solver;
         double shift;
         size_t micro_batch;
+        mbl_config_merge_t merge;
+        double merge_deviation;
     } rollout;
     struct {
         size_t steps;

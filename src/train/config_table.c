@@ -21,6 +21,7 @@ static const char *const precision_words[] = {"auto", "f32", "bf16", NULL};
 static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
+static const char *const merge_words[] = {"auto", "never", NULL};
 static const char *const std_words[] = {"global", "group", NULL};
 /* In the order of mbl_config_method_t. */
 static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "fixed", "pcgrad",
@@ -67,6 +68,11 @@ static const mbl_field_t fields[] = {
     CHOICE(rollout.solver, "dpm2", solver_words, "sampler of the rollout"),
     NUMBER(rollout.shift, "3.0", 0, 100, ABOVE, "of the sigma schedule, s' = shift s / (1 + (shift - 1) s)"),
     COUNT(rollout.micro_batch, "48", 1, 65536, "images", "sampled at once on a rank"),
+    CHOICE(rollout.merge, "auto", merge_words,
+           "auto: with the old adapter merged into the weights in epochs where that moves the velocities "
+           "little"),
+    NUMBER(rollout.merge_deviation, "1.0e-3", 0, 1, CLOSED,
+           "most |v_merged - v| / |v| with which a rollout runs merged"),
 
     COUNT(train.steps, "60", 1, 1e9, "optimizer steps", "length of the run"),
     NUMBER(train.lr, "3.0e-4", 0, 1, ABOVE, "learning rate of AdamW"),

@@ -12,19 +12,42 @@
 
 /* ---- an epoch ---- */
 
+/* What the rollout runs with: the old adapter, merged into the weights where the velocities allow it. Ranks
+ * measure the same and take the worst. */
+static mbl_status_t choose_adapter(mbl_train_t *t, const mbl_adapter_t **out) {
+    const mbl_config_t *config = t->config;
+    double deviation = 0;
+    *out = &t->state.policy.in_old;
+    if (!t->merge)
+        return MBL_OK;
+    MBL_TRY(mbl_comm_agree(t->comm, mbl_merge_try(t->merge, &t->engine.train.conditions, config->seed,
+                                                  (uint32_t)t->state.epoch, &deviation)));
+    MBL_TRY(mbl_comm_allreduce(t->comm, &deviation, 1, MBL_COMM_F64, MBL_COMM_MAX));
+    bool merged = deviation <= config->rollout.merge_deviation;
+    if (merged != t->merged && t->comm->rank == 0)
+        MBL_INFO("epoch %llu: the rollout's adapter is %s the weights: merged, velocities move by %.2g",
+                 (unsigned long long)t->state.epoch + 1, merged ? "merged into" : "kept beside", deviation);
+    t->merged = merged;
+    if (merged)
+        *out = mbl_merge_adapter(t->merge);
+    return MBL_OK;
+}
+
 /* Pictures, scores and advantages of this epoch. Ranks agree at its end, so a stop or a failure on one
  * reaches all. */
 static mbl_status_t collect(mbl_train_t *t, mbl_step_report_t *report) {
     const mbl_config_t *config = t->config;
     double start = mbl_now();
+    const mbl_adapter_t *adapter;
     bool entered;
     MBL_TRY(mbl_train_enter_stage(t, &entered));
+    MBL_TRY(choose_adapter(t, &adapter));
     mbl_pick(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
              t->engine.train.prompts.count, t->first_group, t->batch.n, t->scratch, t->prompt, t->sample);
     mbl_rollout_t rollout = {.pipeline = t->engine.pipeline,
                              .sampler = t->sampler,
                              .plan = &t->plan,
-                             .adapter = &t->state.policy.in_old,
+                             .adapter = adapter,
                              .conditions = &t->engine.train.conditions,
                              .prompts = &t->engine.train.prompts,
                              .panel = t->engine.panel,

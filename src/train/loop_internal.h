@@ -3,6 +3,7 @@
 #define MBL_TRAIN_LOOP_INTERNAL_H
 
 #include "rl/gradient.h"
+#include "rl/merge.h"
 #include "rl/metric.h"
 #include "rl/reference.h"
 #include "rl/rollout.h"
@@ -25,6 +26,8 @@ typedef struct {
     mbl_reference_t reference; /* of marble_reference only */
     mbl_sampler_plan_t plan, eval_plan;
     mbl_sampler_t *sampler;
+    mbl_merge_t *merge; /* of the old adapter into the rollout's weights; NULL: never */
+    bool merged;        /* in the last epoch */
     mbl_evaluator_t *evaluator;
     mbl_gradient_t *gradient;
     mbl_batch_t batch;

@@ -59,6 +59,8 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
     MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &t->eval_plan));
     MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, config->rollout.micro_batch, &t->sampler));
+    if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)
+        MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.policy.in_old, config->rollout.shift, &t->merge));
     MBL_TRY(make_batch(t));
     MBL_TRY(make_gradient_buffers(t));
     mbl_evaluator_options_t options = {.comm = t->comm,
@@ -81,6 +83,7 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_gradient_free(t->gradient);
     mbl_metric_free(&t->metric);
     mbl_sampler_free(t->sampler);
+    mbl_merge_free(t->merge);
     if (t->engine.ops) {
         mbl_tensor_free(t->engine.ops, &t->batch.x0);
         mbl_tensor_free(t->engine.ops, &t->sets);

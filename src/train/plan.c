@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-const char *const mbl_plan_phase_names[MBL_PLAN_PHASES] = {"rollout micro-batch", "training micro-batch",
-                                                           "optimizer step"};
+const char *const mbl_plan_phase_names[MBL_PLAN_PHASES] = {"merging the old adapter", "rollout micro-batch",
+                                                           "training micro-batch", "optimizer step"};
 
 /* What was counted since the last time. */
 static mbl_status_t take(mbl_plan_world_t *w, size_t times, mbl_plan_count_t *out) {
@@ -34,7 +34,7 @@ static mbl_status_t count_phase(mbl_plan_world_t *w, mbl_plan_phase_t phase, siz
 static mbl_status_t count_world(mbl_plan_world_t *w, mbl_plan_t *out) {
     const mbl_plan_shape_t *s = w->shape;
     size_t n, batches = ceil_div(s->pictures, s->train_batch);
-    const size_t times[MBL_PLAN_PHASES] = {ceil_div(s->pictures, s->rollout_batch),
+    const size_t times[MBL_PLAN_PHASES] = {s->merge, ceil_div(s->pictures, s->rollout_batch),
                                            batches * s->timesteps * s->inner_epochs,
                                            s->inner_epochs * s->updates};
     (void)mbl_dry_take(w->ops, &n); /* making the world is not of an epoch */
@@ -86,7 +86,7 @@ static mbl_status_t launches_of_block(const mbl_plan_shape_t *shape, bool dual, 
     for (int apart = 0; apart < 2; apart++) {
         size_t two = 0, three = 0;
         mbl_plan_shape_t s = *shape;
-        s.merged = !apart;
+        s.merge = s.merged = !apart;
         MBL_TRY(launches_of(&s, 2, dual, &two));
         MBL_TRY(launches_of(&s, 3, dual, &three));
         *each[apart] = three - two;

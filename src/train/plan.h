@@ -22,17 +22,24 @@ typedef struct {
     size_t train_batch, timesteps; /* trained on, of every picture */
     size_t inner_epochs, updates;  /* passes over an epoch, optimizer steps in each */
     bool kl;                       /* a reference pass too */
-    bool merged;                   /* the rollout runs with the old adapter merged into its weights */
+    bool merge, merged;            /* there is room to merge the old adapter for the rollout; which runs so */
 } mbl_plan_shape_t;
 
 /* The shape of a configuration on `ranks` ranks, from the files of its model that hold sizes (transformer/
  * and tokenizer/). */
 mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_shape_t *out);
 
-/* Unit by unit: all solver steps of a rollout micro-batch; a training micro-batch (forward passes of old,
- * reference and current adapter, loss, backward passes of reward and common part); an optimizer step beside
- * them. `times` of it make an epoch; a last micro-batch that is not full counts as full. */
-typedef enum { MBL_PLAN_ROLLOUT, MBL_PLAN_TRAIN, MBL_PLAN_UPDATE, MBL_PLAN_PHASES } mbl_plan_phase_t;
+/* Unit by unit: merging the old adapter and measuring what that does; all solver steps of a rollout
+ * micro-batch; a training micro-batch (forward passes of old, reference and current adapter, loss, backward
+ * passes of reward and common part); an optimizer step beside them. `times` of it make an epoch; a last
+ * micro-batch that is not full counts as full. */
+typedef enum {
+    MBL_PLAN_MERGE,
+    MBL_PLAN_ROLLOUT,
+    MBL_PLAN_TRAIN,
+    MBL_PLAN_UPDATE,
+    MBL_PLAN_PHASES
+} mbl_plan_phase_t;
 extern const char *const mbl_plan_phase_names[MBL_PLAN_PHASES];
 typedef struct {
     mbl_dry_item_t *item;

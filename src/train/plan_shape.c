@@ -39,6 +39,7 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
                               .ranks = ranks,
                               .rollout_steps = config->rollout.steps,
                               .solver = config->rollout.solver,
+                              .merge = config->rollout.merge == MBL_CONFIG_MERGE_AUTO,
                               .timesteps = timesteps > 0 ? timesteps : 1,
                               .inner_epochs = config->train.inner_epochs,
                               .updates = config->train.updates_per_epoch,

@@ -59,6 +59,8 @@ static mbl_status_t open_parts(mbl_plan_world_t *w, mbl_plan_memory_t *memory) {
     memory->adapters = lap(w, &before);
     MBL_TRY(mbl_sampler_plan(s->solver, s->rollout_steps, 3, &w->plan));
     MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->sampler));
+    if (s->merge)
+        MBL_TRY(mbl_merge_new(w->pipeline, &w->policy.in_old, 3, &w->merge));
     MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &w->x0, 4, s->pictures > w->most ? s->pictures : w->most,
                            s->model.in_channels, side, side));
     memory->rollout = lap(w, &before);
@@ -76,6 +78,7 @@ void mbl_plan_world_close(mbl_plan_world_t *w) {
         mbl_sampler_free(w->evaluator);
         mbl_gradient_free(w->gradient);
         mbl_sampler_free(w->sampler);
+        mbl_merge_free(w->merge);
         mbl_tensor_t *all[] = {&w->x0, &w->sets, &w->shard, &w->direction};
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             mbl_tensor_free(w->ops, all[i]);
@@ -98,10 +101,16 @@ mbl_status_t mbl_plan_world_open(mbl_plan_world_t *world, mbl_plan_memory_t *mem
     return status;
 }
 
+static mbl_status_t merge(mbl_plan_world_t *w) {
+    double deviation;
+    return w->merge ? mbl_merge_try(w->merge, &w->conditions, 0, 0, &deviation) : MBL_OK;
+}
+
 static mbl_status_t roll_out(mbl_plan_world_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     mbl_tensor_t x0 = mbl_tensor_rows(&w->x0, 0, s->rollout_batch);
-    const mbl_sample_request_t request = {.adapter = s->merged ? NULL : &w->policy.in_old,
+    const mbl_sample_request_t request = {.adapter =
+                                              s->merged ? mbl_merge_adapter(w->merge) : &w->policy.in_old,
                                           .conditions = &w->conditions,
                                           .index = w->prompt,
                                           .sample = w->sample,
@@ -155,6 +164,8 @@ static mbl_status_t update(mbl_plan_world_t *w) {
 
 mbl_status_t mbl_plan_world_run(mbl_plan_world_t *world, mbl_plan_phase_t phase) {
     switch (phase) {
+    case MBL_PLAN_MERGE:
+        return merge(world);
     case MBL_PLAN_ROLLOUT:
         return roll_out(world);
     case MBL_PLAN_TRAIN:

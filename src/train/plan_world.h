@@ -4,6 +4,7 @@
 #define MBL_TRAIN_PLAN_WORLD_H
 
 #include "rl/gradient.h"
+#include "rl/merge.h"
 #include "rl/optimizer.h"
 #include "rl/policy.h"
 #include "train/plan.h"
@@ -19,6 +20,7 @@ typedef struct {
     mbl_policy_t policy;
     mbl_optimizer_t optimizer;
     mbl_sampler_t *sampler, *evaluator;
+    mbl_merge_t *merge; /* NULL: never */
     mbl_sampler_plan_t plan;
     mbl_gradient_t *gradient;
     mbl_tensor_t x0, sets, shard, direction;

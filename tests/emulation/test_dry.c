@@ -179,7 +179,7 @@ static void test_many_rewards_f32(void **state) {
 static void test_merged(void **state) {
     (void)state;
     mbl_plan_shape_t shape = shape_of(&mmdit_cases[0], MBL_BF16, 2);
-    shape.merged = true;
+    shape.merge = shape.merged = true;
     run_shape(&shape);
 }
 
