@@ -163,7 +163,11 @@ template <class R, int V> __global__ void __launch_bounds__(MBL_THREADS) combine
     const size_t row = blockIdx.y * a.width;
     for (size_t j = first + threadIdx.x * V; j < last; j += MBL_THREADS * V) {
         R sum[V], x[V];
-        for (int k = 0; k < a.terms; k++) {
+        /* unrolled: an index into the arguments would put them into local memory (see pick in qk_norm.cu) */
+        MBL_UNROLL
+        for (int k = 0; k < MBL_ROWS_TERMS; k++) {
+            if (k >= a.terms)
+                break;
             const R c = a.coefficient[(size_t)k * a.samples + blockIdx.y];
             mbl_get<R, V>(x, a.x[k] + row + j);
             MBL_UNROLL

@@ -32,14 +32,23 @@ template <class T> __device__ inline place_t place_of(const heads_t<T> &a, size_
     return p;
 }
 
+/* A pointer of a kernel's arguments by selection: an index that only the thread knows would put the arguments
+ * into local memory, and the pointer's accesses would no longer be known to be of global memory. */
+template <class P> __device__ inline P *pick(P *const (&of)[3], unsigned i) {
+    return i == 0 ? of[0] : i == 1 ? of[1] : of[2];
+}
+template <class P> __device__ inline P *pick(P *const (&of)[2], unsigned i) {
+    return i == 0 ? of[0] : of[1];
+}
+
 template <class T, int V> __global__ void __launch_bounds__(MBL_THREADS) split_heads(heads_t<T> a) {
     const size_t thread = (size_t)blockIdx.x * MBL_THREADS + threadIdx.x;
     const size_t item = thread / (unsigned)a.lanes, lane = thread % (unsigned)a.lanes;
     const bool there = item < a.items; /* all lanes of a warp take part in its sums */
     const place_t p = place_of(a, there ? item : 0);
     const size_t first = lane * V, step = (size_t)a.lanes * V;
-    const T *x = a.qkv + p.merged, *weight = p.part < 2 ? a.weight[p.part] : NULL;
-    T *y = a.part[p.part] + p.split;
+    const T *x = a.qkv + p.merged, *weight = p.part < 2 ? pick(a.weight, p.part) : NULL;
+    T *y = pick(a.part, p.part) + p.split;
     REAL square = 0, v[V];
     for (size_t j = first; there && weight && j < a.head; j += step) {
         mbl_get<T, V>(v, x + j);
@@ -60,8 +69,9 @@ template <class T, int V> __global__ void __launch_bounds__(MBL_THREADS) split_h
         }
         mbl_put(y + j, v);
     }
-    if (there && weight && a.rstd[p.part] && lane == 0)
-        a.rstd[p.part][p.rstd] = rstd;
+    REAL *kept = pick(a.rstd, p.part);
+    if (there && weight && kept && lane == 0)
+        kept[p.rstd] = rstd;
 }
 
 /* With c = x rstd and g = dy weight: dx = rstd (g - c mean(g c)). */
@@ -71,10 +81,10 @@ template <class T, int V> __global__ void __launch_bounds__(MBL_THREADS) merge_h
     const bool there = item < a.items;
     const place_t p = place_of(a, there ? item : 0);
     const size_t first = lane * V, step = (size_t)a.lanes * V;
-    const T *dy = a.part[p.part] + p.split, *x = a.qkv + p.merged,
-            *weight = p.part < 2 ? a.weight[p.part] : NULL;
+    const T *dy = pick(a.part, p.part) + p.split, *x = a.qkv + p.merged,
+            *weight = p.part < 2 ? pick(a.weight, p.part) : NULL;
     T *dx = a.dqkv + p.merged;
-    const REAL rstd = weight ? a.rstd[p.part][p.rstd] : 0;
+    const REAL rstd = weight ? pick(a.rstd, p.part)[p.rstd] : 0;
     REAL dot = 0, g[V], w[V], c[V];
     for (size_t j = first; there && weight && j < a.head; j += step) {
         mbl_get<T, V>(g, dy + j);
@@ -106,14 +116,16 @@ __global__ void __launch_bounds__(MBL_THREADS) head_weights(heads_t<T> a, double
     const size_t sample = blockIdx.y, first = (size_t)blockIdx.x * CHUNK, lane = threadIdx.x % MBL_WARP;
     const size_t last = first + CHUNK < a.tokens ? first + CHUNK : a.tokens;
     const unsigned part = blockIdx.z;
+    const T *dy = pick(a.part, part);
+    const REAL *rstd = pick(a.rstd, part);
     for (size_t column = 0; column < a.head; column += MBL_WARP) {
         const size_t j = column + lane;
         double sum = 0;
         for (size_t i = threadIdx.x / MBL_WARP; j < a.head && i < (last - first) * a.heads; i += MBL_WARPS) {
             const size_t row = sample * a.tokens + first + i / a.heads, h = i % a.heads;
             const place_t p = place_of(a, (row * 3 + part) * a.heads + h);
-            sum += (double)mbl_load(a.part[part][p.split + j]) *
-                   ((double)mbl_load(a.qkv[p.merged + j]) * (double)a.rstd[part][p.rstd]);
+            sum += (double)mbl_load(dy[p.split + j]) *
+                   ((double)mbl_load(a.qkv[p.merged + j]) * (double)rstd[p.rstd]);
         }
         shared[threadIdx.x] = sum;
         __syncthreads();

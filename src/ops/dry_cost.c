@@ -146,11 +146,12 @@ static void layer_norm_bwd(const mbl_layer_norm_bwd_args_t *x, mbl_cost_t *out) 
 }
 
 static void qk_norm_bwd(const mbl_qk_norm_bwd_args_t *x, mbl_cost_t *out) {
+    enum { TOKENS = 64 }; /* of a chunk */
     if (!x->dweight_q)
         return;
     size_t head = x->dq->dim[3];
     out->launches = 3;
-    out->work = 2 * x->qkv->dim[0] * ceil_div(x->qkv->dim[1], CHUNK) * head * sizeof(double);
+    out->work = 2 * x->qkv->dim[0] * ceil_div(x->qkv->dim[1], TOKENS) * head * sizeof(double);
     out->bytes += 2.0 * (double)out->work + 4.0 / 3.0 * bytes_of(x->qkv);
 }
 
