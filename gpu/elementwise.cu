@@ -249,49 +249,45 @@ extern "C" mbl_status_t mbl_cuda_convert(mbl_ops_t *ops, const mbl_convert_args_
                   }));
 }
 
-/* y = act(x + bias); a warp for each row. X is the type of x, B that of the bias. */
-template <class X, class T, class B, int V>
+/* y = act(y + bias); a warp for each row. B is the type of the bias. */
+template <class T, class B, int V>
 __global__ void __launch_bounds__(MBL_THREADS)
-    epilogue(T *y, size_t y_stride, const X *x, size_t x_stride, const B *bias, mbl_act_t act, size_t rows,
-             size_t width) {
+    epilogue(T *y, size_t stride, const B *bias, mbl_act_t act, size_t rows, size_t width) {
     size_t row = (size_t)blockIdx.x * MBL_WARPS + threadIdx.x / MBL_WARP;
     if (row >= rows)
         return;
     for (size_t j = threadIdx.x % MBL_WARP * V; j < width; j += MBL_WARP * V) {
-        typename mbl_real<X>::type a[V];
-        mbl_get<X, V>(a, x + row * x_stride + j);
+        REAL a[V];
+        mbl_get<T, V>(a, y + row * stride + j);
         MBL_UNROLL
         for (int l = 0; l < V; l++)
             a[l] = mbl_act_value(bias ? a[l] + mbl_load(bias[j + (size_t)l]) : a[l], act);
-        mbl_put(y + row * y_stride + j, a);
+        mbl_put(y + row * stride + j, a);
     }
 }
 
-template <class X, class T, class B>
-static void run_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *x,
-                         const mbl_tensor_t *bias, mbl_act_t act) {
+template <class T, class B>
+static void run_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *bias, mbl_act_t act) {
     constexpr int V = 8;
     size_t rows = y->dim[0], width = y->dim[1];
-    if (mbl_wide(y, V) && mbl_wide(x, V))
-        MBL_LAUNCH((epilogue<X, T, B, V>), row_grid(rows), MBL_THREADS, 0, mbl_cuda_stream(ops),
-                   mbl_data<T>(y), y->stride[0], mbl_data<X>(x), x->stride[0], mbl_data<B>(bias), act, rows,
-                   width);
+    if (mbl_wide(y, V))
+        MBL_LAUNCH((epilogue<T, B, V>), row_grid(rows), MBL_THREADS, 0, mbl_cuda_stream(ops), mbl_data<T>(y),
+                   y->stride[0], mbl_data<B>(bias), act, rows, width);
     else
-        MBL_LAUNCH((epilogue<X, T, B, 1>), row_grid(rows), MBL_THREADS, 0, mbl_cuda_stream(ops),
-                   mbl_data<T>(y), y->stride[0], mbl_data<X>(x), x->stride[0], mbl_data<B>(bias), act, rows,
-                   width);
+        MBL_LAUNCH((epilogue<T, B, 1>), row_grid(rows), MBL_THREADS, 0, mbl_cuda_stream(ops), mbl_data<T>(y),
+                   y->stride[0], mbl_data<B>(bias), act, rows, width);
 }
 
-extern "C" mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *x,
-                                          const mbl_tensor_t *bias, mbl_act_t act) {
+extern "C" mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *bias,
+                                          mbl_act_t act) {
     mbl_dtype_t bias_type = bias ? bias->dtype : y->dtype;
     if (y->dtype == MBL_F64)
-        run_epilogue<double, double, double>(ops, y, x, bias, act);
+        run_epilogue<double, double>(ops, y, bias, act);
     else if (y->dtype == MBL_BF16)
-        run_epilogue<float, __nv_bfloat16, __nv_bfloat16>(ops, y, x, bias, act);
+        run_epilogue<__nv_bfloat16, __nv_bfloat16>(ops, y, bias, act);
     else if (bias_type == MBL_BF16)
-        run_epilogue<float, float, __nv_bfloat16>(ops, y, x, bias, act);
+        run_epilogue<float, __nv_bfloat16>(ops, y, bias, act);
     else
-        run_epilogue<float, float, float>(ops, y, x, bias, act);
+        run_epilogue<float, float>(ops, y, bias, act);
     return MBL_CUDA_LAUNCHED("the epilogue of matmul");
 }

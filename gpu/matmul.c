@@ -275,27 +275,22 @@ static mbl_status_t run_product(mbl_ops_t *ops, const mbl_matmul_args_t *x, cubl
     return MBL_OK;
 }
 
-/* The product in f32 or f64, then bias and activation by a kernel of our own. bf16 results pass through f32,
- * so that they are rounded once. */
+/* The product of f64, or of bf16 in f32, then bias and activation by a kernel of our own. */
 static mbl_status_t run_in_two_steps(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     mbl_matmul_args_t raw = *x;
-    mbl_tensor_t wide = *x->y;
     raw.bias = NULL;
-    if (x->y->dtype == MBL_BF16) {
-        void *work;
-        MBL_TRY(mbl_cuda_workspace(ops, x->y->dim[0] * x->y->dim[1] * sizeof(float), &work));
-        wide = mbl_tensor_of(work, MBL_F32, MBL_DEVICE, 2, x->y->dim[0], x->y->dim[1]);
-        raw.y = &wide;
-    }
     MBL_TRY(run_product(ops, &raw, CUBLASLT_EPILOGUE_DEFAULT));
-    return mbl_cuda_epilogue(ops, x->y, &wide, x->bias, x->act);
+    return mbl_cuda_epilogue(ops, x->y, x->bias, x->act);
 }
 
+/* An activation is applied in place to what the product has rounded: the numbers of a pass that keeps the
+ * product and applies it apart. */
 mbl_status_t mbl_cuda_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
     const bool same = args->a->dtype == args->y->dtype && args->a->dtype != MBL_F64;
     if (!args->bias && args->act == MBL_ACT_NONE)
         return run_product(ops, args, CUBLASLT_EPILOGUE_DEFAULT);
-    if (same && args->act == MBL_ACT_NONE)
-        return run_product(ops, args, CUBLASLT_EPILOGUE_BIAS);
-    return run_in_two_steps(ops, args);
+    if (!same)
+        return run_in_two_steps(ops, args);
+    MBL_TRY(run_product(ops, args, args->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT));
+    return args->act == MBL_ACT_NONE ? MBL_OK : mbl_cuda_epilogue(ops, args->y, NULL, args->act);
 }
