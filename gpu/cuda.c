@@ -6,6 +6,7 @@
 #include "gpu/device.h"
 #include "gpu/kernels.h"
 #include "gpu/matmul.h"
+#include "gpu/record.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -49,6 +50,7 @@ mbl_status_t mbl_cuda_workspace(mbl_ops_t *ops, size_t bytes, void **out) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     if (bytes > cuda->work_bytes) {
         MBL_CUDA_TRY(cudaStreamSynchronize(cuda->stream), "waiting for the device");
+        mbl_cuda_record_forget(ops); /* graphs have the old address */
         MBL_CUDA_TRY(cudaFree(cuda->work), "freeing scratch memory");
         cuda->work = NULL;
         cuda->work_bytes = 0;
@@ -63,6 +65,7 @@ static void cuda_close(mbl_ops_t *ops) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     if (cuda->stream)
         cudaStreamSynchronize(cuda->stream);
+    mbl_cuda_record_close(cuda->record);
     mbl_cuda_matmuls_close(cuda->matmuls);
     if (cuda->work)
         cudaFree(cuda->work);
@@ -92,6 +95,7 @@ static mbl_status_t open_parts(mbl_cuda_t *cuda) {
                  "pinning memory for faults");
     cuda->fault = fault;
     memset(fault, 0, sizeof *cuda->fault);
+    MBL_TRY(mbl_cuda_record_open(&cuda->record));
     return mbl_cuda_matmuls_open(&cuda->matmuls);
 }
 
@@ -130,6 +134,7 @@ static mbl_status_t cuda_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
 }
 
 static void cuda_free(mbl_ops_t *ops, void *ptr) {
+    (void)mbl_cuda_record_flush(ops);
     cudaStreamSynchronize(mbl_cuda_stream(ops));
     cudaFree(ptr);
 }
@@ -146,6 +151,7 @@ static mbl_status_t check_fault(mbl_cuda_t *cuda) {
 
 static mbl_status_t cuda_sync(mbl_ops_t *ops) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
+    MBL_TRY(mbl_cuda_record_flush(ops));
     MBL_CUDA_TRY(cudaStreamSynchronize(cuda->stream), "waiting for the device");
     return check_fault(cuda);
 }
@@ -188,20 +194,15 @@ static mbl_status_t cuda_copy(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, 
                               mbl_place_t src_place, size_t bytes) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     MBL_CUDA_TRY(cudaSetDevice(cuda->device.index), "choosing the device");
+    if (dst_place == MBL_DEVICE && src_place == MBL_DEVICE)
+        return mbl_cuda_record_copy(ops, dst, src, bytes);
+    MBL_TRY(mbl_cuda_record_flush(ops));
     if (dst_place == MBL_HOST && src_place == MBL_HOST)
         memmove(dst, src, bytes);
     else if (dst_place == MBL_HOST)
         return copy_to_host(cuda, dst, src, bytes);
-    else if (src_place == MBL_HOST)
-        return copy_to_device(cuda, dst, src, bytes);
     else
-        MBL_CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, cuda->stream),
-                     "a copy on the device");
-    return MBL_OK;
-}
-
-static mbl_status_t cuda_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
-    MBL_CUDA_TRY(cudaMemsetAsync(ptr, 0, bytes, mbl_cuda_stream(ops)), "clearing a tensor");
+        return copy_to_device(cuda, dst, src, bytes);
     return MBL_OK;
 }
 
@@ -216,6 +217,7 @@ static mbl_status_t cuda_alloc_host(mbl_ops_t *ops, size_t bytes, void **out) {
 }
 
 static void cuda_free_host(mbl_ops_t *ops, void *ptr) {
+    (void)mbl_cuda_record_flush(ops);
     cudaStreamSynchronize(mbl_cuda_stream(ops));
     cudaFreeHost(ptr);
 }
@@ -229,12 +231,14 @@ const mbl_ops_table_t mbl_ops_cuda = {.name = "cuda",
                                       .alloc = cuda_alloc,
                                       .free = cuda_free,
                                       .copy = cuda_copy,
-                                      .zero = cuda_zero,
+                                      .zero = mbl_cuda_record_zero,
                                       .sync = cuda_sync,
                                       .stream = cuda_stream,
                                       .alloc_host = cuda_alloc_host,
                                       .free_host = cuda_free_host,
-#define SLOT(name, need) .name = mbl_cuda_##name,
+                                      .record_begin = mbl_cuda_record_begin,
+                                      .record_end = mbl_cuda_record_end,
+#define SLOT(name, need) .name = mbl_cuda_recorded_##name,
                                       MBL_OPS_LIST(SLOT)
 #undef SLOT
 };

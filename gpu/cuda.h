@@ -30,6 +30,7 @@ typedef struct {
     cudaEvent_t staged[2]; /* the last copy of each half */
     mbl_cuda_fault_t *fault;
     mbl_cuda_matmuls_t *matmuls;
+    struct mbl_cuda_record *record; /* record.c: parts that run as graphs */
 } mbl_cuda_t;
 
 static inline mbl_cuda_t *mbl_cuda_of(mbl_ops_t *ops) {

@@ -29,13 +29,13 @@ log: {{level: info, samples_every: 2}}
 TIMES = ("seconds", "samples_per_s", "bytes_comm")
 
 
-def call(device, ranks, *arguments, code=0, nccl="1"):
+def call(device, ranks, *arguments, code=0, nccl="1", log=False):
     command = [marble, *map(str, arguments)]
     if ranks > 1:
         command = [str(source / "with_ranks"), str(ranks), *command]
     done = subprocess.run(command, env=dict(os.environ, MBL_DEVICE=device, MBL_NCCL=nccl), text=True, capture_output=True)
     assert done.returncode == code, f"{device}: {' '.join(command)}\nexit {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    return done.stdout + done.stderr if log else done.stdout
 
 
 def lines(path):
@@ -110,17 +110,21 @@ def check_cuda(folder):
              "--set", "eval.steps=1", "--set", "log.samples_every=0", "--set", "train.steps=3")
     train = ("train", folder / "run.yaml", *small, "--out")
     call("cpu", 2, *train, folder / "cpu/small")
-    call("cuda", 2, *train, folder / "cuda/nccl")
-    call("cuda", 2, *train, folder / "cuda/again", "--set", "train.steps=1")
-    call("cuda", 2, *train, folder / "cuda/again", "--resume", "auto")
+    log = call("cuda", 2, *train, folder / "cuda/nccl", "--set", "log.level=debug", log=True)
+    for part, parts in re.findall(r"(\d+) of (\d+) recorded parts ran as graphs", log) or [(0, 0)]:
+        assert int(part) > int(parts) / 4 > 0, (part, parts)
+    # cut in two and without graphs: the same to the bit
+    call("cuda", 2, *train, folder / "cuda/again", "--set", "train.steps=1", "--set", "cuda.graphs=off")
+    call("cuda", 2, *train, folder / "cuda/again", "--resume", "auto", "--set", "cuda.graphs=off")
     call("cuda", 2, *train, folder / "cuda/mpi", nccl="0")
     for run in ("nccl", "mpi"):
         for name in ("metrics.jsonl", "eval.jsonl"):
             close(lines(folder / "cpu/small" / name), lines(folder / "cuda" / run / name), f"{run} {name}")
         staged = "mpi moves device memory between ranks through the host: MBL_NCCL=0" in (folder / f"cuda/{run}/log.txt").read_text()
         assert staged == (run == "mpi"), run
-    name = "checkpoints/step-000003.h5"
-    assert contents(folder / "cuda/again")[name] == contents(folder / "cuda/nccl")[name], "resumed on cuda"
+    saved = [folder / "cuda" / run / "checkpoints/step-000003.h5" for run in ("nccl", "again")]
+    diff = call("cpu", 1, "inspect", saved[1], "--diff", saved[0])
+    assert "datasets equal to the bit" in diff and "config.cuda.graphs" in diff and "\ndatasets" not in diff, diff
 
 
 def check_far(folder):

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/suggest.h"
+#include "ops/list.h"
 #include "train/config.h"
 
 #include <math.h>
@@ -222,7 +223,7 @@ static void wrong_keys(void **state) {
     REFUSED("train:\n  lrr: 1\n", NULL, "run.yaml:2: train.lrr: unknown key; did you mean train.lr?",
             "keys of train: steps, lr, beta, kl, clip, ");
     REFUSED("trian: {lr: 1}", NULL, "run.yaml:1: trian: unknown key; did you mean train?",
-            "keys at the top: seed, device, precision, threads, model, prompts, ");
+            "keys at the top: seed, device, precision, threads, cuda, model, prompts, ");
     REFUSED("group_size: 12", NULL, "group_size: unknown key; did you mean prompts.group_size?");
     REFUSED("train.lr: 1", NULL, "train.lr: unknown key");
     REFUSED("train: {lr: 0.1, steps: 3,\n  lr: 0.2}", NULL,
@@ -231,6 +232,7 @@ static void wrong_keys(void **state) {
     REFUSED("alarms: {no_varianc: 1}", NULL,
             "alarms.no_varianc: unknown key; did you mean alarms.no_variance?");
     REFUSED("alarms: {on_alarm: ignore}", NULL, "alarms.on_alarm: \"ignore\"", "warn, stop");
+    REFUSED("cuda: {graphs: maybe}", NULL, "cuda.graphs: \"maybe\" is not a choice", "on, off");
     REFUSED("alarms: {scorer_failed: 2}", NULL, "alarms.scorer_failed: 2 is out of range", "[0, 1]");
     REFUSED("balance: {rho: 1}", NULL, "balance.rho: 1 is out of range");
 }
@@ -600,7 +602,9 @@ static void unregistered_rewards(void **state) {
     mbl_config_free(config);
     check_refused("rewards.1.type=nothing", 1,
                   "rewards.1.type: \"nothing\" is not a registered reward; expected");
-    check_refused("device=cuda", 1, "--set device=cuda: device: cuda is not built in; expected auto or cpu");
+    if (mbl_ops_cuda.missing)
+        check_refused("device=cuda", 1,
+                      "--set device=cuda: device: cuda is not built in; expected auto or cpu");
 }
 
 static void pretrain_checks(void **state) {

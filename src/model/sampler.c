@@ -147,6 +147,14 @@ static mbl_tensor_t as_rows(const mbl_sampler_t *s, const mbl_tensor_t *t, size_
     return mbl_tensor_of(t->data, s->type, t->place, 2, n, s->elements);
 }
 
+/* The model's velocity of a step, recorded: only t differs between steps. */
+static mbl_status_t velocity(mbl_sampler_t *s, const mbl_sample_request_t *request,
+                             const mbl_mmdit_input_t *input, const mbl_tensor_t *v) {
+    MBL_TRY(mbl_ops_record_begin(s->ops));
+    return mbl_ops_record_end(
+        s->ops, mbl_mmdit_forward(mbl_pipeline_model(s->pipeline), request->adapter, input, s->tape, v));
+}
+
 /* One solver step on x [n,E] (x as a picture batch in `input`); `now` receives the x0 prediction. */
 static mbl_status_t take_step(mbl_sampler_t *s, const mbl_sampler_plan_t *plan, size_t i,
                               const mbl_sample_request_t *request, mbl_mmdit_input_t *input,
@@ -157,7 +165,7 @@ static mbl_status_t take_step(mbl_sampler_t *s, const mbl_sampler_plan_t *plan, 
     const double to_next[3] = {plan->step[i].x, plan->step[i].x0, plan->step[i].x0_prev};
     MBL_TRY(upload_rows(s, &sigma, 1, n, &s->t, &t));
     input->t = &t;
-    MBL_TRY(mbl_mmdit_forward(mbl_pipeline_model(s->pipeline), request->adapter, input, s->tape, &v));
+    MBL_TRY(velocity(s, request, input, &v));
     MBL_TRY(upload_rows(s, to_x0, 2, n, &s->coefficient, &coefficient));
     MBL_TRY(MBL_OP(s->ops, rows_combine, .y = now, .coefficient = &coefficient, .x = {x, &v_rows}));
     size_t terms = to_next[2] != 0 ? 3 : 2; /* x0 before the first step does not exist */

@@ -138,6 +138,15 @@ mbl_status_t mbl_tensor_zero(mbl_ops_t *ops, const mbl_tensor_t *t) {
     return ops->table->zero(ops, t->data, bytes_of(t));
 }
 
+mbl_status_t mbl_ops_record_begin(mbl_ops_t *ops) {
+    bool wanted = ops->record && !ops->profile && ops->table->record_begin;
+    return wanted ? ops->table->record_begin(ops) : MBL_OK;
+}
+
+mbl_status_t mbl_ops_record_end(mbl_ops_t *ops, mbl_status_t status) {
+    return ops->table->record_end ? ops->table->record_end(ops, status) : status;
+}
+
 mbl_status_t mbl_host_new(mbl_ops_t *ops, size_t bytes, void **out) {
     if (ops->table->alloc_host)
         return ops->table->alloc_host(ops, bytes, out);

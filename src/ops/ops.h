@@ -291,6 +291,9 @@ typedef struct {
     /* optional: host memory that copies to and from the device are fast with; plain memory where empty */
     mbl_status_t (*alloc_host)(mbl_ops_t *ops, size_t bytes, void **out);
     void (*free_host)(mbl_ops_t *ops, void *ptr);
+    /* optional: a recorded part, see mbl_ops_record_begin */
+    mbl_status_t (*record_begin)(mbl_ops_t *ops);
+    mbl_status_t (*record_end)(mbl_ops_t *ops, mbl_status_t status);
 #define MBL_OP_SLOT(name, need) mbl_status_t (*name)(mbl_ops_t * ops, const mbl_##name##_args_t *args);
     MBL_OPS_LIST(MBL_OP_SLOT)
 #undef MBL_OP_SLOT
@@ -306,6 +309,7 @@ struct mbl_ops {
     void *impl;
     int threads;
     bool profile; /* set to count seconds too (synchronises after every call) */
+    bool record;  /* set to let a device keep recorded parts (nothing while profiling) */
     mbl_op_stats_t stats[MBL_OP_COUNT];
 };
 
@@ -327,6 +331,14 @@ mbl_status_t mbl_tensor_download(mbl_ops_t *ops, const mbl_tensor_t *t, void *ho
 mbl_status_t mbl_tensor_copy(mbl_ops_t *ops, const mbl_tensor_t *dst,
                              const mbl_tensor_t *src); /* one type, contiguous */
 mbl_status_t mbl_tensor_zero(mbl_ops_t *ops, const mbl_tensor_t *t);
+
+/* A recorded part: operations that come again and again with the same arguments, all pointers and scalars
+ * alike, between begin and end; nothing else may use the device's stream there. A device sends what it has
+ * seen before at once (cuda: as a graph), others do nothing. Results are the same to the bit; errors of the
+ * device may appear only at the end. Parts do not nest. end takes how the part went and passes a failure on,
+ * without having asked the device for the part. */
+mbl_status_t mbl_ops_record_begin(mbl_ops_t *ops);
+mbl_status_t mbl_ops_record_end(mbl_ops_t *ops, mbl_status_t status);
 
 /* Host memory for copies, from the backend where it has a kind of its own. Free with mbl_host_free. */
 mbl_status_t mbl_host_new(mbl_ops_t *ops, size_t bytes, void **out);

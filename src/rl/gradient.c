@@ -216,6 +216,13 @@ static mbl_status_t seeds(mbl_gradient_t *g, const micro_t *m) {
                   .x0 = &flat[7], .t = &m->t, .beta = m->args->beta);
 }
 
+/* Recorded: the same for every micro-batch but for what is in the tensors. */
+static mbl_status_t forward_and_seeds(mbl_gradient_t *g, const micro_t *m) {
+    MBL_TRY(mbl_ops_record_begin(g->ops));
+    mbl_status_t status = forward(g, m);
+    return mbl_ops_record_end(g->ops, status == MBL_OK ? seeds(g, m) : status);
+}
+
 static mbl_status_t add_stats(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
     const mbl_gradient_args_t *args = m->args;
     double per_row = m->scale * args->beta / args->clip;
@@ -246,7 +253,9 @@ static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tens
         mbl_tensor_of(g->coefficient.data, MBL_F32, g->coefficient.place, 2, parts, m->n);
     mbl_gradient_sink_t sink = {.sets = sets, .coefficient = &coefficient};
     MBL_TRY(mbl_tensor_upload(g->ops, &coefficient, g->host_f32));
-    return mbl_mmdit_backward(g->model, m->args->current, &input, g->keep, dv, &sink);
+    MBL_TRY(mbl_ops_record_begin(g->ops));
+    return mbl_ops_record_end(g->ops,
+                              mbl_mmdit_backward(g->model, m->args->current, &input, g->keep, dv, &sink));
 }
 
 /* scale * share * a per reward part and row into host_f32; without `advantages`, a = 1. */
@@ -324,8 +333,7 @@ static mbl_status_t run_micro_batch(mbl_gradient_t *g, micro_t *m, const mbl_ten
     double start = mbl_now();
     cut_views(g, m);
     MBL_TRY(noise_rows(g, m));
-    MBL_TRY(forward(g, m));
-    MBL_TRY(seeds(g, m));
+    MBL_TRY(forward_and_seeds(g, m));
     MBL_TRY(add_stats(g, m, stats));
     stats->seconds_forward += mbl_lap(&start);
     MBL_TRY(m->args->c ? backward_one(g, m, sets) : backward_all(g, m, sets));

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+typedef enum { MBL_CONFIG_GRAPHS_ON, MBL_CONFIG_GRAPHS_OFF } mbl_config_graphs_t;
 typedef enum { MBL_CONFIG_DEVICE_AUTO, MBL_CONFIG_DEVICE_CPU, MBL_CONFIG_DEVICE_CUDA } mbl_config_device_t;
 typedef enum {
     MBL_CONFIG_PRECISION_AUTO, /* bf16 where the CPU multiplies it natively, else f32: mbl_config_bf16 */
@@ -76,6 +77,9 @@ typedef struct {
     mbl_config_device_t device;
     mbl_config_precision_t precision;
     size_t threads; /* 0: cores / ranks of this host */
+    struct {
+        mbl_config_graphs_t graphs;
+    } cuda;
     struct {
         char *path; /* absolute; "" when not given (pretrain) */
         struct {

@@ -17,6 +17,8 @@
     FIELD(key, MBL_FIELD_##kind, fallback, low, high, MBL_FIELD_CLOSED, unit, NULL, help)
 
 static const char *const device_words[] = {"auto", "cpu", "cuda", NULL};
+/* In the order of mbl_config_graphs_t. */
+static const char *const graphs_words[] = {"on", "off", NULL};
 static const char *const precision_words[] = {"auto", "f32", "bf16", NULL};
 static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
@@ -45,6 +47,9 @@ static const mbl_field_t fields[] = {
         precision, "auto", precision_words,
         "of matrix products (auto: bf16 where the CPU has it); loss, Gram matrix and moments stay f32/f64"),
     COUNT(threads, "0", 0, 4096, "threads", "per rank; 0: cores / ranks of this host"),
+    CHOICE(
+        cuda.graphs, "on", graphs_words,
+        "model passes that come again run as one CUDA graph, with the same results; off: launch by launch"),
 
     OTHER(model.path, FOLDER, "", 0, 0, NULL, "base model in the diffusers layout"),
     COUNT(model.lora.rank, "16", 1, 1024, NULL, "rank of the adapters"),
@@ -223,7 +228,8 @@ enum { N_FIELDS = sizeof fields / sizeof *fields };
 
 static const struct {
     const char *path, *help;
-} sections[] = {{"model", "what is fine-tuned"},
+} sections[] = {{"cuda", "for device: cuda"},
+                {"model", "what is fine-tuned"},
                 {"model.lora", "the adapters"},
                 {"prompts", "what is drawn"},
                 {"rollout", "how the old adapter draws"},

@@ -73,6 +73,7 @@ mbl_status_t mbl_engine_device(mbl_engine_t *engine) {
     const char *device = mbl_config_word("device", engine->config->device);
     int threads = mbl_engine_threads(engine->config, engine->comm);
     MBL_TRY(mbl_comm_agree(engine->comm, mbl_ops_open(device, threads, &engine->ops)));
+    engine->ops->record = engine->config->cuda.graphs == MBL_CONFIG_GRAPHS_ON;
     return mbl_comm_attach(engine->comm, engine->ops);
 }
 
