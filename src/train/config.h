@@ -19,7 +19,7 @@
 typedef enum { MBL_CONFIG_GRAPHS_ON, MBL_CONFIG_GRAPHS_OFF } mbl_config_graphs_t;
 typedef enum { MBL_CONFIG_DEVICE_AUTO, MBL_CONFIG_DEVICE_CPU, MBL_CONFIG_DEVICE_CUDA } mbl_config_device_t;
 typedef enum {
-    MBL_CONFIG_PRECISION_AUTO, /* bf16 where the CPU multiplies it natively, else f32: mbl_config_bf16 */
+    MBL_CONFIG_PRECISION_AUTO, /* bf16 where the device multiplies it natively, else f32: mbl_config_bf16 */
     MBL_CONFIG_PRECISION_F32,
     MBL_CONFIG_PRECISION_BF16
 } mbl_config_precision_t;
@@ -217,9 +217,9 @@ mbl_status_t mbl_config_json(const mbl_config_t *config, char **out);
 /* `marble train --help-config`: every key with type, range, unit, default and meaning. */
 void mbl_config_help(FILE *out);
 
-/* Whether matrix products run in bf16: what `precision` says, auto meaning where the CPU has AVX512-BF16 or
- * AMX. */
-bool mbl_config_bf16(const mbl_config_t *config);
+/* Whether matrix products run in bf16: what `precision` says, auto meaning on a GPU, and on a CPU with
+ * AVX512-BF16 or AMX. */
+bool mbl_config_bf16(const mbl_config_t *config, bool gpu);
 /* The key's word for a choice, as in run.yaml: mbl_config_word("rollout.solver", MBL_SOLVER_DPM2) is
  * "dpm2"; "" when there is none. */
 const char *mbl_config_word(const char *key, int choice);

@@ -207,9 +207,9 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
     return mbl_config_problems_end(&problems);
 }
 
-bool mbl_config_bf16(const mbl_config_t *config) {
+bool mbl_config_bf16(const mbl_config_t *config, bool gpu) {
     if (config->precision != MBL_CONFIG_PRECISION_AUTO)
         return config->precision == MBL_CONFIG_PRECISION_BF16;
-    return ((int)dnnl_get_effective_cpu_isa() & (int)dnnl_cpu_isa_avx512_core_bf16) ==
-           (int)dnnl_cpu_isa_avx512_core_bf16;
+    return gpu || ((int)dnnl_get_effective_cpu_isa() & (int)dnnl_cpu_isa_avx512_core_bf16) ==
+                      (int)dnnl_cpu_isa_avx512_core_bf16;
 }

@@ -43,9 +43,9 @@ const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
 static const mbl_field_t fields[] = {
     COUNT(seed, "42", 0, LARGE, NULL, "every random number follows from it"),
     CHOICE(device, "auto", device_words, "where the model runs"),
-    CHOICE(
-        precision, "auto", precision_words,
-        "of matrix products (auto: bf16 where the CPU has it); loss, Gram matrix and moments stay f32/f64"),
+    CHOICE(precision, "auto", precision_words,
+           "of matrix products (auto: bf16 on GPUs and on CPUs that have it); loss, Gram matrix and moments "
+           "stay f32/f64"),
     COUNT(threads, "0", 0, 4096, "threads", "per rank; 0: cores / ranks of this host"),
     CHOICE(
         cuda.graphs, "on", graphs_words,

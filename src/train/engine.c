@@ -14,8 +14,8 @@ int mbl_engine_threads(const mbl_config_t *config, const mbl_comm_t *comm) {
     return share > 1 ? (int)share : 1;
 }
 
-mbl_dtype_t mbl_engine_dtype(const mbl_config_t *config) {
-    return mbl_config_bf16(config) ? MBL_BF16 : MBL_F32;
+mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine) {
+    return mbl_config_bf16(engine->config, engine->ops->table->place == MBL_DEVICE) ? MBL_BF16 : MBL_F32;
 }
 
 /* Encodes the prompts of a set; frees them when it cannot. */
@@ -79,7 +79,7 @@ mbl_status_t mbl_engine_device(mbl_engine_t *engine) {
 
 static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
-    MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(config), config->model.path, &engine->pipeline));
+    MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(engine), config->model.path, &engine->pipeline));
     MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &engine->panel));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
     return mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test);

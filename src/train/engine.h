@@ -24,7 +24,8 @@ typedef struct {
 
 /* Threads of this rank: config->threads, or the cores of this host over its ranks. */
 int mbl_engine_threads(const mbl_config_t *config, const mbl_comm_t *comm);
-mbl_dtype_t mbl_engine_dtype(const mbl_config_t *config);
+/* Type of matrix products on the engine's device. */
+mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine);
 
 /* Opens the compute backend alone, for an engine whose config and comm are set, and attaches it to comm.
  * Collective. */

@@ -102,7 +102,7 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
     e->comm = comm;
     e->k = config->rewards.count;
     MBL_TRY(mbl_engine_device(e));
-    MBL_TRY(mbl_pipeline_new(e->ops, mbl_engine_dtype(config), folder, &fresh, config->seed, &e->pipeline));
+    MBL_TRY(mbl_pipeline_new(e->ops, mbl_engine_dtype(e), folder, &fresh, config->seed, &e->pipeline));
     MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &e->panel));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 1, &e->test));
