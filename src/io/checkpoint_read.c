@@ -41,11 +41,20 @@ void mbl_ckpt_close(mbl_ckpt_t *ckpt) {
     mbl_free(ckpt);
 }
 
+/* HDF5 reads as many elements as an attribute has, whatever room they are given: ours have one. */
+static bool has_one_element(hid_t attr) {
+    hid_t space = H5Aget_space(attr);
+    bool one = space >= 0 && H5Sget_simple_extent_npoints(space) == 1;
+    if (space >= 0)
+        H5Sclose(space);
+    return one;
+}
+
 static bool read_version(hid_t file, int *version) {
     hid_t attr = H5Aopen(file, MBL_CKPT_VERSION_KEY, H5P_DEFAULT);
     if (attr < 0)
         return false;
-    bool good = H5Aread(attr, H5T_NATIVE_INT, version) >= 0;
+    bool good = has_one_element(attr) && H5Aread(attr, H5T_NATIVE_INT, version) >= 0;
     H5Aclose(attr);
     return good;
 }
@@ -55,7 +64,7 @@ static bool read_version(hid_t file, int *version) {
 static char *read_text(hid_t attr, bool *no_memory) {
     hid_t type = H5Aget_type(attr);
     char *text = NULL, *theirs = NULL;
-    if (type >= 0 && H5Tget_class(type) == H5T_STRING) {
+    if (type >= 0 && H5Tget_class(type) == H5T_STRING && has_one_element(attr)) {
         if (H5Tis_variable_str(type) <= 0) {
             text = mbl_calloc(H5Tget_size(type) + 1, 1);
             *no_memory = *no_memory || !text;
@@ -153,7 +162,8 @@ static mbl_status_t describe(const char *path, const char *name, hid_t data, mbl
                              size_t *count) {
     hsize_t length = 0;
     hid_t space = H5Dget_space(data);
-    int dims = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
+    int dims =
+        space < 0 || H5Sget_simple_extent_type(space) != H5S_SIMPLE ? -1 : H5Sget_simple_extent_ndims(space);
     if (dims == 1)
         H5Sget_simple_extent_dims(space, &length, NULL);
     if (space >= 0)
@@ -163,6 +173,11 @@ static mbl_status_t describe(const char *path, const char *name, hid_t data, mbl
             MBL_ERR_FORMAT,
             "%s: dataset %s is not a list of f32, f64, i64 or u8, which marble would have written", path,
             name);
+    size_t size = mbl_ckpt_size(*dtype);
+    if (length > H5Dget_storage_size(data) / size)
+        return MBL_FAIL(MBL_ERR_FORMAT,
+                        "%s: dataset %s: %llu elements, of which the file has no more than %llu", path, name,
+                        (unsigned long long)length, (unsigned long long)(H5Dget_storage_size(data) / size));
     *count = (size_t)length;
     return MBL_OK;
 }
