@@ -57,4 +57,23 @@ if printf '%s\n' "$json" | grep -Eq '"ok": false\}'; then
     echo "doctor --json: an item that is missing has no remedy: $json"
     failed=1
 fi
+
+# eval has no checkpoint to promise: a signal ends it with 1, not 75. It is sent once SIGTERM is caught.
+log=$(mktemp)
+"$marble" eval deploy/examples/quickstart.yaml --set threads=1 >"$log" 2>&1 &
+job=$!
+for _ in $(seq 300); do
+    caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$job/status")
+    [ $((0x${caught:-0} & 0x4000)) -eq 0 ] || break
+    sleep 0.1
+done
+kill -TERM $job
+wait $job
+code=$?
+if [ $code -ne 1 ] || ! grep -q 'stopped by a signal; nothing of this comparison is kept' "$log"; then
+    echo "marble eval at SIGTERM: exit $code, expected 1 and word of it; printed:"
+    cat "$log"
+    failed=1
+fi
+rm -f "$log"
 exit $failed

@@ -1,5 +1,6 @@
 /* marble eval: the base and checkpoints on the same prompts from the same noise, compared by every reward. */
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/run_args.h"
@@ -21,7 +22,8 @@ static const char about[] =
     "        --checkpoint other=runs/b/checkpoints/step-000080.h5 --prompts test --prompts drawbench.txt \\\n"
     "        --seeds 1,2,3 --json scores.json --markdown scores.md      # both, and against each other\n"
     "Every set shows eval.prompts pictures for each seed; --set eval.prompts=N changes that. Any number of\n"
-    "ranks under mpirun gives the same answer.";
+    "ranks under mpirun gives the same answer. Ctrl-C, SIGTERM or SIGUSR1 ends it with exit code 1;\n"
+    "what was drawn by then is not kept.";
 
 typedef struct {
     mbl_arg_texts_t checkpoints, prompts;
@@ -167,6 +169,7 @@ static mbl_status_t line_up(mbl_engine_t *engine, const options_t *o) {
     if (status == MBL_OK)
         status = mbl_comm_agree(engine->comm, engine->comm->rank == 0 ? answer(&lineup, o) : MBL_OK);
     mbl_lineup_free(&lineup);
+    mbl_stop_release();
     return status;
 }
 
@@ -201,6 +204,14 @@ static mbl_status_t parse(int argc, char **argv, options_t *o, mbl_arg_texts_t *
     return mbl_args_parse(&spec, argc, argv, rest, helped);
 }
 
+/* Closes the run. Exit code 75 would promise a checkpoint to go on from, and there is none. */
+static int close_eval(mbl_run_t *run, mbl_status_t status) {
+    if (status == MBL_ERR_STOPPED && run->comm->rank == 0)
+        MBL_WARN("eval: stopped by a signal; nothing of this comparison is kept");
+    int code = mbl_run_close(run, status);
+    return status == MBL_ERR_STOPPED ? 1 : code;
+}
+
 int mbl_cmd_eval(int argc, char **argv) {
     options_t o = {.adapter = "ema", .resamples = 10000};
     bool helped = false;
@@ -212,7 +223,7 @@ int mbl_cmd_eval(int argc, char **argv) {
     status = mbl_run_open(rest.items[0], &sets, mbl_config_check, &run);
     int code = mbl_status_exit_code(status);
     if (status == MBL_OK)
-        code = mbl_run_close(&run, eval(&run, &o));
+        code = close_eval(&run, eval(&run, &o));
     mbl_free(o.seeds);
     mbl_free(o.checkpoints.items);
     mbl_free(o.prompts.items);
