@@ -70,6 +70,7 @@ static void values_reach_their_fields(void **state) {
                         "{\"quality\": 90, \"floor\": -1.5, \"tags\": [\"a\", \"b\", true, null]}");
     assert_near(config->limits.seconds, 900, 0);
     assert_int_equal(config->limits.micro_batch_bytes, (size_t)2 << 30);
+    assert_near(config->limits.deadline, 1800, 0);
     assert_int_equal(config->pretrain.model.dual_attention_layers.count, 2);
     assert_int_equal(config->pretrain.model.dual_attention_layers.items[1], 2);
     char where[256];

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { DEADLINE_S = 1800 }; /* of one collective: longer than any phase between two of them */
+enum { DEADLINE_S = 1800 }; /* of one collective until limits.deadline is known and has been agreed on */
 
 mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
                           mbl_status_t (*check)(const mbl_config_t *config, size_t ranks), mbl_run_t *out) {
@@ -23,6 +23,7 @@ mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
         mbl_comm_close(run.comm);
         return status;
     }
+    run.comm->deadline_s = run.config->limits.deadline;
     *out = run;
     return MBL_OK;
 }

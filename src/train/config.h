@@ -156,6 +156,7 @@ typedef struct {
     } checkpoint;
     struct {
         double seconds, margin;   /* 0: none; before the end of a Slurm job */
+        double deadline;          /* seconds of one collective; 0: none */
         size_t micro_batch_bytes; /* 0: none */
     } limits;
     struct {

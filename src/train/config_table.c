@@ -185,6 +185,8 @@ static const mbl_field_t fields[] = {
     OTHER(limits.seconds, SECONDS, "0", 0, 1e9, "seconds", "then checkpoint and exit 75; 0: no limit"),
     OTHER(limits.margin, SECONDS, "60", 0, 1e6, "seconds",
           "the same that long before SLURM_JOB_END_TIME, where Slurm sets it"),
+    OTHER(limits.deadline, SECONDS, "1800", 0, 1e6, "seconds",
+          "that a rank waits for the others in one message before it ends the job; 0: for ever"),
     OTHER(limits.micro_batch_bytes, BYTES, "0", 0, LARGE, "bytes",
           "of activations of a micro-batch, which is cut to fit; 0: no limit"),
 
