@@ -74,6 +74,18 @@ static inline double get_value(const void *data, mbl_dtype_t dtype, size_t i) {
     return dtype == MBL_F32 ? ((const float *)data)[i] : mbl_bf16_to_f32(((const uint16_t *)data)[i]);
 }
 
+/* What a tensor of any backend holds, on the host; free with mbl_free, or push it back, which frees it. */
+static inline void *host_of(mbl_ops_t *ops, const mbl_tensor_t *t) {
+    void *host = mbl_calloc(mbl_tensor_count(t), mbl_dtype_size(t->dtype));
+    assert_non_null(host);
+    assert_ok(mbl_tensor_download(ops, t, host));
+    return host;
+}
+static inline void push_host(mbl_ops_t *ops, const mbl_tensor_t *t, void *host) {
+    assert_ok(mbl_tensor_upload(ops, t, host));
+    mbl_free(host);
+}
+
 static inline double weight_value(const mbl_param_t *param, size_t i) {
     double h = hashed(hash_name(param->name), i);
     if (strstr(param->name, "norm_") && !strstr(param->name, "linear"))
@@ -83,15 +95,17 @@ static inline double weight_value(const mbl_param_t *param, size_t i) {
     return h * sqrt(3.0 / (double)(param->count / param->dim[0]));
 }
 
-/* A tensor on the CPU filled with scale * hash + shift. */
+/* A tensor filled with scale * hash + shift. */
 static inline mbl_tensor_t hashed_tensor(mbl_ops_t *ops, mbl_dtype_t dtype, const char *name, double scale,
                                          double shift, int ndim, const size_t *dim) {
     mbl_tensor_t t;
     assert_ok(mbl_tensor_new(ops, dtype, &t, ndim, dim[0], ndim > 1 ? dim[1] : 0, ndim > 2 ? dim[2] : 0,
                              ndim > 3 ? dim[3] : 0));
     uint32_t seed = hash_name(name);
+    void *host = host_of(ops, &t);
     for (size_t i = 0; i < mbl_tensor_count(&t); i++)
-        put_value(t.data, dtype, i, scale * hashed(seed, i) + shift);
+        put_value(host, dtype, i, scale * hashed(seed, i) + shift);
+    push_host(ops, &t, host);
     return t;
 }
 
@@ -102,11 +116,13 @@ static inline mbl_mmdit_t *case_model(mbl_ops_t *ops, mbl_dtype_t dtype, const m
     size_t n = mbl_mmdit_weights(model)->dim[0];
     assert_ok(mbl_tensor_new(ops, mbl_dtype_stat(dtype), &master, 1, n));
     assert_ok(mbl_mmdit_get_weights(model, &master));
+    void *host = host_of(ops, &master);
     for (size_t p = 0; p < mbl_mmdit_param_count(model); p++) {
         const mbl_param_t *param = mbl_mmdit_param(model, p);
         for (size_t i = 0; param->trained && i < param->count; i++)
-            put_value(master.data, master.dtype, param->offset + i, weight_value(param, i));
+            put_value(host, master.dtype, param->offset + i, weight_value(param, i));
     }
+    push_host(ops, &master, host);
     assert_ok(mbl_mmdit_set_weights(model, &master));
     mbl_tensor_free(ops, &master);
     return model;
@@ -150,12 +166,14 @@ static inline void case_adapter(const mbl_mmdit_t *model, mbl_ops_t *ops, mbl_dt
                                 const mbl_lora_t *lora, mbl_adapter_t *out) {
     mbl_tensor_t values;
     assert_ok(mbl_tensor_new(ops, mbl_dtype_stat(dtype), &values, 1, mbl_lora_size(lora)));
+    void *host = host_of(ops, &values);
     for (size_t p = 0; p < mbl_lora_param_count(lora); p++) {
         const mbl_param_t *param = mbl_lora_param(lora, p);
         uint32_t seed = hash_name(param->name);
         for (size_t i = 0; i < param->count; i++)
-            put_value(values.data, values.dtype, param->offset + i, 0.5 * hashed(seed, i));
+            put_value(host, values.dtype, param->offset + i, 0.5 * hashed(seed, i));
     }
+    push_host(ops, &values, host);
     assert_ok(mbl_adapter_new(model, lora, out));
     assert_ok(mbl_adapter_set(model, out, &values));
     mbl_tensor_free(ops, &values);
@@ -172,9 +190,12 @@ static inline double relative_error(const void *a, mbl_dtype_t dtype, const doub
 }
 
 static inline double loss_of(const mmdit_io_t *io) {
+    void *v = host_of(io->ops, &io->v), *dv = host_of(io->ops, &io->dv);
     double sum = 0;
     for (size_t i = 0; i < mbl_tensor_count(&io->v); i++)
-        sum += get_value(io->v.data, io->v.dtype, i) * get_value(io->dv.data, io->dv.dtype, i);
+        sum += get_value(v, io->v.dtype, i) * get_value(dv, io->dv.dtype, i);
+    mbl_free(v);
+    mbl_free(dv);
     return sum;
 }
 

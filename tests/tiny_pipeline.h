@@ -43,8 +43,10 @@ static inline void tiny_make_folder(tiny_t *t) {
 static inline void tiny_set_adapter(tiny_t *t, mbl_adapter_t *adapter, uint32_t stream, double scale) {
     mbl_tensor_t values;
     assert_ok(mbl_tensor_new(t->ops, t->stat, &values, 1, t->size));
+    void *host = host_of(t->ops, &values);
     for (size_t i = 0; i < t->size; i++)
-        put_value(values.data, t->stat, i, scale * tiny_normal(stream, i));
+        put_value(host, t->stat, i, scale * tiny_normal(stream, i));
+    push_host(t->ops, &values, host);
     assert_ok(mbl_adapter_set(t->model, adapter, &values));
     mbl_tensor_free(t->ops, &values);
 }
@@ -70,17 +72,19 @@ static inline void tiny_open(tiny_t *t, mbl_dtype_t dtype, int threads, size_t h
     memset(t, 0, sizeof *t);
     t->dtype = dtype;
     t->stat = mbl_dtype_stat(dtype);
-    assert_ok(mbl_ops_open("cpu", threads, &t->ops));
+    assert_ok(mbl_ops_open(test_backend(), threads, &t->ops));
     tiny_make_folder(t);
     assert_ok(mbl_pipeline_new(t->ops, dtype, t->folder, &config, 7, &t->pipeline));
     t->model = mbl_pipeline_model(t->pipeline);
     assert_ok(mbl_tensor_new(t->ops, t->stat, &master, 1, mbl_mmdit_weights(t->model)->dim[0]));
     assert_ok(mbl_mmdit_get_weights(t->model, &master));
+    void *host = host_of(t->ops, &master);
     for (size_t p = 0; p < mbl_mmdit_param_count(t->model); p++) {
         const mbl_param_t *param = mbl_mmdit_param(t->model, p);
         for (size_t i = 0; param->trained && i < param->count; i++)
-            put_value(master.data, master.dtype, param->offset + i, weight_value(param, i));
+            put_value(host, master.dtype, param->offset + i, weight_value(param, i));
     }
+    push_host(t->ops, &master, host);
     assert_ok(mbl_mmdit_set_weights(t->model, &master));
     mbl_tensor_free(t->ops, &master);
     assert_ok(mbl_lora_new(t->model, &lora, &t->lora));
