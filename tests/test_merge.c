@@ -1,9 +1,7 @@
-/* Merged adapters: the products alone, how far rollouts move, and when a run keeps its adapter beside the
- * weights. */
+/* Merged adapters: the products alone and how far rollouts move. */
 #include "tiny_pipeline.h"
 
 #include "rl/merge.h"
-#include "runs.h"
 
 static const char *const prompts[] = {"a red sign that says \"K7\"", "three blue circles",
                                       "green above purple"};
@@ -120,62 +118,8 @@ static void one_of_three(void **state) {
     mbl_ops_close(ops);
 }
 
-/* ---- whole runs ---- */
-
-static const char config[] =
-    "seed: 7\n"
-    "precision: f32\n"
-    "threads: 1\n"
-    "prompts: {source: signs, train_count: 40, test_count: 8, groups: 4, group_size: 4}\n"
-    "rollout: {steps: 2, solver: euler, micro_batch: 8}\n"
-    "train: {steps: 3, lr: 2.0e-3, micro_batch: 8, timestep_fraction: 0.5}\n"
-    "rewards: [{name: color}, {name: jpeg}]\n"
-    "eval: {every: 0, prompts: 4, steps: 2}\n"
-    "checkpoint: {every: 0}\n"
-    "log: {samples_every: 0}\n";
-
-static bool log_has(const char *out, const char *words) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s.log", folder, out);
-    char *log = read_whole(path, NULL);
-    bool found = strstr(log, words) != NULL;
-    free(log);
-    return found;
-}
-
-static int make_folder(void **state) {
-    (void)state;
-    temporary_folder(folder);
-    return 0;
-}
-
-/* With room for no deviation at all only the first epoch, whose B is zero, runs merged, and the run is that
- * of `never` to the bit; with the default all do, and it is the same to rounding. */
-static void runs_fall_back(void **state) {
-    char path[512], model[512], more[1024];
-    (void)state;
-    snprintf(path, sizeof path, "%s/run.yaml", folder);
-    write_whole(path, config, sizeof config - 1);
-    make_tiny_model("base");
-    snprintf(model, sizeof model, "--set model.path=%s/base/model", folder);
-    snprintf(more, sizeof more, "%s --set rollout.merge=never", model);
-    train_well(1, "never", more);
-    assert_false(log_has("never", "the rollout's adapter is"));
-    snprintf(more, sizeof more, "%s --set rollout.merge_deviation=0", model);
-    train_well(1, "strict", more);
-    assert_true(log_has("strict", "epoch 1: the rollout's adapter is merged into"));
-    assert_true(log_has("strict", "epoch 2: the rollout's adapter is kept beside"));
-    same_lines("never", "strict", "metrics.jsonl", 0, 3);
-    train_well(2, "auto", model);
-    assert_true(log_has("auto", "epoch 1: the rollout's adapter is merged into"));
-    assert_false(log_has("auto", "kept beside"));
-    same_lines("never", "auto", "metrics.jsonl", 1e-3, 3);
-}
-
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(merged_rollouts_agree), cmocka_unit_test(bf16_is_measured),
-        cmocka_unit_test(one_of_three),
-        cmocka_unit_test_setup_teardown(runs_fall_back, make_folder, drop_folder)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(merged_rollouts_agree),
+                                       cmocka_unit_test(bf16_is_measured), cmocka_unit_test(one_of_three)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
