@@ -50,6 +50,13 @@ static void test_products(void **state) {
     assert_int_equal(two.launches, 2);
     assert_near(two.bytes - two.least, 2.0 * 2 * 100 * 200, 0);
     assert_int_equal(two.work, 0);
+    /* gelu in bf16 is the product's own, where rows are made of pieces of 16 bytes */
+    mbl_cost_t one = product(MBL_BF16, 100, 200, 304, false, MBL_ACT_GELU_TANH);
+    assert_int_equal(one.launches, 1);
+    assert_near(one.bytes - one.least, 0, 0);
+    assert_int_equal(product(MBL_BF16, 100, 200, 300, false, MBL_ACT_GELU_TANH).launches, 2);
+    assert_int_equal(product(MBL_BF16, 100, 204, 304, false, MBL_ACT_GELU_TANH).launches, 2);
+    assert_int_equal(product(MBL_F32, 100, 200, 304, false, MBL_ACT_GELU_TANH).launches, 2);
     /* neither operand stays in the cache: 64 MB each, the other goes by in panels of 20 MB */
     mbl_cost_t large = product(MBL_F32, 4000, 4000, 4000, false, MBL_ACT_NONE);
     assert_near(large.bytes - large.least, 64e6 * (64.0 / 20 - 1), 1);

@@ -141,6 +141,28 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     return CUBLAS_STATUS_SUCCESS;
 }
 
+static bool adds_bias(cublasLtMatmulDesc_t desc) {
+    return desc->epilogue & CUBLASLT_EPILOGUE_BIAS;
+}
+static bool applies_gelu(cublasLtMatmulDesc_t desc) {
+    return desc->epilogue & CUBLASLT_EPILOGUE_GELU;
+}
+
+/* Epilogues in use: a bias on bf16 and f32, gelu on bf16. */
+static bool known_epilogue(cublasLtMatmulDesc_t desc, const mbl_emu_matrix_t *a, const mbl_emu_matrix_t *d) {
+    switch (desc->epilogue) {
+    case CUBLASLT_EPILOGUE_DEFAULT:
+        return true;
+    case CUBLASLT_EPILOGUE_BIAS:
+        return d->type != CUDA_R_64F;
+    case CUBLASLT_EPILOGUE_GELU:
+    case CUBLASLT_EPILOGUE_GELU_BIAS:
+        return a->type == CUDA_R_16BF && d->type == CUDA_R_16BF;
+    default:
+        return false;
+    }
+}
+
 /* Whether the product makes sense and is one of those in use. */
 static cublasStatus_t check_product(cublasLtMatmulDesc_t desc, const mbl_emu_matrix_t *a,
                                     const mbl_emu_matrix_t *b, const mbl_emu_matrix_t *c,
@@ -155,9 +177,7 @@ static cublasStatus_t check_product(cublasLtMatmulDesc_t desc, const mbl_emu_mat
         desc->scale != (wide ? CUDA_R_64F : CUDA_R_32F) || a->type == CUDA_R_16F || d->type == CUDA_R_16F ||
         (a->type == CUDA_R_32F && d->type != CUDA_R_32F))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT && (desc->epilogue != CUBLASLT_EPILOGUE_BIAS || wide))
-        return CUBLAS_STATUS_NOT_SUPPORTED;
-    return CUBLAS_STATUS_SUCCESS;
+    return known_epilogue(desc, a, d) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
@@ -205,11 +225,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                                  .b_layout = b_layout->matrix,
                                  .d_layout = d_layout->matrix,
                                  .transpose_a = desc->transpose_a != 0,
-                                 .transpose_b = desc->transpose_b != 0};
+                                 .transpose_b = desc->transpose_b != 0,
+                                 .gelu = applies_gelu(desc)};
     bool wide = desc->compute == CUBLAS_COMPUTE_64F;
     product.alpha = wide ? *(const double *)alpha : (double)*(const float *)alpha;
     product.beta = wide ? *(const double *)beta : (double)*(const float *)beta;
-    if (desc->epilogue == CUBLASLT_EPILOGUE_BIAS) {
+    if (adds_bias(desc)) {
         product.bias = desc->bias;
         product.bias_type = desc->bias_type < 0 ? d_layout->matrix.type : (cudaDataType)desc->bias_type;
         if (!product.bias)

@@ -6,6 +6,7 @@
 
 #include "ops/tensor.h"
 
+#include <math.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +71,11 @@ static float *to_f32(const void *data, const mbl_emu_matrix_t *m) {
     return out;
 }
 
-/* alpha sum + beta d + bias into column j of d, rounded once. */
+static float gelu(float x) {
+    return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
+/* alpha sum + beta d + bias (and gelu of it) into column j of d, rounded once. */
 static void finish_column(const mbl_emu_product_t *x, const float *sum, int64_t j) {
     const float alpha = (float)x->alpha, beta = (float)x->beta;
     for (int64_t i = 0; i < x->d_layout.rows; i++) {
@@ -80,6 +85,8 @@ static void finish_column(const mbl_emu_product_t *x, const float *sum, int64_t 
             value += beta * (float)number(x->d, x->d_layout.type, at);
         if (x->bias)
             value += (float)number(x->bias, x->bias_type, (size_t)i);
+        if (x->gelu)
+            value = gelu(value);
         if (x->d_layout.type == CUDA_R_32F)
             ((float *)x->d)[at] = value;
         else

@@ -1,4 +1,5 @@
-/* A matrix product as cublasLt means it: column-major, d = alpha op(a) op(b) + beta d + bias. */
+/* A matrix product as cublasLt means it: column-major, d = alpha op(a) op(b) + beta d + bias, then gelu
+ * (with tanh). */
 #ifndef MBL_GPU_EMULATION_PRODUCT_H
 #define MBL_GPU_EMULATION_PRODUCT_H
 
@@ -14,7 +15,7 @@ typedef struct {
     void *d;
     mbl_emu_matrix_t a_layout, b_layout, d_layout;
     cudaDataType bias_type;
-    bool transpose_a, transpose_b;
+    bool transpose_a, transpose_b, gelu;
     double alpha, beta;
 } mbl_emu_product_t;
 

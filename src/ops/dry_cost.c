@@ -90,8 +90,14 @@ static void matmul(const mbl_matmul_args_t *x, mbl_cost_t *out) {
     double inner = (double)x->a->dim[!x->transpose_a];
     bool plain = !x->bias && x->act == MBL_ACT_NONE;
     bool same = x->a->dtype == x->y->dtype && x->a->dtype != MBL_F64;
+    bool fused = x->act == MBL_ACT_GELU_TANH && same && x->a->dtype == MBL_BF16 && wide(x->a) && wide(x->b) &&
+                 wide(x->y) && wide(x->bias);
     out->flops[product_unit(x->a->dtype)] = 2 * m * n * inner;
     out->bytes += reread(bytes_of(x->a), bytes_of(x->b));
+    if (fused) {
+        out->flops[real_unit(x->y->dtype)] = 12 * m * n;
+        return;
+    }
     if (plain || (same && x->act == MBL_ACT_NONE))
         return;
     /* what cublasLt leaves is read and written once more */

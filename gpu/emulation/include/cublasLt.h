@@ -1,5 +1,5 @@
 /* The part of cublasLt that marble uses, emulated: products of column-major matrices in bf16, f32 and f64
- * with strides, transposes, beta and a bias. Names, values and meanings as NVIDIA's documentation gives them.
+ * with strides, transposes, beta, a bias and gelu. Names, values and meanings are NVIDIA's.
  */
 #ifndef MBL_EMULATION_CUBLASLT_H
 #define MBL_EMULATION_CUBLASLT_H
@@ -36,7 +36,12 @@ typedef struct {
     int reserved[4];
 } cublasLtMatmulHeuristicResult_t;
 
-typedef enum { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 } cublasLtEpilogue_t;
+typedef enum {
+    CUBLASLT_EPILOGUE_DEFAULT = 1,
+    CUBLASLT_EPILOGUE_BIAS = 4,
+    CUBLASLT_EPILOGUE_GELU = 32,
+    CUBLASLT_EPILOGUE_GELU_BIAS = 36
+} cublasLtEpilogue_t;
 typedef enum {
     CUBLASLT_MATMUL_DESC_TRANSA = 3,
     CUBLASLT_MATMUL_DESC_TRANSB = 4,
