@@ -171,6 +171,16 @@ mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine) {
     return all;
 }
 
+mbl_status_t mbl_comm_second(mbl_comm_t *comm, const void **native) {
+    MBL_REQUIRE(comm && native, "comm: a second communicator without a first");
+    mbl_fail_quiet(1);
+    mbl_status_t status = comm->table->second
+                              ? comm->table->second(comm, native)
+                              : MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s has one rank only", comm->table->name);
+    mbl_fail_quiet(0);
+    return status;
+}
+
 size_t mbl_shard_count(size_t n, int size) {
     size_t ranks = size > 1 ? (size_t)size : 1;
     size_t count = n / ranks + (n % ranks != 0);

@@ -42,7 +42,8 @@ typedef struct {
     mbl_status_t (*reduce_scatter_start)(mbl_comm_t *comm, const void *in, void *out, size_t count,
                                          mbl_comm_type_t type);
     mbl_status_t (*finish)(mbl_comm_t *comm);
-    mbl_status_t (*poll_error)(mbl_comm_t *comm);   /* local: an asynchronous error, if any */
+    mbl_status_t (*second)(mbl_comm_t *comm, const void **native); /* optional, see mbl_comm_second */
+    mbl_status_t (*poll_error)(mbl_comm_t *comm);                  /* local: an asynchronous error, if any */
     void (*abort)(mbl_comm_t *comm, int exit_code); /* ends every rank; does not return on mpi */
 } mbl_comm_table_t;
 
@@ -120,6 +121,12 @@ mbl_status_t mbl_comm_allgather_tensor(mbl_comm_t *comm, const mbl_tensor_t *in,
 /* Makes every rank return the same status: the gravest of all ranks' (OK only if all are OK;
  * ERR_STOPPED is the mildest failure); `culprit` is that rank. Also how ranks agree on "stop now". */
 mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine);
+
+/* A communicator of the transport's own kind (for "mpi" an MPI_Comm) over the same ranks, for a library that
+ * exchanges messages itself, in a thread of its own while this one goes on. Made once, freed by close.
+ * ERR_UNSUPPORTED, not logged, with the reason in mbl_fail_message, where a transport has none or does not
+ * let threads communicate at the same time; the same status on every rank. Collective. */
+mbl_status_t mbl_comm_second(mbl_comm_t *comm, const void **native);
 
 size_t mbl_comm_type_size(mbl_comm_type_t type);
 

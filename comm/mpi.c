@@ -17,6 +17,7 @@ enum {
 
 typedef struct {
     MPI_Comm world;        /* our own, so that nobody else's messages can be mistaken for ours */
+    MPI_Comm second;       /* for others, see mbl_comm_second */
     bool started;          /* MPI was started here, so it is finished here */
     mbl_status_t broken;   /* the status of the first failure; nothing works after it */
     double end;            /* when the collective under way is late; 0: never */
@@ -108,7 +109,7 @@ static mbl_status_t start(mpi_t *mpi) {
     MBL_TRY(check(mpi, MPI_Initialized(&running), "asking whether MPI runs"));
     if (!running) {
         int provided = 0;
-        MBL_TRY(check(mpi, MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided), "starting"));
+        MBL_TRY(check(mpi, MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided), "starting"));
         mpi->started = true;
         if (provided < MPI_THREAD_FUNNELED)
             return MBL_FAIL(MBL_ERR_COMM,
@@ -143,7 +144,7 @@ static mbl_status_t find_place(mbl_comm_t *comm) {
 static mbl_status_t mpi_open(mbl_comm_t *comm) {
     mpi_t *mpi;
     MBL_ALLOC(mpi, 1);
-    mpi->world = MPI_COMM_NULL;
+    mpi->world = mpi->second = MPI_COMM_NULL;
     comm->impl = mpi;
     mbl_status_t status = MBL_OK;
     MBL_ALLOC_GOTO(mpi->pieces, 2 * (size_t)PIECE_BYTES, fail);
@@ -170,6 +171,8 @@ static void mpi_close(mbl_comm_t *comm) {
     /* MPI_Finalize waits for everyone without a deadline, so it is only entered together. */
     bool whole = mpi->broken == MBL_OK && mpi_barrier(comm) == MBL_OK;
     if (whole) {
+        if (mpi->second != MPI_COMM_NULL)
+            MPI_Comm_free(&mpi->second);
         MPI_Comm_free(&mpi->world);
         if (mpi->started)
             MPI_Finalize();
@@ -318,6 +321,26 @@ static mbl_status_t mpi_allgather(mbl_comm_t *comm, const void *in, void *out, s
     return MBL_OK;
 }
 
+/* Every rank has to have MPI_THREAD_MULTIPLE, and a rank cannot know the others' level. */
+static mbl_status_t mpi_second(mbl_comm_t *comm, const void **native) {
+    mpi_t *mpi = comm->impl;
+    int level = 0;
+    MBL_TRY(check(mpi, MPI_Query_thread(&level), "asking for the thread level"));
+    int64_t least = level;
+    MBL_TRY(mpi_allreduce(comm, &least, 1, MBL_COMM_I64, MBL_COMM_MIN));
+    if (least < MPI_THREAD_MULTIPLE)
+        return MBL_FAIL(MBL_ERR_UNSUPPORTED,
+                        "this MPI does not let threads communicate at the same time (level %d of a rank; "
+                        "MPI_THREAD_MULTIPLE is %d)",
+                        (int)least, MPI_THREAD_MULTIPLE);
+    if (mpi->second == MPI_COMM_NULL) {
+        MBL_TRY(check(mpi, MPI_Comm_dup(mpi->world, &mpi->second), "making a second communicator"));
+        MBL_TRY(check(mpi, MPI_Comm_set_errhandler(mpi->second, MPI_ERRORS_RETURN), "setting its errors"));
+    }
+    *native = &mpi->second;
+    return MBL_OK;
+}
+
 static mbl_status_t mpi_poll_error(mbl_comm_t *comm) {
     return ((mpi_t *)comm->impl)->broken;
 }
@@ -337,6 +360,7 @@ const mbl_comm_table_t mbl_comm_mpi = {
     .allreduce = mpi_allreduce,
     .reduce_scatter = mpi_reduce_scatter,
     .allgather = mpi_allgather,
+    .second = mpi_second,
     .poll_error = mpi_poll_error,
     .abort = mpi_abort,
 };

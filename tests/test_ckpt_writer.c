@@ -86,7 +86,8 @@ static content_t *new_content(const char *folder) {
     c->items[1] = (mbl_ckpt_item_t){"counter", MBL_I64, 1, &c->counter};
     c->attrs[0] = (mbl_ckpt_attr_t){"kind", "test"};
     c->attrs[1] = (mbl_ckpt_attr_t){"step", c->step};
-    c->job = (mbl_ckpt_job_t){c->folder, 0, c->items, 2, c->attrs, 2, {0}};
+    c->job =
+        (mbl_ckpt_job_t){.folder = c->folder, .items = c->items, .n = 2, .attrs = c->attrs, .n_attrs = 2};
     return c;
 }
 

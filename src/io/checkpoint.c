@@ -9,6 +9,8 @@
 #include <string.h>
 
 enum { CHUNK_BYTES = 1 << 20 };
+/* Bytes of HDF5's superblock, version 0 (HDF5 file format specification, II.A). */
+enum { SUPERBLOCK_VERSION = 8, CONSISTENCY_FLAGS = 20 };
 
 hid_t mbl_ckpt_type(mbl_dtype_t dtype) {
     switch (dtype) {
@@ -107,7 +109,24 @@ static bool dataset_properties(const mbl_ckpt_item_t *item, hid_t *links, hid_t 
     return good;
 }
 
-static bool put_dataset(hid_t file, const mbl_ckpt_item_t *item) {
+/* Zeros in the same order of chunks as data would be stored, so that the file is laid out the same. */
+static bool put_zeros(hid_t data, hid_t type, hid_t space, const mbl_ckpt_item_t *item) {
+    hsize_t most = CHUNK_BYTES / mbl_ckpt_size(item->dtype), take;
+    unsigned char *zeros = mbl_calloc(CHUNK_BYTES, 1);
+    bool good = zeros != NULL;
+    for (hsize_t at = 0; at < item->count && good; at += take) {
+        take = item->count - at < most ? item->count - at : most;
+        hid_t memory = H5Screate_simple(1, &take, NULL);
+        good = memory >= 0 && H5Sselect_hyperslab(space, H5S_SELECT_SET, &at, NULL, &take, NULL) >= 0 &&
+               H5Dwrite(data, type, memory, space, H5P_DEFAULT, zeros) >= 0;
+        if (memory >= 0)
+            H5Sclose(memory);
+    }
+    mbl_free(zeros);
+    return good;
+}
+
+static bool put_dataset(hid_t file, const mbl_ckpt_item_t *item, const char *stated) {
     hid_t type = mbl_ckpt_type(item->dtype), links, creation, data = H5I_INVALID_HID;
     hsize_t count = item->count;
     char digest[MBL_SHA256_HEX];
@@ -117,10 +136,12 @@ static bool put_dataset(hid_t file, const mbl_ckpt_item_t *item) {
         data = H5Dcreate2(file, item->name, type, space, links, creation, H5P_DEFAULT);
     good = data >= 0;
     if (good && count > 0)
-        good = H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, item->data) >= 0;
+        good = stated ? put_zeros(data, type, space, item)
+                      : H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, item->data) >= 0;
     if (good) {
-        mbl_sha256_text(item->data, item->count * mbl_ckpt_size(item->dtype), digest);
-        good = put_text(data, MBL_CKPT_DIGEST_KEY, digest, MBL_SHA256_HEX - 1);
+        if (!stated)
+            mbl_sha256_text(item->data, item->count * mbl_ckpt_size(item->dtype), digest);
+        good = put_text(data, MBL_CKPT_DIGEST_KEY, stated ? stated : digest, MBL_SHA256_HEX - 1);
     }
     if (data >= 0)
         good = H5Dclose(data) >= 0 && good;
@@ -145,7 +166,7 @@ static hid_t create_in_memory(const char *path, size_t bytes) {
 }
 
 static mbl_status_t fill(hid_t file, const char *path, const mbl_ckpt_item_t *items, size_t n,
-                         const mbl_ckpt_attr_t *attrs, size_t n_attrs) {
+                         const mbl_ckpt_attr_t *attrs, size_t n_attrs, const char *const *digests) {
     char digest[MBL_SHA256_HEX];
     if (!put_number(file, MBL_CKPT_VERSION_KEY, MBL_CHECKPOINT_VERSION))
         return mbl_ckpt_hdf5_failed(path, "store", MBL_CKPT_VERSION_KEY);
@@ -156,23 +177,29 @@ static mbl_status_t fill(hid_t file, const char *path, const mbl_ckpt_item_t *it
     if (!put_text(file, MBL_CKPT_ATTRS_KEY, digest, MBL_SHA256_HEX - 1))
         return mbl_ckpt_hdf5_failed(path, "store", MBL_CKPT_ATTRS_KEY);
     for (size_t i = 0; i < n; i++)
-        if (!put_dataset(file, &items[i]))
+        if (!put_dataset(file, &items[i], digests ? digests[i] : NULL))
             return mbl_ckpt_hdf5_failed(path, "store dataset", items[i].name);
     return MBL_OK;
 }
 
 /* The driver's own memory, not a copy: valid while the file is open and untouched. */
-static mbl_status_t put_on_disk(hid_t file, const char *path) {
+static mbl_status_t put_on_disk(hid_t file, const char *path,
+                                mbl_status_t (*put)(const char *path, const unsigned char *data,
+                                                    size_t size)) {
     void *memory = NULL;
     if (H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
         return mbl_ckpt_hdf5_failed(path, "flush", "the file in memory");
     ssize_t size = H5Fget_file_image(file, NULL, 0);
     if (size <= 0 || H5Fget_vfd_handle(file, H5P_DEFAULT, &memory) < 0 || !memory)
         return mbl_ckpt_hdf5_failed(path, "give out", "the file in memory");
-    return mbl_ckpt_write_file(path, *(unsigned char **)memory, (size_t)size);
+    unsigned char *image = *(unsigned char **)memory;
+    if (image[SUPERBLOCK_VERSION] == 0)
+        memset(image + CONSISTENCY_FLAGS, 0, 4); /* as H5Fclose would: nobody has it open for writing */
+    return put(path, image, (size_t)size);
 }
 
-static mbl_status_t check_items(const char *path, const mbl_ckpt_item_t *items, size_t n, size_t *total) {
+static mbl_status_t check_items(const char *path, const mbl_ckpt_item_t *items, size_t n,
+                                const char *const *digests, size_t *total) {
     *total = 0;
     for (size_t i = 0; i < n; i++) {
         const char *name = items[i].name;
@@ -186,7 +213,8 @@ static mbl_status_t check_items(const char *path, const mbl_ckpt_item_t *items, 
         MBL_REQUIRE(mbl_mul(items[i].count, mbl_ckpt_size(items[i].dtype), &bytes) &&
                         mbl_add(*total, bytes, total) && *total < SIZE_MAX / 4,
                     "%s: dataset %s: %zu elements are too many", path, name, items[i].count);
-        MBL_REQUIRE(items[i].data || !bytes, "%s: dataset %s has no data", path, name);
+        MBL_REQUIRE(items[i].data || !bytes || (digests && digests[i]), "%s: dataset %s has no data", path,
+                    name);
     }
     return MBL_OK;
 }
@@ -211,13 +239,14 @@ static mbl_status_t sort_attrs(const char *path, mbl_ckpt_attr_t *attrs, size_t 
     return MBL_OK;
 }
 
-mbl_status_t mbl_ckpt_write(const char *path, const mbl_ckpt_item_t *items, size_t n,
-                            const mbl_ckpt_attr_t *attrs, size_t n_attrs) {
+mbl_status_t mbl_ckpt_make(const char *path, const mbl_ckpt_item_t *items, size_t n,
+                           const mbl_ckpt_attr_t *attrs, size_t n_attrs, const char *const *digests,
+                           mbl_status_t (*put)(const char *path, const unsigned char *data, size_t size)) {
     size_t total;
     mbl_status_t status = MBL_OK;
     mbl_ckpt_attr_t *sorted;
     MBL_REQUIRE(path && (items || !n) && (attrs || !n_attrs), "a checkpoint without path or content");
-    MBL_TRY(check_items(path, items, n, &total));
+    MBL_TRY(check_items(path, items, n, digests, &total));
     MBL_ALLOC(sorted, n_attrs + 1);
     if (n_attrs)
         memcpy(sorted, attrs, n_attrs * sizeof *sorted);
@@ -228,11 +257,16 @@ mbl_status_t mbl_ckpt_write(const char *path, const mbl_ckpt_item_t *items, size
         status = mbl_ckpt_hdf5_failed(path, "make", "a file in memory");
         goto free_sorted;
     }
-    MBL_TRY_GOTO(fill(file, path, items, n, sorted, n_attrs), close_file);
-    status = put_on_disk(file, path);
+    MBL_TRY_GOTO(fill(file, path, items, n, sorted, n_attrs, digests), close_file);
+    status = put_on_disk(file, path, put);
 close_file:
     H5Fclose(file);
 free_sorted:
     mbl_free(sorted);
     return status;
+}
+
+mbl_status_t mbl_ckpt_write(const char *path, const mbl_ckpt_item_t *items, size_t n,
+                            const mbl_ckpt_attr_t *attrs, size_t n_attrs) {
+    return mbl_ckpt_make(path, items, n, attrs, n_attrs, NULL, mbl_ckpt_write_file);
 }

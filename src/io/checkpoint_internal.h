@@ -1,4 +1,4 @@
-/* What the three files behind checkpoint.h share. */
+/* What the files behind checkpoint.h share. */
 #ifndef MBL_IO_CHECKPOINT_INTERNAL_H
 #define MBL_IO_CHECKPOINT_INTERNAL_H
 
@@ -28,9 +28,25 @@ void mbl_ckpt_attrs_digest(const mbl_ckpt_attr_t *attrs, size_t n, char out[MBL_
 
 /* Writes `size` bytes and the trailer to path + ".tmp", syncs, renames, syncs the folder. */
 mbl_status_t mbl_ckpt_write_file(const char *path, const unsigned char *data, size_t size);
+/* For files that other ranks write into: `size` bytes to path + ".tmp", which is removed when that fails;
+ * later the trailer over what stands there then, sync, rename, sync of the folder (a failure leaves the
+ * temporary file). */
+mbl_status_t mbl_ckpt_write_skeleton(const char *path, const unsigned char *data, size_t size);
+mbl_status_t mbl_ckpt_finish_file(const char *path);
+/* The file of mbl_ckpt_write given to `put`. digests (NULL: none) [n]: an item with a digest has no data; it
+ * is stored as zeros that stand where the data will, with that digest. */
+mbl_status_t mbl_ckpt_make(const char *path, const mbl_ckpt_item_t *items, size_t n,
+                           const mbl_ckpt_attr_t *attrs, size_t n_attrs, const char *const *digests,
+                           mbl_status_t (*put)(const char *path, const unsigned char *data, size_t size));
+/* The folder of a path, "." when it has none; NULL without memory. Free with mbl_free. */
+char *mbl_ckpt_folder_of(const char *path);
+/* Syncs the folder of a path: a renamed file is safe only when its folder is on disk too. */
+mbl_status_t mbl_ckpt_sync_folder(const char *path);
 /* Reads the whole file once and compares it with its trailer. */
 mbl_status_t mbl_ckpt_verify_file(const char *path);
 
+/* Digests of everything inside a file that has no trailer yet. */
+mbl_status_t mbl_ckpt_verify_inside(const char *path);
 /* mbl_ckpt_open without the search for another good one in the folder. */
 mbl_status_t mbl_ckpt_open_only(const char *path, mbl_ckpt_t **out);
 /* The newest checkpoint beside `path`, other than it, that verifies; false when there is none. */

@@ -279,11 +279,11 @@ static hid_t open_hdf5(const char *path) {
     return file;
 }
 
-mbl_status_t mbl_ckpt_open_only(const char *path, mbl_ckpt_t **out) {
+/* All but the trailer. */
+static mbl_status_t open_inside(const char *path, mbl_ckpt_t **out) {
     mbl_ckpt_t *ckpt;
     mbl_status_t status;
     int version;
-    MBL_TRY(mbl_ckpt_verify_file(path));
     mbl_ckpt_quiet_hdf5();
     MBL_ALLOC(ckpt, 1);
     ckpt->file = H5I_INVALID_HID;
@@ -311,6 +311,18 @@ fail:
         status = no_memory(ckpt);
     mbl_ckpt_close(ckpt);
     return status;
+}
+
+mbl_status_t mbl_ckpt_open_only(const char *path, mbl_ckpt_t **out) {
+    MBL_TRY(mbl_ckpt_verify_file(path));
+    return open_inside(path, out);
+}
+
+mbl_status_t mbl_ckpt_verify_inside(const char *path) {
+    mbl_ckpt_t *ckpt;
+    MBL_TRY(open_inside(path, &ckpt));
+    mbl_ckpt_close(ckpt);
+    return MBL_OK;
 }
 
 mbl_status_t mbl_ckpt_open(const char *path, mbl_ckpt_t **out) {

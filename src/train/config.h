@@ -45,6 +45,7 @@ typedef enum {
 typedef enum { MBL_CONFIG_METRIC_PLAIN, MBL_CONFIG_METRIC_ADAM } mbl_config_metric_t;
 typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
 typedef enum { MBL_CONFIG_OTHER_BASE_REFUSE, MBL_CONFIG_OTHER_BASE_ACCEPT } mbl_config_other_base_t;
+typedef enum { MBL_CONFIG_WRITER_GATHER, MBL_CONFIG_WRITER_PARALLEL } mbl_config_writer_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 
 typedef enum { MBL_CONFIG_MERGE_AUTO, MBL_CONFIG_MERGE_NEVER } mbl_config_merge_t;
@@ -153,6 +154,7 @@ typedef struct {
             mbl_config_strings_t best;
         } keep;
         mbl_config_other_base_t other_base;
+        mbl_config_writer_t writer;
     } checkpoint;
     struct {
         double seconds, margin;   /* 0: none; before the end of a Slurm job */

@@ -37,6 +37,8 @@ static const char *const common_words[] = {"together", "apart", "offset", NULL};
 static const char *const alarm_words[] = {"warn", "stop", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const other_base_words[] = {"refuse", "accept", NULL};
+/* In the order of mbl_config_writer_t. */
+static const char *const writer_words[] = {"gather", "parallel", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
 const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
 
@@ -181,6 +183,10 @@ static const mbl_field_t fields[] = {
           "rewards; the checkpoint with the best mean of each in eval.jsonl is kept"),
     CHOICE(checkpoint.other_base, "refuse", other_base_words,
            "a checkpoint of another base model, by the digest of its tensors"),
+    CHOICE(
+        checkpoint.writer, "gather", writer_words,
+        "gather: rank 0 writes everything; parallel: every rank its share of the moments, through parallel "
+        "HDF5, into the same file"),
 
     OTHER(limits.seconds, SECONDS, "0", 0, 1e9, "seconds", "then checkpoint and exit 75; 0: no limit"),
     OTHER(limits.margin, SECONDS, "60", 0, 1e6, "seconds",

@@ -265,6 +265,7 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const char 
     mbl_status_t status;
     MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done);
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_train_open(&t)), done);
+    MBL_TRY_GOTO(mbl_state_writers(&t.state), done);
     MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, resume, checkpoint, sizeof checkpoint), done);
     MBL_TRY_GOTO(mbl_state_load(&t.state, checkpoint), done);
     MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, t.state.step, &t.rundir), done);

@@ -48,6 +48,7 @@ static void free_snapshot(mbl_snapshot_t *s);
 
 void mbl_state_free(mbl_state_t *state) {
     free_snapshot(state->snapshot);
+    mbl_ckpt_team_close(state->team);
     mbl_policy_free(&state->policy);
     mbl_optimizer_free(&state->optimizer);
     mbl_lora_free(state->lora);
@@ -162,8 +163,10 @@ static mbl_status_t reward_names(const mbl_config_t *config, char *out, size_t s
 
 /* A copy of the state on its way to disk; it stays as it is until its write has ended. */
 struct mbl_snapshot {
-    mbl_ckpt_writer_t *writer; /* rank 0 */
-    float *vectors;            /* rank 0 [N_VECTORS, padded], others [padded] */
+    mbl_ckpt_writer_t *writer; /* rank 0; with a team every rank */
+    float *vectors;            /* gathered: rank 0 [N_VECTORS, padded], others [padded] */
+    float *shards;             /* with a team: vectors [M, padded] on rank 0 only, and m and v [2, count] */
+    mbl_ckpt_part_t parts[2];
     small_t small;
     char folder[512], step[32], rewards[2048], *config;
     size_t best[MBL_MAX_REWARDS]; /* steps kept for their scores */
@@ -176,24 +179,40 @@ static void free_snapshot(mbl_snapshot_t *s) {
         return;
     mbl_ckpt_writer_close(s->writer);
     mbl_free(s->vectors);
+    mbl_free(s->shards);
     mbl_free(s->config);
     mbl_free(s);
 }
 
+/* Room for this rank's moments and where they belong in the whole. */
+static mbl_status_t make_parts(const mbl_state_t *state, mbl_snapshot_t *s) {
+    const mbl_comm_t *comm = state->engine->comm;
+    size_t size = state->policy.size, count = state->optimizer.count, first, last;
+    MBL_ALLOC(s->shards, 2 * count);
+    mbl_shard_range(size, comm->size, comm->rank, &first, &last);
+    for (int i = 0; i < 2; i++)
+        s->parts[i] =
+            (mbl_ckpt_part_t){names[M + i], size, first, last - first, s->shards + (size_t)i * count};
+    return MBL_OK;
+}
+
 static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     mbl_snapshot_t *s;
-    bool first = state->engine->comm->rank == 0;
+    bool first = state->engine->comm->rank == 0, together = state->team != NULL;
     MBL_ALLOC(s, 1);
     state->snapshot = s; /* freed with the state, whole or not */
-    MBL_ALLOC(s->vectors, (first ? N_VECTORS : 1) * state->padded);
-    if (!first)
-        return MBL_OK;
+    if (first || !together)
+        MBL_ALLOC(s->vectors, (!first ? 1 : together ? M : N_VECTORS) * state->padded);
+    if (together)
+        MBL_TRY(make_parts(state, s));
     MBL_TRY(mbl_rundir_join(out_dir, "checkpoints", s->folder, sizeof s->folder));
+    if (!first)
+        return together ? mbl_ckpt_writer_open(&s->writer) : MBL_OK;
     MBL_TRY(reward_names(state->engine->config, s->rewards, sizeof s->rewards));
     MBL_TRY(mbl_config_json(state->engine->config, &s->config));
     for (int i = 0; i < N_VECTORS; i++)
-        s->items[i] =
-            (mbl_ckpt_item_t){names[i], MBL_F32, state->policy.size, s->vectors + (size_t)i * state->padded};
+        s->items[i] = (mbl_ckpt_item_t){names[i], MBL_F32, state->policy.size,
+                                        together && i >= M ? NULL : s->vectors + (size_t)i * state->padded};
     small_items(&s->small, state->engine->k, s->items + N_VECTORS);
     const mbl_ckpt_attr_t attrs[] = {{"kind", "train"},
                                      {"step", s->step},
@@ -204,36 +223,47 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     return mbl_ckpt_writer_open(&s->writer);
 }
 
-/* The vectors into the snapshot: rank 0's; the other ranks take part in gathering. */
+/* The vectors into the snapshot: rank 0's; with a team every rank's moments stay with it, else the other
+ * ranks take part in gathering them. */
 static mbl_status_t copy_vectors(const mbl_state_t *state) {
     const mbl_engine_t *engine = state->engine;
     const mbl_tensor_t *whole[] = {&state->policy.current, &state->policy.old, &state->policy.ema};
     const mbl_tensor_t *shard[] = {&state->optimizer.m, &state->optimizer.v};
     bool first = engine->comm->rank == 0;
     for (int i = 0; i < N_VECTORS; i++) {
-        float *to = state->snapshot->vectors + (first ? (size_t)i * state->padded : 0);
+        mbl_snapshot_t *s = state->snapshot;
         if (i < M && first)
-            MBL_TRY(mbl_tensor_download(engine->ops, whole[i], to));
+            MBL_TRY(mbl_tensor_download(engine->ops, whole[i], s->vectors + (size_t)i * state->padded));
+        else if (i >= M && state->team)
+            MBL_TRY(mbl_tensor_download(engine->ops, shard[i - M],
+                                        s->shards + (size_t)(i - M) * state->optimizer.count));
         else if (i >= M)
-            MBL_TRY(mbl_gather_shards(engine->comm, engine->ops, shard[i - M], to));
+            MBL_TRY(mbl_gather_shards(engine->comm, engine->ops, shard[i - M],
+                                      s->vectors + (first ? (size_t)i * state->padded : 0)));
     }
     return MBL_OK;
 }
 
-static mbl_status_t start_write(const mbl_state_t *state, const char *out_dir) {
+/* What the writer of this rank is given. */
+static mbl_status_t make_job(const mbl_state_t *state, const char *out_dir, mbl_ckpt_job_t *job) {
     mbl_snapshot_t *s = state->snapshot;
     const mbl_config_t *config = state->engine->config;
-    mbl_ckpt_job_t job = {s->folder, (size_t)state->step,
-                          s->items,  N_VECTORS + N_SMALL,
-                          s->attrs,  sizeof s->attrs / sizeof *s->attrs,
-                          {0}};
-    job.keep.last = config->checkpoint.keep.last;
-    job.keep.every = config->checkpoint.keep.every;
-    job.keep.also = s->best;
-    MBL_TRY(mbl_rundir_best(out_dir, config, (size_t)state->step, s->best, &job.keep.n_also));
+    *job = (mbl_ckpt_job_t){.folder = s->folder, .step = (size_t)state->step, .team = state->team};
+    job->parts = s->parts;
+    job->n_parts = 2;
+    if (state->engine->comm->rank > 0)
+        return MBL_OK;
+    job->items = s->items;
+    job->n = N_VECTORS + N_SMALL;
+    job->attrs = s->attrs;
+    job->n_attrs = sizeof s->attrs / sizeof *s->attrs;
+    job->keep.last = config->checkpoint.keep.last;
+    job->keep.every = config->checkpoint.keep.every;
+    job->keep.also = s->best;
+    MBL_TRY(mbl_rundir_best(out_dir, config, (size_t)state->step, s->best, &job->keep.n_also));
     pack(state, &s->small);
     snprintf(s->step, sizeof s->step, "%llu", (unsigned long long)state->step);
-    return mbl_ckpt_writer_start(s->writer, &job);
+    return MBL_OK;
 }
 
 static mbl_status_t last_write(const mbl_state_t *state, bool wait) {
@@ -252,13 +282,32 @@ void mbl_state_saved(const mbl_state_t *state, bool wait) {
     tell_lost(last_write(state, wait));
 }
 
+mbl_status_t mbl_state_writers(mbl_state_t *state) {
+    const mbl_config_t *config = state->engine->config;
+    char where[256], reason[600];
+    if (config->checkpoint.writer == MBL_CONFIG_WRITER_GATHER)
+        return MBL_OK;
+    mbl_status_t status = mbl_ckpt_team_open(state->engine->comm, &state->team);
+    if (status != MBL_ERR_UNSUPPORTED)
+        return status;
+    snprintf(reason, sizeof reason, "%s", mbl_fail_message());
+    return MBL_FAIL(MBL_ERR_CONFIG, "%s: parallel cannot be: %s; gather would be right",
+                    mbl_config_where(config, "checkpoint.writer", where, sizeof where), reason);
+}
+
 mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir, bool wait) {
     mbl_comm_t *comm = state->engine->comm;
     mbl_status_t status = state->snapshot ? MBL_OK : make_snapshot(state, out_dir);
     MBL_TRY(mbl_comm_agree(comm, status));
     tell_lost(last_write(state, true));
+    mbl_ckpt_job_t job;
     MBL_TRY(copy_vectors(state));
-    status = comm->rank == 0 ? start_write(state, out_dir) : MBL_OK;
+    status = make_job(state, out_dir, &job);
+    if (state->team)
+        status =
+            mbl_comm_agree(comm, status); /* a rank whose writer does not start would hold up the others */
+    if (status == MBL_OK && state->snapshot->writer)
+        status = mbl_ckpt_writer_start(state->snapshot->writer, &job);
     if (status == MBL_OK && wait)
         status = last_write(state, true);
     return mbl_comm_agree(comm, status);
