@@ -12,8 +12,8 @@ enum { SLOTS = 8192, MOST = 4096 }; /* of the hash table; all go when it is half
 enum { TILE_K = 32 };               /* bf16 values along K in a tile */
 
 /* With few rows oneDNN takes kernels that add in another order, so that a sample's result would depend on how
- * many share its batch: such products run on padded copies. So it does in bf16 with few columns (a LoRA of
- * small rank), whatever the rows: those run in blocks of so many rows. */
+ * many share its batch: such products run on padded copies. So it does with few columns (a LoRA of small
+ * rank), whatever the rows, in bf16 and, up to AVX2, in f32: those run in blocks of so many rows. */
 enum { FEW_ROWS = 16, PADDED_ROWS = 32, FEW_COLUMNS = 16 };
 
 typedef struct {
@@ -25,6 +25,7 @@ struct mbl_cpu_matmuls {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     bool tiles;             /* bf16 products run in tile registers (AMX) */
+    bool wide;              /* AVX-512: oneDNN multiplies bf16; without, it does not at all */
     unsigned char *scratch; /* oneDNN's own, grown as asked */
     size_t scratch_bytes, n;
     entry_t *entry[SLOTS];
@@ -48,6 +49,7 @@ mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
         return dnnl_failed("opening the CPU engine", status);
     }
     dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    m->wide = (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
     m->tiles = (isa & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
     *out = m;
     return MBL_OK;
@@ -251,6 +253,73 @@ static mbl_status_t run_in_blocks(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     return MBL_OK;
 }
 
+static bool is_few_columns(const mbl_cpu_matmuls_t *m, const mbl_matmul_args_t *x) {
+    size_t n = x->y->dim[1];
+    return x->a->dtype == MBL_BF16 ? n < FEW_COLUMNS : !m->wide && n <= FEW_COLUMNS;
+}
+
+static mbl_status_t run_any_rows(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    if (x->transpose_a)
+        return run_any_depth(ops, x);
+    if (is_few_columns(mbl_cpu_of(ops)->matmuls, x))
+        return run_in_blocks(ops, x);
+    return x->y->dim[0] <= FEW_ROWS ? run_padded(ops, x) : run_any_depth(ops, x);
+}
+
+/* A dense copy of x [rows,columns] in f32, or x itself where it is f32 already; moves *at behind the copy. */
+static mbl_tensor_t widened(const mbl_ops_t *ops, const mbl_tensor_t *x, float **at, bool copy) {
+    if (x->dtype != MBL_BF16)
+        return *x;
+    size_t rows = x->dim[0], columns = x->dim[1];
+    mbl_tensor_t out = mbl_tensor_of(*at, MBL_F32, MBL_HOST, 2, rows, columns);
+    *at += rows * columns;
+    if (!copy)
+        return out;
+#pragma omp parallel for num_threads(ops->threads) schedule(static)
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++)
+            ((float *)out.data)[i * columns + j] =
+                mbl_bf16_to_f32(((const uint16_t *)x->data)[i * x->stride[0] + j]);
+    return out;
+}
+
+static void narrow(const mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *from) {
+#pragma omp parallel for num_threads(ops->threads) schedule(static)
+    for (size_t i = 0; i < y->dim[0]; i++)
+        for (size_t j = 0; j < y->dim[1]; j++)
+            ((uint16_t *)y->data)[i * y->stride[0] + j] =
+                mbl_bf16_from_f32(((const float *)from->data)[i * y->dim[1] + j]);
+}
+
+/* A product of bf16 on CPUs without AVX-512: in f32, rounded at the end, as bf16 units do it. */
+static mbl_status_t run_widened(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    size_t m = x->y->dim[0], n = x->y->dim[1], k = x->a->dim[!x->transpose_a];
+    size_t room, part;
+    void *work;
+    MBL_REQUIRE(mbl_mul(m, k, &room) && mbl_mul(k, n, &part) && mbl_add(room, part, &room) &&
+                    mbl_mul(m, n, &part) && mbl_add(room, part, &room) && mbl_add(room, n, &room) &&
+                    mbl_mul(room, sizeof(float), &room),
+                "a matrix product of %zu x %zu x %zu is too large", m, n, k);
+    MBL_TRY(mbl_cpu_workspace(ops, room, &work));
+    float *at = work;
+    mbl_tensor_t a = widened(ops, x->a, &at, true), b = widened(ops, x->b, &at, true), bias = {.data = NULL};
+    mbl_tensor_t y = widened(ops, x->y, &at, x->accumulate);
+    mbl_matmul_args_t wide = *x;
+    wide.a = &a;
+    wide.b = &b;
+    wide.y = &y;
+    if (x->bias) {
+        mbl_tensor_t row = mbl_tensor_reshape(x->bias, 2, (size_t)1, n);
+        row = widened(ops, &row, &at, true);
+        bias = mbl_tensor_reshape(&row, 1, n);
+        wide.bias = &bias;
+    }
+    MBL_TRY(run_any_rows(ops, &wide));
+    if (x->y->dtype == MBL_BF16)
+        narrow(ops, x->y, &y);
+    return MBL_OK;
+}
+
 static double act_f64(double x, mbl_act_t act) {
     switch (act) {
     case MBL_ACT_GELU_TANH:
@@ -312,9 +381,7 @@ mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
     /* oneDNN takes OpenMP's number of threads, which belongs to the calling thread. */
     if (omp_get_max_threads() != ops->threads)
         omp_set_num_threads(ops->threads);
-    if (args->transpose_a)
-        return run_any_depth(ops, args);
-    if (args->a->dtype == MBL_BF16 && args->y->dim[1] < FEW_COLUMNS)
-        return run_in_blocks(ops, args);
-    return args->y->dim[0] <= FEW_ROWS ? run_padded(ops, args) : run_any_depth(ops, args);
+    if (args->a->dtype == MBL_BF16 && !mbl_cpu_of(ops)->matmuls->wide)
+        return run_widened(ops, args);
+    return run_any_rows(ops, args);
 }
