@@ -21,6 +21,8 @@ struct mbl_cpu_convs {
     size_t n;
     unsigned char *packed, *scratch; /* weights as oneDNN wants them, and what it works in; grown as asked */
     size_t packed_bytes, scratch_bytes;
+    unsigned char *wide; /* bf16 as f32, where oneDNN has no bf16 */
+    size_t wide_bytes;
 };
 
 static mbl_status_t dnnl_failed(const char *what, dnnl_status_t status) {
@@ -54,6 +56,7 @@ void mbl_cpu_convs_close(mbl_cpu_convs_t *c) {
     forget_all(c);
     mbl_free(c->packed);
     mbl_free(c->scratch);
+    mbl_free(c->wide);
     if (c->stream)
         dnnl_stream_destroy(c->stream);
     if (c->engine)
@@ -167,6 +170,55 @@ static mbl_status_t run_all(mbl_ops_t *ops, const mbl_conv2d_args_t *x) {
     return MBL_OK;
 }
 
+/* A dense f32 copy of a bf16 tensor whose samples alone may lie apart; moves *at behind it. */
+static mbl_tensor_t widened(const mbl_ops_t *ops, const mbl_tensor_t *x, float **at, bool copy) {
+    size_t rows = x->ndim > 1 ? x->dim[0] : 1, each = mbl_tensor_count(x) / (rows ? rows : 1);
+    size_t apart = x->ndim > 1 ? x->stride[0] : each;
+    const uint16_t *from = x->data;
+    mbl_tensor_t out = *x;
+    out.dtype = MBL_F32;
+    out.data = *at;
+    if (x->ndim > 1)
+        out.stride[0] = each;
+    *at += rows * each;
+    if (!copy)
+        return out;
+#pragma omp parallel for num_threads(ops->threads) schedule(static)
+    for (size_t i = 0; i < rows * each; i++)
+        ((float *)out.data)[i] = mbl_bf16_to_f32(from[i / each * apart + i % each]);
+    return out;
+}
+
+static void narrow(const mbl_ops_t *ops, const mbl_tensor_t *y, const float *from) {
+    size_t each = mbl_tensor_count(y) / (y->dim[0] ? y->dim[0] : 1);
+#pragma omp parallel for num_threads(ops->threads) schedule(static)
+    for (size_t i = 0; i < y->dim[0] * each; i++)
+        ((uint16_t *)y->data)[i / each * y->stride[0] + i % each] = mbl_bf16_from_f32(from[i]);
+}
+
+/* bf16 on CPUs without AVX-512: in f32, rounded at the end, as bf16 units do it. */
+static mbl_status_t run_widened(mbl_ops_t *ops, const mbl_conv2d_args_t *x) {
+    mbl_cpu_convs_t *c = mbl_cpu_of(ops)->convs;
+    size_t room = mbl_tensor_count(x->x) + mbl_tensor_count(x->weight) + mbl_tensor_count(x->y) +
+                  (x->bias ? mbl_tensor_count(x->bias) : 0);
+    mbl_tensor_t bias;
+    MBL_TRY(grow(&c->wide, &c->wide_bytes, room * sizeof(float)));
+    float *at = (float *)(void *)c->wide;
+    mbl_tensor_t from = widened(ops, x->x, &at, true), weight = widened(ops, x->weight, &at, true);
+    mbl_tensor_t y = widened(ops, x->y, &at, x->accumulate);
+    mbl_conv2d_args_t wide = *x;
+    wide.x = &from;
+    wide.weight = &weight;
+    wide.y = &y;
+    if (x->bias) {
+        bias = widened(ops, x->bias, &at, true);
+        wide.bias = &bias;
+    }
+    MBL_TRY(run_all(ops, &wide));
+    narrow(ops, x->y, y.data);
+    return MBL_OK;
+}
+
 /* The sum over window and channels of one number of the result. */
 static double sum_f64(const mbl_conv2d_args_t *a, size_t n, size_t row, size_t column, size_t output) {
     const mbl_tensor_t *x = a->x, *w = a->weight;
@@ -212,5 +264,5 @@ mbl_status_t mbl_cpu_conv2d(mbl_ops_t *ops, const mbl_conv2d_args_t *args) {
     /* oneDNN takes OpenMP's number of threads, which belongs to the calling thread. */
     if (omp_get_max_threads() != ops->threads)
         omp_set_num_threads(ops->threads);
-    return run_all(ops, args);
+    return args->x->dtype == MBL_BF16 && !mbl_cpu_has_bf16() ? run_widened(ops, args) : run_all(ops, args);
 }

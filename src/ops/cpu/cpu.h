@@ -22,6 +22,9 @@ static inline mbl_cpu_t *mbl_cpu_of(mbl_ops_t *ops) {
 /* Scratch memory for the running operation: 64-byte aligned, content undefined, valid until the next call. */
 mbl_status_t mbl_cpu_workspace(mbl_ops_t *ops, size_t bytes, void **out);
 
+/* Whether oneDNN multiplies bf16 here (AVX-512 and later); else those operations run in f32 and round. */
+bool mbl_cpu_has_bf16(void);
+
 mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out);
 void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *matmuls); /* NULL is fine */
 mbl_status_t mbl_cpu_convs_open(mbl_cpu_convs_t **out);

@@ -152,3 +152,26 @@ void mbl_dnnl_product_free(mbl_dnnl_product_t *product) {
         dnnl_primitive_destroy(product->primitive);
     memset(product, 0, sizeof *product);
 }
+
+static dnnl_status_t memory_like(dnnl_engine_t engine, dnnl_memory_t like, dnnl_memory_t *out) {
+    descriptor_ref_t descriptor;
+    if (!like)
+        return dnnl_success;
+    DNNL_TRY(dnnl_memory_get_memory_desc(like, &descriptor));
+    return dnnl_memory_create(out, descriptor, engine, DNNL_MEMORY_NONE);
+}
+
+dnnl_status_t mbl_dnnl_product_share(dnnl_engine_t engine, const mbl_dnnl_product_t *product,
+                                     mbl_dnnl_product_t *out) {
+    *out = (mbl_dnnl_product_t){.primitive = product->primitive, .scratch_bytes = product->scratch_bytes};
+    DNNL_TRY(memory_like(engine, product->a, &out->a));
+    DNNL_TRY(memory_like(engine, product->b, &out->b));
+    DNNL_TRY(memory_like(engine, product->bias, &out->bias));
+    DNNL_TRY(memory_like(engine, product->y, &out->y));
+    return memory_like(engine, product->scratch, &out->scratch);
+}
+
+void mbl_dnnl_product_unshare(mbl_dnnl_product_t *product) {
+    product->primitive = NULL;
+    mbl_dnnl_product_free(product);
+}

@@ -12,9 +12,13 @@ enum { SLOTS = 8192, MOST = 4096 }; /* of the hash table; all go when it is half
 enum { TILE_K = 32 };               /* bf16 values along K in a tile */
 
 /* With few rows oneDNN takes kernels that add in another order, so that a sample's result would depend on how
- * many share its batch: such products run on padded copies. So it does with few columns (a LoRA of small
- * rank), whatever the rows, in bf16 and, up to AVX2, in f32: those run in blocks of so many rows. */
+ * many share its batch: such products run on padded copies. So it does in bf16 with few columns (a LoRA of
+ * small rank), whatever the rows: those run in blocks of so many rows. */
 enum { FEW_ROWS = 16, PADDED_ROWS = 32, FEW_COLUMNS = 16 };
+
+/* Without AVX-512 a row's result depends on the number of rows, on its place among them and on the number of
+ * threads, but for so many rows on one thread: such blocks run side by side. */
+enum { BLOCK_ROWS = 24 };
 
 typedef struct {
     mbl_dnnl_matmul_t what;
@@ -38,6 +42,10 @@ static mbl_status_t dnnl_failed(const char *what, dnnl_status_t status) {
                     "oneDNN: %s failed (status %d)", what, (int)status);
 }
 
+bool mbl_cpu_has_bf16(void) {
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+}
+
 mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
     mbl_cpu_matmuls_t *m;
     MBL_ALLOC(m, 1);
@@ -49,7 +57,7 @@ mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
         return dnnl_failed("opening the CPU engine", status);
     }
     dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    m->wide = (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+    m->wide = mbl_cpu_has_bf16();
     m->tiles = (isa & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
     *out = m;
     return MBL_OK;
@@ -253,15 +261,98 @@ static mbl_status_t run_in_blocks(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     return MBL_OK;
 }
 
-static bool is_few_columns(const mbl_cpu_matmuls_t *m, const mbl_matmul_args_t *x) {
-    size_t n = x->y->dim[1];
-    return x->a->dtype == MBL_BF16 ? n < FEW_COLUMNS : !m->wide && n <= FEW_COLUMNS;
+/* Where a thread's copies for a last block with fewer rows and oneDNN's scratch are. */
+typedef struct {
+    char *a, *y;
+    unsigned char *scratch;
+} lane_t;
+
+/* Rows [first, first + BLOCK_ROWS) of x; those beyond its end are zeros, in copies with the same strides. */
+static dnnl_status_t run_block(const mbl_cpu_matmuls_t *m, const mbl_dnnl_product_t *p,
+                               const mbl_matmul_args_t *x, size_t first, const lane_t *lane) {
+    size_t rows = x->y->dim[0] - first, sa = mbl_dtype_size(x->a->dtype), sy = mbl_dtype_size(x->y->dtype);
+    bool whole = rows >= BLOCK_ROWS;
+    char *a = (char *)x->a->data + first * x->a->stride[0] * sa;
+    char *y = (char *)x->y->data + first * x->y->stride[0] * sy;
+    if (!whole) {
+        memset(lane->a, 0, BLOCK_ROWS * x->a->stride[0] * sa);
+        memset(lane->y, 0, BLOCK_ROWS * x->y->stride[0] * sy);
+        for (size_t i = 0; i < rows; i++) {
+            memcpy(lane->a + i * x->a->stride[0] * sa, a + i * x->a->stride[0] * sa, x->a->dim[1] * sa);
+            if (x->accumulate)
+                memcpy(lane->y + i * x->y->stride[0] * sy, y + i * x->y->stride[0] * sy, x->y->dim[1] * sy);
+        }
+    }
+    dnnl_memory_set_data_handle(p->a, whole ? a : lane->a);
+    dnnl_memory_set_data_handle(p->y, whole ? y : lane->y);
+    dnnl_exec_arg_t arg[5] = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->y}};
+    int n = 3;
+    if (p->scratch_bytes > 0)
+        arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, p->scratch};
+    if (x->bias)
+        arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
+    dnnl_status_t status = dnnl_primitive_execute(p->primitive, m->stream, n, arg);
+    for (size_t i = 0; i < rows && !whole; i++)
+        memcpy(y + i * x->y->stride[0] * sy, lane->y + i * x->y->stride[0] * sy, x->y->dim[1] * sy);
+    return status;
+}
+
+/* This thread's blocks: every `step`-th from its own. */
+static dnnl_status_t run_lane(const mbl_cpu_matmuls_t *m, const mbl_dnnl_product_t *product,
+                              const mbl_matmul_args_t *x, size_t thread, size_t step, const lane_t *lane) {
+    mbl_dnnl_product_t own;
+    dnnl_status_t status = mbl_dnnl_product_share(m->engine, product, &own);
+    if (status == dnnl_success) {
+        dnnl_memory_set_data_handle(own.b, x->b->data);
+        if (x->bias)
+            dnnl_memory_set_data_handle(own.bias, x->bias->data);
+        if (own.scratch_bytes > 0)
+            dnnl_memory_set_data_handle(own.scratch, lane->scratch);
+    }
+    for (size_t first = thread * BLOCK_ROWS; first < x->y->dim[0] && status == dnnl_success;
+         first += step * BLOCK_ROWS)
+        status = run_block(m, &own, x, first, lane);
+    mbl_dnnl_product_unshare(&own);
+    return status;
+}
+
+/* The blocks in one thread each. */
+static mbl_status_t run_side_by_side(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    mbl_cpu_matmuls_t *m = mbl_cpu_of(ops)->matmuls;
+    size_t blocks = (x->y->dim[0] + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    size_t threads = blocks < (size_t)ops->threads ? blocks : (size_t)ops->threads;
+    size_t a_bytes = BLOCK_ROWS * x->a->stride[0] * mbl_dtype_size(x->a->dtype);
+    size_t y_bytes = BLOCK_ROWS * x->y->stride[0] * mbl_dtype_size(x->y->dtype);
+    mbl_dnnl_matmul_t what = describe(ops, x);
+    mbl_dnnl_product_t *p = NULL;
+    what.m = BLOCK_ROWS;
+    what.threads = 1;
+    omp_set_num_threads(1); /* which the primitive is made for */
+    MBL_TRY(find_product(m, &what, &p));
+    size_t scratch_bytes = (p->scratch_bytes + 63) / 64 * 64;
+    size_t each = (a_bytes + y_bytes + 63) / 64 * 64 + scratch_bytes;
+    MBL_TRY(grow_scratch(m, threads * each));
+    dnnl_status_t worst = dnnl_success;
+#pragma omp parallel num_threads((int)threads)
+    {
+        size_t thread = (size_t)omp_get_thread_num();
+        unsigned char *base = m->scratch + thread * each;
+        const lane_t lane = {(char *)base + scratch_bytes, (char *)base + scratch_bytes + a_bytes, base};
+        dnnl_status_t status = run_lane(m, p, x, thread, (size_t)omp_get_num_threads(), &lane);
+        if (status != dnnl_success) {
+#pragma omp critical(mbl_matmul_status)
+            worst = status;
+        }
+    }
+    return worst == dnnl_success ? MBL_OK : dnnl_failed("a matrix product", worst);
 }
 
 static mbl_status_t run_any_rows(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     if (x->transpose_a)
         return run_any_depth(ops, x);
-    if (is_few_columns(mbl_cpu_of(ops)->matmuls, x))
+    if (!mbl_cpu_of(ops)->matmuls->wide)
+        return run_side_by_side(ops, x);
+    if (x->a->dtype == MBL_BF16 && x->y->dim[1] < FEW_COLUMNS)
         return run_in_blocks(ops, x);
     return x->y->dim[0] <= FEW_ROWS ? run_padded(ops, x) : run_any_depth(ops, x);
 }
