@@ -253,6 +253,30 @@ def gpus():
     print("gpus: two ranks a node see its two", flush=True)
 
 
+def array():
+    """Two runs of one array, each with its folder and seed. Each comes back once and takes nobody along, the last task too,
+    whose id is that of the array; then the same where requeueing is forbidden."""
+    (folder / "counts").write_text('#!/bin/sh\necho "$7 $8" >>"$4/seen"\n[ "$(wc -l <"$4/seen")" -gt 1 ] || exit 75\n')
+    (folder / "counts").chmod(0o755)
+    for name, *options in ["array"], ["array-anew", "--no-requeue"]:
+        words = ["sbatch", "--parsable", "--array=1-2", "--ntasks=1", "--cpus-per-task=1", f"--output={folder}/{name}-%a.log",
+                 *options, ROOT / "deploy/slurm/train.sbatch", folder / "run.yaml", folder / f"{name}-%a", "--set", "seed=%a"]
+        cluster.call(*words, environment={"MARBLE": str(folder / "counts")})
+    wanted = {f"{name}-{task}": f"--set seed={task}\n" * 2 for name in ("array", "array-anew") for task in (1, 2)}
+
+    def found():
+        paths = {name: folder / name / "seen" for name in wanted}
+        return {name: path.read_text() if path.exists() else "" for name, path in paths.items()}
+    end = time.monotonic() + 60
+    while time.monotonic() < end and (found() != wanted or "RUNNING" in cluster.call("squeue", "-h", "-o", "%T %j")):
+        time.sleep(0.2)
+    time.sleep(3) # for what should not come
+    if found() != wanted:
+        sys.exit(f"array: {found()} instead of {wanted}\n" +
+                 "".join(path.read_text() for path in sorted(folder.glob("array*.log"))))
+    print("array: each of its runs came back by itself", flush=True)
+
+
 def everything():
     global cluster
     (folder / "run.yaml").write_text(CONFIG)
@@ -265,6 +289,7 @@ def everything():
             verify_told = told_in_time() # these two run on the partition `apart` while the others go on
             verify_out = out_of_time(unbroken())
             gpus()
+            array()
             requeued_and_preempted()
             cancelled()
             broken_node()
