@@ -2,6 +2,7 @@
 """kill -9 at random moments of runs that write a checkpoint at every step.
 
     tests/proofs/kills.py build/marble [--kills 200] [--ranks 1,2,3,4] [--steps 30] [--seed 1]
+                                [--writer gather | parallel]
 
 Every restart (--resume auto) has to go on, having lost at most one step that metrics.jsonl had reported, and the last
 checkpoint has to equal that of an unbroken run on as many ranks, bit for bit. Half of the kills hit all processes of
@@ -28,7 +29,7 @@ rollout: {steps: 3, solver: euler, micro_batch: 8}
 train: {steps: STEPS, lr: 2.0e-3, beta: 1.0, micro_batch: 8, timestep_fraction: 0.7}
 rewards: [{name: color}, {name: clean}, {name: jpeg}]
 eval: {every: 0, prompts: 4, steps: 2}
-checkpoint: {every: 1, keep: 3}
+checkpoint: {every: 1, keep: 3, writer: WRITER}
 log: {level: error, samples_every: 0}
 """
 MODEL = ("threads=1 pretrain.steps=60 pretrain.warmup=2 pretrain.batch=16 pretrain.model.num_layers=2 "
@@ -148,13 +149,14 @@ parser.add_argument("--kills", type=int, default=200)
 parser.add_argument("--ranks", default="1,2,3,4")
 parser.add_argument("--steps", type=int, default=30)
 parser.add_argument("--seed", type=int, default=1)
+parser.add_argument("--writer", choices=["gather", "parallel"], default="gather") # parallel needs two ranks or more
 options = parser.parse_args()
 options.marble = options.marble.resolve()
 random.seed(options.seed)
 counts, span = [int(n) for n in options.ranks.split(",")], {}
 with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    (folder / "run.yaml").write_text(CONFIG.replace("STEPS", str(options.steps)))
+    (folder / "run.yaml").write_text(CONFIG.replace("STEPS", str(options.steps)).replace("WRITER", options.writer))
     with open(folder / "log", "w") as log:
         subprocess.run([options.marble, "pretrain", ROOT / "deploy/examples/pretrain.yaml", "--out", folder / "base"] +
                        [word for key in MODEL for word in ("--set", key)], stdout=log, stderr=log, check=True)
