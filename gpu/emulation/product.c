@@ -11,7 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 32 };
+/* Columns that are multiplied at once: as many as sgemm treats alike, so that none depends on its neighbours
+ * (src/ops/cpu/matmul.c; without AVX-512 these are 24). */
+static int64_t block_size(void) {
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core ? 32 : 24;
+}
 
 typedef struct {
     mbl_emu_body_t body;
@@ -94,18 +98,18 @@ static void finish_column(const mbl_emu_product_t *x, const float *sum, int64_t 
     }
 }
 
-/* Columns first..first+BLOCK-1 of d; those that do not exist are computed from zeros. */
+/* Columns first..first+block_size()-1 of d; those that do not exist are computed from zeros. */
 static bool block(const mbl_emu_product_t *x, const float *a, const float *b, int64_t first, float *work) {
     int64_t m = x->d_layout.rows, n = x->d_layout.columns;
     int64_t k = x->transpose_a ? x->a_layout.rows : x->a_layout.columns;
-    int64_t count = n - first < BLOCK ? n - first : BLOCK;
-    float *rows = work, *sum = work + BLOCK * k; /* rows [BLOCK,k] of b, row-major */
-    memset(rows, 0, (size_t)(BLOCK * k) * sizeof *rows);
+    int64_t size = block_size(), count = n - first < size ? n - first : size;
+    float *rows = work, *sum = work + size * k; /* rows [size,k] of b, row-major */
+    memset(rows, 0, (size_t)(size * k) * sizeof *rows);
     for (int64_t j = 0; j < count; j++)
         for (int64_t i = 0; i < k; i++)
             rows[j * k + i] = x->transpose_b ? b[i * n + first + j] : b[(first + j) * k + i];
-    /* Row-major: sum [BLOCK,m] = rows a', where a as stored by columns is a' as stored by rows. */
-    dnnl_status_t status = dnnl_sgemm('N', x->transpose_a ? 'T' : 'N', BLOCK, m, k, 1.0f, rows, k, a,
+    /* Row-major: sum [size,m] = rows a', where a as stored by columns is a' as stored by rows. */
+    dnnl_status_t status = dnnl_sgemm('N', x->transpose_a ? 'T' : 'N', size, m, k, 1.0f, rows, k, a,
                                       x->a_layout.rows, 0.0f, sum, m);
     for (int64_t j = 0; j < count; j++)
         finish_column(x, sum + j * m, first + j);
@@ -114,15 +118,15 @@ static bool block(const mbl_emu_product_t *x, const float *a, const float *b, in
 
 static cudaError_t product_f32(const mbl_emu_product_t *x) {
     int64_t m = x->d_layout.rows, n = x->d_layout.columns;
-    int64_t k = x->transpose_a ? x->a_layout.rows : x->a_layout.columns;
+    int64_t k = x->transpose_a ? x->a_layout.rows : x->a_layout.columns, size = block_size();
     float *a = to_f32(x->a, &x->a_layout), *b = to_f32(x->b, &x->b_layout);
     int failed = !a || !b;
     if (!failed) {
 #pragma omp parallel reduction(| : failed)
         {
-            float *work = malloc((size_t)(BLOCK * (k + m)) * sizeof *work);
+            float *work = malloc((size_t)(size * (k + m)) * sizeof *work);
 #pragma omp for schedule(static)
-            for (int64_t first = 0; first < n; first += BLOCK)
+            for (int64_t first = 0; first < n; first += size)
                 failed |= !work || !block(x, a, b, first, work);
             free(work);
         }
