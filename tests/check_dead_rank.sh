@@ -31,7 +31,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 # shellcheck disable=SC2016
 timeout -k 5 120 "$here/with_ranks" 2 sh -c 'echo $$ >"$1/pid.$OMPI_COMM_WORLD_RANK"; shift; exec "$@"' rank "$folder" \
-    "$1" train deploy/examples/quickstart.yaml --out "$folder/run" --set limits.deadline=4s --set precision=f32 --set threads=1 \
+    "$1" train deploy/examples/quickstart.yaml --out "$folder/run" --set device=cpu --set limits.deadline=4s --set precision=f32 --set threads=1 \
     --set prompts.groups=2 --set prompts.group_size=2 --set rollout.steps=4 --set eval.prompts=2 --set eval.steps=1 \
     --set train.steps=1000 --set log.samples_every=0 >"$folder/log" 2>&1 &
 job=$!
