@@ -1,5 +1,6 @@
 /* src/train/watch.c: what the alarms look at, over ranks.
- * ctest-ranks: 1 2 3 */
+ * ctest-ranks: 1 2 3   ctest-backends: far cuda */
+#include "mirror.h"
 #include "ranks.h"
 
 #include "train/watch.h"
@@ -16,17 +17,25 @@ static void make_policy(mbl_policy_t *policy) {
     memset(policy, 0, sizeof *policy);
     policy->ops = ops;
     policy->size = SIZE;
-    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &policy->current, 1, (size_t)PADDED), MBL_OK);
-    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &policy->old, 1, (size_t)PADDED), MBL_OK);
+    policy->current = mirror_new(ops, MBL_F32, 1, PADDED, 0, 0, 0);
+    policy->old = mirror_new(ops, MBL_F32, 1, PADDED, 0, 0, 0);
     for (size_t i = 0; i < SIZE; i++) {
-        ((float *)policy->current.data)[i] = (float)i - 20.5f;
-        ((float *)policy->old.data)[i] = 1 / ((float)i + 1);
+        mirror_put(&policy->current, i, (double)i - 20.5);
+        mirror_put(&policy->old, i, 1 / ((double)i + 1));
     }
+    mirror_push(&policy->current);
+    mirror_push(&policy->old);
 }
 
 static void free_policy(mbl_policy_t *policy) {
-    mbl_tensor_free(ops, &policy->current);
-    mbl_tensor_free(ops, &policy->old);
+    mirror_free(&policy->current);
+    mirror_free(&policy->old);
+}
+
+/* Turns one bit of the last rank's vector round. */
+static void flip(const mbl_tensor_t *vector, size_t i) {
+    ((uint32_t *)mirror_at(vector->data))[i] ^= comm->rank == comm->size - 1;
+    mirror_push(vector);
 }
 
 /* One bit of the last rank's vector is turned round, in turn at its beginning, middle and end. */
@@ -39,13 +48,14 @@ static void one_bit_of_one_rank(void **state) {
     assert_true(same);
     for (size_t i = 0; i < SIZE; i += 33)
         for (int vector = 0; vector < 2; vector++) {
-            uint32_t *word = (uint32_t *)(vector ? policy.old.data : policy.current.data) + i;
-            *word ^= comm->rank == comm->size - 1;
+            const mbl_tensor_t *flipped = vector ? &policy.old : &policy.current;
+            flip(flipped, i);
             assert_int_equal(mbl_watch_replicas(comm, &policy, &same), MBL_OK);
             assert_int_equal(same, comm->size == 1);
-            *word ^= comm->rank == comm->size - 1;
+            flip(flipped, i);
         }
-    ((float *)policy.old.data)[SIZE] = (float)comm->rank; /* padding */
+    mirror_put(&policy.old, SIZE, comm->rank); /* padding */
+    mirror_push(&policy.old);
     assert_int_equal(mbl_watch_replicas(comm, &policy, &same), MBL_OK);
     assert_true(same);
     free_policy(&policy);
@@ -64,18 +74,18 @@ static void pictures_and_ranges(void **state) {
         .n = N, .n_global = N * (size_t)comm->size, .group_size = 2, .k = K, .scores = scores};
     (void)state;
     assert_int_equal(mbl_config_parse(yaml, sizeof yaml - 1, "run.yaml", NULL, 0, &config), MBL_OK);
-    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &batch.x0, 4, (size_t)N, (size_t)E, (size_t)1, (size_t)1),
-                     MBL_OK);
+    batch.x0 = mirror_new(ops, MBL_F32, 4, N, E, 1, 1);
     double squares = 0;
     for (int r = 1; r <= comm->size; r++)
         squares += (double)(r * r) / comm->size;
     for (size_t i = 0; i < N * E; i++)
-        ((float *)batch.x0.data)[i] = (float)(comm->rank + 1) * (i % 2 ? 1 : -1);
+        mirror_put(&batch.x0, i, (comm->rank + 1) * (i % 2 ? 1 : -1));
+    mirror_push(&batch.x0);
     assert_int_equal(mbl_watch_epoch(comm, ops, config, &batch, &watch), MBL_OK);
     assert_near(watch.x0_norm, sqrt(squares), 1e-12);
     assert_int_equal(watch.outside[0], comm->size);
     assert_int_equal(watch.outside[1], 2 * comm->size);
-    mbl_tensor_free(ops, &batch.x0);
+    mirror_free(&batch.x0);
     mbl_config_free(config);
 }
 
@@ -110,11 +120,13 @@ int main(void) {
         cmocka_unit_test(pictures_and_ranges),
         cmocka_unit_test(the_verdict),
     };
+    need_backend();
     comm = open_ranks();
-    if (!comm || mbl_ops_open("cpu", 1, &ops) != MBL_OK)
+    if (!comm || mbl_ops_open(test_backend(), 1, &ops) != MBL_OK || mbl_comm_attach(comm, ops) != MBL_OK)
         return 1;
     mbl_log_set_rank(comm->rank, comm->size);
     int failed = cmocka_run_group_tests_name("watch", tests, NULL, NULL);
+    (void)mbl_comm_attach(comm, NULL);
     mbl_ops_close(ops);
     mbl_comm_close(comm);
     return failed;
