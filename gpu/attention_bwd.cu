@@ -156,9 +156,11 @@ static __global__ void __launch_bounds__(keys_pass_t<width>::threads, keys_plan_
             fetch_stats<pass>(next + 2 * pass::passing_bytes, x, head, t + pass::passing);
             mbl_copy_commit();
         }
-        if (first + row < x.tokens)
+        if (first + row < x.tokens) {
+            MBL_UNROLL_BY(1) /* two strips at once spill on sm_80 */
             for (int from = 0; from < pass::passing; from += pass::strip)
                 keys_strip<pass>(dk, dv, k, v, stage, from, x.scale);
+        }
         unsigned char *used = stage;
         stage = next, next = used;
     }

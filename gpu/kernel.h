@@ -8,6 +8,7 @@
  *   MBL_SHARED_DYNAMIC(T, name)      the launch's shared bytes, as T[]; 16-byte aligned
  *   MBL_SHARED_ALLOW(kernel, bytes)  before launching with more than 48 KiB of them; gives a cudaError_t
  *   MBL_UNROLL                       before a loop of constant length
+ *   MBL_UNROLL_BY(n)                 before a loop: n rounds are written out, not all of them
  *   mbl_store16(address, uint4)      16 aligned bytes of global memory in one store; an assignment may become
  *       eight, where the compiler cannot follow the address
  * Sums and products are rounded one by one (no contraction): write fma() where one rounding is wanted.
@@ -18,6 +19,7 @@
 #if MBL_CUDA_EMULATED
 #include "gpu/emulation/kernel.h"
 #define MBL_UNROLL
+#define MBL_UNROLL_BY(n)
 static inline void mbl_store16(void *address, uint4 x) {
     *(uint4 *)address = x;
 }
@@ -28,6 +30,8 @@ static inline void mbl_store16(void *address, uint4 x) {
 #define MBL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                           \
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 #define MBL_UNROLL _Pragma("unroll")
+#define MBL_PRAGMA_(text) _Pragma(#text)
+#define MBL_UNROLL_BY(n) MBL_PRAGMA_(unroll n)
 #define MBL_SHARED(T, name, count) __shared__ T name[count]
 #define MBL_SHARED_DYNAMIC(T, name)                                                                          \
     extern __shared__ __align__(16) unsigned char mbl_shared_bytes_[];                                       \

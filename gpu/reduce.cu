@@ -47,7 +47,7 @@ template <class T, int V> __global__ void __launch_bounds__(COLUMNS) gate_bwd_ch
         return;
     REAL gate[V], sum[V] = {0};
     mbl_get<T, V>(gate, a.gate + sample * a.gate_stride + j);
-    MBL_UNROLL
+    MBL_UNROLL_BY(8) /* all 32 spill on sm_100 */
     for (int r = 0; r < CHUNK; r++) {
         const size_t t = first + (size_t)r, at = (sample * a.tokens + t) * a.width + j;
         if (t >= last)
