@@ -15,12 +15,13 @@
 
 static char folder[256];
 
-/* A model of 45,000 weights in folder/NAME/model, trained for a moment: enough for every reward but ocr and
- * count to vary. */
+/* A model of 50,000 weights in folder/NAME/model, trained for a moment on the CPU: enough for every reward
+ * but ocr and count to vary. */
 static inline void make_tiny_model(const char *name) {
     static const char model[] =
-        "--set threads=1 --set pretrain.steps=60 --set pretrain.warmup=2 --set pretrain.batch=16 --set "
-        "pretrain.model.num_layers=2 --set pretrain.model.num_attention_heads=2 --set "
+        "--set device=cpu --set threads=1 --set pretrain.steps=60 --set pretrain.warmup=2 --set "
+        "pretrain.batch=16 --set pretrain.model.patch_size=8 --set pretrain.model.num_layers=2 --set "
+        "pretrain.model.num_attention_heads=2 --set "
         "pretrain.model.attention_head_dim=16 --set pretrain.model.caption_projection_dim=32 --set "
         "pretrain.model.joint_attention_dim=32 --set pretrain.model.pooled_projection_dim=32 --set "
         "pretrain.model.text_layers=1 --set eval.prompts=4 --set eval.steps=2 --set pretrain.eval_every=0";
@@ -37,14 +38,16 @@ static inline int drop_folder(void **state) {
     return 0;
 }
 
-/* marble train on `ranks` ranks into folder/out, one without mpirun; returns the exit code. */
+/* marble train on `ranks` ranks into folder/out, one without mpirun, on the backend of the test; returns the
+ * exit code. */
 static inline int train(int ranks, const char *out, const char *more) {
     char command[4096];
     char start[512] = "";
     if (ranks > 1)
         snprintf(start, sizeof start, "%s/tests/with_ranks %d ", MBL_SOURCE_DIR, ranks);
-    snprintf(command, sizeof command, "%s%s/marble train %s/run.yaml --out %s/%s %s >%s/%s.log 2>&1", start,
-             MBL_BINARY_DIR, folder, folder, out, more, folder, out);
+    snprintf(command, sizeof command,
+             "%s%s/marble train %s/run.yaml --out %s/%s --set device=%s %s >%s/%s.log 2>&1", start,
+             MBL_BINARY_DIR, folder, folder, out, test_backend(), more, folder, out);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }

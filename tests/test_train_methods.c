@@ -1,0 +1,155 @@
+/* The ways marble train balances rewards: every method runs, what each promises of its weights and its
+ * direction holds in the metrics, and those that keep something from step to step go on with it after a stop.
+ */
+#include "train_case.h"
+
+static void every_method_runs_and_marble_is_never_against_a_reward(void **state) {
+    static const char *const others[] = {"fixed", "pcgrad", "upgrad", "cagrad", "nash"};
+    (void)state;
+    train_well(1, "one", "");
+    train_well(1, "equal", "--set balance.method=equal --set train.steps=3");
+    train_well(1, "sum",
+               "--set balance.method=weighted_sum --set balance.diagnostics_every=2 --set train.steps=3");
+    train_well(1, "offset", "--set balance.common=offset --set train.steps=2");
+    train_well(1, "gdpo", "--set balance.method=gdpo --set train.steps=1");
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char set[64];
+        snprintf(set, sizeof set, "--set balance.method=%s --set train.steps=1", others[i]);
+        train_well(2, others[i], set);
+    }
+    json_t *lines = lines_of("one", "metrics.jsonl");
+    assert_int_equal(json_array_size(lines), STEPS);
+    for (size_t i = 0; i < STEPS; i++) {
+        if (!(number_at(lines, i, "cos_min") > 0))
+            fail_msg("step %zu: cos_min %g", i + 1, number_at(lines, i, "cos_min"));
+    }
+    json_decref(lines);
+    lines = lines_of("sum", "metrics.jsonl");
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(compared(lines, i), i != 1);
+    json_decref(lines);
+}
+
+/* Either half of the rows gives an alpha of its own; the step is that of all rows. */
+static void alpha_of_two_halves(void **state) {
+    (void)state;
+    train_well(2, "whole", "--set train.steps=1");
+    train_well(2, "halved", "--set balance.alpha_halves=2 --set train.steps=3");
+    json_t *lines = lines_of("halved", "metrics.jsonl"), *other = lines_of("whole", "metrics.jsonl");
+    assert_null(field(lines, 1, "alpha_halves"));
+    for (size_t i = 0; i < 3; i += 2) {
+        const char *name;
+        json_t *pair;
+        double sum[2] = {0}, difference = 0;
+        json_object_foreach(field(lines, i, "alpha_halves"), name, pair) {
+            double a = json_number_value(json_array_get(pair, 0)),
+                   b = json_number_value(json_array_get(pair, 1));
+            sum[0] += a;
+            sum[1] += b;
+            difference += fabs(a - b);
+            assert_near(by(lines, i, "alpha_variance", name), (a - b) * (a - b) / 2, 1e-8);
+        }
+        assert_near(sum[0], 1, 1e-7);
+        assert_near(sum[1], 1, 1e-7);
+        assert_true(difference > 1e-3);
+    }
+    double norm = number_at(other, 0, "grad_norm");
+    assert_near(number_at(lines, 0, "grad_norm"), norm, 1e-6 * norm);
+    compare(field(lines, 0, "cos"), field(other, 0, "cos"), 1e-5, "cos");
+    assert_null(field(other, 0, "cos_metric"));
+    json_decref(lines);
+    json_decref(other);
+}
+
+/* In AdamW's metric marble goes against no reward and evenly along those it needs, whatever `cos` is; one
+ * rank or two, stopped or not. Cached steps go on with its weights. */
+static void a_solve_in_the_metric_of_adamw(void **state) {
+    const char *more = "--set balance.metric=adam --set train.steps=4";
+    (void)state;
+    train_well(1, "metric1", more);
+    train_well(2, "metric2", more);
+    same_lines("metric1", "metric2", "metrics.jsonl", 1e-4, 4);
+    stop_and_go(2, "metric3", more, 2, "metric2", 4);
+    json_t *lines = lines_of("metric2", "metrics.jsonl");
+    double apart = 0;
+    size_t needed = 0;
+    for (size_t i = 0; i < 4; i++) {
+        const char *name;
+        json_t *one;
+        double low = 1;
+        json_object_foreach(field(lines, i, "cos_metric"), name, one) {
+            if (by(lines, i, "advantage_std", name) > 0)
+                low = fmin(low, json_number_value(one));
+        }
+        assert_true(low > 0 && low < 1);
+        json_object_foreach(field(lines, i, "cos_metric"), name, one) {
+            if (by(lines, i, "alpha_raw", name) > 1e-6) {
+                assert_near(json_number_value(one), low, 1e-6);
+                needed++;
+            }
+            apart = fmax(apart, fabs(json_number_value(one) - by(lines, i, "cos", name)));
+        }
+    }
+    assert_true(needed >= 8);
+    assert_true(apart > 0.02);
+    json_decref(lines);
+    train_well(1, "metric4", "--set balance.metric=adam --set balance.refresh_every=2 --set train.steps=2");
+    lines = lines_of("metric4", "metrics.jsonl");
+    compare(field(lines, 1, "alpha"), field(lines, 0, "alpha_raw"), 1e-7, "alpha");
+    assert_null(field(lines, 1, "cos_metric"));
+    json_decref(lines);
+}
+
+/* A limit that nothing meets presses its reward into the direction, more with every epoch, over a resume too.
+ */
+static void a_reward_with_a_min(void **state) {
+    const char *more = "--set rewards.2.min=0.99 --set constraint.rate=0.005 --set "
+                       "constraint.penalty=0.001 --set train.steps=6";
+    (void)state;
+    train_well(2, "limit", more);
+    stop_and_go(2, "limit2", more, 3, "limit", 6);
+    json_t *lines = lines_of("limit", "metrics.jsonl");
+    double last = 0;
+    for (size_t i = 0; i < 6; i++) {
+        const json_t *color = json_object_get(field(lines, i, "constraint"), "color");
+        double multiplier = json_number_value(json_object_get(color, "multiplier"));
+        double pressure = json_number_value(json_object_get(color, "pressure"));
+        assert_true(json_number_value(json_object_get(color, "gap")) > 0);
+        assert_true(multiplier > last && pressure > multiplier);
+        assert_near(by(lines, i, "alpha_raw", "color"), pressure / (1 + pressure), 1e-7);
+        last = multiplier;
+    }
+    json_decref(lines);
+}
+
+/* Every micro-batch solves in step 1, then one of 8 at steps 3 and 5; stopping between two of them changes
+ * nothing, and neither does the number of ranks. */
+static void the_released_method(void **state) {
+    const char *more =
+        "--set balance.method=marble_reference --set balance.refresh_every=2 --set train.steps=5 "
+        "--set balance.diagnostics_every=3";
+    (void)state;
+    train_well(1, "reference", more);
+    train_well(2, "reference2", more);
+    same_lines("reference", "reference2", "metrics.jsonl", 1e-4, 5);
+    stop_and_go(2, "reference3", more, 4, "reference2", 5);
+    json_t *lines = lines_of("reference", "metrics.jsonl");
+    for (size_t i = 0; i < 5; i++) {
+        assert_int_equal(solved(lines, i), i % 2 == 0);
+        assert_int_equal(compared(lines, i), i % 3 == 0);
+        if (i % 2 == 0)
+            assert_near(number_at(lines, i, "gram_share"), i == 0 ? 1 : 1.0 / PASSES, 1e-12);
+    }
+    json_decref(lines);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_method_runs_and_marble_is_never_against_a_reward),
+        cmocka_unit_test(alpha_of_two_halves),
+        cmocka_unit_test(a_solve_in_the_metric_of_adamw),
+        cmocka_unit_test(a_reward_with_a_min),
+        cmocka_unit_test(the_released_method),
+    };
+    return cmocka_run_group_tests(tests, prepare, drop_folder);
+}
