@@ -171,7 +171,7 @@ struct mbl_snapshot {
     char folder[512], step[32], rewards[2048], *config;
     size_t best[MBL_MAX_REWARDS]; /* steps kept for their scores */
     mbl_ckpt_item_t items[N_VECTORS + N_SMALL];
-    mbl_ckpt_attr_t attrs[5];
+    mbl_ckpt_attr_t attrs[6];
 };
 
 static void free_snapshot(mbl_snapshot_t *s) {
@@ -196,6 +196,11 @@ static mbl_status_t make_parts(const mbl_state_t *state, mbl_snapshot_t *s) {
     return MBL_OK;
 }
 
+/* What products are computed in; `auto` decides by the device. */
+static const char *precision_of(const mbl_engine_t *engine) {
+    return mbl_engine_dtype(engine) == MBL_BF16 ? "bf16" : "f32";
+}
+
 static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     mbl_snapshot_t *s;
     bool first = state->engine->comm->rank == 0, together = state->team != NULL;
@@ -218,6 +223,7 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
                                      {"step", s->step},
                                      {"config", s->config},
                                      {"rewards", s->rewards},
+                                     {"precision", precision_of(state->engine)},
                                      {"model_digest", mbl_pipeline_digest(state->engine->pipeline)}};
     memcpy(s->attrs, attrs, sizeof attrs);
     return mbl_ckpt_writer_open(&s->writer);
@@ -342,6 +348,19 @@ static mbl_status_t check_identity(const mbl_state_t *state, const char *path, c
     return everything ? mbl_resume_check(state->engine->config, path, config) : MBL_OK;
 }
 
+/* `auto` on another device may be another precision. The state is f32 either way, so the run goes on, and
+ * says so. */
+static void tell_precision(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt) {
+    const mbl_engine_t *engine = state->engine;
+    const char *was = mbl_ckpt_attr(ckpt, "precision"), *is = precision_of(engine);
+    if (!was || strcmp(was, is) == 0 || engine->comm->rank > 0)
+        return;
+    MBL_WARN("%s: computed in %s up to here and in %s from here on (precision: %s, device %s); the run is no "
+             "longer the one that nothing stopped, even up to f32's rounding; precision=%s would keep it",
+             path, was, is, mbl_config_word("precision", engine->config->precision), engine->ops->table->name,
+             was);
+}
+
 static mbl_status_t read_vectors(mbl_state_t *state, mbl_ckpt_t *ckpt, int n, float *vector) {
     const mbl_tensor_t *whole[] = {&state->policy.current, &state->policy.old, &state->policy.ema};
     const mbl_tensor_t *shard[] = {&state->optimizer.m, &state->optimizer.v};
@@ -386,6 +405,8 @@ static mbl_status_t load(mbl_state_t *state, const char *path, bool everything) 
     MBL_ALLOC_GOTO(vector, state->policy.size, done);
     MBL_TRY_GOTO(read_vectors(state, ckpt, everything ? N_VECTORS : M, vector), done);
     status = everything ? read_small(state, ckpt) : mbl_policy_loaded(&state->policy, false);
+    if (everything && status == MBL_OK)
+        tell_precision(state, path, ckpt);
 done:
     mbl_free(vector);
     mbl_ckpt_close(ckpt);
