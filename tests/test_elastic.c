@@ -1,11 +1,12 @@
 /* A run goes on with any number of ranks: from the checkpoints of 1, 2, 3, 4 and 8 ranks on each of 1, 2, 3,
  * 4 and 8, twenty further steps. The same ranks: bit for bit. Others: what is measured agrees to 1e-4, and so
- * do weights and moments. The model is a tiny one, pretrained here for a second. */
+ * do weights and moments. The model is a tiny one, pretrained here for a second. On emulated GPUs the runs
+ * are shorter, and only some hand over to others.   ctest-backends: cuda */
 #include "runs.h"
 
-enum { BEFORE = 2, AFTER = 20, STEPS = BEFORE + AFTER };
+static size_t before = 2, after = 20;
+static int counts = 5;
 static const int rank_counts[] = {1, 2, 3, 4, 8};
-enum { COUNTS = sizeof rank_counts / sizeof *rank_counts };
 
 static const char config[] =
     "seed: 7\n"
@@ -20,9 +21,29 @@ static const char config[] =
     "checkpoint: {every: 2, keep: 0}\n"
     "log: {level: error, samples_every: 0}\n";
 
+/* A run on n ranks, small enough for the emulation where that is the device. */
+static void run(int n, const char *out, const char *more) {
+    char options[1024] = "";
+    if (on_gpu())
+        snprintf(options, sizeof options,
+                 "--set train.steps=%zu --set prompts.groups=4 --set prompts.group_size=2 --set "
+                 "rollout.steps=2 --set rollout.micro_batch=4 --set train.micro_batch=4 --set eval.every=2 "
+                 "--set eval.prompts=2 --set eval.steps=1 --set rollout.merge=never --set checkpoint.every=1 "
+                 "--set log.level=info",
+                 before + after);
+    strncat(options, " ", sizeof options - strlen(options) - 1);
+    strncat(options, more, sizeof options - strlen(options) - 1);
+    train_well(n, out, options);
+}
+
 static int prepare(void **state) {
     char path[512];
     (void)state;
+    if (on_gpu()) {
+        before = 1;
+        after = 2;
+        counts = 4;
+    }
     temporary_folder(folder);
     snprintf(path, sizeof path, "%s/run.yaml", folder);
     write_whole(path, config, sizeof config - 1);
@@ -45,10 +66,12 @@ static double deviation(const char *one, const char *other, const char *dataset)
     mbl_ckpt_t *ckpt[2];
     mbl_ckpt_item_t item = {NULL, MBL_F32, 0, NULL};
     float *data[2];
+    char step[32];
+    snprintf(step, sizeof step, "%zu", before + after);
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s/%s/checkpoints/latest.h5", folder, out[i]);
         assert_int_equal(mbl_ckpt_open(path, &ckpt[i]), MBL_OK);
-        assert_string_equal(mbl_ckpt_attr(ckpt[i], "step"), "22");
+        assert_string_equal(mbl_ckpt_attr(ckpt[i], "step"), step);
         for (size_t n = 0; mbl_ckpt_item(ckpt[i], n, &item) && strcmp(item.name, dataset) != 0;)
             n++;
         assert_string_equal(item.name, dataset);
@@ -65,10 +88,11 @@ static double deviation(const char *one, const char *other, const char *dataset)
 
 static void the_unbroken_runs_agree(void **state) {
     (void)state;
-    for (int i = 0; i < COUNTS; i++) {
-        train_well(rank_counts[i], name_of("unbroken", rank_counts[i], 0), "");
+    for (int i = 0; i < counts; i++) {
+        run(rank_counts[i], name_of("unbroken", rank_counts[i], 0), "");
         if (i > 0)
-            same_lines("unbroken1-0", name_of("unbroken", rank_counts[i], 0), "metrics.jsonl", 1e-4, STEPS);
+            same_lines("unbroken1-0", name_of("unbroken", rank_counts[i], 0), "metrics.jsonl", 1e-4,
+                       before + after);
     }
 }
 
@@ -77,15 +101,15 @@ static void go_on(int from, int to) {
                                            "optimizer/v"};
     char more[600];
     const char *out = name_of("from", from, to), *same = name_of("unbroken", to, 0);
-    snprintf(more, sizeof more, "--resume %s/unbroken%d-0/checkpoints/step-%06d.h5", folder, from, BEFORE);
-    train_well(to, out, more);
+    snprintf(more, sizeof more, "--resume %s/unbroken%d-0/checkpoints/step-%06zu.h5", folder, from, before);
+    run(to, out, more);
     if (from == to) {
-        same_last_lines(same, out, "metrics.jsonl", 0, AFTER);
-        same_checkpoint(same, out, STEPS);
+        same_last_lines(same, out, "metrics.jsonl", 0, after);
+        same_checkpoint(same, out, before + after);
         return;
     }
-    same_last_lines("unbroken1-0", out, "metrics.jsonl", 1e-4, AFTER);
-    same_last_lines("unbroken1-0", out, "eval.jsonl", 1e-4, 3);
+    same_last_lines("unbroken1-0", out, "metrics.jsonl", 1e-4, after);
+    same_last_lines("unbroken1-0", out, "eval.jsonl", 1e-4, on_gpu() ? 2 : 3);
     for (size_t i = 0; i < sizeof datasets / sizeof *datasets; i++) {
         double error = deviation(out, "unbroken1-0", datasets[i]);
         if (!(error <= 1e-4)) {
@@ -97,27 +121,56 @@ static void go_on(int from, int to) {
 
 static void any_number_of_ranks_goes_on_from_any(void **state) {
     (void)state;
-    for (int from = 0; from < COUNTS; from++)
-        for (int to = 0; to < COUNTS; to++)
+    if (on_gpu()) {
+        go_on(2, 2);
+        go_on(2, 4);
+        go_on(2, 1);
+        return;
+    }
+    for (int from = 0; from < counts; from++)
+        for (int to = 0; to < counts; to++)
             go_on(rank_counts[from], rank_counts[to]);
+}
+
+/* Device memory through MPI: staged by the host, in its order of sums. */
+static void without_nccl_the_same(void **state) {
+    char path[512];
+    (void)state;
+    if (!on_gpu())
+        skip();
+    setenv("MBL_NCCL", "0", 1);
+    run(2, "staged", "");
+    unsetenv("MBL_NCCL");
+    snprintf(path, sizeof path, "%s/staged.log", folder);
+    char *log = read_whole(path, NULL);
+    if (!strstr(log, "mpi moves device memory between ranks through the host: MBL_NCCL=0"))
+        fail_msg("%s", log);
+    free(log);
+    same_lines("unbroken2-0", "staged", "metrics.jsonl", 1e-4, before + after);
+    same_lines("unbroken2-0", "staged", "eval.jsonl", 1e-4, 3);
 }
 
 /* One run handed from rank count to rank count, a few steps each. */
 static void a_run_may_change_its_ranks_again_and_again(void **state) {
     char more[128];
     (void)state;
-    for (int i = 0; i < COUNTS; i++) {
-        snprintf(more, sizeof more, "--set train.steps=%d --resume auto",
-                 i + 1 < COUNTS ? 4 * (i + 1) : STEPS);
-        train_well(rank_counts[COUNTS - 1 - i], "wandering", more);
+    size_t steps = before + after;
+    if (on_gpu())
+        skip();
+    for (int i = 0; i < counts; i++) {
+        snprintf(more, sizeof more, "--set train.steps=%zu --resume auto",
+                 i + 1 < counts ? 4 * (size_t)(i + 1) : steps);
+        run(rank_counts[counts - 1 - i], "wandering", more);
     }
-    same_lines("unbroken1-0", "wandering", "metrics.jsonl", 1e-4, STEPS);
+    same_lines("unbroken1-0", "wandering", "metrics.jsonl", 1e-4, steps);
 }
 
 int main(void) {
+    need_backend();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_unbroken_runs_agree),
         cmocka_unit_test(any_number_of_ranks_goes_on_from_any),
+        cmocka_unit_test(without_nccl_the_same),
         cmocka_unit_test(a_run_may_change_its_ranks_again_and_again),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);
