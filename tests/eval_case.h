@@ -31,21 +31,21 @@ static inline int prepare(void **state) {
     snprintf(path, sizeof path, "%s/few.txt", folder);
     write_whole(path, prompts, sizeof prompts - 1);
     make_tiny_model("base");
-    train_well(1, "a", "");
-    train_well(1, "b", "--set seed=8 --set model.lora.rank=2 --set train.lr=3e-2");
+    train_well(1, "a", "--set device=cpu");
+    train_well(1, "b", "--set device=cpu --set seed=8 --set model.lora.rank=2 --set train.lr=3e-2");
     return 0;
 }
 
-/* marble eval run.yaml in the test's folder; its exit code. What it prints goes to folder/printed and
- * folder/said. */
+/* marble eval run.yaml in the test's folder, on its backend; its exit code. What it prints goes to
+ * folder/printed and folder/said. */
 static inline int eval(int ranks, const char *arguments) {
     char command[4096];
     char start[512] = "";
     if (ranks > 1)
         snprintf(start, sizeof start, "%s/tests/with_ranks %d ", MBL_SOURCE_DIR, ranks);
     snprintf(command, sizeof command,
-             "cd %s && OMP_NUM_THREADS=1 %s%s/marble eval run.yaml %s >printed 2>said", folder, start,
-             MBL_BINARY_DIR, arguments);
+             "cd %s && OMP_NUM_THREADS=1 %s%s/marble eval run.yaml --set device=%s %s >printed 2>said",
+             folder, start, MBL_BINARY_DIR, test_backend(), arguments);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }

@@ -1,5 +1,6 @@
 /* marble train and pretrain stopped and resumed, by their own end, by a signal or by an alarm: the rest is
- * that of the unbroken run, bit for bit. */
+ * that of the unbroken run, bit for bit. On emulated GPUs signals, and pretraining.
+ * ctest-backends: cuda */
 #include "train_case.h"
 
 #include <signal.h>
@@ -130,14 +131,22 @@ static void alarms_are_told_counted_and_heeded(void **state) {
 
 static void pretrain_well(const char *out, const char *more) {
     char command[2048];
+    const char *smaller = on_gpu() ? "--set pretrain.model.num_attention_heads=1 --set "
+                                     "pretrain.model.attention_head_dim=16 --set "
+                                     "pretrain.model.caption_projection_dim=16 --set pretrain.batch=4 --set "
+                                     "pretrain.model.joint_attention_dim=16 --set "
+                                     "pretrain.model.pooled_projection_dim=16 --set "
+                                     "pretrain.model.text_tokens=12 --set "
+                                     "pretrain.model.text_layers=1 --set eval.prompts=1 --set eval.steps=1"
+                                   : "";
     snprintf(
         command, sizeof command,
         "%s/marble pretrain %s/deploy/examples/pretrain.yaml --out %s/%s --set device=%s --set threads=1 "
         "--set pretrain.warmup=2 --set pretrain.batch=8 --set pretrain.model.num_layers=2 --set "
         "pretrain.model.num_attention_heads=2 --set pretrain.model.caption_projection_dim=64 --set "
         "pretrain.model.patch_size=8 --set eval.prompts=4 --set eval.steps=2 --set pretrain.eval_every=0 "
-        "%s >%s/%s.log 2>&1",
-        MBL_BINARY_DIR, MBL_SOURCE_DIR, folder, out, test_backend(), more, folder, out);
+        "%s %s >%s/%s.log 2>&1",
+        MBL_BINARY_DIR, MBL_SOURCE_DIR, folder, out, test_backend(), smaller, more, folder, out);
     assert_int_equal(system(command), 0);
 }
 
@@ -163,6 +172,10 @@ static void pretraining_resumes_bit_for_bit(void **state) {
 }
 
 int main(void) {
+    const struct CMUnitTest on_gpus[] = {
+        cmocka_unit_test(a_signal_leaves_a_checkpoint_and_exit_75),
+        cmocka_unit_test(pretraining_resumes_bit_for_bit),
+    };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resume_continues_bit_for_bit),
         cmocka_unit_test(several_updates_an_epoch),
@@ -170,5 +183,6 @@ int main(void) {
         cmocka_unit_test(alarms_are_told_counted_and_heeded),
         cmocka_unit_test(pretraining_resumes_bit_for_bit),
     };
-    return cmocka_run_group_tests(tests, prepare, drop_folder);
+    return on_gpu() ? cmocka_run_group_tests(on_gpus, prepare, drop_folder)
+                    : cmocka_run_group_tests(tests, prepare, drop_folder);
 }

@@ -24,13 +24,30 @@ static const char train_config[] =
     "checkpoint: {every: 2, keep: 0}\n"
     "log: {level: warn, samples_every: 0, advantages_every: 2}\n";
 
+/* What emulated GPUs get through: 4 pictures a step. For tests that count no pictures. */
+static const char train_config_gpu[] =
+    "seed: 7\n"
+    "precision: f32\n"
+    "threads: 1\n"
+    "model: {path: base/model, lora: {rank: 4, alpha: 8}}\n"
+    "prompts: {source: signs, train_count: 60, test_count: 12, groups: 2, group_size: 2}\n"
+    "rollout: {steps: 2, solver: euler, micro_batch: 4, merge: never}\n"
+    "train: {steps: 6, lr: 2.0e-3, beta: 1.0, kl: 1.0e-3, micro_batch: 4, timestep_fraction: 0.5}\n"
+    "rewards: [{name: color}, {name: clean}, {name: jpeg}]\n"
+    "eval: {every: 3, prompts: 2, steps: 1}\n"
+    "checkpoint: {every: 2, keep: 0}\n"
+    "log: {level: warn, samples_every: 0, advantages_every: 2}\n";
+
 static inline int prepare(void **state) {
     char path[512];
     (void)state;
     need_backend();
     temporary_folder(folder);
     snprintf(path, sizeof path, "%s/run.yaml", folder);
-    write_whole(path, train_config, sizeof train_config - 1);
+    if (on_gpu())
+        write_whole(path, train_config_gpu, sizeof train_config_gpu - 1);
+    else
+        write_whole(path, train_config, sizeof train_config - 1);
     make_tiny_model("base");
     return 0;
 }
