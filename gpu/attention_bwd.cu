@@ -242,20 +242,19 @@ static __global__ void __launch_bounds__(queries_pass_t<width>::threads, queries
     write<pass, whole>(x, x.dq, head, shared, row, first, dq, x.factor);
 }
 
-template <class pass, class kernel_t>
-static mbl_status_t launch(mbl_ops_t *ops, const call_t &x, kernel_t *kernel) {
+template <class pass, void kernel(call_t)> static mbl_status_t launch(mbl_ops_t *ops, const call_t &x) {
     unsigned blocks = (unsigned)x.heads * (unsigned)mbl_ceil_div((size_t)x.tokens, pass::owned);
     MBL_CUDA_TRY(MBL_SHARED_ALLOW(kernel, pass::shared), "attention_bwd");
     MBL_LAUNCH(kernel, dim3(blocks), dim3(pass::threads), pass::shared, mbl_cuda_stream(ops), x);
     return MBL_CUDA_LAUNCHED("attention_bwd");
 }
 
+template <int width, bool whole> static mbl_status_t launch_both(mbl_ops_t *ops, const call_t &x) {
+    MBL_TRY((launch<keys_pass_t<width>, attention_bwd_keys<width, whole>>(ops, x)));
+    return launch<queries_pass_t<width>, attention_bwd_queries<width, whole>>(ops, x);
+}
 template <int width> static mbl_status_t launch_width(mbl_ops_t *ops, const call_t &x, bool whole) {
-    whole = whole && x.d == width;
-    MBL_TRY(launch<keys_pass_t<width>>(
-        ops, x, whole ? attention_bwd_keys<width, true> : attention_bwd_keys<width, false>));
-    return launch<queries_pass_t<width>>(
-        ops, x, whole ? attention_bwd_queries<width, true> : attention_bwd_queries<width, false>);
+    return whole && x.d == width ? launch_both<width, true>(ops, x) : launch_both<width, false>(ops, x);
 }
 
 mbl_status_t mbl_cuda_attention_bwd(mbl_ops_t *ops, const mbl_attention_bwd_args_t *args) {

@@ -89,6 +89,12 @@ INLINE cudaError_t check_cells(const mbl_emu_memory_t *memory, size_t at, size_t
 
 /* ---- who owns it, was it written ---- */
 
+static bool written_unseen(const void *address) {
+    int device = mbl_emu_device_of(address);
+    const mbl_emu_block_t *block = device < 0 ? NULL : mbl_emu_block_of(device, address, NULL);
+    return block && block->unseen;
+}
+
 static __attribute__((noinline)) cudaError_t slow_state(const mbl_emu_memory_t *memory, size_t at,
                                                         size_t bytes, mbl_emu_access_t access) {
     unsigned char *state = memory->state + at;
@@ -96,7 +102,7 @@ static __attribute__((noinline)) cudaError_t slow_state(const mbl_emu_memory_t *
         const void *address = (const void *)(memory->base + at + i);
         if (!(state[i] & MBL_EMU_OWNED))
             return mbl_emu_report_bounds(address, bytes, access);
-        if (access != MBL_EMU_WRITE_ACCESS && state[i] != GOOD)
+        if (access != MBL_EMU_WRITE_ACCESS && state[i] != GOOD && !written_unseen(address))
             return mbl_emu_report_unset(address, bytes);
         state[i] = GOOD;
     }
@@ -186,7 +192,7 @@ INLINE void check(const void *address, size_t bytes, mbl_emu_access_t access) {
 }
 
 void mbl_emu_check_access(const void *address, size_t bytes, mbl_emu_access_t access) {
-    if (mbl_emu_settings.checks)
+    if (mbl_emu_now.checked)
         check(address, bytes, access);
 }
 
@@ -201,7 +207,7 @@ void mbl_emu_atomic(const void *address, size_t bytes) {
 #if MBL_EMULATION_CHECKS
 /* Host code of a kernel file calls them, too: only inside a kernel do they count. */
 INLINE void instrumented(const void *address, size_t bytes, mbl_emu_access_t access) {
-    if (mbl_emu_active && mbl_emu_settings.checks)
+    if (mbl_emu_active && mbl_emu_now.checked)
         check(address, bytes, access);
 }
 
@@ -260,12 +266,12 @@ void __ubsan_handle_type_mismatch_v1(const mismatch_t *what, void *address);
 void __ubsan_handle_type_mismatch_v1(const mismatch_t *what, void *address) {
     char text[MBL_EMU_TEXT];
     snprintf(text, sizeof text, "an access (%s:%u)", what->file, what->line);
-    if (mbl_emu_active && mbl_emu_settings.checks)
+    if (mbl_emu_active && mbl_emu_now.checked)
         mbl_emu_misaligned(address, (size_t)1 << what->log_alignment, text);
 }
 void __ubsan_handle_out_of_bounds(const place_t *what, void *index);
 void __ubsan_handle_out_of_bounds(const place_t *what, void *index) {
-    if (mbl_emu_active && mbl_emu_settings.checks) {
+    if (mbl_emu_active && mbl_emu_now.checked) {
         char me[MBL_EMU_TEXT];
         mbl_emu_where(me);
         mbl_emu_report("%s: out of bounds: index %td of the array of %s:%u", me, (intptr_t)index, what->file,

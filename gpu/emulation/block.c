@@ -130,6 +130,8 @@ void mbl_emu_wake(int lane) {
 
 static void begin_epoch(bool block) {
     mbl_emu_run_t *run = &mbl_emu_run;
+    if (!mbl_emu_now.checked)
+        return;
     mbl_emu_strand_t first = mbl_emu_checks_epoch(run->block, run->warps, block);
     for (int i = 0; i < run->threads; i++) {
         run->lane[i].range = first + (mbl_emu_strand_t)(i / MBL_EMU_WARP) * MBL_EMU_RANGE;
@@ -151,7 +153,7 @@ void mbl_emu_barrier(const char *file, int line) {
     }
     if (run->arrived == 0)
         run->barrier = (mbl_emu_site_t){file, line};
-    if (run->barrier.line != line || strcmp(run->barrier.file, file) != 0) {
+    if (run->barrier.line != line || (run->barrier.file != file && strcmp(run->barrier.file, file) != 0)) {
         int there = 0;
         while (run->lane[there].wait != MBL_EMU_AT_BARRIER)
             there++;
@@ -215,7 +217,7 @@ static void fibre_main(void) {
     mbl_emu_run_t *run = &mbl_emu_run;
     mbl_emu_fibre_t *self = run->fibre;
     for (;;) {
-        run->launch->run(run->launch->arguments);
+        run->thread(run->launch->arguments);
         end_lane();
         int next = pick();
         if (next < 0 && run->live > 0)
@@ -285,16 +287,18 @@ static void begin_launch(const mbl_emu_launch_t *launch) {
     }
 }
 
-cudaError_t mbl_emu_execute(const mbl_emu_launch_t *launch) {
+cudaError_t mbl_emu_execute(const mbl_emu_launch_t *launch, bool checked) {
     mbl_emu_run_t *run = &mbl_emu_run;
+    mbl_emu_now.checked = checked;
     begin_launch(launch);
+    run->thread = checked || !launch->run_quick ? launch->run : launch->run_quick;
     begin_block();
     run->fibre = take_fibre();
     run->lane[0].fibre = run->fibre;
     set_running(0);
     mbl_emu_active = true;
     mbl_emu_switch(&run->main, run->fibre->context);
-    mbl_emu_active = false;
+    mbl_emu_active = mbl_emu_now.checked = false;
     if (run->error != cudaSuccess) { /* the fibres hang in the middle of the kernel */
         run->free_fibres = NULL;
         for (int i = 0; i < fibre_count; i++) {

@@ -24,6 +24,7 @@ typedef struct {
     mbl_emu_strand_t several, atomics; /* several threads of the block; atomics of the block (this epoch) */
     mbl_emu_strand_t lanes;            /* several lanes of the warp, since its last __syncwarp */
     uintptr_t stack;                   /* of the running fibre */
+    bool checked;                      /* a checked launch is running */
     mbl_emu_memory_t heap, shared;
 } mbl_emu_now_t;
 extern mbl_emu_now_t mbl_emu_now;

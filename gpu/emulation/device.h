@@ -73,12 +73,26 @@ void *mbl_emu_shared_dynamic(const char *name);
 /* Atomic read-modify-write of 4 or 8 bytes: tells the checkers; the operation itself is the caller's. */
 void mbl_emu_atomic(const void *address, size_t bytes);
 
+/* The quick copy of a kernel, without calls of the checkers (copies.c), found by what stands for its file and
+ * by its name as the compiler spells it. */
+typedef struct mbl_emu_quick mbl_emu_quick_t;
+struct mbl_emu_quick {
+    const void *file;
+    const char *name;
+    void (*run)(const void *arguments);
+    mbl_emu_quick_t *next;
+};
+/* Before main() begins; *quick stays in use. */
+bool mbl_emu_quick_add(mbl_emu_quick_t *quick, const char *name);
+const mbl_emu_quick_t *mbl_emu_quick_of(const void *file, const char *name); /* NULL: there is none */
+
 /* Puts a launch into the stream's queue. run(arguments) is one thread of the kernel; the bytes of arguments
  * are copied. The error, if any, is also what cudaGetLastError gives. */
 typedef struct {
     const char *name;
     const void *function; /* identity, for cudaFuncSetAttribute */
     void (*run)(const void *arguments);
+    void (*run_quick)(const void *arguments); /* the same in its quick copy; NULL: no such copy */
     const void *arguments;
     size_t argument_bytes;
     dim3 grid, block;

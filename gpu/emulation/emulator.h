@@ -19,14 +19,21 @@ enum {
 #define MBL_EMU_SPAN ((size_t)1 << 36) /* of addresses, from one device to the next */
 
 /* ---- what the environment sets: MARBLE_EMULATED_DEVICES (8), _MEMORY (bytes, or with K, M, G; 8G each),
- * _CHECKS (1; 0 turns them off), CUDA_LAUNCH_BLOCKING (0; 1 runs work when it is asked for), and what goes
- * wrong: _DRIVER (the CUDA that the driver takes, 12020 for 12.2; 0: no driver), _NCCL (its version), _ECC
- * (the launch, counted from 1, that finds the memory broken) ---- */
+ * _CHECKS (first, all, off: which launches are checked), CUDA_LAUNCH_BLOCKING (0; 1 runs work when it is
+ * asked for), and what goes wrong: _DRIVER (the CUDA that the driver takes, 12020 for 12.2; 0: no driver),
+ * _NCCL (its version), _ECC (the launch, counted from 1, that finds the memory broken) ---- */
+typedef enum {
+    MBL_EMU_CHECKS_OFF,   /* only what runs without shadow: barriers, collectives, faults, bounds of copies */
+    MBL_EMU_CHECKS_FIRST, /* the first launches of a kernel with one grid, block and shared memory; copies,
+                             library calls */
+    MBL_EMU_CHECKS_ALL
+} mbl_emu_checks_t;
 typedef struct {
     int devices, driver, nccl;
     size_t memory;
     uint64_t broken_launch; /* 0: none */
-    bool checks, blocking;
+    mbl_emu_checks_t checks;
+    bool blocking;
 } mbl_emu_settings_t;
 extern mbl_emu_settings_t mbl_emu_settings;
 
@@ -38,6 +45,7 @@ void mbl_emu_unlock(void);
 typedef struct {
     size_t at, bytes; /* offset in the device's heap */
     bool live;        /* freed ones stay known until their addresses are used again */
+    bool unseen;      /* launches that nobody checked may have written to it */
 } mbl_emu_block_t;
 
 bool mbl_emu_memory_open(void); /* false: no address space */
@@ -50,6 +58,8 @@ void mbl_emu_memory_reset(int device);
 int mbl_emu_device_of(const void *address);
 const mbl_emu_block_t *mbl_emu_block_of(int device, const void *address, const mbl_emu_block_t **nearest);
 char *mbl_emu_heap(int device);
+/* The block, if any, that the address is in has been given to a launch that nobody checks. */
+void mbl_emu_unseen(int device, const void *address);
 /* "byte 4100 of a device allocation of 4096 bytes": what an address is, for reports. */
 void mbl_emu_describe(const void *address, char out[MBL_EMU_TEXT]);
 
@@ -120,10 +130,17 @@ void mbl_emu_report(const char *format, ...) __attribute__((format(printf, 1, 2)
 /* Catches SIGSEGV and SIGBUS. */
 void mbl_emu_faults_open(void);
 
+/* ---- copies.c ---- */
+
+/* Whether the launch, which is about to run, takes the checked copy of its kernel. If not, what its arguments
+ * point to counts as written from here on. */
+bool mbl_emu_take_checked(const mbl_emu_launch_t *launch, int device);
+
 /* ---- block.c, warp.c, shared.c ---- */
 
-/* Runs a launch to its end; arguments are read from launch->arguments. */
-cudaError_t mbl_emu_execute(const mbl_emu_launch_t *launch);
+/* Runs a launch to its end, in the checked copy or the quick one; arguments are read from launch->arguments.
+ */
+cudaError_t mbl_emu_execute(const mbl_emu_launch_t *launch, bool checked);
 /* Stops the running kernel with this error; does not return. Only from a kernel's fibre. */
 void mbl_emu_stop(cudaError_t error) __attribute__((noreturn));
 /* "kernel scale, block (0,0,0), thread (3,0,0)" of the running thread. */

@@ -38,6 +38,7 @@ typedef struct {
 
 typedef struct {
     const mbl_emu_launch_t *launch;
+    void (*thread)(const void *arguments); /* the copy of the kernel that runs */
     mbl_emu_lane_t lane[MBL_EMU_MOST_THREADS];
     mbl_emu_warp_state_t warp[MBL_EMU_MOST_THREADS / MBL_EMU_WARP];
     unsigned ready_warps;

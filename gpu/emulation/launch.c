@@ -42,13 +42,15 @@ cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute at
 typedef struct {
     mbl_emu_body_t body;
     mbl_emu_launch_t launch;
+    int device;
     _Alignas(16) unsigned char arguments[];
 } kernel_t;
 
 static cudaError_t run_kernel(mbl_emu_body_t *self) {
     if (++launches.run == mbl_emu_settings.broken_launch)
         return cudaErrorECCUncorrectable;
-    return mbl_emu_execute(&((kernel_t *)self)->launch);
+    const kernel_t *kernel = (const kernel_t *)self;
+    return mbl_emu_execute(&kernel->launch, mbl_emu_take_checked(&kernel->launch, kernel->device));
 }
 
 static cudaError_t check_launch(const mbl_emu_launch_t *launch, cudaStream_t stream) {
@@ -79,6 +81,7 @@ static cudaError_t enqueue_kernel(const mbl_emu_launch_t *launch, cudaStream_t s
     memcpy(kernel->arguments, launch->arguments, launch->argument_bytes);
     kernel->launch = *launch;
     kernel->launch.arguments = kernel->arguments;
+    kernel->device = mbl_emu_stream_of(stream)->device;
     return mbl_emu_enqueue(stream, &kernel->body);
 }
 cudaError_t mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t stream) {

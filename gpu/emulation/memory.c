@@ -69,6 +69,12 @@ const mbl_emu_block_t *mbl_emu_block_of(int device, const void *address, const m
     return block && at - block->at < block->bytes ? block : NULL;
 }
 
+void mbl_emu_unseen(int device, const void *address) {
+    mbl_emu_block_t *block = (mbl_emu_block_t *)(uintptr_t)mbl_emu_block_of(device, address, NULL);
+    if (block)
+        block->unseen = true;
+}
+
 static size_t footprint(size_t bytes) {
     return (bytes + MBL_EMU_ALIGN - 1) / MBL_EMU_ALIGN * MBL_EMU_ALIGN + MBL_EMU_ALIGN;
 }
@@ -129,7 +135,7 @@ cudaError_t mbl_emu_allocate(int device, size_t bytes, void **out) {
     forget(heap, at, want);
     size_t i = above(heap, at);
     memmove(heap->block + i + 1, heap->block + i, (heap->blocks - i) * sizeof *heap->block);
-    heap->block[i] = (mbl_emu_block_t){at, bytes, true};
+    heap->block[i] = (mbl_emu_block_t){at, bytes, .live = true};
     heap->blocks++;
     heap->used += bytes;
     heap->next = at + want;

@@ -96,7 +96,7 @@ static void add_stretch(int warp, uint64_t block, mbl_emu_strand_t strands) {
 }
 
 mbl_emu_strand_t mbl_emu_checks_epoch(uint64_t block, int warps, bool first) {
-    if (!mbl_emu_settings.checks)
+    if (!mbl_emu_now.checked)
         return 0;
     mbl_emu_strand_t epoch = order.next;
     add_stretch(-1, block, (mbl_emu_strand_t)warps * MBL_EMU_RANGE + 2);
@@ -111,7 +111,7 @@ mbl_emu_strand_t mbl_emu_checks_epoch(uint64_t block, int warps, bool first) {
 }
 
 mbl_emu_strand_t mbl_emu_checks_range(int warp) {
-    if (!mbl_emu_settings.checks)
+    if (!mbl_emu_now.checked)
         return 0;
     mbl_emu_strand_t first = order.next;
     add_stretch(warp, order.stretch[order.epoch].block, MBL_EMU_RANGE);

@@ -39,13 +39,24 @@ static int number_of(const char *name, int otherwise) {
     return text ? atoi(text) : otherwise;
 }
 
+static mbl_emu_checks_t read_checks(void) {
+    static const char *const names[] = {"off", "first", "all"};
+    const char *text = getenv("MARBLE_EMULATED_CHECKS");
+    for (int i = 0; i < 3 && MBL_EMULATION_CHECKS; i++)
+        if (text && strcmp(text, names[i]) == 0)
+            return (mbl_emu_checks_t)i;
+    if (text && MBL_EMULATION_CHECKS)
+        MBL_WARN("MARBLE_EMULATED_CHECKS=%s: off, first and all are possible; it is first now", text);
+    return MBL_EMULATION_CHECKS ? MBL_EMU_CHECKS_FIRST : MBL_EMU_CHECKS_OFF;
+}
+
 static void read_settings(void) {
     const char *devices = getenv("MARBLE_EMULATED_DEVICES"), *memory = getenv("MARBLE_EMULATED_MEMORY"),
-               *checks = getenv("MARBLE_EMULATED_CHECKS"), *blocking = getenv("CUDA_LAUNCH_BLOCKING");
+               *blocking = getenv("CUDA_LAUNCH_BLOCKING");
     mbl_emu_settings_t *s = &mbl_emu_settings;
     s->devices = devices ? atoi(devices) : MBL_EMU_MOST_DEVICES;
     s->memory = memory ? size_of(memory) : (size_t)8 << 30;
-    s->checks = MBL_EMULATION_CHECKS && !(checks && strcmp(checks, "0") == 0);
+    s->checks = read_checks();
     s->blocking = blocking && strcmp(blocking, "0") != 0;
     s->driver = number_of("MARBLE_EMULATED_DRIVER", CUDART_VERSION);
     s->nccl = number_of("MARBLE_EMULATED_NCCL", NCCL_VERSION_CODE);

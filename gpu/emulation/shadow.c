@@ -62,12 +62,12 @@ void mbl_emu_checks_owned(int device, size_t at, size_t bytes, bool owned) {
 }
 
 void mbl_emu_checks_shared(size_t at, size_t bytes, bool owned) {
-    if (mbl_emu_settings.checks)
+    if (mbl_emu_now.checked)
         memset(mbl_emu_now.shared.state + at, owned ? MBL_EMU_OWNED : 0, bytes);
 }
 
 void mbl_emu_checks_unset(const void *address, size_t bytes) {
-    if (mbl_emu_settings.checks && mbl_emu_is_shared(address, bytes))
+    if (mbl_emu_now.checked && mbl_emu_is_shared(address, bytes))
         memset(mbl_emu_now.shared.state + ((uintptr_t)address - mbl_emu_now.shared.base), MBL_EMU_OWNED,
                bytes);
 }
@@ -123,6 +123,10 @@ cudaError_t mbl_emu_check_source(const void *address, size_t bytes, const char *
 void mbl_emu_check_copied(const void *dst, const void *src, size_t bytes) {
     if (!mbl_emu_settings.checks)
         return;
-    memcpy(mbl_emu_now.heap.state + ((uintptr_t)dst - mbl_emu_now.heap.base),
-           mbl_emu_now.heap.state + ((uintptr_t)src - mbl_emu_now.heap.base), bytes);
+    unsigned char *to = mbl_emu_now.heap.state + ((uintptr_t)dst - mbl_emu_now.heap.base);
+    const mbl_emu_block_t *from = mbl_emu_block_of(mbl_emu_device_of(src), src, NULL);
+    if (from && from->unseen)
+        memset(to, MBL_EMU_OWNED | MBL_EMU_SET, bytes);
+    else
+        memcpy(to, mbl_emu_now.heap.state + ((uintptr_t)src - mbl_emu_now.heap.base), bytes);
 }

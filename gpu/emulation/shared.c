@@ -20,6 +20,7 @@ static struct {
     array_t array[MOST_ARRAYS];
     int arrays;
     size_t used, bytes; /* with and without gaps */
+    size_t marked;      /* used by the last block that was checked */
 } shared;
 
 bool mbl_emu_shared_open(void) {
@@ -42,12 +43,18 @@ static void *place(const void *site, const char *name, size_t bytes) {
     shared.array[shared.arrays++] = (array_t){site, name, at, bytes};
     shared.used = at + bytes;
     shared.bytes += bytes;
-    mbl_emu_checks_shared(at, bytes, true);
+    if (mbl_emu_now.checked) {
+        mbl_emu_checks_shared(at, bytes, true);
+        shared.marked = shared.used;
+    }
     return shared.arena + at;
 }
 
 void mbl_emu_shared_begin(size_t dynamic_bytes) {
-    mbl_emu_checks_shared(0, shared.used + GAP, false);
+    if (mbl_emu_now.checked) {
+        mbl_emu_checks_shared(0, shared.marked + GAP, false);
+        shared.marked = 0;
+    }
     shared.arrays = 0;
     shared.used = shared.bytes = 0;
     if (dynamic_bytes > 0)

@@ -94,6 +94,8 @@ static void load_all(bool transposed) {
 }
 
 static void sync_all(unsigned mask) {
+    if (!mbl_emu_now.checked)
+        return;
     mbl_emu_strand_t first = mbl_emu_checks_range(mbl_emu_run.running / MBL_EMU_WARP);
     for (int i = 0; i < MBL_EMU_WARP; i++)
         if (mask >> i & 1) {

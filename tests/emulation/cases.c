@@ -63,7 +63,7 @@ static int run(const case_t *c) {
 }
 
 int main(int argc, char **argv) {
-    const case_t *const all[] = {bounds_cases, race_cases, warp_cases, memory_cases, order_cases};
+    const case_t *const all[] = {bounds_cases, race_cases, warp_cases, memory_cases, order_cases, copy_cases};
     bool found = false;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         for (const case_t *c = all[i]; c->name; c++) {

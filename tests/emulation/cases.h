@@ -24,7 +24,7 @@ typedef struct {
     const char *report[4]; /* all of these are in the report; none: there is no report */
 } case_t;
 
-extern const case_t bounds_cases[], race_cases[], warp_cases[], memory_cases[], order_cases[];
+extern const case_t bounds_cases[], race_cases[], warp_cases[], memory_cases[], order_cases[], copy_cases[];
 
 #ifdef __cplusplus
 }

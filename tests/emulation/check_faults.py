@@ -35,7 +35,7 @@ def train(folder, ranks, *arguments, everywhere={}, last={}, seconds=60):
         command = ["sh", "-c", f'[ $OMPI_COMM_WORLD_RANK -ne {ranks - 1} ] || export {settings}; exec "$@"', "sh", *command]
     if ranks > 1:
         command = [source / "tests/with_ranks", str(ranks), *command]
-    env = dict(os.environ, MARBLE_EMULATED_CHECKS="0", **everywhere)
+    env = dict(os.environ, MARBLE_EMULATED_CHECKS="off", **everywhere)
     start = time.monotonic()
     done = subprocess.run(list(map(str, command)), env=env, text=True, timeout=600,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

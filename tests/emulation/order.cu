@@ -30,7 +30,7 @@ static void write_without_event(const world_t *w) {
     MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->fresh, w->a, 2.0f);
     follow(w->other, w->stream);
     MBL_LAUNCH(scale, 1, 64, 0, w->other, w->b, w->fresh, 2.0f);
-    MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->fresh, w->a, 3.0f); /* the other one may still read it */
+    MBL_LAUNCH(scale, 1, 32, 0, w->stream, w->fresh, w->a, 3.0f); /* the other one may still read it */
 }
 static void event_too_early(const world_t *w) {
     follow(w->other, w->stream);

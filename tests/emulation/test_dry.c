@@ -17,6 +17,8 @@ cudaError_t __real_mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t s
 cudaError_t __wrap_mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t stream);
 cudaError_t __wrap_mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t stream) {
     seen.launches++;
+    if (MBL_EMULATION_CHECKS && !launch->run_quick)
+        fail_msg("kernel %s has no quick copy", launch->name);
     return __real_mbl_emu_launch(launch, stream);
 }
 
