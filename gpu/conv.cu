@@ -82,8 +82,9 @@ static mbl_status_t multiply(mbl_ops_t *ops, const mbl_conv2d_args_t *args, cons
     const mbl_tensor_t whole = mbl_tensor_reshape(args->y, 2, all, outputs);
     const mbl_tensor_t y = mbl_tensor_rows(&whole, first, windows->dim[0]);
     const mbl_tensor_t weight = mbl_tensor_reshape(args->weight, 2, outputs, windows->dim[1]);
-    const mbl_matmul_args_t product = {&y,    windows, &weight,          args->bias,
-                                       false, true,    args->accumulate, MBL_ACT_NONE};
+    mbl_matmul_args_t product = {};
+    product.y = &y, product.a = windows, product.b = &weight, product.bias = args->bias;
+    product.transpose_b = true, product.accumulate = args->accumulate;
     return mbl_cuda_matmul(ops, &product);
 }
 

@@ -12,7 +12,7 @@ extern "C" {
 #include "gpu/device.h"
 #include "ops/ops.h"
 
-typedef struct mbl_cuda_matmuls mbl_cuda_matmuls_t; /* matmul.c: cublasLt's handle, plans and workspace */
+typedef struct mbl_cuda_matmuls mbl_cuda_matmuls_t; /* matmul_plan.c: cublasLt, its plans and workspace */
 
 /* What a kernel found wrong with its input: in pinned host memory, read whenever the host waits for the
  * device. position is 0 while all is well, else 1 + where embed met an id that its table lacks. */

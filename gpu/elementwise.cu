@@ -250,44 +250,64 @@ extern "C" mbl_status_t mbl_cuda_convert(mbl_ops_t *ops, const mbl_convert_args_
 }
 
 /* y = act(y + bias); a warp for each row. B is the type of the bias. */
+template <class T, class B> struct epilogue_t {
+    T *y, *pre; /* pre, through, bias: or NULL */
+    const T *through;
+    const B *bias;
+    size_t y_stride, pre_stride, through_stride, rows, width;
+    mbl_act_t act;
+};
+
 template <class T, class B, int V>
-__global__ void __launch_bounds__(MBL_THREADS)
-    epilogue(T *y, size_t stride, const B *bias, mbl_act_t act, size_t rows, size_t width) {
+__global__ void __launch_bounds__(MBL_THREADS) epilogue(epilogue_t<T, B> x) {
     size_t row = (size_t)blockIdx.x * MBL_WARPS + threadIdx.x / MBL_WARP;
-    if (row >= rows)
+    if (row >= x.rows)
         return;
-    for (size_t j = threadIdx.x % MBL_WARP * V; j < width; j += MBL_WARP * V) {
-        REAL a[V];
-        mbl_get<T, V>(a, y + row * stride + j);
+    for (size_t j = threadIdx.x % MBL_WARP * V; j < x.width; j += MBL_WARP * V) {
+        REAL a[V], at[V];
+        mbl_get<T, V>(a, x.y + row * x.y_stride + j);
         MBL_UNROLL
         for (int l = 0; l < V; l++)
-            a[l] = mbl_act_value(bias ? a[l] + mbl_load(bias[j + (size_t)l]) : a[l], act);
-        mbl_put(y + row * stride + j, a);
+            a[l] = x.bias ? a[l] + mbl_load(x.bias[j + (size_t)l]) : a[l];
+        if (x.through)
+            mbl_get<T, V>(at, x.through + row * x.through_stride + j);
+        if (x.pre)
+            mbl_put(x.pre + row * x.pre_stride + j, a);
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            a[l] = x.through ? a[l] * mbl_act_slope(at[l], x.act) : mbl_act_value(a[l], x.act);
+        mbl_put(x.y + row * x.y_stride + j, a);
     }
 }
 
-template <class T, class B>
-static void run_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *bias, mbl_act_t act) {
-    constexpr int V = 8;
-    size_t rows = y->dim[0], width = y->dim[1];
-    if (mbl_wide(y, V))
-        MBL_LAUNCH((epilogue<T, B, V>), row_grid(rows), MBL_THREADS, 0, mbl_cuda_stream(ops), mbl_data<T>(y),
-                   y->stride[0], mbl_data<B>(bias), act, rows, width);
+template <class T, class B> static void run_epilogue(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
+    constexpr int V = sizeof(T) == 8 ? 2 : 8;
+    const mbl_tensor_t *y = args->y, *pre = args->pre, *through = args->through;
+    const epilogue_t<T, B> x = {mbl_data<T>(y),
+                                mbl_data<T>(pre),
+                                mbl_data<T>(through),
+                                mbl_data<B>(args->bias),
+                                y->stride[0],
+                                pre ? pre->stride[0] : 0,
+                                through ? through->stride[0] : 0,
+                                y->dim[0],
+                                y->dim[1],
+                                args->act};
+    if (mbl_wide(y, V) && mbl_wide(pre, V) && mbl_wide(through, V))
+        MBL_LAUNCH((epilogue<T, B, V>), row_grid(x.rows), MBL_THREADS, 0, mbl_cuda_stream(ops), x);
     else
-        MBL_LAUNCH((epilogue<T, B, 1>), row_grid(rows), MBL_THREADS, 0, mbl_cuda_stream(ops), mbl_data<T>(y),
-                   y->stride[0], mbl_data<B>(bias), act, rows, width);
+        MBL_LAUNCH((epilogue<T, B, 1>), row_grid(x.rows), MBL_THREADS, 0, mbl_cuda_stream(ops), x);
 }
 
-extern "C" mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *bias,
-                                          mbl_act_t act) {
-    mbl_dtype_t bias_type = bias ? bias->dtype : y->dtype;
-    if (y->dtype == MBL_F64)
-        run_epilogue<double, double>(ops, y, bias, act);
-    else if (y->dtype == MBL_BF16)
-        run_epilogue<__nv_bfloat16, __nv_bfloat16>(ops, y, bias, act);
+extern "C" mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
+    const mbl_dtype_t type = args->y->dtype, bias_type = args->bias ? args->bias->dtype : type;
+    if (type == MBL_F64)
+        run_epilogue<double, double>(ops, args);
+    else if (type == MBL_BF16)
+        run_epilogue<__nv_bfloat16, __nv_bfloat16>(ops, args);
     else if (bias_type == MBL_BF16)
-        run_epilogue<float, __nv_bfloat16>(ops, y, bias, act);
+        run_epilogue<float, __nv_bfloat16>(ops, args);
     else
-        run_epilogue<float, float>(ops, y, bias, act);
+        run_epilogue<float, float>(ops, args);
     return MBL_CUDA_LAUNCHED("the epilogue of matmul");
 }

@@ -14,10 +14,9 @@ extern "C" {
 MBL_OPS_LIST(MBL_CUDA_OP)
 #undef MBL_CUDA_OP
 
-/* y [M,N] = act(y + bias), for what cublasLt's epilogues do not cover: bias [N] (or NULL) of y's type, or
- * bf16 for y f32. Rows may be strided. */
-mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *bias,
-                               mbl_act_t act);
+/* What matmul does once y holds a b (+ y), for what cublasLt's epilogues do not cover: bias, act, pre and
+ * through as there. */
+mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_matmul_args_t *args);
 
 /* y [N,D] (rows y_stride apart, st) += the sum over chunks, in their order and in f64, of partial
  * [N,chunks,D] (samples sample_stride and chunks chunk_stride apart). */

@@ -1,5 +1,6 @@
-/* Matrix products against plain f64 loops: every type, transpose, activation and accumulation, odd sizes,
- * strided rows; and rows that depend on neither the batch nor the number of threads.
+/* Matrix products against plain f64 loops: every type, transpose, activation and accumulation, with what an
+ * activation is applied to kept and its slope taken, odd sizes, strided rows; and rows that depend on neither
+ * the batch nor the number of threads.
  * ctest-backends: far cuda */
 #include "base/rng.h"
 #include "mirror.h"
@@ -53,11 +54,38 @@ static double act_of(double x, mbl_act_t act) {
     }
 }
 
-/* Runs x and compares every element of y. The allowed error is that of K + 2 roundings of the products, in
- * either order (twice the unit roundoff each, times what an activation can magnify), the approximation of an
- * activation, and the rounding of y itself. On cuda a product is rounded once more before an activation, and
- * may be before its bias is added: cublasLt does so on an H100 in bf16 (-1.70534897 - 0.318359375 gave
- * -1.703125 - 0.318359375). */
+static double slope_of(double x, mbl_act_t act) {
+    double c = sqrt(2 / acos(-1)), t = tanh(c * (x + 0.044715 * pow(x, 3))),
+           rate = act == MBL_ACT_SILU ? 1 : 1.702, s = 1 / (1 + exp(-rate * x));
+    switch (act) {
+    case MBL_ACT_GELU_TANH:
+        return (1 + t) / 2 + x / 2 * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x);
+    case MBL_ACT_GELU_ERF:
+        return (1 + erf(x / sqrt(2))) / 2 + x * exp(-x * x / 2) / sqrt(2 * acos(-1));
+    case MBL_ACT_SILU:
+    case MBL_ACT_QUICK_GELU:
+        return s + rate * x * s * (1 - s);
+    default:
+        return 1;
+    }
+}
+
+static void off(const char *what, const mbl_matmul_args_t *x, size_t i, size_t j, double got, double want,
+                double allowed) {
+    if (fabs(got - want) <= allowed)
+        return;
+    fail_msg("%s: %s -> %s ta %d tb %d acc %d bias %d act %d pre %d through %d %zux%zux%zu at %zu,%zu: %.9g, "
+             "expected %.9g within %.3g",
+             what, mbl_dtype_name(x->a->dtype), mbl_dtype_name(x->y->dtype), x->transpose_a, x->transpose_b,
+             x->accumulate, x->bias != NULL, (int)x->act, x->pre != NULL, x->through != NULL, x->y->dim[0],
+             x->a->dim[!x->transpose_a], x->y->dim[1], i, j, got, want, allowed);
+}
+
+/* Runs x and compares every element of y, and of pre. The allowed error is that of K + 2 roundings of the
+ * products, in either order (twice the unit roundoff each, times what an activation can magnify), the
+ * approximation of an activation, and the rounding of y itself. Beside pre and through, and on cuda before
+ * any activation, a product may be rounded once more; on cuda before its bias is added too: cublasLt does so
+ * on an H100 in bf16 (-1.70534897 - 0.318359375 gave -1.703125 - 0.318359375). */
 static void compare(const mbl_matmul_args_t *x) {
     size_t m = x->y->dim[0], n = x->y->dim[1], k = x->a->dim[!x->transpose_a];
     double *before = calloc(m * n, sizeof *before);
@@ -68,6 +96,9 @@ static void compare(const mbl_matmul_args_t *x) {
     mirror_pull(x->y);
     double sum_unit = x->a->dtype == MBL_F64 ? 0x1p-53 : 0x1p-24;
     double out_unit = x->y->dtype == MBL_F64 ? 0x1p-53 : x->y->dtype == MBL_F32 ? 0x1p-24 : 0x1p-8;
+    if (x->pre)
+        mirror_pull(x->pre);
+    const bool cuda = !strcmp(test_backend(), "cuda");
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j++) {
             double sum = x->accumulate ? before[i * n + j] : 0, size;
@@ -79,21 +110,18 @@ static void compare(const mbl_matmul_args_t *x) {
                 sum += term;
                 size += fabs(term);
             }
-            double want = act_of(sum, x->act), slope = x->act == MBL_ACT_NONE ? 1 : 1.2;
+            double want = x->through ? sum * slope_of(get(x->through, i, j), x->act) : act_of(sum, x->act);
+            double slope = x->act == MBL_ACT_NONE ? 1 : 1.2, linear = 2 * (double)(k + 2) * sum_unit * size;
             double act_error = x->act == MBL_ACT_NONE ? 0 : 16 * sum_unit * (1 + fabs(sum));
-            double allowed =
-                slope * 2 * (double)(k + 2) * sum_unit * size + act_error + out_unit * fabs(want);
-            if (x->bias && !strcmp(test_backend(), "cuda"))
-                allowed += slope * out_unit * fabs(sum - get(x->bias, 0, j));
-            if (x->act != MBL_ACT_NONE && !strcmp(test_backend(), "cuda"))
-                allowed += slope * out_unit * fabs(sum);
-            double got = get(x->y, i, j);
-            if (!(fabs(got - want) <= allowed))
-                fail_msg(
-                    "%s -> %s ta %d tb %d acc %d bias %d act %d %zux%zux%zu at %zu,%zu: %.9g, expected %.9g "
-                    "within %.3g",
-                    mbl_dtype_name(x->a->dtype), mbl_dtype_name(x->y->dtype), x->transpose_a, x->transpose_b,
-                    x->accumulate, x->bias != NULL, (int)x->act, m, k, n, i, j, got, want, allowed);
+            if (x->through) /* the slope's cubic magnifies roundings */
+                act_error *= 1 + pow(get(x->through, i, j), 2);
+            if (x->bias && cuda)
+                linear += out_unit * fabs(sum - get(x->bias, 0, j));
+            if (x->pre)
+                off("pre", x, i, j, get(x->pre, i, j), sum, linear + out_unit * fabs(sum));
+            if (x->act != MBL_ACT_NONE && (cuda || x->pre || x->through))
+                linear += out_unit * fabs(sum);
+            off("y", x, i, j, get(x->y, i, j), want, slope * linear + act_error + out_unit * fabs(want));
         }
     free(before);
 }
@@ -108,24 +136,36 @@ static void all_flags(mbl_dtype_t ct, mbl_dtype_t yt, size_t m, size_t k, size_t
         mbl_tensor_t bias_row = random_tensor(ct, 1, n, 4), bias = mbl_tensor_reshape(&bias_row, 1, n);
         mbl_tensor_t av = mbl_tensor_columns(&a, pad / 2, a.dim[1] - pad);
         mbl_tensor_t bv = mbl_tensor_columns(&b, pad / 2, b.dim[1] - pad);
-        mbl_tensor_t yv = mbl_tensor_columns(&y, pad / 2, n);
+        mbl_tensor_t other = random_tensor(yt, m, n + pad, 5), same = random_tensor(yt, m, n + pad, 5);
+        mbl_tensor_t yv = mbl_tensor_columns(&y, pad / 2, n), ov = mbl_tensor_columns(&other, pad / 2, n);
         mbl_matmul_args_t x = {.y = &yv, .a = &av, .b = &bv, .transpose_a = ta, .transpose_b = tb};
-        x.accumulate = true;
-        compare(&x);
-        x.accumulate = false;
-        for (int act = 0; act < 10; act++) {
+        for (int act = 0; act < 20; act++) {
             x.act = (mbl_act_t)(act % 5);
-            x.bias = act < 5 ? &bias : NULL;
+            x.bias = act / 5 % 2 ? NULL : &bias;
+            x.accumulate = act >= 10;
+            x.pre = x.through = NULL;
+            if (act >= 10 && x.act != MBL_ACT_NONE && x.act != MBL_ACT_GELU_TANH) /* what a model does */
+                continue;
+            compare(&x);
+            if (x.act == MBL_ACT_NONE || (act >= 5 && x.act != MBL_ACT_GELU_TANH))
+                continue;
+            x.through = &ov;
+            compare(&x);
+            x.through = NULL;
+            x.pre = &ov;
             compare(&x);
         }
         for (size_t i = 0; i < m; i++)
             for (size_t j = 0; j < n + pad; j++)
                 if (j < pad / 2 || j >= pad / 2 + n)
-                    assert_near(get(&y, i, j), get(&copy, i, j), 0); /* beside the view: untouched */
+                    assert_near(get(&y, i, j) + get(&other, i, j), get(&copy, i, j) + get(&same, i, j),
+                                0); /* beside the views: untouched */
         mirror_free(&a);
         mirror_free(&b);
         mirror_free(&y);
         mirror_free(&copy);
+        mirror_free(&other);
+        mirror_free(&same);
         mirror_free(&bias_row);
     }
 }

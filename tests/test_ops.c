@@ -350,6 +350,22 @@ static void op_adamw(run_t *r, shape_t s) {
     }
 }
 
+/* A product added to y through gelu, with what gelu is applied to, and the way back. */
+static void matmul_through_gelu(run_t *r, shape_t s) {
+    mbl_matmul_args_t a = {.accumulate = true, .act = MBL_ACT_GELU_TANH};
+    a.y = operand2(r, ADD | ROWS | BATCH, COMPUTE, s.n, s.t);
+    a.a = operand2(r, BATCH | ROWS, COMPUTE, s.n, s.d);
+    a.b = operand2(r, ROWS, COMPUTE, s.d, s.t);
+    a.bias = r->leave_out ? NULL : operand1(r, IN, COMPUTE, s.t);
+    a.pre = operand2(r, OUT | ROWS | BATCH, COMPUTE, s.n, s.t);
+    OK(mbl_op_matmul(r->ops, &a));
+    mbl_matmul_args_t back = {.accumulate = !r->leave_out, .act = MBL_ACT_GELU_TANH};
+    back.y = operand2(r, (r->leave_out ? OUT : ADD) | ROWS | BATCH, COMPUTE, s.n, s.t);
+    back.a = a.a, back.b = a.b;
+    back.through = operand2(r, ROWS | BATCH, COMPUTE, s.n, s.t);
+    OK(mbl_op_matmul(r->ops, &back));
+}
+
 /* Every transposition, with a bias and an activation, or adding to a wide result. A row is a sample. */
 static void op_matmul(run_t *r, shape_t s) {
     for (int i = 0; i < 8; i++) {
@@ -365,6 +381,7 @@ static void op_matmul(run_t *r, shape_t s) {
             continue;
         OK(mbl_op_matmul(r->ops, &a));
     }
+    matmul_through_gelu(r, s);
 }
 
 static void op_attention(run_t *r, shape_t s) {

@@ -240,6 +240,44 @@ static void matmul(void **state) {
     release(&r);
 }
 
+typedef struct {
+    mbl_matmul_args_t first, second;
+} two_products_t;
+
+static void forward_two_products(void *p) {
+    two_products_t *x = p;
+    OK(mbl_op_matmul(ops, &x->first));
+    OK(mbl_op_matmul(ops, &x->second));
+}
+
+/* x = act(pre) with pre = u v' + b and y = x w': du is (dy w act'(pre)) v, by `through`. */
+static void matmul_through_act(void **state) {
+    (void)state;
+    run_t r = RUN;
+    enum { M = 4, K = 5, HIDDEN = 6, OUTS = 3 };
+    for (mbl_act_t act = MBL_ACT_GELU_TANH; act <= MBL_ACT_QUICK_GELU; act++) {
+        two_products_t f = {.first = {.transpose_b = true, .act = act}, .second = {.transpose_b = true}};
+        f.first.y = operand2(&r, OUT, COMPUTE, M, HIDDEN);
+        f.first.a = operand2(&r, IN, COMPUTE, M, K);
+        f.first.b = operand2(&r, IN, COMPUTE, HIDDEN, K);
+        f.first.bias = operand1(&r, IN, COMPUTE, HIDDEN);
+        f.first.pre = operand2(&r, OUT, COMPUTE, M, HIDDEN);
+        f.second.y = operand2(&r, OUT, COMPUTE, M, OUTS);
+        f.second.a = f.first.y;
+        f.second.b = operand2(&r, IN, COMPUTE, OUTS, HIDDEN);
+        const mbl_tensor_t *dy = operand2(&r, IN, COMPUTE, M, OUTS);
+        const mbl_tensor_t *dpre = operand2(&r, OUT, COMPUTE, M, HIDDEN);
+        const mbl_tensor_t *du = operand2(&r, OUT, COMPUTE, M, K);
+        forward_two_products(&f);
+        OK(mbl_op_matmul(ops, &(mbl_matmul_args_t){
+                                  .y = dpre, .a = dy, .b = f.second.b, .through = f.first.pre, .act = act}));
+        OK(mbl_op_matmul(ops, &(mbl_matmul_args_t){.y = du, .a = dpre, .b = f.first.b}));
+        check_gradient("matmul du through an activation", forward_two_products, &f, f.first.a, du, 1,
+                       &f.second.y, &dy);
+        release(&r);
+    }
+}
+
 /* L+ and L- of one sample as method.md section 3 writes them, with the weights w given or taken (w[i] = 0).
  */
 typedef struct {
@@ -336,9 +374,13 @@ static void nft(void **state) {
 
 int main(void) {
     need_backend();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(layer_norm), cmocka_unit_test(qk_norm),
-                                       cmocka_unit_test(act),        cmocka_unit_test(gate),
-                                       cmocka_unit_test(attention),  cmocka_unit_test(matmul),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(layer_norm),
+                                       cmocka_unit_test(qk_norm),
+                                       cmocka_unit_test(act),
+                                       cmocka_unit_test(gate),
+                                       cmocka_unit_test(attention),
+                                       cmocka_unit_test(matmul),
+                                       cmocka_unit_test(matmul_through_act),
                                        cmocka_unit_test(nft)};
     return cmocka_run_group_tests(tests, open_backend, close_backend);
 }

@@ -35,6 +35,44 @@ static mbl_cost_t product(mbl_dtype_t dtype, size_t m, size_t n, size_t k, bool 
     return cost;
 }
 
+/* A training pass's gelu: added to what y holds and kept beside it, and its slope on the way back, each the
+ * product's own. */
+static void test_kept(void) {
+    enum { M = 100, N = 200, K = 304 };
+    mbl_ops_t *ops;
+    mbl_tensor_t y, a, b, bias, pre;
+    size_t n;
+    assert_ok(mbl_dry_open(&ops));
+    assert_ok(mbl_tensor_new(ops, MBL_BF16, &y, 2, (size_t)M, (size_t)N));
+    assert_ok(mbl_tensor_new(ops, MBL_BF16, &pre, 2, (size_t)M, (size_t)N));
+    assert_ok(mbl_tensor_new(ops, MBL_BF16, &a, 2, (size_t)M, (size_t)K));
+    assert_ok(mbl_tensor_new(ops, MBL_BF16, &b, 2, (size_t)N, (size_t)K));
+    assert_ok(mbl_tensor_new(ops, MBL_BF16, &bias, 1, (size_t)N));
+    (void)mbl_dry_take(ops, &n);
+    mbl_matmul_args_t x = {.y = &y, .a = &a, .b = &b, .bias = &bias, .transpose_b = true, .accumulate = true};
+    const double operands = 2.0 * (2 * M * N + M * K + N * K);
+    x.act = MBL_ACT_GELU_TANH;
+    x.pre = &pre;
+    assert_ok(mbl_op_matmul(ops, &x));
+    x.through = &pre;
+    x.bias = x.pre = NULL;
+    assert_ok(mbl_op_matmul(ops, &x));
+    x.act = MBL_ACT_SILU;
+    assert_ok(mbl_op_matmul(ops, &x));
+    const mbl_dry_item_t *item = mbl_dry_take(ops, &n);
+    assert_int_equal(n, 3);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(item[i].cost.launches, 1);
+        assert_near(item[i].cost.bytes, operands + 2.0 * M * N + (i == 0 ? 2.0 * N : 0), 0);
+    }
+    assert_int_equal(item[2].cost.launches, 2);
+    assert_near(item[2].cost.bytes, operands + 2.0 * 3 * M * N, 0);
+    mbl_tensor_t *all[] = {&y, &pre, &a, &b, &bias};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        mbl_tensor_free(ops, all[i]);
+    mbl_ops_close(ops);
+}
+
 static void test_products(void **state) {
     (void)state;
     mbl_cost_t plain = product(MBL_BF16, 100, 200, 300, false, MBL_ACT_NONE);
@@ -57,6 +95,7 @@ static void test_products(void **state) {
     assert_int_equal(product(MBL_BF16, 100, 200, 300, false, MBL_ACT_GELU_TANH).launches, 2);
     assert_int_equal(product(MBL_BF16, 100, 204, 304, false, MBL_ACT_GELU_TANH).launches, 2);
     assert_int_equal(product(MBL_F32, 100, 200, 304, false, MBL_ACT_GELU_TANH).launches, 2);
+    test_kept();
     /* neither operand stays in the cache: 64 MB each, the other goes by in panels of 20 MB */
     mbl_cost_t large = product(MBL_F32, 4000, 4000, 4000, false, MBL_ACT_NONE);
     assert_near(large.bytes - large.least, 64e6 * (64.0 / 20 - 1), 1);

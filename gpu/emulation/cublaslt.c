@@ -16,8 +16,10 @@ struct mbl_emu_lt_layout {
 struct mbl_emu_lt_desc {
     cublasComputeType_t compute;
     cudaDataType scale;
-    int32_t transpose_a, transpose_b, epilogue, bias_type; /* bias_type -1: that of d */
+    int32_t transpose_a, transpose_b, epilogue, bias_type, aux_type; /* -1: that of d */
     const void *bias;
+    void *aux;
+    int64_t aux_ld;
 };
 struct mbl_emu_lt_preference {
     uint64_t workspace;
@@ -77,7 +79,7 @@ cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *out, cublasCompute
     (*out)->compute = compute;
     (*out)->scale = scale;
     (*out)->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    (*out)->bias_type = -1;
+    (*out)->bias_type = (*out)->aux_type = -1;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -107,6 +109,17 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
         field = &desc->bias;
         size = sizeof desc->bias;
+        break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+        field = &desc->aux;
+        size = sizeof desc->aux;
+        break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+        field = &desc->aux_ld;
+        size = sizeof desc->aux_ld;
+        break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE:
+        field = &desc->aux_type;
         break;
     }
     if (!field || bytes != size)
@@ -147,8 +160,14 @@ static bool adds_bias(cublasLtMatmulDesc_t desc) {
 static bool applies_gelu(cublasLtMatmulDesc_t desc) {
     return desc->epilogue & CUBLASLT_EPILOGUE_GELU;
 }
+static bool applies_slope(cublasLtMatmulDesc_t desc) {
+    return desc->epilogue == CUBLASLT_EPILOGUE_DGELU;
+}
+static bool has_aux(cublasLtMatmulDesc_t desc) {
+    return desc->epilogue & 128;
+}
 
-/* Epilogues in use: a bias on bf16 and f32, gelu on bf16. */
+/* Epilogues in use: a bias on bf16 and f32, gelu and its slope on bf16. */
 static bool known_epilogue(cublasLtMatmulDesc_t desc, const mbl_emu_matrix_t *a, const mbl_emu_matrix_t *d) {
     switch (desc->epilogue) {
     case CUBLASLT_EPILOGUE_DEFAULT:
@@ -157,10 +176,21 @@ static bool known_epilogue(cublasLtMatmulDesc_t desc, const mbl_emu_matrix_t *a,
         return d->type != CUDA_R_64F;
     case CUBLASLT_EPILOGUE_GELU:
     case CUBLASLT_EPILOGUE_GELU_BIAS:
-        return a->type == CUDA_R_16BF && d->type == CUDA_R_16BF;
+    case CUBLASLT_EPILOGUE_GELU_AUX:
+    case CUBLASLT_EPILOGUE_GELU_AUX_BIAS:
+    case CUBLASLT_EPILOGUE_DGELU:
+        return a->type == CUDA_R_16BF && d->type == CUDA_R_16BF && mbl_emu_settings.gelu != MBL_EMU_NO_GELU;
     default:
         return false;
     }
+}
+
+/* NVIDIA's rules for the auxiliary matrix (cublasLt.h at EPILOGUE_AUX_LD and EPILOGUE_AUX_DATA_TYPE), and
+ * that its pointer is known and aligned when an algorithm is chosen, which may depend on that. */
+static bool good_aux(cublasLtMatmulDesc_t desc, const mbl_emu_matrix_t *d) {
+    return !has_aux(desc) ||
+           (desc->aux_ld % 8 == 0 && desc->aux_ld >= d->rows && desc->aux && (uintptr_t)desc->aux % 16 == 0 &&
+            (desc->aux_type == -1 || desc->aux_type == (int32_t)d->type));
 }
 
 /* Whether the product makes sense and is one of those in use. */
@@ -170,7 +200,8 @@ static cublasStatus_t check_product(cublasLtMatmulDesc_t desc, const mbl_emu_mat
     int64_t m = desc->transpose_a ? a->columns : a->rows, k = desc->transpose_a ? a->rows : a->columns;
     int64_t n = desc->transpose_b ? b->rows : b->columns, kb = desc->transpose_b ? b->columns : b->rows;
     if (m <= 0 || n <= 0 || k <= 0 || k != kb || d->rows != m || d->columns != n ||
-        memcmp(c, d, sizeof *d) != 0 || a->ld < a->rows || b->ld < b->rows || d->ld < d->rows)
+        memcmp(c, d, sizeof *d) != 0 || a->ld < a->rows || b->ld < b->rows || d->ld < d->rows ||
+        !good_aux(desc, d))
         return CUBLAS_STATUS_INVALID_VALUE;
     bool wide = desc->compute == CUBLAS_COMPUTE_64F;
     if (a->type != b->type || (a->type == CUDA_R_64F) != wide || (d->type == CUDA_R_64F) != wide ||
@@ -205,6 +236,14 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
     return check_product(desc, &a->matrix, &b->matrix, &c->matrix, &d->matrix);
 }
 
+/* Whether d and the auxiliary matrix, of one type, lie over each other. */
+static bool overlap(const mbl_emu_product_t *x) {
+    const int64_t last = x->d_layout.columns - 1, rows = x->d_layout.rows, size = 2;
+    const char *d = x->d, *aux = x->aux;
+    return d < aux + (last * x->aux_layout.ld + rows) * size &&
+           aux < d + (last * x->d_layout.ld + rows) * size;
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
                               const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
                               cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
@@ -218,6 +257,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         check_product(desc, &a_layout->matrix, &b_layout->matrix, &c_layout->matrix, &d_layout->matrix);
     if (status != CUBLAS_STATUS_SUCCESS)
         return status;
+    if (desc->epilogue & ~CUBLASLT_EPILOGUE_BIAS & ~CUBLASLT_EPILOGUE_DEFAULT &&
+        mbl_emu_settings.gelu == MBL_EMU_LATE_NO_GELU)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     mbl_emu_product_t product = {.a = a,
                                  .b = b,
                                  .d = d,
@@ -226,7 +268,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                                  .d_layout = d_layout->matrix,
                                  .transpose_a = desc->transpose_a != 0,
                                  .transpose_b = desc->transpose_b != 0,
-                                 .gelu = applies_gelu(desc)};
+                                 .gelu = applies_gelu(desc),
+                                 .slope = applies_slope(desc)};
     bool wide = desc->compute == CUBLAS_COMPUTE_64F;
     product.alpha = wide ? *(const double *)alpha : (double)*(const float *)alpha;
     product.beta = wide ? *(const double *)beta : (double)*(const float *)beta;
@@ -234,6 +277,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         product.bias = desc->bias;
         product.bias_type = desc->bias_type < 0 ? d_layout->matrix.type : (cudaDataType)desc->bias_type;
         if (!product.bias)
+            return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (has_aux(desc)) {
+        product.aux = desc->aux;
+        product.aux_layout = d_layout->matrix;
+        product.aux_layout.ld = desc->aux_ld;
+        if (overlap(&product))
             return CUBLAS_STATUS_INVALID_VALUE;
     }
     mbl_emu_lock();

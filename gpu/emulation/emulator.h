@@ -13,29 +13,35 @@ enum {
     MBL_EMU_MOST_STREAMS = 32, /* alive at once, over all devices, the default streams among them */
     MBL_EMU_ALIGN = 256,       /* of allocations, and at least so many bytes nobody owns behind each */
     MBL_EMU_STATIC_SHARED = 48 * 1024,
-    MBL_EMU_MOST_SHARED = 227 * 1024,
     MBL_EMU_TEXT = 320
 };
 #define MBL_EMU_SPAN ((size_t)1 << 36) /* of addresses, from one device to the next */
 
 /* ---- what the environment sets: MARBLE_EMULATED_DEVICES (8), _MEMORY (bytes, or with K, M, G; 8G each),
- * _CHECKS (first, all, off: which launches are checked), CUDA_LAUNCH_BLOCKING (0; 1 runs work when it is
- * asked for), and what goes wrong: _DRIVER (the CUDA that the driver takes, 12020 for 12.2; 0: no driver),
- * _NCCL (its version), _ECC (the launch, counted from 1, that finds the memory broken) ---- */
+ * _CHECKS (first, all, off: which launches are checked), _CAPABILITY (90, for 9.0: 80 or more),
+ * CUDA_LAUNCH_BLOCKING (0; 1 runs work when it is asked for), and what goes wrong: _DRIVER (the CUDA that the
+ * driver takes, 12020 for 12.2; 0: no driver), _NCCL (its version), _ECC (the launch, counted from 1, that
+ * finds the memory broken), _GELU (1; 0: cublasLt has no algorithm for a product with gelu; 2: the product is
+ * what refuses it) ---- */
 typedef enum {
     MBL_EMU_CHECKS_OFF,   /* only what runs without shadow: barriers, collectives, faults, bounds of copies */
     MBL_EMU_CHECKS_FIRST, /* the first launches of a kernel with one grid, block and shared memory; copies,
                              library calls */
     MBL_EMU_CHECKS_ALL
 } mbl_emu_checks_t;
+enum { MBL_EMU_NO_GELU = 0, MBL_EMU_LATE_NO_GELU = 2 };
 typedef struct {
-    int devices, driver, nccl;
+    int devices, driver, nccl, capability, gelu;
     size_t memory;
     uint64_t broken_launch; /* 0: none */
     mbl_emu_checks_t checks;
     bool blocking;
 } mbl_emu_settings_t;
 extern mbl_emu_settings_t mbl_emu_settings;
+
+/* Shared memory that a block may have: CUDA C++ Programming Guide, table of capabilities. */
+#define MBL_EMU_MOST_SHARED                                                                                  \
+    (1024 * (mbl_emu_settings.capability >= 90 ? 227 : mbl_emu_settings.capability == 80 ? 163 : 99))
 
 void mbl_emu_lock(void); /* the first one sets everything up */
 void mbl_emu_unlock(void);

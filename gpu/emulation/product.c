@@ -51,6 +51,9 @@ static cudaError_t check_operands(const mbl_emu_product_t *x, const char *name) 
     if (error == cudaSuccess && x->bias)
         error = mbl_emu_check_range(x->bias, (size_t)x->d_layout.rows * size_of(x->bias_type),
                                     MBL_EMU_READ_ACCESS, name);
+    if (error == cudaSuccess && x->aux)
+        error =
+            check_matrix(x->aux, &x->aux_layout, x->slope ? MBL_EMU_READ_ACCESS : MBL_EMU_WRITE_ACCESS, name);
     if (error == cudaSuccess && x->beta != 0)
         error = check_matrix(x->d, &x->d_layout, MBL_EMU_READ_ACCESS, name);
     return error != cudaSuccess ? error : check_matrix(x->d, &x->d_layout, MBL_EMU_WRITE_ACCESS, name);
@@ -79,7 +82,12 @@ static float gelu(float x) {
     return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
 
-/* alpha sum + beta d + bias (and gelu of it) into column j of d, rounded once. */
+static float gelu_slope(float x) {
+    float t = tanhf(0.7978845608f * (x + 0.044715f * x * x * x));
+    return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.7978845608f * (1 + 3 * 0.044715f * x * x);
+}
+
+/* alpha sum + beta d + bias and what follows into column j of d, rounded once. */
 static void finish_column(const mbl_emu_product_t *x, const float *sum, int64_t j) {
     const float alpha = (float)x->alpha, beta = (float)x->beta;
     for (int64_t i = 0; i < x->d_layout.rows; i++) {
@@ -89,6 +97,11 @@ static void finish_column(const mbl_emu_product_t *x, const float *sum, int64_t 
             value += beta * (float)number(x->d, x->d_layout.type, at);
         if (x->bias)
             value += (float)number(x->bias, x->bias_type, (size_t)i);
+        uint16_t *aux = x->aux ? (uint16_t *)x->aux + j * x->aux_layout.ld + i : NULL;
+        if (x->slope)
+            value *= gelu_slope(mbl_bf16_to_f32(*aux));
+        else if (aux)
+            *aux = mbl_bf16_from_f32(value);
         if (x->gelu)
             value = gelu(value);
         if (x->d_layout.type == CUDA_R_32F)

@@ -60,6 +60,8 @@ static void read_settings(void) {
     s->blocking = blocking && strcmp(blocking, "0") != 0;
     s->driver = number_of("MARBLE_EMULATED_DRIVER", CUDART_VERSION);
     s->nccl = number_of("MARBLE_EMULATED_NCCL", NCCL_VERSION_CODE);
+    s->capability = number_of("MARBLE_EMULATED_CAPABILITY", 90);
+    s->gelu = number_of("MARBLE_EMULATED_GELU", 1);
     s->broken_launch = (uint64_t)number_of("MARBLE_EMULATED_ECC", 0);
     if (s->devices < 0 || s->devices > MBL_EMU_MOST_DEVICES) {
         MBL_ERROR("MARBLE_EMULATED_DEVICES=%s: 0 to %d are possible", devices, MBL_EMU_MOST_DEVICES);
@@ -219,13 +221,14 @@ static cudaError_t properties(struct cudaDeviceProp *out, int device) {
     *out = (struct cudaDeviceProp){.totalGlobalMem = mbl_emu_settings.memory,
                                    .sharedMemPerBlock = MBL_EMU_STATIC_SHARED,
                                    .sharedMemPerBlockOptin = MBL_EMU_MOST_SHARED,
-                                   .sharedMemPerMultiprocessor = MBL_EMU_MOST_SHARED + 1024,
+                                   .sharedMemPerMultiprocessor = (size_t)MBL_EMU_MOST_SHARED + 1024,
                                    .regsPerBlock = 65536,
                                    .warpSize = MBL_EMU_WARP,
                                    .maxThreadsPerBlock = MBL_EMU_MOST_THREADS,
                                    .maxThreadsDim = {1024, 1024, 64},
                                    .maxGridSize = {0x7fffffff, 65535, 65535},
-                                   .major = 9,
+                                   .major = mbl_emu_settings.capability / 10,
+                                   .minor = mbl_emu_settings.capability % 10,
                                    .multiProcessorCount = 4,
                                    .maxThreadsPerMultiProcessor = 2048,
                                    .pciBusID = device + 1,

@@ -37,7 +37,7 @@ static void *place(const void *site, const char *name, size_t bytes) {
     if (shared.arrays == MOST_ARRAYS)
         mbl_emu_broken("more than %d shared arrays", MOST_ARRAYS);
     size_t at = (shared.used + GAP + 15) & ~(size_t)15;
-    if (shared.bytes + bytes > MBL_EMU_MOST_SHARED || at + bytes + GAP > ARENA)
+    if (shared.bytes + bytes > (size_t)MBL_EMU_MOST_SHARED || at + bytes + GAP > ARENA)
         mbl_emu_broken("shared array '%s' of %zu bytes beside %zu others: a block has %d", name, bytes,
                        shared.bytes, MBL_EMU_MOST_SHARED);
     shared.array[shared.arrays++] = (array_t){site, name, at, bytes};

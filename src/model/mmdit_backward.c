@@ -51,12 +51,9 @@ static mbl_status_t feed_forward_backward(const mbl_pass_t *p, size_t layer, int
     size_t tokens = mbl_side_tokens(tape, side);
     MBL_TRY(gate_backward(p, side, s->gate_m, acts->h_m));
     MBL_TRY(mbl_linear_backward(p, &s->linear[MBL_LINEAR_FF2], tape->d_wide, tape->d_h[side], acts->post,
-                                tokens, acts->lora[MBL_LINEAR_FF2]));
-    mbl_tensor_t wide = mbl_pass_rows(p, tape->d_wide, tokens, s->linear[MBL_LINEAR_FF1].out);
-    mbl_tensor_t pre = mbl_pass_rows(p, acts->pre, tokens, s->linear[MBL_LINEAR_FF1].out);
-    MBL_TRY(MBL_OP(p->ops, act_bwd, .dx = &wide, .dy = &wide, .x = &pre, .act = MBL_ACT_GELU_TANH));
+                                tokens, acts->lora[MBL_LINEAR_FF2], acts->pre));
     MBL_TRY(mbl_linear_backward(p, &s->linear[MBL_LINEAR_FF1], tape->d_norm, tape->d_wide, acts->n_m, tokens,
-                                acts->lora[MBL_LINEAR_FF1]));
+                                acts->lora[MBL_LINEAR_FF1], NULL));
     return norm_backward(p, side, acts->mid, acts->mean_m, acts->rstd_m, s->scale_m, s->shift_m);
 }
 
@@ -64,7 +61,8 @@ static mbl_status_t project_out_backward(const mbl_pass_t *p, size_t layer, int 
     mbl_side_acts_t *acts = &p->tape->acts[layer].side[side];
     return mbl_linear_backward(p, &p->model->blocks[layer].side[side].linear[MBL_LINEAR_OUT],
                                p->tape->d_attended[side == MBL_SIDE_CONTEXT], p->tape->d_h[side],
-                               acts->attended, mbl_side_tokens(p->tape, side), acts->lora[MBL_LINEAR_OUT]);
+                               acts->attended, mbl_side_tokens(p->tape, side), acts->lora[MBL_LINEAR_OUT],
+                               NULL);
 }
 
 /* d_attended to d_q, d_k, d_v. */
@@ -132,7 +130,7 @@ static mbl_status_t project_heads_backward(const mbl_pass_t *p, size_t layer, in
         return MBL_OK;
     MBL_TRY(heads_backward(p, layer, side, first, all));
     MBL_TRY(mbl_linear_backward(p, &s->linear[MBL_LINEAR_QKV], down ? p->tape->d_norm : NULL, p->tape->d_wide,
-                                acts->n_a, mbl_side_tokens(p->tape, side), acts->lora[MBL_LINEAR_QKV]));
+                                acts->n_a, mbl_side_tokens(p->tape, side), acts->lora[MBL_LINEAR_QKV], NULL));
     return down ? norm_backward(p, side, from->in, from->mean_a, from->rstd_a, s->scale_a, s->shift_a)
                 : MBL_OK;
 }
@@ -170,7 +168,8 @@ static mbl_status_t output_backward(const mbl_pass_t *p, const mbl_tensor_t *dv)
     mbl_tensor_t tokens = mbl_pass_rows(p, tape->d_tokens, tape->tokens[0], m->out.out);
     MBL_TRY(MBL_OP(p->ops, patchify, .tokens = &tokens, .image = dv, .patch = m->config.patch_size,
                    .order = MBL_PATCH_PQC));
-    MBL_TRY(mbl_linear_backward(p, &m->out, tape->d_norm, tape->d_tokens, acts->n_a, tape->tokens[0], NULL));
+    MBL_TRY(mbl_linear_backward(p, &m->out, tape->d_norm, tape->d_tokens, acts->n_a, tape->tokens[0], NULL,
+                                NULL));
     for (int side = 0; side < 2; side++)
         MBL_TRY(zero_rows(p, tape->d_stream[side], tape->tokens[side], m->width));
     return norm_backward(p, MBL_SIDE_IMAGE, acts->in, acts->mean_a, acts->rstd_a, m->scale_out, m->shift_out);
@@ -181,9 +180,9 @@ static mbl_status_t embedder_backward(const mbl_pass_t *p, const mbl_linear_t *f
                                       const mbl_linear_t *second, void *d, void *in, void *pre, void *post) {
     mbl_tensor_t dt = mbl_pass_matrix(p, p->tape->d_time, p->n, second->in);
     mbl_tensor_t pre_t = mbl_pass_matrix(p, pre, p->n, second->in);
-    MBL_TRY(mbl_linear_backward(p, second, p->tape->d_time, d, post, 1, NULL));
+    MBL_TRY(mbl_linear_backward(p, second, p->tape->d_time, d, post, 1, NULL, NULL));
     MBL_TRY(MBL_OP(p->ops, act_bwd, .dx = &dt, .dy = &dt, .x = &pre_t, .act = MBL_ACT_SILU));
-    return mbl_linear_backward(p, first, NULL, p->tape->d_time, in, 1, NULL);
+    return mbl_linear_backward(p, first, NULL, p->tape->d_time, in, 1, NULL, NULL);
 }
 
 /* The gradients of the modulations, then of what they are made from. */
@@ -197,7 +196,7 @@ static mbl_status_t condition_backward(const mbl_pass_t *p, const mbl_mmdit_inpu
         narrow = wide;
     else
         MBL_TRY(MBL_OP(p->ops, convert, .dst = &narrow, .src = &wide));
-    MBL_TRY(mbl_linear_backward(p, &m->modulation, tape->d_silu, narrow.data, tape->silu, 1, NULL));
+    MBL_TRY(mbl_linear_backward(p, &m->modulation, tape->d_silu, narrow.data, tape->silu, 1, NULL, NULL));
     mbl_tensor_t d = mbl_pass_matrix(p, tape->d_silu, p->n, m->width);
     mbl_tensor_t sum = mbl_pass_matrix(p, tape->condition, p->n, m->width);
     MBL_TRY(MBL_OP(p->ops, act_bwd, .dx = &d, .dy = &d, .x = &sum, .act = MBL_ACT_SILU));
@@ -210,9 +209,10 @@ static mbl_status_t condition_backward(const mbl_pass_t *p, const mbl_mmdit_inpu
 static mbl_status_t input_backward(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
     const mbl_mmdit_t *m = p->model;
     mbl_tape_t *tape = p->tape;
-    MBL_TRY(mbl_linear_backward(p, &m->patch, NULL, tape->d_stream[0], tape->patches, tape->tokens[0], NULL));
+    MBL_TRY(mbl_linear_backward(p, &m->patch, NULL, tape->d_stream[0], tape->patches, tape->tokens[0], NULL,
+                                NULL));
     MBL_TRY(mbl_linear_backward(p, &m->context, NULL, tape->d_stream[1], input->context->data,
-                                tape->tokens[1], NULL));
+                                tape->tokens[1], NULL, NULL));
     return condition_backward(p, input);
 }
 

@@ -40,15 +40,15 @@ static mbl_status_t condition(const mbl_pass_t *p, const mbl_mmdit_input_t *inpu
     mbl_tensor_t text_pre = mbl_pass_matrix(p, tape->text_pre, p->n, m->width);
     mbl_tensor_t text_post = mbl_pass_matrix(p, tape->text_post, p->n, m->width);
     MBL_TRY(MBL_OP(p->ops, timestep, .y = &time_in, .t = input->t, .factor = 1000));
-    MBL_TRY(mbl_linear_forward(p, &m->time1, tape->time_pre, tape->time_in, 1, NULL, MBL_ACT_NONE));
+    MBL_TRY(mbl_linear_forward(p, &m->time1, tape->time_pre, tape->time_in, 1, NULL));
     MBL_TRY(MBL_OP(p->ops, act, .y = &time_post, .x = &time_pre, .act = MBL_ACT_SILU));
-    MBL_TRY(mbl_linear_forward(p, &m->time2, tape->condition, tape->time_post, 1, NULL, MBL_ACT_NONE));
-    MBL_TRY(mbl_linear_forward(p, &m->text1, tape->text_pre, input->pooled->data, 1, NULL, MBL_ACT_NONE));
+    MBL_TRY(mbl_linear_forward(p, &m->time2, tape->condition, tape->time_post, 1, NULL));
+    MBL_TRY(mbl_linear_forward(p, &m->text1, tape->text_pre, input->pooled->data, 1, NULL));
     MBL_TRY(MBL_OP(p->ops, act, .y = &text_post, .x = &text_pre, .act = MBL_ACT_SILU));
-    MBL_TRY(mbl_linear_forward(p, &m->text2, tape->silu, tape->text_post, 1, NULL, MBL_ACT_NONE));
+    MBL_TRY(mbl_linear_forward(p, &m->text2, tape->silu, tape->text_post, 1, NULL));
     MBL_TRY(MBL_OP(p->ops, axpby, .y = &sum, .x = &text, .a = 1, .b = 1));
     MBL_TRY(MBL_OP(p->ops, act, .y = &text, .x = &sum, .act = MBL_ACT_SILU));
-    return mbl_linear_forward(p, &m->modulation, tape->modulation, tape->silu, 1, NULL, MBL_ACT_NONE);
+    return mbl_linear_forward(p, &m->modulation, tape->modulation, tape->silu, 1, NULL);
 }
 
 static mbl_status_t embed(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
@@ -60,10 +60,10 @@ static mbl_status_t embed(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
     mbl_tensor_t position = mbl_pass_matrix(p, tape->position, tape->tokens[0], m->width);
     MBL_TRY(MBL_OP(p->ops, patchify, .tokens = &patches, .image = input->x, .patch = m->config.patch_size,
                    .order = MBL_PATCH_CPQ));
-    MBL_TRY(mbl_linear_forward(p, &m->patch, image->in, tape->patches, tape->tokens[0], NULL, MBL_ACT_NONE));
+    MBL_TRY(mbl_linear_forward(p, &m->patch, image->in, tape->patches, tape->tokens[0], NULL));
     MBL_TRY(MBL_OP(p->ops, add_rows, .y = &x, .rows = &position));
     return mbl_linear_forward(p, &m->context, tape->acts[0].side[MBL_SIDE_CONTEXT].in, input->context->data,
-                              tape->tokens[1], NULL, MBL_ACT_NONE);
+                              tape->tokens[1], NULL);
 }
 
 /* ---- norms and residuals ---- */
@@ -140,7 +140,7 @@ static mbl_status_t project_heads(const mbl_pass_t *p, size_t layer, int side, c
     mbl_dtype_t st = mbl_dtype_stat(m->dtype);
     mbl_place_t place = p->ops->table->place;
     MBL_TRY(mbl_linear_forward(p, &s->linear[MBL_LINEAR_QKV], acts->qkv, acts->n_a, tokens,
-                               acts->lora[MBL_LINEAR_QKV], MBL_ACT_NONE));
+                               acts->lora[MBL_LINEAR_QKV]));
     mbl_tensor_t q = mbl_tensor_of(heads->q, m->dtype, place, 4, p->n, n_heads, all, d);
     mbl_tensor_t k = mbl_tensor_of(heads->k, m->dtype, place, 4, p->n, n_heads, all, d);
     mbl_tensor_t v = mbl_tensor_of(heads->v, m->dtype, place, 4, p->n, n_heads, all, d);
@@ -198,27 +198,19 @@ static mbl_status_t dual_attention(const mbl_pass_t *p, size_t layer) {
 static mbl_status_t project_out(const mbl_pass_t *p, size_t layer, int side) {
     mbl_side_acts_t *acts = &p->tape->acts[layer].side[side];
     return mbl_linear_forward(p, &p->model->blocks[layer].side[side].linear[MBL_LINEAR_OUT], acts->h_a,
-                              acts->attended, mbl_side_tokens(p->tape, side), acts->lora[MBL_LINEAR_OUT],
-                              MBL_ACT_NONE);
+                              acts->attended, mbl_side_tokens(p->tape, side), acts->lora[MBL_LINEAR_OUT]);
 }
 
 /* ---- feed-forward ---- */
 
-/* Without a kept pre-activation the product applies gelu itself. */
 static mbl_status_t feed_forward(const mbl_pass_t *p, size_t layer, int side) {
     const mbl_side_t *s = &p->model->blocks[layer].side[side];
     mbl_side_acts_t *acts = &p->tape->acts[layer].side[side];
     size_t tokens = mbl_side_tokens(p->tape, side);
-    bool fused = acts->pre == acts->post;
-    MBL_TRY(mbl_linear_forward(p, &s->linear[MBL_LINEAR_FF1], acts->pre, acts->n_m, tokens,
-                               acts->lora[MBL_LINEAR_FF1], fused ? MBL_ACT_GELU_TANH : MBL_ACT_NONE));
-    if (!fused) {
-        mbl_tensor_t pre = mbl_pass_rows(p, acts->pre, tokens, s->linear[MBL_LINEAR_FF1].out);
-        mbl_tensor_t post = mbl_pass_rows(p, acts->post, tokens, s->linear[MBL_LINEAR_FF1].out);
-        MBL_TRY(MBL_OP(p->ops, act, .y = &post, .x = &pre, .act = MBL_ACT_GELU_TANH));
-    }
+    MBL_TRY(mbl_linear_forward_gelu(p, &s->linear[MBL_LINEAR_FF1], acts->post, acts->pre, acts->n_m, tokens,
+                                    acts->lora[MBL_LINEAR_FF1]));
     return mbl_linear_forward(p, &s->linear[MBL_LINEAR_FF2], acts->h_m, acts->post, tokens,
-                              acts->lora[MBL_LINEAR_FF2], MBL_ACT_NONE);
+                              acts->lora[MBL_LINEAR_FF2]);
 }
 
 /* From the attention's output to the next block's normalised input, on one side. */

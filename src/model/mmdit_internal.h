@@ -155,13 +155,17 @@ static inline bool mbl_pass_merged(const mbl_pass_t *p) {
 /* The adapted site of a linear in this pass, NULL when there is none. */
 const mbl_lora_site_t *mbl_pass_site(const mbl_pass_t *p, const mbl_linear_t *linear);
 
-/* y [N tokens, n out] = act(x W' + b + LoRA), x [N tokens, in], both ct; `hidden` receives s X A' where the
- * linear is adapted. */
+/* y [N tokens, n out] = x W' + b + LoRA, x [N tokens, in], both ct; `hidden` receives s X A' where the linear
+ * is adapted. */
 mbl_status_t mbl_linear_forward(const mbl_pass_t *p, const mbl_linear_t *linear, void *y, void *x,
-                                size_t tokens, void *hidden, mbl_act_t act);
+                                size_t tokens, void *hidden);
+/* The same through gelu, for one linear (n = 1). pre [N tokens, out] takes what it is applied to, or is y
+ * itself: then it is not kept. */
+mbl_status_t mbl_linear_forward_gelu(const mbl_pass_t *p, const mbl_linear_t *linear, void *y, void *pre,
+                                     void *x, size_t tokens, void *hidden);
 /* Gradients of the linear's weights and adapters into the sink, and dx = dy W (+ LoRA) (dx NULL: not wanted).
- */
+ * pre (or NULL): x is gelu(pre), and dx is meant before it, so dx gelu'(pre). */
 mbl_status_t mbl_linear_backward(const mbl_pass_t *p, const mbl_linear_t *linear, void *dx, void *dy, void *x,
-                                 size_t tokens, void *hidden);
+                                 size_t tokens, void *hidden, void *pre);
 
 #endif

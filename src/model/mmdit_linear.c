@@ -1,7 +1,8 @@
 /* A group of linears over one input, with their LoRA adapters: forward, and backward into the sink.
  *
  * With s = alpha / rank, H = X (sA)' is kept, so that y += H B', dB = dY' H, dH = dY B, dA = s dH' X and
- * dX += dH (sA): one scaled copy of A serves both ways. */
+ * dX += dH (sA): one scaled copy of A serves both ways. Beside a gelu the adapter's product comes first and
+ * the other is added to it, so that the gelu is the last product's own. */
 #include "model/mmdit_internal.h"
 
 const mbl_lora_site_t *mbl_pass_site(const mbl_pass_t *p, const mbl_linear_t *linear) {
@@ -12,7 +13,8 @@ const mbl_lora_site_t *mbl_pass_site(const mbl_pass_t *p, const mbl_linear_t *li
 }
 
 static mbl_status_t lora_forward(const mbl_pass_t *p, const mbl_linear_t *linear, const mbl_lora_site_t *site,
-                                 const mbl_tensor_t *y, const mbl_tensor_t *x, void *hidden) {
+                                 const mbl_tensor_t *y, const mbl_tensor_t *x, void *hidden,
+                                 bool accumulate) {
     size_t rank = p->adapter->lora->config.rank;
     mbl_tensor_t a = mbl_flat_matrix(&p->adapter->scaled_a, site->a, site->m * rank, linear->in);
     mbl_tensor_t h = mbl_pass_matrix(p, hidden, x->dim[0], site->m * rank);
@@ -21,28 +23,47 @@ static mbl_status_t lora_forward(const mbl_pass_t *p, const mbl_linear_t *linear
         mbl_tensor_t b = mbl_flat_matrix(&p->adapter->weights, site->b[j], linear->out, rank);
         mbl_tensor_t yj = mbl_tensor_columns(y, site->which[j] * linear->out, linear->out);
         mbl_tensor_t hj = mbl_tensor_columns(&h, j * rank, rank);
-        MBL_TRY(MBL_OP(p->ops, matmul, .y = &yj, .a = &hj, .b = &b, .transpose_b = true, .accumulate = true));
+        MBL_TRY(MBL_OP(p->ops, matmul, .y = &yj, .a = &hj, .b = &b, .transpose_b = true,
+                       .accumulate = accumulate));
     }
     return MBL_OK;
 }
 
+/* The weights that the pass multiplies by, and the adapter's site where it comes apart. */
+static mbl_tensor_t forward_weights(const mbl_pass_t *p, const mbl_linear_t *linear,
+                                    const mbl_lora_site_t **site) {
+    size_t out = linear->n * linear->out;
+    *site = mbl_pass_site(p, linear);
+    if (!*site || !mbl_pass_merged(p))
+        return mbl_flat_matrix(&p->model->weights, linear->weight, out, linear->in);
+    size_t merged = (*site)->merged;
+    *site = NULL;
+    return mbl_flat_matrix(&p->adapter->merged, merged, out, linear->in);
+}
+
 mbl_status_t mbl_linear_forward(const mbl_pass_t *p, const mbl_linear_t *linear, void *y, void *x,
-                                size_t tokens, void *hidden, mbl_act_t act) {
-    const mbl_lora_site_t *site = mbl_pass_site(p, linear);
+                                size_t tokens, void *hidden) {
+    const mbl_lora_site_t *site;
     size_t rows = p->n * tokens, out = linear->n * linear->out;
     mbl_tensor_t ym = mbl_pass_matrix(p, y, rows, out), xm = mbl_pass_matrix(p, x, rows, linear->in);
-    mbl_tensor_t w = mbl_flat_matrix(&p->model->weights, linear->weight, out, linear->in);
-    if (site && mbl_pass_merged(p)) {
-        w = mbl_flat_matrix(&p->adapter->merged, site->merged, out, linear->in);
-        site = NULL;
-    }
+    mbl_tensor_t w = forward_weights(p, linear, &site);
     mbl_tensor_t bias = mbl_flat_vector(&p->model->weights, linear->bias, out);
-    MBL_TRY(MBL_OP(p->ops, matmul, .y = &ym, .a = &xm, .b = &w, .bias = &bias, .transpose_b = true,
-                   .act = site ? MBL_ACT_NONE : act));
-    if (!site)
-        return MBL_OK;
-    MBL_TRY(lora_forward(p, linear, site, &ym, &xm, hidden));
-    return act == MBL_ACT_NONE ? MBL_OK : MBL_OP(p->ops, act, .y = &ym, .x = &ym, .act = act);
+    MBL_TRY(MBL_OP(p->ops, matmul, .y = &ym, .a = &xm, .b = &w, .bias = &bias, .transpose_b = true));
+    return site ? lora_forward(p, linear, site, &ym, &xm, hidden, true) : MBL_OK;
+}
+
+mbl_status_t mbl_linear_forward_gelu(const mbl_pass_t *p, const mbl_linear_t *linear, void *y, void *pre,
+                                     void *x, size_t tokens, void *hidden) {
+    const mbl_lora_site_t *site;
+    size_t rows = p->n * tokens;
+    MBL_REQUIRE(linear->n == 1, "gelu behind %zu linears at once", linear->n);
+    mbl_tensor_t ym = mbl_pass_matrix(p, y, rows, linear->out), xm = mbl_pass_matrix(p, x, rows, linear->in);
+    mbl_tensor_t prem = mbl_pass_matrix(p, pre, rows, linear->out), w = forward_weights(p, linear, &site);
+    mbl_tensor_t bias = mbl_flat_vector(&p->model->weights, linear->bias, linear->out);
+    if (site)
+        MBL_TRY(lora_forward(p, linear, site, &ym, &xm, hidden, false));
+    return MBL_OP(p->ops, matmul, .y = &ym, .a = &xm, .b = &w, .bias = &bias, .pre = pre == y ? NULL : &prem,
+                  .transpose_b = true, .accumulate = site != NULL, .act = MBL_ACT_GELU_TANH);
 }
 
 /* The [K,rows,columns] part of the gradient sets that belongs to one matrix of an adapter. */
@@ -99,11 +120,20 @@ static mbl_status_t weight_gradient(const mbl_pass_t *p, const mbl_linear_t *lin
     return MBL_OP(p->ops, column_sum, .y = &db, .x = dy);
 }
 
+/* dx = dy W, on top of what it holds where `accumulate`, and gelu'(pre) times that. */
+static mbl_status_t weights_backward(const mbl_pass_t *p, const mbl_linear_t *linear, const mbl_tensor_t *dx,
+                                     const mbl_tensor_t *dy, void *pre, bool accumulate) {
+    mbl_tensor_t w = mbl_flat_matrix(&p->model->weights, linear->weight, linear->n * linear->out, linear->in);
+    mbl_tensor_t through = mbl_pass_matrix(p, pre, dx->dim[0], linear->in);
+    return MBL_OP(p->ops, matmul, .y = dx, .a = dy, .b = &w, .through = pre ? &through : NULL,
+                  .accumulate = accumulate, .act = pre ? MBL_ACT_GELU_TANH : MBL_ACT_NONE);
+}
+
 mbl_status_t mbl_linear_backward(const mbl_pass_t *p, const mbl_linear_t *linear, void *dx, void *dy, void *x,
-                                 size_t tokens, void *hidden) {
+                                 size_t tokens, void *hidden, void *pre) {
     const mbl_lora_site_t *site = mbl_pass_site(p, linear);
-    size_t rows = p->n * tokens, out = linear->n * linear->out;
-    mbl_tensor_t dym = mbl_pass_matrix(p, dy, rows, out);
+    size_t rows = p->n * tokens;
+    mbl_tensor_t dym = mbl_pass_matrix(p, dy, rows, linear->n * linear->out);
     if (p->sink->full)
         MBL_TRY(weight_gradient(p, linear, &dym, x));
     if (site)
@@ -111,12 +141,13 @@ mbl_status_t mbl_linear_backward(const mbl_pass_t *p, const mbl_linear_t *linear
     if (!dx)
         return MBL_OK;
     mbl_tensor_t dxm = mbl_pass_matrix(p, dx, rows, linear->in);
-    mbl_tensor_t w = mbl_flat_matrix(&p->model->weights, linear->weight, out, linear->in);
-    MBL_TRY(MBL_OP(p->ops, matmul, .y = &dxm, .a = &dym, .b = &w));
     if (!site)
-        return MBL_OK;
+        return weights_backward(p, linear, &dxm, &dym, pre, false);
     size_t width = site->m * p->adapter->lora->config.rank;
     mbl_tensor_t a = mbl_flat_matrix(&p->adapter->scaled_a, site->a, width, linear->in);
     mbl_tensor_t dh = mbl_pass_matrix(p, p->tape->d_lora, rows, width);
-    return MBL_OP(p->ops, matmul, .y = &dxm, .a = &dh, .b = &a, .accumulate = true);
+    if (!pre)
+        MBL_TRY(weights_backward(p, linear, &dxm, &dym, NULL, false));
+    MBL_TRY(MBL_OP(p->ops, matmul, .y = &dxm, .a = &dh, .b = &a, .accumulate = !pre));
+    return pre ? weights_backward(p, linear, &dxm, &dym, pre, true) : MBL_OK;
 }

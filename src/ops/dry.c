@@ -6,7 +6,7 @@
 
 /* As far.c: above the user's part of the address space. */
 #define DRY ((uintptr_t)1 << 52)
-enum { ALIGN = 256, STAGE = 8 << 20, PRODUCTS = 32 << 20 }; /* cudaMalloc's, gpu/cuda.c's, gpu/matmul.c's */
+enum { ALIGN = 256, STAGE = 8 << 20, PRODUCTS = 32 << 20 }; /* cudaMalloc's, gpu/cuda.c's, matmul_plan's */
 
 typedef struct {
     uintptr_t at;

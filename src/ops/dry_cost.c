@@ -88,21 +88,19 @@ static double reread(double a, double b) {
 static void matmul(const mbl_matmul_args_t *x, mbl_cost_t *out) {
     double m = (double)x->y->dim[0], n = (double)x->y->dim[1];
     double inner = (double)x->a->dim[!x->transpose_a];
-    bool plain = !x->bias && x->act == MBL_ACT_NONE;
     bool same = x->a->dtype == x->y->dtype && x->a->dtype != MBL_F64;
+    bool linear = x->act == MBL_ACT_NONE && (!x->bias || same);
     bool fused = x->act == MBL_ACT_GELU_TANH && same && x->a->dtype == MBL_BF16 && wide(x->a) && wide(x->b) &&
-                 wide(x->y) && wide(x->bias);
+                 wide(x->y) && wide(x->bias) && wide(x->pre) && wide(x->through) && !(x->through && x->bias);
     out->flops[product_unit(x->a->dtype)] = 2 * m * n * inner;
     out->bytes += reread(bytes_of(x->a), bytes_of(x->b));
-    if (fused) {
-        out->flops[real_unit(x->y->dtype)] = 12 * m * n;
+    if (linear)
         return;
-    }
-    if (plain || (same && x->act == MBL_ACT_NONE))
+    out->flops[real_unit(x->y->dtype)] = 12 * m * n;
+    if (fused)
         return;
     /* what cublasLt leaves is read and written once more */
     out->launches = 2;
-    out->flops[real_unit(x->y->dtype)] = 12 * m * n;
     out->bytes += 2 * bytes_of(x->y);
 }
 

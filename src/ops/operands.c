@@ -15,8 +15,12 @@
 #define OUT_OR_NULL(op, field) OPERAND(op, field, MBL_OUT, true)
 #define ADD_OR_NULL(op, field) OPERAND(op, field, MBL_INOUT, true)
 
-static const mbl_operand_t matmul_operands[] = {ADD(matmul, y), IN(matmul, a), IN(matmul, b),
-                                                IN_OR_NULL(matmul, bias)};
+static const mbl_operand_t matmul_operands[] = {ADD(matmul, y),
+                                                IN(matmul, a),
+                                                IN(matmul, b),
+                                                IN_OR_NULL(matmul, bias),
+                                                OUT_OR_NULL(matmul, pre),
+                                                IN_OR_NULL(matmul, through)};
 static const mbl_operand_t layer_norm_operands[] = {
     OUT(layer_norm, y), OUT_OR_NULL(layer_norm, mean), OUT_OR_NULL(layer_norm, rstd),
     IN(layer_norm, x),  IN(layer_norm, scale),         IN(layer_norm, shift)};

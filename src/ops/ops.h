@@ -32,11 +32,13 @@ typedef enum {
 
 /* ---- required ---- */
 
-/* y [M,N] = act(a b + bias) (accumulate false) or y += a b (accumulate true; no bias, no act). a is [M,K], or
- * [K,M] with transpose_a; b is [K,N], or [N,K] with transpose_b (weights are stored [out,in]). a and b ct; y
- * ct or f32 (f64 for f64). Rows may be strided. bias [N] ct (or NULL). */
+/* y [M,N] = act(s), s = a b + bias, or y + a b + bias (accumulate). a is [M,K], or [K,M] with transpose_a; b
+ * is [K,N], or [N,K] with transpose_b (weights are stored [out,in]). a and b ct; y ct or f32 (f64 for f64).
+ * Rows may be strided. bias [N] ct (or NULL). With an activation one of these may be given, both [M,N] of y's
+ * type: pre takes s, as a backward pass needs it; with through, y = s act'(through) is that backward pass. s
+ * is rounded to y's type before the activation, or not. */
 typedef struct {
-    const mbl_tensor_t *y, *a, *b, *bias;
+    const mbl_tensor_t *y, *a, *b, *bias, *pre, *through;
     bool transpose_a, transpose_b, accumulate;
     mbl_act_t act;
 } mbl_matmul_args_t;

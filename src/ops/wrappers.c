@@ -69,8 +69,11 @@ static mbl_status_t check_matmul(const mbl_matmul_args_t *a) {
     EXPECT(matmul, y, a->y->dtype == st ? st : ct, ROWS, 2, m, n);
     EXPECT(matmul, bias, ct, WHOLE, 1, n);
     MBL_TRY(known_act("matmul", a->act));
-    MBL_REQUIRE(!a->accumulate || (!a->bias && a->act == MBL_ACT_NONE),
-                "matmul: accumulate goes with neither a bias nor an activation");
+    EXPECT(matmul, pre, a->y->dtype, ROWS, 2, m, n);
+    EXPECT(matmul, through, a->y->dtype, ROWS, 2, m, n);
+    MBL_REQUIRE(!a->pre || !a->through, "matmul: pre and through are given, one at most is right");
+    MBL_REQUIRE((!a->pre && !a->through) || a->act != MBL_ACT_NONE,
+                "matmul: %s is given without an activation", a->pre ? "pre" : "through");
     return MBL_OK;
 }
 

@@ -242,6 +242,37 @@ static void test_all_weights(void **state) {
         compare_calls(all_weights, dtypes[i]);
 }
 
+/* Products with every combination of a bias, an activation, what y held, and what goes beside an activation,
+ * in rows of whole pieces of 16 bytes and not. */
+static void products(mbl_ops_t *ops, mbl_dtype_t dtype) {
+    for (size_t n = 16; n <= 17; n++) {
+        mbl_tensor_t y, other, a, b, bias;
+        assert_ok(mbl_tensor_new(ops, dtype, &y, 2, (size_t)5, n));
+        assert_ok(mbl_tensor_new(ops, dtype, &other, 2, (size_t)5, n));
+        assert_ok(mbl_tensor_new(ops, dtype, &a, 2, (size_t)5, (size_t)24));
+        assert_ok(mbl_tensor_new(ops, dtype, &b, 2, n, (size_t)24));
+        assert_ok(mbl_tensor_new(ops, dtype, &bias, 1, n));
+        for (int i = 0; i < 36; i++) {
+            const mbl_act_t acts[] = {MBL_ACT_NONE, MBL_ACT_GELU_TANH, MBL_ACT_SILU}, act = acts[i / 4 % 3];
+            if (act == MBL_ACT_NONE && i >= 12)
+                continue;
+            assert_ok(MBL_OP(ops, matmul, .y = &y, .a = &a, .b = &b, .bias = i % 2 ? &bias : NULL,
+                             .pre = i / 12 == 1 ? &other : NULL, .through = i / 12 == 2 ? &other : NULL,
+                             .transpose_b = true, .accumulate = i / 2 % 2, .act = act));
+        }
+        mbl_tensor_t *all[] = {&y, &other, &a, &b, &bias};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            mbl_tensor_free(ops, all[i]);
+    }
+}
+
+static void test_products(void **state) {
+    (void)state;
+    const mbl_dtype_t dtypes[] = {MBL_BF16, MBL_F32, MBL_F64};
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        compare_calls(products, dtypes[i]);
+}
+
 /* Convolutions of one pixel, of windows in one band and in three, in place and not, and group norms of every
  * kind of piece: [channels, outputs, window, enlarged, groups]. */
 static void decoder_pieces(mbl_ops_t *ops, mbl_dtype_t dtype) {
@@ -279,7 +310,10 @@ static void test_decoder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_two_attentions_bf16),
-                                       cmocka_unit_test(test_many_rewards_f32), cmocka_unit_test(test_merged),
-                                       cmocka_unit_test(test_all_weights), cmocka_unit_test(test_decoder)};
+                                       cmocka_unit_test(test_many_rewards_f32),
+                                       cmocka_unit_test(test_merged),
+                                       cmocka_unit_test(test_all_weights),
+                                       cmocka_unit_test(test_products),
+                                       cmocka_unit_test(test_decoder)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,7 @@ static dnnl_status_t create(dnnl_engine_t engine, const dnnl_memory_desc_t d[DES
 
 static dnnl_status_t append_post(dnnl_post_ops_t post, const mbl_dnnl_matmul_t *what) {
     if (what->accumulate)
-        return mbl_dnnl_append_sum(post);
+        DNNL_TRY(mbl_dnnl_append_sum(post)); /* before the activation */
     switch ((mbl_act_t)what->act) {
     case MBL_ACT_GELU_TANH:
         return mbl_dnnl_append_act(post, dnnl_eltwise_gelu_tanh, 0);

@@ -1,5 +1,5 @@
 /* Matrix products: oneDNN in f32 and bf16, with the primitives of recent shapes kept, and plain loops in f64
- * for gradient checks. */
+ * for gradient checks. What goes in or out beside an activation is a pass of its own. */
 #include "ops/cpu/cpu.h"
 #include "base/mem.h"
 #include "ops/cpu/dnnl_compat.h"
@@ -464,7 +464,8 @@ static void product_f64(const mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     }
 }
 
-mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
+/* The product with a bias and an activation, of y's rows alone. */
+static mbl_status_t product(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
     if (args->a->dtype == MBL_F64) {
         product_f64(ops, args);
         return MBL_OK;
@@ -475,4 +476,38 @@ mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
     if (args->a->dtype == MBL_BF16 && !mbl_cpu_of(ops)->matmuls->wide)
         return run_widened(ops, args);
     return run_any_rows(ops, args);
+}
+
+/* y = act(x), or y = y act'(x); whole matrices at once where they are dense. */
+static mbl_status_t apply(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *x, mbl_act_t act,
+                          bool slope) {
+    const size_t rows = y->dim[0], columns = y->dim[1];
+    const bool dense = mbl_tensor_contiguous(y) && mbl_tensor_contiguous(x);
+    for (size_t i = 0; i < (dense ? 1 : rows); i++) {
+        mbl_tensor_t to = mbl_tensor_rows(y, i, dense ? rows : 1),
+                     from = mbl_tensor_rows(x, i, dense ? rows : 1);
+        to = mbl_tensor_of(to.data, y->dtype, MBL_HOST, 2, to.dim[0], columns);
+        from = mbl_tensor_of(from.data, x->dtype, MBL_HOST, 2, from.dim[0], columns);
+        const mbl_act_args_t forward = {.y = &to, .x = &from, .act = act};
+        const mbl_act_bwd_args_t backward = {.dx = &to, .dy = &to, .x = &from, .act = act};
+        MBL_TRY(slope ? mbl_cpu_act_bwd(ops, &backward) : mbl_cpu_act(ops, &forward));
+    }
+    return MBL_OK;
+}
+
+mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
+    if (!args->pre && !args->through)
+        return product(ops, args);
+    mbl_matmul_args_t linear = *args;
+    linear.act = MBL_ACT_NONE;
+    linear.pre = linear.through = NULL;
+    if (args->through) {
+        MBL_TRY(product(ops, &linear));
+        return apply(ops, args->y, args->through, args->act, true);
+    }
+    linear.y = args->pre;
+    if (args->accumulate)
+        copy_rows(args->pre, args->y, args->y->dim[0]);
+    MBL_TRY(product(ops, &linear));
+    return apply(ops, args->y, args->pre, args->act, false);
 }
