@@ -1,5 +1,6 @@
 /* Steps of marble train that solve seldom, late, or on few rows: which ones solve and compare, what they go
- * on with, and that stopping among them changes nothing. */
+ * on with, and that stopping among them changes nothing. On emulated GPUs the steps alone.
+ * ctest-backends: cuda */
 #include "train_case.h"
 
 /* Solves at steps 1, 4 and 7 only; cosines where a step solves or diagnostics are due; the averaged alpha
@@ -87,11 +88,15 @@ static void warm_up_and_groups(void **state) {
 }
 
 int main(void) {
+    const struct CMUnitTest on_gpus[] = {
+        cmocka_unit_test(cached_steps),
+    };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cached_steps),
         cmocka_unit_test(resume_between_solves),
         cmocka_unit_test(weights_from_a_part_of_the_rows),
         cmocka_unit_test(warm_up_and_groups),
     };
-    return cmocka_run_group_tests(tests, prepare, drop_folder);
+    return on_gpu() ? cmocka_run_group_tests(on_gpus, prepare_counted, drop_folder)
+                    : cmocka_run_group_tests(tests, prepare_counted, drop_folder);
 }

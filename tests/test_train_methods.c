@@ -1,6 +1,6 @@
 /* The ways marble train balances rewards: every method runs, what each promises of its weights and its
  * direction holds in the metrics, and those that keep something from step to step go on with it after a stop.
- */
+ * On emulated GPUs those that do more on the device than sums of gradients. ctest-backends: cuda */
 #include "train_case.h"
 
 static void every_method_runs_and_marble_is_never_against_a_reward(void **state) {
@@ -144,6 +144,11 @@ static void the_released_method(void **state) {
 }
 
 int main(void) {
+    const struct CMUnitTest on_gpus[] = {
+        cmocka_unit_test(a_solve_in_the_metric_of_adamw),
+        cmocka_unit_test(a_reward_with_a_min),
+        cmocka_unit_test(the_released_method),
+    };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_method_runs_and_marble_is_never_against_a_reward),
         cmocka_unit_test(alpha_of_two_halves),
@@ -151,5 +156,6 @@ int main(void) {
         cmocka_unit_test(a_reward_with_a_min),
         cmocka_unit_test(the_released_method),
     };
-    return cmocka_run_group_tests(tests, prepare, drop_folder);
+    return on_gpu() ? cmocka_run_group_tests(on_gpus, prepare_counted, drop_folder)
+                    : cmocka_run_group_tests(tests, prepare_counted, drop_folder);
 }

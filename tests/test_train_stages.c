@@ -1,5 +1,6 @@
 /* Stages of marble train, each with its own set of rewards: what they are made of, stopping within and
- * between them, and that the first step of one is that of a run with its rewards alone. */
+ * between them, and that the first step of one is that of a run with its rewards alone.
+ * ctest-backends: cuda */
 #include "train_case.h"
 
 /* Three stages, of which the second begins amid an epoch: the others' rewards are scored but have no alpha,
@@ -88,5 +89,5 @@ int main(void) {
         cmocka_unit_test(stages_one_after_another),
         cmocka_unit_test(a_stage_is_a_run_of_its_rewards),
     };
-    return cmocka_run_group_tests(tests, prepare, drop_folder);
+    return cmocka_run_group_tests(tests, prepare_counted, drop_folder);
 }

@@ -38,17 +38,25 @@ static const char train_config_gpu[] =
     "checkpoint: {every: 2, keep: 0}\n"
     "log: {level: warn, samples_every: 0, advantages_every: 2}\n";
 
-static inline int prepare(void **state) {
+static inline void prepare_with(const char *config) {
     char path[512];
-    (void)state;
     need_backend();
     temporary_folder(folder);
     snprintf(path, sizeof path, "%s/run.yaml", folder);
-    if (on_gpu())
-        write_whole(path, train_config_gpu, sizeof train_config_gpu - 1);
-    else
-        write_whole(path, train_config, sizeof train_config - 1);
+    write_whole(path, config, strlen(config));
     make_tiny_model("base");
+}
+
+static inline int prepare(void **state) {
+    (void)state;
+    prepare_with(on_gpu() ? train_config_gpu : train_config);
+    return 0;
+}
+
+/* For tests that count pictures, on GPUs too. */
+static inline int prepare_counted(void **state) {
+    (void)state;
+    prepare_with(train_config);
     return 0;
 }
 
