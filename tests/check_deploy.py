@@ -115,10 +115,14 @@ MODEL = ("threads=1 pretrain.steps=20 pretrain.warmup=2 pretrain.batch=16 pretra
          "pretrain.model.num_attention_heads=2 pretrain.model.attention_head_dim=16 pretrain.model.caption_projection_dim=32 "
          "pretrain.model.joint_attention_dim=32 pretrain.model.pooled_projection_dim=32 pretrain.model.text_layers=1 "
          "eval.prompts=4 eval.steps=2").split()
-# ssh's stand-in: skips options and the host, which it notes, and runs the rest here.
+# ssh's stand-in: skips options and the host, which it notes, and runs the rest here, with a folder for temporary files of
+# its own: Open MPI's daemons keep files there that are named after the job, and break each other's where they share it.
 AGENT = """#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift; done
 echo "$1" >>"$0.hosts"
+TMPDIR=$0.tmp/$1
+export TMPDIR
+mkdir -p "$TMPDIR"
 shift
 exec sh -c "$*"
 """

@@ -39,6 +39,7 @@ MinJobAge=3600
 SlurmdParameters=config_overrides
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
+TaskProlog={folder}/own-tmp
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -87,11 +88,14 @@ class Cluster:
         self.conf.write_text(text)
         gpus = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n" # stand for the two GPUs of every node
         (self.folder / "gres.conf").write_text(gpus)
+        own_tmp = self.folder / "own-tmp"
+        own_tmp.write_text(f'#!/bin/sh\necho "export TMPDIR={self.folder}/$SLURMD_NODENAME/tmp"\n')
+        own_tmp.chmod(0o755)
         (self.folder / "state").mkdir()
         (self.folder / "munge.key").write_bytes(os.urandom(256))
         (self.folder / "munge.key").chmod(0o600)
         for name in self.nodes:
-            # PMIx makes folders named after the job; nodes that share a /tmp would find them taken.
+            # PMIx and Open MPI make folders named after the job; nodes that share a /tmp would find them taken.
             own = self.folder / name
             (own / "tmp").mkdir(parents=True)
             (own / "slurm.conf").write_text(f"include {self.conf}\n")
