@@ -89,7 +89,8 @@ def run_all(folder, device):
 
 
 def close(a, b, where):
-    """Numbers agree to rounding that a few steps of f32 carry on; a gradient that vanishes may do so to rounding."""
+    """Numbers agree to rounding that a few steps of f32 carry on; a gradient that vanishes may do so to rounding. What is the
+    difference of two scores does so to a few pixels: one that is rounded the other way moves the mean by 5e-6."""
     if isinstance(a, dict):
         assert a.keys() == b.keys(), (where, list(a), list(b))
         for key in a:
@@ -99,7 +100,8 @@ def close(a, b, where):
         for i, pair in enumerate(zip(a, b)):
             close(*pair, f"{where}[{i}]")
     elif isinstance(a, float):
-        assert abs(a - b) <= 3e-3 * max(abs(a), abs(b)) + 1e-6, (where, a, b)
+        least = 3e-5 if where.endswith((".change", ".change_ci95")) else 1e-6
+        assert abs(a - b) <= 3e-3 * max(abs(a), abs(b)) + least, (where, a, b)
     else:
         assert a == b, (where, a, b)
 

@@ -25,12 +25,10 @@ static const char prompts[] = "three blue circles\na red sign that says \"K7\"\n
 static inline int prepare(void **state) {
     char path[512];
     (void)state;
-    temporary_folder(folder);
-    snprintf(path, sizeof path, "%s/run.yaml", folder);
-    write_whole(path, config, sizeof config - 1);
+    make_folder(config);
+    make_tiny_model("base");
     snprintf(path, sizeof path, "%s/few.txt", folder);
     write_whole(path, prompts, sizeof prompts - 1);
-    make_tiny_model("base");
     train_well(1, "a", "--set device=cpu");
     train_well(1, "b", "--set device=cpu --set seed=8 --set model.lora.rank=2 --set train.lr=3e-2");
     return 0;

@@ -1,5 +1,5 @@
 /* Tests of whole runs: build/marble started as a user would, its metrics and checkpoints compared. Everything
- * lies in `folder`, made by the test's setup with a run.yaml in it. */
+ * lies in `folder`, which the test's setup makes with make_folder. */
 #ifndef MBL_TESTS_RUNS_H
 #define MBL_TESTS_RUNS_H
 
@@ -19,8 +19,18 @@ static inline bool on_gpu(void) {
     return strcmp(test_backend(), "cuda") == 0;
 }
 
-/* A model of 50,000 weights in folder/NAME/model, for GPUs (emulated ones are slow) of 18,000, trained for a
- * moment on the CPU: enough for every reward but ocr and count to vary. */
+/* `folder`, with `config` as its run.yaml. Ends the program as skipped where the test's backend is not to be
+ * had. */
+static inline void make_folder(const char *config) {
+    char path[512];
+    need_backend();
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/run.yaml", folder);
+    write_whole(path, config, strlen(config));
+}
+
+/* A model of 50,000 weights in folder/NAME/model (base/model in run.yaml), for GPUs (emulated ones are slow)
+ * of 18,000, trained for a moment on the CPU: enough for every reward but ocr and count to vary. */
 static inline void make_tiny_model(const char *name) {
     static const char model[] =
         "--set device=cpu --set threads=1 --set pretrain.steps=60 --set pretrain.warmup=2 --set "

@@ -37,16 +37,13 @@ static void run(int n, const char *out, const char *more) {
 }
 
 static int prepare(void **state) {
-    char path[512];
     (void)state;
     if (on_gpu()) {
         before = 1;
         after = 2;
         counts = 4;
     }
-    temporary_folder(folder);
-    snprintf(path, sizeof path, "%s/run.yaml", folder);
-    write_whole(path, config, sizeof config - 1);
+    make_folder(config);
     make_tiny_model("base");
     return 0;
 }
@@ -136,8 +133,6 @@ static void any_number_of_ranks_goes_on_from_any(void **state) {
 static void without_nccl_the_same(void **state) {
     char path[512];
     (void)state;
-    if (!on_gpu())
-        skip();
     setenv("MBL_NCCL", "0", 1);
     run(2, "staged", "");
     unsetenv("MBL_NCCL");
@@ -155,8 +150,6 @@ static void a_run_may_change_its_ranks_again_and_again(void **state) {
     char more[128];
     (void)state;
     size_t steps = before + after;
-    if (on_gpu())
-        skip();
     for (int i = 0; i < counts; i++) {
         snprintf(more, sizeof more, "--set train.steps=%zu --resume auto",
                  i + 1 < counts ? 4 * (size_t)(i + 1) : steps);
@@ -166,12 +159,16 @@ static void a_run_may_change_its_ranks_again_and_again(void **state) {
 }
 
 int main(void) {
-    need_backend();
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest on_gpus[] = {
         cmocka_unit_test(the_unbroken_runs_agree),
         cmocka_unit_test(any_number_of_ranks_goes_on_from_any),
         cmocka_unit_test(without_nccl_the_same),
+    };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_unbroken_runs_agree),
+        cmocka_unit_test(any_number_of_ranks_goes_on_from_any),
         cmocka_unit_test(a_run_may_change_its_ranks_again_and_again),
     };
-    return cmocka_run_group_tests(tests, prepare, drop_folder);
+    return on_gpu() ? cmocka_run_group_tests(on_gpus, prepare, drop_folder)
+                    : cmocka_run_group_tests(tests, prepare, drop_folder);
 }

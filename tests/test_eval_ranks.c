@@ -45,7 +45,6 @@ static void another_base(void **state) {
 }
 
 int main(void) {
-    need_backend();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(several_ranks_say_the_same),
         cmocka_unit_test(another_base),

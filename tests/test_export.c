@@ -24,11 +24,8 @@ static const char config[] =
     "log: {level: error, samples_every: 0}\n";
 
 static int prepare(void **state) {
-    char path[512];
     (void)state;
-    temporary_folder(folder);
-    snprintf(path, sizeof path, "%s/run.yaml", folder);
-    write_whole(path, config, sizeof config - 1);
+    make_folder(config);
     make_tiny_model("base");
     train_well(1, "run", "");
     return 0;

@@ -22,9 +22,10 @@ static bool log_has(const char *out, const char *words) {
     return found;
 }
 
-static int make_folder(void **state) {
+static int prepare(void **state) {
     (void)state;
-    temporary_folder(folder);
+    make_folder(config);
+    make_tiny_model("base");
     return 0;
 }
 
@@ -32,11 +33,8 @@ static int make_folder(void **state) {
  * of `never` to the bit; with the default all do, and it is the same to rounding. */
 static void runs_fall_back(void **state) {
     size_t steps = on_gpu() ? 2 : 3;
-    char path[512], model[512], more[1024];
+    char model[512], more[1024];
     (void)state;
-    snprintf(path, sizeof path, "%s/run.yaml", folder);
-    write_whole(path, config, sizeof config - 1);
-    make_tiny_model("base");
     snprintf(model, sizeof model, "--set model.path=%s/base/model%s", folder,
              on_gpu() ? " --set prompts.groups=2 --set prompts.group_size=2 --set train.steps=2" : "");
     snprintf(more, sizeof more, "%s --set rollout.merge=never", model);
@@ -54,8 +52,6 @@ static void runs_fall_back(void **state) {
 }
 
 int main(void) {
-    need_backend();
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(runs_fall_back, make_folder, drop_folder)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(runs_fall_back, prepare, drop_folder)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,15 +30,14 @@ static char yaml[512], out[512], checkpoint[512], lora[512], peft[512], merged[5
 
 static int prepare(void **state) {
     (void)state;
-    temporary_folder(folder);
+    make_folder(config_text);
+    make_tiny_model("base");
     snprintf(yaml, sizeof yaml, "%s/run.yaml", folder);
     snprintf(out, sizeof out, "%s/out", folder);
     snprintf(checkpoint, sizeof checkpoint, "%s/out/checkpoints/latest.h5", folder);
     snprintf(lora, sizeof lora, "--lora=%s/lora.safetensors", folder);
     snprintf(peft, sizeof peft, "--peft=%s/peft", folder);
     snprintf(merged, sizeof merged, "--merged=%s/merged", folder);
-    write_whole(yaml, config_text, sizeof config_text - 1);
-    make_tiny_model("base");
     return 0;
 }
 

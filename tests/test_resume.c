@@ -34,14 +34,8 @@ static const char gpu_config[] =
     "log: {level: info, samples_every: 0}\n";
 
 static int prepare(void **state) {
-    char path[512];
     (void)state;
-    temporary_folder(folder);
-    snprintf(path, sizeof path, "%s/run.yaml", folder);
-    if (on_gpu())
-        write_whole(path, gpu_config, sizeof gpu_config - 1);
-    else
-        write_whole(path, config, sizeof config - 1);
+    make_folder(on_gpu() ? gpu_config : config);
     make_tiny_model("base");
     train_well(1, "whole", "");
     return 0;
@@ -283,7 +277,6 @@ static void limits_of_time_stop_every_rank_alike(void **state) {
 }
 
 int main(void) {
-    need_backend();
     const struct CMUnitTest on_gpus[] = {
         cmocka_unit_test(changes_are_listed_and_applied),
         cmocka_unit_test(unchanged_says_nothing),

@@ -38,25 +38,18 @@ static const char train_config_gpu[] =
     "checkpoint: {every: 2, keep: 0}\n"
     "log: {level: warn, samples_every: 0, advantages_every: 2}\n";
 
-static inline void prepare_with(const char *config) {
-    char path[512];
-    need_backend();
-    temporary_folder(folder);
-    snprintf(path, sizeof path, "%s/run.yaml", folder);
-    write_whole(path, config, strlen(config));
-    make_tiny_model("base");
-}
-
 static inline int prepare(void **state) {
     (void)state;
-    prepare_with(on_gpu() ? train_config_gpu : train_config);
+    make_folder(on_gpu() ? train_config_gpu : train_config);
+    make_tiny_model("base");
     return 0;
 }
 
 /* For tests that count pictures, on GPUs too. */
 static inline int prepare_counted(void **state) {
     (void)state;
-    prepare_with(train_config);
+    make_folder(train_config);
+    make_tiny_model("base");
     return 0;
 }
 
