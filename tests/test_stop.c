@@ -1,11 +1,14 @@
 /* src/train/stop: the first signal asks, the second ends, one that comes twice at once is one; limits. */
 #include "support.h"
 #include "base/clock.h"
+#include "ops/ops.h"
 #include "train/stop.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -71,11 +74,47 @@ static void the_end_of_a_slurm_job_is_a_limit(void **state) {
     unsetenv("SLURM_JOB_END_TIME");
 }
 
+/* Thousands of signals in the middle of products, whose kernels may have the stack pointer in the heap:
+ * nothing there is overwritten, and the products stay what they are. */
+static void products_are_not_disturbed(void **state) {
+    enum { M = 96, N = 64, K = 512 };
+    const struct itimerval often = {{0, 100}, {0, 100}};
+    float *a = malloc(M * K * sizeof *a), *b = malloc(K * N * sizeof *b);
+    float *y = malloc(M * N * sizeof *y), *want = malloc(M * N * sizeof *want);
+    mbl_ops_t *ops;
+    (void)state;
+    for (size_t i = 0; i < M * K; i++)
+        a[i] = (float)(i % 17) - 8;
+    for (size_t i = 0; i < K * N; i++)
+        b[i] = (float)(i % 13) - 6;
+    assert_int_equal(mbl_ops_open("cpu", 1, &ops), MBL_OK);
+    mbl_tensor_t at = mbl_tensor_of(a, MBL_F32, MBL_HOST, 2, (size_t)M, (size_t)K);
+    mbl_tensor_t bt = mbl_tensor_of(b, MBL_F32, MBL_HOST, 2, (size_t)K, (size_t)N);
+    mbl_tensor_t yt = mbl_tensor_of(y, MBL_F32, MBL_HOST, 2, (size_t)M, (size_t)N);
+    const mbl_matmul_args_t product = {.a = &at, .b = &bt, .y = &yt};
+    assert_int_equal(mbl_op_matmul(ops, &product), MBL_OK);
+    memcpy(want, y, M * N * sizeof *y);
+    mbl_stop_catch(0);
+    setitimer(ITIMER_REAL, &often, NULL);
+    for (double end = mbl_now() + 1; mbl_now() < end;) {
+        assert_int_equal(mbl_op_matmul(ops, &product), MBL_OK);
+        assert_memory_equal(y, want, M * N * sizeof *y);
+    }
+    assert_int_equal(mbl_stop_check(), 1);
+    mbl_stop_release();
+    mbl_ops_close(ops);
+    free(a);
+    free(b);
+    free(y);
+    free(want);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(signals_ask_then_end),
         cmocka_unit_test(a_limit_asks_and_does_not_count_as_a_signal),
         cmocka_unit_test(the_end_of_a_slurm_job_is_a_limit),
+        cmocka_unit_test(products_are_not_disturbed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,10 +38,19 @@ static void on_signal(int signal_number) {
     }
 }
 
+/* The handler runs on a stack of its own: oneDNN's matrix products for AVX2 have the stack pointer in heap
+ * memory for a while, and a signal's frame would be written over whatever lies below. Signals to the process
+ * reach its first thread, which calls this. 64 KiB hold the frame and all registers, AMX tiles too. */
+static void give_signals_a_stack(void) {
+    static char room[1 << 16];
+    const stack_t stack = {.ss_sp = room, .ss_size = sizeof room};
+    sigaltstack(&stack, NULL);
+}
+
 static void set_action(void (*action)(int)) {
     /* mpirun passes SIGUSR1 on and waits; at the other two it kills its ranks */
     static const int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGALRM};
-    struct sigaction what = {.sa_handler = action, .sa_flags = SA_RESTART};
+    struct sigaction what = {.sa_handler = action, .sa_flags = SA_RESTART | SA_ONSTACK};
     sigemptyset(&what.sa_mask);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaction(signals[i], &what, NULL);
@@ -55,6 +64,7 @@ static void set_timer(double seconds) {
 const volatile int *mbl_stop_catch(double seconds) {
     stop_asked = 0;
     signalled = 0;
+    give_signals_a_stack();
     set_action(on_signal);
     if (seconds > 0)
         set_timer(fmax(seconds, soon_s));
