@@ -21,12 +21,14 @@ plant() {
     fi
 }
 plant src/base/a.c '#include "base/mem.h"' ''
-plant src/cli/a.c '#include "train/config.h"' ''
-plant src/reward/a.c '#include "data/signs.h"' ''
+plant src/cli/a.c '#include "config/config.h"' ''
+plant src/reward/a.c '#include "data/signs/signs.h"' ''
+plant src/config/a.c '#include "run/rundir.h"' 'config includes "run/rundir.h" of run'
+plant src/train/a.c '#include "eval/compare.h"' 'train includes "eval/compare.h" of eval'
 plant src/ops/cpu/a.c '#include "ops/ops.h"' ''
-plant src/base/a.c '#include <train/config.h>' ''
+plant src/base/a.c '#include <config/config.h>' ''
 plant src/base/a.c '#include "ops/ops.h"' 'src/base/a.c:2: base includes "ops/ops.h" of ops'
-plant src/rl/a.h '#  include "train/config.h"' 'src/rl/a.h:2: rl includes'
+plant src/rl/a.h '#  include "config/config.h"' 'src/rl/a.h:2: rl includes'
 plant src/data/a.c '#include "reward/reward.h"' 'data includes "reward/reward.h" of reward'
 plant comm/a.c '#include "ops/cpu/rows.h"' 'comm/a.c:2: comm includes "ops/cpu/rows.h" of ops/cpu'
 plant src/ops/a.c '#include "ops/cpu/rows.h"' 'ops includes "ops/cpu/rows.h" of ops/cpu'

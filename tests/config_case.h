@@ -4,7 +4,7 @@
 
 #include "support.h"
 #include "base/mem.h"
-#include "train/config.h"
+#include "config/config.h"
 
 #include <string.h>
 

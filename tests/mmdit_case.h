@@ -6,7 +6,7 @@
 #include "support.h"
 
 #include "base/mem.h"
-#include "model/mmdit.h"
+#include "model/mmdit/mmdit.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
 #include "mmdit_case.h"
 
 #include "base/rng.h"
-#include "data/signs.h"
+#include "data/signs/signs.h"
 #include "model/pipeline.h"
 
 enum { TINY_TOKENS = 12, TINY_HIDDEN = 24, TINY_POOLED = 20 };

@@ -1,7 +1,7 @@
 /* marble bench: runs one benchmark and prints a line per case. */
 #include "base/mem.h"
 #include "cli/args.h"
-#include "cli/bench.h"
+#include "cli/bench/bench.h"
 #include "cli/commands.h"
 
 #include <jansson.h>

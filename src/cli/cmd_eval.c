@@ -4,8 +4,8 @@
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/run_args.h"
-#include "train/standings.h"
-#include "train/stop.h"
+#include "eval/standings.h"
+#include "run/stop.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/commands.h"
-#include "train/export.h"
+#include "export/export.h"
 
 #include <string.h>
 

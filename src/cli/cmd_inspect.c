@@ -2,7 +2,7 @@
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/commands.h"
-#include "cli/inspect.h"
+#include "cli/inspect/inspect.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* marble plan: memory and time before any GPU is paid for. */
 #include "base/mem.h"
 #include "cli/commands.h"
-#include "cli/plan.h"
+#include "cli/plan/plan.h"
 #include "cli/run_args.h"
 #include "rl/types.h"
 

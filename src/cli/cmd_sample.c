@@ -5,8 +5,8 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "model/lora_file.h"
-#include "train/engine.h"
-#include "train/state.h"
+#include "run/engine.h"
+#include "run/state.h"
 
 #include <string.h>
 #include <unistd.h>

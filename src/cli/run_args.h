@@ -5,7 +5,7 @@
 
 #include "cli/args.h"
 #include "comm/comm.h"
-#include "train/config.h"
+#include "config/config.h"
 
 /* An opened run: its configuration and its ranks. */
 typedef struct {

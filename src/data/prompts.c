@@ -1,7 +1,7 @@
 /* Prompt sets: sentences of the signs world, split into train and test, or a file's. */
 #include "data/prompts.h"
 #include "data/prompts_file.h"
-#include "data/signs.h"
+#include "data/signs/signs.h"
 #include "base/mem.h"
 
 #include <string.h>

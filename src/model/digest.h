@@ -3,7 +3,7 @@
 #define MBL_MODEL_DIGEST_H
 
 #include "base/sha256.h"
-#include "model/mmdit.h"
+#include "model/mmdit/mmdit.h"
 #include "model/safetensors.h"
 
 /* Of a safetensors file, index or folder that is open. */

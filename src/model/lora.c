@@ -2,7 +2,7 @@
  * all sites first, those of q, k, v side by side), and the values in the form the passes use. */
 #include "base/mem.h"
 #include "base/rng.h"
-#include "model/mmdit_internal.h"
+#include "model/mmdit/internal.h"
 
 #include <stdio.h>
 #include <string.h>

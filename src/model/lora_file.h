@@ -4,7 +4,7 @@
 #ifndef MBL_MODEL_LORA_FILE_H
 #define MBL_MODEL_LORA_FILE_H
 
-#include "model/mmdit.h"
+#include "model/mmdit/mmdit.h"
 
 /* For pipe.load_lora_weights of diffusers: "transformer.transformer_blocks.0.attn.to_q.lora_A.weight", ...
  * The scale alpha / rank is in B, because loaders that are told no alpha take the rank for it. */

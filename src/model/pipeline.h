@@ -3,7 +3,7 @@
 #ifndef MBL_MODEL_PIPELINE_H
 #define MBL_MODEL_PIPELINE_H
 
-#include "model/mmdit.h"
+#include "model/mmdit/mmdit.h"
 
 typedef struct mbl_pipeline mbl_pipeline_t;
 

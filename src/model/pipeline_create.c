@@ -2,9 +2,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "model/clip.h"
+#include "model/text/clip.h"
 #include "model/pipeline.h"
-#include "model/tokenizer.h"
+#include "model/text/tokenizer.h"
 
 enum {
     HEAD = 32,

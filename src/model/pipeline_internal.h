@@ -2,10 +2,10 @@
 #ifndef MBL_MODEL_PIPELINE_INTERNAL_H
 #define MBL_MODEL_PIPELINE_INTERNAL_H
 
-#include "model/clip.h"
+#include "model/text/clip.h"
 #include "model/digest.h"
 #include "model/pipeline.h"
-#include "model/tokenizer.h"
+#include "model/text/tokenizer.h"
 
 struct mbl_pipeline {
     mbl_ops_t *ops;

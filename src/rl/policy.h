@@ -3,7 +3,7 @@
 #ifndef MBL_RL_POLICY_H
 #define MBL_RL_POLICY_H
 
-#include "model/mmdit.h"
+#include "model/mmdit/mmdit.h"
 
 typedef struct {
     const mbl_mmdit_t *model;

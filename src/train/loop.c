@@ -6,7 +6,7 @@
 #include "base/rng.h"
 #include "rl/pick.h"
 #include "train/loop_internal.h"
-#include "train/stop.h"
+#include "run/stop.h"
 
 #include <string.h>
 

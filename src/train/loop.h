@@ -3,7 +3,7 @@
 #define MBL_TRAIN_LOOP_H
 
 #include "comm/comm.h"
-#include "train/config.h"
+#include "config/config.h"
 
 /* Runs or resumes a training run in out_dir. resume: NULL (afresh), "auto" (the newest good checkpoint of
  * out_dir, or afresh) or a checkpoint file. ERR_STOPPED after a signal or the time limit, with a checkpoint.

@@ -8,7 +8,7 @@
 #include "rl/reference.h"
 #include "rl/rollout.h"
 #include "train/report.h"
-#include "train/stage.h"
+#include "run/stage.h"
 #include "train/watch.h"
 
 enum { MBL_MAX_SETS = MBL_MAX_REWARDS + 2 };

@@ -3,12 +3,12 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "data/signs.h"
+#include "data/signs/signs.h"
 #include "rl/optimizer.h"
-#include "train/evaluate.h"
+#include "run/evaluate.h"
 #include "train/pretrain_state.h"
-#include "train/rundir.h"
-#include "train/stop.h"
+#include "run/rundir.h"
+#include "run/stop.h"
 
 #include <math.h>
 #include <string.h>

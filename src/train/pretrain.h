@@ -4,7 +4,7 @@
 #define MBL_TRAIN_PRETRAIN_H
 
 #include "comm/comm.h"
-#include "train/config.h"
+#include "config/config.h"
 
 /* Trains and writes the model folder out_dir/model, out_dir/metrics.jsonl, eval.jsonl, samples/ and
  * checkpoints/. resume: NULL (start afresh), "auto" (from the newest good checkpoint of out_dir, or afresh)

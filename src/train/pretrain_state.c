@@ -3,8 +3,8 @@
 
 #include "base/mem.h"
 #include "io/checkpoint.h"
-#include "train/gather.h"
-#include "train/rundir.h"
+#include "run/gather.h"
+#include "run/rundir.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #define MBL_TRAIN_PRETRAIN_STATE_H
 
 #include "rl/optimizer.h"
-#include "train/config.h"
+#include "config/config.h"
 
 typedef struct {
     mbl_ops_t *ops;

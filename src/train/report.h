@@ -5,9 +5,9 @@
 
 #include "rl/balance.h"
 #include "rl/gradient.h"
-#include "train/alarms.h"
-#include "train/rundir.h"
-#include "train/state.h"
+#include "rl/alarms.h"
+#include "run/rundir.h"
+#include "run/state.h"
 
 /* Seconds of this rank's step by phase. */
 typedef struct {

@@ -3,8 +3,8 @@
 #define MBL_TRAIN_WATCH_H
 
 #include "rl/policy.h"
-#include "train/alarms.h"
-#include "train/config.h"
+#include "rl/alarms.h"
+#include "config/config.h"
 
 /* The pictures of an epoch, over all ranks. */
 typedef struct {

@@ -5,7 +5,7 @@
 
 #include "gpu/emulation/emulator.h"
 #include "ops/list.h"
-#include "train/plan_world.h"
+#include "plan/world.h"
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>

@@ -1,4 +1,4 @@
-"""Steps of torch.optim.AdamW in f32 for tests/test_policy.c: writes adamw.json. Run: python make_adamw.py"""
+"""Steps of torch.optim.AdamW in f32 for tests/rl/test_policy.c: writes adamw.json. Run: python make_adamw.py"""
 import json
 import os
 

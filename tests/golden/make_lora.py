@@ -1,4 +1,4 @@
-"""Golden data of tests/test_lora_file.c: the tensors that diffusers and peft themselves save for a LoRA of rank 4 on
+"""Golden data of tests/model/test_lora_file.c: the tensors that diffusers and peft themselves save for a LoRA of rank 4 on
 the transformer of the case "dual" (tests/mmdit_case.h): every name with its shape.
 
   python3 tests/golden/make_lora.py      (needs torch, diffusers, peft, safetensors)

@@ -1,4 +1,4 @@
-"""Golden data of tests/test_mmdit.c: outputs and gradients of diffusers' SD3Transformer2DModel in f64.
+"""Golden data of tests/model/test_mmdit.c: outputs and gradients of diffusers' SD3Transformer2DModel in f64.
 
 Weights and inputs follow from a hash of name and index that the test computes too, so the file holds only
 pictures of the answers: outputs, and for every gradient its norm and four random projections.

@@ -1,0 +1,97 @@
+/* marble bench gradients: all K rewards' gradients of one micro-batch, kl off, from the two seeds of
+ * method.md section 4, and from K backward passes. Both start from the same forward passes; `ms` and
+ * relative_to_separate are what comes after those, the figures with_forward include them. */
+#include "cli/bench/pass.h"
+
+#include "base/mem.h"
+
+enum { SIZES = 4, FORWARD = 2 * SIZES, CASES };
+static const size_t sizes[SIZES] = {1, 5, 10, 20};
+
+typedef struct {
+    mbl_bench_pass_t *pass;
+    size_t k;
+} size_case_t;
+
+static mbl_status_t run_two_seed(void *context) {
+    const size_case_t *one = context;
+    mbl_bench_world_t *w = one->pass->world;
+    mbl_gradient_args_t args = mbl_bench_world_args(w, one->k, 1, 0);
+    mbl_gradient_stats_t stats;
+    mbl_tensor_t sets = mbl_tensor_rows(&w->sets, 0, one->k + 1);
+    MBL_TRY(mbl_gradient_run(w->gradient, &args, &sets, &stats));
+    return w->ops->table->sync(w->ops);
+}
+
+static mbl_status_t run_separate(void *context) {
+    const size_case_t *one = context;
+    return mbl_bench_pass_separate(one->pass, one->k);
+}
+
+static mbl_status_t run_forward(void *context) {
+    const size_case_t *one = context;
+    MBL_TRY(mbl_bench_pass_forward_both(one->pass));
+    return one->pass->world->ops->table->sync(one->pass->world->ops);
+}
+
+/* Every two_seed case, then every separate one, by size. after: [FORWARD][runs], without the forward passes.
+ */
+static mbl_status_t print_all(const mbl_bench_t *bench, mbl_dtype_t dtype, const mbl_bench_case_t *cases,
+                              const double *after) {
+    size_t runs = bench->runs;
+    for (size_t i = 0; i < FORWARD; i++) {
+        size_t separate = SIZES + i % SIZES;
+        mbl_bench_time_t time = mbl_bench_time(after + i * runs, runs);
+        const mbl_bench_figure_t figures[] = {
+            {.name = "k", .value = (double)sizes[i % SIZES]},
+            {.name = "dtype", .text = mbl_dtype_name(dtype)},
+            {.name = "samples", .value = (double)bench->samples},
+            {.name = "relative_to_separate",
+             .value = mbl_bench_ratio(after + i * runs, after + separate * runs, runs)},
+            {.name = "ms_with_forward", .value = 1e3 * mbl_bench_time(cases[i].seconds, runs).median},
+            {.name = "relative_with_forward",
+             .value = mbl_bench_ratio(cases[i].seconds, cases[separate].seconds, runs)},
+            {.name = "relative_to_k5", .value = mbl_bench_ratio(after + i * runs, after + runs, runs)}};
+        MBL_TRY(mbl_bench_print(bench, "gradients", i < SIZES ? "two_seed" : "separate", &time, figures,
+                                i < SIZES ? 7 : 6));
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t report(const mbl_bench_t *bench, mbl_dtype_t dtype, const mbl_bench_case_t *cases) {
+    double *after, forward = mbl_bench_time(cases[FORWARD].seconds, bench->runs).median;
+    MBL_ALLOC(after, FORWARD * bench->runs);
+    for (size_t i = 0; i < FORWARD; i++)
+        for (size_t j = 0; j < bench->runs; j++)
+            after[i * bench->runs + j] = cases[i].seconds[j] - forward;
+    mbl_status_t status = print_all(bench, dtype, cases, after);
+    mbl_free(after);
+    return status;
+}
+
+static mbl_status_t time_type(const mbl_bench_t *bench, mbl_dtype_t dtype) {
+    mbl_bench_world_t world;
+    mbl_bench_pass_t pass = {.world = NULL};
+    mbl_bench_case_t cases[CASES] = {0};
+    size_case_t contexts[CASES];
+    mbl_status_t status;
+    for (size_t i = 0; i < CASES; i++) {
+        contexts[i] = (size_case_t){&pass, sizes[i % SIZES]};
+        cases[i].run = i < SIZES ? run_two_seed : i < FORWARD ? run_separate : run_forward;
+        cases[i].context = &contexts[i];
+    }
+    MBL_TRY_GOTO(mbl_bench_world_open(bench, dtype, bench->samples, sizes[SIZES - 1], &world), done);
+    MBL_TRY_GOTO(mbl_bench_pass_open(&world, true, &pass), done);
+    MBL_TRY_GOTO(mbl_bench_alternate(bench, cases, CASES), done);
+    status = report(bench, dtype, cases);
+done:
+    mbl_bench_forget(cases, CASES);
+    mbl_bench_pass_close(&pass);
+    mbl_bench_world_close(&world);
+    return status;
+}
+
+mbl_status_t mbl_bench_gradients(const mbl_bench_t *bench) {
+    MBL_TRY(time_type(bench, MBL_F32));
+    return time_type(bench, MBL_BF16);
+}

@@ -1,0 +1,188 @@
+/* The random model, adapters and batch that the benchmarks of a training step share. */
+#include "cli/bench/world.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/rng.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { TEXT_TOKENS = 24, TEXT_WIDTH = 64, GROUP = 8, PROMPTS = 4, SEED = 7 };
+
+static const mbl_mmdit_config_t signs_shape = {.sample_size = 32,
+                                               .patch_size = 4,
+                                               .in_channels = 3,
+                                               .out_channels = 3,
+                                               .num_layers = 6,
+                                               .attention_head_dim = 32,
+                                               .num_attention_heads = 4,
+                                               .joint_attention_dim = TEXT_WIDTH,
+                                               .caption_projection_dim = 128,
+                                               .pooled_projection_dim = TEXT_WIDTH,
+                                               .pos_embed_max_size = 8,
+                                               .dual_attention = {true, true},
+                                               .qk_norm = true};
+static const mbl_lora_config_t signs_lora = {.rank = 16, .alpha = 32};
+
+static int remove_entry(const char *path, const struct stat *entry, int kind, struct FTW *walk) {
+    (void)entry;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+/* x += scale * the normal numbers of a stream, for a vector the host can reach through copies. */
+static mbl_status_t shake(mbl_ops_t *ops, const mbl_tensor_t *x, size_t count, float scale, uint32_t key,
+                          uint32_t stream) {
+    size_t n = mbl_tensor_count(x);
+    mbl_rng_t rng = mbl_rng(SEED, MBL_RNG_INIT, key, stream);
+    float *values;
+    MBL_ALLOC(values, 2 * n);
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_tensor_download(ops, x, values), done);
+    mbl_rng_normal(&rng, values + n, n);
+    for (size_t i = 0; i < count; i++)
+        values[i] += scale * values[n + i];
+    status = mbl_tensor_upload(ops, x, values);
+done:
+    mbl_free(values);
+    return status;
+}
+
+/* A fresh model has zeros where training starts from them (modulation, output): its gradients would vanish.
+ */
+static mbl_status_t shake_model(mbl_ops_t *ops, mbl_mmdit_t *model) {
+    mbl_tensor_t master;
+    size_t n = mbl_tensor_count(mbl_mmdit_weights(model));
+    MBL_TRY(mbl_tensor_new(ops, MBL_F32, &master, 1, n));
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_mmdit_get_weights(model, &master), done);
+    MBL_TRY_GOTO(shake(ops, &master, n, 0.02f, 2, 0), done);
+    status = mbl_mmdit_set_weights(model, &master);
+done:
+    mbl_tensor_free(ops, &master);
+    return status;
+}
+
+static mbl_status_t open_pipeline(mbl_bench_world_t *w, mbl_dtype_t dtype) {
+    static const char *const words[] = {"a", "red", "green", "sign", "three", "circles", "above"};
+    const char *place = getenv("TMPDIR");
+    char folder[256];
+    snprintf(folder, sizeof folder, "%.200s/marble-bench-XXXXXX", place && *place ? place : "/tmp");
+    if (!mkdtemp(folder))
+        return MBL_FAIL(MBL_ERR_IO, "%s: no temporary folder could be made", folder);
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_pipeline_create(folder, words, sizeof words / sizeof *words, TEXT_TOKENS, TEXT_WIDTH, 2,
+                                     TEXT_WIDTH, SEED),
+                 done);
+    status = mbl_pipeline_new(w->ops, dtype, folder, &signs_shape, SEED, &w->pipeline);
+done:
+    nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    MBL_TRY(status);
+    return shake_model(w->ops, mbl_pipeline_model(w->pipeline));
+}
+
+static mbl_status_t open_policy(mbl_bench_world_t *w) {
+    mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
+    MBL_TRY(mbl_lora_new(model, &signs_lora, &w->lora));
+    w->padded = mbl_shard_count(mbl_lora_size(w->lora), 1);
+    MBL_TRY(mbl_policy_new(w->ops, model, w->lora, w->padded, SEED, &w->policy));
+    MBL_TRY(shake(w->ops, &w->policy.current, w->policy.size, 0.02f, 3, 0));
+    MBL_TRY(mbl_tensor_copy(w->ops, &w->policy.old, &w->policy.current));
+    MBL_TRY(shake(w->ops, &w->policy.old, w->policy.size, 0.002f, 3, 1));
+    MBL_TRY(mbl_policy_loaded(&w->policy, false));
+    return mbl_optimizer_new(w->ops, w->padded, &w->optimizer);
+}
+
+/* Normal advantages clipped as training clips them; the last part is the sum of all. */
+static void draw_advantages(mbl_bench_world_t *w, size_t n, size_t k) {
+    mbl_rng_t rng = mbl_rng(SEED, MBL_RNG_INIT, 4, 0);
+    mbl_rng_normal(&rng, w->a, (k + 1) * n);
+    for (size_t i = 0; i < (k + 1) * n; i++) {
+        float a = w->a[i] / 5;
+        w->a[i] = (a > 1 ? 1 : a < -1 ? -1 : a) / 2;
+    }
+}
+
+static mbl_status_t open_batch(mbl_bench_world_t *w, size_t n, size_t k) {
+    static const char *const prompts[PROMPTS] = {"a red sign", "three green circles", "red above green", "a"};
+    size_t c, height, width;
+    MBL_TRY(mbl_pipeline_encode(w->pipeline, prompts, PROMPTS, &w->conditions));
+    mbl_pipeline_latent(w->pipeline, &c, &height, &width);
+    MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &w->batch.x0, 4, n, c, height, width));
+    MBL_TRY(shake(w->ops, &w->batch.x0, n * c * height * width, 1, 3, 2));
+    MBL_ALLOC(w->prompt, n);
+    MBL_ALLOC(w->sample, n);
+    MBL_ALLOC(w->a, (k + 1) * n);
+    MBL_ALLOC(w->part_of, MBL_BENCH_STEPS * n);
+    for (size_t i = 0; i < n; i++) {
+        w->prompt[i] = (uint32_t)(i / GROUP % PROMPTS);
+        w->sample[i] = (int64_t)i;
+    }
+    draw_advantages(w, n, k);
+    w->batch.n = w->batch.n_global = n;
+    w->batch.group_size = n % GROUP ? 1 : GROUP;
+    w->batch.k = k;
+    w->batch.prompt = w->prompt;
+    w->batch.sample = w->sample;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, size_t n, size_t k,
+                                  mbl_bench_world_t *out) {
+    *out = (mbl_bench_world_t){.ops = NULL};
+    MBL_TRY(mbl_ops_open(bench->device, bench->threads, &out->ops));
+    MBL_TRY(mbl_comm_open("self", 0, &out->comm));
+    MBL_TRY(mbl_comm_attach(out->comm, out->ops));
+    MBL_TRY(open_pipeline(out, dtype));
+    MBL_TRY(open_policy(out));
+    MBL_TRY(open_batch(out, n, k));
+    MBL_TRY(mbl_sampler_plan(MBL_SOLVER_DPM2, MBL_BENCH_STEPS, 3.0, &out->plan));
+    MBL_TRY(mbl_gradient_new(out->pipeline, out->lora, n, k + 1, &out->gradient));
+    MBL_TRY(mbl_tensor_new(out->ops, MBL_F64, &out->sets, 2, k + 2, out->padded));
+    MBL_TRY(mbl_tensor_new(out->ops, MBL_F64, &out->shard, 2, k + 3, out->padded));
+    return mbl_tensor_new(out->ops, MBL_F64, &out->direction, 1, out->padded);
+}
+
+void mbl_bench_world_close(mbl_bench_world_t *w) {
+    if (!w->ops)
+        return;
+    mbl_gradient_free(w->gradient);
+    mbl_tensor_free(w->ops, &w->sets);
+    mbl_tensor_free(w->ops, &w->shard);
+    mbl_tensor_free(w->ops, &w->direction);
+    mbl_tensor_free(w->ops, &w->batch.x0);
+    mbl_optimizer_free(&w->optimizer);
+    mbl_policy_free(&w->policy);
+    mbl_lora_free(w->lora);
+    if (w->pipeline)
+        mbl_conditions_free(w->pipeline, &w->conditions);
+    mbl_pipeline_close(w->pipeline);
+    mbl_free(w->prompt);
+    mbl_free(w->sample);
+    mbl_free(w->a);
+    mbl_free(w->part_of);
+    mbl_comm_close(w->comm);
+    mbl_ops_close(w->ops);
+    *w = (mbl_bench_world_t){.ops = NULL};
+}
+
+mbl_gradient_args_t mbl_bench_world_args(mbl_bench_world_t *w, size_t k, size_t timesteps, double kl) {
+    w->batch.k = k;
+    return (mbl_gradient_args_t){.batch = &w->batch,
+                                 .conditions = &w->conditions,
+                                 .current = &w->policy.in_current,
+                                 .old = &w->policy.in_old,
+                                 .plan = &w->plan,
+                                 .timesteps = timesteps,
+                                 .slices = 1,
+                                 .seed = SEED,
+                                 .beta = 0.1,
+                                 .clip = 5,
+                                 .kl = kl,
+                                 .a = w->a,
+                                 .parts = k};
+}

@@ -1,0 +1,46 @@
+/* What the benchmarks of a training step work on: a random model of the signs shape (width 128, 4 heads, 6
+ * layers of which 2 dual, 64 image and 24 text tokens) with adapters of rank 16 on all joint projections, a
+ * batch of random pictures and K synthetic rewards. */
+#ifndef MBL_CLI_BENCH_WORLD_H
+#define MBL_CLI_BENCH_WORLD_H
+
+#include "cli/bench/bench.h"
+#include "rl/amortise.h"
+#include "rl/gradient.h"
+#include "rl/optimizer.h"
+#include "rl/policy.h"
+
+enum { MBL_BENCH_STEPS = 8 }; /* solver steps of a rollout */
+
+typedef struct {
+    mbl_ops_t *ops;
+    mbl_comm_t *comm; /* self */
+    mbl_pipeline_t *pipeline;
+    mbl_lora_t *lora;
+    mbl_policy_t policy; /* current, old and EMA differ; no B is zero */
+    mbl_optimizer_t optimizer;
+    mbl_balance_state_t balance;
+    mbl_amortise_t cache; /* of the last solve */
+    uint8_t *part_of;     /* [MBL_BENCH_STEPS, n] */
+    mbl_conditions_t conditions;
+    mbl_batch_t batch;
+    mbl_sampler_plan_t plan;  /* of the training timesteps and of a rollout */
+    mbl_gradient_t *gradient; /* the whole batch is one micro-batch */
+    size_t padded;
+    float *a;               /* [K + 1, n]: the rewards' factors, then those of their sum */
+    mbl_tensor_t sets;      /* f64 [K + 2, padded] */
+    mbl_tensor_t shard;     /* f64 [K + 3, padded] */
+    mbl_tensor_t direction; /* f64 [padded] */
+    uint32_t *prompt;
+    int64_t *sample;
+} mbl_bench_world_t;
+
+/* n samples in groups of 8 or fewer, k rewards. Free with mbl_bench_world_close, also after a failure. */
+mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, size_t n, size_t k,
+                                  mbl_bench_world_t *out);
+void mbl_bench_world_close(mbl_bench_world_t *world);
+
+/* The arguments of mbl_gradient_run over this batch, with the first k rewards from now on. */
+mbl_gradient_args_t mbl_bench_world_args(mbl_bench_world_t *world, size_t k, size_t timesteps, double kl);
+
+#endif

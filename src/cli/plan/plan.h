@@ -1,0 +1,36 @@
+/* What the files of `marble plan` share. */
+#ifndef MBL_CLI_PLAN_H
+#define MBL_CLI_PLAN_H
+
+#include "ops/roofline.h"
+#include "plan/plan.h"
+
+enum { MBL_PLAN_GPUS = 8 };
+
+/* A plan and what it is told for. */
+typedef struct {
+    const mbl_plan_shape_t *shape;
+    const mbl_plan_t *plan;
+    const mbl_gpu_t *gpu[MBL_PLAN_GPUS]; /* [gpus] */
+    size_t gpus;
+    double launch; /* seconds added for a launch */
+    bool markdown;
+} mbl_plan_view_t;
+
+/* All calls of one row of a phase together. */
+typedef struct {
+    uint64_t calls;
+    mbl_cost_t cost;
+    double seconds[MBL_PLAN_GPUS];
+} mbl_plan_sum_t;
+
+/* Sums of a phase by row, sum [MBL_DRY_ROWS + 1]; the last is all of it. */
+void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan_sum_t *sum);
+/* Seconds of an epoch on GPU i of the view. */
+double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i);
+
+mbl_status_t mbl_plan_print(const mbl_plan_view_t *view);
+/* One JSON object into a file, "-" for the standard output. */
+mbl_status_t mbl_plan_write(const mbl_plan_view_t *view, const char *path);
+
+#endif

@@ -1,0 +1,147 @@
+/* A plan as tables. */
+#include "base/grid.h"
+#include "cli/plan/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void add(mbl_plan_sum_t *sum, const mbl_plan_view_t *view, const mbl_dry_item_t *item) {
+    double calls = (double)item->calls;
+    sum->calls += item->calls;
+    sum->cost.launches += item->cost.launches * (size_t)item->calls;
+    sum->cost.bytes += calls * item->cost.bytes;
+    sum->cost.least += calls * item->cost.least;
+    for (int unit = 0; unit < MBL_UNITS; unit++)
+        sum->cost.flops[unit] += calls * item->cost.flops[unit];
+    for (size_t i = 0; i < view->gpus; i++)
+        sum->seconds[i] += calls * mbl_roofline(view->gpu[i], &item->cost, view->launch);
+}
+
+void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan_sum_t *sum) {
+    const mbl_plan_count_t *count = &view->plan->phase[phase];
+    memset(sum, 0, (MBL_DRY_ROWS + 1) * sizeof *sum);
+    for (size_t i = 0; i < count->n; i++) {
+        add(&sum[count->item[i].row], view, &count->item[i]);
+        add(&sum[MBL_DRY_ROWS], view, &count->item[i]);
+    }
+}
+
+double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i) {
+    double seconds = 0;
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
+        mbl_plan_sum_t sum[MBL_DRY_ROWS + 1];
+        mbl_plan_sums(view, phase, sum);
+        seconds += (double)view->plan->phase[phase].times * sum[MBL_DRY_ROWS].seconds[i];
+    }
+    return seconds;
+}
+
+static double all_flops(const mbl_cost_t *cost) {
+    return cost->flops[MBL_UNIT_TENSOR] + cost->flops[MBL_UNIT_F32] + cost->flops[MBL_UNIT_F64];
+}
+
+static void row(const mbl_plan_view_t *view, mbl_grid_t *grid, const char *name, const mbl_plan_sum_t *sum) {
+    mbl_grid_cell(grid, "%s", name);
+    mbl_grid_cell(grid, "%llu", (unsigned long long)sum->calls);
+    mbl_grid_cell(grid, "%zu", sum->cost.launches);
+    mbl_grid_cell(grid, "%.1f", all_flops(&sum->cost) / 1e9);
+    mbl_grid_cell(grid, "%.3f", sum->cost.bytes / 1e9);
+    mbl_grid_cell(grid, "%.3f", sum->cost.least / 1e9);
+    mbl_grid_cell(grid, "%.2f", sum->cost.least > 0 ? sum->cost.bytes / sum->cost.least : 1);
+    for (size_t i = 0; i < view->gpus; i++)
+        mbl_grid_cell(grid, "%.3f", 1e3 * sum->seconds[i]);
+}
+
+static mbl_status_t print_grid(const mbl_plan_view_t *view, mbl_grid_t *grid) {
+    mbl_status_t status = mbl_grid_print(grid, view->markdown, stdout);
+    mbl_grid_free(grid);
+    return status;
+}
+
+static mbl_status_t print_phase(const mbl_plan_view_t *view, mbl_plan_phase_t phase) {
+    static const char *const head[] = {"operation", "calls",    "launches",   "GFLOP",
+                                       "GB moved",  "GB least", "moved/least"};
+    mbl_plan_sum_t sum[MBL_DRY_ROWS + 1];
+    mbl_grid_t *grid;
+    mbl_plan_sums(view, phase, sum);
+    MBL_TRY(mbl_grid_new(sizeof head / sizeof *head + view->gpus, 1, &grid));
+    for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+        mbl_grid_cell(grid, "%s", head[i]);
+    for (size_t i = 0; i < view->gpus; i++)
+        mbl_grid_cell(grid, "%s ms", view->gpu[i]->name);
+    for (int i = 0; i < MBL_DRY_ROWS; i++)
+        if (sum[i].calls)
+            row(view, grid, mbl_dry_name(i), &sum[i]);
+    row(view, grid, "all", &sum[MBL_DRY_ROWS]);
+    printf("\n%s, %zu in an epoch:\n\n", mbl_plan_phase_names[phase], view->plan->phase[phase].times);
+    return print_grid(view, grid);
+}
+
+static mbl_status_t print_memory(const mbl_plan_view_t *view) {
+    const mbl_plan_memory_t *m = &view->plan->memory;
+    const struct {
+        const char *name;
+        size_t bytes;
+    } rows[] = {
+        {"weights", m->weights},         {"encoded prompts", m->prompts}, {"adapters, moments", m->adapters},
+        {"gradient sets", m->gradients}, {"rollout", m->rollout},         {"training", m->train},
+        {"evaluation", m->evaluation},   {"scratch", m->scratch},         {"all", m->peak}};
+    mbl_grid_t *grid;
+    MBL_TRY(mbl_grid_new(2, 1, &grid));
+    mbl_grid_cell(grid, "device memory of a rank");
+    mbl_grid_cell(grid, "GB");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        mbl_grid_cell(grid, "%s", rows[i].name);
+        mbl_grid_cell(grid, "%.3f", (double)rows[i].bytes / 1e9);
+    }
+    printf("\n");
+    return print_grid(view, grid);
+}
+
+static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
+    static const char *const head[] = {"GPU", "seconds at least", "memory GB", "of GB"};
+    double memory = (double)view->plan->memory.peak;
+    mbl_grid_t *grid;
+    MBL_TRY(mbl_grid_new(sizeof head / sizeof *head, 1, &grid));
+    for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+        mbl_grid_cell(grid, "%s", head[i]);
+    for (size_t i = 0; i < view->gpus; i++) {
+        mbl_grid_cell(grid, "%s", view->gpu[i]->title);
+        mbl_grid_cell(grid, "%.1f", mbl_plan_epoch(view, i));
+        mbl_grid_cell(grid, "%.1f", memory / 1e9);
+        mbl_grid_cell(grid, "%.0f", view->gpu[i]->memory / 1e9);
+    }
+    printf("\nan epoch of %zu pictures on a rank:\n\n", view->shape->pictures);
+    MBL_TRY(print_grid(view, grid));
+    for (size_t i = 0; i < view->gpus; i++)
+        if (memory > view->gpu[i]->memory)
+            printf("%s: too little memory; lower train.micro_batch or rollout.micro_batch\n",
+                   view->gpu[i]->title);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
+    const mbl_plan_shape_t *s = view->shape;
+    const mbl_plan_t *p = view->plan;
+    size_t side = s->model.sample_size / s->model.patch_size;
+    printf(
+        "%zu layers of width %zu, %zu heads; %zu image and %zu context tokens; %s; adapters of rank %zu; %zu "
+        "rewards;\n%zu pictures of a rollout micro-batch with %zu steps, %zu of a training micro-batch, %zu "
+        "timesteps of each; rank 1 of %zu\n",
+        s->model.num_layers, s->model.attention_head_dim * s->model.num_attention_heads,
+        s->model.num_attention_heads, side * side, s->tokens, mbl_dtype_name(s->dtype), s->lora.rank,
+        s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, s->ranks);
+    MBL_TRY(print_memory(view));
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
+        if (view->plan->phase[phase].times)
+            MBL_TRY(print_phase(view, phase));
+    printf("\nlaunches of a block in a rollout, adapter merged / beside the weights: %zu / %zu with two "
+           "attentions, %zu / %zu with one\n",
+           p->dual.merged, p->dual.apart, p->plain.merged, p->plain.apart);
+    MBL_TRY(print_epoch(view));
+    printf("\nMilliseconds are rooflines by the datasheets (a kernel's bytes or arithmetic, whichever takes "
+           "longer, and %g us\na launch): real runs take longer. Not in it: text encoders, image decoders, "
+           "scoring, messages between ranks,\nthe CUDA context (about 0.5 GB).\n",
+           1e6 * view->launch);
+    return fflush(stdout) == 0 ? MBL_OK : MBL_FAIL(MBL_ERR_IO, "plan: standard output cannot be written");
+}

@@ -1,0 +1,215 @@
+/* What several keys must satisfy together, and with the number of ranks. */
+#include "config/table.h"
+
+#include "base/suggest.h"
+#include "ops/list.h"
+#include "rl/qp.h"
+
+#include <oneapi/dnnl/dnnl.h>
+#include <stdlib.h>
+#include <string.h>
+
+size_t mbl_config_objectives(const mbl_config_t *config, size_t *of) {
+    size_t n = 0, found[MBL_QP_MAX];
+    for (size_t i = 0; i < config->rewards.count; i++) {
+        const char *group = config->rewards.items[i].group;
+        size_t j = 0;
+        while (j < i && !(group && config->rewards.items[j].group &&
+                          strcmp(group, config->rewards.items[j].group) == 0))
+            j++;
+        found[i] = j < i ? found[j] : n++;
+    }
+    if (of)
+        memcpy(of, found, config->rewards.count * sizeof *of);
+    return n;
+}
+
+static void check_rewards(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    size_t k = config->rewards.count;
+    if (k == 0)
+        mbl_config_problem(problems, 0,
+                           "rewards: none (K = 0); expected a list such as [{name: ocr}, {name: count}]");
+    size_t n = mbl_config_objectives(config, NULL);
+    if (config->balance.floor * (double)n > 1)
+        mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
+                           "balance.floor: %g with %zu %s; expected at most 1 / %zu", config->balance.floor,
+                           n, n == k ? "rewards" : "objectives", n);
+}
+
+static void list_scorers(const char *type, char *out, size_t size, const char **best) {
+    const mbl_scorer_t *scorer;
+    size_t used = 0, distance = 0;
+    out[0] = 0;
+    for (size_t i = 0; (scorer = mbl_scorer_at(i)) && used < size; i++) {
+        used += (size_t)snprintf(out + used, size - used, "%s%s", i ? ", " : "", scorer->name);
+        mbl_suggest(type, scorer->name, best, &distance);
+    }
+}
+
+static void check_scorers(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    for (size_t i = 0; i < config->rewards.count; i++) {
+        const mbl_reward_spec_t *spec = &config->rewards.items[i];
+        const char *best = NULL;
+        char known[400];
+        if (mbl_scorer_find(spec->type))
+            continue;
+        list_scorers(spec->type, known, sizeof known, &best);
+        mbl_config_problem(problems, config->origin->reward_lines[i],
+                           "rewards.%zu.%s: \"%s\" is not a registered reward%s%s%s; expected one of %s", i,
+                           strcmp(spec->type, spec->name) == 0 ? "name" : "type", spec->type,
+                           best ? "; did you mean " : "", best ? best : "", best ? "?" : "", known);
+    }
+}
+
+mbl_status_t mbl_config_check_rewards(const mbl_config_t *config) {
+    mbl_config_problems_t problems = {.origin = config->origin};
+    check_scorers(config, &problems);
+    return mbl_config_problems_end(&problems);
+}
+
+/* `device` names a backend of this build. */
+static void check_device(const mbl_config_t *config, mbl_config_problems_t *problems) {
+#define TABLE(name) &mbl_ops_##name,
+    static const mbl_ops_table_t *const tables[] = {MBL_OPS_BACKENDS(TABLE)};
+#undef TABLE
+    const char *device = mbl_config_word("device", (int)config->device);
+    bool found = config->device == MBL_CONFIG_DEVICE_AUTO;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        found |= !tables[i]->missing && strcmp(tables[i]->name, device) == 0;
+    if (!found)
+        mbl_config_problem(problems, mbl_config_line(config, "device"),
+                           "device: %s is not built in; expected auto or cpu (marble doctor tells more)",
+                           device);
+}
+
+static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_problems_t *problems) {
+    bool signs = config->prompts.source == MBL_CONFIG_SOURCE_SIGNS;
+    const struct {
+        const char *key, *value;
+    } paths[] = {{"prompts.train", config->prompts.train}, {"prompts.test", config->prompts.test}};
+    for (size_t i = 0; i < 2; i++) {
+        if (!signs && !paths[i].value[0])
+            mbl_config_problem(problems, mbl_config_line(config, "prompts.source"),
+                               "%s: missing; prompts.source: file needs the path of a .txt or .jsonl file",
+                               paths[i].key);
+        if (signs && paths[i].value[0])
+            mbl_config_problem(problems, mbl_config_line(config, paths[i].key),
+                               "%s: a file, while prompts.source is signs; expected prompts.source: file",
+                               paths[i].key);
+    }
+    if (ranks > config->prompts.groups)
+        mbl_config_problem(
+            problems, mbl_config_line(config, "prompts.groups"),
+            "prompts.groups: %zu prompts for %zu ranks; every rank needs a whole group: start at most "
+            "%zu ranks, or raise prompts.groups",
+            config->prompts.groups, ranks, config->prompts.groups);
+    if (signs && config->prompts.groups > config->prompts.train_count)
+        mbl_config_problem(problems, mbl_config_line(config, "prompts.groups"),
+                           "prompts.groups: %zu of only %zu training sentences; expected at most "
+                           "prompts.train_count",
+                           config->prompts.groups, config->prompts.train_count);
+}
+
+static void check_training(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    double timesteps = config->train.timestep_fraction * (double)config->rollout.steps;
+    if (timesteps < 1)
+        mbl_config_problem(
+            problems, mbl_config_line(config, "train.timestep_fraction"),
+            "train.timestep_fraction: %g of %zu rollout steps is no whole timestep; expected at least "
+            "%g",
+            config->train.timestep_fraction, config->rollout.steps, 1.0 / (double)config->rollout.steps);
+    else if (config->train.updates_per_epoch > (size_t)timesteps)
+        mbl_config_problem(
+            problems, mbl_config_line(config, "train.updates_per_epoch"),
+            "train.updates_per_epoch: %zu updates of %zu timesteps; expected at most one a timestep",
+            config->train.updates_per_epoch, (size_t)timesteps);
+}
+
+/* The best checkpoint by a reward: one of the run's rewards, and evaluated where checkpoints stand. */
+static void check_keep(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    const mbl_config_strings_t *best = &config->checkpoint.keep.best;
+    size_t step = config->checkpoint.every, eval = config->eval.every;
+    int line = mbl_config_line(config, "checkpoint.keep.best");
+    for (size_t i = 0; i < best->count; i++) {
+        bool found = false;
+        for (size_t k = 0; k < config->rewards.count; k++)
+            found |= strcmp(config->rewards.items[k].name, best->items[i]) == 0;
+        if (!found)
+            mbl_config_problem(problems, line, "checkpoint.keep.best: \"%.60s\" is not a reward of this run",
+                               best->items[i]);
+    }
+    if (best->count && (eval == 0 || step == 0 || eval % step != 0))
+        mbl_config_problem(
+            problems, line,
+            "checkpoint.keep.best: evaluations every %zu steps and checkpoints every %zu; expected "
+            "eval.every to be a multiple of checkpoint.every, above 0",
+            eval, step);
+}
+
+mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
+    mbl_config_problems_t problems = {.origin = config->origin};
+    if (!config->model.path[0])
+        mbl_config_problem(
+            &problems, mbl_config_line(config, "model.path"),
+            "model.path: missing; expected the folder of a base model in the diffusers layout");
+    check_device(config, &problems);
+    check_rewards(config, &problems);
+    check_scorers(config, &problems);
+    check_prompts(config, ranks, &problems);
+    check_training(config, &problems);
+    check_keep(config, &problems);
+    mbl_config_check_stages(config, &problems);
+    mbl_config_check_methods(config, &problems);
+    return mbl_config_problems_end(&problems);
+}
+
+static void check_model(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    size_t width = config->pretrain.model.num_attention_heads * config->pretrain.model.attention_head_dim;
+    size_t side = config->pretrain.model.sample_size, patch = config->pretrain.model.patch_size;
+    const mbl_config_counts_t *dual = &config->pretrain.model.dual_attention_layers;
+    if (config->pretrain.model.caption_projection_dim != width)
+        mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.caption_projection_dim"),
+                           "pretrain.model.caption_projection_dim: %zu; expected %zu, num_attention_heads x "
+                           "attention_head_dim",
+                           config->pretrain.model.caption_projection_dim, width);
+    if (side % patch)
+        mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.sample_size"),
+                           "pretrain.model.sample_size: %zu; expected a multiple of patch_size %zu", side,
+                           patch);
+    else if (side / patch > config->pretrain.model.pos_embed_max_size)
+        mbl_config_problem(
+            problems, mbl_config_line(config, "pretrain.model.pos_embed_max_size"),
+            "pretrain.model.pos_embed_max_size: %zu; expected at least %zu, sample_size / patch_size",
+            config->pretrain.model.pos_embed_max_size, side / patch);
+    for (size_t i = 0; i < dual->count; i++)
+        if (dual->items[i] >= config->pretrain.model.num_layers)
+            mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.dual_attention_layers"),
+                               "pretrain.model.dual_attention_layers: %zu; expected less than num_layers %zu",
+                               dual->items[i], config->pretrain.model.num_layers);
+}
+
+mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks) {
+    mbl_config_problems_t problems = {.origin = config->origin};
+    if (ranks > config->pretrain.batch)
+        mbl_config_problem(&problems, mbl_config_line(config, "pretrain.batch"),
+                           "pretrain.batch: %zu pictures for %zu ranks; start at most %zu ranks",
+                           config->pretrain.batch, ranks, config->pretrain.batch);
+    if (config->pretrain.warmup > config->pretrain.steps)
+        mbl_config_problem(&problems, mbl_config_line(config, "pretrain.warmup"),
+                           "pretrain.warmup: %zu; expected at most pretrain.steps %zu",
+                           config->pretrain.warmup, config->pretrain.steps);
+    if (config->pretrain.text_share + config->pretrain.count_share > 1)
+        mbl_config_problem(&problems, mbl_config_line(config, "pretrain.count_share"),
+                           "pretrain.count_share: %g beside a text_share of %g; expected a sum of at most 1",
+                           config->pretrain.count_share, config->pretrain.text_share);
+    check_device(config, &problems);
+    check_model(config, &problems);
+    return mbl_config_problems_end(&problems);
+}
+
+bool mbl_config_bf16(const mbl_config_t *config, bool gpu) {
+    if (config->precision != MBL_CONFIG_PRECISION_AUTO)
+        return config->precision == MBL_CONFIG_PRECISION_BF16;
+    return gpu || ((int)dnnl_get_effective_cpu_isa() & (int)dnnl_cpu_isa_avx512_core_bf16) ==
+                      (int)dnnl_cpu_isa_avx512_core_bf16;
+}

@@ -1,0 +1,189 @@
+/* What the method of a run, or of each of its stages, goes together with. */
+#include "config/table.h"
+
+#include "rl/balance.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* A method that the run uses, where it first does. */
+typedef struct {
+    mbl_method_t method;
+    size_t first;  /* step, from 0 */
+    char text[80]; /* "balance.method: marble" or "stages.1.method: marble" */
+} used_t;
+
+int mbl_config_line(const mbl_config_t *config, const char *key) {
+    size_t n;
+    const mbl_field_t *fields = mbl_config_fields(&n), *field = mbl_config_field(key);
+    return field ? config->origin->lines[field - fields] : 0;
+}
+
+static void check_groups(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    for (size_t i = 0; i < config->rewards.count && mbl_method_has_objective(used->method); i++)
+        if (config->rewards.items[i].group)
+            mbl_config_problem(problems, config->origin->reward_lines[i],
+                               "rewards.%zu.group: %s with %s, which adds all rewards up; "
+                               "expected no group, or a method with one gradient per reward",
+                               i, config->rewards.items[i].group, used->text);
+}
+
+/* Equal weights come before those of a solve. */
+static void check_warmup(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    if (config->balance.warmup > used->first &&
+        (!mbl_method_solves(used->method) || used->method == MBL_METHOD_REFERENCE))
+        mbl_config_problem(problems, mbl_config_line(config, "balance.warmup"),
+                           "balance.warmup: %zu with %s, which has no first solve to wait "
+                           "for; expected 0, or a method that solves, such as marble",
+                           config->balance.warmup, used->text);
+}
+
+/* A floor is a bound of the quadratic programme, which only marble solves. */
+static void check_floor(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    if (config->balance.floor > 0 && used->method != MBL_METHOD_MARBLE &&
+        used->method != MBL_METHOD_REFERENCE)
+        mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
+                           "balance.floor: %g with %s, which has no least alpha; expected "
+                           "balance.floor: 0 or balance.method: marble",
+                           config->balance.floor, used->text);
+}
+
+/* What the released code has no word for. */
+static void check_reference(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    const struct {
+        const char *key, *need;
+        bool wrong;
+    } keys[] = {
+        {"balance.gram_fraction", "1: it solves on one micro-batch", config->balance.gram_fraction < 1},
+        {"balance.on_refresh", "raw: the micro-batch that it solves on uses the solution",
+         config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW},
+        {"balance.common", "together", config->balance.common != MBL_CONFIG_COMMON_TOGETHER},
+        {"stages", "no stages", config->stages.count > 0}};
+    for (size_t i = 0; used->method == MBL_METHOD_REFERENCE && i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].wrong)
+            mbl_config_problem(problems, mbl_config_line(config, keys[i].key), "%s: not with %s; expected %s",
+                               keys[i].key, used->text, keys[i].need);
+}
+
+/* A common part that is added once goes with methods that solve at every step, on all rows. */
+static void check_common(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    const char *word = mbl_config_word("balance.common", (int)config->balance.common), *need = NULL;
+    if (config->balance.common == MBL_CONFIG_COMMON_TOGETHER || used->method == MBL_METHOD_REFERENCE)
+        return;
+    if (mbl_method_has_objective(used->method))
+        need = "a method with one gradient per reward";
+    else if (config->balance.common == MBL_CONFIG_COMMON_OFFSET && used->method != MBL_METHOD_MARBLE)
+        need = "balance.method: marble";
+    else if (config->balance.refresh_every != 1 || config->balance.gram_fraction < 1)
+        need = "balance.refresh_every: 1 and balance.gram_fraction: 1";
+    if (need)
+        mbl_config_problem(problems, mbl_config_line(config, "balance.common"),
+                           "balance.common: %s; expected %s with it", word, need);
+}
+
+/* The metric changes a solve, at a step's first pass over all of its rows. */
+static void check_metric(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    const char *need = NULL;
+    if (config->balance.metric == MBL_CONFIG_METRIC_PLAIN)
+        return;
+    if (!mbl_method_solves(used->method) || used->method == MBL_METHOD_REFERENCE)
+        mbl_config_problem(problems, mbl_config_line(config, "balance.metric"),
+                           "balance.metric: adam with %s; expected a method that solves on all rows, such as "
+                           "marble",
+                           used->text);
+    if (config->balance.common != MBL_CONFIG_COMMON_TOGETHER)
+        need = "balance.common: together";
+    else if (config->balance.gram_fraction < 1)
+        need = "balance.gram_fraction: 1 (refresh_every saves as much)";
+    else if (config->balance.alpha_halves > 0)
+        need = "balance.alpha_halves: 0";
+    for (size_t i = 0; i < config->rewards.count && !need; i++)
+        if (!isnan(config->rewards.items[i].min))
+            need = "no reward with a min";
+    if (need)
+        mbl_config_problem(problems, mbl_config_line(config, "balance.metric"),
+                           "balance.metric: adam; expected %s with it", need);
+}
+
+/* What only means something where alpha is solved for. */
+static void check_solving(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    bool solves = mbl_method_solves(used->method) && used->method != MBL_METHOD_REFERENCE;
+    if (config->balance.alpha_halves > 0 && !solves)
+        mbl_config_problem(problems, mbl_config_line(config, "balance.alpha_halves"),
+                           "balance.alpha_halves: %zu with %s, which does not solve for "
+                           "alpha on all rows; expected 0, or a method such as marble",
+                           config->balance.alpha_halves, used->text);
+}
+
+/* Rewards with a min go with methods that find a direction afresh at every step from all gradients. */
+static const char *needed_by_min(const mbl_config_t *config, const used_t *used, size_t count, bool grouped) {
+    if (config->stages.count > 0)
+        return "no stages";
+    if (mbl_method_has_objective(used->method) || used->method == MBL_METHOD_REFERENCE)
+        return "a balance.method with one gradient per reward, such as marble,";
+    if (config->balance.common != MBL_CONFIG_COMMON_TOGETHER)
+        return "balance.common: together";
+    if (config->balance.refresh_every != 1 || config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
+        return "balance.refresh_every: 1 and on_refresh: raw (gram_fraction costs as little)";
+    if (grouped)
+        return "no group";
+    return count == config->rewards.count ? "at least one reward without a min, to be improved," : NULL;
+}
+
+static void check_constraints(const mbl_config_t *config, const used_t *used,
+                              mbl_config_problems_t *problems) {
+    size_t first = config->rewards.count, count = 0;
+    bool grouped = false;
+    for (size_t i = config->rewards.count; i > 0; i--)
+        if (!isnan(config->rewards.items[i - 1].min)) {
+            first = i - 1;
+            count++;
+            grouped |= config->rewards.items[i - 1].group != NULL;
+        }
+    const char *need = count ? needed_by_min(config, used, count, grouped) : NULL;
+    if (need)
+        mbl_config_problem(problems, config->origin->reward_lines[first],
+                           "rewards.%zu.min: %g; expected %s with it", first,
+                           config->rewards.items[first].min, need);
+}
+
+static void check_method(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    check_groups(config, used, problems);
+    check_warmup(config, used, problems);
+    check_floor(config, used, problems);
+    check_reference(config, used, problems);
+    check_common(config, used, problems);
+    check_metric(config, used, problems);
+    check_solving(config, used, problems);
+}
+
+/* The method of a stage (0: of a run without stages, too). */
+static used_t method_of(const mbl_config_t *config, size_t at) {
+    used_t used = {.first = 0};
+    const mbl_config_stage_t *stages = config->stages.items;
+    bool own = config->stages.count > 0 && stages[at].has_method;
+    for (size_t i = 0; i < at; i++)
+        used.first += stages[i].steps;
+    const char *word =
+        mbl_config_word("balance.method", (int)(own ? stages[at].method : config->balance.method));
+    if (own)
+        snprintf(used.text, sizeof used.text, "stages.%zu.method: %.40s", at, word);
+    else
+        snprintf(used.text, sizeof used.text, "balance.method: %.40s", word);
+    mbl_method_find(word, &used.method);
+    return used;
+}
+
+void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    size_t n = config->stages.count ? config->stages.count : 1;
+    for (size_t i = 0; i < n; i++) {
+        used_t used = method_of(config, i);
+        bool seen = false;
+        for (size_t j = 0; j < i && !seen; j++) /* its problems were told there */
+            seen = method_of(config, j).method == used.method;
+        if (!seen)
+            check_method(config, &used, problems);
+        if (i == 0)
+            check_constraints(config, &used, problems);
+    }
+}

@@ -1,0 +1,238 @@
+/* The list `rewards` of a configuration: {name, type, weight, min, group, on_failure, options}. */
+#include "config/table.h"
+
+#include "base/mem.h"
+#include "base/suggest.h"
+#include "rl/qp.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const item_keys[] = {"name", "type", "weight", "min", "group", "on_failure", "options"};
+enum { N_KEYS = sizeof item_keys / sizeof *item_keys, MAX_NAME = 32 };
+
+static const mbl_field_t weight_field = {.kind = MBL_FIELD_NUMBER,
+                                         .offset = offsetof(mbl_reward_spec_t, weight),
+                                         .fallback = "1",
+                                         .high = 1e6,
+                                         .ends = MBL_FIELD_ABOVE};
+static const mbl_field_t min_field = {.kind = MBL_FIELD_NUMBER,
+                                      .offset = offsetof(mbl_reward_spec_t, min),
+                                      .fallback = "0.8",
+                                      .low = -1e9,
+                                      .high = 1e9};
+static const mbl_field_t on_failure_field = {.kind = MBL_FIELD_CHOICE,
+                                             .offset = offsetof(mbl_reward_spec_t, on_failure),
+                                             .fallback = "skip",
+                                             .words = mbl_config_on_failure_words};
+
+static void free_specs(mbl_reward_spec_t *specs, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        mbl_free((void *)specs[i].name);
+        mbl_free((void *)specs[i].type);
+        mbl_free((void *)specs[i].group);
+        mbl_free((void *)specs[i].options);
+    }
+    mbl_free(specs);
+}
+
+void mbl_config_free_rewards(mbl_config_t *config) {
+    free_specs(config->rewards.items, config->rewards.count);
+    config->rewards.items = NULL;
+    config->rewards.count = 0;
+}
+
+static json_t *scalar_json(const mbl_yaml_node_t *node) {
+    char *end;
+    if (node->quoted)
+        return json_string(node->text);
+    if (!node->text[0] || strcmp(node->text, "~") == 0 || strcmp(node->text, "null") == 0)
+        return json_null();
+    if (strcmp(node->text, "true") == 0 || strcmp(node->text, "false") == 0)
+        return json_boolean(node->text[0] == 't');
+    if (strspn(node->text, "+-.0123456789eE") == strlen(node->text)) {
+        errno = 0;
+        long long whole = strtoll(node->text, &end, 10);
+        if (*end == 0 && errno == 0)
+            return json_integer(whole);
+        double value = strtod(node->text, &end);
+        if (*end == 0 && isfinite(value))
+            return json_real(value);
+    }
+    return json_string(node->text);
+}
+
+/* A tree as JSON; NULL without memory. Depth is bounded by the reader. */
+static json_t *to_json(const mbl_yaml_node_t *node) {
+    if (node->kind == MBL_YAML_SCALAR)
+        return scalar_json(node);
+    json_t *out = node->kind == MBL_YAML_LIST ? json_array() : json_object();
+    for (const mbl_yaml_node_t *child = node->first; child && out; child = child->next) {
+        json_t *value = to_json(child);
+        int failed = node->kind == MBL_YAML_LIST ? json_array_append_new(out, value)
+                                                 : json_object_set_new(out, child->key, value);
+        if (failed) {
+            json_decref(out);
+            return NULL;
+        }
+    }
+    return out;
+}
+
+static bool printable_tree(const mbl_yaml_node_t *node) {
+    if ((node->key && !mbl_config_printable(node->key)) || (node->text && !mbl_config_printable(node->text)))
+        return false;
+    for (const mbl_yaml_node_t *child = node->first; child; child = child->next)
+        if (!printable_tree(child))
+            return false;
+    return true;
+}
+
+static mbl_status_t read_options(mbl_reward_spec_t *spec, const char *key, const mbl_yaml_node_t *node,
+                                 mbl_config_problems_t *problems) {
+    char shown[80];
+    if (node->kind != MBL_YAML_MAP || !printable_tree(node)) {
+        mbl_config_problem(
+            problems, node->line, "%s: %s is not a mapping; expected options such as {quality: 90}", key,
+            node->kind == MBL_YAML_MAP ? "text with control characters" : mbl_config_shown(node, shown));
+        return MBL_OK;
+    }
+    json_t *json = to_json(node);
+    char *text = json ? json_dumps(json, JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(json);
+    spec->options = text ? mbl_strdup(text) : NULL;
+    free(text);
+    return spec->options ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %s", key);
+}
+
+/* A name or type: letters, digits, _ and -, since it becomes a key of the metrics. */
+static mbl_status_t read_name(const char **place, const char *key, const mbl_yaml_node_t *node,
+                              mbl_config_problems_t *problems) {
+    char shown[80];
+    const char *allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    size_t length = node->kind == MBL_YAML_SCALAR ? strlen(node->text) : 0;
+    if (length == 0 || length > MAX_NAME || strspn(node->text, allowed) != length) {
+        mbl_config_problem(
+            problems, node->line,
+            "%s: %s is not a name; expected up to %d letters, digits, _ or -, for instance ocr", key,
+            mbl_config_shown(node, shown), MAX_NAME);
+        return MBL_OK;
+    }
+    *place = mbl_strdup(node->text);
+    return *place ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %s", key);
+}
+
+static void unknown_item_key(const char *key, const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
+    char planned[64];
+    const char *best = NULL;
+    size_t distance = 0;
+    snprintf(planned, sizeof planned, "rewards.%.50s", node->key);
+    if (mbl_config_is_unsupported(planned)) {
+        mbl_config_problem(problems, node->key_line, "%s: not supported by this version; leave it out", key);
+        return;
+    }
+    for (size_t i = 0; i < N_KEYS; i++)
+        mbl_suggest(node->key, item_keys[i], &best, &distance);
+    mbl_config_problem(
+        problems, node->key_line,
+        "%s: unknown key%s%s%s; keys of a reward: name, type, weight, min, group, on_failure, options "
+        "(what a scorer takes goes below options)",
+        key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+}
+
+static mbl_status_t read_item_key(mbl_reward_spec_t *spec, size_t i, const mbl_yaml_node_t *node,
+                                  mbl_config_problems_t *problems) {
+    char key[128];
+    snprintf(key, sizeof key, "rewards.%zu.%.80s", i, node->key);
+    if (strcmp(node->key, "name") == 0)
+        return read_name(&spec->name, key, node, problems);
+    if (strcmp(node->key, "type") == 0)
+        return read_name(&spec->type, key, node, problems);
+    if (strcmp(node->key, "group") == 0)
+        return read_name(&spec->group, key, node, problems);
+    if (strcmp(node->key, "weight") == 0)
+        return mbl_config_read_field(spec, &weight_field, key, node, problems);
+    if (strcmp(node->key, "min") == 0)
+        return mbl_config_read_field(spec, &min_field, key, node, problems);
+    if (strcmp(node->key, "on_failure") == 0)
+        return mbl_config_read_field(spec, &on_failure_field, key, node, problems);
+    if (strcmp(node->key, "options") == 0)
+        return read_options(spec, key, node, problems);
+    unknown_item_key(key, node, problems);
+    return MBL_OK;
+}
+
+static mbl_status_t read_item(mbl_reward_spec_t *spec, size_t i, const mbl_yaml_node_t *item,
+                              mbl_config_problems_t *problems) {
+    char shown[80];
+    spec->weight = 1;
+    spec->min = NAN;
+    if (item->kind != MBL_YAML_MAP) {
+        mbl_config_problem(problems, item->line, "rewards.%zu: %s is not a mapping; expected {name: %s}", i,
+                           mbl_config_shown(item, shown),
+                           item->kind == MBL_YAML_SCALAR && strlen(item->text) < MAX_NAME ? item->text
+                                                                                          : "ocr");
+        return MBL_OK;
+    }
+    for (const mbl_yaml_node_t *child = item->first; child; child = child->next) {
+        if (mbl_yaml_find(item, child->key) != child)
+            mbl_config_problem(problems, child->key_line, "rewards.%zu.%.80s: given twice; keep one", i,
+                               child->key);
+        else
+            MBL_TRY(read_item_key(spec, i, child, problems));
+    }
+    if (!mbl_yaml_find(item, "name"))
+        mbl_config_problem(problems, item->line, "rewards.%zu: has no name; expected {name: ocr}", i);
+    if (spec->name && !spec->type && !(spec->type = mbl_strdup(spec->name)))
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for a reward");
+    return MBL_OK;
+}
+
+static void find_duplicates(const mbl_reward_spec_t *specs, size_t n, const int *lines,
+                            mbl_config_problems_t *problems) {
+    for (size_t i = 1; i < n; i++)
+        for (size_t j = 0; j < i; j++)
+            if (specs[i].name && specs[j].name && strcmp(specs[i].name, specs[j].name) == 0) {
+                mbl_config_problem(
+                    problems, lines[i],
+                    "rewards.%zu.name: \"%s\" is the name of rewards.%zu too; give each its own "
+                    "name, with type: for the scorer",
+                    i, specs[i].name, j);
+                break;
+            }
+}
+
+mbl_status_t mbl_config_read_rewards(mbl_config_t *config, const mbl_yaml_node_t *list,
+                                     mbl_config_problems_t *problems) {
+    mbl_status_t status = MBL_OK;
+    mbl_reward_spec_t *specs = NULL;
+    int *lines = NULL;
+    size_t n = 0, i = 0;
+    for (const mbl_yaml_node_t *item = list->first; item; item = item->next)
+        n++;
+    if (n == 0 || n > MBL_QP_MAX) {
+        mbl_config_problem(problems, list->line,
+                           "rewards: a list of %zu; expected 1 to %d, such as [{name: ocr}]", n, MBL_QP_MAX);
+        return MBL_OK;
+    }
+    MBL_ALLOC(specs, n);
+    MBL_ALLOC_GOTO(lines, n, failed);
+    for (const mbl_yaml_node_t *item = list->first; item; item = item->next, i++) {
+        lines[i] = item->line;
+        MBL_TRY_GOTO(read_item(&specs[i], i, item, problems), failed);
+    }
+    find_duplicates(specs, n, lines, problems);
+    mbl_config_free_rewards(config);
+    config->rewards.items = specs;
+    config->rewards.count = n;
+    mbl_free(config->origin->reward_lines);
+    config->origin->reward_lines = lines;
+    return MBL_OK;
+failed:
+    free_specs(specs, n);
+    mbl_free(lines);
+    return status;
+}

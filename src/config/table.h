@@ -1,0 +1,106 @@
+/* Inside of the configuration: the table of keys and how problems are reported. Only config*.c include this.
+ */
+#ifndef MBL_TRAIN_CONFIG_TABLE_H
+#define MBL_TRAIN_CONFIG_TABLE_H
+
+#include "config/config.h"
+#include "config/yaml.h"
+
+typedef enum {
+    MBL_FIELD_COUNT,   /* size_t or uint64_t */
+    MBL_FIELD_BYTES,   /* size_t; KiB, MiB, GiB allowed */
+    MBL_FIELD_NUMBER,  /* double */
+    MBL_FIELD_SECONDS, /* double; s, min, h allowed */
+    MBL_FIELD_CHOICE,  /* an enum: index into `words` */
+    MBL_FIELD_FOLDER,  /* char *, an existing folder, or "" */
+    MBL_FIELD_FILE,    /* char *, an existing file, or "" */
+    MBL_FIELD_STRINGS, /* mbl_config_strings_t */
+    MBL_FIELD_COUNTS,  /* mbl_config_counts_t */
+    MBL_FIELD_REWARDS, /* the list of rewards */
+    MBL_FIELD_STAGES   /* the list of stages */
+} mbl_field_kind_t;
+
+/* Ends of a range that do not belong to it. */
+enum { MBL_FIELD_CLOSED = 0, MBL_FIELD_ABOVE = 1, MBL_FIELD_BELOW = 2, MBL_FIELD_OPEN = 3 };
+
+/* Whole numbers are exact in a double and in JSON up to here; as a `high` it means no upper end. */
+#define MBL_FIELD_LARGE 9007199254740992.0
+
+typedef struct {
+    const char *key;
+    mbl_field_kind_t kind;
+    size_t offset;
+    const char *fallback; /* as a user would write it; "" for none */
+    double low, high;
+    int ends;
+    const char *unit;         /* or NULL */
+    const char *const *words; /* of a choice, NULL-terminated */
+    const char *help;
+} mbl_field_t;
+
+/* The whole table, in the order in which it is written out. */
+const mbl_field_t *mbl_config_fields(size_t *count);
+const mbl_field_t *mbl_config_field(const char *key);
+/* The key that a section given as a single value stands for ("checkpoint.keep" for its .last), or NULL. */
+const mbl_field_t *mbl_config_shorthand(const char *path);
+/* Whether some key lies below `path`; what a section is for ("" when there is nothing to say). */
+bool mbl_config_is_section(const char *path);
+const char *mbl_config_section_help(const char *path);
+/* Planned keys ("balance.rho") and values ("rollout.solver=sde") that this version does not have yet. */
+bool mbl_config_is_unsupported(const char *text);
+extern const char *const mbl_config_on_failure_words[];
+
+/* "a number in (0, 1], for instance 3.0e-4" into out; returns out. */
+char *mbl_config_expected(const mbl_field_t *field, char *out, size_t size);
+/* "(0, 1]", "at least 1", "auto | cpu | cuda"; "" where there is no range. */
+char *mbl_config_range(const mbl_field_t *field, char *out, size_t size);
+
+struct mbl_config_origin {
+    char *file;
+    char **sets;
+    size_t n_sets;
+    int *lines;        /* [fields]: > 0 a line of the file, < 0 minus the number of a --set, 0 the default */
+    int *reward_lines; /* [rewards], of their names */
+    int *stage_lines;  /* [stages] */
+};
+
+/* Collects the problems of one configuration. */
+typedef struct {
+    const mbl_config_origin_t *origin;
+    size_t count;
+    char first[1000];
+} mbl_config_problems_t;
+
+/* Logs one problem at `line` (see origin.lines; 0: the file as a whole). The first waits, so that a lone one
+ * becomes the failure itself. */
+void mbl_config_problem(mbl_config_problems_t *problems, int line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* MBL_OK without problems, else ERR_CONFIG with the failure reported. */
+mbl_status_t mbl_config_problems_end(mbl_config_problems_t *problems);
+
+/* Sets every field to its default, then reads the tree over them. ERR_MEM, or MBL_OK with what is wrong in
+ * `problems`. */
+mbl_status_t mbl_config_defaults(mbl_config_t *config);
+mbl_status_t mbl_config_read(mbl_config_t *config, const mbl_yaml_node_t *root,
+                             mbl_config_problems_t *problems);
+mbl_status_t mbl_config_read_rewards(mbl_config_t *config, const mbl_yaml_node_t *list,
+                                     mbl_config_problems_t *problems);
+void mbl_config_free_rewards(mbl_config_t *config);
+mbl_status_t mbl_config_read_stages(mbl_config_t *config, const mbl_yaml_node_t *list,
+                                    mbl_config_problems_t *problems);
+void mbl_config_free_stages(mbl_config_t *config);
+/* Names of rewards and the number of steps. */
+void mbl_config_check_stages(const mbl_config_t *config, mbl_config_problems_t *problems);
+/* What every method that the run uses, in one stage or all through, goes together with. */
+void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t *problems);
+/* The line that a key of the table was set on, for problems. */
+int mbl_config_line(const mbl_config_t *config, const char *key);
+/* One value of a node into its place in `base`. */
+mbl_status_t mbl_config_read_field(void *base, const mbl_field_t *field, const char *key,
+                                   const mbl_yaml_node_t *node, mbl_config_problems_t *problems);
+/* A short printable form of a node's value, in quotes when it is a scalar that is not a number. */
+char *mbl_config_shown(const mbl_yaml_node_t *node, char out[80]);
+/* False for text with control characters or line breaks. */
+bool mbl_config_printable(const char *text);
+
+#endif

@@ -1,0 +1,53 @@
+/* A line-up: the base model and checkpoints of it, which draw the same prompts from the same noise, set by
+ * set and seed by seed, so that their scores can be compared picture by picture (eval/compare.h). */
+#ifndef MBL_TRAIN_LINEUP_H
+#define MBL_TRAIN_LINEUP_H
+
+#include "run/engine.h"
+
+typedef struct {
+    const char *const *checkpoints; /* FILE or NAME=FILE each */
+    size_t n_checkpoints;
+    const char *const *prompts; /* "test" and "train" (the sets of the configuration) or files; none: test */
+    size_t n_prompts;
+    const uint64_t *seeds; /* of the starting noise; none: eval.seed */
+    size_t n_seeds;
+    const char *adapter; /* of the checkpoints: "ema" or "current" */
+} mbl_lineup_options_t;
+
+typedef struct {
+    char *name;       /* "base", the name given, or RUN@STEP */
+    const char *path; /* NULL: the base model */
+    size_t step;
+    mbl_score_t *scores; /* [pictures, K] */
+} mbl_lineup_entrant_t;
+
+typedef struct {
+    char *name;             /* "test", "train", or the file's without folder and suffix */
+    size_t exist, prompts;  /* in the set; drawn for: the first of them, at most eval.prompts */
+    size_t first, pictures; /* rows of the score tables, those of all seeds: eval.prompts of each */
+    const mbl_prompt_set_t *set;
+    mbl_prompt_set_t own; /* of a file */
+} mbl_lineup_set_t;
+
+typedef struct {
+    mbl_engine_t *engine;
+    mbl_lineup_options_t options;
+    mbl_lineup_entrant_t *entrants; /* the base first */
+    mbl_lineup_set_t *sets;
+    size_t n_entrants, n_sets, pictures, prompts; /* over all sets */
+    uint32_t *prompt;                             /* [pictures], below prompts: which one a row shows */
+    uint64_t seed;                                /* what `options.seeds` points at when none was given */
+} mbl_lineup_t;
+
+/* Reads every prompt set and opens every checkpoint once, so that what is wrong with one shows before
+ * anything is drawn: a missing or damaged file, another base model, one given twice. Checkpoints may have
+ * different adapters (rank, targets). The texts and seeds of `options` have to stay. Free with
+ * mbl_lineup_free. Collective. */
+mbl_status_t mbl_lineup_open(mbl_engine_t *engine, const mbl_lineup_options_t *options, mbl_lineup_t *out);
+/* Draws and scores everything; the scores are the same on every rank. ERR_STOPPED when `stop` becomes
+ * nonzero. Collective. */
+mbl_status_t mbl_lineup_run(mbl_lineup_t *lineup, const volatile int *stop);
+void mbl_lineup_free(mbl_lineup_t *lineup);
+
+#endif

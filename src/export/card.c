@@ -1,0 +1,137 @@
+/* Model cards. */
+#include "export/card.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "data/chart.h"
+#include "run/rundir.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A number of line -> key -> reward (-> field), NaN when it is not there. */
+static double number_at(const json_t *line, const char *key, const char *reward, const char *field) {
+    const json_t *value = json_object_get(key ? json_object_get(line, key) : line, reward);
+    if (field)
+        value = json_object_get(value, field);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+/* ---- alpha.png ---- */
+
+static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics, const char *path) {
+    size_t n = json_array_size(metrics), k = config->rewards.count;
+    mbl_chart_line_t lines[MBL_CHART_MAX_LINES];
+    double *numbers;
+    mbl_image_t image;
+    MBL_ALLOC(numbers, n * (k + 1));
+    for (size_t i = 0; i < n; i++) {
+        const json_t *line = json_array_get(metrics, i);
+        numbers[i] = (double)json_integer_value(json_object_get(line, "step"));
+        for (size_t j = 0; j < k; j++)
+            numbers[(j + 1) * n + i] = number_at(line, "alpha", config->rewards.items[j].name, NULL);
+    }
+    for (size_t j = 0; j < k; j++)
+        lines[j] = (mbl_chart_line_t){config->rewards.items[j].name, numbers + (j + 1) * n};
+    mbl_status_t status = mbl_chart_draw("averaged alpha by optimizer step", numbers, n, lines, k, &image);
+    if (status == MBL_OK) {
+        status = mbl_image_write_png(path, &image);
+        mbl_image_free(&image);
+    }
+    mbl_free(numbers);
+    return status;
+}
+
+/* ---- README.md ---- */
+
+static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals) {
+    size_t n = json_array_size(evals);
+    const json_t *first = json_array_get(evals, 0), *last = json_array_get(evals, n ? n - 1 : 0);
+    if (n < 2)
+        return;
+    fprintf(out,
+            "\n## Rewards on held-out prompts\n\nMean and 95 %% interval, before (step %lld) and after (step "
+            "%lld, averaged weights).\n\n| reward | before | after |\n|---|---|---|\n",
+            (long long)json_integer_value(json_object_get(first, "step")),
+            (long long)json_integer_value(json_object_get(last, "step")));
+    for (size_t k = 0; k < card->config->rewards.count; k++) {
+        const char *name = card->config->rewards.items[k].name;
+        fprintf(out, "| %s | %.4f +- %.4f | %.4f +- %.4f |\n", name, number_at(first, NULL, name, "mean"),
+                number_at(first, NULL, name, "ci95"), number_at(last, NULL, name, "mean"),
+                number_at(last, NULL, name, "ci95"));
+    }
+}
+
+static const char *base_name(const mbl_card_t *card) {
+    const char *slash = strrchr(card->config->model.path, '/');
+    return slash ? slash + 1 : card->config->model.path;
+}
+
+static void write_text(FILE *out, const mbl_card_t *card, const json_t *evals, bool chart,
+                       const char *config) {
+    const mbl_config_t *c = card->config;
+    fprintf(out,
+            "---\nbase_model: %s\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n- lora\n- "
+            "reinforcement-learning\n---\n\n# %s, fine-tuned on",
+            base_name(card), base_name(card));
+    for (size_t k = 0; k < c->rewards.count; k++)
+        fprintf(out, "%s %s", k ? "," : "", c->rewards.items[k].name);
+    fprintf(
+        out,
+        "\n\nMade by marble %s: LoRA of rank %zu, alpha %g, %zu weights, %zu optimizer steps, adapter `%s`, "
+        "method `%s`. SHA-256 of\nthe base model's tensors: `%s`.\n\n%s",
+        MBL_VERSION, c->model.lora.rank, c->model.lora.alpha, card->weights, card->step, card->adapter,
+        mbl_config_word("balance.method", (int)c->balance.method), card->digest, card->how);
+    write_rewards(out, card, evals);
+    if (chart)
+        fprintf(out, "\n## Weights of the rewards\n\n![averaged alpha by step](alpha.png)\n");
+    fprintf(out, "\n## Configuration\n\n```json\n%s\n```\n", config);
+}
+
+static mbl_status_t write_readme(const mbl_card_t *card, const json_t *evals, bool chart, const char *path) {
+    char *config, *text = NULL;
+    size_t size = 0;
+    MBL_TRY(mbl_config_json(card->config, &config));
+    FILE *out = open_memstream(&text, &size);
+    bool good = out != NULL;
+    if (out) {
+        write_text(out, card, evals, chart, config);
+        good = fclose(out) == 0;
+    }
+    mbl_free(config);
+    mbl_status_t status =
+        good ? mbl_file_write(path, text, size) : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for it", path);
+    free(text);
+    return status;
+}
+
+static mbl_status_t write_both(const mbl_card_t *card, const json_t *evals, const json_t *metrics,
+                               const char *folder) {
+    char *readme = mbl_format("%s/README.md", folder), *alpha = mbl_format("%s/alpha.png", folder);
+    bool chart = json_array_size(metrics) > 0;
+    mbl_status_t status = MBL_OK;
+    if (!readme || !alpha)
+        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a path", folder);
+    if (status == MBL_OK)
+        status = mbl_folder_make(folder);
+    if (status == MBL_OK && chart)
+        status = draw_alpha(card->config, metrics, alpha);
+    if (status == MBL_OK)
+        status = write_readme(card, evals, chart, readme);
+    mbl_free(readme);
+    mbl_free(alpha);
+    return status;
+}
+
+mbl_status_t mbl_card_write(const mbl_card_t *card, const char *folder) {
+    json_t *evals = NULL, *metrics = NULL;
+    mbl_status_t status = mbl_rundir_lines(card->checkpoint, "eval.jsonl", card->step, &evals);
+    if (status == MBL_OK)
+        status = mbl_rundir_lines(card->checkpoint, "metrics.jsonl", card->step, &metrics);
+    if (status == MBL_OK)
+        status = write_both(card, evals, metrics, folder);
+    json_decref(evals);
+    json_decref(metrics);
+    return status;
+}

@@ -1,0 +1,128 @@
+/* Adapters of a checkpoint as files that others load. */
+#include "export/export.h"
+
+#include "base/copy.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "model/lora_file.h"
+#include "export/card.h"
+#include "run/resume.h"
+#include "run/rundir.h"
+#include "run/state.h"
+
+typedef struct {
+    const mbl_export_options_t *options;
+    mbl_config_t *config;
+    mbl_engine_t engine; /* ops, pipeline, config and comm alone */
+    mbl_state_t state;
+    float *values; /* the adapter, [padded] */
+    size_t step;
+} export_t;
+
+static mbl_status_t open_all(export_t *e) {
+    const mbl_export_options_t *o = e->options;
+    MBL_TRY(mbl_resume_config(o->checkpoint, o->model, &e->config, &e->step));
+    e->engine.config = e->config;
+    e->engine.k = e->config->rewards.count;
+    MBL_TRY(mbl_comm_open("self", 0, &e->engine.comm));
+    MBL_TRY(mbl_ops_open("cpu", mbl_engine_threads(e->config, e->engine.comm), &e->engine.ops));
+    MBL_TRY(mbl_pipeline_open(e->engine.ops, MBL_F32, e->config->model.path, &e->engine.pipeline));
+    MBL_TRY(mbl_state_new(&e->engine, &e->state));
+    MBL_TRY(mbl_state_load_adapters(&e->state, o->checkpoint));
+    MBL_ALLOC(e->values, e->state.padded);
+    const mbl_tensor_t *from = o->adapter[0] == 'c'   ? &e->state.policy.current
+                               : o->adapter[0] == 'o' ? &e->state.policy.old
+                                                      : &e->state.policy.ema;
+    return mbl_tensor_download(e->engine.ops, from, e->values);
+}
+
+static mbl_status_t write_card(const export_t *e, const char *folder, const char *how) {
+    mbl_card_t card = {.config = e->config,
+                       .checkpoint = e->options->checkpoint,
+                       .adapter = e->options->adapter,
+                       .digest = mbl_pipeline_digest(e->engine.pipeline),
+                       .step = e->step,
+                       .weights = mbl_lora_size(e->state.lora),
+                       .how = how};
+    return mbl_card_write(&card, folder);
+}
+
+static mbl_status_t write_peft(const export_t *e) {
+    const char *folder = e->options->peft;
+    MBL_TRY(mbl_lora_write_peft(e->state.lora, e->values, e->config->model.path, folder));
+    return write_card(e, folder,
+                      "```python\nfrom peft import PeftModel\npipe.transformer = "
+                      "PeftModel.from_pretrained(pipe.transformer, \"THIS_FOLDER\")\n```\n");
+}
+
+static mbl_status_t save_transformer(const export_t *e, const mbl_mmdit_t *model, const mbl_tensor_t *flat,
+                                     float *weights) {
+    char path[1024];
+    MBL_TRY(mbl_mmdit_get_weights(model, flat));
+    MBL_TRY(mbl_tensor_download(e->engine.ops, flat, weights));
+    MBL_TRY(mbl_lora_merge(model, e->state.lora, e->values, weights));
+    MBL_TRY(mbl_rundir_join(e->options->merged, "transformer", path, sizeof path));
+    return mbl_mmdit_save(model, weights, e->options->bf16 ? MBL_BF16 : MBL_F32, path);
+}
+
+static mbl_status_t write_merged(const export_t *e) {
+    const mbl_mmdit_t *model = mbl_pipeline_model(e->engine.pipeline);
+    const char *folder = e->options->merged;
+    mbl_tensor_t flat;
+    float *weights;
+    size_t n = mbl_mmdit_weights(model)->dim[0];
+    MBL_TRY(mbl_folder_copy(e->config->model.path, folder, "transformer"));
+    MBL_ALLOC(weights, n);
+    mbl_status_t status = mbl_tensor_new(e->engine.ops, MBL_F32, &flat, 1, n);
+    if (status == MBL_OK) {
+        status = save_transformer(e, model, &flat, weights);
+        mbl_tensor_free(e->engine.ops, &flat);
+    }
+    mbl_free(weights);
+    MBL_TRY(status);
+    return write_card(
+        e, folder,
+        "The adapter is merged into the weights:\n\n```python\nfrom diffusers import "
+        "SD3Transformer2DModel\ntransformer = SD3Transformer2DModel.from_pretrained(\"THIS_FOLDER\", "
+        "subfolder=\"transformer\")\n```\n\n```sh\nmarble sample --model THIS_FOLDER --prompt TEXT "
+        "--out pictures\n```\n");
+}
+
+static mbl_status_t write_all(export_t *e) {
+    const mbl_export_options_t *o = e->options;
+    if (o->lora) {
+        MBL_TRY(mbl_lora_write(e->state.lora, e->values, o->lora));
+        MBL_INFO("%s: adapter %s of step %zu, for diffusers", o->lora, o->adapter, e->step);
+    }
+    if (o->card)
+        MBL_TRY(write_card(e, o->card,
+                           "```python\npipe.load_lora_weights(\"THIS_FOLDER\", "
+                           "weight_name=\"pytorch_lora_weights.safetensors\")\n```\n"));
+    if (o->peft) {
+        MBL_TRY(write_peft(e));
+        MBL_INFO("%s: the same for PEFT, with a model card", o->peft);
+    }
+    if (o->merged) {
+        MBL_TRY(write_merged(e));
+        MBL_INFO("%s: the model with it in its weights, %s, with a model card", o->merged,
+                 o->bf16 ? "bf16" : "f32");
+    }
+    return MBL_OK;
+}
+
+mbl_status_t mbl_export(const mbl_export_options_t *options) {
+    export_t e = {.options = options};
+    if (!options->lora && !options->peft && !options->merged && !options->card)
+        return MBL_FAIL(MBL_ERR_USAGE,
+                        "export: nothing to write; give --lora FILE, --peft DIR or --merged DIR");
+    mbl_status_t status = open_all(&e);
+    if (status == MBL_OK)
+        status = write_all(&e);
+    mbl_comm_t *comm = e.engine.comm;
+    mbl_free(e.values);
+    mbl_state_free(&e.state);
+    mbl_engine_close(&e.engine);
+    mbl_config_free(e.config);
+    mbl_comm_close(comm);
+    return status;
+}

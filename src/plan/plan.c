@@ -1,0 +1,120 @@
+/* Counting an epoch with the model code on the dry backend. */
+#include "plan/plan.h"
+
+#include "base/mem.h"
+#include "plan/world.h"
+
+#include <string.h>
+
+const char *const mbl_plan_phase_names[MBL_PLAN_PHASES] = {"merging the old adapter", "rollout micro-batch",
+                                                           "training micro-batch", "optimizer step"};
+
+/* What was counted since the last time. */
+static mbl_status_t take(mbl_plan_world_t *w, size_t times, mbl_plan_count_t *out) {
+    size_t n;
+    const mbl_dry_item_t *items = mbl_dry_take(w->ops, &n);
+    out->times = times;
+    out->n = n;
+    MBL_ALLOC(out->item, n + 1);
+    memcpy(out->item, items, n * sizeof *items);
+    return MBL_OK;
+}
+
+static size_t ceil_div(size_t a, size_t b) {
+    return (a + b - 1) / b;
+}
+
+/* Runs a phase and takes its counts. */
+static mbl_status_t count_phase(mbl_plan_world_t *w, mbl_plan_phase_t phase, size_t times,
+                                mbl_plan_count_t *out) {
+    MBL_TRY(mbl_plan_world_run(w, phase));
+    return take(w, times, out);
+}
+
+static mbl_status_t count_world(mbl_plan_world_t *w, mbl_plan_t *out) {
+    const mbl_plan_shape_t *s = w->shape;
+    size_t n, batches = ceil_div(s->pictures, s->train_batch);
+    const size_t times[MBL_PLAN_PHASES] = {s->merge, ceil_div(s->pictures, s->rollout_batch),
+                                           batches * s->timesteps * s->inner_epochs,
+                                           s->inner_epochs * s->updates};
+    (void)mbl_dry_take(w->ops, &n); /* making the world is not of an epoch */
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
+        MBL_TRY(count_phase(w, phase, times[phase], &out->phase[phase]));
+    out->memory.peak = mbl_dry_peak(w->ops);
+    out->memory.scratch = out->memory.peak - mbl_dry_live(w->ops);
+    return MBL_OK;
+}
+
+static mbl_status_t count_all(const mbl_plan_shape_t *shape, mbl_plan_t *out) {
+    mbl_plan_world_t w = {.shape = shape, .live = mbl_dry_live};
+    MBL_TRY(mbl_dry_open(&w.ops));
+    mbl_ops_t *ops = w.ops;
+    mbl_status_t status = mbl_plan_world_open(&w, &out->memory);
+    if (status == MBL_OK) {
+        status = count_world(&w, out);
+        mbl_plan_world_close(&w);
+    }
+    mbl_ops_close(ops);
+    return status;
+}
+
+/* ---- launches of a block ---- */
+
+/* Launches of a rollout of one step through `blocks` blocks: the first has two attentions, so that adapters
+ * find every linear they may name; the others, but the last, have where `dual`. */
+static mbl_status_t launches_of(const mbl_plan_shape_t *shape, size_t blocks, bool dual, size_t *out) {
+    mbl_plan_shape_t s = *shape;
+    mbl_plan_t plan = {0};
+    s.model.num_layers = blocks;
+    memset(s.model.dual_attention, 0, sizeof s.model.dual_attention);
+    for (size_t i = 0; i + 1 < blocks; i++)
+        s.model.dual_attention[i] = dual || i == 0;
+    s.prompts = s.rollout_steps = s.timesteps = 1;
+    s.solver = MBL_SOLVER_EULER;
+    mbl_status_t status = count_all(&s, &plan);
+    const mbl_plan_count_t *count = &plan.phase[MBL_PLAN_ROLLOUT];
+    *out = 0;
+    for (size_t i = 0; i < count->n; i++)
+        *out += count->item[i].cost.launches * (size_t)count->item[i].calls;
+    mbl_plan_free(&plan);
+    return status;
+}
+
+/* A block more makes so many launches more. */
+static mbl_status_t launches_of_block(const mbl_plan_shape_t *shape, bool dual, mbl_plan_launches_t *out) {
+    size_t *each[2] = {&out->merged, &out->apart};
+    for (int apart = 0; apart < 2; apart++) {
+        size_t two = 0, three = 0;
+        mbl_plan_shape_t s = *shape;
+        s.merge = s.merged = !apart;
+        MBL_TRY(launches_of(&s, 2, dual, &two));
+        MBL_TRY(launches_of(&s, 3, dual, &three));
+        *each[apart] = three - two;
+    }
+    return MBL_OK;
+}
+
+/* ---- a plan ---- */
+
+mbl_status_t mbl_plan(const mbl_plan_shape_t *shape, mbl_plan_t *out) {
+    mbl_plan_t plan = {0};
+    MBL_REQUIRE(shape->rewards >= 1 && shape->rewards <= MBL_MAX_REWARDS,
+                "plan: %zu rewards, right would be 1 to %d", shape->rewards, MBL_MAX_REWARDS);
+    mbl_status_t status = count_all(shape, &plan);
+    if (status == MBL_OK)
+        status = launches_of_block(shape, true, &plan.dual);
+    if (status == MBL_OK)
+        status = launches_of_block(shape, false, &plan.plain);
+    if (status != MBL_OK) {
+        mbl_plan_free(&plan);
+        return status;
+    }
+    *out = plan;
+    return MBL_OK;
+}
+
+void mbl_plan_free(mbl_plan_t *plan) {
+    for (int i = 0; i < MBL_PLAN_PHASES; i++)
+        mbl_free(plan->phase[i].item);
+    memset(plan, 0, sizeof *plan);
+}

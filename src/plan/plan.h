@@ -1,0 +1,71 @@
+/* What an epoch costs on a GPU, counted without one: the model code runs on the dry backend (ops/dry.h) with
+ * the run's shapes. Counts the transformer's passes, the loss, Gram matrix, optimizer and adapters of one
+ * rank; text encoders, image decoders, scoring, messages between ranks and the
+ * buffers of balance.metric and balance.alpha_halves are not in it. */
+#ifndef MBL_TRAIN_PLAN_H
+#define MBL_TRAIN_PLAN_H
+
+#include "model/sampler.h"
+#include "ops/dry.h"
+#include "config/config.h"
+
+/* One rank's share of a run. */
+typedef struct {
+    mbl_mmdit_config_t model; /* sample_size: of the latents that are made */
+    mbl_dtype_t dtype;
+    mbl_lora_config_t lora;
+    size_t tokens, prompts; /* of the context; prompts kept encoded on the device */
+    size_t rewards;         /* K */
+    size_t pictures, ranks; /* per rank and epoch */
+    size_t rollout_batch, rollout_steps;
+    mbl_solver_t solver;
+    size_t train_batch, timesteps; /* trained on, of every picture */
+    size_t inner_epochs, updates;  /* passes over an epoch, optimizer steps in each */
+    bool kl;                       /* a reference pass too */
+    bool merge, merged;            /* there is room to merge the old adapter for the rollout; which runs so */
+} mbl_plan_shape_t;
+
+/* The shape of a configuration on `ranks` ranks, from the files of its model that hold sizes (transformer/
+ * and tokenizer/). */
+mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_shape_t *out);
+
+/* Unit by unit: merging the old adapter and measuring what that does; all solver steps of a rollout
+ * micro-batch; a training micro-batch (forward passes of old, reference and current adapter, loss, backward
+ * passes of reward and common part); an optimizer step beside them. `times` of it make an epoch; a last
+ * micro-batch that is not full counts as full. */
+typedef enum {
+    MBL_PLAN_MERGE,
+    MBL_PLAN_ROLLOUT,
+    MBL_PLAN_TRAIN,
+    MBL_PLAN_UPDATE,
+    MBL_PLAN_PHASES
+} mbl_plan_phase_t;
+extern const char *const mbl_plan_phase_names[MBL_PLAN_PHASES];
+typedef struct {
+    mbl_dry_item_t *item;
+    size_t n, times;
+} mbl_plan_count_t;
+
+/* Bytes on the device. */
+typedef struct {
+    size_t weights, prompts, adapters, gradients, rollout, train, evaluation;
+    size_t scratch; /* shared by all operations, and cublasLt's workspace */
+    size_t peak;    /* all of it */
+} mbl_plan_memory_t;
+
+/* Launches of one block of a forward pass without gradients. */
+typedef struct {
+    size_t merged, apart; /* without an adapter or with one in the weights; with one beside them */
+} mbl_plan_launches_t;
+
+typedef struct {
+    mbl_plan_count_t phase[MBL_PLAN_PHASES];
+    mbl_plan_memory_t memory;
+    mbl_plan_launches_t dual, plain; /* of a block with two attentions and with one */
+} mbl_plan_t;
+
+/* Free with mbl_plan_free. */
+mbl_status_t mbl_plan(const mbl_plan_shape_t *shape, mbl_plan_t *out);
+void mbl_plan_free(mbl_plan_t *plan);
+
+#endif

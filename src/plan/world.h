@@ -1,0 +1,40 @@
+/* The world of a plan: what a rank holds, and the phases of an epoch, made and run by the model's and the
+ * method's own code on a backend; also on a real one, against which tests hold the counts. */
+#ifndef MBL_TRAIN_PLAN_WORLD_H
+#define MBL_TRAIN_PLAN_WORLD_H
+
+#include "rl/gradient.h"
+#include "rl/merge.h"
+#include "rl/optimizer.h"
+#include "rl/policy.h"
+#include "plan/plan.h"
+
+/* In the order train/loop.c makes it. */
+typedef struct {
+    const mbl_plan_shape_t *shape;
+    mbl_ops_t *ops;                       /* set before opening, closed by the caller after the world */
+    size_t (*live)(const mbl_ops_t *ops); /* device memory taken; NULL: not asked for */
+    mbl_pipeline_t *pipeline;
+    mbl_lora_t *lora;
+    mbl_conditions_t conditions;
+    mbl_policy_t policy;
+    mbl_optimizer_t optimizer;
+    mbl_sampler_t *sampler, *evaluator;
+    mbl_merge_t *merge; /* NULL: never */
+    mbl_sampler_plan_t plan;
+    mbl_gradient_t *gradient;
+    mbl_tensor_t x0, sets, shard, direction;
+    float *a;
+    uint32_t *prompt;
+    int64_t *sample;
+    size_t most; /* pictures of the larger micro-batch */
+} mbl_plan_world_t;
+
+/* shape, ops and live are set, the rest is zero. *memory: its parts as far as they are made here. On
+ * failure nothing is left. Weights are zero. */
+mbl_status_t mbl_plan_world_open(mbl_plan_world_t *world, mbl_plan_memory_t *memory);
+void mbl_plan_world_close(mbl_plan_world_t *world);
+/* Runs one unit of a phase. */
+mbl_status_t mbl_plan_world_run(mbl_plan_world_t *world, mbl_plan_phase_t phase);
+
+#endif

@@ -1,0 +1,48 @@
+/* What every command that generates or trains needs, opened once from the configuration: compute backend,
+ * model, scorers, prompt sets with their conditions. */
+#ifndef MBL_TRAIN_ENGINE_H
+#define MBL_TRAIN_ENGINE_H
+
+#include "rl/types.h"
+#include "config/config.h"
+
+/* A prompt set and what the model is told of it. */
+typedef struct {
+    mbl_prompts_t prompts;
+    mbl_conditions_t conditions;
+} mbl_prompt_set_t;
+
+typedef struct {
+    const mbl_config_t *config;
+    mbl_comm_t *comm;
+    mbl_ops_t *ops;
+    mbl_pipeline_t *pipeline;
+    mbl_panel_t *panel;
+    mbl_prompt_set_t train, test;
+    size_t k; /* rewards */
+} mbl_engine_t;
+
+/* Threads of this rank: config->threads, or the cores of this host over its ranks. */
+int mbl_engine_threads(const mbl_config_t *config, const mbl_comm_t *comm);
+/* Type of matrix products on the engine's device. */
+mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine);
+
+/* Opens the compute backend alone, for an engine whose config and comm are set, and attaches it to comm.
+ * Collective. */
+mbl_status_t mbl_engine_device(mbl_engine_t *engine);
+
+/* Opens everything of `marble train` and `marble eval`; the engine keeps config and comm. Close with
+ * mbl_engine_close. */
+mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_engine_t *out);
+void mbl_engine_close(mbl_engine_t *engine);
+
+/* Loads a split of the configured prompts (0 train, 1 test) and encodes it. ranks agree. Free with
+ * mbl_prompt_set_free. */
+mbl_status_t mbl_prompt_set_open(const mbl_config_t *config, mbl_pipeline_t *pipeline, int split,
+                                 mbl_prompt_set_t *out);
+/* The same for the first prompts of a file, at most `most` of the *exist that it has. */
+mbl_status_t mbl_prompt_set_read(const char *path, size_t most, mbl_pipeline_t *pipeline, size_t *exist,
+                                 mbl_prompt_set_t *out);
+void mbl_prompt_set_free(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set);
+
+#endif

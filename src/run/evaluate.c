@@ -1,0 +1,180 @@
+/* Evaluation on held-out prompts. */
+#include "run/evaluate.h"
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "rl/rollout.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct mbl_evaluator {
+    mbl_evaluator_options_t options;
+    mbl_sampler_t *sampler;
+    mbl_batch_t batch;
+    mbl_rollout_views_t views;
+    uint32_t *prompt;
+    int64_t *sample;
+    mbl_score_t *kept;
+};
+
+static mbl_status_t make_batch(mbl_evaluator_t *e) {
+    const mbl_evaluator_options_t *o = &e->options;
+    size_t c, height, width, high, wide, ranks = (size_t)o->comm->size, rank = (size_t)o->comm->rank;
+    size_t first = o->pictures * rank / ranks, n = o->pictures * (rank + 1) / ranks - first;
+    mbl_pipeline_latent(o->pipeline, &c, &height, &width);
+    mbl_pipeline_picture_size(o->pipeline, &high, &wide);
+    MBL_TRY(
+        mbl_tensor_new(mbl_pipeline_ops(o->pipeline), MBL_F32, &e->batch.x0, 4, n ? n : 1, c, height, width));
+    MBL_ALLOC(e->prompt, n);
+    MBL_ALLOC(e->sample, n);
+    MBL_ALLOC(e->batch.scores, n * o->k);
+    MBL_ALLOC(e->kept, n * o->k);
+    MBL_ALLOC(e->batch.rgb, n * high * wide * 3);
+    MBL_ALLOC(e->views.images, n);
+    MBL_ALLOC(e->views.prompts, n);
+    for (size_t i = 0; i < n; i++) {
+        e->prompt[i] = (uint32_t)((first + i) % o->set->prompts.count);
+        e->sample[i] = (int64_t)(first + i);
+    }
+    e->batch.n = n;
+    e->batch.n_global = o->pictures;
+    e->batch.group_size = 1;
+    e->batch.k = o->k;
+    e->batch.prompt = e->prompt;
+    e->batch.sample = e->sample;
+    return mbl_sampler_new(o->pipeline, o->lora, o->micro_batch, &e->sampler);
+}
+
+mbl_status_t mbl_evaluator_new(const mbl_evaluator_options_t *options, mbl_evaluator_t **out) {
+    mbl_evaluator_t *e;
+    MBL_ALLOC(e, 1);
+    e->options = *options;
+    mbl_status_t status = make_batch(e);
+    if (status != MBL_OK) {
+        mbl_evaluator_free(e);
+        return status;
+    }
+    *out = e;
+    return MBL_OK;
+}
+
+void mbl_evaluator_free(mbl_evaluator_t *e) {
+    if (!e)
+        return;
+    mbl_sampler_free(e->sampler);
+    mbl_tensor_free(mbl_pipeline_ops(e->options.pipeline), &e->batch.x0);
+    mbl_free(e->batch.scores);
+    mbl_free(e->batch.rgb);
+    mbl_free(e->kept);
+    mbl_free(e->views.images);
+    mbl_free(e->views.prompts);
+    mbl_free(e->prompt);
+    mbl_free(e->sample);
+    mbl_free(e);
+}
+
+/* Mean and interval of each reward's scores, or of their differences from the kept ones. */
+static mbl_status_t summarise(const mbl_evaluator_t *e, bool difference, mbl_eval_score_t *out) {
+    double sums[MBL_MAX_REWARDS][5];
+    size_t k_all = e->options.k;
+    memset(sums, 0, sizeof sums);
+    for (size_t i = 0; i < e->batch.n * k_all; i++) {
+        const mbl_score_t *score = &e->batch.scores[i], *old = &e->kept[i];
+        double *sum = sums[i % k_all], value = score->value - (difference ? old->value : 0);
+        mbl_score_state_t state = difference && old->state > score->state ? old->state : score->state;
+        sum[0] += state == MBL_SCORE_VALID;
+        sum[1] += state == MBL_SCORE_NA;
+        sum[2] += state == MBL_SCORE_FAILED;
+        sum[3] += state == MBL_SCORE_VALID ? value : 0;
+        sum[4] += state == MBL_SCORE_VALID ? value * value : 0;
+    }
+    MBL_TRY(
+        mbl_comm_allreduce(e->options.comm, sums, sizeof sums / sizeof(double), MBL_COMM_F64, MBL_COMM_SUM));
+    for (size_t k = 0; k < k_all; k++) {
+        double n = sums[k][0], mean = n > 0 ? sums[k][3] / n : 0;
+        double variance = n > 1 ? fmax(0, sums[k][4] - n * mean * mean) / (n - 1) : 0;
+        out[k] = (mbl_eval_score_t){mean, n > 0 ? 1.959964 * sqrt(variance / n) : 0, (size_t)n,
+                                    (size_t)sums[k][1], (size_t)sums[k][2]};
+    }
+    return MBL_OK;
+}
+
+mbl_status_t mbl_evaluator_run(mbl_evaluator_t *e, const mbl_adapter_t *adapter, mbl_eval_score_t *out) {
+    const mbl_evaluator_options_t *o = &e->options;
+    mbl_rollout_t rollout = {.pipeline = o->pipeline,
+                             .sampler = e->sampler,
+                             .plan = o->plan,
+                             .adapter = adapter,
+                             .conditions = &o->set->conditions,
+                             .prompts = &o->set->prompts,
+                             .panel = o->panel,
+                             .micro_batch = o->micro_batch,
+                             .seed = o->seed,
+                             .purpose = MBL_RNG_EVAL,
+                             .stop = o->stop};
+    mbl_status_t status = mbl_rollout(&rollout, &e->batch, &e->views);
+    mbl_status_t scored = mbl_panel_wait(o->panel);
+    MBL_TRY(mbl_comm_agree(o->comm, status != MBL_OK ? status : scored));
+    return summarise(e, false, out);
+}
+
+void mbl_evaluator_reseed(mbl_evaluator_t *e, uint64_t seed) {
+    e->options.seed = seed;
+}
+
+/* Sums of tables in which every rank has filled in its pictures. */
+mbl_status_t mbl_evaluator_scores(const mbl_evaluator_t *e, mbl_score_t *out) {
+    size_t k = e->options.k, size = e->options.pictures * k;
+    double *table; /* value and state of each score */
+    MBL_ALLOC(table, 2 * size);
+    for (size_t i = 0; i < e->batch.n * k; i++) {
+        size_t at = (size_t)e->sample[i / k] * k + i % k;
+        table[2 * at] = e->batch.scores[i].value;
+        table[2 * at + 1] = e->batch.scores[i].state;
+    }
+    mbl_status_t status = mbl_comm_allreduce(e->options.comm, table, 2 * size, MBL_COMM_F64, MBL_COMM_SUM);
+    for (size_t i = 0; status == MBL_OK && i < size; i++)
+        out[i] = (mbl_score_t){table[2 * i], (mbl_score_state_t)table[2 * i + 1]};
+    mbl_free(table);
+    return status;
+}
+
+void mbl_evaluator_keep(mbl_evaluator_t *e) {
+    memcpy(e->kept, e->batch.scores, e->batch.n * e->options.k * sizeof *e->kept);
+}
+
+mbl_status_t mbl_evaluator_compare(mbl_evaluator_t *e, mbl_eval_score_t *out) {
+    return summarise(e, true, out);
+}
+
+static mbl_status_t make_sheet(const mbl_evaluator_t *e, size_t n, const char *title, char **captions,
+                               mbl_image_t *sheet) {
+    for (size_t i = 0; i < n; i++) {
+        char scores[256] = "";
+        for (size_t k = 0, used = 0; k < e->options.k && used < sizeof scores; k++) {
+            const mbl_score_t *score = &e->batch.scores[i * e->options.k + k];
+            if (score->state == MBL_SCORE_VALID)
+                used += (size_t)snprintf(scores + used, sizeof scores - used, " %.2f", score->value);
+            else
+                used += (size_t)snprintf(scores + used, sizeof scores - used,
+                                         score->state == MBL_SCORE_NA ? " -" : " !");
+        }
+        captions[i] = mbl_format("%s%s", e->views.prompts[i]->text, scores);
+        if (!captions[i])
+            return MBL_FAIL(MBL_ERR_MEM, "no memory for captions");
+    }
+    return mbl_image_sheet(e->views.images, (const char *const *)captions, title, n, 8, 3, sheet);
+}
+
+mbl_status_t mbl_evaluator_sheet(const mbl_evaluator_t *e, size_t n, const char *title, mbl_image_t *sheet) {
+    char **captions;
+    n = n < e->batch.n ? n : e->batch.n;
+    MBL_ALLOC(captions, n);
+    mbl_status_t status = make_sheet(e, n, title, captions, sheet);
+    for (size_t i = 0; i < n; i++)
+        mbl_free(captions[i]);
+    mbl_free(captions);
+    return status;
+}

@@ -1,0 +1,154 @@
+/* Configuration changes on resume. */
+#include "run/resume.h"
+
+#include "base/mem.h"
+#include "io/checkpoint.h"
+#include "config/table.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The state in a checkpoint means something only with these as they were: random numbers and the order of
+ * prompts follow from the first and the last ones, vectors are laid out by model.lora. */
+static const char *const fixed_keys[] = {
+    "seed",           "model.lora.rank",     "model.lora.alpha", "model.lora.targets",
+    "prompts.source", "prompts.train_count", "prompts.groups"};
+
+static bool is_fixed(const char *key) {
+    for (size_t i = 0; i < sizeof fixed_keys / sizeof *fixed_keys; i++)
+        if (strcmp(fixed_keys[i], key) == 0)
+            return true;
+    return false;
+}
+
+static const json_t *value_at(const json_t *root, const char *key) {
+    char word[128];
+    while (root && *key) {
+        size_t length = strcspn(key, ".");
+        snprintf(word, sizeof word, "%.*s", (int)length, key);
+        root = json_object_get(root, word);
+        key += length + (key[length] == '.');
+    }
+    return root;
+}
+
+static const char *shown(const json_t *value, char out[200]) {
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    snprintf(out, 200, "%s", text ? text : "?");
+    free(text);
+    return out;
+}
+
+static bool same_number(const json_t *a, const json_t *b) {
+    return json_is_number(a) && json_is_number(b) && json_number_value(a) == json_number_value(b);
+}
+
+/* One key; a fixed one that changed counts as a problem. */
+static void compare_key(const char *path, const char *key, const json_t *was, const json_t *is,
+                        size_t *refused) {
+    char before[200], after[200];
+    if (!was || !is || json_equal(was, is) || same_number(was, is))
+        return;
+    shown(was, before);
+    shown(is, after);
+    if (!is_fixed(key)) {
+        MBL_INFO("%s: on resume, %s changes from %s to %s", path, key, before, after);
+        return;
+    }
+    ++*refused;
+    if (mbl_log_rank() == 0)
+        MBL_ERROR("%s: %s was %s and is %s now; a run cannot change it on the way", path, key, before, after);
+}
+
+/* Rewards go by position: names, types and groups stay, the rest may change. */
+static const char *const fixed_in_reward[] = {"name", "type", "group"};
+
+static void compare_rewards(const char *path, const json_t *was, const json_t *is, size_t *refused) {
+    size_t n = json_array_size(was), m = json_array_size(is);
+    bool same = n == m;
+    char before[200], after[200], key[64];
+    for (size_t i = 0; i < n && same; i++) {
+        const json_t *a = json_array_get(was, i), *b = json_array_get(is, i);
+        for (size_t j = 0; j < sizeof fixed_in_reward / sizeof *fixed_in_reward; j++) {
+            const json_t *x = json_object_get(a, fixed_in_reward[j]),
+                         *y = json_object_get(b, fixed_in_reward[j]);
+            same = same && (x == y || json_equal(x, y)); /* both NULL where neither says it */
+        }
+        snprintf(key, sizeof key, "rewards.%zu", i);
+        if (same)
+            compare_key(path, key, a, b, refused);
+    }
+    if (same)
+        return;
+    ++*refused;
+    if (mbl_log_rank() == 0)
+        MBL_ERROR("%s: rewards was %s and is %s now; a run cannot change their names, types, groups or order "
+                  "on the way",
+                  path, shown(was, before), shown(is, after));
+}
+
+static void compare(const char *path, const json_t *was, const json_t *is, size_t *refused) {
+    size_t n;
+    const mbl_field_t *fields = mbl_config_fields(&n);
+    for (size_t i = 0; i < n; i++) {
+        const char *key = fields[i].key;
+        if (strncmp(key, "pretrain.", 9) == 0)
+            continue;
+        if (fields[i].kind == MBL_FIELD_REWARDS)
+            compare_rewards(path, value_at(was, key), value_at(is, key), refused);
+        else
+            compare_key(path, key, value_at(was, key), value_at(is, key), refused);
+    }
+}
+
+mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, const char *old) {
+    char *text;
+    size_t refused = 0;
+    json_t *was = json_loads(old, 0, NULL);
+    if (!was)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: its configuration is not JSON", path);
+    mbl_status_t status = mbl_config_json(config, &text);
+    json_t *is = status == MBL_OK ? json_loads(text, 0, NULL) : NULL;
+    if (status == MBL_OK)
+        mbl_free(text);
+    if (status == MBL_OK && !is)
+        status = MBL_FAIL(MBL_ERR_MEM, "no memory to compare configurations");
+    if (status == MBL_OK)
+        compare(path, was, is, &refused);
+    json_decref(was);
+    json_decref(is);
+    if (refused)
+        return MBL_FAIL(
+            MBL_ERR_CONFIG,
+            "%s: %zu key%s that cannot change on resume, above; take the old value%s, or start a new run",
+            path, refused, refused == 1 ? "" : "s", refused == 1 ? "" : "s");
+    return status;
+}
+
+static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const char *model,
+                                 mbl_config_t **out, size_t *step) {
+    const char *sets[5] = {"device=cpu", "prompts.source=signs", "prompts.train=''", "prompts.test=''"};
+    const char *kind = mbl_ckpt_attr(ckpt, "kind"), *text = mbl_ckpt_attr(ckpt, "config");
+    const char *steps = mbl_ckpt_attr(ckpt, "step");
+    char *set = NULL;
+    if (!kind || strcmp(kind, "train") != 0 || !text || !steps)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
+                        path, kind ? kind : "");
+    if (model && !(set = mbl_format("model.path='%s'", model)))
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
+    sets[4] = set;
+    mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 5 : 4, out);
+    if (status == MBL_OK)
+        *step = strtoul(steps, NULL, 10);
+    mbl_free(set);
+    return status;
+}
+
+mbl_status_t mbl_resume_config(const char *path, const char *model, mbl_config_t **out, size_t *step) {
+    mbl_ckpt_t *ckpt;
+    MBL_TRY(mbl_ckpt_open(path, &ckpt));
+    mbl_status_t status = parse_config(ckpt, path, model, out, step);
+    mbl_ckpt_close(ckpt);
+    return status;
+}

@@ -1,0 +1,18 @@
+/* What may differ between a run's configuration and that of the checkpoint it goes on from. */
+#ifndef MBL_TRAIN_RESUME_H
+#define MBL_TRAIN_RESUME_H
+
+#include "config/config.h"
+
+/* `old` is the checkpoint's configuration as JSON. Changes that a run can take (learning rate, floors, steps,
+ * logging, ...) are logged, one line each; those that the state does not survive (seed, adapter layout,
+ * rewards by name, the order of prompts) are refused by key with both values: ERR_CONFIG. Keys that `old`
+ * does not know are new and pass. */
+mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, const char *old);
+
+/* The configuration that a checkpoint of marble train was made with, and its step, to open its adapters on
+ * this machine: device cpu and no files of prompts; `model` (NULL: its own) is the base model's folder.
+ * ERR_CONFIG for another kind of checkpoint. Free *out with mbl_config_free. Local. */
+mbl_status_t mbl_resume_config(const char *path, const char *model, mbl_config_t **out, size_t *step);
+
+#endif

@@ -1,0 +1,204 @@
+/* src/config/check and method: what keys of run.yaml mean together, and what of it is refused.
+ */
+#include "config_case.h"
+#include "ops/list.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static void cross_checks(void **state) {
+    (void)state;
+    mbl_config_t *config;
+    assert_int_equal(parse(full, NULL, &config), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 4), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 5), MBL_ERR_CONFIG);
+    const char *part =
+        "run.yaml:6: prompts.groups: 4 prompts for 5 ranks; every rank needs a whole group: start at "
+        "most 4 ranks";
+    check_parts(mbl_fail_message(), &part, 1);
+    mbl_config_free(config);
+    assert_int_equal(parse("model: {path: .}", NULL, &config), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
+    part = "run.yaml: rewards: none (K = 0); expected a list such as";
+    check_parts(mbl_fail_message(), &part, 1);
+    mbl_config_free(config);
+    check_refused("model.path=''", 1, "model.path: missing; expected the folder of a base model");
+    check_refused("balance.floor=0.6", 1, "--set balance.floor=0.6: balance.floor: 0.6 with 2 rewards");
+    check_refused("balance.method=cagrad", 1,
+                  "run.yaml:18: balance.floor: 0.05 with balance.method: cagrad, which has no least alpha; "
+                  "expected balance.floor: 0 or balance.method: marble");
+    check_refused("balance={method: gdpo, warmup: 3}", 1,
+                  "balance.warmup: 3 with balance.method: gdpo, which has no first solve to wait for");
+    check_refused("balance={method: marble_reference, gram_fraction: 0.5}", 1,
+                  "balance.gram_fraction: not with balance.method: marble_reference; expected 1");
+    check_refused("balance={method: marble_reference, common: apart}", 1, "expected together");
+    check_refused("balance={method: marble_reference, on_refresh: smooth}", 1, "expected raw");
+    assert_int_equal(parse(full, "balance.method=marble_reference", &config), MBL_OK);
+    assert_int_equal(config->balance.refresh_every, 10); /* its own default */
+    mbl_config_free(config);
+    assert_int_equal(parse(full, "balance={method: marble_reference, refresh_every: 1}", &config), MBL_OK);
+    assert_int_equal(config->balance.refresh_every, 1);
+    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    mbl_config_free(config);
+    check_refused("prompts.source=file", 1, "run.yaml: 2 problems, all above");
+    check_refused("prompts.train=/dev/null", 1, "prompts.train: a file, while prompts.source is signs");
+    check_refused("prompts.train_count=3", 1, "prompts.groups: 4 of only 3 training sentences");
+    check_refused("train.timestep_fraction=0.1", 1,
+                  "0.1 of 8 rollout steps is no whole timestep; expected at least "
+                  "0.125");
+    check_refused("train.updates_per_epoch=500", 1, "500 updates of ");
+    check_refused("balance={common: offset, method: nash}", 1, "offset; expected balance.method: marble");
+    check_refused("balance={common: apart, method: gdpo}", 1, "apart; expected a method with one gradient");
+    const char *limited = "rewards=[{name: jpeg}, {name: ocr, min: 0.8}]";
+    const char *sets[][3] = {
+        {limited, "balance={method: gdpo}", "rewards.1.min: 0.8; expected a balance.method with one"},
+        {limited, "balance={refresh_every: 2}", "rewards.1.min: 0.8; expected balance.refresh_every: 1"},
+        {limited, "balance={common: apart}", "rewards.1.min: 0.8; expected balance.common: together"},
+        {"rewards=[{name: jpeg, group: a}, {name: ocr, min: 0.8, group: a}]", "balance={}",
+         "rewards.1.min: 0.8; expected no group with it"},
+        {"rewards=[{name: ocr, min: 0.8}]", "balance={}",
+         "rewards.0.min: 0.8; expected at least one reward without"}};
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        const char *both[] = {sets[i][0], sets[i][1]};
+        assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", both, 2, &config), MBL_OK);
+        assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
+        check_parts(mbl_fail_message(), &sets[i][2], 1);
+        mbl_config_free(config);
+    }
+    check_refused("balance={alpha_halves: 1, method: equal}", 1,
+                  "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
+    check_refused("balance={common: apart, refresh_every: 10}", 1,
+                  "apart; expected balance.refresh_every: 1");
+}
+
+/* AdamW's metric is for a solve over all rows, of what AdamW is given. */
+static void which_metric(void **state) {
+    mbl_config_t *config;
+    (void)state;
+    REFUSED("balance: {metric: adm}", NULL, "balance.metric: \"adm\"", "plain, adam");
+    check_refused(
+        "balance={metric: adam, method: equal}", 1,
+        "balance.metric: adam with balance.method: equal; expected a method that solves on all rows");
+    check_refused("balance={metric: adam, method: gdpo}", 1, "expected a method that solves");
+    check_refused("balance={metric: adam, method: marble_reference}", 1, "expected a method that solves");
+    check_refused("balance={metric: adam, common: apart}", 1,
+                  "balance.metric: adam; expected balance.common: together with it");
+    check_refused("balance={metric: adam, gram_fraction: 0.5}", 1,
+                  "balance.metric: adam; expected balance.gram_fraction: 1");
+    check_refused("balance={metric: adam, alpha_halves: 1}", 1,
+                  "balance.metric: adam; expected balance.alpha_halves: 0");
+    check_refused("balance.metric=adam", 1,
+                  "balance.metric: adam; expected balance.common: together with it");
+    const char *both[] = {"rewards=[{name: jpeg}, {name: ocr, min: 0.8}]", "balance={metric: adam}"};
+    const char *part = "balance.metric: adam; expected no reward with a min";
+    assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", both, 2, &config), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
+    check_parts(mbl_fail_message(), &part, 1);
+    mbl_config_free(config);
+    assert_int_equal(
+        parse(full, "balance={metric: adam, method: nash, refresh_every: 4, warmup: 2}", &config), MBL_OK);
+    assert_int_equal(config->balance.metric, MBL_CONFIG_METRIC_ADAM);
+    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    mbl_config_free(config);
+}
+
+static void which_checkpoints_stay(void **state) {
+    static const struct {
+        const char *set;
+        size_t last, every, best;
+    } good[] = {{"checkpoint.keep=7", 7, 0, 0},
+                {"checkpoint.keep.every=100", 3, 100, 0},
+                {"checkpoint.keep={last: 2, every: 50, best: ocr}", 2, 50, 1},
+                {"checkpoint={every: 10, keep: {best: [count, ocr]}}", 3, 0, 2}};
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        mbl_config_t *config;
+        assert_int_equal(
+            parse("model: {path: .}\nrewards: [{name: ocr}, {name: count}]\n", good[i].set, &config), MBL_OK);
+        assert_int_equal(config->checkpoint.keep.last, good[i].last);
+        assert_int_equal(config->checkpoint.keep.every, good[i].every);
+        assert_int_equal(config->checkpoint.keep.best.count, good[i].best);
+        assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+        if (good[i].best)
+            assert_string_equal(config->checkpoint.keep.best.items[good[i].best - 1], "ocr");
+        mbl_config_free(config);
+    }
+    check_refused("checkpoint={every: 5, keep: {best: jpeg}, other_base: accept}", 1,
+                  "checkpoint.keep.best: \"jpeg\" is not a reward of this run");
+    check_refused("checkpoint={every: 15, keep: {best: ocr}}", 1,
+                  "expected eval.every to be a multiple of checkpoint.every");
+}
+
+static void groups_are_objectives(void **state) {
+    static const char yaml[] =
+        "model: {path: .}\nrewards:\n  - {name: ocr, group: looks}\n  - {name: count}\n"
+        "  - {name: jpeg, group: looks}\nprompts: {groups: 4}\n";
+    const char *const sets[] = {"balance.floor=0.5", "balance.floor=0.6", "balance.method=gdpo"};
+    const char *const parts[] = {"", "balance.floor: 0.6 with 2 objectives; expected at most 1 / 2",
+                                 "run.yaml: 2 problems"}; /* one a reward */
+    char *json;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        mbl_config_t *config;
+        size_t of[3];
+        assert_int_equal(parse(yaml, sets[i], &config), MBL_OK);
+        assert_int_equal(mbl_config_objectives(config, of), 2);
+        assert_true(of[0] == 0 && of[1] == 1 && of[2] == 0);
+        assert_int_equal(mbl_config_json(config, &json), MBL_OK);
+        assert_non_null(strstr(json, "\"group\": \"looks\""));
+        mbl_free(json);
+        assert_int_equal(mbl_config_check(config, 1), i == 0 ? MBL_OK : MBL_ERR_CONFIG);
+        if (i > 0)
+            check_parts(mbl_fail_message(), &parts[i], 1);
+        mbl_config_free(config);
+    }
+    REFUSED("rewards: [{name: ocr, group: 'a b'}]", NULL, "rewards.0.group: \"a b\" is not a name");
+}
+
+static void unregistered_rewards(void **state) {
+    (void)state;
+    mbl_config_t *config;
+    const char *yaml = "model: {path: .}\nrewards:\n  - {name: ocr}\n  - {name: cuont}\n";
+    assert_int_equal(parse(yaml, NULL, &config), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
+    const char *const parts[] = {"run.yaml:4: rewards.1.name: \"cuont\" is not a registered reward; did you "
+                                 "mean count?; expected one of ",
+                                 "ocr", "jpeg"};
+    check_parts(mbl_fail_message(), parts, 3);
+    mbl_config_free(config);
+    check_refused("rewards.1.type=nothing", 1,
+                  "rewards.1.type: \"nothing\" is not a registered reward; expected");
+    if (mbl_ops_cuda.missing)
+        check_refused("device=cuda", 1,
+                      "--set device=cuda: device: cuda is not built in; expected auto or cpu");
+}
+
+static void pretrain_checks(void **state) {
+    (void)state;
+    const struct {
+        const char *set, *part;
+    } cases[] = {
+        {"pretrain.batch=1", "pretrain.batch: 1 pictures for 2 ranks; start at most 1 ranks"},
+        {"pretrain.warmup=2000", "pretrain.warmup: 2000; expected at most pretrain.steps 1000"},
+        {"pretrain.model.num_attention_heads=8", "caption_projection_dim: 128; expected 256"},
+        {"pretrain.model.sample_size=30", "sample_size: 30; expected a multiple of patch_size 4"},
+        {"pretrain.model.pos_embed_max_size=4", "pos_embed_max_size: 4; expected at least 8"},
+        {"pretrain.model.num_layers=2", "dual_attention_layers: 2; expected less than num_layers 2"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mbl_config_t *config;
+        assert_int_equal(parse(full, cases[i].set, &config), MBL_OK);
+        assert_int_equal(mbl_config_check_pretrain(config, 2), MBL_ERR_CONFIG);
+        check_parts(mbl_fail_message(), &cases[i].part, 1);
+        mbl_config_free(config);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cross_checks),           cmocka_unit_test(which_metric),
+        cmocka_unit_test(which_checkpoints_stay), cmocka_unit_test(groups_are_objectives),
+        cmocka_unit_test(unregistered_rewards),   cmocka_unit_test(pretrain_checks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
