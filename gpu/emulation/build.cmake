@@ -2,6 +2,10 @@
 # With checks, every kernel file is compiled twice. In the checked copy every load and store calls the emulator's
 # checkers: the compiler's instrumentation for threads, alignment and bounds, without the sanitizers' libraries. The quick
 # copy has none of that and gives the same bits (copies.c says which of the two a launch takes).
+if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  message(FATAL_ERROR "MBL_CUDA=EMULATED: the C++ compiler is ${CMAKE_CXX_COMPILER_ID}, expected g++, whose instrumentation the "
+    "checked kernels use; set CXX=g++ (C may be another's)")
+endif()
 option(MBL_EMULATION_CHECKS "Kernels of the emulated GPU backend have a checked copy" ON)
 file(GLOB emulation CONFIGURE_DEPENDS gpu/emulation/*.c)
 target_sources(mbl PRIVATE ${emulation})

@@ -53,8 +53,8 @@ static void text(void **state) {
         "every digest verified",
         "step                     12\n",
         "2 lines; --attribute config prints them",
-        "adapter/current                       f32            3             5            -4             3  1 "
-        "not",
+        "adapter/current                       f32            3             5            -4             3 ",
+        "  3  1 not",
         "order                                 i64            2       7.28011            -2             7\n",
         "empty                                  u8            0\n"};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)

@@ -290,8 +290,8 @@ static void written_file_loads_equal(void **state) {
     snprintf(path, sizeof path, "%s/run.yaml", folder);
     const char *sets[] = {"train.lr=0.123456789012345678", "model.lora.targets=[\"a\\\"b\\\\c\", 'x: #y']",
                           "rewards.0.min=0.25",
-                          "stages=[{steps: 10, rewards: [ocr], weights: [0.1], method: nash}, "
-                          "{steps: 20, rewards: [ocr, small]}]"};
+                          ("stages=[{steps: 10, rewards: [ocr], weights: [0.1], method: nash}, "
+                           "{steps: 20, rewards: [ocr, small]}]")};
     assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", sets, 4, &config), MBL_OK);
     assert_int_equal(mbl_config_write(config, path), MBL_OK);
     assert_int_equal(mbl_config_load(path, NULL, 0, &again), MBL_OK);

@@ -162,8 +162,8 @@ static void unregistered_rewards(void **state) {
     const char *yaml = "model: {path: .}\nrewards:\n  - {name: ocr}\n  - {name: cuont}\n";
     assert_int_equal(parse(yaml, NULL, &config), MBL_OK);
     assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
-    const char *const parts[] = {"run.yaml:4: rewards.1.name: \"cuont\" is not a registered reward; did you "
-                                 "mean count?; expected one of ",
+    const char *const parts[] = {("run.yaml:4: rewards.1.name: \"cuont\" is not a registered reward; did you "
+                                  "mean count?; expected one of "),
                                  "ocr", "jpeg"};
     check_parts(mbl_fail_message(), parts, 3);
     mbl_config_free(config);

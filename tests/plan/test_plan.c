@@ -187,7 +187,7 @@ static void hold_to_limits(bool merged) {
     assert_true(plan.dual.merged <= 24 && plan.plain.merged <= 24);
     assert_true(plan.dual.apart <= 34 && plan.plain.apart <= 34);
     print_message("device memory: %.3f GB\n", (double)plan.memory.peak / 1e9);
-    assert_true(plan.memory.peak <= 40e9);
+    assert_true((double)plan.memory.peak <= 40e9);
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
         mbl_cost_t sum = sum_of(&plan.phase[phase]);
         print_message("%s: %.3f of %.3f GB, %zu launches\n", mbl_plan_phase_names[phase], sum.bytes / 1e9,

@@ -7,7 +7,12 @@
 #include <string.h>
 
 /* Sums here may use fused multiply-add: no other form of the same sum has to give the same bits. */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT ON
+#define FUSED
+#else
 #define FUSED __attribute__((optimize("fp-contract=fast")))
+#endif
 
 /* Numbers of a tile; samples and tokens taken at a time; the register blocks of the two kernels. */
 enum { TILE = 1024, TILE_SIDE = 64, BATCH = 48, TOKENS = 64 };
