@@ -1,17 +1,14 @@
-/* SHA-256 (FIPS 180-4): digests of files and datasets. */
+/* SHA-256 by nettle, which takes the processor's SHA instructions where there are any: digests of files and
+ * datasets. */
 #ifndef MBL_BASE_SHA256_H
 #define MBL_BASE_SHA256_H
 
+#include <nettle/sha2.h>
 #include <stddef.h>
-#include <stdint.h>
 
-enum { MBL_SHA256_BYTES = 32, MBL_SHA256_HEX = 65 }; /* hex text with its final zero */
+enum { MBL_SHA256_BYTES = SHA256_DIGEST_SIZE, MBL_SHA256_HEX = 65 }; /* hex text with its final zero */
 
-typedef struct {
-    uint32_t state[8];
-    uint64_t length; /* bytes so far */
-    unsigned char block[64];
-} mbl_sha256_t;
+typedef struct sha256_ctx mbl_sha256_t;
 
 void mbl_sha256_init(mbl_sha256_t *sha);
 void mbl_sha256_update(mbl_sha256_t *sha, const void *data, size_t size);

@@ -1,22 +1,10 @@
-/* Unicode over generated tables. */
+/* Unicode by utf8proc, in the form tokenizers ask for it. */
 #include "base/unicode.h"
-#include "base/unicode_tables.h"
 
 #include <string.h>
+#include <utf8proc.h>
 
-enum {
-    HANGUL_S = 0xac00,
-    HANGUL_L = 0x1100,
-    HANGUL_V = 0x1161,
-    HANGUL_T = 0x11a7,
-    HANGUL_L_COUNT = 19,
-    HANGUL_V_COUNT = 21,
-    HANGUL_T_COUNT = 28,
-    HANGUL_S_COUNT = HANGUL_L_COUNT * HANGUL_V_COUNT * HANGUL_T_COUNT
-};
-
-/* ---- UTF-8 ---- */
-
+/* utf8proc_iterate does not say how long a broken piece is, so this is our own. */
 size_t mbl_utf8_decode(const char *text, size_t size, uint32_t *out) {
     const unsigned char *s = (const unsigned char *)text;
     uint32_t c = s[0];
@@ -48,161 +36,44 @@ size_t mbl_utf8_decode(const char *text, size_t size, uint32_t *out) {
 }
 
 size_t mbl_utf8_encode(uint32_t c, char out[4]) {
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    static const unsigned lead[5] = {0, 0, 0xc0, 0xe0, 0xf0};
-    for (size_t i = n - 1; i > 0; i--) {
-        out[i] = (char)(0x80 | (c & 0x3f));
-        c >>= 6;
-    }
-    out[0] = (char)(lead[n] | c);
-    return n;
+    return (size_t)utf8proc_encode_char((utf8proc_int32_t)c, (utf8proc_uint8_t *)out);
 }
-
-/* ---- properties ---- */
-
-/* The row of a table of (first, last, ...) rows that holds c, or NULL. */
-static const int32_t *row_of(const int32_t *table, size_t rows, size_t width, uint32_t c) {
-    size_t low = 0, high = rows;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        const int32_t *row = table + middle * width;
-        if ((int32_t)c < row[0])
-            high = middle;
-        else if ((int32_t)c > row[1])
-            low = middle + 1;
-        else
-            return row;
-    }
-    return NULL;
-}
-#define ROWS(table) (sizeof(table) / sizeof((table)[0]))
-#define ROW_OF(table, c) row_of((table)[0], ROWS(table), sizeof((table)[0]) / sizeof(int32_t), (c))
 
 bool mbl_unicode_letter(uint32_t c) {
-    if (c < 0x80)
-        return (c | 32) >= 'a' && (c | 32) <= 'z';
-    return ROW_OF(unicode_letters, c) != NULL;
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
+    return category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
 }
 
 bool mbl_unicode_number(uint32_t c) {
-    if (c < 0x80)
-        return c >= '0' && c <= '9';
-    return ROW_OF(unicode_numbers, c) != NULL;
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
+    return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
 }
 
 bool mbl_unicode_space(uint32_t c) {
-    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-           c == 0x3000;
+    return (c >= 9 && c <= 13) || c == 0x85 || /* controls by category, yet White_Space */
+           (utf8proc_category((utf8proc_int32_t)c) >= UTF8PROC_CATEGORY_ZS &&
+            utf8proc_category((utf8proc_int32_t)c) <= UTF8PROC_CATEGORY_ZP);
 }
 
-/* Runs of step 2 interleave with other runs (U+0100 and U+0101), so neighbours are tried too. */
 uint32_t mbl_unicode_lower(uint32_t c) {
-    if (c < 0x80)
-        return c >= 'A' && c <= 'Z' ? c + 32 : c;
-    for (size_t i = 0; i < ROWS(unicode_lower); i++) {
-        const int32_t *row = unicode_lower[i];
-        if ((int32_t)c < row[0])
-            break;
-        if ((int32_t)c <= row[1] && ((int32_t)c - row[0]) % row[2] == 0)
-            return (uint32_t)((int32_t)c + row[3]);
-    }
-    return c;
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
 }
 
-/* ---- normal form C ---- */
-
-static int class_of(uint32_t c) {
-    const int32_t *row = c < 0x300 ? NULL : ROW_OF(unicode_classes, c);
-    return row ? row[2] : 0;
-}
-
-static const int32_t *decomposition_of(uint32_t c) {
-    size_t low = 0, high = ROWS(unicode_decompositions);
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if ((int32_t)c == unicode_decompositions[middle][0])
-            return unicode_decompositions[middle];
-        if ((int32_t)c < unicode_decompositions[middle][0])
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return NULL;
-}
-
-static size_t decompose(uint32_t c, uint32_t *out) {
-    if (c >= HANGUL_S && c < HANGUL_S + HANGUL_S_COUNT) {
-        uint32_t s = c - HANGUL_S, t = s % HANGUL_T_COUNT;
-        out[0] = HANGUL_L + s / (HANGUL_V_COUNT * HANGUL_T_COUNT);
-        out[1] = HANGUL_V + s / HANGUL_T_COUNT % HANGUL_V_COUNT;
-        out[2] = HANGUL_T + t;
-        return t ? 3 : 2;
-    }
-    const int32_t *row = c < 0xc0 ? NULL : decomposition_of(c);
-    if (!row) {
-        out[0] = c;
-        return 1;
-    }
-    size_t n = decompose((uint32_t)row[1], out); /* only the first part may decompose further */
-    if (row[2])
-        out[n++] = (uint32_t)row[2];
-    return n;
-}
-
-/* Insertion sort of combining marks by class, stable, starters fixed. */
-static void order_marks(uint32_t *text, size_t n) {
+/* Insertion sort of combining marks by class, stable; starters (class 0) stay where they are. */
+static void order_marks(utf8proc_int32_t *text, size_t n) {
     for (size_t i = 1; i < n; i++) {
-        uint32_t c = text[i];
-        int class = class_of(c);
+        utf8proc_int32_t c = text[i];
+        int class = utf8proc_get_property(c)->combining_class;
         size_t j = i;
-        for (; class > 0 && j > 0 && class_of(text[j - 1]) > class; j--)
+        for (; class > 0 && j > 0 && utf8proc_get_property(text[j - 1])->combining_class > class; j--)
             text[j] = text[j - 1];
         text[j] = c;
     }
 }
 
-/* The character made of a and b, or 0. */
-static uint32_t composed(uint32_t a, uint32_t b) {
-    if (a >= HANGUL_L && a < HANGUL_L + HANGUL_L_COUNT && b >= HANGUL_V && b < HANGUL_V + HANGUL_V_COUNT)
-        return HANGUL_S + ((a - HANGUL_L) * HANGUL_V_COUNT + b - HANGUL_V) * HANGUL_T_COUNT;
-    if (a >= HANGUL_S && a < HANGUL_S + HANGUL_S_COUNT && (a - HANGUL_S) % HANGUL_T_COUNT == 0 &&
-        b > HANGUL_T && b < HANGUL_T + HANGUL_T_COUNT)
-        return a + b - HANGUL_T;
-    for (size_t i = 0; b >= 0x300 && i < ROWS(unicode_decompositions); i++) {
-        const int32_t *row = unicode_decompositions[i];
-        if (row[3] && row[1] == (int32_t)a && row[2] == (int32_t)b)
-            return (uint32_t)row[0];
-    }
-    return 0;
-}
-
-static size_t compose(uint32_t *text, size_t n) {
-    size_t out = 0, starter = SIZE_MAX;
-    int last = 0; /* class of the character before, counted from the starter */
-    for (size_t i = 0; i < n; i++) {
-        int class = class_of(text[i]);
-        bool adjacent = starter != SIZE_MAX && out == starter + 1;
-        uint32_t joined = starter != SIZE_MAX && (adjacent || (last < class && last != 0))
-                              ? composed(text[starter], text[i])
-                              : 0;
-        if (joined) {
-            text[starter] = joined;
-            continue;
-        }
-        if (class == 0)
-            starter = out;
-        last = class;
-        text[out++] = text[i];
-    }
-    return out;
-}
-
 size_t mbl_unicode_nfc(const uint32_t *in, size_t n, uint32_t *out) {
+    const utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
+    utf8proc_int32_t *text = (utf8proc_int32_t *)out;
     size_t m = 0, plain = 0;
     while (plain < n && in[plain] < 0x300)
         plain++;
@@ -211,8 +82,16 @@ size_t mbl_unicode_nfc(const uint32_t *in, size_t n, uint32_t *out) {
             memmove(out, in, n * sizeof *in);
         return n;
     }
-    for (size_t i = 0; i < n; i++)
-        m += decompose(in[i], out + m);
-    order_marks(out, m);
-    return compose(out, m);
+    for (size_t i = 0; i < n; i++) {
+        utf8proc_ssize_t k =
+            utf8proc_decompose_char((utf8proc_int32_t)in[i], text + m, MBL_NFC_GROWTH, options, NULL);
+        if (k <= 0 || k > MBL_NFC_GROWTH) { /* no character: stays as it is */
+            text[m] = (utf8proc_int32_t)in[i];
+            k = 1;
+        }
+        m += (size_t)k;
+    }
+    order_marks(text, m);
+    utf8proc_ssize_t k = utf8proc_normalize_utf32(text, (utf8proc_ssize_t)m, options);
+    return k < 0 ? m : (size_t)k;
 }
