@@ -7,12 +7,16 @@
 #include <string.h>
 #include <time.h>
 
+enum { HELD_BYTES = 1 << 15 }; /* of lines from before there is a file */
+
 static struct {
     pthread_mutex_t lock;
     FILE *file;
     int rank, size;
     mbl_log_level_t level;
-} the_log = {PTHREAD_MUTEX_INITIALIZER, NULL, 0, 1, MBL_LOG_INFO};
+    char held[HELD_BYTES];
+    size_t held_bytes, lost; /* lost: lines that had no room */
+} the_log = {.lock = PTHREAD_MUTEX_INITIALIZER, .size = 1, .level = MBL_LOG_INFO};
 
 static _Thread_local char fail_message[1024];
 static _Thread_local int fail_quiet;
@@ -64,6 +68,15 @@ int mbl_log_rank(void) {
     return the_log.rank;
 }
 
+/* What was said before there was a file, once. With the lock held. */
+static void write_held(FILE *file) {
+    fwrite(the_log.held, 1, the_log.held_bytes, file);
+    if (the_log.lost)
+        fprintf(file, "(%zu more lines from before this file was opened are lost)\n", the_log.lost);
+    fflush(file);
+    the_log.held_bytes = the_log.lost = 0;
+}
+
 mbl_status_t mbl_log_open(const char *path) {
     FILE *file = NULL;
     if (path) {
@@ -75,27 +88,55 @@ mbl_status_t mbl_log_open(const char *path) {
     if (the_log.file)
         fclose(the_log.file);
     the_log.file = file;
+    if (file)
+        write_held(file);
     pthread_mutex_unlock(&the_log.lock);
     return MBL_OK;
 }
 
-static void log_line(mbl_log_level_t level, const char *text) {
-    static const char *const labels[] = {"debug: ", "", "warning: ", "error: ", ""};
-    char where[32] = "", stamp[32];
+/* A line into the file or, while there is none, into what is held for it. With the lock held. */
+static void keep_line(const char *where, const char *label, const char *text, size_t length) {
+    char stamp[32];
     time_t now = time(NULL);
     struct tm parts;
+    localtime_r(&now, &parts);
+    strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &parts);
+    if (the_log.file) {
+        fprintf(the_log.file, "%s %s%s%.*s\n", stamp, where, label, (int)length, text);
+        fflush(the_log.file);
+        return;
+    }
+    size_t room = sizeof the_log.held - the_log.held_bytes;
+    int n = snprintf(the_log.held + the_log.held_bytes, room, "%s %s%s%.*s\n", stamp, where, label,
+                     (int)length, text);
+    if (n >= 0 && (size_t)n < room)
+        the_log.held_bytes += (size_t)n;
+    else
+        the_log.lost++;
+}
+
+void mbl_log_print(const char *text) {
+    fputs(text, stdout);
+    fflush(stdout);
+    pthread_mutex_lock(&the_log.lock);
+    while (*text) {
+        size_t length = strcspn(text, "\n");
+        keep_line("", "", text, length);
+        text += length + (text[length] == '\n');
+    }
+    pthread_mutex_unlock(&the_log.lock);
+}
+
+static void log_line(mbl_log_level_t level, const char *text) {
+    static const char *const labels[] = {"debug: ", "", "warning: ", "error: ", ""};
+    char where[32] = "";
     if (level < the_log.level || (the_log.rank != 0 && level < MBL_LOG_WARN))
         return;
     if (the_log.size > 1 && level >= MBL_LOG_WARN)
         snprintf(where, sizeof where, "[rank %d] ", the_log.rank);
-    localtime_r(&now, &parts);
-    strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &parts);
     pthread_mutex_lock(&the_log.lock);
     fprintf(stderr, "%s%s%s%s\n", level >= MBL_LOG_WARN ? "marble: " : "", where, labels[level], text);
-    if (the_log.file) {
-        fprintf(the_log.file, "%s %s%s%s\n", stamp, where, labels[level], text);
-        fflush(the_log.file);
-    }
+    keep_line(where, labels[level], text, strlen(text));
     pthread_mutex_unlock(&the_log.lock);
 }
 

@@ -12,8 +12,10 @@ void mbl_log_set_rank(int rank, int size);
 void mbl_log_set_level(mbl_log_level_t level);
 int mbl_log_rank(void);
 
-/* Also appends every line to `path` (NULL closes). */
+/* Also appends every line to `path` (NULL closes), beginning with those from before it was opened. */
 mbl_status_t mbl_log_open(const char *path);
+/* Prints `text`, lines such as a table, on standard output, and logs every line to the file. */
+void mbl_log_print(const char *text);
 
 /* printf format, no newline. Thread-safe. */
 void mbl_log_at(mbl_log_level_t level, const char *format, ...) __attribute__((format(printf, 2, 3)));

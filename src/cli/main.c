@@ -1,6 +1,7 @@
 /* marble: the command line. */
 #include "base/log.h"
 #include "base/suggest.h"
+#include "base/version.h"
 #include "cli/commands.h"
 #include "comm/comm.h"
 
@@ -59,7 +60,8 @@ int main(int argc, char **argv) {
     mbl_log_set_rank(rank, size);
     const char *word = argc > 1 ? argv[1] : "help";
     if (strcmp(word, "--version") == 0) {
-        printf("marble %s\n", MBL_VERSION);
+        printf("marble %s%s%s%s\n", mbl_version(), *mbl_commit() ? " (commit " : "", mbl_commit(),
+               *mbl_commit() ? ")" : "");
         return 0;
     }
     bool help = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;

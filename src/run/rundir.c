@@ -23,7 +23,8 @@ static mbl_status_t make_folders(const char *path) {
         MBL_TRY(mbl_rundir_join(path, names[i], folder, sizeof folder));
         MBL_TRY(mbl_folder_make(folder));
     }
-    return MBL_OK;
+    MBL_TRY(mbl_rundir_join(path, "log.txt", folder, sizeof folder));
+    return mbl_log_open(folder);
 }
 
 mbl_status_t mbl_rundir_make(mbl_comm_t *comm, const char *path) {
@@ -32,8 +33,6 @@ mbl_status_t mbl_rundir_make(mbl_comm_t *comm, const char *path) {
 
 static mbl_status_t open_logs(const char *path, const mbl_config_t *config, size_t step, mbl_rundir_t *out) {
     char file[512];
-    MBL_TRY(mbl_rundir_join(path, "log.txt", file, sizeof file));
-    MBL_TRY(mbl_log_open(file));
     MBL_TRY(mbl_rundir_join(path, "run.yaml", file, sizeof file));
     MBL_TRY(mbl_config_write(config, file));
     MBL_TRY(mbl_rundir_join(path, "metrics.jsonl", file, sizeof file));
@@ -63,8 +62,7 @@ void mbl_rundir_close(mbl_rundir_t *rundir) {
     mbl_jsonl_close(rundir->metrics);
     mbl_jsonl_close(rundir->evals);
     mbl_jsonl_close(rundir->advantages);
-    if (rundir->path)
-        (void)mbl_log_open(NULL);
+    (void)mbl_log_open(NULL);
     memset(rundir, 0, sizeof *rundir);
 }
 

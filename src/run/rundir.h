@@ -12,10 +12,10 @@ typedef struct {
     mbl_jsonl_t *advantages;      /* ... and unless log.advantages_every */
 } mbl_rundir_t;
 
-/* Makes the folders (rank 0) and waits for them. Collective. */
+/* Makes the folders, opens log.txt (rank 0) and waits for them. Collective. */
 mbl_status_t mbl_rundir_make(mbl_comm_t *comm, const char *path);
-/* Opens the logs of a run that has done `step` steps and writes run.yaml (rank 0; others get empty logs).
- * Collective. */
+/* Opens the other logs of a run that has done `step` steps and writes run.yaml (rank 0; others get empty
+ * logs). Collective. */
 mbl_status_t mbl_rundir_open(mbl_comm_t *comm, const char *path, const mbl_config_t *config, size_t step,
                              mbl_rundir_t *out);
 void mbl_rundir_close(mbl_rundir_t *rundir);

@@ -219,9 +219,7 @@ static mbl_status_t close_run(mbl_train_t *t) {
     mbl_eval_score_t trained[MBL_MAX_REWARDS], difference[MBL_MAX_REWARDS];
     MBL_TRY(evaluate(t, &t->state.policy.in_ema, t->state.step, t->config->log.samples_every > 0, trained,
                      difference));
-    if (t->comm->rank == 0)
-        mbl_report_table(t->config, t->base, trained, difference);
-    return MBL_OK;
+    return t->comm->rank == 0 ? mbl_report_table(t->config, t->base, trained, difference) : MBL_OK;
 }
 
 /* Ends the run, with a checkpoint, at an alarm where alarms.on_alarm asks for it. */
@@ -263,8 +261,8 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const char 
     t.out_dir = out_dir;
     t.stop = mbl_stop_catch(mbl_stop_seconds(config->limits.seconds, config->limits.margin));
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done);
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_train_open(&t)), done);
+    MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done); /* only now is it a run */
     MBL_TRY_GOTO(mbl_state_writers(&t.state), done);
     MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, resume, checkpoint, sizeof checkpoint), done);
     MBL_TRY_GOTO(mbl_state_load(&t.state, checkpoint), done);

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 static json_t *by_reward(const mbl_config_t *config, const double *values, size_t stride) {
     json_t *object = json_object();
@@ -189,16 +190,31 @@ void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, d
              rewards, balance, r->seconds.total, left);
 }
 
-void mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,
-                      const mbl_eval_score_t *trained, const mbl_eval_score_t *difference) {
-    printf("\n%-12s %8s %9s   %-22s %8s\n", "reward", "base", "trained", "difference (95 %)", "pictures");
+static void write_table(FILE *out, const mbl_config_t *config, const mbl_eval_score_t *base,
+                        const mbl_eval_score_t *trained, const mbl_eval_score_t *difference) {
+    fprintf(out, "\n%-12s %8s %9s   %-22s %8s\n", "reward", "base", "trained", "difference (95 %)",
+            "pictures");
     for (size_t k = 0; k < config->rewards.count; k++) {
         const char *verdict = difference[k].mean > difference[k].ci95    ? "better"
                               : difference[k].mean < -difference[k].ci95 ? "worse"
                                                                          : "no clear change";
-        printf("%-12s %8.4f %9.4f   %+.4f +- %.4f     %8zu   %s\n", config->rewards.items[k].name,
-               base[k].mean, trained[k].mean, difference[k].mean, difference[k].ci95, difference[k].n,
-               verdict);
+        fprintf(out, "%-12s %8.4f %9.4f   %+.4f +- %.4f     %8zu   %s\n", config->rewards.items[k].name,
+                base[k].mean, trained[k].mean, difference[k].mean, difference[k].ci95, difference[k].n,
+                verdict);
     }
-    fflush(stdout);
+}
+
+mbl_status_t mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,
+                              const mbl_eval_score_t *trained, const mbl_eval_score_t *difference) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for the closing table");
+    write_table(out, config, base, trained, difference);
+    bool good = fclose(out) == 0;
+    if (good)
+        mbl_log_print(text);
+    free(text);
+    return good ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for the closing table");
 }

@@ -49,9 +49,9 @@ mbl_status_t mbl_report_advantages(mbl_comm_t *comm, mbl_rundir_t *rundir, const
                                    const mbl_batch_t *batch, const float *a);
 /* A progress line; seconds_left < 0 leaves the estimate out. */
 void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *report, double seconds_left);
-/* The closing table on standard output: base, trained, paired difference with its 95 % interval, per reward.
- * Rank 0. */
-void mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,
-                      const mbl_eval_score_t *trained, const mbl_eval_score_t *difference);
+/* The closing table on standard output and in the log: base, trained, paired difference with its 95 %
+ * interval, per reward. Rank 0. */
+mbl_status_t mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,
+                              const mbl_eval_score_t *trained, const mbl_eval_score_t *difference);
 
 #endif

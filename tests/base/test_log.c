@@ -1,0 +1,102 @@
+/* src/base/log.c: lines from before there is a file, tables, levels; src/base/version.c. */
+#include "support.h"
+#include "base/log.h"
+#include "base/version.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char folder[256], path[300];
+
+static int make(void **state) {
+    (void)state;
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/log.txt", folder);
+    return 0;
+}
+
+static int drop(void **state) {
+    (void)state;
+    remove_folder(folder);
+    return 0;
+}
+
+/* How often `what` stands in the file. */
+static size_t times(const char *what) {
+    char *text = read_whole(path, NULL);
+    size_t n = 0;
+    for (const char *at = text; (at = strstr(at, what)); at += strlen(what))
+        n++;
+    free(text);
+    return n;
+}
+
+static void early_lines_come_first_and_once(void **state) {
+    (void)state;
+    MBL_INFO("before");
+    MBL_DEBUG("below the level");
+    mbl_log_set_level(MBL_LOG_WARN);
+    MBL_INFO("below it too");
+    mbl_log_set_level(MBL_LOG_INFO);
+    assert_int_equal(mbl_log_open(path), MBL_OK);
+    MBL_WARN("after");
+    assert_int_equal(mbl_log_open(path), MBL_OK); /* the same again: nothing twice */
+    assert_int_equal(mbl_log_open(NULL), MBL_OK);
+    assert_int_equal(times("before\n"), 1);
+    assert_int_equal(times("warning: after\n"), 1);
+    assert_int_equal(times("below"), 0);
+    char *text = read_whole(path, NULL);
+    assert_true(strstr(text, "before") < strstr(text, "after"));
+    free(text);
+}
+
+static void a_table_is_in_the_file_line_by_line(void **state) {
+    (void)state;
+    assert_int_equal(mbl_log_open(path), MBL_OK);
+    mbl_log_print("reward  base\nocr  0.5 %s\n");
+    assert_int_equal(mbl_log_open(NULL), MBL_OK);
+    assert_int_equal(times(" reward  base\n"), 1);
+    assert_int_equal(times(" ocr  0.5 %s\n"), 1);
+}
+
+/* What has no room is counted; what is held fits whole. */
+static void too_many_early_lines_are_counted(void **state) {
+    (void)state;
+    enum { LINES = 2000 };
+    int saved = dup(2);
+    assert_non_null(freopen("/dev/null", "w", stderr));
+    for (int i = 0; i < LINES; i++)
+        MBL_INFO("early line %04d", i);
+    assert_int_not_equal(dup2(saved, 2), -1);
+    close(saved);
+    assert_int_equal(mbl_log_open(path), MBL_OK);
+    assert_int_equal(mbl_log_open(NULL), MBL_OK);
+    size_t kept = times("early line "), lost = 0;
+    char *text = read_whole(path, NULL), *note = strstr(text, "more lines from before");
+    assert_non_null(note);
+    while (note[-1] != '(')
+        note--;
+    assert_int_equal(sscanf(note, "%zu", &lost), 1);
+    free(text);
+    assert_in_range(kept, 500, LINES - 1);
+    assert_int_equal(kept + lost, LINES);
+}
+
+static void the_build_has_a_name(void **state) {
+    (void)state;
+    assert_string_equal(mbl_version(), MBL_VERSION);
+    for (const char *c = mbl_commit(); *c && *c != '-'; c++)
+        assert_non_null(strchr("0123456789abcdef", *c));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(early_lines_come_first_and_once, make, drop),
+        cmocka_unit_test_setup_teardown(a_table_is_in_the_file_line_by_line, make, drop),
+        cmocka_unit_test_setup_teardown(too_many_early_lines_are_counted, make, drop),
+        cmocka_unit_test(the_build_has_a_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
