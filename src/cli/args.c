@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/suggest.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,6 +26,15 @@ static void print_help(const mbl_args_t *spec) {
                arg->required ? " (required)" : "");
     }
     printf("  %-24s %s\n", "--help", "this text");
+}
+
+mbl_status_t mbl_args_printed(const char *command) {
+    bool lost = ferror(stdout);
+    errno = 0;
+    if (fflush(stdout) == 0 && !lost)
+        return MBL_OK;
+    return MBL_FAIL(MBL_ERR_IO, "%s: standard output cannot be written%s%s", command, errno ? ": " : "",
+                    errno ? strerror(errno) : "");
 }
 
 static mbl_status_t unknown_option(const mbl_args_t *spec, const char *name) {
@@ -180,7 +190,7 @@ mbl_status_t mbl_args_parse(const mbl_args_t *spec, int argc, char **argv, mbl_a
             print_help(spec);
             *helped = true;
             *rest = operands;
-            return MBL_OK;
+            return mbl_args_printed(spec->command);
         }
     mbl_status_t status = parse_all(spec, argc, argv, &operands);
     if (status == MBL_OK) {

@@ -45,10 +45,14 @@ typedef struct {
     size_t min_operands, max_operands;
 } mbl_args_t;
 
+/* That standard output took all that was printed to it; ERR_IO when it did not (a full disk, /dev/full, a
+ * closed terminal), with the reason where it is still known. */
+mbl_status_t mbl_args_printed(const char *command);
+
 /* argv[0] is the command's name. Sets what the table points at and `rest` (the operands; both it and every
  * MBL_ARG_TEXTS are allocated: mbl_free(rest.items)). ERR_USAGE says what is wrong; nothing is left
- * allocated. *helped: --help was among them and has been printed; the command returns 0 and has nothing to
- * free. */
+ * allocated. *helped: --help was among them and has been printed (ERR_IO where it could not be); the command
+ * returns the status and has nothing to free. */
 mbl_status_t mbl_args_parse(const mbl_args_t *spec, int argc, char **argv, mbl_arg_texts_t *rest,
                             bool *helped);
 

@@ -32,9 +32,10 @@ int mbl_cmd_train(int argc, char **argv) {
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
-    if (help_config)
+    if (help_config) {
         mbl_config_help(stdout);
-    else if (rest.count == 0)
+        status = mbl_args_printed("train");
+    } else if (rest.count == 0)
         status = MBL_FAIL(MBL_ERR_USAGE,
                           "train: no RUN.yaml given; try: marble train deploy/examples/quickstart.yaml");
     int code = mbl_status_exit_code(status);

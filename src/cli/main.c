@@ -2,9 +2,11 @@
 #include "base/log.h"
 #include "base/suggest.h"
 #include "base/version.h"
+#include "cli/args.h"
 #include "cli/commands.h"
 #include "comm/comm.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +15,9 @@
 static const struct {
     const char *name, *summary;
     int (*run)(int argc, char **argv);
+    bool answers;
 } commands[] = {
-#define COMMAND(name, summary) {#name, summary, mbl_cmd_##name},
+#define COMMAND(name, summary, answers) {#name, summary, mbl_cmd_##name, answers},
     MBL_COMMANDS(COMMAND)
 #undef COMMAND
 };
@@ -30,12 +33,19 @@ static void print_help(void) {
            "with a checkpoint, resumable\n");
 }
 
+/* The exit code of a command that did what it was asked: 1 if what it printed did not arrive. */
+static int printed(const char *name, int code) {
+    return code == 0 ? mbl_status_exit_code(mbl_args_printed(name)) : code;
+}
+
 static int run_command(const char *name, int argc, char **argv) {
     const char *best = NULL;
     size_t distance = 0;
     for (size_t i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(commands[i].name, name) == 0)
-            return commands[i].run(argc, argv);
+        if (strcmp(commands[i].name, name) == 0) {
+            int code = commands[i].run(argc, argv);
+            return commands[i].answers ? printed(name, code) : code;
+        }
         mbl_suggest(name, commands[i].name, &best, &distance);
     }
     return mbl_status_exit_code(MBL_FAIL(MBL_ERR_USAGE,
@@ -62,12 +72,12 @@ int main(int argc, char **argv) {
     if (strcmp(word, "--version") == 0) {
         printf("marble %s%s%s%s\n", mbl_version(), *mbl_commit() ? " (commit " : "", mbl_commit(),
                *mbl_commit() ? ")" : "");
-        return 0;
+        return printed("version", 0);
     }
     bool help = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
     if (help && argc <= 2) {
         print_help();
-        return 0;
+        return printed("help", 0);
     }
     if (help) {
         char option[] = "--help";
