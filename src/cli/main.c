@@ -4,6 +4,7 @@
 #include "base/version.h"
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/memory_limit.h"
 #include "comm/comm.h"
 
 #include <stdbool.h>
@@ -66,6 +67,7 @@ static void wait_politely(char **argv) {
 int main(int argc, char **argv) {
     int rank = 0;
     wait_politely(argv);
+    mbl_memory_limit_watch();
     int size = mbl_comm_launched(&rank, NULL);
     mbl_log_set_rank(rank, size);
     const char *word = argc > 1 ? argv[1] : "help";
