@@ -1,6 +1,7 @@
 /* The public face of the communicator: choosing a transport, and wrappers that check arguments, time the call
  * and count bytes, so that the transports do not have to. */
 #include "comm/comm.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "comm/list.h"
 #include "comm/place.h"
@@ -157,18 +158,32 @@ mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine) {
     MBL_REQUIRE(comm, "comm: agree without a communicator");
     /* Stopping on request must not hide a real failure of another rank, so it ranks lowest. */
     int64_t gravity = mine == MBL_OK ? 0 : mine == MBL_ERR_STOPPED ? 1 : (int64_t)mine + 1;
-    int64_t word = gravity << 32 | comm->rank;
+    int64_t word = gravity << 32 | (INT32_MAX - comm->rank);
     MBL_TRY(mbl_comm_allreduce(comm, &word, 1, MBL_COMM_I64, MBL_COMM_MAX));
     gravity = word >> 32;
+    int first = INT32_MAX - (int)(word & INT32_MAX);
     mbl_status_t all = gravity == 0 ? MBL_OK : gravity == 1 ? MBL_ERR_STOPPED : (mbl_status_t)(gravity - 1);
+    comm->agreed = all;
     if (gravity > 1)
-        comm->culprit = (int)(word & 0xffffffff);
+        comm->culprit = first;
     if (mine == MBL_OK && all != MBL_OK && all != MBL_ERR_STOPPED) {
-        mbl_fail_quiet(1); /* the rank that failed has logged why */
-        MBL_FAIL(all, "rank %d failed: %s", (int)(word & 0xffffffff), mbl_status_text(all));
+        mbl_fail_quiet(1); /* the rank that failed logs why */
+        MBL_FAIL(all, "rank %d failed: %s", first, mbl_status_text(all));
         mbl_fail_quiet(0);
+    } else if (mine != MBL_OK && (mine != all || comm->rank == first)) {
+        mbl_fail_show();
     }
     return all;
+}
+
+mbl_status_t mbl_comm_settle(mbl_comm_t *comm, mbl_status_t mine) {
+    MBL_REQUIRE(comm, "comm: settle without a communicator");
+    if (mine == MBL_OK || mine == comm->agreed || comm->size == 1)
+        return mine;
+    mbl_fail_show();
+    MBL_ERROR("rank %d ends alone: %s; the job ends with it", comm->rank, mbl_status_text(mine));
+    mbl_comm_abort(comm, mbl_status_exit_code(mine));
+    return mine;
 }
 
 mbl_status_t mbl_comm_second(mbl_comm_t *comm, const void **native) {

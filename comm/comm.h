@@ -52,6 +52,7 @@ struct mbl_comm {
     void *impl;
     int rank, size;
     int local_rank, local_size; /* among the ranks on this host */
+    mbl_status_t agreed;        /* what all ranks last agreed on; see mbl_comm_settle */
     int culprit;        /* the rank whose failure the last agreement on one spread; -1: there was none */
     double deadline_s;  /* a collective that takes longer is an error (ERR_DEADLINE, then abort); 0 waits for
                            ever. The same on every rank. */
@@ -119,8 +120,17 @@ mbl_status_t mbl_comm_finish(mbl_comm_t *comm); /* OK at once when nothing was b
 mbl_status_t mbl_comm_allgather_tensor(mbl_comm_t *comm, const mbl_tensor_t *in, const mbl_tensor_t *out);
 
 /* Makes every rank return the same status: the gravest of all ranks' (OK only if all are OK;
- * ERR_STOPPED is the mildest failure); `culprit` is that rank. Also how ranks agree on "stop now". */
+ * ERR_STOPPED is the mildest failure), which `agreed` remembers; `culprit` is the first rank that has it. A
+ * failure that only rank 0 would have logged (base/status.h) is logged by the rank that met with it where
+ * rank 0 did not. Also how ranks agree on "stop now". */
 mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine);
+
+/* For a rank that is about to leave what all ranks do together, with `mine`: where that is a failure other
+ * than the one last agreed on, no other rank knows of it and all would wait for this one, so it says why and
+ * ends the job at once (mbl_comm_abort with the status' exit code, which returns on `self` only). Returns
+ * `mine`. Whoever wants to end with a failure of an earlier agreement agrees on it once more. Local. A
+ * process that exits without having closed a communicator of several ranks ends the job, too. */
+mbl_status_t mbl_comm_settle(mbl_comm_t *comm, mbl_status_t mine);
 
 /* A communicator of the transport's own kind (for "mpi" an MPI_Comm) over the same ranks, for a library that
  * exchanges messages itself, in a thread of its own while this one goes on. Made once, freed by close.

@@ -7,6 +7,7 @@
 
 #include <mpi.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -23,6 +24,15 @@ typedef struct {
     double end;            /* when the collective under way is late; 0: never */
     unsigned char *pieces; /* [2, PIECE_BYTES] received, not yet added */
 } mpi_t;
+
+/* The open one, for a process that exits without having closed it: the others would wait for it, and not
+ * every launcher ends a job for that. MPI is the process's own, so this may be. */
+static mpi_t *left_open;
+
+static void end_the_others(void) {
+    if (left_open)
+        MPI_Abort(left_open->world, 1);
+}
 
 static MPI_Datatype datatype(mbl_comm_type_t type) {
     return type == MBL_COMM_F32   ? MPI_FLOAT
@@ -150,6 +160,9 @@ static mbl_status_t mpi_open(mbl_comm_t *comm) {
     MBL_ALLOC_GOTO(mpi->pieces, 2 * (size_t)PIECE_BYTES, fail);
     MBL_TRY_GOTO(start(mpi), fail);
     MBL_TRY_GOTO(find_place(comm), fail);
+    if (mpi->started)
+        (void)atexit(end_the_others);
+    left_open = comm->size > 1 ? mpi : NULL;
     return MBL_OK;
 fail:
     /* MPI stays as it is: finishing it is collective, and the other ranks may not have failed */
@@ -168,6 +181,7 @@ static mbl_status_t mpi_barrier(mbl_comm_t *comm) {
 
 static void mpi_close(mbl_comm_t *comm) {
     mpi_t *mpi = comm->impl;
+    left_open = NULL;
     /* MPI_Finalize waits for everyone without a deadline, so it is only entered together. */
     bool whole = mpi->broken == MBL_OK && mpi_barrier(comm) == MBL_OK;
     if (whole) {

@@ -4,13 +4,13 @@
 here=$(dirname "$0")
 program=$(dirname "$1")/test_comm
 failures=0
-for how in stops dies oversleeps; do
+for how in stops dies oversleeps fails exits; do
     start=$(date +%s%N)
     log=$(timeout -k 5 30 "$here/with_ranks" 3 "$program" misbehave $how 2>&1)
     code=$?
     ms=$((($(date +%s%N) - start) / 1000000))
     # A killed rank is seen by mpirun itself (128 + SIGKILL); the others' code is the one they abort with.
-    case $how in dies) want=137 ;; *) want=7 ;; esac
+    case $how in dies) want=137 ;; fails) want=71 ;; exits) want=1 ;; *) want=7 ;; esac
     if [ $code -ne $want ] || [ $ms -gt 8000 ]; then
         echo "$log"
         echo "a rank that $how: code $code after $ms ms; wanted $want within 8000 ms"
@@ -19,7 +19,7 @@ for how in stops dies oversleeps; do
         echo "a rank that $how: code $code after $ms ms"
     fi
     # Those that waited tell what they were at.
-    if [ $how != dies ] && ! echo "$log" | grep -q '#2 step 0 allreduce of 8000 bytes (f64, host) failed'; then
+    if [ $want = 7 ] && ! echo "$log" | grep -q '#2 step 0 allreduce of 8000 bytes (f64, host) failed'; then
         echo "$log"
         echo "a rank that $how: the others' last collectives are not in the log"
         failures=1

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -20,6 +21,7 @@ static struct {
 
 static _Thread_local char fail_message[1024];
 static _Thread_local int fail_quiet;
+static _Thread_local bool fail_left_out; /* the last one, for rank 0 to log */
 
 const char *mbl_status_name(mbl_status_t status) {
     static const char *const names[] = {
@@ -154,14 +156,22 @@ mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const 
     va_start(args, format);
     vsnprintf(fail_message, sizeof fail_message, format, args);
     va_end(args);
+    fail_left_out = false;
     if (fail_quiet > 0)
         return status;
     int users_own = status == MBL_ERR_CONFIG || status == MBL_ERR_USAGE || status == MBL_ERR_ALARM;
-    if (!users_own || the_log.rank == 0)
+    fail_left_out = users_own && the_log.rank != 0;
+    if (!fail_left_out)
         log_line(MBL_LOG_ERROR, fail_message);
     if (!users_own)
         mbl_log_at(MBL_LOG_DEBUG, "  %s at %s:%d", mbl_status_name(status), file, line);
     return status;
+}
+
+void mbl_fail_show(void) {
+    if (fail_left_out)
+        log_line(MBL_LOG_ERROR, fail_message);
+    fail_left_out = false;
 }
 
 const char *mbl_fail_message(void) {

@@ -47,6 +47,10 @@ mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const 
     __attribute__((format(printf, 4, 5)));
 #define MBL_FAIL(status, ...) mbl_fail_at(__FILE__, __LINE__, status, __VA_ARGS__)
 
+/* Logs the last failure of this thread if it was left to rank 0 and has not been logged since: for a rank
+ * that finds out that rank 0 did not meet with it. */
+void mbl_fail_show(void);
+
 /* The last failure message of this thread ("" when none); kept until the next failure. */
 const char *mbl_fail_message(void);
 

@@ -177,7 +177,7 @@ static mbl_status_t eval(const mbl_run_t *run, options_t *o) {
     mbl_engine_t engine;
     MBL_TRY(mbl_comm_agree(run->comm, check_options(o)));
     MBL_TRY(mbl_engine_open(run->config, run->comm, &engine));
-    mbl_status_t status = line_up(&engine, o);
+    mbl_status_t status = mbl_comm_settle(run->comm, line_up(&engine, o)); /* closing needs the other ranks */
     mbl_engine_close(&engine);
     return status;
 }

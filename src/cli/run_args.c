@@ -29,15 +29,11 @@ mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
 }
 
 int mbl_run_close(mbl_run_t *run, mbl_status_t status) {
-    int code = mbl_status_exit_code(status), culprit = run->comm->culprit;
+    int code = mbl_status_exit_code(mbl_comm_settle(run->comm, status)), culprit = run->comm->culprit;
     mbl_config_free(run->config);
     /* Only the rank with the broken device may say so: its node is the one to avoid. */
     if (status == MBL_ERR_DEVICE && culprit >= 0 && culprit != run->comm->rank)
         code = 1;
-    /* A failure that all ranks agreed on ends all of them; of one that broke a collective, or that a device
-     * met with between two of them, the others need to be told. */
-    if (status == MBL_ERR_COMM || status == MBL_ERR_DEADLINE || (status == MBL_ERR_DEVICE && culprit < 0))
-        mbl_comm_abort(run->comm, code);
     mbl_comm_close(run->comm);
     return code;
 }

@@ -17,7 +17,7 @@ typedef struct {
  * and checks it with `check`. Close with mbl_run_close. */
 mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
                           mbl_status_t (*check)(const mbl_config_t *config, size_t ranks), mbl_run_t *out);
-/* Also ends the other ranks when `status` says that this one failed alone. Returns the exit code. */
+/* Ends the job where `status` is this rank's alone (mbl_comm_settle). Returns the exit code. */
 int mbl_run_close(mbl_run_t *run, mbl_status_t status);
 
 /* The run folder when --out is not given: runs/NAME for NAME.yaml (out at least 512 bytes). */

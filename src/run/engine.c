@@ -91,6 +91,7 @@ mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_e
     if (status == MBL_OK)
         status = mbl_comm_agree(comm, open_parts(&engine));
     if (status != MBL_OK) {
+        mbl_comm_settle(comm, status); /* closing needs the other ranks */
         mbl_engine_close(&engine);
         return status;
     }

@@ -227,7 +227,7 @@ static mbl_status_t heed_alarms(mbl_train_t *t) {
     mbl_status_t verdict = mbl_watch_verdict(t->comm, t->config, &t->alarms, t->alarm_step);
     if (verdict == MBL_ERR_ALARM && !t->alarms.found[MBL_ALARM_replica_mismatch]) /* which rank to believe? */
         MBL_TRY(save(t, true));
-    return verdict;
+    return mbl_comm_agree(t->comm, verdict); /* saving agreed that all went well */
 }
 
 static mbl_status_t run(mbl_train_t *t) {
@@ -248,7 +248,15 @@ static mbl_status_t save_stopped(mbl_train_t *t) {
     MBL_TRY(save(t, true));
     MBL_INFO("stopped at step %llu of %zu; go on with: marble train %s/run.yaml --out %s --resume auto",
              (unsigned long long)t->state.step, t->config->train.steps, t->out_dir, t->out_dir);
-    return MBL_ERR_STOPPED;
+    return mbl_comm_agree(t->comm, MBL_ERR_STOPPED);
+}
+
+/* Before anything is closed: some of that needs the other ranks, and one that failed alone has none. Rank 0
+ * ends the checkpoint that it writes by itself first. */
+static mbl_status_t settle(mbl_train_t *t, mbl_status_t status) {
+    if (status != MBL_OK && status != t->comm->agreed && !t->state.team)
+        mbl_state_saved(&t->state, true);
+    return mbl_comm_settle(t->comm, status);
 }
 
 mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const char *out_dir,
@@ -267,10 +275,11 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const char 
     MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, resume, checkpoint, sizeof checkpoint), done);
     MBL_TRY_GOTO(mbl_state_load(&t.state, checkpoint), done);
     MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, t.state.step, &t.rundir), done);
-    status = run(&t);
+    status = settle(&t, run(&t));
     if (status == MBL_ERR_STOPPED)
         status = save_stopped(&t);
 done:
+    status = settle(&t, status);
     mbl_train_close(&t);
     mbl_stop_release();
     return status;

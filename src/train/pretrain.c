@@ -328,13 +328,16 @@ static mbl_status_t run(pretrain_t *p, const volatile int *stop) {
     for (size_t step = p->state.optimizer.steps; step < config->pretrain.steps; step++) {
         MBL_TRY(one_step(p, step));
         size_t done = step + 1, last = done == config->pretrain.steps;
-        bool stopped = mbl_comm_agree(p->engine.comm, *stop ? MBL_ERR_STOPPED : MBL_OK) == MBL_ERR_STOPPED;
+        mbl_status_t asked = mbl_comm_agree(p->engine.comm, *stop ? MBL_ERR_STOPPED : MBL_OK);
+        bool stopped = asked == MBL_ERR_STOPPED;
+        if (!stopped)
+            MBL_TRY(asked);
         if (stopped || last ||
             (config->pretrain.checkpoint_every && done % config->pretrain.checkpoint_every == 0))
             MBL_TRY(mbl_pretrain_state_save(&p->state, config, p->out_dir));
         if (stopped && !last) {
             MBL_INFO("stopped at step %zu with a checkpoint; go on with --resume auto", done);
-            return MBL_ERR_STOPPED;
+            return mbl_comm_agree(p->engine.comm, MBL_ERR_STOPPED); /* saving agreed that all went well */
         }
         if (last || (config->pretrain.eval_every && done % config->pretrain.eval_every == 0))
             MBL_TRY(evaluate(p, done));
@@ -357,6 +360,7 @@ mbl_status_t mbl_pretrain(const mbl_config_t *config, mbl_comm_t *comm, const ch
     status = run(&p, mbl_stop_catch(mbl_stop_seconds(config->limits.seconds, config->limits.margin)));
     mbl_stop_release();
 done:
+    status = mbl_comm_settle(comm, status);
     close_all(&p);
     return status;
 }

@@ -122,20 +122,20 @@ mbl_status_t mbl_pretrain_state_load(mbl_pretrain_state_t *state, const char *pa
     return status;
 }
 
-mbl_status_t mbl_pretrain_state_export(mbl_pretrain_state_t *state, const char *out_dir) {
+static mbl_status_t export_model(const mbl_pretrain_state_t *state, const char *out_dir) {
     char folder[512];
     float *vector;
     mbl_status_t status = MBL_OK;
-    if (state->comm->rank == 0) {
-        MBL_ALLOC(vector, state->padded);
-        status = mbl_tensor_download(state->ops, &state->ema, vector);
-        if (status == MBL_OK)
-            status = mbl_rundir_join(out_dir, "model/transformer", folder, sizeof folder);
-        if (status == MBL_OK)
-            status = mbl_mmdit_save(state->model, vector, MBL_BF16, folder);
-        mbl_free(vector);
-        if (status == MBL_OK)
-            MBL_INFO("the model is in %s/model", out_dir);
-    }
-    return mbl_comm_agree(state->comm, status);
+    MBL_TRY(mbl_rundir_join(out_dir, "model/transformer", folder, sizeof folder));
+    MBL_ALLOC(vector, state->padded);
+    MBL_TRY_GOTO(mbl_tensor_download(state->ops, &state->ema, vector), done);
+    MBL_TRY_GOTO(mbl_mmdit_save(state->model, vector, MBL_BF16, folder), done);
+    MBL_INFO("the model is in %s/model", out_dir);
+done:
+    mbl_free(vector);
+    return status;
+}
+
+mbl_status_t mbl_pretrain_state_export(mbl_pretrain_state_t *state, const char *out_dir) {
+    return mbl_comm_agree(state->comm, state->comm->rank == 0 ? export_model(state, out_dir) : MBL_OK);
 }

@@ -187,6 +187,7 @@ static void agree_on(mbl_comm_t *comm) {
     int last = comm->size - 1;
     assert_int_equal(comm->culprit, -1);
     assert_int_equal(mbl_comm_agree(comm, MBL_OK), MBL_OK);
+    assert_int_equal(comm->agreed, MBL_OK);
     assert_int_equal(comm->culprit, -1);
     for (int who = 0; who <= last; who++) {
         mbl_status_t mine = comm->rank == who ? MBL_ERR_IO : MBL_OK;
@@ -195,11 +196,15 @@ static void agree_on(mbl_comm_t *comm) {
         mbl_fail_quiet(0);
         assert_int_equal(mbl_comm_agree(comm, mine), MBL_ERR_IO);
         assert_int_equal(comm->culprit, who);
+        assert_int_equal(comm->agreed, MBL_ERR_IO);
+        assert_int_equal(mbl_comm_settle(comm, MBL_ERR_IO), MBL_ERR_IO); /* all know of it */
         char want[64];
         snprintf(want, sizeof want, "rank %d failed", who);
         if (comm->rank != who)
             assert_non_null(strstr(mbl_fail_message(), want));
     }
+    assert_int_equal(mbl_comm_agree(comm, MBL_ERR_CONFIG), MBL_ERR_CONFIG);
+    assert_int_equal(comm->culprit, 0); /* the first of several, who has logged it for all */
     /* a wish to stop must not hide a failure */
     mbl_status_t mixed = comm->rank == 0 ? MBL_ERR_STOPPED : comm->rank == last ? MBL_ERR_ARG : MBL_OK;
     assert_int_equal(mbl_comm_agree(comm, mixed), last ? MBL_ERR_ARG : MBL_ERR_STOPPED);
@@ -403,7 +408,8 @@ static void speed(void **state) {
 }
 
 /* `test_comm misbehave HOW` (tests/check_dead_rank.sh): the last rank stops, dies or is late while the others
- * are inside a sum with a deadline of 1 s. They must notice in time and end the job with code 7. */
+ * are inside a sum with a deadline of 1 s. They must notice in time and end the job with code 7. One that
+ * fails alone, or exits as if all were well, ends the job itself before that: with code 71 and 1. */
 static int misbehave(const char *how, mbl_comm_t *comm) {
     double sum[1000] = {0};
     comm->deadline_s = 1;
@@ -414,6 +420,10 @@ static int misbehave(const char *how, mbl_comm_t *comm) {
             raise(SIGSTOP);
         else if (!strcmp(how, "dies"))
             raise(SIGKILL);
+        else if (!strcmp(how, "fails"))
+            mbl_comm_settle(comm, MBL_FAIL(MBL_ERR_DEVICE, "this rank's device is gone"));
+        else if (!strcmp(how, "exits"))
+            exit(0);
         else
             sleep(60);
         return 4;
