@@ -6,6 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -467,6 +470,44 @@ static mbl_status_t floating(const mbl_st_t *st, const char *name, size_t count,
     return MBL_OK;
 }
 
+enum { SCANNED = 4096 }; /* elements at a time: what is found there is looked for one by one */
+
+static bool all_finite_f32(const float *x, size_t n) {
+    unsigned bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad |= !(fabsf(x[i]) <= FLT_MAX);
+    return !bad;
+}
+
+static bool all_finite_f64(const double *x, size_t n) {
+    unsigned bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad |= !(fabs(x[i]) <= DBL_MAX);
+    return !bad;
+}
+
+/* Element i, which cannot be computed with, by its place in the tensor. */
+static mbl_status_t not_finite(const mbl_st_t *st, const mbl_st_entry_t *entry, size_t i) {
+    char place[200] = "";
+    double value = element(entry, i);
+    size_t used = 0, below = 1;
+    for (int d = 1; d < entry->ndim; d++)
+        below *= entry->dim[d];
+    for (int d = 0; d < entry->ndim; d++) {
+        used += (size_t)snprintf(place + used, sizeof place - used, "%s%zu", d ? ", " : "", i / below);
+        i %= below;
+        below /= d + 1 < entry->ndim ? entry->dim[d + 1] : 1;
+    }
+    const char *path = st->n_files > 0 ? st->files[0].path : "?";
+    for (size_t f = 0; f < st->n_files; f++) {
+        const unsigned char *begin = st->files[f].map, *data = entry->data;
+        if (data >= begin && data < begin + st->files[f].size)
+            path = st->files[f].path;
+    }
+    return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: element [%s] is %g; expected a finite number", path,
+                    entry->name, place, value);
+}
+
 mbl_status_t mbl_st_read_f32(const mbl_st_t *st, const char *name, float *out, size_t count) {
     const mbl_st_entry_t *entry;
     MBL_TRY(floating(st, name, count, &entry));
@@ -475,6 +516,14 @@ mbl_status_t mbl_st_read_f32(const mbl_st_t *st, const char *name, float *out, s
     else
         for (size_t i = 0; i < count; i++)
             out[i] = (float)element(entry, i);
+    for (size_t i = 0; i < count; i += SCANNED) {
+        size_t n = count - i < SCANNED ? count - i : SCANNED;
+        if (all_finite_f32(out + i, n))
+            continue;
+        while (isfinite(out[i]))
+            i++;
+        return not_finite(st, entry, i);
+    }
     return MBL_OK;
 }
 
@@ -483,5 +532,13 @@ mbl_status_t mbl_st_read_f64(const mbl_st_t *st, const char *name, double *out, 
     MBL_TRY(floating(st, name, count, &entry));
     for (size_t i = 0; i < count; i++)
         out[i] = element(entry, i);
+    for (size_t i = 0; i < count; i += SCANNED) {
+        size_t n = count - i < SCANNED ? count - i : SCANNED;
+        if (all_finite_f64(out + i, n))
+            continue;
+        while (isfinite(out[i]))
+            i++;
+        return not_finite(st, entry, i);
+    }
     return MBL_OK;
 }

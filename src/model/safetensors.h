@@ -36,7 +36,7 @@ const char *mbl_st_dtype_name(const mbl_st_entry_t *entry);
 const char *mbl_st_metadata(const mbl_st_t *st, const char *key);
 
 /* Reads a floating-point tensor (F64, F32, F16, BF16) of exactly `count` elements as f32 or f64. ERR_FORMAT
- * names file, tensor, what was found. */
+ * names file, tensor, what was found: NaN, infinity and what is infinite as f32 too, with their place. */
 mbl_status_t mbl_st_read_f32(const mbl_st_t *st, const char *name, float *out, size_t count);
 mbl_status_t mbl_st_read_f64(const mbl_st_t *st, const char *name, double *out, size_t count);
 
