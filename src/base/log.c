@@ -1,6 +1,7 @@
 /* Log lines and failure messages. */
 #include "base/log.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -17,6 +18,7 @@ static struct {
     mbl_log_level_t level;
     char held[HELD_BYTES];
     size_t held_bytes, lost; /* lost: lines that had no room */
+    bool deaf[2];            /* standard output and standard error, once they took no line */
 } the_log = {.lock = PTHREAD_MUTEX_INITIALIZER, .size = 1, .level = MBL_LOG_INFO};
 
 static _Thread_local char fail_message[1024];
@@ -117,10 +119,23 @@ static void keep_line(const char *where, const char *label, const char *text, si
         the_log.lost++;
 }
 
+/* A run outlives its terminal: noted once for either stream. With the lock held. */
+static void note_deaf(int which, const char *name, int error) {
+    char text[160];
+    if (the_log.deaf[which])
+        return;
+    the_log.deaf[which] = true;
+    snprintf(text, sizeof text, "%s takes no more lines (%s); they are in this file alone", name,
+             strerror(error));
+    keep_line("", "warning: ", text, strlen(text));
+}
+
 void mbl_log_print(const char *text) {
-    fputs(text, stdout);
-    fflush(stdout);
     pthread_mutex_lock(&the_log.lock);
+    if (fputs(text, stdout) == EOF || fflush(stdout) != 0) {
+        note_deaf(0, "standard output", errno);
+        (void)!freopen("/dev/null", "w", stdout);
+    }
     while (*text) {
         size_t length = strcspn(text, "\n");
         keep_line("", "", text, length);
@@ -137,7 +152,9 @@ static void log_line(mbl_log_level_t level, const char *text) {
     if (the_log.size > 1 && level >= MBL_LOG_WARN)
         snprintf(where, sizeof where, "[rank %d] ", the_log.rank);
     pthread_mutex_lock(&the_log.lock);
-    fprintf(stderr, "%s%s%s%s\n", level >= MBL_LOG_WARN ? "marble: " : "", where, labels[level], text);
+    if (fprintf(stderr, "%s%s%s%s\n", level >= MBL_LOG_WARN ? "marble: " : "", where, labels[level], text) <
+        0)
+        note_deaf(1, "standard error", errno);
     keep_line(where, labels[level], text, strlen(text));
     pthread_mutex_unlock(&the_log.lock);
 }

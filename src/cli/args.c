@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool is_list(const mbl_arg_t *arg) {
+    return arg->kind == MBL_ARG_TEXTS || arg->kind == MBL_ARG_PHRASES;
+}
+
 static void print_help(const mbl_args_t *spec) {
     printf("usage: marble %s%s%s [options]\n\n%s\n\noptions:\n", spec->command, spec->operands[0] ? " " : "",
            spec->operands, spec->about);
@@ -22,8 +26,7 @@ static void print_help(const mbl_args_t *spec) {
         printf("  %-24s %s", left, arg->help);
         for (size_t j = 0; arg->words && arg->words[j]; j++)
             printf("%s%s", j ? ", " : ": ", arg->words[j]);
-        printf("%s%s\n", arg->kind == MBL_ARG_TEXTS ? " (may be repeated)" : "",
-               arg->required ? " (required)" : "");
+        printf("%s%s\n", is_list(arg) ? " (may be repeated)" : "", arg->required ? " (required)" : "");
     }
     printf("  %-24s %s\n", "--help", "this text");
 }
@@ -106,6 +109,7 @@ static mbl_status_t set_value(const mbl_args_t *spec, const mbl_arg_t *arg, cons
     case MBL_ARG_CHOICE:
         return set_choice(spec, arg, text);
     case MBL_ARG_TEXTS:
+    case MBL_ARG_PHRASES:
         return append(arg->place, text, argc);
     default:
         *(const char **)arg->place = text;
@@ -123,7 +127,7 @@ static mbl_status_t take_option(const mbl_args_t *spec, int argc, char **argv, i
     if (i == spec->n_args)
         return unknown_option(spec, word);
     const mbl_arg_t *arg = &spec->args[i];
-    if (arg->kind != MBL_ARG_TEXTS && *seen & (1ull << i))
+    if (!is_list(arg) && *seen & (1ull << i))
         return MBL_FAIL(MBL_ERR_USAGE, "%s: --%s: given twice; keep one", spec->command, arg->name);
     *seen |= 1ull << i;
     if (arg->kind == MBL_ARG_FLAG) {
@@ -143,6 +147,9 @@ static mbl_status_t take_option(const mbl_args_t *spec, int argc, char **argv, i
                         arg->name, arg->value);
     }
     *at += !equals;
+    if (!*text && arg->kind != MBL_ARG_PHRASES) /* most often a variable of a script that is not set */
+        return MBL_FAIL(MBL_ERR_USAGE, "%s: --%s: is given an empty string; expected --%s %s", spec->command,
+                        arg->name, arg->name, arg->value);
     return set_value(spec, arg, text, argc);
 }
 
@@ -174,6 +181,9 @@ static mbl_status_t parse_all(const mbl_args_t *spec, int argc, char **argv, mbl
         else if (options && word[0] == '-' && word[1])
             return MBL_FAIL(MBL_ERR_USAGE, "%s: \"%.60s\": options are written in full, such as --help",
                             spec->command, word);
+        else if (!*word)
+            return MBL_FAIL(MBL_ERR_USAGE, "%s: \"\": an empty string is no %s", spec->command,
+                            spec->operands[0] ? spec->operands : "argument");
         else
             MBL_TRY(append(rest, word, argc));
     }
@@ -199,7 +209,7 @@ mbl_status_t mbl_args_parse(const mbl_args_t *spec, int argc, char **argv, mbl_a
     }
     mbl_free(operands.items);
     for (size_t i = 0; i < spec->n_args; i++)
-        if (spec->args[i].kind == MBL_ARG_TEXTS) {
+        if (is_list(&spec->args[i])) {
             mbl_arg_texts_t *list = spec->args[i].place;
             mbl_free(list->items);
             *list = (mbl_arg_texts_t){0};

@@ -222,7 +222,7 @@ int mbl_cmd_sample(int argc, char **argv) {
     const mbl_arg_t args[] = {
         {"model", MBL_ARG_TEXT, &o.model, "DIR", "the model, a folder in the diffusers layout", true, 0, 0,
          NULL},
-        {"prompt", MBL_ARG_TEXTS, &o.prompts, "TEXT", "what to show; may be given again and again", 0, 0, 0,
+        {"prompt", MBL_ARG_PHRASES, &o.prompts, "TEXT", "what to show; may be given again and again", 0, 0, 0,
          NULL},
         {"prompts", MBL_ARG_TEXT, &o.prompts_file, "FILE",
          "one prompt a line (.txt), or objects with \"prompt\" (.jsonl)", 0, 0, 0, NULL},

@@ -1,5 +1,6 @@
 /* marble: the command line. */
 #include "base/log.h"
+#include "base/streams.h"
 #include "base/suggest.h"
 #include "base/version.h"
 #include "cli/args.h"
@@ -66,6 +67,7 @@ static void wait_politely(char **argv) {
 
 int main(int argc, char **argv) {
     int rank = 0;
+    mbl_streams_open();
     wait_politely(argv);
     mbl_memory_limit_watch();
     int size = mbl_comm_launched(&rank, NULL);

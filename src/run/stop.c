@@ -17,6 +17,7 @@ static const double same_signal_s = 0.5, soon_s = 1e-3;
 static volatile int stop_asked;
 static volatile sig_atomic_t signalled;
 static struct timespec first_signal;
+static struct sigaction hangup_before; /* of whoever started us: nohup ignores it */
 
 static double since_first_signal(void) {
     struct timespec now;
@@ -27,8 +28,8 @@ static double since_first_signal(void) {
 static void on_signal(int signal_number) {
     static const char last_words[] = "marble: stopped at once; the last checkpoint is intact\n";
     stop_asked = 1;
-    if (signal_number == SIGALRM)
-        return;
+    if (signal_number != SIGINT && signal_number != SIGTERM && signal_number != SIGUSR1)
+        return; /* nobody means the end at once by these, and the system repeats some of them */
     if (!signalled) {
         clock_gettime(CLOCK_MONOTONIC, &first_signal);
         signalled = 1;
@@ -48,12 +49,22 @@ static void give_signals_a_stack(void) {
 }
 
 static void set_action(void (*action)(int)) {
-    /* mpirun passes SIGUSR1 on and waits; at the other two it kills its ranks */
-    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGALRM};
+    /* mpirun passes SIGUSR1 and SIGUSR2 on and waits; at SIGINT and SIGTERM it kills its ranks. Batch systems
+     * send SIGUSR2 too, and SIGXCPU at the limit of processor time. */
+    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGALRM};
     struct sigaction what = {.sa_handler = action, .sa_flags = SA_RESTART | SA_ONSTACK};
     sigemptyset(&what.sa_mask);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaction(signals[i], &what, NULL);
+}
+
+/* The terminal is gone; under nohup that is to be nothing. */
+static void catch_hangup(void) {
+    struct sigaction what = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK};
+    sigemptyset(&what.sa_mask);
+    sigaction(SIGHUP, NULL, &hangup_before);
+    if (hangup_before.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &what, NULL);
 }
 
 static void set_timer(double seconds) {
@@ -66,6 +77,7 @@ const volatile int *mbl_stop_catch(double seconds) {
     signalled = 0;
     give_signals_a_stack();
     set_action(on_signal);
+    catch_hangup();
     if (seconds > 0)
         set_timer(fmax(seconds, soon_s));
     return &stop_asked;
@@ -78,6 +90,7 @@ int mbl_stop_check(void) {
 void mbl_stop_release(void) {
     set_timer(0);
     set_action(SIG_DFL);
+    sigaction(SIGHUP, &hangup_before, NULL);
 }
 
 double mbl_stop_seconds(double limit, double margin) {

@@ -1,5 +1,6 @@
-/* Asking a run to stop: SIGINT, SIGTERM, SIGUSR1, or a limit of wall-clock time. The first request lets the
- * run write a checkpoint and exit 75; a second signal ends the process at once. */
+/* Asking a run to stop: SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGHUP (unless it was ignored, as under nohup),
+ * SIGXCPU, or a limit of wall-clock time. The first request lets the run write a checkpoint and exit 75; a
+ * second SIGINT, SIGTERM or SIGUSR1 ends the process at once. */
 #ifndef MBL_TRAIN_STOP_H
 #define MBL_TRAIN_STOP_H
 

@@ -117,6 +117,50 @@ static void refusals(void **state) {
     }
 }
 
+/* What a script's variable that is not set leaves: no path, no name. A phrase may be empty. */
+static void empty_strings(void **state) {
+    char empty[] = "", out[] = "--out", report[] = "--report", set[] = "--set", steps[] = "--steps",
+         say[] = "--say", yaml[] = "run.yaml", d[] = "d", equals[] = "--out=", command[] = "sample";
+    char *const lines[][4] = {{out, empty, yaml}, {equals, yaml},  {report, empty, yaml},
+                              {set, empty, yaml}, {out, d, empty}, {steps, empty, yaml}};
+    static const char *const words[] = {"--out: is given an empty string; expected --out DIR",
+                                        "--out: is given an empty string",
+                                        "--report: is given an empty string",
+                                        "--set: is given an empty string",
+                                        "\"\": an empty string is no RUN.yaml",
+                                        "--steps: is given an empty string"};
+    (void)state;
+    for (size_t i = 0; i <= sizeof lines / sizeof *lines; i++) {
+        const char *dir = NULL, *file = NULL;
+        size_t n = 0;
+        bool helped;
+        mbl_arg_texts_t sets = {0}, says = {0}, rest = {0};
+        const mbl_arg_t args[] = {{"out", MBL_ARG_TEXT, &dir, "DIR", "o", 0, 0, 0, NULL},
+                                  {"steps", MBL_ARG_COUNT, &n, "N", "n", 0, 1, 256, NULL},
+                                  {"report", MBL_ARG_OUT, &file, "[FILE]", "r", 0, 0, 0, NULL},
+                                  {"say", MBL_ARG_PHRASES, &says, "TEXT", "s", 0, 0, 0, NULL},
+                                  {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "v", 0, 0, 0, NULL}};
+        const mbl_args_t spec = {"sample", "RUN.yaml", "Draws.", args, sizeof args / sizeof *args, 1, 1};
+        char *argv[5] = {command, say, empty, say, yaml};
+        int argc = 5;
+        if (i < sizeof lines / sizeof *lines)
+            for (argc = 1; argc < 4 && lines[i][argc - 1]; argc++)
+                argv[argc] = lines[i][argc - 1];
+        else
+            argv[3] = yaml, argc = 4;
+        mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
+        if (i == sizeof lines / sizeof *lines) {
+            assert_int_equal(status, MBL_OK);
+            assert_int_equal(says.count, 1);
+            assert_string_equal(says.items[0], "");
+            mbl_free(says.items);
+            mbl_free(rest.items);
+        } else if (status != MBL_ERR_USAGE || !strstr(mbl_fail_message(), words[i])) {
+            fail_msg("%s: \"%s\", expected \"%s\"", mbl_status_name(status), mbl_fail_message(), words[i]);
+        }
+    }
+}
+
 static void allocations_may_fail(void **state) {
     (void)state;
     for (size_t n = 1; n <= 2; n++) {
@@ -132,6 +176,7 @@ static void allocations_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(values), cmocka_unit_test(outputs),
-                                       cmocka_unit_test(refusals), cmocka_unit_test(allocations_may_fail)};
+                                       cmocka_unit_test(refusals), cmocka_unit_test(empty_strings),
+                                       cmocka_unit_test(allocations_may_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

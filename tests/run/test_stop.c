@@ -42,6 +42,32 @@ static void signals_ask_then_end(void **state) {
     }
 }
 
+/* Of a terminal that closes, a limit of processor time, a batch system: they ask, and coming again and again
+ * (the system sends SIGXCPU every second) ends nothing; one of the others still does. */
+static void other_signals_only_ask(void **state) {
+    static const int signals[] = {SIGHUP, SIGXCPU, SIGUSR2};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(two_signals(signals[i], signals[i], 600), 75);
+        assert_int_equal(two_signals(signals[i], SIGTERM, 600), 75);
+    }
+}
+
+static void nohup_is_respected(void **state) {
+    (void)state;
+    signal(SIGHUP, SIG_IGN);
+    const volatile int *asked = mbl_stop_catch(0);
+    raise(SIGHUP);
+    assert_int_equal(*asked, 0);
+    mbl_stop_release();
+    assert_true(signal(SIGHUP, SIG_DFL) == SIG_IGN);
+    asked = mbl_stop_catch(0);
+    raise(SIGHUP);
+    assert_int_equal(*asked, 1);
+    mbl_stop_release();
+    assert_true(signal(SIGHUP, SIG_DFL) == SIG_DFL);
+}
+
 static void a_limit_asks_and_does_not_count_as_a_signal(void **state) {
     (void)state;
     const volatile int *asked = mbl_stop_catch(0.05);
@@ -112,6 +138,8 @@ static void products_are_not_disturbed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(signals_ask_then_end),
+        cmocka_unit_test(other_signals_only_ask),
+        cmocka_unit_test(nohup_is_respected),
         cmocka_unit_test(a_limit_asks_and_does_not_count_as_a_signal),
         cmocka_unit_test(the_end_of_a_slurm_job_is_a_limit),
         cmocka_unit_test(products_are_not_disturbed),
