@@ -36,6 +36,8 @@ with tempfile.TemporaryDirectory() as folder:
     assert other.returncode == 2 and "other settings (train.lr)" in other.stderr, other.stderr
     wrong = study(folder, "--only", "marbel")
     assert wrong.returncode == 2 and "no such arm" in wrong.stderr, wrong.stderr
+    gone = study(folder, "--only", "adam")
+    assert gone.returncode == 2 and "does not have it any more" in gone.stderr, gone.stderr
 
     made = study(folder, "--report", "--page", folder)
     assert made.returncode == 0, made.stderr

@@ -42,7 +42,6 @@ typedef enum {
     MBL_CONFIG_COMMON_APART,
     MBL_CONFIG_COMMON_OFFSET
 } mbl_config_common_t;
-typedef enum { MBL_CONFIG_METRIC_PLAIN, MBL_CONFIG_METRIC_ADAM } mbl_config_metric_t;
 typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
 typedef enum { MBL_CONFIG_OTHER_BASE_REFUSE, MBL_CONFIG_OTHER_BASE_ACCEPT } mbl_config_other_base_t;
 typedef enum { MBL_CONFIG_WRITER_GATHER, MBL_CONFIG_WRITER_PARALLEL } mbl_config_writer_t;
@@ -131,7 +130,6 @@ typedef struct {
     struct {
         mbl_config_method_t method;
         mbl_config_common_t common;
-        mbl_config_metric_t metric;
         double floor, cagrad_c, rho;
         size_t refresh_every; /* optimizer steps */
         size_t warmup;        /* optimizer steps */

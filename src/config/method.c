@@ -81,30 +81,6 @@ static void check_common(const mbl_config_t *config, const used_t *used, mbl_con
                            "balance.common: %s; expected %s with it", word, need);
 }
 
-/* The metric changes a solve, at a step's first pass over all of its rows. */
-static void check_metric(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
-    const char *need = NULL;
-    if (config->balance.metric == MBL_CONFIG_METRIC_PLAIN)
-        return;
-    if (!mbl_method_solves(used->method) || used->method == MBL_METHOD_REFERENCE)
-        mbl_config_problem(problems, mbl_config_line(config, "balance.metric"),
-                           "balance.metric: adam with %s; expected a method that solves on all rows, such as "
-                           "marble",
-                           used->text);
-    if (config->balance.common != MBL_CONFIG_COMMON_TOGETHER)
-        need = "balance.common: together";
-    else if (config->balance.gram_fraction < 1)
-        need = "balance.gram_fraction: 1 (refresh_every saves as much)";
-    else if (config->balance.alpha_halves > 0)
-        need = "balance.alpha_halves: 0";
-    for (size_t i = 0; i < config->rewards.count && !need; i++)
-        if (!isnan(config->rewards.items[i].min))
-            need = "no reward with a min";
-    if (need)
-        mbl_config_problem(problems, mbl_config_line(config, "balance.metric"),
-                           "balance.metric: adam; expected %s with it", need);
-}
-
 /* What only means something where alpha is solved for. */
 static void check_solving(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     bool solves = mbl_method_solves(used->method) && used->method != MBL_METHOD_REFERENCE;
@@ -153,7 +129,6 @@ static void check_method(const mbl_config_t *config, const used_t *used, mbl_con
     check_floor(config, used, problems);
     check_reference(config, used, problems);
     check_common(config, used, problems);
-    check_metric(config, used, problems);
     check_solving(config, used, problems);
 }
 

@@ -397,6 +397,22 @@ static void unknown_key(const char *section, const char *path, const mbl_yaml_no
 static mbl_status_t read_map(mbl_config_t *config, const mbl_yaml_node_t *map, const char *section,
                              mbl_config_problems_t *problems);
 
+/* Whether a key is one of earlier versions; what it says is a problem unless that is what is always done. */
+static bool read_retired(const char *path, const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
+    char shown[80];
+    const mbl_config_retired_t *key;
+    for (size_t i = 0; (key = mbl_config_retired(i)); i++) {
+        if (strcmp(path, key->key) != 0)
+            continue;
+        if (node->kind != MBL_YAML_SCALAR || strcmp(node->text, key->kept) != 0)
+            mbl_config_problem(problems, node->key_line,
+                               "%s: %s is not supported any longer, %s; expected %s, or leave the key out",
+                               path, mbl_config_shown(node, shown), key->why, key->kept);
+        return true;
+    }
+    return false;
+}
+
 static mbl_status_t read_child(mbl_config_t *config, const mbl_yaml_node_t *node, const char *section,
                                mbl_config_problems_t *problems) {
     char path[PATH_SIZE], shown[80], keys[600];
@@ -409,6 +425,8 @@ static mbl_status_t read_child(mbl_config_t *config, const mbl_yaml_node_t *node
         config->origin->lines[field - mbl_config_fields(&n)] = node->key_line;
         return mbl_config_read_field(config, field, path, node, problems);
     }
+    if (read_retired(path, node, problems))
+        return MBL_OK;
     if (mbl_config_is_unsupported(path))
         mbl_config_problem(problems, node->key_line, "%s: not supported by this version; leave it out", path);
     else if (strchr(node->key, '.') || !mbl_config_is_section(path))

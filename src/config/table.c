@@ -30,7 +30,6 @@ static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "
                                            "upgrad", "cagrad", "nash",         "gdpo",  "marble_reference",
                                            NULL};
 static const char *const refresh_words[] = {"raw", "smooth", NULL};
-static const char *const metric_words[] = {"plain", "adam", NULL};
 /* In the order of mbl_common_t. */
 static const char *const common_words[] = {"together", "apart", "offset", NULL};
 /* In the order of mbl_on_alarm_t. */
@@ -117,8 +116,6 @@ static const mbl_field_t fields[] = {
     CHOICE(balance.method, "marble", method_words, "how the gradients of the rewards become one direction"),
     CHOICE(balance.common, "together", common_words,
            "the part all gradients share: balanced with each, or added once (offset: and allowed for)"),
-    CHOICE(balance.metric, "plain", metric_words,
-           "the Gram matrix as it is, or in the metric by which AdamW scales the direction (an experiment)"),
     NUMBER(balance.floor, "0.0", 0, 1, BELOW,
            "least alpha of an objective, for marble; objectives x floor may not exceed 1"),
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,
@@ -259,6 +256,14 @@ static const char *const unsupported[] = {
     "balance.weights", "rollout.solver=sde", "eval.solver=sde", "rollout.sde",     "rewards.max",
     "rewards.url",     "rewards.deadline",   "rewards.retries", "rewards.pattern", "limits.device_bytes",
     "service",         "prompts.stratify",   "prompts.quoted"};
+
+static const mbl_config_retired_t retired[] = {
+    {"balance.metric", "plain",
+     "an experiment that is over: its steps were no better than plain's (tests/study/README.md)"}};
+
+const mbl_config_retired_t *mbl_config_retired(size_t i) {
+    return i < sizeof retired / sizeof *retired ? &retired[i] : NULL;
+}
 
 const mbl_field_t *mbl_config_fields(size_t *count) {
     *count = N_FIELDS;

@@ -48,6 +48,13 @@ bool mbl_config_is_section(const char *path);
 const char *mbl_config_section_help(const char *path);
 /* Planned keys ("balance.rho") and values ("rollout.solver=sde") that this version does not have yet. */
 bool mbl_config_is_unsupported(const char *text);
+/* A key of earlier versions whose other choices are gone: `kept` is what is always done now, so files that
+ * say it are read; `why` says what became of the others. */
+typedef struct {
+    const char *key, *kept, *why;
+} mbl_config_retired_t;
+/* The i-th of them, NULL past the end. */
+const mbl_config_retired_t *mbl_config_retired(size_t i);
 extern const char *const mbl_config_on_failure_words[];
 
 /* "a number in (0, 1], for instance 3.0e-4" into out; returns out. */

@@ -1,7 +1,7 @@
 /* What an epoch costs on a GPU, counted without one: the model code runs on the dry backend (ops/dry.h) with
  * the run's shapes. Counts the transformer's passes, the loss, Gram matrix, optimizer and adapters of one
  * rank; text encoders, image decoders, scoring, messages between ranks and the
- * buffers of balance.metric and balance.alpha_halves are not in it. */
+ * buffers of balance.alpha_halves are not in it. */
 #ifndef MBL_TRAIN_PLAN_H
 #define MBL_TRAIN_PLAN_H
 

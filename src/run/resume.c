@@ -102,6 +102,24 @@ static void compare(const char *path, const json_t *was, const json_t *is, size_
     }
 }
 
+/* What the checkpoint's run did by a key of earlier versions, and no run does now. */
+static void compare_retired(const char *path, const json_t *was, size_t *refused) {
+    char before[200];
+    const mbl_config_retired_t *key;
+    for (size_t i = 0; (key = mbl_config_retired(i)); i++) {
+        const json_t *value = value_at(was, key->key);
+        const char *word = json_string_value(value);
+        if (!value || (word && strcmp(word, key->kept) == 0))
+            continue;
+        ++*refused;
+        if (mbl_log_rank() == 0)
+            MBL_ERROR(
+                "%s: %s was %s, which is not supported any longer, %s; start a new run, for instance from "
+                "its merged model: marble export %s --merged DIR",
+                path, key->key, shown(value, before), key->why, path);
+    }
+}
+
 mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, const char *old) {
     char *text;
     size_t refused = 0;
@@ -116,6 +134,7 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
         status = MBL_FAIL(MBL_ERR_MEM, "no memory to compare configurations");
     if (status == MBL_OK)
         compare(path, was, is, &refused);
+    compare_retired(path, was, &refused);
     json_decref(was);
     json_decref(is);
     if (refused)
@@ -128,7 +147,9 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
 
 static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const char *model,
                                  mbl_config_t **out, size_t *step) {
-    const char *sets[5] = {"device=cpu", "prompts.source=signs", "prompts.train=''", "prompts.test=''"};
+    /* what is made of its adapters does not depend on how the run found them */
+    const char *sets[6] = {"device=cpu", "prompts.source=signs", "prompts.train=''", "prompts.test=''",
+                           "balance.metric=plain"};
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *text = mbl_ckpt_attr(ckpt, "config");
     const char *steps = mbl_ckpt_attr(ckpt, "step");
     char *set = NULL;
@@ -137,8 +158,8 @@ static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const
                         path, kind ? kind : "");
     if (model && !(set = mbl_format("model.path='%s'", model)))
         return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
-    sets[4] = set;
-    mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 5 : 4, out);
+    sets[5] = set;
+    mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 6 : 5, out);
     if (status == MBL_OK)
         *step = strtoul(steps, NULL, 10);
     mbl_free(set);

@@ -4,7 +4,6 @@
 
 #include "rl/gradient.h"
 #include "rl/merge.h"
-#include "rl/metric.h"
 #include "rl/reference.h"
 #include "rl/rollout.h"
 #include "train/report.h"
@@ -39,9 +38,8 @@ typedef struct {
     size_t group[MBL_MAX_REWARDS]; /* objective of a reward */
     uint8_t *part_of;              /* [timesteps, n] rows of a partial Gram matrix; NULL where it is whole */
     mbl_tensor_t sets, shard,
-        direction;       /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
-    mbl_metric_t metric; /* where balance.metric is adam */
-    mbl_tensor_t half;   /* f64 [R+1, count] where alpha is compared between halves */
+        direction;     /* f64 [R+1, padded], [R+2, count] (the last row: the step taken), [count] */
+    mbl_tensor_t half; /* f64 [R+1, count] where alpha is compared between halves */
     double min[MBL_MAX_REWARDS], pressure[MBL_MAX_REWARDS]; /* of constrained rewards, else NAN */
     mbl_constraint_state_t constraint;                      /* as it will be after the epoch */
     mbl_watch_t watch;

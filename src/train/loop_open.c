@@ -41,8 +41,6 @@ static mbl_status_t make_gradient_buffers(mbl_train_t *t) {
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->direction, 1, count));
     if (t->config->balance.alpha_halves > 0)
         MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->half, 2, t->most_parts + 1, count));
-    if (t->config->balance.metric == MBL_CONFIG_METRIC_ADAM)
-        MBL_TRY(mbl_metric_new(t->engine.ops, t->most_parts + 1, count, &t->metric));
     return mbl_gradient_new(t->engine.pipeline, t->state.lora, t->config->train.micro_batch, t->most_parts,
                             &t->gradient);
 }
@@ -81,7 +79,6 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_rundir_close(&t->rundir);
     mbl_evaluator_free(t->evaluator);
     mbl_gradient_free(t->gradient);
-    mbl_metric_free(&t->metric);
     mbl_sampler_free(t->sampler);
     mbl_merge_free(t->merge);
     if (t->engine.ops) {

@@ -63,25 +63,6 @@ static void take_weights(const mbl_train_t *t, mbl_train_step_t *step, const mbl
     step->norm = report->balance.direction_norm;
 }
 
-/* The solve in AdamW's metric, on all rows. The lengths it leaves in the balance are those in the metric. */
-static mbl_status_t solve_in_metric(mbl_train_t *t, const mbl_balance_options_t *options, const double *gram,
-                                    mbl_step_report_t *report) {
-    double in_metric[MBL_MAX_SETS * MBL_MAX_SETS];
-    mbl_adamw_options_t adamw = mbl_train_adamw(t);
-    mbl_balance_options_t equal = *options;
-    mbl_balance_state_t untouched = t->state.balance;
-    mbl_balance_step_t mean;
-    mbl_tensor_t shard = mbl_tensor_rows(&t->shard, 0, t->stage.parts + 1);
-    equal.method = MBL_METHOD_EQUAL;
-    MBL_TRY(mbl_balance(t->comm, &equal, gram, t->engine.k, &untouched, &mean));
-    MBL_TRY(mbl_metric_gram(t->comm, &t->metric, &t->state.optimizer, &adamw, &shard, gram, mean.coefficient,
-                            mean.direction_norm, in_metric));
-    MBL_TRY(mbl_balance(t->comm, options, in_metric, t->engine.k, &t->state.balance, &report->balance));
-    memcpy(report->cos_metric, report->balance.cos, sizeof report->cos_metric);
-    report->in_metric = true;
-    return MBL_OK;
-}
-
 /* Weights from the Gram matrix of all sets, which saw `share` of the rows: lengths are scaled up to what the
  * whole step would have. */
 static mbl_status_t solve(mbl_train_t *t, mbl_train_step_t *step, const double *gram, double share,
@@ -92,10 +73,7 @@ static mbl_status_t solve(mbl_train_t *t, mbl_train_step_t *step, const double *
     mbl_balance_state_t before = t->state.balance;
     for (size_t i = 0; i < m * m; i++)
         scaled[i] = gram[i] / (share * share);
-    if (t->config->balance.metric == MBL_CONFIG_METRIC_ADAM && !warms_up(t))
-        MBL_TRY(solve_in_metric(t, &options, scaled, report));
-    else
-        MBL_TRY(mbl_balance(t->comm, &options, scaled, t->engine.k, &t->state.balance, &report->balance));
+    MBL_TRY(mbl_balance(t->comm, &options, scaled, t->engine.k, &t->state.balance, &report->balance));
     if (warms_up(t)) /* equal weights are no solution to average */
         t->state.balance = before;
     if (step->refresh) {
@@ -108,7 +86,7 @@ static mbl_status_t solve(mbl_train_t *t, mbl_train_step_t *step, const double *
             step->smoothed = true;
         }
     }
-    if (report->in_metric || step->smoothed) /* what is applied, in plain lengths */
+    if (step->smoothed) /* what is applied */
         mbl_balance_measure(scaled, t->engine.k, &report->balance);
     take_weights(t, step, report);
     report->refreshed = true;

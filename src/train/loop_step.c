@@ -128,7 +128,7 @@ static mbl_status_t move(mbl_train_t *t, mbl_train_step_t *step, mbl_step_report
 /* What the step reports of itself, afresh. */
 static void clear_report(mbl_step_report_t *report) {
     report->loss = report->kl = report->gram_share = 0;
-    report->balanced = report->refreshed = report->cosines = report->halves = report->in_metric = false;
+    report->balanced = report->refreshed = report->cosines = report->halves = false;
     report->finite = true;
     memset(&report->balance, 0, sizeof report->balance);
     memset(report->cos_step, 0, sizeof report->cos_step);

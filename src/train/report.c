@@ -71,8 +71,6 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step
     if (r->refreshed) {
         json_object_set_new(line, "alpha_raw", by_reward(config, r->balance.alpha, one));
         json_object_set_new(line, "gram_share", mbl_jsonl_real(r->gram_share));
-        if (r->in_metric)
-            json_object_set_new(line, "cos_metric", by_reward(config, r->cos_metric, one));
         if (r->halves)
             put_halves(line, config, r);
     }

@@ -27,9 +27,7 @@ typedef struct {
     bool halves; /* alpha_half holds what either half of the solve's rows says alone */
     double alpha_half[2][MBL_MAX_REWARDS];
     mbl_balance_step_t balance;
-    double cos_step[MBL_MAX_REWARDS];   /* cos(-step taken, g_k) */
-    bool in_metric;                     /* solved for in AdamW's metric, */
-    double cos_metric[MBL_MAX_REWARDS]; /* with these cosines in it */
+    double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];
     bool finite;                              /* loss, KL and all gradients formed */
     const mbl_constraint_state_t *constraint; /* of this epoch, */

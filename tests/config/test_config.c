@@ -342,7 +342,7 @@ static void help_names_every_key(void **state) {
         "[default: 3.0e-4]",
         "(0, 1]",
         "optimizer steps",
-        "plain | adam",
+        "together | apart | offset",
         "stages  "};
     check_parts(text, parts, 10);
     free(text);

@@ -72,34 +72,17 @@ static void cross_checks(void **state) {
                   "apart; expected balance.refresh_every: 1");
 }
 
-/* AdamW's metric is for a solve over all rows, of what AdamW is given. */
-static void which_metric(void **state) {
+/* Keys of earlier versions: what is always done now may stay in a file, the rest is refused with a reason. */
+static void keys_that_are_gone(void **state) {
     mbl_config_t *config;
     (void)state;
-    REFUSED("balance: {metric: adm}", NULL, "balance.metric: \"adm\"", "plain, adam");
-    check_refused(
-        "balance={metric: adam, method: equal}", 1,
-        "balance.metric: adam with balance.method: equal; expected a method that solves on all rows");
-    check_refused("balance={metric: adam, method: gdpo}", 1, "expected a method that solves");
-    check_refused("balance={metric: adam, method: marble_reference}", 1, "expected a method that solves");
-    check_refused("balance={metric: adam, common: apart}", 1,
-                  "balance.metric: adam; expected balance.common: together with it");
-    check_refused("balance={metric: adam, gram_fraction: 0.5}", 1,
-                  "balance.metric: adam; expected balance.gram_fraction: 1");
-    check_refused("balance={metric: adam, alpha_halves: 1}", 1,
-                  "balance.metric: adam; expected balance.alpha_halves: 0");
-    check_refused("balance.metric=adam", 1,
-                  "balance.metric: adam; expected balance.common: together with it");
-    const char *both[] = {"rewards=[{name: jpeg}, {name: ocr, min: 0.8}]", "balance={metric: adam}"};
-    const char *part = "balance.metric: adam; expected no reward with a min";
-    assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", both, 2, &config), MBL_OK);
-    assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
-    check_parts(mbl_fail_message(), &part, 1);
-    mbl_config_free(config);
-    assert_int_equal(
-        parse(full, "balance={metric: adam, method: nash, refresh_every: 4, warmup: 2}", &config), MBL_OK);
-    assert_int_equal(config->balance.metric, MBL_CONFIG_METRIC_ADAM);
-    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    const char *parts[] = {"run.yaml:1: balance.metric: \"adam\" is not supported any longer",
+                           "tests/study/README.md", "expected plain, or leave the key out"};
+    refused("balance: {metric: adam}", NULL, parts, 3);
+    refused("balance: {metric: [plain]}", NULL, parts + 2, 1);
+    REFUSED("seed: 1", "balance.metric=adam", "--set balance.metric=adam: balance.metric: \"adam\"");
+    assert_int_equal(parse("balance: {metric: plain, rho: 0.25}", NULL, &config), MBL_OK);
+    assert_near(config->balance.rho, 0.25, 0);
     mbl_config_free(config);
 }
 
@@ -196,7 +179,7 @@ static void pretrain_checks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cross_checks),           cmocka_unit_test(which_metric),
+        cmocka_unit_test(cross_checks),           cmocka_unit_test(keys_that_are_gone),
         cmocka_unit_test(which_checkpoints_stay), cmocka_unit_test(groups_are_objectives),
         cmocka_unit_test(unregistered_rewards),   cmocka_unit_test(pretrain_checks),
     };

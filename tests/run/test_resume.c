@@ -191,6 +191,57 @@ static void older_files_are_read(void **state) {
     assert_true(exists(in("from-older/checkpoints/step-%06zu.h5", 8)));
 }
 
+/* A copy of the whole run's step 4 as a version wrote it that knew balance.metric. */
+static void write_with_metric(const char *name, const char *metric) {
+    mbl_ckpt_t *ckpt;
+    mbl_ckpt_item_t items[32], item;
+    mbl_ckpt_attr_t attrs[16];
+    size_t n = 0, n_attrs = 0;
+    char config[8192] = "";
+    assert_int_equal(mbl_ckpt_open(in("whole/checkpoints/step-%06zu.h5", 4), &ckpt), MBL_OK);
+    for (; mbl_ckpt_item(ckpt, n, &item); items[n++] = item) {
+        void *data = calloc(item.count, mbl_dtype_size(item.dtype));
+        assert_int_equal(mbl_ckpt_read(ckpt, item.name, item.dtype, item.count, data), MBL_OK);
+        item.data = data;
+    }
+    for (; mbl_ckpt_attr_at(ckpt, n_attrs, &attrs[n_attrs]); n_attrs++) {
+        const char *value = attrs[n_attrs].value, *at = strstr(value, "\"balance\":");
+        if (strcmp(attrs[n_attrs].key, "config") != 0)
+            continue;
+        assert_non_null(at);
+        at = strchr(at, '{') + 1;
+        snprintf(config, sizeof config, "%.*s\"metric\": \"%s\",%s", (int)(at - value), value, metric, at);
+        attrs[n_attrs].value = config;
+    }
+    assert_true(strlen(config) > 0);
+    assert_int_equal(mkdir(in(name, 0), 0777), 0);
+    char path[300];
+    snprintf(path, sizeof path, "%s/step-000004.h5", in(name, 0));
+    assert_int_equal(mbl_ckpt_write(path, items, n, attrs, n_attrs), MBL_OK);
+    mbl_ckpt_close(ckpt);
+    for (size_t i = 0; i < n; i++)
+        free((void *)(uintptr_t)items[i].data);
+}
+
+/* balance.metric is gone: a checkpoint that says what all runs do goes on, one that solved otherwise does
+ * not, but its adapter can still be exported. */
+static void a_key_that_is_gone(void **state) {
+    char more[700], command[1024];
+    (void)state;
+    write_with_metric("plain", "plain");
+    snprintf(more, sizeof more, "--resume %s", in("plain/step-%06zu.h5", 4));
+    assert_int_equal(train(1, "from-plain", more), 0);
+    same_last_lines("whole", "from-plain", "metrics.jsonl", 0, 4);
+    write_with_metric("adam", "adam");
+    snprintf(more, sizeof more, "--resume %s", in("adam/step-%06zu.h5", 4));
+    assert_int_equal(train(1, "from-adam", more), 2);
+    must_say("from-adam", "balance.metric was \"adam\", which is not supported any longer");
+    must_say("from-adam", "marble export");
+    snprintf(command, sizeof command, "%s/marble export %s --lora %s >%s 2>&1", MBL_BINARY_DIR,
+             in("adam/step-%06zu.h5", 4), in("adam.safetensors", 0), in("adam.log", 0));
+    assert_int_equal(system(command), 0);
+}
+
 static void the_newest_the_regular_and_the_best_stay(void **state) {
     size_t best = 0, at;
     double most = -INFINITY;
@@ -281,6 +332,7 @@ int main(void) {
         cmocka_unit_test(changes_are_listed_and_applied),
         cmocka_unit_test(unchanged_says_nothing),
         cmocka_unit_test(older_files_are_read),
+        cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(limits_of_time_stop_every_rank_alike),
     };
     const struct CMUnitTest tests[] = {
@@ -289,6 +341,7 @@ int main(void) {
         cmocka_unit_test(what_the_state_would_not_survive_is_refused),
         cmocka_unit_test(another_base_is_refused_unless_told),
         cmocka_unit_test(older_files_are_read),
+        cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(the_newest_the_regular_and_the_best_stay),
         cmocka_unit_test(a_failed_write_is_told_and_the_run_goes_on),
         cmocka_unit_test(stalls_are_measured),

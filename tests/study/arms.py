@@ -17,10 +17,11 @@ COMMON = {
 
 
 class Arm:
-    """`settings` go to marble as --set; `steps` in them stands for the length of the run."""
+    """`settings` go to marble as --set; `steps` in them stands for the length of the run. `gone`: its runs stay on the page, but this
+    version cannot make them."""
 
-    def __init__(self, name, label, settings, core=True):
-        self.name, self.label, self.settings, self.core = name, label, settings, core
+    def __init__(self, name, label, settings, core=True, gone=False):
+        self.name, self.label, self.settings, self.core, self.gone = name, label, settings, core, gone
 
 
 def _stages(steps):
@@ -44,7 +45,7 @@ _ALL = [
     Arm("reference", "marble_reference", {"balance.method": "marble_reference"}),
     Arm("stages", "stages", {"stages": _stages}),
     Arm("apart", "marble, apart", {"balance.method": "marble", "balance.common": "apart"}, core=False),
-    Arm("adam", "marble, metric adam", {"balance.method": "marble", "balance.metric": "adam"}, core=False),
+    Arm("adam", "marble, metric adam", {"balance.method": "marble", "balance.metric": "adam"}, core=False, gone=True),
     Arm("constraint", "marble, ocr >= 0.5", {"balance.method": "marble", "rewards.0.min": "0.5"}, core=False),
 ] + [
     Arm(f"rho_{rho}", f"N = 10, rho {rho}", {"balance.method": "marble", "balance.refresh_every": "10", "balance.rho": str(rho)},
@@ -61,12 +62,14 @@ PLAIN = [name for name in ARMS if not name.startswith(("rho_", "share_"))]  # th
 
 def select(words):
     """Arms by name; "core", "extra", "rho", "share" and "all" stand for several."""
-    chosen = []
+    chosen, here = [], [a for a in _ALL if not a.gone]
     for word in words:
-        several = {"core": [a for a in _ALL if a.core], "extra": [a for a in _ALL if not a.core], "all": _ALL,
+        several = {"core": [a for a in here if a.core], "extra": [a for a in here if not a.core], "all": here,
                    "rho": [ARMS[name] for name in RHO.values()], "share": [ARMS[name] for name in SHARE.values()]}
         if word not in several and word not in ARMS:
             raise ValueError(f"--only {word}: no such arm; there are {', '.join([*several, *ARMS])}")
+        if word in ARMS and ARMS[word].gone:
+            raise ValueError(f"--only {word}: this version does not have it any more; its runs are in results/runs.jsonl")
         chosen += [arm for arm in several.get(word, [ARMS.get(word)]) if arm not in chosen]
     return chosen
 
