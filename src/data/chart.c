@@ -1,47 +1,29 @@
 /* Line charts. */
 #include "data/chart.h"
 
-#include "data/font.h"
+#include "data/canvas.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 
-enum { WIDTH = 800, HEIGHT = 420, LEFT = 70, TOP = 40, RIGHT = 180, BOTTOM = 40, FONT = 2, ROW = 20 };
+enum { WIDTH = 800, HEIGHT = 420, LEFT = 70, TOP = 40, RIGHT = 180, BOTTOM = 40, ROW = 20 };
 
 /* Colours that stay apart for most eyes (Okabe and Ito), then round again. */
-static const uint8_t colors[8][3] = {{0, 114, 178},  {230, 159, 0}, {0, 158, 115},   {204, 121, 167},
-                                     {86, 180, 233}, {213, 94, 0},  {120, 120, 120}, {150, 140, 0}};
-static const uint8_t ink[3] = {40, 40, 40}, faint[3] = {210, 210, 210};
+static const double colors[8][3] = {{0, .45, .70},   {.90, .62, 0}, {0, .62, .45},   {.80, .47, .65},
+                                    {.34, .71, .91}, {.84, .37, 0}, {.47, .47, .47}, {.59, .55, 0}};
 
 typedef struct {
-    mbl_image_t *image;
+    mbl_canvas_t *canvas;
     double x0, x1, y0, y1; /* ends of the axes */
     int width, height;     /* of the plot */
 } chart_t;
 
-static void dot(mbl_image_t *image, int x, int y, const uint8_t color[3]) {
-    if (x >= 0 && y >= 0 && x < (int)image->width && y < (int)image->height)
-        memcpy(image->rgb + 3 * ((size_t)y * image->width + (size_t)x), color, 3);
-}
-
-static void text(mbl_image_t *image, const char *words, int left, int top, const uint8_t color[3]) {
-    for (; *words; words++, left += (MBL_FONT_WIDTH + 1) * FONT)
-        for (int y = 0; y < MBL_FONT_HEIGHT * FONT; y++)
-            for (int x = 0; x < MBL_FONT_WIDTH * FONT; x++)
-                if (mbl_font_pixel(*words, x / FONT, y / FONT))
-                    dot(image, left + x, top + y, color);
-}
-
-/* Two pixels wide. */
-static void line(mbl_image_t *image, double ax, double ay, double bx, double by, const uint8_t color[3]) {
-    int steps = (int)ceil(fmax(fabs(bx - ax), fabs(by - ay)));
-    for (int i = 0; i <= steps; i++) {
-        double at = steps ? (double)i / steps : 0;
-        int x = (int)lround(ax + at * (bx - ax)), y = (int)lround(ay + at * (by - ay));
-        dot(image, x, y, color);
-        dot(image, x, y + 1, color);
-    }
+static void text(const chart_t *c, const char *words, double left, double top, double size, size_t width,
+                 const double ink[3]) {
+    mbl_text_style_t style = {
+        .size = size, .width = width, .max_lines = width > 0, .ink = {ink[0], ink[1], ink[2]}};
+    mbl_canvas_text(c->canvas, words, left, top, &style);
 }
 
 static double place_x(const chart_t *c, double x) {
@@ -71,46 +53,61 @@ static void find_ends(chart_t *c, const double *x, size_t n, const mbl_chart_lin
 }
 
 static void draw_axes(const chart_t *c, const char *title) {
+    static const double ink[3] = {.16, .16, .16};
+    cairo_t *cairo = c->canvas->cairo;
     char label[32];
-    text(c->image, title, LEFT, 12, ink);
+    text(c, title, LEFT, 10, 16, 0, ink);
+    cairo_set_line_width(cairo, 1);
     for (int i = 0; i <= 4; i++) {
-        double y = c->y0 + i * (c->y1 - c->y0) / 4;
-        line(c->image, LEFT, place_y(c, y), LEFT + c->width, place_y(c, y), i ? faint : ink);
+        double y = c->y0 + i * (c->y1 - c->y0) / 4, at = floor(place_y(c, y)) + 0.5;
+        double shade = i ? .82 : .16;
+        cairo_set_source_rgb(cairo, shade, shade, shade);
+        cairo_move_to(cairo, LEFT, at);
+        cairo_line_to(cairo, LEFT + c->width, at);
+        cairo_stroke(cairo);
         snprintf(label, sizeof label, "%.2f", y);
-        text(c->image, label, 4, (int)place_y(c, y) - 7, ink);
+        text(c, label, 16, at - 8, 13, 0, ink);
     }
     for (int i = 0; i <= 4; i++) {
         double x = c->x0 + i * (c->x1 - c->x0) / 4;
         snprintf(label, sizeof label, "%.0f", x);
-        text(c->image, label, (int)place_x(c, x) - 12, TOP + c->height + 12, ink);
+        text(c, label, place_x(c, x) - 10, TOP + c->height + 10, 13, 0, ink);
     }
 }
 
 static void draw_line(const chart_t *c, const double *x, size_t n, const mbl_chart_line_t *one, size_t k) {
-    const uint8_t *color = colors[k % 8];
-    char name[15];
+    const double *color = colors[k % 8];
+    cairo_t *cairo = c->canvas->cairo;
+    cairo_set_source_rgb(cairo, color[0], color[1], color[2]);
+    cairo_set_line_width(cairo, 2);
+    cairo_set_line_cap(cairo, CAIRO_LINE_CAP_ROUND); /* a value between gaps is a dot */
+    cairo_new_path(cairo);
     for (size_t i = 0; i < n; i++) {
-        size_t from = i > 0 && isfinite(one->y[i - 1]) ? i - 1 : i;
-        if (isfinite(one->y[i]))
-            line(c->image, place_x(c, x[from]), place_y(c, one->y[from]), place_x(c, x[i]),
-                 place_y(c, one->y[i]), color);
+        if (!isfinite(one->y[i]))
+            continue;
+        bool begins = i == 0 || !isfinite(one->y[i - 1]);
+        (begins ? cairo_move_to : cairo_line_to)(cairo, place_x(c, x[i]), place_y(c, one->y[i]));
+        if (begins)
+            cairo_line_to(cairo, place_x(c, x[i]), place_y(c, one->y[i]));
     }
-    snprintf(name, sizeof name, "%s", one->name);
-    text(c->image, name, WIDTH - RIGHT + 14, TOP + (int)k * ROW, color);
+    cairo_stroke(cairo);
+    text(c, one->name, WIDTH - RIGHT + 14, TOP + (double)k * ROW, 14, RIGHT - 20, color);
 }
 
 mbl_status_t mbl_chart_draw(const char *title, const double *x, size_t n, const mbl_chart_line_t *lines,
                             size_t n_lines, mbl_image_t *out) {
     MBL_REQUIRE(title && x && lines && out && n > 0 && n_lines > 0 && n_lines <= MBL_CHART_MAX_LINES,
-                "a chart of %zu lines over %zu places: 1 to %d lines and at least one place would be right",
+                "a chart of %zu lines over %zu places: expected 1 to %d lines and at least one place",
                 n_lines, n, MBL_CHART_MAX_LINES);
     size_t legend = TOP + n_lines * ROW + BOTTOM, height = legend > HEIGHT ? legend : HEIGHT;
-    MBL_TRY(mbl_image_new(WIDTH, height, out));
-    memset(out->rgb, 255, 3 * WIDTH * height);
-    chart_t chart = {.image = out, .width = WIDTH - LEFT - RIGHT, .height = (int)height - TOP - BOTTOM};
+    mbl_canvas_t canvas;
+    MBL_TRY(mbl_canvas_new(WIDTH, height, &canvas));
+    chart_t chart = {.canvas = &canvas, .width = WIDTH - LEFT - RIGHT, .height = (int)height - TOP - BOTTOM};
     find_ends(&chart, x, n, lines, n_lines);
     draw_axes(&chart, title);
     for (size_t k = 0; k < n_lines; k++)
         draw_line(&chart, x, n, &lines[k], k);
-    return MBL_OK;
+    mbl_status_t status = mbl_canvas_finish(&canvas, out);
+    mbl_canvas_free(&canvas);
+    return status;
 }

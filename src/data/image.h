@@ -29,8 +29,8 @@ mbl_status_t mbl_image_read_png(const char *path, mbl_image_t *out);
 mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t *bytes);
 
 /* A sheet: n pictures of one size, enlarged `scale` times without smoothing, `columns` to a row, a caption
- * (UTF-8 is shown as '?', wrapped to the cell) below each and a title line above all; captions or title may
- * be NULL. Free *sheet. */
+ * (UTF-8, wrapped to the cell, eight lines at most) below each and a title above all; captions, one of them,
+ * or the title may be NULL. Free *sheet. */
 mbl_status_t mbl_image_sheet(const mbl_image_t *images, const char *const *captions, const char *title,
                              size_t n, size_t columns, size_t scale, mbl_image_t *sheet);
 
