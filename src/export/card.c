@@ -48,6 +48,7 @@ static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics
 static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals) {
     size_t n = json_array_size(evals);
     const json_t *first = json_array_get(evals, 0), *last = json_array_get(evals, n ? n - 1 : 0);
+    const json_t *before = mbl_rundir_rewards(first), *after = mbl_rundir_rewards(last);
     if (n < 2)
         return;
     fprintf(out,
@@ -57,9 +58,9 @@ static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals
             (long long)json_integer_value(json_object_get(last, "step")));
     for (size_t k = 0; k < card->config->rewards.count; k++) {
         const char *name = card->config->rewards.items[k].name;
-        fprintf(out, "| %s | %.4f +- %.4f | %.4f +- %.4f |\n", name, number_at(first, NULL, name, "mean"),
-                number_at(first, NULL, name, "ci95"), number_at(last, NULL, name, "mean"),
-                number_at(last, NULL, name, "ci95"));
+        fprintf(out, "| %s | %.4f +- %.4f | %.4f +- %.4f |\n", name, number_at(before, NULL, name, "mean"),
+                number_at(before, NULL, name, "ci95"), number_at(after, NULL, name, "mean"),
+                number_at(after, NULL, name, "ci95"));
     }
 }
 

@@ -249,7 +249,8 @@ static void the_newest_the_regular_and_the_best_stay(void **state) {
     train_well(1, "kept", "--set 'checkpoint.keep={last: 2, every: 3, best: clean}' --set eval.every=1");
     json_t *lines = lines_of("kept", "eval.jsonl"), *line;
     json_array_foreach(lines, at, line) {
-        double mean = json_number_value(json_object_get(json_object_get(line, "clean"), "mean"));
+        double mean = json_number_value(
+            json_object_get(json_object_get(json_object_get(line, "rewards"), "clean"), "mean"));
         json_int_t step = json_integer_value(json_object_get(line, "step"));
         if (step > 0 && step < 8 && mean > most) { /* the last checkpoint is written before its evaluation */
             most = mean;

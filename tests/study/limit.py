@@ -57,7 +57,7 @@ def collect(out):
             found[name] = {"ocr": [round(step["reward"]["ocr"], 4) for step in steps],
                            "multiplier": [round(step["constraint"]["ocr"]["multiplier"], 4) for step in steps
                                           if "constraint" in step],
-                           "eval": [{"step": line["step"], **{r: line[r] for r in REWARDS}}
+                           "eval": [{"step": line["step"], **{r: line.get("rewards", line)[r] for r in REWARDS}}
                                     for line in _numbers(os.path.join(out, name, "eval.jsonl"))]}
     return found
 
