@@ -166,9 +166,12 @@ try:
     # Prompts of which rank 1 sees nothing, or something else.
     (folder / "prompts.0.txt").write_text("a red sign that says \"K7\"\nthree blue circles\ngreen above purple\n")
     (folder / "prompts.2.txt").write_text("")
+    (folder / "prompts.3.txt").write_text("three blue circles\ngreen above purple\na red sign that says \"K7\"\n")
     for name, file, reasons in (("unseen", "prompts.1.txt", ["prompts.train", "does not exist"]),
-                                ("empty", "prompts.2.txt", ["no prompts"])):
-        words = " ".join(f"'{word}'" for word in map(str, train(name, "prompts.source=file")))
+                                ("empty", "prompts.2.txt", ["no prompts"]),
+                                ("others", "prompts.3.txt", ["prompts.train", "not the same on all ranks"])):
+        command = train(name, "prompts.source=file", "prompts.train_count=3", "prompts.test_count=3")
+        words = " ".join(f"'{word}'" for word in map(str, command))
         script = (f"file=prompts.0.txt; [ $OMPI_COMM_WORLD_RANK = 0 ] || file={file}; "
                   f"exec {words} --set prompts.train=$file --set prompts.test=prompts.0.txt")
         code, log, seconds = start(2, ["sh", "-c", script])

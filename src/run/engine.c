@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -85,11 +86,50 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
     return mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test);
 }
 
+/* FNV-1a over texts and metadata. */
+static uint64_t checksum(const mbl_prompts_t *prompts) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < 2 * prompts->count; i++) {
+        const char *text = i % 2 ? prompts->items[i / 2].metadata : prompts->items[i / 2].text;
+        for (; text && *text; text++)
+            hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+        hash = (hash ^ 0x100) * 0x100000001b3u;
+    }
+    return hash;
+}
+
+/* That every rank has read the same: nodes may hold different files under one name. */
+static mbl_status_t compare_parts(const mbl_engine_t *engine) {
+    const mbl_config_t *config = engine->config;
+    const char *const digest = mbl_pipeline_digest(engine->pipeline);
+    char start[17] = "";
+    memcpy(start, digest, 16);
+    const struct {
+        const char *key, *path;
+        uint64_t value;
+    } parts[] = {{"model.path", config->model.path, strtoull(start, NULL, 16)},
+                 {"prompts.train", config->prompts.train, checksum(&engine->train.prompts)},
+                 {"prompts.test", config->prompts.test, checksum(&engine->test.prompts)}};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        bool same;
+        MBL_TRY(mbl_comm_same(engine->comm, &parts[i].value, 1, &same));
+        if (!same)
+            return mbl_comm_agree(
+                engine->comm, MBL_FAIL(MBL_ERR_FORMAT,
+                                       "%s: %s: not the same on all ranks (checksum %016llx on this one); "
+                                       "expected one content on every node",
+                                       parts[i].key, parts[i].path, (unsigned long long)parts[i].value));
+    }
+    return MBL_OK;
+}
+
 mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_engine_t *out) {
     mbl_engine_t engine = {.config = config, .comm = comm, .k = config->rewards.count};
     mbl_status_t status = mbl_engine_device(&engine);
     if (status == MBL_OK)
         status = mbl_comm_agree(comm, open_parts(&engine));
+    if (status == MBL_OK)
+        status = compare_parts(&engine);
     if (status != MBL_OK) {
         mbl_comm_settle(comm, status); /* closing needs the other ranks */
         mbl_engine_close(&engine);
