@@ -78,7 +78,7 @@ static mbl_status_t find_checkpoint(const char *path, const char *resume, char *
                                           : MBL_FAIL(MBL_ERR_ARG, "%s: the path is too long", resume);
     }
     MBL_TRY(mbl_rundir_join(path, "checkpoints", folder, sizeof folder));
-    MBL_TRY(mbl_ckpt_latest(folder, out, size, &found));
+    MBL_TRY(mbl_ckpt_latest(folder, NULL, out, size, &found));
     if (!found) {
         MBL_INFO("%s holds no checkpoint: starting afresh", folder);
         out[0] = 0;

@@ -279,9 +279,9 @@ static mbl_status_t last_write(const mbl_state_t *state, bool wait) {
 
 static void tell_lost(mbl_status_t status) {
     if (status != MBL_OK)
-        MBL_ERROR(
-            "that checkpoint is lost and the one before it is the latest; training goes on and the next is "
-            "written when it is due");
+        MBL_ERROR("the checkpoint before that one stays the latest; training goes on and the next is written "
+                  "when it is "
+                  "due");
 }
 
 void mbl_state_saved(const mbl_state_t *state, bool wait) {
