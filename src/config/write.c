@@ -10,32 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The shortest decimal that reads back as the same double. */
-static void write_double(FILE *out, double value) {
-    char text[40];
-    if (value == floor(value) && fabs(value) < 1e15) {
-        fprintf(out, "%.0f", value);
-        return;
-    }
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    fputs(text, out);
-}
-
-static void write_quoted(FILE *out, const char *text) {
-    fputc('"', out);
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        if (*c < 0x20 || *c == 0x7f)
-            fprintf(out, "\\x%02x", *c);
-        else
-            fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
-    }
-    fputc('"', out);
-}
-
 static void write_list(FILE *out, const mbl_field_t *field, const void *place) {
     const mbl_config_strings_t *names = place;
     const mbl_config_counts_t *counts = place;
@@ -45,33 +19,82 @@ static void write_list(FILE *out, const mbl_field_t *field, const void *place) {
     for (size_t i = 0; i < n; i++) {
         fputs(i ? ", " : "", out);
         if (strings)
-            write_quoted(out, names->items[i]);
+            mbl_yaml_write_quoted(out, names->items[i]);
         else
             fprintf(out, "%zu", counts->items[i]);
     }
     fputc(']', out);
 }
 
+/* A real number of options, which stays one when it is whole. */
+static void write_real(FILE *out, double value) {
+    mbl_yaml_write_number(out, value);
+    if (value == floor(value) && fabs(value) < 1e15)
+        fputs(".0", out);
+}
+
+/* JSON, but for numbers, which YAML 1.1 knows in fewer forms. */
+static void write_json(FILE *out, const json_t *value) {
+    const char *key, *glue = "";
+    json_t *child;
+    size_t i;
+    if (json_is_object(value)) {
+        fputc('{', out);
+        json_object_foreach((json_t *)(uintptr_t)value, key, child) {
+            fputs(glue, out);
+            mbl_yaml_write_quoted(out, key);
+            fputs(": ", out);
+            write_json(out, child); /* no deeper than it was read */
+            glue = ", ";
+        }
+        fputc('}', out);
+    } else if (json_is_array(value)) {
+        fputc('[', out);
+        json_array_foreach(value, i, child) {
+            fputs(i ? ", " : "", out);
+            write_json(out, child);
+        }
+        fputc(']', out);
+    } else if (json_is_string(value))
+        mbl_yaml_write_quoted(out, json_string_value(value));
+    else if (json_is_real(value))
+        write_real(out, json_real_value(value));
+    else if (json_is_integer(value))
+        fprintf(out, "%lld", (long long)json_integer_value(value));
+    else
+        fputs(json_is_true(value) ? "true" : json_is_false(value) ? "false" : "null", out);
+}
+
+static void write_options(FILE *out, const char *options) {
+    json_t *value = json_loads(options, 0, NULL);
+    fputs(", options: ", out);
+    if (value)
+        write_json(out, value);
+    else
+        fputs(options, out); /* without memory: the same in JSON */
+    json_decref(value);
+}
+
 static void write_rewards(FILE *out, const mbl_config_t *config) {
     for (size_t i = 0; i < config->rewards.count; i++) {
         const mbl_reward_spec_t *spec = &config->rewards.items[i];
         fputs("  - {name: ", out);
-        write_quoted(out, spec->name);
+        mbl_yaml_write_quoted(out, spec->name);
         fputs(", type: ", out);
-        write_quoted(out, spec->type);
+        mbl_yaml_write_quoted(out, spec->type);
         fputs(", weight: ", out);
-        write_double(out, spec->weight);
+        mbl_yaml_write_number(out, spec->weight);
         if (spec->group) {
             fputs(", group: ", out);
-            write_quoted(out, spec->group);
+            mbl_yaml_write_quoted(out, spec->group);
         }
         if (!isnan(spec->min)) {
             fputs(", min: ", out);
-            write_double(out, spec->min);
+            mbl_yaml_write_number(out, spec->min);
         }
         fprintf(out, ", on_failure: %s", mbl_config_on_failure_words[spec->on_failure]);
         if (spec->options)
-            fprintf(out, ", options: %s", spec->options);
+            write_options(out, spec->options);
         fputs("}\n", out);
     }
 }
@@ -85,10 +108,18 @@ static void write_stages(FILE *out, const mbl_config_t *config) {
             fprintf(out, ", method: %s", mbl_config_word("balance.method", (int)stage->method));
         for (size_t j = 0; j < stage->n_weights; j++) {
             fputs(j ? ", " : ", weights: [", out);
-            write_double(out, stage->weights[j]);
+            mbl_yaml_write_number(out, stage->weights[j]);
         }
         fputs(stage->n_weights ? "]}\n" : "}\n", out);
     }
+}
+
+/* A word of a choice; in quotes where YAML 1.1 reads a truth value. */
+static void write_word(FILE *out, const char *word) {
+    if (mbl_yaml_boolean(word) >= 0)
+        mbl_yaml_write_quoted(out, word);
+    else
+        fputs(word, out);
 }
 
 /* Lists of mappings, which are left out when there is none. */
@@ -109,14 +140,14 @@ static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t 
         break;
     case MBL_FIELD_NUMBER:
     case MBL_FIELD_SECONDS:
-        write_double(out, *(const double *)place);
+        mbl_yaml_write_number(out, *(const double *)place);
         break;
     case MBL_FIELD_CHOICE:
-        fputs(field->words[*(const int *)place], out);
+        write_word(out, field->words[*(const int *)place]);
         break;
     case MBL_FIELD_FOLDER:
     case MBL_FIELD_FILE:
-        write_quoted(out, *(char *const *)place);
+        mbl_yaml_write_quoted(out, *(char *const *)place);
         break;
     default:
         write_list(out, field, place);
