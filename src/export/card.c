@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "config/yaml.h"
 #include "data/chart.h"
 #include "run/rundir.h"
 
@@ -69,13 +70,22 @@ static const char *base_name(const mbl_card_t *card) {
     return slash ? slash + 1 : card->config->model.path;
 }
 
+/* As text of Markdown, whatever it begins with. */
+static void write_plain(FILE *out, const char *text) {
+    for (const char *c = text; *c; c++)
+        fprintf(out, strchr("\\`*_{}[]<>()#+-!|~&", *c) ? "\\%c" : (unsigned char)*c < 0x20 ? " " : "%c", *c);
+}
+
 static void write_text(FILE *out, const mbl_card_t *card, const json_t *evals, bool chart,
                        const char *config) {
     const mbl_config_t *c = card->config;
-    fprintf(out,
-            "---\nbase_model: %s\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n- lora\n- "
-            "reinforcement-learning\n---\n\n# %s, fine-tuned on",
-            base_name(card), base_name(card));
+    fputs("---\nbase_model: ", out);
+    mbl_yaml_write_quoted(out, base_name(card));
+    fputs("\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n- lora\n- "
+          "reinforcement-learning\n---\n\n# ",
+          out);
+    write_plain(out, base_name(card));
+    fputs(", fine-tuned on", out);
     for (size_t k = 0; k < c->rewards.count; k++)
         fprintf(out, "%s %s", k ? "," : "", c->rewards.items[k].name);
     fprintf(

@@ -90,8 +90,8 @@ static mbl_status_t inspect(void) {
 }
 
 static mbl_status_t export_all(void) {
-    const char *const words[] = {"export", checkpoint, lora, peft, merged};
-    return command(mbl_cmd_export, 5, words);
+    const char *const words[] = {"export", checkpoint, lora, peft, merged, "--force"};
+    return command(mbl_cmd_export, 6, words);
 }
 
 static mbl_status_t compare_it(void) {

@@ -39,7 +39,7 @@ def work(options):
     if not os.path.exists(os.path.join(model, "model_index.json")):
         train(options, "ocr", ALONE)
         newest = os.path.join(options.out, "ocr", "checkpoints", "latest.h5")
-        subprocess.run([options.marble, "export", newest, "--merged", model], check=True)
+        subprocess.run([options.marble, "export", newest, "--merged", model, "--force"], check=True)
     for name, settings in ARMS.items():
         train(options, name, [f"model.path={model}", *AFTER, *settings])
 
