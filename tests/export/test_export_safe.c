@@ -142,7 +142,7 @@ static void nothing_is_overwritten(void **state) {
     refused("--lora b.safetensors --card full", "is not empty");
     assert_int_equal(shell("test ! -e b.safetensors"), 0); /* all is checked before anything is written */
     refused("--lora new/../b.safetensors", "behind a folder that does not exist");
-    refused("--lora ''", "is no path");
+    refused("--lora ''", "empty string");
     refused("--peft new --card ./new", "writes there too");
     refused("--merged empty --peft empty/", "writes there too");
     refused("--lora new/x.safetensors --peft new", "writes there too");
