@@ -131,6 +131,14 @@ static bool is_list_of_maps(const mbl_field_t *field) {
     return field->kind == MBL_FIELD_REWARDS || field->kind == MBL_FIELD_STAGES;
 }
 
+/* Whether a key says anything beside the others; what it says by default is no part of this run. */
+static bool says_something(const mbl_field_t *field, const mbl_config_t *config) {
+    if (is_list_of_maps(field))
+        return items_of(field, config) > 0;
+    return config->prompts.source == MBL_CONFIG_SOURCE_SIGNS ||
+           (strcmp(field->key, "prompts.train_count") != 0 && strcmp(field->key, "prompts.test_count") != 0);
+}
+
 static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t *config) {
     const void *place = (const char *)config + field->offset;
     switch (field->kind) {
@@ -199,9 +207,9 @@ static void write_all(FILE *out, const mbl_config_t *config) {
         const mbl_field_t *field = &fields[i];
         const char *dot = strrchr(field->key, '.');
         write_headings(out, field->key, i ? fields[i - 1].key : "");
+        if (!says_something(field, config))
+            continue;
         if (is_list_of_maps(field)) {
-            if (items_of(field, config) == 0)
-                continue;
             fprintf(out, "\n%s:  # %s\n", field->key, field->help);
             (field->kind == MBL_FIELD_REWARDS ? write_rewards : write_stages)(out, config);
             continue;
@@ -337,7 +345,7 @@ mbl_status_t mbl_config_json(const mbl_config_t *config, char **out) {
     json_t *root = json_object();
     bool good = root != NULL;
     for (size_t i = 0; i < n && good; i++)
-        if (!is_list_of_maps(&fields[i]) || items_of(&fields[i], config) > 0)
+        if (says_something(&fields[i], config))
             good = set_nested(root, fields[i].key, value_json(&fields[i], config)) == 0;
     char *text = good ? json_dumps(root, JSON_REAL_PRECISION(17) | JSON_INDENT(1)) : NULL;
     json_decref(root);

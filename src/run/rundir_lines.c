@@ -80,7 +80,8 @@ static json_t *score_object(const mbl_eval_score_t *score, const mbl_eval_score_
 }
 
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
-                             const mbl_eval_score_t *scores, const mbl_eval_score_t *change) {
+                             const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
+                             const mbl_eval_score_t *change) {
     char line[1024] = "";
     if (!rundir->evals)
         return MBL_OK;
@@ -93,8 +94,9 @@ mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config
                                      scores[k].mean, scores[k].ci95);
     }
     MBL_INFO("eval at step %zu%s", step, line);
-    return mbl_jsonl_write(rundir->evals,
-                           json_pack("{s:I,s:o}", "step", (json_int_t)step, "rewards", rewards));
+    return mbl_jsonl_write(rundir->evals, json_pack("{s:I,s:{s:I,s:s%},s:o}", "step", (json_int_t)step,
+                                                    "prompts", "count", (json_int_t)set->prompts.count,
+                                                    "sha256", set->digest, (size_t)12, "rewards", rewards));
 }
 
 static mbl_status_t write_sheet(const char *path, size_t step, const mbl_evaluator_t *evaluator) {
