@@ -52,6 +52,12 @@ for item in marble compiler build onednn isa bf16 threads mpi launcher hdf5 libu
     printf '%s\n' "$json" | grep -Eq "\"$item\": \{\"found\": \"[^\"]+\", \"ok\": (true|false)" ||
         { echo "doctor --json lacks $item: $json"; failed=1; }
 done
+export MARBLE_CPU_ISA=portable
+expect 0 'portable; products: own' doctor
+MARBLE_CPU_ISA=sse9
+expect 0 'found "sse9"; expected portable, avx2 or avx512' doctor
+expect 2 'found "sse9"; expected portable, avx2 or avx512' bench matmul --device cpu --runs 1
+unset MARBLE_CPU_ISA
 # Whatever is not good says how to get it.
 if printf '%s\n' "$json" | grep -Eq '"ok": false\}'; then
     echo "doctor --json: an item that is missing has no remedy: $json"

@@ -3,6 +3,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "comm/list.h"
+#include "ops/cpu/isa.h"
 #include "ops/list.h"
 #include "reward/reward.h"
 
@@ -61,18 +62,33 @@ static void find_build(findings_t *all) {
              TEXT, "%s", optimized ? "optimized" : "not optimized");
 }
 
+/* What multiplies here; returns whether the processor has instructions for bf16. */
+static bool find_isa(findings_t *all) {
+    mbl_cpu_isa_t isa;
+    mbl_fail_quiet(1);
+    const bool known = mbl_cpu_isa(&isa) == MBL_OK;
+    mbl_fail_quiet(0);
+    const char *limit = getenv("MARBLE_CPU_ISA"), *onednn = dnnl_cpu_isa2str(dnnl_get_effective_cpu_isa());
+    finding_t *finding = add(all, "isa", known, "unset MARBLE_CPU_ISA, or set it to what this processor has");
+    if (!known) {
+        snprintf(finding->found, TEXT, "%s", mbl_fail_message());
+        return false;
+    }
+    onednn = strncmp(onednn, "cpu_isa_", 8) == 0 ? onednn + 8 : onednn;
+    snprintf(finding->found, TEXT, "%s; products: %s; oneDNN: %s%s", mbl_cpu_isa_name(isa),
+             isa == MBL_CPU_AVX512 ? "oneDNN" : "own", onednn,
+             limit && *limit ? " (MARBLE_CPU_ISA is set)" : "");
+    return mbl_cpu_bf16_is_native();
+}
+
 static void find_compute(findings_t *all) {
     const dnnl_version_t *version = dnnl_version();
-    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    bool bf16 = ((int)isa & (int)dnnl_cpu_isa_avx512_core_bf16) == (int)dnnl_cpu_isa_avx512_core_bf16;
-    const char *name = dnnl_cpu_isa2str(isa);
     cpu_set_t set;
     int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
     const char *limit = getenv("OMP_NUM_THREADS");
     snprintf(add(all, "onednn", true, NULL)->found, TEXT, "%d.%d.%d", version->major, version->minor,
              version->patch);
-    snprintf(add(all, "isa", true, NULL)->found, TEXT, "%s",
-             strncmp(name, "cpu_isa_", 8) == 0 ? name + 8 : name);
+    const bool bf16 = find_isa(all);
     snprintf(add(all, "bf16", bf16, "this CPU multiplies bf16 slowly; precision: auto runs f32 here")->found,
              TEXT, "%s", bf16 ? "native" : "not native");
     snprintf(add(all, "threads", true, NULL)->found, TEXT, "%d cores%s%s", cores,
@@ -184,8 +200,15 @@ int mbl_cmd_doctor(int argc, char **argv) {
     bool json = false, helped = false;
     const mbl_arg_t args[] = {
         {"json", MBL_ARG_FLAG, &json, NULL, "one JSON object, by item: found, ok, remedy", 0, 0, 0, NULL}};
-    const mbl_args_t spec = {
-        "doctor", "", "Says what was built in, what is missing, and how to get it.", args, 1, 0, 0};
+    const mbl_args_t spec = {"doctor",
+                             "",
+                             "Says what was built in, what is missing, and how to get it.\n"
+                             "The environment variable MARBLE_CPU_ISA holds this and every other command to\n"
+                             "instructions that a processor has: portable, avx2, or avx512 (without AMX).",
+                             args,
+                             1,
+                             0,
+                             0};
     mbl_arg_texts_t rest;
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)

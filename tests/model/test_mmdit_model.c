@@ -1,5 +1,6 @@
 /* The MM-DiT as an object: finite differences in f64, independence of the batch, repeatability, kinds of
- * tape, save and open, refusals, failing allocations. */
+ * tape, save and open, refusals, failing allocations.
+ * ctest-isas: avx2 */
 #include "mmdit_case.h"
 
 #include "base/log.h"
@@ -460,6 +461,7 @@ static void test_failing_allocations(void **state) {
 }
 
 int main(void) {
+    need_backend();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_finite_differences),
         cmocka_unit_test(test_independence),

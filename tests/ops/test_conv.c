@@ -1,6 +1,7 @@
 /* Convolutions against their definition in f64: every type, windows of one pixel and more, padded or not,
  * enlarged, with a bias and added to what is there, channels that do not fill vectors, several samples, a
- * part of a batch; bands; weights as files store them; and what is refused.   ctest-backends: far cuda */
+ * part of a batch; bands; weights as files store them; and what is refused.   ctest-backends: far cuda
+ * ctest-isas: avx2 */
 #include "base/mem.h"
 #include "base/rng.h"
 #include "mirror.h"

@@ -1,5 +1,6 @@
 /* What must not matter to the gradient sets: a shortcut, the division of timesteps and rows into slices,
- * parts, micro-batches and ranks, threads.   ctest-backends: far cuda */
+ * parts, micro-batches and ranks, threads.   ctest-backends: far cuda
+ * ctest-isas: avx2 */
 #include "gradient_case.h"
 
 /* Where old holds current's values, skipping its forward pass changes nothing. */

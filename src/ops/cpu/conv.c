@@ -3,6 +3,7 @@
 #include "ops/cpu/cpu.h"
 #include "base/mem.h"
 #include "ops/cpu/dnnl_conv.h"
+#include "ops/cpu/isa.h"
 
 #include <omp.h>
 #include <string.h>

@@ -5,8 +5,9 @@
 
 #include "ops/ops.h"
 
-typedef struct mbl_cpu_matmuls mbl_cpu_matmuls_t; /* matmul.c: oneDNN engine and primitives */
-typedef struct mbl_cpu_convs mbl_cpu_convs_t;     /* conv.c: the same */
+typedef struct mbl_cpu_matmuls
+    mbl_cpu_matmuls_t;                        /* matmul.c: own kernels, or oneDNN's engine and primitives */
+typedef struct mbl_cpu_convs mbl_cpu_convs_t; /* conv.c: the same */
 
 typedef struct {
     void *work; /* grown as asked, never shrunk */
@@ -21,9 +22,6 @@ static inline mbl_cpu_t *mbl_cpu_of(mbl_ops_t *ops) {
 
 /* Scratch memory for the running operation: 64-byte aligned, content undefined, valid until the next call. */
 mbl_status_t mbl_cpu_workspace(mbl_ops_t *ops, size_t bytes, void **out);
-
-/* Whether oneDNN multiplies bf16 here (AVX-512 and later); else those operations run in f32 and round. */
-bool mbl_cpu_has_bf16(void);
 
 mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out);
 void mbl_cpu_matmuls_close(mbl_cpu_matmuls_t *matmuls); /* NULL is fine */

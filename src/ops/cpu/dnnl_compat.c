@@ -8,12 +8,6 @@ enum { A, B, BIAS, Y, DESCRIPTORS };
 
 static dnnl_status_t describe(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t columns,
                               int64_t row, int64_t column) {
-    /* oneDNN 3.7 takes [m, 1] with strides {1, ld}, and [1, k] with {1, ld}, for other layouts and reads
-     * beside them. The stride of a dimension of 1 is free, so it becomes that of plain rows. */
-    if (columns == 1)
-        column = 1;
-    if (rows == 1)
-        row = columns * column;
     dnnl_dims_t dims = {rows, columns}, strides = {row, column};
     return mbl_dnnl_describe(out, type, 2, dims, strides);
 }
@@ -88,27 +82,4 @@ void mbl_dnnl_product_free(mbl_dnnl_product_t *product) {
     if (product->primitive)
         dnnl_primitive_destroy(product->primitive);
     memset(product, 0, sizeof *product);
-}
-
-static dnnl_status_t memory_like(dnnl_engine_t engine, dnnl_memory_t like, dnnl_memory_t *out) {
-    mbl_dnnl_ref_t descriptor;
-    if (!like)
-        return dnnl_success;
-    DNNL_TRY(dnnl_memory_get_memory_desc(like, &descriptor));
-    return mbl_dnnl_memory(engine, descriptor, out);
-}
-
-dnnl_status_t mbl_dnnl_product_share(dnnl_engine_t engine, const mbl_dnnl_product_t *product,
-                                     mbl_dnnl_product_t *out) {
-    *out = (mbl_dnnl_product_t){.primitive = product->primitive, .scratch_bytes = product->scratch_bytes};
-    DNNL_TRY(memory_like(engine, product->a, &out->a));
-    DNNL_TRY(memory_like(engine, product->b, &out->b));
-    DNNL_TRY(memory_like(engine, product->bias, &out->bias));
-    DNNL_TRY(memory_like(engine, product->y, &out->y));
-    return memory_like(engine, product->scratch, &out->scratch);
-}
-
-void mbl_dnnl_product_unshare(mbl_dnnl_product_t *product) {
-    product->primitive = NULL;
-    mbl_dnnl_product_free(product);
 }

@@ -27,10 +27,5 @@ typedef struct {
 dnnl_status_t mbl_dnnl_product_new(dnnl_engine_t engine, const mbl_dnnl_matmul_t *what,
                                    mbl_dnnl_product_t *out);
 void mbl_dnnl_product_free(mbl_dnnl_product_t *product);
-/* The same product with memory handles of its own, for another thread; the original has to outlive it. Free,
- * also after a failure, with mbl_dnnl_product_unshare. */
-dnnl_status_t mbl_dnnl_product_share(dnnl_engine_t engine, const mbl_dnnl_product_t *product,
-                                     mbl_dnnl_product_t *out);
-void mbl_dnnl_product_unshare(mbl_dnnl_product_t *product);
 
 #endif

@@ -5,35 +5,12 @@
 #pragma GCC target("prefer-vector-width=512")
 #endif
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/act.h"
 #include "ops/cpu/convert.h"
 #include "ops/cpu/rows.h"
-#include "ops/cpu/vecmath.h"
 
 #include <math.h>
 #include <string.h>
-
-static inline float vec_exp_f32(float x) {
-    return mbl_expf(x);
-}
-static inline float vec_exp_bf16(float x) {
-    return mbl_expf(x);
-}
-static inline double vec_exp_f64(double x) {
-    return exp(x);
-}
-/* Abramowitz and Stegun 7.1.26: within 1.5e-7. */
-static inline float vec_erf_f32(float x) {
-    float a = fabsf(x), t = 1 / (1 + 0.3275911f * a);
-    float p = t * (0.254829592f +
-                   t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    return copysignf(1 - p * mbl_expf(-a * a), x);
-}
-static inline float vec_erf_bf16(float x) {
-    return vec_erf_f32(x);
-}
-static inline double vec_erf_f64(double x) {
-    return erf(x);
-}
 
 #define MBL_TEMPLATE "ops/cpu/elementwise.inc"
 #include "ops/cpu/each_type.h"

@@ -1,8 +1,11 @@
-/* Matrix products: oneDNN in f32 and bf16, with the primitives of recent shapes kept, and plain loops in f64
- * for gradient checks. What goes in or out beside an activation is a pass of its own. */
+/* Matrix products: own kernels in f32 and bf16 (gemm.h), or with AVX-512 oneDNN with the primitives of recent
+ * shapes kept, where what goes in or out beside an activation is a pass of its own; plain loops in f64 for
+ * gradient checks. */
 #include "ops/cpu/cpu.h"
 #include "base/mem.h"
 #include "ops/cpu/dnnl_compat.h"
+#include "ops/cpu/gemm.h"
+#include "ops/cpu/isa.h"
 
 #include <math.h>
 #include <omp.h>
@@ -16,10 +19,6 @@ enum { TILE_K = 32 };               /* bf16 values along K in a tile */
  * small rank), whatever the rows: those run in blocks of so many rows. */
 enum { FEW_ROWS = 16, PADDED_ROWS = 32, FEW_COLUMNS = 16 };
 
-/* Without AVX-512 a row's result depends on the number of rows, on its place among them and on the number of
- * threads, but for so many rows on one thread: such blocks run side by side. */
-enum { BLOCK_ROWS = 24 };
-
 typedef struct {
     mbl_dnnl_matmul_t what;
     mbl_dnnl_product_t product;
@@ -28,9 +27,9 @@ typedef struct {
 struct mbl_cpu_matmuls {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    bool tiles;             /* bf16 products run in tile registers (AMX) */
-    bool wide;              /* AVX-512: oneDNN multiplies bf16; without, it does not at all */
-    unsigned char *scratch; /* oneDNN's own, grown as asked */
+    bool tiles;                   /* bf16 products run in tile registers (AMX) */
+    const mbl_gemm_kernel_t *own; /* NULL with AVX-512, where oneDNN is faster */
+    unsigned char *scratch;       /* oneDNN's own, grown as asked */
     size_t scratch_bytes, n;
     entry_t *entry[SLOTS];
     char *padding;
@@ -42,12 +41,10 @@ static mbl_status_t dnnl_failed(const char *what, dnnl_status_t status) {
                     "oneDNN: %s failed (status %d)", what, (int)status);
 }
 
-bool mbl_cpu_has_bf16(void) {
-    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
-}
-
 mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
     mbl_cpu_matmuls_t *m;
+    mbl_cpu_isa_t isa;
+    MBL_TRY(mbl_cpu_isa(&isa));
     MBL_ALLOC(m, 1);
     dnnl_status_t status = dnnl_engine_create(&m->engine, dnnl_cpu, 0);
     if (status == dnnl_success)
@@ -56,9 +53,9 @@ mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
         mbl_cpu_matmuls_close(m);
         return dnnl_failed("opening the CPU engine", status);
     }
-    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    m->wide = mbl_cpu_has_bf16();
-    m->tiles = (isa & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
+    m->tiles = ((int)dnnl_get_effective_cpu_isa() & (int)dnnl_cpu_isa_avx512_core_amx) ==
+               (int)dnnl_cpu_isa_avx512_core_amx;
+    m->own = isa == MBL_CPU_AVX512 ? NULL : mbl_gemm_kernel(mbl_cpu_isa_name(isa));
     *out = m;
     return MBL_OK;
 }
@@ -261,153 +258,22 @@ static mbl_status_t run_in_blocks(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     return MBL_OK;
 }
 
-/* Where a thread's copies for a last block with fewer rows and oneDNN's scratch are. */
-typedef struct {
-    char *a, *y;
-    unsigned char *scratch;
-} lane_t;
-
-/* Rows [first, first + BLOCK_ROWS) of x; those beyond its end are zeros, in copies with the same strides. */
-static dnnl_status_t run_block(const mbl_cpu_matmuls_t *m, const mbl_dnnl_product_t *p,
-                               const mbl_matmul_args_t *x, size_t first, const lane_t *lane) {
-    size_t rows = x->y->dim[0] - first, sa = mbl_dtype_size(x->a->dtype), sy = mbl_dtype_size(x->y->dtype);
-    bool whole = rows >= BLOCK_ROWS;
-    char *a = (char *)x->a->data + first * x->a->stride[0] * sa;
-    char *y = (char *)x->y->data + first * x->y->stride[0] * sy;
-    if (!whole) {
-        memset(lane->a, 0, BLOCK_ROWS * x->a->stride[0] * sa);
-        memset(lane->y, 0, BLOCK_ROWS * x->y->stride[0] * sy);
-        for (size_t i = 0; i < rows; i++) {
-            memcpy(lane->a + i * x->a->stride[0] * sa, a + i * x->a->stride[0] * sa, x->a->dim[1] * sa);
-            if (x->accumulate)
-                memcpy(lane->y + i * x->y->stride[0] * sy, y + i * x->y->stride[0] * sy, x->y->dim[1] * sy);
-        }
-    }
-    dnnl_memory_set_data_handle(p->a, whole ? a : lane->a);
-    dnnl_memory_set_data_handle(p->y, whole ? y : lane->y);
-    dnnl_exec_arg_t arg[5] = {{DNNL_ARG_SRC, p->a}, {DNNL_ARG_WEIGHTS, p->b}, {DNNL_ARG_DST, p->y}};
-    int n = 3;
-    if (p->scratch_bytes > 0)
-        arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, p->scratch};
-    if (x->bias)
-        arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
-    dnnl_status_t status = dnnl_primitive_execute(p->primitive, m->stream, n, arg);
-    for (size_t i = 0; i < rows && !whole; i++)
-        memcpy(y + i * x->y->stride[0] * sy, lane->y + i * x->y->stride[0] * sy, x->y->dim[1] * sy);
-    return status;
-}
-
-/* This thread's blocks: every `step`-th from its own. */
-static dnnl_status_t run_lane(const mbl_cpu_matmuls_t *m, const mbl_dnnl_product_t *product,
-                              const mbl_matmul_args_t *x, size_t thread, size_t step, const lane_t *lane) {
-    mbl_dnnl_product_t own;
-    dnnl_status_t status = mbl_dnnl_product_share(m->engine, product, &own);
-    if (status == dnnl_success) {
-        dnnl_memory_set_data_handle(own.b, x->b->data);
-        if (x->bias)
-            dnnl_memory_set_data_handle(own.bias, x->bias->data);
-        if (own.scratch_bytes > 0)
-            dnnl_memory_set_data_handle(own.scratch, lane->scratch);
-    }
-    for (size_t first = thread * BLOCK_ROWS; first < x->y->dim[0] && status == dnnl_success;
-         first += step * BLOCK_ROWS)
-        status = run_block(m, &own, x, first, lane);
-    mbl_dnnl_product_unshare(&own);
-    return status;
-}
-
-/* The blocks in one thread each. */
-static mbl_status_t run_side_by_side(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
-    mbl_cpu_matmuls_t *m = mbl_cpu_of(ops)->matmuls;
-    size_t blocks = (x->y->dim[0] + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    size_t threads = blocks < (size_t)ops->threads ? blocks : (size_t)ops->threads;
-    size_t a_bytes = BLOCK_ROWS * x->a->stride[0] * mbl_dtype_size(x->a->dtype);
-    size_t y_bytes = BLOCK_ROWS * x->y->stride[0] * mbl_dtype_size(x->y->dtype);
-    mbl_dnnl_matmul_t what = describe(ops, x);
-    mbl_dnnl_product_t *p = NULL;
-    what.m = BLOCK_ROWS;
-    what.threads = 1;
-    omp_set_num_threads(1); /* which the primitive is made for */
-    MBL_TRY(find_product(m, &what, &p));
-    size_t scratch_bytes = (p->scratch_bytes + 63) / 64 * 64;
-    size_t each = (a_bytes + y_bytes + 63) / 64 * 64 + scratch_bytes;
-    MBL_TRY(grow_scratch(m, threads * each));
-    dnnl_status_t worst = dnnl_success;
-#pragma omp parallel num_threads((int)threads)
-    {
-        size_t thread = (size_t)omp_get_thread_num();
-        unsigned char *base = m->scratch + thread * each;
-        const lane_t lane = {(char *)base + scratch_bytes, (char *)base + scratch_bytes + a_bytes, base};
-        dnnl_status_t status = run_lane(m, p, x, thread, (size_t)omp_get_num_threads(), &lane);
-        if (status != dnnl_success) {
-#pragma omp critical(mbl_matmul_status)
-            worst = status;
-        }
-    }
-    return worst == dnnl_success ? MBL_OK : dnnl_failed("a matrix product", worst);
-}
-
 static mbl_status_t run_any_rows(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     if (x->transpose_a)
         return run_any_depth(ops, x);
-    if (!mbl_cpu_of(ops)->matmuls->wide)
-        return run_side_by_side(ops, x);
     if (x->a->dtype == MBL_BF16 && x->y->dim[1] < FEW_COLUMNS)
         return run_in_blocks(ops, x);
     return x->y->dim[0] <= FEW_ROWS ? run_padded(ops, x) : run_any_depth(ops, x);
 }
 
-/* A dense copy of x [rows,columns] in f32, or x itself where it is f32 already; moves *at behind the copy. */
-static mbl_tensor_t widened(const mbl_ops_t *ops, const mbl_tensor_t *x, float **at, bool copy) {
-    if (x->dtype != MBL_BF16)
-        return *x;
-    size_t rows = x->dim[0], columns = x->dim[1];
-    mbl_tensor_t out = mbl_tensor_of(*at, MBL_F32, MBL_HOST, 2, rows, columns);
-    *at += rows * columns;
-    if (!copy)
-        return out;
-#pragma omp parallel for num_threads(ops->threads) schedule(static)
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < columns; j++)
-            ((float *)out.data)[i * columns + j] =
-                mbl_bf16_to_f32(((const uint16_t *)x->data)[i * x->stride[0] + j]);
-    return out;
-}
-
-static void narrow(const mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tensor_t *from) {
-#pragma omp parallel for num_threads(ops->threads) schedule(static)
-    for (size_t i = 0; i < y->dim[0]; i++)
-        for (size_t j = 0; j < y->dim[1]; j++)
-            ((uint16_t *)y->data)[i * y->stride[0] + j] =
-                mbl_bf16_from_f32(((const float *)from->data)[i * y->dim[1] + j]);
-}
-
-/* A product of bf16 on CPUs without AVX-512: in f32, rounded at the end, as bf16 units do it. */
-static mbl_status_t run_widened(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
-    size_t m = x->y->dim[0], n = x->y->dim[1], k = x->a->dim[!x->transpose_a];
-    size_t room, part;
+/* A product of own kernels. */
+static mbl_status_t run_own(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
+    const mbl_gemm_kernel_t *kernel = mbl_cpu_of(ops)->matmuls->own;
+    size_t bytes;
     void *work;
-    MBL_REQUIRE(mbl_mul(m, k, &room) && mbl_mul(k, n, &part) && mbl_add(room, part, &room) &&
-                    mbl_mul(m, n, &part) && mbl_add(room, part, &room) && mbl_add(room, n, &room) &&
-                    mbl_mul(room, sizeof(float), &room),
-                "a matrix product of %zu x %zu x %zu is too large", m, n, k);
-    MBL_TRY(mbl_cpu_workspace(ops, room, &work));
-    float *at = work;
-    mbl_tensor_t a = widened(ops, x->a, &at, true), b = widened(ops, x->b, &at, true), bias = {.data = NULL};
-    mbl_tensor_t y = widened(ops, x->y, &at, x->accumulate);
-    mbl_matmul_args_t wide = *x;
-    wide.a = &a;
-    wide.b = &b;
-    wide.y = &y;
-    if (x->bias) {
-        mbl_tensor_t row = mbl_tensor_reshape(x->bias, 2, (size_t)1, n);
-        row = widened(ops, &row, &at, true);
-        bias = mbl_tensor_reshape(&row, 1, n);
-        wide.bias = &bias;
-    }
-    MBL_TRY(run_any_rows(ops, &wide));
-    if (x->y->dtype == MBL_BF16)
-        narrow(ops, x->y, &y);
+    MBL_TRY(mbl_gemm_bytes(kernel, x, ops->threads, &bytes));
+    MBL_TRY(mbl_cpu_workspace(ops, bytes, &work));
+    mbl_gemm_run(kernel, x, ops->threads, work);
     return MBL_OK;
 }
 
@@ -473,8 +339,6 @@ static mbl_status_t product(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
     /* oneDNN takes OpenMP's number of threads, which belongs to the calling thread. */
     if (omp_get_max_threads() != ops->threads)
         omp_set_num_threads(ops->threads);
-    if (args->a->dtype == MBL_BF16 && !mbl_cpu_of(ops)->matmuls->wide)
-        return run_widened(ops, args);
     return run_any_rows(ops, args);
 }
 
@@ -496,6 +360,8 @@ static mbl_status_t apply(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tenso
 }
 
 mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
+    if (args->a->dtype != MBL_F64 && mbl_cpu_of(ops)->matmuls->own)
+        return run_own(ops, args);
     if (!args->pre && !args->through)
         return product(ops, args);
     mbl_matmul_args_t linear = *args;

@@ -59,6 +59,14 @@ static inline float mbl_tanhf(float x) {
     return a < 0.632f ? small : large;
 }
 
+/* Abramowitz and Stegun 7.1.26: within 1.5e-7. */
+static inline float mbl_erff(float x) {
+    float a = fabsf(x), t = 1 / (1 + 0.3275911f * a);
+    float p = t * (0.254829592f +
+                   t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    return copysignf(1 - p * mbl_expf(-a * a), x);
+}
+
 static inline float mbl_sigmoidf(float x) {
     return 1.0f / (1.0f + mbl_expf(-x));
 }
