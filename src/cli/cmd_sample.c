@@ -138,7 +138,7 @@ static mbl_status_t generate(const options_t *o, sample_t *s) {
         size_t n = s->n - first < o->batch ? s->n - first : o->batch;
         mbl_tensor_t x0 = mbl_tensor_rows(&s->x0, first, n);
         mbl_sample_request_t request = {.adapter = s->lora         ? &s->adapter
-                                                   : o->checkpoint ? &s->state.policy.in_ema
+                                                   : o->checkpoint ? &s->state.update.policy.in_ema
                                                                    : NULL,
                                         .conditions = &s->conditions,
                                         .index = s->index + first,

@@ -308,7 +308,7 @@ static mbl_status_t draw_entrant(drawing_t *d, mbl_lineup_entrant_t *e) {
     contestant_t c;
     memset(&c, 0, sizeof c);
     mbl_status_t status = e->path ? open_contestant(l, e->path, &e->step, &c) : MBL_OK;
-    const mbl_policy_t *policy = &c.state.policy;
+    const mbl_policy_t *policy = &c.state.update.policy;
     const mbl_adapter_t *adapter = !e->path                       ? NULL
                                    : l->options.adapter[0] == 'c' ? &policy->in_current
                                                                   : &policy->in_ema;

@@ -29,10 +29,10 @@ static mbl_status_t open_all(export_t *e) {
     MBL_TRY(mbl_pipeline_open(e->engine.ops, MBL_F32, e->config->model.path, &e->engine.pipeline));
     MBL_TRY(mbl_state_new(&e->engine, &e->state));
     MBL_TRY(mbl_state_load_adapters(&e->state, o->checkpoint));
-    MBL_ALLOC(e->values, e->state.padded);
-    const mbl_tensor_t *from = o->adapter[0] == 'c'   ? &e->state.policy.current
-                               : o->adapter[0] == 'o' ? &e->state.policy.old
-                                                      : &e->state.policy.ema;
+    MBL_ALLOC(e->values, e->state.update.padded);
+    const mbl_tensor_t *from = o->adapter[0] == 'c'   ? &e->state.update.policy.current
+                               : o->adapter[0] == 'o' ? &e->state.update.policy.old
+                                                      : &e->state.update.policy.ema;
     return mbl_tensor_download(e->engine.ops, from, e->values);
 }
 

@@ -2,6 +2,9 @@
 #include "plan/world.h"
 
 #include "base/mem.h"
+#include "rl/gram_part.h"
+
+#include <string.h>
 
 /* Device memory taken since the last call. */
 static size_t lap(const mbl_plan_world_t *w, size_t *before) {
@@ -23,17 +26,21 @@ static mbl_status_t make_adapters(mbl_plan_world_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     const mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
     MBL_TRY(mbl_lora_new(model, &s->lora, &w->lora));
-    size_t count = mbl_shard_count(mbl_lora_size(w->lora), (int)s->ranks);
-    MBL_TRY(mbl_policy_new(w->ops, model, w->lora, count * s->ranks, 0, &w->policy));
-    w->policy.old_is_current = false; /* as after the first step */
-    return mbl_optimizer_new(w->ops, count, &w->optimizer);
+    mbl_plan_comm(s->ranks, &w->comm);
+    MBL_TRY(mbl_update_new(&w->comm.host, w->ops, model, w->lora, 0, &w->update));
+    w->update.policy.old_is_current = false; /* as after the first step */
+    return MBL_OK;
 }
 
-static mbl_status_t make_gradients(mbl_plan_world_t *w) {
-    size_t k = w->shape->rewards, count = w->optimizer.count;
-    MBL_TRY(mbl_tensor_new(w->ops, MBL_F64, &w->sets, 2, k + 1, count * w->shape->ranks));
-    MBL_TRY(mbl_tensor_new(w->ops, MBL_F64, &w->shard, 2, k + 2, count));
-    return mbl_tensor_new(w->ops, MBL_F64, &w->direction, 1, count);
+/* memory->train is the room of a micro-batch, ->gradients the rest: sets, their sums and the direction. */
+static mbl_status_t make_update(mbl_plan_world_t *w, size_t *before, mbl_plan_memory_t *memory) {
+    const mbl_plan_shape_t *s = w->shape;
+    const mbl_update_room_t room = {.parts = s->rewards, .micro_batch = s->train_batch};
+    MBL_TRY(mbl_update_prepare(&w->update, w->pipeline, &room));
+    size_t taken = lap(w, before);
+    memory->train = w->live ? mbl_gradient_bytes(w->update.gradient) : 0;
+    memory->gradients = taken - memory->train;
+    return MBL_OK;
 }
 
 static mbl_status_t make_host(mbl_plan_world_t *w) {
@@ -42,6 +49,8 @@ static mbl_status_t make_host(mbl_plan_world_t *w) {
     MBL_ALLOC(w->a, s->rewards * w->most);
     MBL_ALLOC(w->prompt, w->most);
     MBL_ALLOC(w->sample, w->most);
+    MBL_ALLOC(w->no_rows, w->most);
+    memset(w->no_rows, MBL_PART_REST, w->most);
     for (size_t i = 0; i < w->most; i++)
         w->sample[i] = (int64_t)i;
     return MBL_OK;
@@ -60,14 +69,11 @@ static mbl_status_t open_parts(mbl_plan_world_t *w, mbl_plan_memory_t *memory) {
     MBL_TRY(mbl_sampler_plan(s->solver, s->rollout_steps, 3, &w->plan));
     MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->sampler));
     if (s->merge)
-        MBL_TRY(mbl_merge_new(w->pipeline, &w->policy.in_old, 3, &w->merge));
+        MBL_TRY(mbl_merge_new(w->pipeline, &w->update.policy.in_old, 3, &w->merge));
     MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &w->x0, 4, s->pictures > w->most ? s->pictures : w->most,
                            s->model.in_channels, side, side));
     memory->rollout = lap(w, &before);
-    MBL_TRY(make_gradients(w));
-    memory->gradients = lap(w, &before);
-    MBL_TRY(mbl_gradient_new(w->pipeline, w->lora, s->train_batch, s->rewards, &w->gradient));
-    memory->train = lap(w, &before);
+    MBL_TRY(make_update(w, &before, memory));
     MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->evaluator));
     memory->evaluation = lap(w, &before);
     return MBL_OK;
@@ -76,14 +82,10 @@ static mbl_status_t open_parts(mbl_plan_world_t *w, mbl_plan_memory_t *memory) {
 void mbl_plan_world_close(mbl_plan_world_t *w) {
     if (w->ops) {
         mbl_sampler_free(w->evaluator);
-        mbl_gradient_free(w->gradient);
         mbl_sampler_free(w->sampler);
         mbl_merge_free(w->merge);
-        mbl_tensor_t *all[] = {&w->x0, &w->sets, &w->shard, &w->direction};
-        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-            mbl_tensor_free(w->ops, all[i]);
-        mbl_optimizer_free(&w->optimizer);
-        mbl_policy_free(&w->policy);
+        mbl_tensor_free(w->ops, &w->x0);
+        mbl_update_free(&w->update);
         mbl_lora_free(w->lora);
         if (w->pipeline)
             mbl_conditions_free(w->pipeline, &w->conditions);
@@ -92,6 +94,7 @@ void mbl_plan_world_close(mbl_plan_world_t *w) {
     mbl_free(w->a);
     mbl_free(w->prompt);
     mbl_free(w->sample);
+    mbl_free(w->no_rows);
 }
 
 mbl_status_t mbl_plan_world_open(mbl_plan_world_t *world, mbl_plan_memory_t *memory) {
@@ -109,8 +112,8 @@ static mbl_status_t merge(mbl_plan_world_t *w) {
 static mbl_status_t roll_out(mbl_plan_world_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     mbl_tensor_t x0 = mbl_tensor_rows(&w->x0, 0, s->rollout_batch);
-    const mbl_sample_request_t request = {.adapter =
-                                              s->merged ? mbl_merge_adapter(w->merge) : &w->policy.in_old,
+    const mbl_sample_request_t request = {.adapter = s->merged ? mbl_merge_adapter(w->merge)
+                                                               : &w->update.policy.in_old,
                                           .conditions = &w->conditions,
                                           .index = w->prompt,
                                           .sample = w->sample,
@@ -118,48 +121,64 @@ static mbl_status_t roll_out(mbl_plan_world_t *w) {
     return mbl_sampler_run(w->sampler, &w->plan, &request, &x0);
 }
 
-static mbl_status_t train(mbl_plan_world_t *w) {
+static mbl_batch_t batch_of(const mbl_plan_world_t *w) {
     const mbl_plan_shape_t *s = w->shape;
-    const mbl_batch_t batch = {.n = s->train_batch,
-                               .n_global = s->train_batch,
-                               .group_size = 1,
-                               .k = s->rewards,
-                               .prompt = w->prompt,
-                               .sample = w->sample,
-                               .x0 = mbl_tensor_rows(&w->x0, 0, s->train_batch)};
-    const mbl_gradient_args_t args = {.batch = &batch,
-                                      .conditions = &w->conditions,
-                                      .current = &w->policy.in_current,
-                                      .old = &w->policy.in_old,
-                                      .plan = &w->plan,
-                                      .timesteps = 1,
-                                      .slices = 1,
-                                      .beta = 0.1,
-                                      .clip = 5,
-                                      .kl = s->kl ? 1e-4 : 0,
-                                      .a = w->a,
-                                      .parts = s->rewards,
-                                      .add = true};
-    mbl_gradient_stats_t stats;
-    return mbl_gradient_run(w->gradient, &args, &w->sets, &stats);
+    return (mbl_batch_t){.n = s->train_batch,
+                         .n_global = s->train_batch,
+                         .group_size = 1,
+                         .k = s->rewards,
+                         .prompt = w->prompt,
+                         .sample = w->sample,
+                         .x0 = mbl_tensor_rows(&w->x0, 0, s->train_batch)};
 }
 
-/* As train/loop.c between the passes and the next rollout; messages between ranks apart. */
+static mbl_update_options_t options_of(const mbl_plan_world_t *w, const mbl_batch_t *batch) {
+    const mbl_plan_shape_t *s = w->shape;
+    return (mbl_update_options_t){.gradient = {.batch = batch,
+                                               .conditions = &w->conditions,
+                                               .plan = &w->plan,
+                                               .timesteps = 1,
+                                               .slices = 1,
+                                               .beta = 0.1,
+                                               .clip = 5,
+                                               .kl = s->kl ? 1e-4 : 0,
+                                               .a = w->a,
+                                               .parts = s->rewards},
+                                  .step = 1,
+                                  .diagnose = true, /* as where a step solves on all rows */
+                                  .adamw = {1e-4, 0.9, 0.999, 1e-8, 0, 1},
+                                  .ema = 0.9};
+}
+
+static mbl_status_t train(mbl_plan_world_t *w) {
+    const mbl_batch_t batch = batch_of(w);
+    const mbl_update_options_t options = options_of(w, &batch);
+    mbl_update_result_t result;
+    mbl_update_step_t step;
+    mbl_gradient_stats_t stats;
+    mbl_update_begin(&w->update, &options, &result, &step);
+    step.args.add = true;
+    return mbl_gradient_run(w->update.gradient, &step.args, &w->update.sets, &stats);
+}
+
+/* What a step does beside its micro-batches: it is formed of no rows, and its direction is the sum of all
+ * sets. Messages between ranks apart. */
 static mbl_status_t update(mbl_plan_world_t *w) {
-    size_t m = w->shape->rewards + 1, count = w->optimizer.count;
-    double gram[(MBL_MAX_REWARDS + 1) * (MBL_MAX_REWARDS + 1)], coefficient[MBL_MAX_REWARDS + 1];
-    mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m), rows = mbl_tensor_rows(&w->shard, 0, m);
-    mbl_tensor_t shard = mbl_tensor_rows(&w->policy.current, 0, count);
-    for (size_t i = 0; i < m; i++)
-        coefficient[i] = 1;
-    MBL_TRY(mbl_tensor_zero(w->ops, &w->sets));
-    MBL_TRY(MBL_OP(w->ops, gram, .gram = &host, .x = &rows));
-    MBL_TRY(MBL_OP(w->ops, combine, .y = &w->direction, .x = &rows, .coefficient = coefficient));
-    MBL_TRY(MBL_OP(w->ops, adamw, .w = &shard, .m = &w->optimizer.m, .v = &w->optimizer.v, .g = &w->direction,
-                   .lr = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .grad_scale = 1, .step = 1));
-    MBL_TRY(mbl_policy_stepped(&w->policy));
-    MBL_TRY(mbl_policy_average(&w->policy, 1, 0.9));
-    return mbl_policy_follow(&w->policy, 0.5);
+    const mbl_batch_t batch = batch_of(w);
+    const mbl_update_options_t options = options_of(w, &batch);
+    mbl_update_result_t result;
+    mbl_update_step_t step;
+    double gram[MBL_MAX_SETS * MBL_MAX_SETS];
+    mbl_update_begin(&w->update, &options, &result, &step);
+    step.args.part_of = w->no_rows;
+    step.args.part = MBL_PART_GRAM;
+    MBL_TRY(mbl_update_form(&w->update, &step, gram));
+    for (size_t i = 0; i < step.m; i++)
+        step.coefficient[i] = 1;
+    step.norm = 1;
+    MBL_TRY(mbl_update_combine(&w->update, &step));
+    MBL_TRY(mbl_update_apply(&w->update, &step));
+    return mbl_policy_follow(&w->update.policy, 0.5);
 }
 
 mbl_status_t mbl_plan_world_run(mbl_plan_world_t *world, mbl_plan_phase_t phase) {

@@ -3,11 +3,10 @@
 #ifndef MBL_TRAIN_PLAN_WORLD_H
 #define MBL_TRAIN_PLAN_WORLD_H
 
-#include "rl/gradient.h"
-#include "rl/merge.h"
-#include "rl/optimizer.h"
-#include "rl/policy.h"
+#include "plan/comm.h"
 #include "plan/plan.h"
+#include "rl/merge.h"
+#include "rl/update.h"
 
 /* In the order train/loop.c makes it. */
 typedef struct {
@@ -17,17 +16,17 @@ typedef struct {
     mbl_pipeline_t *pipeline;
     mbl_lora_t *lora;
     mbl_conditions_t conditions;
-    mbl_policy_t policy;
-    mbl_optimizer_t optimizer;
+    mbl_plan_comm_t comm;
+    mbl_update_t update;
     mbl_sampler_t *sampler, *evaluator;
     mbl_merge_t *merge; /* NULL: never */
     mbl_sampler_plan_t plan;
-    mbl_gradient_t *gradient;
-    mbl_tensor_t x0, sets, shard, direction;
+    mbl_tensor_t x0;
     float *a;
     uint32_t *prompt;
     int64_t *sample;
-    size_t most; /* pictures of the larger micro-batch */
+    uint8_t *no_rows; /* [most] mbl_gradient_args_t.part_of of a step without any */
+    size_t most;      /* pictures of the larger micro-batch */
 } mbl_plan_world_t;
 
 /* shape, ops and live are set, the rest is zero. *memory: its parts as far as they are made here. On

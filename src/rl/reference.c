@@ -7,62 +7,71 @@
 #include <math.h>
 #include <string.h>
 
-mbl_status_t mbl_reference_new(const mbl_batch_t *batch, size_t elements, mbl_reference_t *out) {
+mbl_status_t mbl_reference_new(mbl_ops_t *ops, const mbl_batch_t *batch, mbl_reference_t *out) {
     mbl_status_t status;
-    mbl_reference_t r = {.elements = elements};
-    MBL_ALLOC_GOTO(r.raw, batch->k * batch->n, failed);
-    MBL_ALLOC_GOTO(r.share, batch->k * batch->n, failed);
-    MBL_ALLOC_GOTO(r.micro, batch->n, failed);
-    MBL_ALLOC_GOTO(r.latents, 2 * batch->n * elements, failed);
-    MBL_ALLOC_GOTO(r.from, 2 * batch->n, failed);
+    const size_t *dim = batch->x0.dim;
+    size_t n = batch->n, k = batch->k;
+    mbl_reference_t r = {.elements = dim[1] * dim[2] * dim[3], .batch = *batch};
+    r.batch.x0 = (mbl_tensor_t){.data = NULL};
+    MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &r.batch.x0, 4, n, dim[1], dim[2], dim[3]), failed);
+    MBL_ALLOC_GOTO(r.unclipped, k * n, failed);
+    MBL_ALLOC_GOTO(r.a, (k + 1) * n, failed);
+    MBL_ALLOC_GOTO(r.raw, k * n, failed);
+    MBL_ALLOC_GOTO(r.share, k * n, failed);
+    MBL_ALLOC_GOTO(r.micro, n, failed);
+    MBL_ALLOC_GOTO(r.latents, 2 * n * r.elements, failed);
+    MBL_ALLOC_GOTO(r.from, 2 * n, failed);
     MBL_ALLOC_GOTO(r.order, batch->n_global, failed);
-    MBL_ALLOC_GOTO(r.column, batch->n, failed);
+    MBL_ALLOC_GOTO(r.prompt, n, failed);
+    MBL_ALLOC_GOTO(r.sample, n, failed);
+    r.batch.prompt = r.prompt;
+    r.batch.sample = r.sample;
     *out = r;
     return MBL_OK;
 failed:
-    mbl_reference_free(&r);
+    mbl_reference_free(&r, ops);
     return status;
 }
 
-void mbl_reference_free(mbl_reference_t *reference) {
+void mbl_reference_free(mbl_reference_t *reference, mbl_ops_t *ops) {
+    mbl_tensor_free(ops, &reference->batch.x0);
+    mbl_free(reference->unclipped);
+    mbl_free(reference->a);
     mbl_free(reference->raw);
     mbl_free(reference->share);
     mbl_free(reference->micro);
     mbl_free(reference->latents);
     mbl_free(reference->from);
     mbl_free(reference->order);
-    mbl_free(reference->column);
+    mbl_free(reference->prompt);
+    mbl_free(reference->sample);
     *reference = (mbl_reference_t){0};
 }
 
-static void mix_columns(mbl_reference_t *r, float *rows, size_t n, size_t count) {
-    for (size_t c = 0; c < count; c++) {
-        float *row = rows + c * n;
-        memcpy(r->column, row, n * sizeof *row);
+static void mix_columns(const mbl_reference_t *r, const float *rows, size_t n, size_t count, float *out) {
+    for (size_t c = 0; c < count; c++)
         for (size_t i = 0; i < n; i++)
-            row[i] = r->column[r->from[i]];
-    }
+            out[c * n + i] = rows[c * n + r->from[i]];
 }
 
-static mbl_status_t mix_latents(mbl_reference_t *r, mbl_ops_t *ops, const mbl_batch_t *batch) {
+static mbl_status_t mix_latents(const mbl_reference_t *r, mbl_ops_t *ops, const mbl_batch_t *batch) {
     size_t size = r->elements;
     float *mixed = r->latents + batch->n * size;
     MBL_TRY(mbl_tensor_download(ops, &batch->x0, r->latents));
     for (size_t i = 0; i < batch->n; i++)
         memcpy(mixed + i * size, r->latents + r->from[i] * size, size * sizeof *mixed);
-    return mbl_tensor_upload(ops, &batch->x0, mixed);
+    return mbl_tensor_upload(ops, &r->batch.x0, mixed);
 }
 
-mbl_status_t mbl_reference_mix(mbl_reference_t *r, mbl_ops_t *ops, const mbl_batch_t *batch, uint32_t *prompt,
-                               int64_t *sample, float *a, size_t parts, uint64_t seed, uint32_t step,
-                               size_t micro_batch) {
+mbl_status_t mbl_reference_mix(mbl_reference_t *r, mbl_ops_t *ops, const mbl_batch_t *batch, const float *a,
+                               uint64_t seed, uint32_t step, size_t micro_batch) {
     size_t n = batch->n, done = 0, *row_of = r->from + n;
-    int64_t first = sample[0];
+    int64_t first = batch->sample[0];
     mbl_rng_t rng = mbl_rng(seed, MBL_RNG_GRAM, step, UINT64_MAX);
     for (size_t i = 1; i < n; i++)
-        first = sample[i] < first ? sample[i] : first;
+        first = batch->sample[i] < first ? batch->sample[i] : first;
     for (size_t i = 0; i < n; i++)
-        row_of[sample[i] - first] = i;
+        row_of[batch->sample[i] - first] = i;
     mbl_rng_permutation(&rng, r->order, (uint32_t)batch->n_global);
     for (size_t p = 0; p < batch->n_global; p++) {
         int64_t at = (int64_t)r->order[p] - first;
@@ -72,16 +81,12 @@ mbl_status_t mbl_reference_mix(mbl_reference_t *r, mbl_ops_t *ops, const mbl_bat
         r->from[done++] = row_of[at];
     }
     r->n_micro = (batch->n_global + micro_batch - 1) / micro_batch;
-    for (size_t i = 0; i < n; i++) /* sample and prompt by way of the staging behind `from` */
-        row_of[i] = prompt[r->from[i]];
-    for (size_t i = 0; i < n; i++)
-        prompt[i] = (uint32_t)row_of[i];
-    for (size_t i = 0; i < n; i++)
-        row_of[i] = (size_t)sample[r->from[i]];
-    for (size_t i = 0; i < n; i++)
-        sample[i] = (int64_t)row_of[i];
-    mix_columns(r, a, n, parts);
-    mix_columns(r, r->raw, n, batch->k);
+    for (size_t i = 0; i < n; i++) {
+        r->prompt[i] = batch->prompt[r->from[i]];
+        r->sample[i] = batch->sample[r->from[i]];
+    }
+    mix_columns(r, a, n, batch->k, r->a);
+    mix_columns(r, r->unclipped, n, batch->k, r->raw);
     return mix_latents(r, ops, batch);
 }
 

@@ -11,27 +11,34 @@
 enum { MBL_REFERENCE_WARMUP = 1 };
 
 typedef struct {
-    float *raw;      /* [K,n] A_k before clipping; NaN where the sample has no valid score (advantage.h) */
-    float *share;    /* [K,n] mbl_gradient_args_t.share */
+    /* [K,n] A_k before clipping in the order of the caller's batch; NaN where the sample has no valid score
+     * (advantage.h). The caller fills it */
+    float *unclipped;
+    mbl_batch_t
+        batch;    /* the rows in the order in which they are trained, with x0, prompt and sample of its own */
+    float *a;     /* [K + 1, n] their factors, and a row for those of the one objective */
+    float *raw;   /* [K,n] their A_k before clipping */
+    float *share; /* [K,n] mbl_gradient_args_t.share */
     size_t *micro;   /* [n] which micro-batch of the step a row belongs to; ascending */
     size_t n_micro;  /* of all ranks */
     size_t elements; /* of a latent */
     float *latents;  /* [2, n, elements] staging */
-    size_t *from;    /* [2, n] staging */
+    size_t *from;    /* [n] row of the caller's batch that stands in a place; behind it [n] staging */
     uint32_t *order; /* [n_global] staging */
-    float *column;   /* [n] staging */
+    uint32_t *prompt;
+    int64_t *sample;
 } mbl_reference_t;
 
 /* Room for the batch's rows. Free with mbl_reference_free. */
-mbl_status_t mbl_reference_new(const mbl_batch_t *batch, size_t elements, mbl_reference_t *out);
-void mbl_reference_free(mbl_reference_t *reference);
+mbl_status_t mbl_reference_new(mbl_ops_t *ops, const mbl_batch_t *batch, mbl_reference_t *out);
+void mbl_reference_free(mbl_reference_t *reference, mbl_ops_t *ops);
 
-/* Shuffles the samples of all ranks into micro-batches of micro_batch, keyed by (seed, step), and puts this
- * rank's rows in that order: prompt, sample, x0, a [parts, n] and raw. (The released code shuffles each
- * rank's own rows; here a micro-batch holds the same samples on any number of ranks.) */
+/* Shuffles the samples of all ranks into micro-batches of micro_batch, keyed by (seed, step), and fills
+ * batch, a and raw with this rank's rows in that order; a [K,n] are the factors in the order of *batch. (The
+ * released code shuffles each rank's own rows; here a micro-batch holds the same samples on any number of
+ * ranks.) */
 mbl_status_t mbl_reference_mix(mbl_reference_t *reference, mbl_ops_t *ops, const mbl_batch_t *batch,
-                               uint32_t *prompt, int64_t *sample, float *a, size_t parts, uint64_t seed,
-                               uint32_t step, size_t micro_batch);
+                               const float *a, uint64_t seed, uint32_t step, size_t micro_batch);
 
 /* Fills `share` for a micro-batch: the loss of reward k is a mean over the samples that have a valid A_k, so
  * each weighs rows / valid, and the others 0. Collective. */

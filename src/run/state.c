@@ -31,12 +31,9 @@ mbl_status_t mbl_state_new(mbl_engine_t *engine, mbl_state_t *out) {
     const mbl_mmdit_t *model = mbl_pipeline_model(engine->pipeline);
     MBL_TRY(mbl_state_lora(engine->config, &lora));
     MBL_TRY(mbl_lora_new(model, &lora, &state.lora));
-    size_t count = mbl_shard_count(mbl_lora_size(state.lora), engine->comm->size);
-    state.padded = count * (size_t)engine->comm->size;
     MBL_TRY_GOTO(
-        mbl_policy_new(engine->ops, model, state.lora, state.padded, engine->config->seed, &state.policy),
+        mbl_update_new(engine->comm, engine->ops, model, state.lora, engine->config->seed, &state.update),
         failed);
-    MBL_TRY_GOTO(mbl_optimizer_new(engine->ops, count, &state.optimizer), failed);
     *out = state;
     return MBL_OK;
 failed:
@@ -49,8 +46,7 @@ static void free_snapshot(mbl_snapshot_t *s);
 void mbl_state_free(mbl_state_t *state) {
     free_snapshot(state->snapshot);
     mbl_ckpt_team_close(state->team);
-    mbl_policy_free(&state->policy);
-    mbl_optimizer_free(&state->optimizer);
+    mbl_update_free(&state->update);
     mbl_lora_free(state->lora);
     memset(state, 0, sizeof *state);
 }
@@ -116,38 +112,39 @@ static void unpack_alarms(mbl_alarm_state_t *alarms, const small_t *small) {
 static void pack(const mbl_state_t *state, small_t *small) {
     memset(small, 0, sizeof *small);
     for (size_t k = 0; k < state->engine->k; k++) {
-        small->alpha_mean[k] = state->balance.alpha_mean[k];
-        small->seen[k] = state->balance.seen[k];
+        small->alpha_mean[k] = state->update.balance.alpha_mean[k];
+        small->seen[k] = state->update.balance.seen[k];
         small->skipped[k] = (int64_t)state->skipped[k];
-        small->cached_norm[k] = state->cache.norm[k];
+        small->cached_norm[k] = state->update.cache.norm[k];
         small->multiplier[k] = state->constraint.multiplier[k];
         small->level[k] = state->constraint.level[k];
         small->spread[k] = state->constraint.spread[k];
         small->level_seen[k] = state->constraint.seen[k];
     }
-    small->cached_age = (int64_t)state->cache.age;
+    small->cached_age = (int64_t)state->update.cache.age;
     pack_alarms(&state->alarms, small);
-    const int64_t counters[5] = {(int64_t)state->step, (int64_t)state->epoch, (int64_t)state->optimizer.steps,
-                                 (int64_t)state->empty_steps, state->policy.old_is_current};
+    const int64_t counters[5] = {(int64_t)state->step, (int64_t)state->epoch,
+                                 (int64_t)state->update.optimizer.steps, (int64_t)state->empty_steps,
+                                 state->update.policy.old_is_current};
     memcpy(small->counters, counters, sizeof counters);
 }
 
 static void unpack(mbl_state_t *state, const small_t *small) {
     for (size_t k = 0; k < state->engine->k; k++) {
-        state->balance.alpha_mean[k] = small->alpha_mean[k];
-        state->balance.seen[k] = small->seen[k] != 0;
+        state->update.balance.alpha_mean[k] = small->alpha_mean[k];
+        state->update.balance.seen[k] = small->seen[k] != 0;
         state->skipped[k] = (uint64_t)small->skipped[k];
-        state->cache.norm[k] = small->cached_norm[k];
+        state->update.cache.norm[k] = small->cached_norm[k];
         state->constraint.multiplier[k] = small->multiplier[k];
         state->constraint.level[k] = small->level[k];
         state->constraint.spread[k] = small->spread[k];
         state->constraint.seen[k] = small->level_seen[k] != 0;
     }
-    state->cache.age = (uint64_t)small->cached_age;
+    state->update.cache.age = (uint64_t)small->cached_age;
     unpack_alarms(&state->alarms, small);
     state->step = (uint64_t)small->counters[0];
     state->epoch = (uint64_t)small->counters[1];
-    state->optimizer.steps = (uint64_t)small->counters[2];
+    state->update.optimizer.steps = (uint64_t)small->counters[2];
     state->empty_steps = (uint64_t)small->counters[3];
 }
 
@@ -187,7 +184,7 @@ static void free_snapshot(mbl_snapshot_t *s) {
 /* Room for this rank's moments and where they belong in the whole. */
 static mbl_status_t make_parts(const mbl_state_t *state, mbl_snapshot_t *s) {
     const mbl_comm_t *comm = state->engine->comm;
-    size_t size = state->policy.size, count = state->optimizer.count, first, last;
+    size_t size = state->update.policy.size, count = state->update.optimizer.count, first, last;
     MBL_ALLOC(s->shards, 2 * count);
     mbl_shard_range(size, comm->size, comm->rank, &first, &last);
     for (int i = 0; i < 2; i++)
@@ -207,7 +204,7 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     MBL_ALLOC(s, 1);
     state->snapshot = s; /* freed with the state, whole or not */
     if (first || !together)
-        MBL_ALLOC(s->vectors, (!first ? 1 : together ? M : N_VECTORS) * state->padded);
+        MBL_ALLOC(s->vectors, (!first ? 1 : together ? M : N_VECTORS) * state->update.padded);
     if (together)
         MBL_TRY(make_parts(state, s));
     MBL_TRY(mbl_rundir_join(out_dir, "checkpoints", s->folder, sizeof s->folder));
@@ -216,8 +213,9 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     MBL_TRY(reward_names(state->engine->config, s->rewards, sizeof s->rewards));
     MBL_TRY(mbl_config_json(state->engine->config, &s->config));
     for (int i = 0; i < N_VECTORS; i++)
-        s->items[i] = (mbl_ckpt_item_t){names[i], MBL_F32, state->policy.size,
-                                        together && i >= M ? NULL : s->vectors + (size_t)i * state->padded};
+        s->items[i] =
+            (mbl_ckpt_item_t){names[i], MBL_F32, state->update.policy.size,
+                              together && i >= M ? NULL : s->vectors + (size_t)i * state->update.padded};
     small_items(&s->small, state->engine->k, s->items + N_VECTORS);
     const mbl_ckpt_attr_t attrs[] = {{"kind", "train"},
                                      {"step", s->step},
@@ -233,19 +231,21 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
  * ranks take part in gathering them. */
 static mbl_status_t copy_vectors(const mbl_state_t *state) {
     const mbl_engine_t *engine = state->engine;
-    const mbl_tensor_t *whole[] = {&state->policy.current, &state->policy.old, &state->policy.ema};
-    const mbl_tensor_t *shard[] = {&state->optimizer.m, &state->optimizer.v};
+    const mbl_tensor_t *whole[] = {&state->update.policy.current, &state->update.policy.old,
+                                   &state->update.policy.ema};
+    const mbl_tensor_t *shard[] = {&state->update.optimizer.m, &state->update.optimizer.v};
     bool first = engine->comm->rank == 0;
     for (int i = 0; i < N_VECTORS; i++) {
         mbl_snapshot_t *s = state->snapshot;
         if (i < M && first)
-            MBL_TRY(mbl_tensor_download(engine->ops, whole[i], s->vectors + (size_t)i * state->padded));
+            MBL_TRY(
+                mbl_tensor_download(engine->ops, whole[i], s->vectors + (size_t)i * state->update.padded));
         else if (i >= M && state->team)
             MBL_TRY(mbl_tensor_download(engine->ops, shard[i - M],
-                                        s->shards + (size_t)(i - M) * state->optimizer.count));
+                                        s->shards + (size_t)(i - M) * state->update.optimizer.count));
         else if (i >= M)
             MBL_TRY(mbl_gather_shards(engine->comm, engine->ops, shard[i - M],
-                                      s->vectors + (first ? (size_t)i * state->padded : 0)));
+                                      s->vectors + (first ? (size_t)i * state->update.padded : 0)));
     }
     return MBL_OK;
 }
@@ -362,9 +362,10 @@ static void tell_precision(const mbl_state_t *state, const char *path, const mbl
 }
 
 static mbl_status_t read_vectors(mbl_state_t *state, mbl_ckpt_t *ckpt, int n, float *vector) {
-    const mbl_tensor_t *whole[] = {&state->policy.current, &state->policy.old, &state->policy.ema};
-    const mbl_tensor_t *shard[] = {&state->optimizer.m, &state->optimizer.v};
-    size_t size = state->policy.size;
+    const mbl_tensor_t *whole[] = {&state->update.policy.current, &state->update.policy.old,
+                                   &state->update.policy.ema};
+    const mbl_tensor_t *shard[] = {&state->update.optimizer.m, &state->update.optimizer.v};
+    size_t size = state->update.policy.size;
     for (int i = 0; i < n; i++) {
         MBL_TRY(mbl_ckpt_read(ckpt, names[i], MBL_F32, size, vector));
         if (i < M)
@@ -393,7 +394,7 @@ static mbl_status_t read_small(mbl_state_t *state, mbl_ckpt_t *ckpt) {
             MBL_TRY(mbl_ckpt_read(ckpt, items[i].name, items[i].dtype, items[i].count,
                                   (void *)(uintptr_t)items[i].data));
     unpack(state, &small);
-    return mbl_policy_loaded(&state->policy, small.counters[4] != 0);
+    return mbl_policy_loaded(&state->update.policy, small.counters[4] != 0);
 }
 
 static mbl_status_t load(mbl_state_t *state, const char *path, bool everything) {
@@ -402,9 +403,9 @@ static mbl_status_t load(mbl_state_t *state, const char *path, bool everything) 
     MBL_TRY(mbl_ckpt_open(path, &ckpt));
     mbl_status_t status;
     MBL_TRY_GOTO(check_identity(state, path, ckpt, everything), done);
-    MBL_ALLOC_GOTO(vector, state->policy.size, done);
+    MBL_ALLOC_GOTO(vector, state->update.policy.size, done);
     MBL_TRY_GOTO(read_vectors(state, ckpt, everything ? N_VECTORS : M, vector), done);
-    status = everything ? read_small(state, ckpt) : mbl_policy_loaded(&state->policy, false);
+    status = everything ? read_small(state, ckpt) : mbl_policy_loaded(&state->update.policy, false);
     if (everything && status == MBL_OK)
         tell_precision(state, path, ckpt);
 done:

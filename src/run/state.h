@@ -4,12 +4,9 @@
 #define MBL_TRAIN_STATE_H
 
 #include "io/ckpt_parallel.h"
-#include "rl/amortise.h"
-#include "rl/balance.h"
-#include "rl/constraint.h"
-#include "rl/optimizer.h"
-#include "rl/policy.h"
 #include "rl/alarms.h"
+#include "rl/constraint.h"
+#include "rl/update.h"
 #include "run/engine.h"
 
 typedef struct mbl_snapshot mbl_snapshot_t;
@@ -17,13 +14,9 @@ typedef struct mbl_snapshot mbl_snapshot_t;
 typedef struct {
     mbl_engine_t *engine;
     mbl_lora_t *lora;
-    mbl_policy_t policy;
-    mbl_optimizer_t optimizer;
-    mbl_balance_state_t balance;
-    mbl_amortise_t cache;
+    mbl_update_t update; /* adapters, moments, averages, and room for steps where it is prepared */
     mbl_alarm_state_t alarms;
     mbl_constraint_state_t constraint;
-    size_t padded; /* length of the flat vectors: ranks * shard */
     uint64_t step, epoch;
     uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */
     uint64_t empty_steps;              /* steps without any usable reward: nothing was updated */

@@ -17,7 +17,7 @@
 static mbl_status_t choose_adapter(mbl_train_t *t, const mbl_adapter_t **out) {
     const mbl_config_t *config = t->config;
     double deviation = 0;
-    *out = &t->state.policy.in_old;
+    *out = &t->state.update.policy.in_old;
     if (!t->merge)
         return MBL_OK;
     MBL_TRY(mbl_comm_agree(t->comm, mbl_merge_try(t->merge, &t->engine.train.conditions, config->seed,
@@ -61,12 +61,11 @@ static mbl_status_t collect(mbl_train_t *t, mbl_step_report_t *report) {
     mbl_status_t scored = mbl_panel_wait(t->engine.panel);
     report->seconds.reward_wait = mbl_lap(&start);
     MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
-    MBL_TRY(mbl_train_advantages(t, report));
+    MBL_TRY(mbl_train_advantages(t));
     MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
     report->x0_norm = t->watch.x0_norm;
     t->constraint = t->state.constraint;
-    mbl_constraint_update(&config->constraint, t->min, report->stats, t->engine.k, &t->constraint,
-                          t->pressure);
+    mbl_constraint_update(&config->constraint, t->min, t->stats, t->engine.k, &t->constraint, t->pressure);
     report->constraint = &t->constraint;
     report->pressure = t->pressure;
     return MBL_OK;
@@ -78,17 +77,17 @@ static mbl_status_t look_for_alarms(mbl_train_t *t, const mbl_step_report_t *rep
     size_t every = config->alarms.replica_mismatch;
     mbl_alarm_numbers_t numbers = {.old_deviate = report->old_deviate,
                                    .x0_norm = report->x0_norm,
-                                   .finite = report->finite,
+                                   .finite = t->update.finite,
                                    .replicas_same = true,
                                    .solves = mbl_method_solves(t->stage.method),
-                                   .solved = report->refreshed && report->balance.n_used > 0,
-                                   .used = report->balance.n_used,
+                                   .solved = t->update.refreshed && t->update.balance.n_used > 0,
+                                   .used = t->update.balance.n_used,
                                    .k = t->engine.k,
-                                   .alpha = report->balance.alpha,
-                                   .stats = report->stats,
+                                   .alpha = t->update.balance.alpha,
+                                   .stats = t->stats,
                                    .outside = t->watch.outside};
     if (every > 0 && t->state.step % every == 0)
-        MBL_TRY(mbl_watch_replicas(t->comm, &t->state.policy, &numbers.replicas_same));
+        MBL_TRY(mbl_watch_replicas(t->comm, &t->state.update.policy, &numbers.replicas_same));
     mbl_alarm_findings_t found;
     mbl_alarms_check(&config->alarms, &numbers, &t->state.alarms, &found);
     if (t->comm->rank == 0)
@@ -124,11 +123,18 @@ static mbl_status_t finish_step(mbl_train_t *t, double start, mbl_step_report_t 
                                 double before_seconds, uint64_t before_bytes) {
     report->step = t->state.step;
     report->epoch = t->state.epoch;
+    report->stage = t->stage.index;
+    report->lr = t->config->train.lr;
+    report->update = &t->update;
+    report->stats = t->stats;
     report->samples = t->batch.n_global;
+    report->seconds.train = t->update.seconds.train;
+    report->seconds.gram = t->update.seconds.gram;
+    report->seconds.qp = t->update.seconds.qp;
     report->seconds.comm = t->comm->seconds - before_seconds;
     report->bytes_comm = t->comm->bytes - before_bytes;
     await_write(t);
-    MBL_TRY(mbl_policy_deviation(&t->state.policy, &report->old_deviate));
+    MBL_TRY(mbl_policy_deviation(&t->state.update.policy, &report->old_deviate));
     MBL_TRY(look_for_alarms(t, report));
     report->seconds.checkpoint = t->save_seconds;
     report->seconds.total = mbl_now() - start + t->save_seconds;
@@ -165,7 +171,7 @@ static mbl_status_t epoch(mbl_train_t *t) {
     for (size_t inner = 0; inner < config->train.inner_epochs; inner++)
         for (size_t slice = 0; slice < config->train.updates_per_epoch && t->state.step < config->train.steps;
              slice++) {
-            MBL_TRY(mbl_train_update(t, inner, slice, updated ? NULL : t->stop, &report));
+            MBL_TRY(mbl_train_update(t, inner, slice, updated ? NULL : t->stop));
             updated = true;
             MBL_TRY(finish_step(t, start, &report, comm_seconds, bytes));
             start = mbl_now();
@@ -175,7 +181,7 @@ static mbl_status_t epoch(mbl_train_t *t) {
         }
     t->state.epoch++;
     t->state.constraint = t->constraint;
-    return mbl_policy_follow(&t->state.policy,
+    return mbl_policy_follow(&t->state.update.policy,
                              mbl_policy_hold(t->state.step, (double)config->train.old_decay.flat,
                                              config->train.old_decay.rate, config->train.old_decay.hold));
 }
@@ -211,14 +217,14 @@ static mbl_status_t observe(mbl_train_t *t, uint64_t before) {
     if (last || due(before, now, config->checkpoint.every))
         MBL_TRY(save(t, last));
     if (!last && (samples || due(before, now, config->eval.every)))
-        MBL_TRY(evaluate(t, &t->state.policy.in_ema, now, samples, scores, change));
+        MBL_TRY(evaluate(t, &t->state.update.policy.in_ema, now, samples, scores, change));
     return MBL_OK;
 }
 
 static mbl_status_t close_run(mbl_train_t *t) {
     mbl_eval_score_t trained[MBL_MAX_REWARDS], difference[MBL_MAX_REWARDS];
-    MBL_TRY(evaluate(t, &t->state.policy.in_ema, t->state.step, t->config->log.samples_every > 0, trained,
-                     difference));
+    MBL_TRY(evaluate(t, &t->state.update.policy.in_ema, t->state.step, t->config->log.samples_every > 0,
+                     trained, difference));
     return t->comm->rank == 0 ? mbl_report_table(t->config, t->base, trained, difference) : MBL_OK;
 }
 

@@ -20,29 +20,25 @@ static mbl_status_t make_batch(mbl_train_t *t) {
     MBL_ALLOC(t->views.images, n);
     MBL_ALLOC(t->views.prompts, n);
     MBL_ALLOC(t->a, t->most_parts * n);
-    if (config->balance.gram_fraction < 1 || config->balance.alpha_halves > 0 ||
-        t->stage.method == MBL_METHOD_REFERENCE)
-        MBL_ALLOC(t->part_of, config->rollout.steps * n);
     t->batch.n = n;
     t->batch.n_global = groups * size;
     t->batch.group_size = size;
     t->batch.k = k;
     t->batch.prompt = t->prompt;
     t->batch.sample = t->sample;
-    return t->stage.method == MBL_METHOD_REFERENCE
-               ? mbl_reference_new(&t->batch, c * height * width, &t->reference)
-               : MBL_OK;
+    return MBL_OK;
 }
 
-static mbl_status_t make_gradient_buffers(mbl_train_t *t) {
-    size_t count = t->state.optimizer.count;
-    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->sets, 2, t->most_parts + 1, t->state.padded));
-    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->shard, 2, t->most_parts + 2, count));
-    MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->direction, 1, count));
-    if (t->config->balance.alpha_halves > 0)
-        MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F64, &t->half, 2, t->most_parts + 1, count));
-    return mbl_gradient_new(t->engine.pipeline, t->state.lora, t->config->train.micro_batch, t->most_parts,
-                            &t->gradient);
+static mbl_status_t prepare_update(mbl_train_t *t) {
+    const mbl_config_t *config = t->config;
+    bool reference = t->stage.method == MBL_METHOD_REFERENCE, halves = config->balance.alpha_halves > 0;
+    bool by_part = config->balance.gram_fraction < 1 || halves || reference;
+    mbl_update_room_t room = {.parts = t->most_parts,
+                              .micro_batch = config->train.micro_batch,
+                              .rows = by_part ? mbl_train_timesteps(config) * t->batch.n : 0,
+                              .halves = halves,
+                              .reference = reference ? &t->batch : NULL};
+    return mbl_update_prepare(&t->state.update, t->engine.pipeline, &room);
 }
 
 mbl_status_t mbl_train_open(mbl_train_t *t) {
@@ -58,9 +54,10 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &t->eval_plan));
     MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, config->rollout.micro_batch, &t->sampler));
     if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)
-        MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.policy.in_old, config->rollout.shift, &t->merge));
+        MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.update.policy.in_old, config->rollout.shift,
+                              &t->merge));
     MBL_TRY(make_batch(t));
-    MBL_TRY(make_gradient_buffers(t));
+    MBL_TRY(prepare_update(t));
     mbl_evaluator_options_t options = {.comm = t->comm,
                                        .pipeline = t->engine.pipeline,
                                        .lora = t->state.lora,
@@ -78,16 +75,10 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
 void mbl_train_close(mbl_train_t *t) {
     mbl_rundir_close(&t->rundir);
     mbl_evaluator_free(t->evaluator);
-    mbl_gradient_free(t->gradient);
     mbl_sampler_free(t->sampler);
     mbl_merge_free(t->merge);
-    if (t->engine.ops) {
+    if (t->engine.ops)
         mbl_tensor_free(t->engine.ops, &t->batch.x0);
-        mbl_tensor_free(t->engine.ops, &t->sets);
-        mbl_tensor_free(t->engine.ops, &t->shard);
-        mbl_tensor_free(t->engine.ops, &t->direction);
-        mbl_tensor_free(t->engine.ops, &t->half);
-    }
     mbl_free(t->batch.scores);
     mbl_free(t->batch.rgb);
     mbl_free(t->views.images);
@@ -96,8 +87,6 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_free(t->scratch);
     mbl_free(t->sample);
     mbl_free(t->a);
-    mbl_free(t->part_of);
-    mbl_reference_free(&t->reference);
     mbl_state_free(&t->state);
     mbl_engine_close(&t->engine);
 }

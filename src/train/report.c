@@ -55,7 +55,7 @@ static void put_halves(json_t *line, const mbl_config_t *config, const mbl_step_
     json_t *halves = json_object();
     double variance[MBL_MAX_REWARDS];
     for (size_t k = 0; k < config->rewards.count; k++) {
-        double a = r->alpha_half[0][k], b = r->alpha_half[1][k];
+        double a = r->update->alpha_half[0][k], b = r->update->alpha_half[1][k];
         variance[k] = (a - b) * (a - b) / 2;
         json_object_set_new(halves, config->rewards.items[k].name, json_pack("[f,f]", a, b));
     }
@@ -65,24 +65,24 @@ static void put_halves(json_t *line, const mbl_config_t *config, const mbl_step_
 
 static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
     const size_t one = sizeof(double);
-    json_object_set_new(line, "alpha", by_reward(config, r->balance.alpha_mean, one));
-    json_object_set_new(line, "refreshed", json_boolean(r->refreshed));
-    json_object_set_new(line, "rewards_used", json_integer((json_int_t)r->balance.n_used));
-    if (r->refreshed) {
-        json_object_set_new(line, "alpha_raw", by_reward(config, r->balance.alpha, one));
-        json_object_set_new(line, "gram_share", mbl_jsonl_real(r->gram_share));
-        if (r->halves)
+    json_object_set_new(line, "alpha", by_reward(config, r->update->balance.alpha_mean, one));
+    json_object_set_new(line, "refreshed", json_boolean(r->update->refreshed));
+    json_object_set_new(line, "rewards_used", json_integer((json_int_t)r->update->balance.n_used));
+    if (r->update->refreshed) {
+        json_object_set_new(line, "alpha_raw", by_reward(config, r->update->balance.alpha, one));
+        json_object_set_new(line, "gram_share", mbl_jsonl_real(r->update->gram_share));
+        if (r->update->halves)
             put_halves(line, config, r);
     }
-    if (!r->cosines)
+    if (!r->update->cosines)
         return;
-    json_object_set_new(line, "grad_norm_by", by_reward(config, r->balance.norm, one));
-    json_object_set_new(line, "cos", by_reward(config, r->balance.cos, one));
-    json_object_set_new(line, "cos_part", by_reward(config, r->balance.cos_part, one));
-    json_object_set_new(line, "cos_step", by_reward(config, r->cos_step, one));
-    json_object_set_new(line, "cos_min", mbl_jsonl_real(r->balance.cos_min));
-    json_object_set_new(line, "cos_mean", mbl_jsonl_real(r->balance.cos_mean));
-    json_object_set_new(line, "cos_var", mbl_jsonl_real(r->balance.cos_var));
+    json_object_set_new(line, "grad_norm_by", by_reward(config, r->update->balance.norm, one));
+    json_object_set_new(line, "cos", by_reward(config, r->update->balance.cos, one));
+    json_object_set_new(line, "cos_part", by_reward(config, r->update->balance.cos_part, one));
+    json_object_set_new(line, "cos_step", by_reward(config, r->update->cos_step, one));
+    json_object_set_new(line, "cos_min", mbl_jsonl_real(r->update->balance.cos_min));
+    json_object_set_new(line, "cos_mean", mbl_jsonl_real(r->update->balance.cos_mean));
+    json_object_set_new(line, "cos_var", mbl_jsonl_real(r->update->balance.cos_var));
 }
 
 mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, const mbl_step_report_t *r) {
@@ -91,8 +91,8 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
     if (!rundir->metrics)
         return MBL_OK;
     json_t *line = json_pack("{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f}", "step", (json_int_t)r->step, "epoch",
-                             (json_int_t)r->epoch, "loss", r->loss, "kl", r->kl, "lr", r->lr, "grad_norm",
-                             r->grad_norm, "old_deviate", r->old_deviate, "samples_per_s",
+                             (json_int_t)r->epoch, "loss", r->update->loss, "kl", r->update->kl, "lr", r->lr,
+                             "grad_norm", r->update->norm, "old_deviate", r->old_deviate, "samples_per_s",
                              s->total > 0 ? (double)r->samples / s->total : 0.0);
     if (config->stages.count > 0)
         json_object_set_new(line, "stage", json_integer((json_int_t)r->stage + 1));
@@ -106,7 +106,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
                         counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, failed)));
     json_object_set_new(line, "flat_groups",
                         counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, flat_groups)));
-    if (r->balanced)
+    if (r->update->balanced)
         put_balance(line, config, r);
     put_constraints(line, config, r);
     json_object_set_new(line, "x0_norm", mbl_jsonl_real(r->x0_norm));
@@ -174,12 +174,12 @@ void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, d
         if (used < sizeof rewards)
             used += (size_t)snprintf(rewards + used, sizeof rewards - used, "  %s %.3f",
                                      config->rewards.items[k].name, r->stats[k].mean);
-        if (r->balanced && size < sizeof balance)
+        if (r->update->balanced && size < sizeof balance)
             size += (size_t)snprintf(balance + size, sizeof balance - size, "%s%.2f", k ? " " : "  | alpha ",
-                                     r->balance.alpha[k]);
+                                     r->update->balance.alpha[k]);
     }
-    if (r->balanced && r->cosines && size < sizeof balance)
-        snprintf(balance + size, sizeof balance - size, "  min cos %+.2f", r->balance.cos_min);
+    if (r->update->balanced && r->update->cosines && size < sizeof balance)
+        snprintf(balance + size, sizeof balance - size, "  min cos %+.2f", r->update->balance.cos_min);
     if (seconds_left >= 0)
         snprintf(left, sizeof left, "  left %s", mbl_duration(seconds_left, duration));
     if (config->stages.count > 0)

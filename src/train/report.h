@@ -3,9 +3,6 @@
 #ifndef MBL_TRAIN_REPORT_H
 #define MBL_TRAIN_REPORT_H
 
-#include "rl/balance.h"
-#include "rl/gradient.h"
-#include "rl/alarms.h"
 #include "run/rundir.h"
 #include "run/state.h"
 
@@ -18,18 +15,10 @@ typedef struct {
 typedef struct {
     uint64_t step, epoch;
     size_t stage; /* from 0 */
-    double loss, kl, lr, grad_norm, old_deviate;
+    double lr, old_deviate;
     size_t samples;
-    bool balanced;  /* `balance` holds this step's weights */
-    bool refreshed; /* ... solved for in this step, from gram_share of its rows; else cached ones */
-    bool cosines;   /* ... and norms and cosines of the whole step */
-    double gram_share;
-    bool halves; /* alpha_half holds what either half of the solve's rows says alone */
-    double alpha_half[2][MBL_MAX_REWARDS];
-    mbl_balance_step_t balance;
-    double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
-    mbl_reward_stats_t stats[MBL_MAX_REWARDS];
-    bool finite;                              /* loss, KL and all gradients formed */
+    const mbl_update_result_t *update;
+    const mbl_reward_stats_t *stats;          /* [K] */
     const mbl_constraint_state_t *constraint; /* of this epoch, */
     const double *pressure;                   /* [K]; NAN for free rewards */
     double x0_norm;                           /* root mean square of the epoch's latents */

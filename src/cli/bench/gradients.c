@@ -18,8 +18,8 @@ static mbl_status_t run_two_seed(void *context) {
     mbl_bench_world_t *w = one->pass->world;
     mbl_gradient_args_t args = mbl_bench_world_args(w, one->k, 1, 0);
     mbl_gradient_stats_t stats;
-    mbl_tensor_t sets = mbl_tensor_rows(&w->sets, 0, one->k + 1);
-    MBL_TRY(mbl_gradient_run(w->gradient, &args, &sets, &stats));
+    mbl_tensor_t sets = mbl_tensor_rows(&w->update.sets, 0, one->k + 1);
+    MBL_TRY(mbl_gradient_run(w->update.gradient, &args, &sets, &stats));
     return w->ops->table->sync(w->ops);
 }
 

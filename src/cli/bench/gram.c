@@ -3,8 +3,6 @@
  * that Stable Diffusion 3.5 Medium has. */
 #include "cli/bench/update.h"
 
-#include "rl/gram.h"
-
 #include <stdio.h>
 
 enum { SMALL = 5, LARGE = 20, TIMESTEPS = 4 };
@@ -12,7 +10,7 @@ enum { SMALL = 5, LARGE = 20, TIMESTEPS = 4 };
 #define SD35M_PARAMETERS ((size_t)18874368)
 #define SD35M_FREE_BYTES 4e9
 
-static const mbl_bench_method_t marble = {"marble", MBL_METHOD_MARBLE, true, 0};
+static const mbl_bench_method_t marble = {"marble", MBL_METHOD_MARBLE, false, false, 1};
 
 typedef struct {
     mbl_bench_world_t *world;
@@ -21,8 +19,7 @@ typedef struct {
 
 static mbl_status_t run_weigh(void *context) {
     const gram_case_t *one = context;
-    double coefficient[MBL_MAX_REWARDS + 2], norm;
-    MBL_TRY(mbl_bench_weigh(one->world, &marble, one->k, coefficient, &norm));
+    MBL_TRY(mbl_bench_weigh(one->world, &marble, one->k));
     return one->world->ops->table->sync(one->world->ops);
 }
 
@@ -54,8 +51,9 @@ static mbl_status_t time_signs(const mbl_bench_t *bench) {
     MBL_TRY_GOTO(mbl_bench_world_open(bench, MBL_BF16, bench->samples, LARGE, &world), done);
     MBL_TRY_GOTO(run_step(&large), done);
     MBL_TRY_GOTO(mbl_bench_alternate(bench, cases, 4), done);
-    MBL_TRY_GOTO(print_gram(bench, "signs", SMALL, world.padded, cases[0].seconds, cases[3].seconds), done);
-    status = print_gram(bench, "signs", LARGE, world.padded, cases[2].seconds, cases[1].seconds);
+    MBL_TRY_GOTO(print_gram(bench, "signs", SMALL, world.update.padded, cases[0].seconds, cases[3].seconds),
+                 done);
+    status = print_gram(bench, "signs", LARGE, world.update.padded, cases[2].seconds, cases[1].seconds);
 done:
     mbl_bench_forget(cases, 4);
     mbl_bench_world_close(&world);
@@ -83,13 +81,13 @@ static mbl_status_t fill_sets(mbl_bench_world_t *w) {
     MBL_TRY(mbl_tensor_new(w->ops, MBL_I64, &sample, 1, (size_t)(SMALL + 1)));
     mbl_status_t status = mbl_tensor_upload(w->ops, &sample, id);
     if (status == MBL_OK)
-        status = MBL_OP(w->ops, normal, .y = &w->sets, .sample = &sample, .seed = 1, .purpose = 10);
+        status = MBL_OP(w->ops, normal, .y = &w->update.sets, .sample = &sample, .seed = 1, .purpose = 10);
     mbl_tensor_free(w->ops, &sample);
     return status;
 }
 
 static mbl_status_t time_sd35m(const mbl_bench_t *bench) {
-    mbl_bench_world_t world = {.padded = SD35M_PARAMETERS};
+    mbl_bench_world_t world = {.update = {.padded = SD35M_PARAMETERS}};
     gram_case_t context = {&world, SMALL};
     mbl_bench_case_t one = {run_weigh, &context, NULL};
     mbl_status_t status;
@@ -101,12 +99,17 @@ static mbl_status_t time_sd35m(const mbl_bench_t *bench) {
     MBL_TRY(mbl_ops_open(bench->device, bench->threads, &world.ops));
     MBL_TRY_GOTO(mbl_comm_open("self", 0, &world.comm), done);
     MBL_TRY_GOTO(mbl_comm_attach(world.comm, world.ops), done);
-    MBL_TRY_GOTO(mbl_tensor_new(world.ops, MBL_F64, &world.sets, 2, (size_t)(SMALL + 1), world.padded), done);
-    MBL_TRY_GOTO(mbl_tensor_new(world.ops, MBL_F64, &world.shard, 2, (size_t)(SMALL + 1), world.padded),
-                 done);
+    world.update.ops = world.ops;
+    world.update.comm = world.comm;
+    MBL_TRY_GOTO(
+        mbl_tensor_new(world.ops, MBL_F64, &world.update.sets, 2, (size_t)(SMALL + 1), SD35M_PARAMETERS),
+        done);
+    MBL_TRY_GOTO(
+        mbl_tensor_new(world.ops, MBL_F64, &world.update.shard, 2, (size_t)(SMALL + 1), SD35M_PARAMETERS),
+        done);
     MBL_TRY_GOTO(fill_sets(&world), done);
     MBL_TRY_GOTO(mbl_bench_alternate(bench, &one, 1), done);
-    status = print_gram(bench, "sd35m", SMALL, world.padded, one.seconds, NULL);
+    status = print_gram(bench, "sd35m", SMALL, world.update.padded, one.seconds, NULL);
 done:
     mbl_bench_forget(&one, 1);
     mbl_bench_world_close(&world);

@@ -83,7 +83,7 @@ static mbl_mmdit_input_t input_of(const mbl_bench_pass_t *p) {
 
 mbl_status_t mbl_bench_pass_forward(mbl_bench_pass_t *p) {
     mbl_mmdit_input_t input = input_of(p);
-    return mbl_mmdit_forward(mbl_pipeline_model(p->world->pipeline), &p->world->policy.in_old, &input,
+    return mbl_mmdit_forward(mbl_pipeline_model(p->world->pipeline), &p->world->update.policy.in_old, &input,
                              p->none, &p->v_old);
 }
 
@@ -101,8 +101,8 @@ static mbl_status_t seeds(mbl_bench_pass_t *p) {
 mbl_status_t mbl_bench_pass_forward_both(mbl_bench_pass_t *p) {
     mbl_mmdit_input_t input = input_of(p);
     MBL_TRY(mbl_bench_pass_forward(p));
-    MBL_TRY(mbl_mmdit_forward(mbl_pipeline_model(p->world->pipeline), &p->world->policy.in_current, &input,
-                              p->keep, &p->v));
+    MBL_TRY(mbl_mmdit_forward(mbl_pipeline_model(p->world->pipeline), &p->world->update.policy.in_current,
+                              &input, p->keep, &p->v));
     return seeds(p);
 }
 
@@ -116,14 +116,14 @@ mbl_status_t mbl_bench_pass_separate(mbl_bench_pass_t *p, size_t k) {
     for (int i = 0; i < 3; i++)
         flat[i] = mbl_tensor_reshape(from[i], 2, n, mbl_tensor_count(from[i]) / n);
     MBL_TRY(mbl_bench_pass_forward_both(p));
-    MBL_TRY(mbl_tensor_zero(w->ops, &w->sets));
+    MBL_TRY(mbl_tensor_zero(w->ops, &w->update.sets));
     for (size_t r = 0; r < k; r++) {
-        mbl_tensor_t set = mbl_tensor_rows(&w->sets, r, 1);
+        mbl_tensor_t set = mbl_tensor_rows(&w->update.sets, r, 1);
         mbl_gradient_sink_t sink = {.sets = &set, .coefficient = &p->coefficient};
         MBL_TRY(upload_row(p, &factors, w->a + r * n, 0));
         MBL_TRY(
             MBL_OP(w->ops, rows_combine, .y = &flat[0], .coefficient = &p->mix, .x = {&flat[1], &flat[2]}));
-        MBL_TRY(mbl_mmdit_backward(model, &w->policy.in_current, &input, p->keep, &p->seed, &sink));
+        MBL_TRY(mbl_mmdit_backward(model, &w->update.policy.in_current, &input, p->keep, &p->seed, &sink));
     }
     return w->ops->table->sync(w->ops);
 }

@@ -21,9 +21,9 @@ static mbl_status_t run_nft_step(void *context) {
     const double one = 1;
     mbl_gradient_args_t args = mbl_bench_world_args(w, 1, 1, 1e-4);
     mbl_gradient_stats_t stats;
-    mbl_tensor_t sets = mbl_tensor_rows(&w->sets, 0, 1);
+    mbl_tensor_t sets = mbl_tensor_rows(&w->update.sets, 0, 1);
     args.c = &one;
-    MBL_TRY(mbl_gradient_run(w->gradient, &args, &sets, &stats));
+    MBL_TRY(mbl_gradient_run(w->update.gradient, &args, &sets, &stats));
     return w->ops->table->sync(w->ops);
 }
 
@@ -97,7 +97,7 @@ static mbl_status_t run_method(void *context) {
 static mbl_status_t run_rollout(void *context) {
     const method_case_t *one = context;
     mbl_bench_world_t *w = one->world;
-    mbl_sample_request_t request = {.adapter = &w->policy.in_old,
+    mbl_sample_request_t request = {.adapter = &w->update.policy.in_old,
                                     .conditions = &w->conditions,
                                     .index = w->prompt,
                                     .sample = w->sample,

@@ -88,13 +88,12 @@ done:
 static mbl_status_t open_policy(mbl_bench_world_t *w) {
     mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
     MBL_TRY(mbl_lora_new(model, &signs_lora, &w->lora));
-    w->padded = mbl_shard_count(mbl_lora_size(w->lora), 1);
-    MBL_TRY(mbl_policy_new(w->ops, model, w->lora, w->padded, SEED, &w->policy));
-    MBL_TRY(shake(w->ops, &w->policy.current, w->policy.size, 0.02f, 3, 0));
-    MBL_TRY(mbl_tensor_copy(w->ops, &w->policy.old, &w->policy.current));
-    MBL_TRY(shake(w->ops, &w->policy.old, w->policy.size, 0.002f, 3, 1));
-    MBL_TRY(mbl_policy_loaded(&w->policy, false));
-    return mbl_optimizer_new(w->ops, w->padded, &w->optimizer);
+    MBL_TRY(mbl_update_new(w->comm, w->ops, model, w->lora, SEED, &w->update));
+    mbl_policy_t *policy = &w->update.policy;
+    MBL_TRY(shake(w->ops, &policy->current, policy->size, 0.02f, 3, 0));
+    MBL_TRY(mbl_tensor_copy(w->ops, &policy->old, &policy->current));
+    MBL_TRY(shake(w->ops, &policy->old, policy->size, 0.002f, 3, 1));
+    return mbl_policy_loaded(policy, false);
 }
 
 /* Normal advantages clipped as training clips them; the last part is the sum of all. */
@@ -117,7 +116,6 @@ static mbl_status_t open_batch(mbl_bench_world_t *w, size_t n, size_t k) {
     MBL_ALLOC(w->prompt, n);
     MBL_ALLOC(w->sample, n);
     MBL_ALLOC(w->a, (k + 1) * n);
-    MBL_ALLOC(w->part_of, MBL_BENCH_STEPS * n);
     for (size_t i = 0; i < n; i++) {
         w->prompt[i] = (uint32_t)(i / GROUP % PROMPTS);
         w->sample[i] = (int64_t)i;
@@ -141,22 +139,15 @@ mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, s
     MBL_TRY(open_policy(out));
     MBL_TRY(open_batch(out, n, k));
     MBL_TRY(mbl_sampler_plan(MBL_SOLVER_DPM2, MBL_BENCH_STEPS, 3.0, &out->plan));
-    MBL_TRY(mbl_gradient_new(out->pipeline, out->lora, n, k + 1, &out->gradient));
-    MBL_TRY(mbl_tensor_new(out->ops, MBL_F64, &out->sets, 2, k + 2, out->padded));
-    MBL_TRY(mbl_tensor_new(out->ops, MBL_F64, &out->shard, 2, k + 3, out->padded));
-    return mbl_tensor_new(out->ops, MBL_F64, &out->direction, 1, out->padded);
+    mbl_update_room_t room = {.parts = k + 1, .micro_batch = n, .rows = MBL_BENCH_STEPS * n};
+    return mbl_update_prepare(&out->update, out->pipeline, &room);
 }
 
 void mbl_bench_world_close(mbl_bench_world_t *w) {
     if (!w->ops)
         return;
-    mbl_gradient_free(w->gradient);
-    mbl_tensor_free(w->ops, &w->sets);
-    mbl_tensor_free(w->ops, &w->shard);
-    mbl_tensor_free(w->ops, &w->direction);
+    mbl_update_free(&w->update);
     mbl_tensor_free(w->ops, &w->batch.x0);
-    mbl_optimizer_free(&w->optimizer);
-    mbl_policy_free(&w->policy);
     mbl_lora_free(w->lora);
     if (w->pipeline)
         mbl_conditions_free(w->pipeline, &w->conditions);
@@ -164,7 +155,6 @@ void mbl_bench_world_close(mbl_bench_world_t *w) {
     mbl_free(w->prompt);
     mbl_free(w->sample);
     mbl_free(w->a);
-    mbl_free(w->part_of);
     mbl_comm_close(w->comm);
     mbl_ops_close(w->ops);
     *w = (mbl_bench_world_t){.ops = NULL};
@@ -174,8 +164,8 @@ mbl_gradient_args_t mbl_bench_world_args(mbl_bench_world_t *w, size_t k, size_t 
     w->batch.k = k;
     return (mbl_gradient_args_t){.batch = &w->batch,
                                  .conditions = &w->conditions,
-                                 .current = &w->policy.in_current,
-                                 .old = &w->policy.in_old,
+                                 .current = &w->update.policy.in_current,
+                                 .old = &w->update.policy.in_old,
                                  .plan = &w->plan,
                                  .timesteps = timesteps,
                                  .slices = 1,

@@ -5,10 +5,7 @@
 #define MBL_CLI_BENCH_WORLD_H
 
 #include "cli/bench/bench.h"
-#include "rl/amortise.h"
-#include "rl/gradient.h"
-#include "rl/optimizer.h"
-#include "rl/policy.h"
+#include "rl/update.h"
 
 enum { MBL_BENCH_STEPS = 8 }; /* solver steps of a rollout */
 
@@ -17,20 +14,12 @@ typedef struct {
     mbl_comm_t *comm; /* self */
     mbl_pipeline_t *pipeline;
     mbl_lora_t *lora;
-    mbl_policy_t policy; /* current, old and EMA differ; no B is zero */
-    mbl_optimizer_t optimizer;
-    mbl_balance_state_t balance;
-    mbl_amortise_t cache; /* of the last solve */
-    uint8_t *part_of;     /* [MBL_BENCH_STEPS, n] */
+    mbl_update_t
+        update; /* adapters: current, old and EMA differ, no B is zero; the batch is one micro-batch */
     mbl_conditions_t conditions;
     mbl_batch_t batch;
-    mbl_sampler_plan_t plan;  /* of the training timesteps and of a rollout */
-    mbl_gradient_t *gradient; /* the whole batch is one micro-batch */
-    size_t padded;
-    float *a;               /* [K + 1, n]: the rewards' factors, then those of their sum */
-    mbl_tensor_t sets;      /* f64 [K + 2, padded] */
-    mbl_tensor_t shard;     /* f64 [K + 3, padded] */
-    mbl_tensor_t direction; /* f64 [padded] */
+    mbl_sampler_plan_t plan; /* of the training timesteps and of a rollout */
+    float *a;                /* [K + 1, n]: the rewards' factors, then those of their sum */
     uint32_t *prompt;
     int64_t *sample;
 } mbl_bench_world_t;

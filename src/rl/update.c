@@ -1,0 +1,166 @@
+/* What an optimizer step works on, and the step as a whole. */
+#include "rl/update.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "rl/update_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+mbl_status_t mbl_update_new(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_mmdit_t *model,
+                            const mbl_lora_t *lora, uint64_t seed, mbl_update_t *out) {
+    mbl_status_t status;
+    mbl_update_t u = {.comm = comm, .ops = ops};
+    size_t count = mbl_shard_count(mbl_lora_size(lora), comm->size);
+    u.padded = count * (size_t)comm->size;
+    MBL_TRY_GOTO(mbl_policy_new(ops, model, lora, u.padded, seed, &u.policy), failed);
+    MBL_TRY_GOTO(mbl_optimizer_new(ops, count, &u.optimizer), failed);
+    *out = u;
+    return MBL_OK;
+failed:
+    mbl_update_free(&u);
+    return status;
+}
+
+void mbl_update_free(mbl_update_t *u) {
+    if (!u->ops)
+        return;
+    mbl_gradient_free(u->gradient);
+    mbl_tensor_free(u->ops, &u->sets);
+    mbl_tensor_free(u->ops, &u->shard);
+    mbl_tensor_free(u->ops, &u->direction);
+    mbl_tensor_free(u->ops, &u->half);
+    mbl_free(u->part_of);
+    mbl_reference_free(&u->reference, u->ops);
+    mbl_policy_free(&u->policy);
+    mbl_optimizer_free(&u->optimizer);
+    memset(u, 0, sizeof *u);
+}
+
+mbl_status_t mbl_update_prepare(mbl_update_t *u, mbl_pipeline_t *pipeline, const mbl_update_room_t *room) {
+    size_t count = u->optimizer.count;
+    u->parts = room->parts;
+    u->micro_batch = room->micro_batch;
+    MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->sets, 2, room->parts + 1, u->padded));
+    MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->shard, 2, room->parts + 2, count));
+    MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->direction, 1, count));
+    if (room->halves)
+        MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->half, 2, room->parts + 1, count));
+    if (room->rows > 0)
+        MBL_ALLOC(u->part_of, room->rows);
+    if (room->reference)
+        MBL_TRY(mbl_reference_new(u->ops, room->reference, &u->reference));
+    return mbl_gradient_new(pipeline, u->policy.lora, room->micro_batch, room->parts, &u->gradient);
+}
+
+/* ---- a step ---- */
+
+void mbl_update_begin(const mbl_update_t *u, const mbl_update_options_t *options, mbl_update_result_t *out,
+                      mbl_update_step_t *step) {
+    memset(out, 0, sizeof *out);
+    memset(step, 0, sizeof *step);
+    out->finite = true;
+    step->options = options;
+    step->out = out;
+    step->args = options->gradient;
+    step->args.current = &u->policy.in_current;
+    step->args.old = &u->policy.in_old;
+    step->args.old_is_current = u->policy.old_is_current;
+    step->cache = u->cache;
+    step->diagnose = options->diagnose;
+    if (!options->begins)
+        step->balance = u->balance;
+}
+
+mbl_status_t mbl_update_step(mbl_update_t *u, const mbl_update_options_t *options, mbl_update_result_t *out) {
+    mbl_update_step_t step;
+    mbl_update_direction_fn *direction =
+        options->balance.method == MBL_METHOD_REFERENCE ? mbl_update_reference : mbl_update_balanced;
+    mbl_update_begin(u, options, out, &step);
+    MBL_TRY(direction(u, &step));
+    double start = mbl_now();
+    if (!step.formed)
+        MBL_TRY(mbl_update_combine(u, &step));
+    MBL_TRY(mbl_update_apply(u, &step));
+    out->seconds.train += mbl_lap(&start);
+    return MBL_OK;
+}
+
+/* ---- the direction, applied ---- */
+
+mbl_tensor_t mbl_update_last(const mbl_update_t *u, const mbl_update_step_t *step) {
+    mbl_tensor_t row = mbl_tensor_rows(&u->shard, step->options->gradient.parts + 1, 1);
+    return mbl_tensor_reshape(&row, 1, u->optimizer.count);
+}
+
+mbl_status_t mbl_update_square(mbl_update_t *u, const mbl_tensor_t *vector, double *out) {
+    mbl_tensor_t row = mbl_tensor_reshape(vector, 2, (size_t)1, u->optimizer.count),
+                 host = MBL_TENSOR_2(out, MBL_F64, 1, 1);
+    MBL_TRY(MBL_OP(u->ops, gram, .gram = &host, .x = &row));
+    return mbl_comm_allreduce(u->comm, out, 1, MBL_COMM_F64, MBL_COMM_SUM);
+}
+
+/* Sets that D leaves out and that no cosine is asked of become zero first: they may hold NaN, and
+ * 0 NaN = NaN. */
+mbl_status_t mbl_update_combine(mbl_update_t *u, mbl_update_step_t *step) {
+    mbl_tensor_t sets = mbl_tensor_rows(&u->shard, 0, step->m);
+    double square;
+    for (size_t j = 0; j < step->m; j++) {
+        mbl_tensor_t row = mbl_tensor_rows(&u->shard, j, 1);
+        bool wanted = step->diagnose && j < step->args.batch->k && isfinite(step->out->balance.norm[j]);
+        if (step->coefficient[j] == 0 && !wanted)
+            MBL_TRY(mbl_tensor_zero(u->ops, &row));
+    }
+    MBL_TRY(MBL_OP(u->ops, combine, .y = &u->direction, .x = &sets, .coefficient = step->coefficient));
+    if (!step->rest)
+        return MBL_OK;
+    mbl_tensor_t last = mbl_update_last(u, step);
+    MBL_TRY(MBL_OP(u->ops, axpby, .y = &u->direction, .x = &last, .a = 1, .b = 1));
+    MBL_TRY(mbl_update_square(u, &u->direction, &square));
+    step->norm = isfinite(square) ? sqrt(square) : 0;
+    return MBL_OK;
+}
+
+/* cos(-step, g_k) of the step the optimizer took, from the Gram matrix of the sets with that step. The
+ * weights of before stand in the shard's last row, those of now in `now`. */
+static mbl_status_t cosines_of_step(mbl_update_t *u, const mbl_update_step_t *step, const mbl_tensor_t *now) {
+    size_t parts = step->options->gradient.parts, last = parts + 1, m = parts + 2;
+    double gram[MBL_MAX_SETS * MBL_MAX_SETS];
+    mbl_tensor_t sets = mbl_tensor_rows(&u->shard, 0, m), taken = mbl_update_last(u, step);
+    mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m);
+    const mbl_balance_step_t *balance = &step->out->balance;
+    MBL_TRY(MBL_OP(u->ops, convert, .dst = &u->direction, .src = now));
+    MBL_TRY(MBL_OP(u->ops, axpby, .y = &taken, .x = &u->direction, .a = -1, .b = 1));
+    MBL_TRY(MBL_OP(u->ops, gram, .gram = &host, .x = &sets));
+    MBL_TRY(mbl_comm_allreduce(u->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
+    for (size_t k = 0; k < step->args.batch->k; k++) {
+        double norm = balance->norm[k] * sqrt(gram[last * m + last]);
+        step->out->cos_step[k] =
+            balance->measured[k] && norm > 0 ? (gram[k * m + last] + gram[parts * m + last]) / norm : 0;
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t move(mbl_update_t *u, const mbl_update_step_t *step) {
+    size_t count = u->optimizer.count;
+    mbl_tensor_t now = mbl_tensor_rows(&u->policy.current, (size_t)u->comm->rank * count, count);
+    if (step->diagnose) {
+        mbl_tensor_t before = mbl_update_last(u, step);
+        MBL_TRY(MBL_OP(u->ops, convert, .dst = &before, .src = &now));
+    }
+    MBL_TRY(mbl_optimizer_step(u->comm, &u->optimizer, &step->options->adamw, &u->direction, step->norm,
+                               &u->policy.current));
+    MBL_TRY(mbl_policy_stepped(&u->policy));
+    return step->diagnose ? cosines_of_step(u, step, &now) : MBL_OK;
+}
+
+mbl_status_t mbl_update_apply(mbl_update_t *u, mbl_update_step_t *step) {
+    step->out->norm = step->norm;
+    step->out->cosines = step->diagnose;
+    if (step->norm > 0)
+        MBL_TRY(move(u, step));
+    u->balance = step->balance;
+    u->cache = step->cache;
+    return mbl_policy_average(&u->policy, step->options->step, step->options->ema);
+}

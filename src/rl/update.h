@@ -1,0 +1,124 @@
+/* An optimizer step, from images with advantages to new weights: form the rewards' gradients and their Gram
+ * matrix, solve for the weights, combine the gradients to one direction, apply it. Training, `marble bench`
+ * and `marble plan` all call this, so what is timed and counted is what trains. */
+#ifndef MBL_RL_UPDATE_H
+#define MBL_RL_UPDATE_H
+
+#include "rl/amortise.h"
+#include "rl/balance.h"
+#include "rl/gradient.h"
+#include "rl/optimizer.h"
+#include "rl/policy.h"
+#include "rl/reference.h"
+
+/* The reward parts, their common part, and the step that was taken. */
+enum { MBL_MAX_SETS = MBL_MAX_REWARDS + 3 };
+
+typedef struct {
+    mbl_comm_t *comm;
+    mbl_ops_t *ops;
+    size_t padded; /* length of the flat vectors: ranks * shard */
+    /* carried from step to step, and in checkpoints */
+    mbl_policy_t policy;
+    mbl_optimizer_t optimizer;
+    mbl_balance_state_t balance;
+    mbl_amortise_t cache;
+    /* room for gradients, made by mbl_update_prepare */
+    mbl_gradient_t *gradient;
+    size_t parts, micro_batch;
+    mbl_tensor_t sets;      /* f64 [R + 1, padded] */
+    mbl_tensor_t shard;     /* f64 [R + 2, count] of the sums over ranks; the last row is the step taken */
+    mbl_tensor_t direction; /* f64 [count] */
+    mbl_tensor_t half;      /* f64 [R + 1, count]; only with mbl_update_room_t.halves */
+    uint8_t *part_of;       /* [rows]; NULL without mbl_update_room_t.rows */
+    mbl_reference_t reference;
+} mbl_update_t;
+
+/* Fresh adapters and moments, sharded over the ranks of comm. Free with mbl_update_free. */
+mbl_status_t mbl_update_new(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_mmdit_t *model,
+                            const mbl_lora_t *lora, uint64_t seed, mbl_update_t *out);
+void mbl_update_free(mbl_update_t *update);
+
+/* The largest step that will be asked for. */
+typedef struct {
+    size_t parts;       /* reward parts R: K, or K + 1 with an objective of the method's own */
+    size_t micro_batch; /* rows trained on at once */
+    size_t rows;        /* samples here * timesteps, of steps that solve on a part of them; 0: none does */
+    bool halves;        /* steps may compare alpha between halves */
+    const mbl_batch_t *reference; /* steps of marble_reference on batches of this shape; NULL: none */
+} mbl_update_room_t;
+/* Room for steps; mbl_update_free frees it, after a failure too. */
+mbl_status_t mbl_update_prepare(mbl_update_t *update, mbl_pipeline_t *pipeline,
+                                const mbl_update_room_t *room);
+
+typedef struct {
+    /* Rows and loss. The update sets current, old, old_is_current, c, part_of, part, add and ready itself. */
+    mbl_gradient_args_t gradient;
+    mbl_balance_options_t balance;
+    const mbl_reward_stats_t *stats; /* [K] of the batch's scores */
+    uint64_t step;                   /* the number of this step, from 1 */
+    bool begins;          /* the first of a stage: averages from before say nothing of it, and it solves */
+    bool warmup;          /* equal weights, which do not enter the average */
+    bool solve;           /* whatever the cache says */
+    size_t refresh_every; /* steps between solves */
+    bool smooth;          /* a step that solves uses the averaged alpha */
+    double gram_fraction; /* of the rows that the solve sees */
+    bool diagnose;        /* form all gradients for cosines though the method does not need them */
+    bool halves;          /* alpha from two disjoint halves of the solve's rows too */
+    mbl_adamw_options_t adamw;
+    double ema;
+} mbl_update_options_t;
+
+typedef struct {
+    double loss, kl; /* of all ranks */
+    double norm;     /* of the direction, before the clip; 0: there was none, the weights stayed */
+    bool finite;     /* loss, KL and all gradients formed */
+    bool balanced;   /* `balance` holds this step's weights */
+    bool refreshed;  /* ... solved for in this step, from gram_share of its rows; else cached ones */
+    bool cosines;    /* ... and norms and cosines of the whole step */
+    bool halves;     /* alpha_half holds what either half of the solve's rows says alone */
+    double gram_share, alpha_half[2][MBL_MAX_REWARDS];
+    mbl_balance_step_t balance;
+    double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
+    struct {
+        double train, gram, qp;
+    } seconds; /* of this rank */
+} mbl_update_result_t;
+
+/* The whole of it. A failure, ERR_STOPPED among them, before the weights move leaves the update as it was.
+ * Collective. */
+mbl_status_t mbl_update_step(mbl_update_t *update, const mbl_update_options_t *options,
+                             mbl_update_result_t *out);
+
+/* ---- its parts ---- */
+
+/* A step under way. Its direction is D = sum_j coefficient_j shard_j over the first m rows of the shard, plus
+ * the shard's last row where `rest`; or it stands in `direction` already where `formed`. */
+typedef struct {
+    const mbl_update_options_t *options;
+    mbl_update_result_t *out;
+    mbl_gradient_args_t args;
+    bool refresh, diagnose, rest, formed;
+    size_t m;
+    double c[MBL_MAX_REWARDS + 1], coefficient[MBL_MAX_SETS], norm;
+    mbl_balance_state_t balance; /* as they will be after the step */
+    mbl_amortise_t cache;
+} mbl_update_step_t;
+
+/* Clears *out. */
+void mbl_update_begin(const mbl_update_t *update, const mbl_update_options_t *options,
+                      mbl_update_result_t *out, mbl_update_step_t *step);
+/* The gradients that step->args ask for (all sets, or one with c), summed over ranks into the first rows of
+ * the shard (or `shard`), and their Gram matrix. Collective. */
+mbl_status_t mbl_update_form(mbl_update_t *update, mbl_update_step_t *step, double *gram);
+mbl_status_t mbl_update_form_into(mbl_update_t *update, mbl_update_step_t *step, const mbl_tensor_t *shard,
+                                  double *gram);
+/* Weights from the Gram matrix of all sets, which saw `share` of the rows. Collective. */
+mbl_status_t mbl_update_solve(mbl_update_t *update, mbl_update_step_t *step, const double *gram,
+                              double share);
+/* D into update->direction. Collective. */
+mbl_status_t mbl_update_combine(mbl_update_t *update, mbl_update_step_t *step);
+/* Moves the weights along D; leaves them (and the moments) alone when there is none. Collective. */
+mbl_status_t mbl_update_apply(mbl_update_t *update, mbl_update_step_t *step);
+
+#endif
