@@ -24,8 +24,9 @@ trap 'rm -rf "$work"' EXIT
 # One line for each C source: the command without its compiler and output, with the other compiler's way to OpenMP.
 sed -n 's/^ *"command": "\([^ ]*ccache \)\{0,1\}[^ ]* \(.*\)",$/\2/p' "$commands" | grep -E '\.c$' |
     sed -e 's/\\\\\\"/\\"/g' -e 's/\\"\([^\\]*\)\\"/"\\"\1\\""/g' -e 's/ -o [^ ]*//' -e "s/ -fopenmp[^ ]*/ $openmp/" \
-        -e 's/ -fsanitize=[^ ]*//g' -e 's/ -Wno-pass-failed//; s/ -Wno-maybe-uninitialized//' >"$work/all"
-[ "$other" = gcc ] || sed -i 's/^/-Wno-pass-failed /' "$work/all" # as CMakeLists.txt has it
+        -e 's/ -fsanitize=[^ ]*//g' -e 's/ -Wno-pass-failed//; s/ -Wno-enum-float-conversion//' \
+        -e 's/ -Wno-maybe-uninitialized//' >"$work/all"
+[ "$other" = gcc ] || sed -i 's/^/-Wno-pass-failed -Wno-enum-float-conversion /' "$work/all" # as CMakeLists.txt has it
 grep 'src/ops/cpu/' "$work/all" >"$work/loops"
 {
     cat "$work/loops"

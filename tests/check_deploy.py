@@ -116,14 +116,19 @@ MODEL = ("threads=1 pretrain.steps=20 pretrain.warmup=2 pretrain.batch=16 pretra
          "pretrain.model.joint_attention_dim=32 pretrain.model.pooled_projection_dim=32 pretrain.model.text_layers=1 "
          "eval.prompts=4 eval.steps=2").split()
 # ssh's stand-in: skips options and the host, which it notes, and runs the rest here, with a folder for temporary files of
-# its own: Open MPI's daemons keep files there that are named after the job, and break each other's where they share it.
+# its own: Open MPI's daemons keep files there that are named after the job, and break each other's where they share it. Where
+# one may (root), it has a host name of its own too: Open MPI 5 takes ranks under one name for ranks of one host.
 AGENT = """#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift; done
 echo "$1" >>"$0.hosts"
 TMPDIR=$0.tmp/$1
 export TMPDIR
 mkdir -p "$TMPDIR"
+host=$1
 shift
+if unshare --uts true 2>/dev/null; then
+    exec unshare --uts sh -c "hostname $host; $*"
+fi
 exec sh -c "$*"
 """
 
@@ -148,7 +153,8 @@ def check_mpirun(marble, folder):
                    [word for key in MODEL for word in ("--set", key)], stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL, check=True)
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                   "OMPI_MCA_mpi_yield_when_idle": "1"}
+                   "OMPI_MCA_mpi_yield_when_idle": "1",
+                   "OMPI_MCA_btl_tcp_if_include": "lo"}  # Open MPI 5 finds no other way from this machine to itself
     done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
     if done.returncode != 0:
         print(done.stdout)
