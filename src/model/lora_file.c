@@ -1,4 +1,4 @@
-/* LoRA adapters as files. */
+/* LoRA adapters written as files, and merged. */
 #include "model/lora_file.h"
 
 #include "base/file.h"
@@ -11,7 +11,7 @@
 #include <string.h>
 
 static const char diffusers_prefix[] = "transformer.", peft_prefix[] = "base_model.model.";
-static const char blocks[] = "transformer_blocks.", ends[2][16] = {".lora_A.weight", ".lora_B.weight"};
+static const char ends[2][16] = {".lora_A.weight", ".lora_B.weight"};
 
 static bool is_b(const mbl_param_t *param) {
     size_t n = strlen(param->name);
@@ -98,97 +98,7 @@ mbl_status_t mbl_lora_write_peft(const mbl_lora_t *lora, const float *values, co
     return status;
 }
 
-/* ---- reading ---- */
-
-/* The safetensors file of `path`, and of a PEFT folder what its configuration says of alpha (else 0). */
-static mbl_status_t open_adapter(const char *path, mbl_st_t **out, double *alpha) {
-    json_t *config = NULL;
-    mbl_status_t status;
-    *alpha = 0;
-    if (!mbl_folder_exists(path))
-        return mbl_st_open(path, out);
-    char *words = mbl_format("%s/adapter_config.json", path);
-    char *file = mbl_format("%s/adapter_model.safetensors", path);
-    if (!words || !file) {
-        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a path", path);
-        goto done;
-    }
-    MBL_TRY_GOTO(mbl_json_read(words, &config), done);
-    MBL_TRY_GOTO(mbl_json_real(config, words, "lora_alpha", true, 1e-6, 1e6, alpha), done);
-    status = mbl_st_open(file, out);
-done:
-    json_decref(config);
-    mbl_free(words);
-    mbl_free(file);
-    return status;
-}
-
-/* "transformer_blocks.0.attn.to_q.lora_A.weight" of an entry's name, NULL when it is no matrix of a block. */
-static const char *name_in_model(const mbl_st_entry_t *entry) {
-    const char *name = entry->name;
-    const char *const prefixes[] = {diffusers_prefix, peft_prefix};
-    for (size_t i = 0; i < 2; i++)
-        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
-            name += strlen(prefixes[i]);
-    bool matrix =
-        strlen(name) > strlen(ends[0]) && (strcmp(name + strlen(name) - strlen(ends[0]), ends[0]) == 0 ||
-                                           strcmp(name + strlen(name) - strlen(ends[1]), ends[1]) == 0);
-    return matrix && entry->ndim == 2 && strncmp(name, blocks, strlen(blocks)) == 0 ? name : NULL;
-}
-
-/* Adds the target of a matrix, "attn.to_q", unless it is there. */
-static mbl_status_t add_target(const char *path, const char *name, mbl_lora_config_t *config) {
-    const char *start = strchr(name + strlen(blocks), '.');
-    size_t length = start ? strlen(start + 1) - strlen(ends[0]) : 0;
-    char target[sizeof config->targets[0]];
-    if (!start || length == 0 || length >= sizeof target)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %.96s: not a linear of a block", path, name);
-    snprintf(target, sizeof target, "%.*s", (int)length, start + 1);
-    for (size_t i = 0; i < config->n_targets; i++)
-        if (strcmp(config->targets[i], target) == 0)
-            return MBL_OK;
-    if (config->n_targets == MBL_LORA_MAX_TARGETS)
-        return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: adapters on more than %d kinds of linears", path,
-                        MBL_LORA_MAX_TARGETS);
-    memcpy(config->targets[config->n_targets++], target, sizeof target);
-    return MBL_OK;
-}
-
-static mbl_status_t read_config(const char *path, const mbl_st_t *st, double alpha,
-                                mbl_lora_config_t *config) {
-    for (size_t i = 0; i < mbl_st_count(st); i++) {
-        const mbl_st_entry_t *entry = mbl_st_at(st, i);
-        const char *name = name_in_model(entry);
-        if (!name)
-            return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                            "%s: tensor %.96s: not a lora_A or lora_B matrix of a transformer block", path,
-                            entry->name);
-        size_t rank = strstr(name, ends[0]) ? entry->dim[0] : entry->dim[1];
-        if (config->rank && rank != config->rank)
-            return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: tensor %.96s: rank %zu, others have %zu", path,
-                            entry->name, rank, config->rank);
-        config->rank = rank;
-        MBL_TRY(add_target(path, name, config));
-    }
-    if (!config->rank)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: no lora_A and lora_B matrices in it", path);
-    config->alpha = alpha > 0 ? alpha : (double)config->rank;
-    return MBL_OK;
-}
-
-mbl_status_t mbl_lora_read_config(const char *path, mbl_lora_config_t *out) {
-    mbl_st_t *st;
-    mbl_lora_config_t config;
-    double alpha;
-    MBL_REQUIRE(path && out, "lora_read_config: path and out must be given");
-    memset(&config, 0, sizeof config);
-    MBL_TRY(open_adapter(path, &st, &alpha));
-    mbl_status_t status = read_config(path, st, alpha, &config);
-    mbl_st_close(st);
-    if (status == MBL_OK)
-        *out = config;
-    return status;
-}
+/* ---- merging ---- */
 
 static const mbl_param_t *find_param(const mbl_lora_t *lora, const char *name) {
     for (size_t i = 0; i < mbl_lora_param_count(lora); i++)
@@ -196,38 +106,6 @@ static const mbl_param_t *find_param(const mbl_lora_t *lora, const char *name) {
             return mbl_lora_param(lora, i);
     return NULL;
 }
-
-static mbl_status_t read_tensors(const mbl_lora_t *lora, const char *path, const mbl_st_t *st, double alpha,
-                                 float *out) {
-    double written = alpha > 0 ? alpha / (double)mbl_lora_config(lora)->rank : 1;
-    for (size_t i = 0; i < mbl_st_count(st); i++) {
-        const mbl_st_entry_t *entry = mbl_st_at(st, i);
-        const char *name = name_in_model(entry);
-        const mbl_param_t *param = name ? find_param(lora, name) : NULL;
-        if (!param || entry->dim[0] != param->dim[0] || entry->dim[1] != param->dim[1])
-            return MBL_FAIL(MBL_ERR_FORMAT,
-                            "%s: tensor %.96s: the model has no linear of that name and shape", path,
-                            entry->name);
-        MBL_TRY(mbl_st_read_f32(st, entry->name, out + param->offset, param->count));
-        double factor = is_b(param) ? written / scale_of(lora) : 1;
-        for (size_t j = 0; factor != 1 && j < param->count; j++)
-            out[param->offset + j] = (float)(factor * (double)out[param->offset + j]);
-    }
-    return MBL_OK;
-}
-
-mbl_status_t mbl_lora_read(const mbl_lora_t *lora, const char *path, float *out) {
-    mbl_st_t *st;
-    double alpha;
-    MBL_REQUIRE(lora && path && out, "lora_read: adapter, path and out must be given");
-    MBL_TRY(open_adapter(path, &st, &alpha));
-    memset(out, 0, mbl_lora_size(lora) * sizeof *out);
-    mbl_status_t status = read_tensors(lora, path, st, alpha, out);
-    mbl_st_close(st);
-    return status;
-}
-
-/* ---- merging ---- */
 
 static const mbl_param_t *base_of(const mbl_mmdit_t *model, const mbl_param_t *matrix) {
     char name[sizeof matrix->name];

@@ -134,10 +134,11 @@ def make(case, exact):
 
 
 original = embeddings.get_timestep_embedding, normalization.RMSNorm.forward
-out = {}
-for case in CASES:
-    golden, shipped = make(case, True), make(case, False)
-    v, w = golden[f"{case}.v"], shipped[f"{case}.v"]
-    print(f"{case}: |v| {v.norm():.3f}, f32 parts of diffusers differ by {(v - w).norm() / v.norm():.1e}")
-    out.update(golden)
-save_file(out, HERE / "mmdit.safetensors")
+if __name__ == "__main__":
+    out = {}
+    for case in CASES:
+        golden, shipped = make(case, True), make(case, False)
+        v, w = golden[f"{case}.v"], shipped[f"{case}.v"]
+        print(f"{case}: |v| {v.norm():.3f}, f32 parts of diffusers differ by {(v - w).norm() / v.norm():.1e}")
+        out.update(golden)
+    save_file(out, HERE / "mmdit.safetensors")

@@ -183,21 +183,16 @@ static void other_files_are_refused(void **state) {
     open_world(&w, NULL);
     float *back = calloc(mbl_lora_size(w.lora), sizeof *back);
     mbl_st_tensor_t odd[] = {{"transformer_blocks.0.attn.to_q.lora_A.weight", MBL_F32, 2, {4, 8}, numbers},
-                             {"transformer_blocks.0.attn.to_k.lora_A.weight", MBL_F32, 2, {2, 8}, numbers},
-                             {"transformer_blocks.0.attn.to_q.alpha", MBL_F32, 0, {0}, numbers},
+                             {"transformer_blocks.0.attn.to_q.lora_B.weight", MBL_F32, 2, {8, 4}, numbers},
                              {"text_encoder.lora_A.weight", MBL_F32, 2, {4, 8}, numbers}};
     const char *path = in(&w, "odd.safetensors");
-    assert_ok(mbl_st_write(path, odd, 1, NULL));
+    assert_ok(mbl_st_write(path, odd, 2, NULL));
     assert_ok(mbl_lora_read_config(path, &config));
     assert_int_equal(mbl_lora_read(w.lora, path, back), MBL_ERR_FORMAT);
     assert_non_null(strstr(mbl_fail_message(), "attn.to_q.lora_A.weight: the model has no linear"));
-    assert_ok(mbl_st_write(path, odd, 2, NULL));
+    assert_ok(mbl_st_write(path, odd, 3, NULL));
     assert_int_equal(mbl_lora_read_config(path, &config), MBL_ERR_UNSUPPORTED);
-    for (int i = 2; i < 4; i++) {
-        assert_ok(mbl_st_write(path, &odd[i], 1, NULL));
-        assert_int_equal(mbl_lora_read_config(path, &config), MBL_ERR_UNSUPPORTED);
-        assert_non_null(strstr(mbl_fail_message(), odd[i].name));
-    }
+    assert_non_null(strstr(mbl_fail_message(), odd[2].name));
     assert_ok(mbl_st_write(path, NULL, 0, NULL));
     assert_int_equal(mbl_lora_read_config(path, &config), MBL_ERR_FORMAT);
     assert_int_equal(mbl_lora_read_config(in(&w, "none"), &config), MBL_ERR_IO);
