@@ -176,6 +176,20 @@ mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine) {
     return all;
 }
 
+mbl_status_t mbl_comm_same(mbl_comm_t *comm, const uint64_t *values, size_t n, bool *same) {
+    int64_t ends[2 * MBL_COMM_SAME]; /* largest of the values, and of their negatives */
+    MBL_REQUIRE(n <= MBL_COMM_SAME, "comm: %zu values to compare; at most %d", n, MBL_COMM_SAME);
+    for (size_t i = 0; i < n; i++) {
+        ends[2 * i] = (int64_t)(values[i] >> 1); /* 63 bits: the negative exists */
+        ends[2 * i + 1] = -ends[2 * i];
+    }
+    MBL_TRY(mbl_comm_allreduce(comm, ends, 2 * n, MBL_COMM_I64, MBL_COMM_MAX));
+    *same = true;
+    for (size_t i = 0; i < n; i++)
+        *same &= ends[2 * i] == -ends[2 * i + 1];
+    return MBL_OK;
+}
+
 mbl_status_t mbl_comm_settle(mbl_comm_t *comm, mbl_status_t mine) {
     MBL_REQUIRE(comm, "comm: settle without a communicator");
     if (mine == MBL_OK || mine == comm->agreed || comm->size == 1)

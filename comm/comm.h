@@ -125,6 +125,11 @@ mbl_status_t mbl_comm_allgather_tensor(mbl_comm_t *comm, const mbl_tensor_t *in,
  * rank 0 did not. Also how ranks agree on "stop now". */
 mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine);
 
+/* *same: every rank has the same n values (at most MBL_COMM_SAME; the lowest bit of each is not compared).
+ * Collective. */
+enum { MBL_COMM_SAME = 8 };
+mbl_status_t mbl_comm_same(mbl_comm_t *comm, const uint64_t *values, size_t n, bool *same);
+
 /* For a rank that is about to leave what all ranks do together, with `mine`: where that is a failure other
  * than the one last agreed on, no other rank knows of it and all would wait for this one, so it says why and
  * ends the job at once (mbl_comm_abort with the status' exit code, which returns on `self` only). Returns

@@ -25,6 +25,13 @@ for line in lines:
     assert abs(line["gflops"] * line["ms"][0] * 1e6 / (2 * m * k * n) - 1) < 1e-4, line
 assert {line["case"].split()[0] for line in lines} == {"f32", "bf16"}
 
+lines = lines_of("loops", "--runs", "1", "--samples", "3")
+cases = [line["case"].split() for line in lines]
+assert {case[1] for case in cases} == {"f32", "bf16"} and len(cases) == len({line["case"] for line in lines}), cases
+assert {"sample_grad", "qk_norm", "qk_norm_bwd", "gate_norm", "layer_norm", "layer_norm_bwd"} <= {case[0] for case in cases}
+for line in lines:
+    assert line["gb_per_s"] > 0 and line["gflops"] > 0 and line["percent_of_copy"] > 0, line
+
 tiny = ["--runs", "1", "--samples", "2"]
 lines = lines_of("gradients", *tiny)
 assert {(l["case"], l["k"], l["dtype"]) for l in lines} == {

@@ -42,6 +42,49 @@ done:
     return status;
 }
 
+/* What is left of a file of unknown size. */
+static mbl_status_t read_on(FILE *file, const char *path, size_t limit, char **out, size_t *size) {
+    char *data = NULL;
+    size_t room = 0, n = 0;
+    do {
+        size_t more = room ? 2 * room : 1 << 16;
+        char *grown = more <= 2 * limit + (1 << 17) ? mbl_realloc(data, room, more, 1) : NULL;
+        if (!grown) {
+            mbl_free(data);
+            return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for %zu bytes", path, more);
+        }
+        data = grown;
+        room = more;
+        n += fread(data + n, 1, room - 1 - n, file);
+    } while (n == room - 1 && n <= limit);
+    mbl_status_t status = MBL_OK;
+    if (n > limit)
+        status = MBL_FAIL(MBL_ERR_FORMAT, "%s: more than the %zu bytes that are read", path, limit);
+    else if (ferror(file))
+        status = MBL_FAIL(MBL_ERR_IO, "%s: reading stopped early: %s", path, strerror(errno));
+    if (status != MBL_OK) {
+        mbl_free(data);
+        return status;
+    }
+    data[n] = 0;
+    *out = data;
+    if (size)
+        *size = n;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_file_read_stream(const char *path, size_t limit, char **out, size_t *size) {
+    struct stat info;
+    if (stat(path, &info) != 0 || S_ISREG(info.st_mode) || S_ISDIR(info.st_mode))
+        return mbl_file_read(path, limit, out, size);
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    mbl_status_t status = read_on(file, path, limit, out, size);
+    fclose(file);
+    return status;
+}
+
 mbl_status_t mbl_file_begin(const char *path, mbl_file_writer_t *out) {
     mbl_file_writer_t writer = {mbl_strdup(path), mbl_format("%s.tmp-%ld", path, (long)getpid()), NULL};
     mbl_status_t status = MBL_OK;

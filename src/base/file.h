@@ -12,6 +12,9 @@
  * when it is longer than `limit` bytes. Free with mbl_free. */
 mbl_status_t mbl_file_read(const char *path, size_t limit, char **out, size_t *size);
 
+/* The same of a pipe, which is read to its end, or of any other file. */
+mbl_status_t mbl_file_read_stream(const char *path, size_t limit, char **out, size_t *size);
+
 /* A file being written. On success commit has put it in its place; after any failure, or discard, nothing is
  * left. A writer whose begin failed needs no discard. */
 typedef struct {

@@ -13,7 +13,8 @@ static const char about[] =
     "    marble export runs/run/checkpoints/latest.h5 --peft adapter --merged model\n"
     "    marble sample --model model --prompt 'three blue circles' --out pictures\n"
     "Folders get a model card: README.md with the configuration and the rewards before and after, and a\n"
-    "chart of the rewards' weights.";
+    "chart of the rewards' weights. What exists stays: a file that is there, or a folder with something in\n"
+    "it, is refused without --force; the base model's own folder always is.";
 
 int mbl_cmd_export(int argc, char **argv) {
     static const char *const adapters[] = {"ema", "current", "old", NULL};
@@ -30,6 +31,11 @@ int mbl_cmd_export(int argc, char **argv) {
         {"merged", MBL_ARG_TEXT, &o.merged, "DIR", "a model folder with the adapter in its weights", 0, 0, 0,
          NULL},
         {"card", MBL_ARG_TEXT, &o.card, "DIR", "a model card for what --lora writes", 0, 0, 0, NULL},
+        {"force", MBL_ARG_FLAG, &o.force, NULL,
+         "replace the file of --lora, write into folders that are not empty (files of the same names are "
+         "replaced; "
+         "--merged also removes the weights that lie in the model's parts)",
+         0, 0, 0, NULL},
         {"adapter", MBL_ARG_CHOICE, &o.adapter, "NAME",
          "the average of weights that runs report, the weights, or those that drew the last pictures", 0, 0,
          0, adapters},

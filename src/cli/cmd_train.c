@@ -15,7 +15,8 @@ static const char about[] =
     "third on: kill -USR1 $(pgrep -n mpirun)";
 
 int mbl_cmd_train(int argc, char **argv) {
-    const char *out = NULL, *resume = NULL;
+    static const char *const acceptable[] = {"prompts", NULL};
+    const char *out = NULL, *resume = NULL, *accept = NULL;
     char folder[512];
     bool helped = false, help_config = false;
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
@@ -25,6 +26,8 @@ int mbl_cmd_train(int argc, char **argv) {
         {"out", MBL_ARG_TEXT, &out, "DIR", "the run's folder; runs/RUN unless given", 0, 0, 0, NULL},
         {"resume", MBL_ARG_TEXT, &resume, "auto|FILE",
          "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL},
+        {"accept", MBL_ARG_CHOICE, &accept, "WHAT",
+         "go on from a checkpoint made with other prompts than the files hold now", 0, 0, 0, acceptable},
         {"help-config", MBL_ARG_FLAG, &help_config, NULL,
          "every key of RUN.yaml: type, range, unit, default, meaning", 0, 0, 0, NULL}};
     const mbl_args_t spec = {"train", "RUN.yaml", about, args, sizeof args / sizeof *args, 0, 1};
@@ -44,7 +47,9 @@ int mbl_cmd_train(int argc, char **argv) {
         code = mbl_status_exit_code(status);
         mbl_run_folder(rest.items[0], folder, sizeof folder);
         if (status == MBL_OK)
-            code = mbl_run_close(&run, mbl_train(run.config, run.comm, out ? out : folder, resume));
+            code = mbl_run_close(
+                &run, mbl_train(run.config, run.comm,
+                                &(mbl_train_options_t){out ? out : folder, resume, accept != NULL}));
     }
     mbl_free(rest.items);
     mbl_free(sets.items);

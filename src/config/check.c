@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 size_t mbl_config_objectives(const mbl_config_t *config, size_t *of) {
     size_t n = 0, found[MBL_QP_MAX];
@@ -82,6 +83,12 @@ static void check_device(const mbl_config_t *config, mbl_config_problems_t *prob
                            device);
 }
 
+/* Only one rank can read a pipe, and only once. */
+static bool is_pipe(const char *path) {
+    struct stat about;
+    return *path && stat(path, &about) == 0 && !S_ISREG(about.st_mode);
+}
+
 static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_problems_t *problems) {
     bool signs = config->prompts.source == MBL_CONFIG_SOURCE_SIGNS;
     const struct {
@@ -96,7 +103,17 @@ static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_p
             mbl_config_problem(problems, mbl_config_line(config, paths[i].key),
                                "%s: a file, while prompts.source is signs; expected prompts.source: file",
                                paths[i].key);
+        if (!signs && ranks > 1 && is_pipe(paths[i].value))
+            mbl_config_problem(problems, mbl_config_line(config, paths[i].key),
+                               "%s: a pipe, which one rank alone can read, while there are %zu; expected a "
+                               "file that all of them see",
+                               paths[i].key, ranks);
     }
+    if (signs && config->prompts.limit > 0)
+        mbl_config_problem(problems, mbl_config_line(config, "prompts.limit"),
+                           "prompts.limit: %zu, while prompts.source is signs; expected prompts.train_count "
+                           "and prompts.test_count",
+                           config->prompts.limit);
     if (ranks > config->prompts.groups)
         mbl_config_problem(
             problems, mbl_config_line(config, "prompts.groups"),
@@ -108,6 +125,23 @@ static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_p
                            "prompts.groups: %zu of only %zu training sentences; expected at most "
                            "prompts.train_count",
                            config->prompts.groups, config->prompts.train_count);
+}
+
+/* Keys that say nothing here: as if they did is how 25,000 prompts become 1,000 unnoticed. */
+static void warn_counts(const mbl_config_t *config) {
+    const struct {
+        const char *key;
+        size_t value;
+    } counts[] = {{"prompts.train_count", config->prompts.train_count},
+                  {"prompts.test_count", config->prompts.test_count}};
+    char where[500];
+    for (size_t i = 0; i < 2; i++)
+        if (config->prompts.source == MBL_CONFIG_SOURCE_FILE && mbl_config_line(config, counts[i].key) != 0 &&
+            mbl_log_rank() == 0)
+            MBL_WARN(
+                "%s: %zu is for prompts.source: signs and left aside; every prompt of the file is taken, "
+                "unless prompts.limit says how many",
+                mbl_config_where(config, counts[i].key, where, sizeof where), counts[i].value);
 }
 
 static void check_training(const mbl_config_t *config, mbl_config_problems_t *problems) {
@@ -156,6 +190,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_rewards(config, &problems);
     check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);
+    warn_counts(config);
     check_training(config, &problems);
     check_keep(config, &problems);
     mbl_config_check_stages(config, &problems);

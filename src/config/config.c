@@ -100,6 +100,30 @@ static mbl_yaml_node_t *step_into(mbl_yaml_node_t *parent, const char *word, siz
     return child;
 }
 
+/* `keep: 3` is short for `keep: {last: 3}`, which a --set of another key below it spells out. `path` is that
+ * of the scalar node. */
+static mbl_status_t expand_shorthand(mbl_yaml_node_t *node, const char *path, size_t length) {
+    char name[128];
+    snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : 0), path);
+    const mbl_field_t *field = node->kind == MBL_YAML_SCALAR ? mbl_config_shorthand(name) : NULL;
+    if (!field)
+        return MBL_OK;
+    mbl_yaml_node_t *child = mbl_yaml_map(node->line);
+    char *key = child ? mbl_strdup(strrchr(field->key, '.') + 1) : NULL;
+    if (!key) {
+        mbl_yaml_free(child);
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for --set %s", path);
+    }
+    child->kind = MBL_YAML_SCALAR;
+    child->key = key;
+    child->text = node->text;
+    child->quoted = node->quoted;
+    node->kind = MBL_YAML_MAP;
+    node->text = NULL;
+    mbl_yaml_append(node, child);
+    return MBL_OK;
+}
+
 /* Puts the value of one --set into the tree. */
 static mbl_status_t apply_set(mbl_yaml_node_t *root, const char *set, int line,
                               mbl_config_problems_t *problems) {
@@ -121,6 +145,11 @@ static mbl_status_t apply_set(mbl_yaml_node_t *root, const char *set, int line,
     while (node && word < equals) {
         size_t length = strcspn(word, ".=");
         parent = node;
+        status = word > set ? expand_shorthand(parent, set, (size_t)(word - set) - 1) : MBL_OK;
+        if (status != MBL_OK) {
+            mbl_yaml_free(value);
+            return status;
+        }
         node = step_into(parent, word, length, line, problems);
         word += length + 1;
     }

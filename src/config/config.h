@@ -90,8 +90,9 @@ typedef struct {
     } model;
     struct {
         mbl_config_source_t source;
-        char *train, *test; /* absolute; "" unless source is file */
-        size_t train_count, test_count;
+        char *train, *test;             /* absolute; "" unless source is file */
+        size_t train_count, test_count; /* of source: signs */
+        size_t limit;                   /* of source: file; 0: all */
         size_t groups, group_size;
     } prompts;
     struct {

@@ -167,8 +167,11 @@ static void read_choice(char *place, const mbl_field_t *field, const char *key, 
     char full[PATH_SIZE], complaint[PATH_SIZE];
     const char *best = NULL;
     size_t distance = 0;
+    /* on, read as true by YAML 1.1 and written back so */
+    int truth = node->quoted ? -1 : mbl_yaml_boolean(node->text);
     for (int i = 0; field->words[i]; i++) {
-        if (strcmp(field->words[i], node->text) == 0) {
+        if (strcmp(field->words[i], node->text) == 0 ||
+            (truth >= 0 && truth == mbl_yaml_boolean(field->words[i]))) {
             *(int *)(void *)place = i;
             return;
         }

@@ -67,6 +67,8 @@ static const mbl_field_t fields[] = {
     OTHER(prompts.test, FILE, "", 0, 0, NULL, "held-out prompts; for source: file"),
     COUNT(prompts.train_count, "1000", 1, 1e6, "sentences", "training sentences drawn; for source: signs"),
     COUNT(prompts.test_count, "192", 1, 1e6, "sentences", "held-out sentences drawn; for source: signs"),
+    COUNT(prompts.limit, "0", 0, 1e9, "prompts",
+          "taken from the beginning of each file; 0: all; for source: file"),
     COUNT(prompts.groups, "24", 1, 65536, "prompts", "per epoch, over all ranks"),
     COUNT(prompts.group_size, "12", 2, 4096, "images", "per prompt; advantages compare them"),
 

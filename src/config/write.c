@@ -10,32 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The shortest decimal that reads back as the same double. */
-static void write_double(FILE *out, double value) {
-    char text[40];
-    if (value == floor(value) && fabs(value) < 1e15) {
-        fprintf(out, "%.0f", value);
-        return;
-    }
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    fputs(text, out);
-}
-
-static void write_quoted(FILE *out, const char *text) {
-    fputc('"', out);
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        if (*c < 0x20 || *c == 0x7f)
-            fprintf(out, "\\x%02x", *c);
-        else
-            fprintf(out, *c == '"' || *c == '\\' ? "\\%c" : "%c", *c);
-    }
-    fputc('"', out);
-}
-
 static void write_list(FILE *out, const mbl_field_t *field, const void *place) {
     const mbl_config_strings_t *names = place;
     const mbl_config_counts_t *counts = place;
@@ -45,33 +19,82 @@ static void write_list(FILE *out, const mbl_field_t *field, const void *place) {
     for (size_t i = 0; i < n; i++) {
         fputs(i ? ", " : "", out);
         if (strings)
-            write_quoted(out, names->items[i]);
+            mbl_yaml_write_quoted(out, names->items[i]);
         else
             fprintf(out, "%zu", counts->items[i]);
     }
     fputc(']', out);
 }
 
+/* A real number of options, which stays one when it is whole. */
+static void write_real(FILE *out, double value) {
+    mbl_yaml_write_number(out, value);
+    if (value == floor(value) && fabs(value) < 1e15)
+        fputs(".0", out);
+}
+
+/* JSON, but for numbers, which YAML 1.1 knows in fewer forms. */
+static void write_json(FILE *out, const json_t *value) {
+    const char *key, *glue = "";
+    json_t *child;
+    size_t i;
+    if (json_is_object(value)) {
+        fputc('{', out);
+        json_object_foreach((json_t *)(uintptr_t)value, key, child) {
+            fputs(glue, out);
+            mbl_yaml_write_quoted(out, key);
+            fputs(": ", out);
+            write_json(out, child); /* no deeper than it was read */
+            glue = ", ";
+        }
+        fputc('}', out);
+    } else if (json_is_array(value)) {
+        fputc('[', out);
+        json_array_foreach(value, i, child) {
+            fputs(i ? ", " : "", out);
+            write_json(out, child);
+        }
+        fputc(']', out);
+    } else if (json_is_string(value))
+        mbl_yaml_write_quoted(out, json_string_value(value));
+    else if (json_is_real(value))
+        write_real(out, json_real_value(value));
+    else if (json_is_integer(value))
+        fprintf(out, "%lld", (long long)json_integer_value(value));
+    else
+        fputs(json_is_true(value) ? "true" : json_is_false(value) ? "false" : "null", out);
+}
+
+static void write_options(FILE *out, const char *options) {
+    json_t *value = json_loads(options, 0, NULL);
+    fputs(", options: ", out);
+    if (value)
+        write_json(out, value);
+    else
+        fputs(options, out); /* without memory: the same in JSON */
+    json_decref(value);
+}
+
 static void write_rewards(FILE *out, const mbl_config_t *config) {
     for (size_t i = 0; i < config->rewards.count; i++) {
         const mbl_reward_spec_t *spec = &config->rewards.items[i];
         fputs("  - {name: ", out);
-        write_quoted(out, spec->name);
+        mbl_yaml_write_quoted(out, spec->name);
         fputs(", type: ", out);
-        write_quoted(out, spec->type);
+        mbl_yaml_write_quoted(out, spec->type);
         fputs(", weight: ", out);
-        write_double(out, spec->weight);
+        mbl_yaml_write_number(out, spec->weight);
         if (spec->group) {
             fputs(", group: ", out);
-            write_quoted(out, spec->group);
+            mbl_yaml_write_quoted(out, spec->group);
         }
         if (!isnan(spec->min)) {
             fputs(", min: ", out);
-            write_double(out, spec->min);
+            mbl_yaml_write_number(out, spec->min);
         }
         fprintf(out, ", on_failure: %s", mbl_config_on_failure_words[spec->on_failure]);
         if (spec->options)
-            fprintf(out, ", options: %s", spec->options);
+            write_options(out, spec->options);
         fputs("}\n", out);
     }
 }
@@ -85,10 +108,18 @@ static void write_stages(FILE *out, const mbl_config_t *config) {
             fprintf(out, ", method: %s", mbl_config_word("balance.method", (int)stage->method));
         for (size_t j = 0; j < stage->n_weights; j++) {
             fputs(j ? ", " : ", weights: [", out);
-            write_double(out, stage->weights[j]);
+            mbl_yaml_write_number(out, stage->weights[j]);
         }
         fputs(stage->n_weights ? "]}\n" : "}\n", out);
     }
+}
+
+/* A word of a choice; in quotes where YAML 1.1 reads a truth value. */
+static void write_word(FILE *out, const char *word) {
+    if (mbl_yaml_boolean(word) >= 0)
+        mbl_yaml_write_quoted(out, word);
+    else
+        fputs(word, out);
 }
 
 /* Lists of mappings, which are left out when there is none. */
@@ -100,6 +131,14 @@ static bool is_list_of_maps(const mbl_field_t *field) {
     return field->kind == MBL_FIELD_REWARDS || field->kind == MBL_FIELD_STAGES;
 }
 
+/* Whether a key says anything beside the others; what it says by default is no part of this run. */
+static bool says_something(const mbl_field_t *field, const mbl_config_t *config) {
+    if (is_list_of_maps(field))
+        return items_of(field, config) > 0;
+    return config->prompts.source == MBL_CONFIG_SOURCE_SIGNS ||
+           (strcmp(field->key, "prompts.train_count") != 0 && strcmp(field->key, "prompts.test_count") != 0);
+}
+
 static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t *config) {
     const void *place = (const char *)config + field->offset;
     switch (field->kind) {
@@ -109,14 +148,14 @@ static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t 
         break;
     case MBL_FIELD_NUMBER:
     case MBL_FIELD_SECONDS:
-        write_double(out, *(const double *)place);
+        mbl_yaml_write_number(out, *(const double *)place);
         break;
     case MBL_FIELD_CHOICE:
-        fputs(field->words[*(const int *)place], out);
+        write_word(out, field->words[*(const int *)place]);
         break;
     case MBL_FIELD_FOLDER:
     case MBL_FIELD_FILE:
-        write_quoted(out, *(char *const *)place);
+        mbl_yaml_write_quoted(out, *(char *const *)place);
         break;
     default:
         write_list(out, field, place);
@@ -168,9 +207,9 @@ static void write_all(FILE *out, const mbl_config_t *config) {
         const mbl_field_t *field = &fields[i];
         const char *dot = strrchr(field->key, '.');
         write_headings(out, field->key, i ? fields[i - 1].key : "");
+        if (!says_something(field, config))
+            continue;
         if (is_list_of_maps(field)) {
-            if (items_of(field, config) == 0)
-                continue;
             fprintf(out, "\n%s:  # %s\n", field->key, field->help);
             (field->kind == MBL_FIELD_REWARDS ? write_rewards : write_stages)(out, config);
             continue;
@@ -306,7 +345,7 @@ mbl_status_t mbl_config_json(const mbl_config_t *config, char **out) {
     json_t *root = json_object();
     bool good = root != NULL;
     for (size_t i = 0; i < n && good; i++)
-        if (!is_list_of_maps(&fields[i]) || items_of(&fields[i], config) > 0)
+        if (says_something(&fields[i], config))
             good = set_nested(root, fields[i].key, value_json(&fields[i], config)) == 0;
     char *text = good ? json_dumps(root, JSON_REAL_PRECISION(17) | JSON_INDENT(1)) : NULL;
     json_decref(root);

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 enum { MBL_YAML_MAX_BYTES = 1 << 20, MBL_YAML_MAX_DEPTH = 16 };
 
@@ -47,5 +48,16 @@ void mbl_yaml_append(mbl_yaml_node_t *parent, mbl_yaml_node_t *child);
 /* Puts `next`, which is owned from here on, in the place of the child `old`, which is freed; the key stays.
  */
 void mbl_yaml_replace(mbl_yaml_node_t *parent, mbl_yaml_node_t *old, mbl_yaml_node_t *next);
+
+/* A text as a double-quoted scalar that any YAML reader takes for that text (UTF-8; control characters
+ * escaped); the second into a fresh string, for --set: NULL without memory, free with mbl_free. */
+void mbl_yaml_write_quoted(FILE *out, const char *text);
+char *mbl_yaml_quoted(const char *text);
+/* A number that readers of YAML 1.1 take for one too (a point and a signed exponent, 1.0e-08): the shortest
+ * decimal that is the same double. */
+void mbl_yaml_write_number(FILE *out, double value);
+/* Whether readers of YAML 1.1 take the plain word for true (1) or false (0), such as on and No; -1: neither.
+ */
+int mbl_yaml_boolean(const char *word);
 
 #endif

@@ -97,22 +97,35 @@ static mbl_status_t load_signs(uint64_t seed, int split, size_t count, mbl_promp
     return status;
 }
 
-static mbl_status_t load_file(const char *path, size_t count, mbl_prompts_t *out) {
+static mbl_status_t load_file(const char *path, size_t limit, mbl_prompts_t *out) {
     mbl_prompts_t list;
     MBL_TRY(mbl_prompts_read_file(path, &list));
-    if (count > list.count) {
-        mbl_status_t status = MBL_FAIL(MBL_ERR_CONFIG, "%s: %zu prompts asked for; it has %zu different ones",
-                                       path, count, list.count);
-        mbl_prompts_free(&list);
-        return status;
-    }
-    while (count && list.count > count) {
-        list.count--;
-        mbl_free(list.items[list.count].text);
-        mbl_free(list.items[list.count].metadata);
-    }
+    if (limit)
+        mbl_prompts_cut(&list, limit);
     *out = list;
     return MBL_OK;
+}
+
+void mbl_prompts_cut(mbl_prompts_t *prompts, size_t most) {
+    while (prompts->count > most) {
+        prompts->count--;
+        mbl_free(prompts->items[prompts->count].text);
+        mbl_free(prompts->items[prompts->count].metadata);
+    }
+}
+
+/* Text and metadata, each with its final zero, and what says whether there is metadata. */
+void mbl_prompts_digest(const mbl_prompts_t *prompts, char out[MBL_SHA256_HEX]) {
+    mbl_sha256_t sha;
+    mbl_sha256_init(&sha);
+    for (size_t i = 0; i < prompts->count; i++) {
+        const char *text = prompts->items[i].text, *metadata = prompts->items[i].metadata;
+        mbl_sha256_update(&sha, text, strlen(text) + 1);
+        mbl_sha256_update(&sha, metadata ? "m" : "-", 1);
+        if (metadata)
+            mbl_sha256_update(&sha, metadata, strlen(metadata) + 1);
+    }
+    mbl_sha256_hex(&sha, out);
 }
 
 mbl_status_t mbl_prompts_load(const char *source, const char *path, uint64_t seed, int split, size_t count,

@@ -3,6 +3,7 @@
 #ifndef MBL_DATA_PROMPTS_H
 #define MBL_DATA_PROMPTS_H
 
+#include "base/sha256.h"
 #include "base/status.h"
 
 #include <stddef.h>
@@ -20,14 +21,17 @@ typedef struct {
 
 /* `source` "signs": `count` sentences of the signs world (0: all of the split), drawn with (seed, split)
  * where split 0 is train and 1 is test (the two never share a sentence, see mbl_signs_held_out); of every
- * four, two are texts, one a count and one a horizon, as long as there are some left; path ignored. `source`
- * "file": one prompt a line from `path`
- * (.txt plain, .jsonl objects with "prompt" and anything else, which becomes the metadata); blank lines and
- * repeated prompts are passed over, `count` takes the first ones, 0 all. Errors name file, line and what
- * would be right: ERR_CONFIG (also when fewer exist than asked), ERR_IO, ERR_FORMAT. Free with
- * mbl_prompts_free. */
+ * four, two are texts, one a count and one a horizon, as long as there are some left; path ignored;
+ * ERR_CONFIG where there are fewer. `source` "file": one prompt a line from `path`, a file or a pipe (.txt
+ * plain, .jsonl objects with "prompt" and anything else, which becomes the metadata), without the white space
+ * around it; blank lines and repeated prompts are passed over; all of them, or with a `count` the first ones.
+ * Errors name file, line and what is expected: ERR_CONFIG, ERR_IO, ERR_FORMAT. Free with mbl_prompts_free. */
 mbl_status_t mbl_prompts_load(const char *source, const char *path, uint64_t seed, int split, size_t count,
                               mbl_prompts_t *out);
 void mbl_prompts_free(mbl_prompts_t *prompts);
+/* Frees all but the first `most`. */
+void mbl_prompts_cut(mbl_prompts_t *prompts, size_t most);
+/* Of all texts and metadata in their order: two sets of one digest are the same. */
+void mbl_prompts_digest(const mbl_prompts_t *prompts, char out[MBL_SHA256_HEX]);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/unicode.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -51,6 +52,26 @@ static mbl_status_t read_plain(reader_t *reader, const char *line, size_t length
     return append(reader, mbl_strdup(line), NULL);
 }
 
+/* Moves both ends of text[start..end) inwards over white space of any kind. */
+static void trim(const char *text, size_t *start, size_t *end) {
+    uint32_t c;
+    while (*start < *end) {
+        size_t n = mbl_utf8_decode(text + *start, *end - *start, &c);
+        if (!mbl_unicode_space(c))
+            break;
+        *start += n;
+    }
+    while (*start < *end) {
+        size_t last = *end - 1;
+        while (last > *start && ((unsigned char)text[last] & 0xC0) == 0x80)
+            last--;
+        mbl_utf8_decode(text + last, *end - last, &c);
+        if (!mbl_unicode_space(c))
+            break;
+        *end = last;
+    }
+}
+
 /* What is left of the object is the metadata: *out is NULL when that is nothing. */
 static mbl_status_t rest_of(const reader_t *reader, const json_t *object, char **out) {
     *out = NULL;
@@ -67,14 +88,18 @@ static mbl_status_t rest_of(const reader_t *reader, const json_t *object, char *
 static mbl_status_t take_object(reader_t *reader, json_t *object) {
     const char *prompt = json_string_value(json_object_get(object, "prompt"));
     char *text, *metadata;
-    if (!prompt || !*prompt)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s:%zu: %s; {\"prompt\": \"...\"} would be right", reader->path,
+    size_t start = 0, end = prompt ? strlen(prompt) : 0;
+    if (prompt)
+        trim(prompt, &start, &end);
+    if (start == end)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s:%zu: %s; expected {\"prompt\": \"...\"}", reader->path,
                         reader->line,
                         !json_is_object(object)             ? "not an object"
+                        : prompt && *prompt                 ? "a blank \"prompt\""
                         : prompt                            ? "an empty \"prompt\""
                         : json_object_get(object, "prompt") ? "\"prompt\" is not a string"
                                                             : "no key \"prompt\"");
-    text = mbl_strdup(prompt);
+    text = mbl_format("%.*s", (int)(end - start), prompt + start);
     json_object_del(object, "prompt");
     mbl_status_t status = rest_of(reader, object, &metadata);
     if (status == MBL_OK)
@@ -95,22 +120,21 @@ static mbl_status_t read_object(reader_t *reader, const char *line, size_t lengt
     return status;
 }
 
-/* Calls read_plain or read_object for every line that is not blank, which it ends with a 0. */
+/* Calls read_plain or read_object for every line that is not blank, which it ends with a 0. Lines end as
+ * those of Unix (LF), Windows (CR LF) and old Macs (CR). */
 static mbl_status_t read_lines(reader_t *reader, char *text, size_t size, bool objects) {
     const char *mark = "\xEF\xBB\xBF"; /* UTF-8's byte order mark, which some editors write */
     size_t start = size >= 3 && memcmp(text, mark, 3) == 0 ? 3 : 0, next;
     for (; start < size; start = next) {
-        char *newline = memchr(text + start, '\n', size - start);
-        size_t end = newline ? (size_t)(newline - text) : size;
-        next = end + 1;
+        size_t end = start;
+        while (end < size && text[end] != '\n' && text[end] != '\r')
+            end++;
+        next = end + 1 + (end + 1 < size && text[end] == '\r' && text[end + 1] == '\n');
         reader->line++;
-        while (start < end && strchr(" \t\r", text[end - 1]) && text[end - 1])
-            end--;
-        while (start < end && (text[start] == ' ' || text[start] == '\t'))
-            start++;
+        trim(text, &start, &end);
         if (start == end)
             continue;
-        text[end] = 0; /* the newline, blank or the 0 behind the file */
+        text[end] = 0; /* the end of the line, white space or the 0 behind the file */
         MBL_TRY((objects ? read_object : read_plain)(reader, text + start, end - start));
     }
     return MBL_OK;
@@ -123,9 +147,13 @@ static uint64_t hash(const char *text) { /* FNV-1a */
     return h;
 }
 
+static bool same_metadata(const mbl_prompt_t *a, const mbl_prompt_t *b) {
+    return !a->metadata || !b->metadata ? a->metadata == b->metadata : strcmp(a->metadata, b->metadata) == 0;
+}
+
 /* Keeps the first of every text. */
 static mbl_status_t drop_repeated(mbl_prompts_t *list, const char *path) {
-    size_t slots = 16, kept = 0, *table;
+    size_t slots = 16, kept = 0, other = 0, *table;
     while (slots < 2 * list->count)
         slots *= 2;
     MBL_ALLOC(table, slots); /* index + 1 of a kept prompt, 0: free */
@@ -135,6 +163,7 @@ static mbl_status_t drop_repeated(mbl_prompts_t *list, const char *path) {
         while (table[slot] && strcmp(list->items[table[slot] - 1].text, item.text) != 0)
             slot = (slot + 1) & (slots - 1);
         if (table[slot]) {
+            other += !same_metadata(&list->items[table[slot] - 1], &item);
             mbl_free(item.text);
             mbl_free(item.metadata);
             continue;
@@ -146,6 +175,9 @@ static mbl_status_t drop_repeated(mbl_prompts_t *list, const char *path) {
     if (kept < list->count)
         MBL_INFO("%s: %zu of %zu prompts repeat an earlier one and are passed over", path, list->count - kept,
                  list->count);
+    if (other > 0 && mbl_log_rank() == 0)
+        MBL_WARN("%s: %zu of these have other metadata than the first of that text, which is lost", path,
+                 other);
     list->count = kept;
     return MBL_OK;
 }
@@ -166,7 +198,7 @@ mbl_status_t mbl_prompts_read_file(const char *path, mbl_prompts_t *out) {
             "prompts: file \"%s\"; a .txt with a prompt a line or a .jsonl with an object a line would be "
             "right",
             path ? path : "");
-    MBL_TRY(mbl_file_read(path, LARGEST_FILE, &text, &size));
+    MBL_TRY(mbl_file_read_stream(path, LARGEST_FILE, &text, &size));
     mbl_status_t status = read_lines(&reader, text, size, objects);
     mbl_free(text);
     if (status == MBL_OK)

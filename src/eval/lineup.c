@@ -11,6 +11,7 @@
 
 #include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* ---- prompt sets ---- */
 
@@ -36,6 +37,12 @@ static char *set_name(const mbl_lineup_t *l, const char *text) {
     return mbl_strdup(text);
 }
 
+/* A file, or for one rank alone a pipe. */
+static bool is_there(const char *path, int ranks) {
+    struct stat about;
+    return stat(path, &about) == 0 && (S_ISREG(about.st_mode) || (ranks == 1 && !S_ISDIR(about.st_mode)));
+}
+
 static mbl_status_t find_set(mbl_lineup_t *l, const char *text, mbl_lineup_set_t *s) {
     mbl_engine_t *engine = l->engine;
     bool test = strcmp(text, "test") == 0;
@@ -49,7 +56,7 @@ static mbl_status_t find_set(mbl_lineup_t *l, const char *text, mbl_lineup_set_t
                         "eval: --prompts: \"%s\" is no set of prompts; test or train (those of RUN.yaml), a "
                         ".txt with a prompt a line or a .jsonl with an object a line would be right",
                         text);
-    if (!mbl_file_exists(text))
+    if (!is_there(text, engine->comm->size))
         return MBL_FAIL(
             MBL_ERR_USAGE,
             "eval: --prompts: there is no file %s; test or train (those of RUN.yaml) or a file of "

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "config/yaml.h"
 #include "data/chart.h"
 #include "run/rundir.h"
 
@@ -48,6 +49,7 @@ static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics
 static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals) {
     size_t n = json_array_size(evals);
     const json_t *first = json_array_get(evals, 0), *last = json_array_get(evals, n ? n - 1 : 0);
+    const json_t *before = mbl_rundir_rewards(first), *after = mbl_rundir_rewards(last);
     if (n < 2)
         return;
     fprintf(out,
@@ -57,9 +59,9 @@ static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals
             (long long)json_integer_value(json_object_get(last, "step")));
     for (size_t k = 0; k < card->config->rewards.count; k++) {
         const char *name = card->config->rewards.items[k].name;
-        fprintf(out, "| %s | %.4f +- %.4f | %.4f +- %.4f |\n", name, number_at(first, NULL, name, "mean"),
-                number_at(first, NULL, name, "ci95"), number_at(last, NULL, name, "mean"),
-                number_at(last, NULL, name, "ci95"));
+        fprintf(out, "| %s | %.4f +- %.4f | %.4f +- %.4f |\n", name, number_at(before, NULL, name, "mean"),
+                number_at(before, NULL, name, "ci95"), number_at(after, NULL, name, "mean"),
+                number_at(after, NULL, name, "ci95"));
     }
 }
 
@@ -68,13 +70,22 @@ static const char *base_name(const mbl_card_t *card) {
     return slash ? slash + 1 : card->config->model.path;
 }
 
+/* As text of Markdown, whatever it begins with. */
+static void write_plain(FILE *out, const char *text) {
+    for (const char *c = text; *c; c++)
+        fprintf(out, strchr("\\`*_{}[]<>()#+-!|~&", *c) ? "\\%c" : (unsigned char)*c < 0x20 ? " " : "%c", *c);
+}
+
 static void write_text(FILE *out, const mbl_card_t *card, const json_t *evals, bool chart,
                        const char *config) {
     const mbl_config_t *c = card->config;
-    fprintf(out,
-            "---\nbase_model: %s\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n- lora\n- "
-            "reinforcement-learning\n---\n\n# %s, fine-tuned on",
-            base_name(card), base_name(card));
+    fputs("---\nbase_model: ", out);
+    mbl_yaml_write_quoted(out, base_name(card));
+    fputs("\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n- lora\n- "
+          "reinforcement-learning\n---\n\n# ",
+          out);
+    write_plain(out, base_name(card));
+    fputs(", fine-tuned on", out);
     for (size_t k = 0; k < c->rewards.count; k++)
         fprintf(out, "%s %s", k ? "," : "", c->rewards.items[k].name);
     fprintf(

@@ -1,14 +1,18 @@
 /* Adapters of a checkpoint as files that others load. */
 #include "export/export.h"
 
-#include "base/copy.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "model/lora_file.h"
 #include "export/card.h"
+#include "export/target.h"
 #include "run/resume.h"
 #include "run/rundir.h"
 #include "run/state.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     const mbl_export_options_t *options;
@@ -19,9 +23,20 @@ typedef struct {
     size_t step;
 } export_t;
 
+static mbl_status_t check_targets(const export_t *e) {
+    const mbl_export_options_t *o = e->options;
+    const mbl_target_t targets[] = {{"--lora", o->lora, false, false},
+                                    {"--peft", o->peft, true, false},
+                                    {"--merged", o->merged, true, true},
+                                    {"--card", o->card, true, false}};
+    return mbl_target_check(targets, sizeof targets / sizeof *targets, e->config->model.path, o->checkpoint,
+                            o->force);
+}
+
 static mbl_status_t open_all(export_t *e) {
     const mbl_export_options_t *o = e->options;
     MBL_TRY(mbl_resume_config(o->checkpoint, o->model, &e->config, &e->step));
+    MBL_TRY(check_targets(e));
     e->engine.config = e->config;
     e->engine.k = e->config->rewards.count;
     MBL_TRY(mbl_comm_open("self", 0, &e->engine.comm));
@@ -71,7 +86,7 @@ static mbl_status_t write_merged(const export_t *e) {
     mbl_tensor_t flat;
     float *weights;
     size_t n = mbl_mmdit_weights(model)->dim[0];
-    MBL_TRY(mbl_folder_copy(e->config->model.path, folder, "transformer"));
+    MBL_TRY(mbl_target_copy_base(e->config->model.path, folder));
     MBL_ALLOC(weights, n);
     mbl_status_t status = mbl_tensor_new(e->engine.ops, MBL_F32, &flat, 1, n);
     if (status == MBL_OK) {
@@ -80,6 +95,7 @@ static mbl_status_t write_merged(const export_t *e) {
     }
     mbl_free(weights);
     MBL_TRY(status);
+    MBL_TRY(mbl_target_finish(e->config->model.path, folder));
     return write_card(
         e, folder,
         "The adapter is merged into the weights:\n\n```python\nfrom diffusers import "
@@ -88,16 +104,49 @@ static mbl_status_t write_merged(const export_t *e) {
         "--out pictures\n```\n");
 }
 
+/* How to load the file of --lora from the folder of its card: a JSON string is a string of Python too. */
+static mbl_status_t write_lora_card(const export_t *e) {
+    const char *lora = e->options->lora, *folder = e->options->card;
+    const char *slash = lora ? strrchr(lora, '/') : NULL, *name = slash ? slash + 1 : lora;
+    char *at = NULL;
+    if (!lora)
+        return write_card(
+            e, folder,
+            "`marble export CHECKPOINT --lora FILE` writes the adapter for diffusers, `--peft FOLDER` for "
+            "PEFT.\n");
+    if (slash)
+        at = mbl_format("%.*s", slash == lora ? 1 : (int)(slash - lora), lora);
+    const char *where = mbl_target_same(at ? at : ".", folder) ? "THIS_FOLDER" : at ? at : ".";
+    json_t *strings[2] = {json_string(where), json_string(name)};
+    char *quoted[2] = {json_dumps(strings[0], JSON_ENCODE_ANY), json_dumps(strings[1], JSON_ENCODE_ANY)};
+    char *how =
+        quoted[0] && quoted[1]
+            ? mbl_format("```python\npipe.load_lora_weights(%s, weight_name=%s)\n```\n", quoted[0], quoted[1])
+            : NULL;
+    mbl_status_t status =
+        how ? write_card(e, folder, how)
+            : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for it, or a name that is not UTF-8", lora);
+    for (int i = 0; i < 2; i++) {
+        json_decref(strings[i]);
+        free(quoted[i]);
+    }
+    mbl_free(how);
+    mbl_free(at);
+    return status;
+}
+
 static mbl_status_t write_all(export_t *e) {
     const mbl_export_options_t *o = e->options;
+    if (o->card) /* the file of --lora may go into it */
+        MBL_TRY(mbl_folder_make(o->card));
     if (o->lora) {
         MBL_TRY(mbl_lora_write(e->state.lora, e->values, o->lora));
         MBL_INFO("%s: adapter %s of step %zu, for diffusers", o->lora, o->adapter, e->step);
     }
-    if (o->card)
-        MBL_TRY(write_card(e, o->card,
-                           "```python\npipe.load_lora_weights(\"THIS_FOLDER\", "
-                           "weight_name=\"pytorch_lora_weights.safetensors\")\n```\n"));
+    if (o->card) {
+        MBL_TRY(write_lora_card(e));
+        MBL_INFO("%s: a model card", o->card);
+    }
     if (o->peft) {
         MBL_TRY(write_peft(e));
         MBL_INFO("%s: the same for PEFT, with a model card", o->peft);

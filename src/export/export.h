@@ -15,9 +15,11 @@ typedef struct {
     const char *merged;  /* a model folder with the adapter in its weights */
     const char *card;    /* a folder for a model card; peft and merged get one anyway */
     bool bf16;           /* weights of `merged`, else f32 */
+    bool force;          /* writes over files and into folders that are there: export/target.h */
 } mbl_export_options_t;
 
-/* Refuses a checkpoint of another kind or of another base model, naming the file. */
+/* Refuses a checkpoint of another kind or of another base model, naming the file, and every place that is not
+ * to be written to before anything is. */
 mbl_status_t mbl_export(const mbl_export_options_t *options);
 
 #endif

@@ -12,7 +12,8 @@
 
 #include "ops/tensor.h"
 
-enum { MBL_CHECKPOINT_VERSION = 1 };
+enum { MBL_CHECKPOINT_VERSION = 1, MBL_CKPT_RUN_ROOM = 40 };
+#define MBL_CKPT_RUN_KEY "run" /* attribute: the id of the run that wrote it */
 
 typedef struct {
     const char *name;  /* "adapter/current", "optimizer/m", ...: groups are made as needed */
@@ -52,13 +53,25 @@ typedef struct {
     size_t last, every, n_also;
     const size_t *also;
 } mbl_ckpt_keep_t;
-/* Points folder/latest.h5 at the checkpoint of `step` (relative symbolic link, replaced by rename), removes
- * temporary files of writers that died, and removes the checkpoints that `keep` does not name; that of `step`
- * always stays. */
+/* Points folder/latest.h5 at the checkpoint of `step`, removes temporary files of writers that died, and
+ * removes the checkpoints that `keep` does not name; that of `step` always stays. Folders and empty files
+ * called like checkpoints do not count. OK: a run would go on from this one. */
 mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, const mbl_ckpt_keep_t *keep);
+/* latest.h5 alone: a relative symbolic link, replaced by rename; where there are no links a small file, which
+ * mbl_ckpt_open follows, said the first time; where neither can be, none. */
+mbl_status_t mbl_ckpt_point_latest(const char *folder, size_t step);
+/* The file that a path names, through such a small file too. */
+mbl_status_t mbl_ckpt_follow(const char *path, char *out, size_t size);
 /* The newest checkpoint of `folder` that verifies: what latest.h5 points at (a run resumed from an earlier
  * step has published that later than any higher step left over), then by falling step; warns about each
- * damaged one. *found false when there is none at all; ERR_FORMAT when there are some and all are damaged. */
-mbl_status_t mbl_ckpt_latest(const char *folder, char *out, size_t size, bool *found);
+ * damaged one. run (NULL: any): those whose attribute MBL_CKPT_RUN_KEY is another are passed over with a
+ * warning. *found false when there is none at all; ERR_FORMAT when there are some and all are damaged,
+ * ERR_CONFIG when some are of other runs and none is good. */
+mbl_status_t mbl_ckpt_latest(const char *folder, const char *run, char *out, size_t size, bool *found);
+/* The highest step of a file called like a checkpoint, whatever is in it; false when there is none. */
+bool mbl_ckpt_highest(const char *folder, size_t *step);
+/* What run wrote a checkpoint: its attribute into out [MBL_CKPT_RUN_ROOM], "" when it names none (those of
+ * older versions). Reads the file once, all of it; datasets are not verified. */
+mbl_status_t mbl_ckpt_run_of(const char *path, char *out);
 
 #endif

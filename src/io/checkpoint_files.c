@@ -12,8 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char latest_name[] = "latest.h5";
-
 mbl_status_t mbl_ckpt_path(const char *folder, size_t step, char *out, size_t size) {
     int n = snprintf(out, size, "%s/step-%06zu.h5", folder, step);
     MBL_REQUIRE(n > 0 && (size_t)n < size, "%s: the path of a checkpoint has no room in %zu characters",
@@ -21,21 +19,18 @@ mbl_status_t mbl_ckpt_path(const char *folder, size_t step, char *out, size_t si
     return MBL_OK;
 }
 
-/* step-NNNNNN.h5 (+ suffix) and nothing else. */
-static bool parse_step(const char *name, const char *suffix, size_t *step) {
-    char again[64];
-    if (sscanf(name, "step-%zu", step) != 1)
-        return false;
-    snprintf(again, sizeof again, "step-%06zu.h5%s", *step, suffix);
-    return strcmp(again, name) == 0;
-}
-
 static int falling(const void *a, const void *b) {
     size_t x = *(const size_t *)a, y = *(const size_t *)b;
     return (x < y) - (x > y);
 }
 
-/* The steps of a folder's checkpoints, highest first; removes stale temporary files when told to. No folder
+/* A file with something in it; whether it is a good one shows when it is opened. */
+static bool may_be_one(int folder, const char *name) {
+    struct stat about;
+    return fstatat(folder, name, &about, 0) == 0 && S_ISREG(about.st_mode) && about.st_size > 0;
+}
+
+/* The steps of a folder's checkpoints, highest first; removes stale temporary files where `sweep`. No folder
  * means none. Free *steps with mbl_free. */
 static mbl_status_t list_steps(const char *folder, bool sweep, size_t **steps, size_t *n) {
     size_t *found = NULL, used = 0, room = 0, step;
@@ -43,9 +38,9 @@ static mbl_status_t list_steps(const char *folder, bool sweep, size_t **steps, s
     if (!dir && errno != ENOENT)
         return MBL_FAIL(MBL_ERR_IO, "%s: cannot be listed: %s", folder, strerror(errno));
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        if (sweep && (parse_step(entry->d_name, ".tmp", &step)))
+        if (sweep && mbl_ckpt_parse_step(entry->d_name, ".tmp", &step))
             unlinkat(dirfd(dir), entry->d_name, 0);
-        if (!parse_step(entry->d_name, "", &step))
+        if (!mbl_ckpt_parse_step(entry->d_name, "", &step) || !may_be_one(dirfd(dir), entry->d_name))
             continue;
         if (used == room) {
             size_t *more = mbl_realloc(found, used, 2 * room + 16, sizeof *more);
@@ -68,24 +63,6 @@ static mbl_status_t list_steps(const char *folder, bool sweep, size_t **steps, s
     return MBL_OK;
 }
 
-static mbl_status_t point_latest(const char *folder, size_t step) {
-    char target[64];
-    mbl_status_t status = MBL_OK;
-    char *link = mbl_format("%s/%s", folder, latest_name);
-    char *temporary = mbl_format("%s/%s.tmp", folder, latest_name);
-    snprintf(target, sizeof target, "step-%06zu.h5", step);
-    if (!link || !temporary)
-        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory", folder);
-    else if ((unlink(temporary) != 0 && errno != ENOENT) || symlink(target, temporary) != 0 ||
-             rename(temporary, link) != 0)
-        status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be pointed at %s: %s", link, target, strerror(errno));
-    else
-        status = mbl_ckpt_sync_folder(link);
-    mbl_free(link);
-    mbl_free(temporary);
-    return status;
-}
-
 static bool is_kept(const mbl_ckpt_keep_t *keep, size_t step) {
     for (size_t i = 0; i < keep->n_also; i++)
         if (keep->also[i] == step)
@@ -98,8 +75,12 @@ mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, const mbl_ckpt_ke
     size_t *steps = NULL, n = 0, newest = 1;
     MBL_TRY(mbl_ckpt_path(folder, step, path, sizeof path));
     MBL_REQUIRE(access(path, F_OK) == 0, "%s: not there to be published: %s", path, strerror(errno));
-    MBL_TRY(point_latest(folder, step));
-    MBL_TRY(list_steps(folder, true, &steps, &n));
+    MBL_TRY(mbl_ckpt_point_latest(folder, step));
+    mbl_status_t status = list_steps(folder, true, &steps, &n);
+    if (status != MBL_OK) {
+        MBL_WARN("%s; older checkpoints stay", mbl_fail_message());
+        return status == MBL_ERR_MEM ? status : MBL_OK;
+    }
     for (size_t i = 0; i < n && keep->last > 0; i++) {
         if (steps[i] == step || newest++ < keep->last || is_kept(keep, steps[i]))
             continue;
@@ -112,12 +93,8 @@ mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, const mbl_ckpt_ke
 
 /* Puts the step that latest.h5 points at before the others. */
 static void latest_first(const char *folder, size_t *steps, size_t n) {
-    char target[64] = "";
     size_t step, i = 0;
-    char *link = mbl_format("%s/%s", folder, latest_name);
-    ssize_t length = link ? readlink(link, target, sizeof target - 1) : -1;
-    mbl_free(link);
-    if (length <= 0 || !parse_step(target, "", &step))
+    if (!mbl_ckpt_pointed(folder, &step))
         return;
     while (i < n && steps[i] != step)
         i++;
@@ -127,34 +104,51 @@ static void latest_first(const char *folder, size_t *steps, size_t n) {
     steps[0] = step;
 }
 
-/* The first that opens of a folder's checkpoints, without `except`. */
-static mbl_status_t first_good(const char *folder, const struct stat *except, bool warn, char *out,
-                               size_t size, bool *found, size_t *tried) {
+typedef struct {
+    const struct stat *except; /* NULL: none */
+    const char *run;           /* only those of this run and those that name none; NULL: any */
+    bool warn;
+    size_t tried, foreign; /* out; foreign: good, and of another run */
+} search_t;
+
+/* Whether one is good, and of the run that is looked for. */
+static mbl_status_t try_one(const char *path, search_t *search, bool *good) {
+    mbl_ckpt_t *ckpt = NULL;
+    mbl_fail_quiet(1);
+    mbl_status_t opened = mbl_ckpt_open_only(path, &ckpt);
+    mbl_fail_quiet(0);
+    ++search->tried;
+    *good = opened == MBL_OK;
+    if (opened == MBL_ERR_MEM)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory to read it", path);
+    if (opened != MBL_OK && search->warn)
+        MBL_WARN("%s; looking for another one", mbl_fail_message());
+    const char *run = opened == MBL_OK && search->run ? mbl_ckpt_attr(ckpt, MBL_CKPT_RUN_KEY) : NULL;
+    if (run && strcmp(run, search->run) != 0) {
+        *good = false;
+        ++search->foreign;
+        if (search->warn)
+            MBL_WARN("%s: of another run, %s; looking for one of %s", path, run, search->run);
+    }
+    mbl_ckpt_close(ckpt);
+    return MBL_OK;
+}
+
+/* The first that will do of a folder's checkpoints. */
+static mbl_status_t first_good(const char *folder, search_t *search, char *out, size_t size, bool *found) {
     char path[512];
     size_t *steps = NULL, n = 0;
     mbl_status_t status = MBL_OK;
     bool good = false;
     MBL_TRY(list_steps(folder, false, &steps, &n));
     latest_first(folder, steps, n);
-    *tried = 0;
-    for (size_t i = 0; i < n && !good && status == MBL_OK; i++) {
-        mbl_ckpt_t *ckpt = NULL;
+    for (size_t i = 0; i < n && !good; i++) {
         struct stat about;
         MBL_TRY_GOTO(mbl_ckpt_path(folder, steps[i], path, sizeof path), done);
-        if (except && stat(path, &about) == 0 && about.st_ino == except->st_ino &&
-            about.st_dev == except->st_dev)
+        if (search->except && stat(path, &about) == 0 && about.st_ino == search->except->st_ino &&
+            about.st_dev == search->except->st_dev)
             continue;
-        ++*tried;
-        mbl_fail_quiet(1);
-        mbl_status_t opened = mbl_ckpt_open_only(path, &ckpt);
-        mbl_fail_quiet(0);
-        good = opened == MBL_OK;
-        if (good)
-            mbl_ckpt_close(ckpt);
-        else if (opened == MBL_ERR_MEM)
-            status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory to read it", path);
-        else if (warn)
-            MBL_WARN("%s; looking for another one", mbl_fail_message());
+        MBL_TRY_GOTO(try_one(path, search, &good), done);
     }
     if (good && (size_t)snprintf(out, size, "%s", path) >= size)
         status = MBL_FAIL(MBL_ERR_ARG, "%s: no room for it in %zu characters", path, size);
@@ -167,24 +161,40 @@ done:
 bool mbl_ckpt_other_good(const char *path, char *out, size_t size) {
     struct stat about;
     bool found = false;
-    size_t tried;
-    bool there = stat(path, &about) == 0;
+    search_t search = {.except = stat(path, &about) == 0 ? &about : NULL};
     char *folder = mbl_ckpt_folder_of(path);
-    if (folder && first_good(folder, there ? &about : NULL, false, out, size, &found, &tried) != MBL_OK)
+    if (folder && first_good(folder, &search, out, size, &found) != MBL_OK)
         found = false;
     mbl_free(folder);
     return found;
 }
 
-mbl_status_t mbl_ckpt_latest(const char *folder, char *out, size_t size, bool *found) {
-    size_t tried;
+mbl_status_t mbl_ckpt_latest(const char *folder, const char *run, char *out, size_t size, bool *found) {
     bool good = false;
-    MBL_TRY(first_good(folder, NULL, true, out, size, &good, &tried));
-    if (!good && tried > 0)
+    search_t search = {.run = run, .warn = true};
+    MBL_TRY(first_good(folder, &search, out, size, &good));
+    if (!good && search.foreign > 0)
+        return MBL_FAIL(
+            MBL_ERR_CONFIG,
+            "%s: none of the %zu checkpoints in it is a good one of run %s (%zu are of other runs); expected "
+            "--resume FILE with another --out to go on from one of those",
+            folder, search.tried, run, search.foreign);
+    if (!good && search.tried > 0)
         return MBL_FAIL(
             MBL_ERR_FORMAT,
             "%s: all %zu checkpoints in it are damaged; give a good one, or remove them to start anew",
-            folder, tried);
+            folder, search.tried);
     *found = good;
     return MBL_OK;
+}
+
+bool mbl_ckpt_highest(const char *folder, size_t *step) {
+    size_t *steps = NULL, n = 0;
+    mbl_fail_quiet(1);
+    bool found = list_steps(folder, false, &steps, &n) == MBL_OK && n > 0;
+    mbl_fail_quiet(0);
+    if (found)
+        *step = steps[0];
+    mbl_free(steps);
+    return found;
 }

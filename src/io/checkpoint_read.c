@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "io/checkpoint_internal.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -279,8 +280,8 @@ static hid_t open_hdf5(const char *path) {
     return file;
 }
 
-/* All but the trailer. */
-static mbl_status_t open_inside(const char *path, mbl_ckpt_t **out) {
+/* All but the trailer, and without `datasets` all but those. */
+static mbl_status_t open_inside(const char *path, bool datasets, mbl_ckpt_t **out) {
     mbl_ckpt_t *ckpt;
     mbl_status_t status;
     int version;
@@ -303,7 +304,8 @@ static mbl_status_t open_inside(const char *path, mbl_ckpt_t **out) {
         goto fail;
     }
     MBL_TRY_GOTO(read_attrs(ckpt), fail);
-    MBL_TRY_GOTO(read_datasets(ckpt), fail);
+    if (datasets)
+        MBL_TRY_GOTO(read_datasets(ckpt), fail);
     *out = ckpt;
     return MBL_OK;
 fail:
@@ -313,14 +315,35 @@ fail:
     return status;
 }
 
+/* By the name that latest.h5 may stand for. */
+static mbl_status_t open_followed(const char *path, bool datasets, mbl_ckpt_t **out) {
+    char *file;
+    MBL_ALLOC(file, PATH_MAX);
+    mbl_status_t status = mbl_ckpt_follow(path, file, PATH_MAX);
+    if (status == MBL_OK)
+        status = mbl_ckpt_verify_file(file);
+    if (status == MBL_OK)
+        status = open_inside(file, datasets, out);
+    mbl_free(file);
+    return status;
+}
+
 mbl_status_t mbl_ckpt_open_only(const char *path, mbl_ckpt_t **out) {
-    MBL_TRY(mbl_ckpt_verify_file(path));
-    return open_inside(path, out);
+    return open_followed(path, true, out);
+}
+
+mbl_status_t mbl_ckpt_run_of(const char *path, char *out) {
+    mbl_ckpt_t *ckpt;
+    MBL_TRY(open_followed(path, false, &ckpt));
+    const char *run = mbl_ckpt_attr(ckpt, MBL_CKPT_RUN_KEY);
+    snprintf(out, MBL_CKPT_RUN_ROOM, "%s", run ? run : "");
+    mbl_ckpt_close(ckpt);
+    return MBL_OK;
 }
 
 mbl_status_t mbl_ckpt_verify_inside(const char *path) {
     mbl_ckpt_t *ckpt;
-    MBL_TRY(open_inside(path, &ckpt));
+    MBL_TRY(open_inside(path, true, &ckpt));
     mbl_ckpt_close(ckpt);
     return MBL_OK;
 }

@@ -13,9 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { MOST_HELD = 1 << 26, WARN_EVERY = 100 };
+
 struct mbl_jsonl {
-    char *path;
+    char *path, *held; /* held: lines that the disk has not taken */
     int fd;
+    bool torn; /* the file ends with part of a line, from `end` on */
+    off_t end;
+    size_t held_bytes, held_room, held_lines, failures, lost;
 };
 
 /* Whether a line stays; a line that is no object is counted. */
@@ -86,6 +91,36 @@ static mbl_status_t cut_back(const char *path, long last_step) {
     return status;
 }
 
+static mbl_status_t copy_later(FILE *from, FILE *to, const char *aside, long last_step) {
+    char *line = NULL;
+    size_t room = 0, damaged = 0;
+    bool good = true;
+    for (ssize_t n; good && (n = getline(&line, &room, from)) > 0;)
+        if (!line_stays(line, (size_t)n, last_step, &damaged))
+            good = fwrite(line, 1, (size_t)n, to) == (size_t)n &&
+                   (line[n - 1] == '\n' || fputc('\n', to) != EOF);
+    good = good && !ferror(from) && fflush(to) == 0 && fsync(fileno(to)) == 0;
+    free(line);
+    return good ? MBL_OK : MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", aside, strerror(errno));
+}
+
+mbl_status_t mbl_jsonl_copy_later(const char *path, long last_step, const char *aside) {
+    mbl_status_t status = MBL_OK;
+    FILE *from = fopen(path, "rbe"), *to = NULL;
+    if (!from && errno == ENOENT)
+        return MBL_OK;
+    if (!from)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    if (!(to = fopen(aside, "wbe")))
+        status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be made: %s", aside, strerror(errno));
+    else
+        status = copy_later(from, to, aside, last_step);
+    fclose(from);
+    if (to && fclose(to) != 0 && status == MBL_OK)
+        status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", aside, strerror(errno));
+    return status;
+}
+
 mbl_status_t mbl_jsonl_open(const char *path, long last_step, mbl_jsonl_t **out) {
     mbl_jsonl_t *jsonl;
     MBL_REQUIRE(path && out, "lines of JSON without a path");
@@ -108,20 +143,53 @@ mbl_status_t mbl_jsonl_open(const char *path, long last_step, mbl_jsonl_t **out)
     return MBL_OK;
 }
 
-static mbl_status_t append(mbl_jsonl_t *jsonl, const char *line, size_t size) {
-    off_t before = lseek(jsonl->fd, 0, SEEK_END);
+/* Whole or not at all; errno of the failure, 0 for none. */
+static int append(mbl_jsonl_t *jsonl, const char *text, size_t size) {
+    if (jsonl->torn && ftruncate(jsonl->fd, jsonl->end) != 0)
+        return errno;
+    jsonl->torn = false;
+    jsonl->end = lseek(jsonl->fd, 0, SEEK_END);
     for (size_t done = 0; done < size;) {
-        ssize_t n = write(jsonl->fd, line + done, size - done);
+        ssize_t n = write(jsonl->fd, text + done, size - done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
             int error = errno;
-            if (before >= 0 && done > 0 && ftruncate(jsonl->fd, before) != 0)
-                MBL_WARN("%s: ends with half a line", jsonl->path);
-            return MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", jsonl->path, strerror(error));
+            jsonl->torn = jsonl->end >= 0 && done > 0 && ftruncate(jsonl->fd, jsonl->end) != 0;
+            return error;
         }
         done += (size_t)n;
     }
+    return 0;
+}
+
+/* The lines held, then this one. */
+static int append_all(mbl_jsonl_t *jsonl, const char *line, size_t size) {
+    int error = jsonl->held_bytes ? append(jsonl, jsonl->held, jsonl->held_bytes) : 0;
+    if (!error && jsonl->held_bytes) {
+        MBL_INFO("%s: can be written again; the %zu line%s held until now %s in it", jsonl->path,
+                 jsonl->held_lines, jsonl->held_lines == 1 ? "" : "s", jsonl->held_lines == 1 ? "is" : "are");
+        jsonl->held_bytes = jsonl->held_lines = jsonl->failures = 0;
+    }
+    return error ? error : append(jsonl, line, size);
+}
+
+static mbl_status_t hold(mbl_jsonl_t *jsonl, const char *line, size_t size) {
+    if (size > MOST_HELD - jsonl->held_bytes) {
+        jsonl->lost++;
+        return MBL_OK;
+    }
+    if (jsonl->held_bytes + size > jsonl->held_room) {
+        size_t room = 2 * jsonl->held_room + size;
+        char *more = mbl_realloc(jsonl->held, jsonl->held_bytes, room, 1);
+        if (!more)
+            return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a line that the disk does not take", jsonl->path);
+        jsonl->held = more;
+        jsonl->held_room = room;
+    }
+    memcpy(jsonl->held + jsonl->held_bytes, line, size);
+    jsonl->held_bytes += size;
+    jsonl->held_lines++;
     return MBL_OK;
 }
 
@@ -132,9 +200,17 @@ mbl_status_t mbl_jsonl_write(mbl_jsonl_t *jsonl, json_t *object) {
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a line", jsonl->path);
     size_t size = strlen(text);
     text[size] = '\n'; /* in the place of the zero: the line goes out in one piece */
-    mbl_status_t status = append(jsonl, text, size + 1);
+    int error = append_all(jsonl, text, size + 1);
+    mbl_status_t status = error ? hold(jsonl, text, size + 1) : MBL_OK;
     free(text);
+    if (error && jsonl->failures++ % WARN_EVERY == 0)
+        MBL_WARN("%s: cannot be written: %s; %zu line%s held in memory, tried again with the next one",
+                 jsonl->path, strerror(error), jsonl->held_lines, jsonl->held_lines == 1 ? " is" : "s are");
     return status;
+}
+
+size_t mbl_jsonl_held(const mbl_jsonl_t *jsonl) {
+    return jsonl->held_lines;
 }
 
 mbl_status_t mbl_jsonl_read(const char *path, size_t last_step, json_t **out) {
@@ -171,7 +247,12 @@ json_t *mbl_jsonl_real(double value) {
 void mbl_jsonl_close(mbl_jsonl_t *jsonl) {
     if (!jsonl)
         return;
+    int error = append_all(jsonl, "", 0);
+    if (error || jsonl->lost)
+        MBL_ERROR("%s: %zu lines are lost: %s", jsonl->path, jsonl->held_lines + jsonl->lost,
+                  error ? strerror(error) : "there were too many to be held in memory");
     close(jsonl->fd);
+    mbl_free(jsonl->held);
     mbl_free(jsonl->path);
     mbl_free(jsonl);
 }

@@ -30,11 +30,22 @@ static size_t least(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
+/* How many prompts are encoded; those of a file are counted in it. */
+static mbl_status_t count_prompts(const mbl_config_t *config, size_t *out) {
+    *out = 0;
+    for (int split = 0; split < 2; split++) {
+        mbl_prompts_t prompts;
+        MBL_TRY(mbl_prompt_set_load(config, split, &prompts));
+        *out += prompts.count;
+        mbl_prompts_free(&prompts);
+    }
+    return MBL_OK;
+}
+
 mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_shape_t *out) {
     size_t groups = (config->prompts.groups + ranks - 1) / ranks; /* of the rank that has most */
     size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
     mbl_plan_shape_t shape = {.dtype = config->precision == MBL_CONFIG_PRECISION_F32 ? MBL_F32 : MBL_BF16,
-                              .prompts = config->prompts.train_count + config->prompts.test_count,
                               .pictures = groups * config->prompts.group_size,
                               .ranks = ranks,
                               .rollout_steps = config->rollout.steps,
@@ -46,6 +57,7 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
                               .kl = config->train.kl > 0};
     shape.rollout_batch = least(config->rollout.micro_batch, shape.pictures);
     shape.train_batch = least(config->train.micro_batch, shape.pictures);
+    MBL_TRY(count_prompts(config, &shape.prompts));
     MBL_TRY(mbl_stage_most_parts(config, &shape.rewards));
     MBL_TRY(mbl_state_lora(config, &shape.lora));
     MBL_TRY(read_sizes(config->model.path, &shape));

@@ -5,12 +5,7 @@
 
 #include "rl/types.h"
 #include "config/config.h"
-
-/* A prompt set and what the model is told of it. */
-typedef struct {
-    mbl_prompts_t prompts;
-    mbl_conditions_t conditions;
-} mbl_prompt_set_t;
+#include "run/prompt_set.h"
 
 typedef struct {
     const mbl_config_t *config;
@@ -35,14 +30,5 @@ mbl_status_t mbl_engine_device(mbl_engine_t *engine);
  * mbl_engine_close. */
 mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_engine_t *out);
 void mbl_engine_close(mbl_engine_t *engine);
-
-/* Loads a split of the configured prompts (0 train, 1 test) and encodes it. ranks agree. Free with
- * mbl_prompt_set_free. */
-mbl_status_t mbl_prompt_set_open(const mbl_config_t *config, mbl_pipeline_t *pipeline, int split,
-                                 mbl_prompt_set_t *out);
-/* The same for the first prompts of a file, at most `most` of the *exist that it has. */
-mbl_status_t mbl_prompt_set_read(const char *path, size_t most, mbl_pipeline_t *pipeline, size_t *exist,
-                                 mbl_prompt_set_t *out);
-void mbl_prompt_set_free(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set);
 
 #endif

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "io/checkpoint.h"
 #include "config/table.h"
+#include "config/yaml.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -152,11 +153,14 @@ static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const
                            "balance.metric=plain"};
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *text = mbl_ckpt_attr(ckpt, "config");
     const char *steps = mbl_ckpt_attr(ckpt, "step");
-    char *set = NULL;
+    char *set = NULL, *quoted = NULL;
     if (!kind || strcmp(kind, "train") != 0 || !text || !steps)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
                         path, kind ? kind : "");
-    if (model && !(set = mbl_format("model.path='%s'", model)))
+    if (model && (quoted = mbl_yaml_quoted(model)))
+        set = mbl_format("model.path=%s", quoted);
+    mbl_free(quoted);
+    if (model && !set)
         return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
     sets[5] = set;
     mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 6 : 5, out);

@@ -10,6 +10,7 @@ typedef struct {
     const char *path;
     mbl_jsonl_t *metrics, *evals; /* NULL below rank 0 */
     mbl_jsonl_t *advantages;      /* ... and unless log.advantages_every */
+    size_t lost_samples;          /* sheets that could not be written */
 } mbl_rundir_t;
 
 /* Makes the folders, opens log.txt (rank 0) and waits for them. Collective. */
@@ -29,6 +30,10 @@ bool mbl_rundir_of(const char *checkpoint, char *out);
  * Release with json_decref. */
 mbl_status_t mbl_rundir_lines(const char *checkpoint, const char *name, size_t step, json_t **out);
 
+/* The rewards of a line of eval.jsonl by name. Lines from before they had an object of their own have them
+ * beside "step". */
+const json_t *mbl_rundir_rewards(const json_t *line);
+
 /* Which checkpoint a run starts from. resume: NULL (none), "auto" (the newest good one of path/checkpoints,
  * or none) or a file. out is "" for none. Collective. */
 mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *resume, char *out,
@@ -39,11 +44,14 @@ mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *r
 mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_t step, size_t *steps,
                              size_t *n);
 
-/* One evaluation: a log line and a line of eval.jsonl; with `change`, the difference to the base model
- * picture by picture too (NULL: none). Rank 0 (nothing elsewhere). */
+/* One evaluation on a prompt set: a log line and a line of eval.jsonl, {"step", "prompts": {"count",
+ * "sha256"}, "rewards": {NAME: {...}}}; with `change`, the difference to the base model picture by picture
+ * too (NULL: none). Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
-                             const mbl_eval_score_t *scores, const mbl_eval_score_t *change);
-/* samples/step-NNNNNN.png from the evaluator's last pictures. Rank 0 (nothing elsewhere). */
+                             const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
+                             const mbl_eval_score_t *change);
+/* samples/step-NNNNNN.png from the evaluator's last pictures; one that cannot be written is a warning and
+ * counted. Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_evaluator_t *evaluator);
 
 #endif

@@ -165,10 +165,10 @@ struct mbl_snapshot {
     float *shards;             /* with a team: vectors [M, padded] on rank 0 only, and m and v [2, count] */
     mbl_ckpt_part_t parts[2];
     small_t small;
-    char folder[512], step[32], rewards[2048], *config;
+    char folder[512], step[32], rewards[2048], *config, *prompts;
     size_t best[MBL_MAX_REWARDS]; /* steps kept for their scores */
     mbl_ckpt_item_t items[N_VECTORS + N_SMALL];
-    mbl_ckpt_attr_t attrs[6];
+    mbl_ckpt_attr_t attrs[7];
 };
 
 static void free_snapshot(mbl_snapshot_t *s) {
@@ -178,6 +178,7 @@ static void free_snapshot(mbl_snapshot_t *s) {
     mbl_free(s->vectors);
     mbl_free(s->shards);
     mbl_free(s->config);
+    mbl_free(s->prompts);
     mbl_free(s);
 }
 
@@ -212,6 +213,8 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
         return together ? mbl_ckpt_writer_open(&s->writer) : MBL_OK;
     MBL_TRY(reward_names(state->engine->config, s->rewards, sizeof s->rewards));
     MBL_TRY(mbl_config_json(state->engine->config, &s->config));
+    MBL_TRY(mbl_prompt_sets_describe(state->engine->config, &state->engine->train, &state->engine->test,
+                                     &s->prompts));
     for (int i = 0; i < N_VECTORS; i++)
         s->items[i] =
             (mbl_ckpt_item_t){names[i], MBL_F32, state->update.policy.size,
@@ -220,6 +223,7 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     const mbl_ckpt_attr_t attrs[] = {{"kind", "train"},
                                      {"step", s->step},
                                      {"config", s->config},
+                                     {"prompts", s->prompts},
                                      {"rewards", s->rewards},
                                      {"precision", precision_of(state->engine)},
                                      {"model_digest", mbl_pipeline_digest(state->engine->pipeline)}};
@@ -279,9 +283,9 @@ static mbl_status_t last_write(const mbl_state_t *state, bool wait) {
 
 static void tell_lost(mbl_status_t status) {
     if (status != MBL_OK)
-        MBL_ERROR(
-            "that checkpoint is lost and the one before it is the latest; training goes on and the next is "
-            "written when it is due");
+        MBL_ERROR("the checkpoint before that one stays the latest; training goes on and the next is written "
+                  "when it is "
+                  "due");
 }
 
 void mbl_state_saved(const mbl_state_t *state, bool wait) {
@@ -337,15 +341,19 @@ static mbl_status_t check_base(const mbl_state_t *state, const char *path, const
         path, found ? found : "missing", config->model.path, want);
 }
 
-/* Everything but adapters needs the same rewards and order of prompts too. */
+/* Everything but adapters needs the same rewards and prompts in their order too. */
 static mbl_status_t check_identity(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt,
-                                   bool everything) {
+                                   bool everything, bool accept_prompts) {
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *config = mbl_ckpt_attr(ckpt, "config");
     if (!kind || strcmp(kind, "train") != 0 || !config)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
                         path, kind ? kind : "");
     MBL_TRY(check_base(state, path, ckpt));
-    return everything ? mbl_resume_check(state->engine->config, path, config) : MBL_OK;
+    if (!everything)
+        return MBL_OK;
+    const mbl_engine_t *engine = state->engine;
+    MBL_TRY(mbl_resume_check(engine->config, path, config));
+    return mbl_prompt_sets_check(engine->config, &engine->train, &engine->test, ckpt, path, accept_prompts);
 }
 
 /* `auto` on another device may be another precision. The state is f32 either way, so the run goes on, and
@@ -397,12 +405,12 @@ static mbl_status_t read_small(mbl_state_t *state, mbl_ckpt_t *ckpt) {
     return mbl_policy_loaded(&state->update.policy, small.counters[4] != 0);
 }
 
-static mbl_status_t load(mbl_state_t *state, const char *path, bool everything) {
+static mbl_status_t load(mbl_state_t *state, const char *path, bool everything, bool accept_prompts) {
     mbl_ckpt_t *ckpt;
     float *vector = NULL;
     MBL_TRY(mbl_ckpt_open(path, &ckpt));
     mbl_status_t status;
-    MBL_TRY_GOTO(check_identity(state, path, ckpt, everything), done);
+    MBL_TRY_GOTO(check_identity(state, path, ckpt, everything, accept_prompts), done);
     MBL_ALLOC_GOTO(vector, state->update.policy.size, done);
     MBL_TRY_GOTO(read_vectors(state, ckpt, everything ? N_VECTORS : M, vector), done);
     status = everything ? read_small(state, ckpt) : mbl_policy_loaded(&state->update.policy, false);
@@ -414,14 +422,14 @@ done:
     return status;
 }
 
-mbl_status_t mbl_state_load(mbl_state_t *state, const char *path) {
+mbl_status_t mbl_state_load(mbl_state_t *state, const char *path, bool accept_prompts) {
     if (!path[0])
         return MBL_OK;
-    MBL_TRY(mbl_comm_agree(state->engine->comm, load(state, path, true)));
+    MBL_TRY(mbl_comm_agree(state->engine->comm, load(state, path, true, accept_prompts)));
     MBL_INFO("resumed from %s at step %llu", path, (unsigned long long)state->step);
     return MBL_OK;
 }
 
 mbl_status_t mbl_state_load_adapters(mbl_state_t *state, const char *path) {
-    return mbl_comm_agree(state->engine->comm, load(state, path, false));
+    return mbl_comm_agree(state->engine->comm, load(state, path, false, false));
 }

@@ -41,8 +41,8 @@ mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir, bool wait);
 /* Logs a failure of the last write once it is known, or after waiting for it. Local. */
 void mbl_state_saved(const mbl_state_t *state, bool wait);
 /* From a checkpoint file; "" leaves the state fresh. Refuses a checkpoint of another kind, base model,
- * adapter layout or set of rewards. Collective. */
-mbl_status_t mbl_state_load(mbl_state_t *state, const char *path);
+ * adapter layout, set of rewards or (unless accept_prompts) prompts. Collective. */
+mbl_status_t mbl_state_load(mbl_state_t *state, const char *path, bool accept_prompts);
 /* Only the adapters of a checkpoint, for evaluation and sampling (any number of ranks). */
 mbl_status_t mbl_state_load_adapters(mbl_state_t *state, const char *path);
 

@@ -195,7 +195,7 @@ static mbl_status_t evaluate(mbl_train_t *t, const mbl_adapter_t *adapter, uint6
     MBL_TRY(mbl_evaluator_run(t->evaluator, adapter, scores));
     if (adapter)
         MBL_TRY(mbl_evaluator_compare(t->evaluator, change));
-    MBL_TRY(mbl_rundir_eval(&t->rundir, step, t->config, scores, adapter ? change : NULL));
+    MBL_TRY(mbl_rundir_eval(&t->rundir, step, t->config, &t->engine.test, scores, adapter ? change : NULL));
     return samples ? mbl_rundir_samples(&t->rundir, step, t->evaluator) : MBL_OK;
 }
 
@@ -265,8 +265,8 @@ static mbl_status_t settle(mbl_train_t *t, mbl_status_t status) {
     return mbl_comm_settle(t->comm, status);
 }
 
-mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const char *out_dir,
-                       const char *resume) {
+mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_train_options_t *options) {
+    const char *out_dir = options->out_dir;
     char checkpoint[1024];
     mbl_train_t t;
     memset(&t, 0, sizeof t);
@@ -278,8 +278,8 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const char 
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_train_open(&t)), done);
     MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done); /* only now is it a run */
     MBL_TRY_GOTO(mbl_state_writers(&t.state), done);
-    MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, resume, checkpoint, sizeof checkpoint), done);
-    MBL_TRY_GOTO(mbl_state_load(&t.state, checkpoint), done);
+    MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, options->resume, checkpoint, sizeof checkpoint), done);
+    MBL_TRY_GOTO(mbl_state_load(&t.state, checkpoint, options->accept_prompts), done);
     MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, t.state.step, &t.rundir), done);
     status = settle(&t, run(&t));
     if (status == MBL_ERR_STOPPED)

@@ -69,10 +69,7 @@ mbl_status_t mbl_watch_replicas(mbl_comm_t *comm, const mbl_policy_t *policy, bo
     uint64_t hash = 0;
     mbl_status_t status = checksum_of(policy, &hash);
     MBL_TRY(mbl_comm_agree(comm, status));
-    int64_t ends[2] = {(int64_t)(hash >> 1), -(int64_t)(hash >> 1)}; /* 63 bits: the negative exists */
-    MBL_TRY(mbl_comm_allreduce(comm, ends, 2, MBL_COMM_I64, MBL_COMM_MAX));
-    *same = ends[0] == -ends[1];
-    return MBL_OK;
+    return mbl_comm_same(comm, &hash, 1, same);
 }
 
 static void text_of(const mbl_config_t *config, const mbl_alarm_findings_t *findings, mbl_alarm_t alarm,

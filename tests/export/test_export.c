@@ -151,12 +151,9 @@ static void the_card_tells_of_the_run(void **state) {
     (void)state;
     marble_well("export run/checkpoints/step-000002.h5 --card card2");
     char *text = read_whole(in("card2/README.md"), NULL), *png = read_whole(in("card2/alpha.png"), NULL);
-    static const char *const words[] = {"base_model: model\n",
-                                        "fine-tuned on color, clean, jpeg",
-                                        "LoRA of rank 4, alpha 8",
-                                        "2 optimizer steps, adapter `ema`",
-                                        "![averaged alpha by step](alpha.png)",
-                                        "\"group_size\": 4"};
+    static const char *const words[] = {
+        "base_model: \"model\"\n",          "fine-tuned on color, clean, jpeg",     "LoRA of rank 4, alpha 8",
+        "2 optimizer steps, adapter `ema`", "![averaged alpha by step](alpha.png)", "\"group_size\": 4"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strstr(text, words[i]))
             fail_msg("\"%s\" is not in the card", words[i]);

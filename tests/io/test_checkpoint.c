@@ -341,17 +341,17 @@ static void newest_good_is_found(void **state) {
     bool found = true;
     mbl_ckpt_t *ckpt;
     temporary_folder(folder);
-    assert_int_equal(mbl_ckpt_latest(in(folder, "nowhere"), out, sizeof out, &found), MBL_OK);
+    assert_int_equal(mbl_ckpt_latest(in(folder, "nowhere"), NULL, out, sizeof out, &found), MBL_OK);
     assert_false(found);
-    assert_int_equal(mbl_ckpt_latest(folder, out, sizeof out, &found), MBL_OK);
+    assert_int_equal(mbl_ckpt_latest(folder, NULL, out, sizeof out, &found), MBL_OK);
     assert_false(found);
     for (size_t step = 10; step <= 30; step += 10)
         assert_int_equal(write_step(folder, step, 100), MBL_OK);
-    assert_int_equal(mbl_ckpt_latest(folder, out, sizeof out, &found), MBL_OK);
+    assert_int_equal(mbl_ckpt_latest(folder, NULL, out, sizeof out, &found), MBL_OK);
     assert_true(found);
     assert_string_equal(out, in(folder, "step-000030.h5"));
     spoil(in(folder, "step-000030.h5"));
-    assert_int_equal(mbl_ckpt_latest(folder, out, sizeof out, &found), MBL_OK);
+    assert_int_equal(mbl_ckpt_latest(folder, NULL, out, sizeof out, &found), MBL_OK);
     assert_string_equal(out, in(folder, "step-000020.h5"));
     assert_int_equal(mbl_ckpt_open(in(folder, "step-000030.h5"), &ckpt), MBL_ERR_FORMAT);
     assert_non_null(strstr(mbl_fail_message(), "step-000030.h5: damaged"));
@@ -359,7 +359,7 @@ static void newest_good_is_found(void **state) {
     assert_non_null(strstr(mbl_fail_message(), "step-000020.h5"));
     spoil(in(folder, "step-000020.h5"));
     spoil(in(folder, "step-000010.h5"));
-    assert_int_equal(mbl_ckpt_latest(folder, out, sizeof out, &found), MBL_ERR_FORMAT);
+    assert_int_equal(mbl_ckpt_latest(folder, NULL, out, sizeof out, &found), MBL_ERR_FORMAT);
     assert_non_null(strstr(mbl_fail_message(), "all 3 checkpoints"));
     remove_folder(folder);
 }
@@ -388,7 +388,7 @@ static void publishing(void **state) {
     mbl_ckpt_close(ckpt);
     /* a run resumed from an earlier step: what it publishes is the latest, whatever else is left */
     assert_int_equal(publish(folder, 3, 3), MBL_OK);
-    assert_int_equal(mbl_ckpt_latest(folder, out, sizeof out, &found), MBL_OK);
+    assert_int_equal(mbl_ckpt_latest(folder, NULL, out, sizeof out, &found), MBL_OK);
     assert_string_equal(out, in(folder, "step-000003.h5"));
     assert_int_equal(publish(folder, 3, 1), MBL_OK);
     assert_false(exists(in(folder, "step-000005.h5")));
@@ -501,7 +501,7 @@ static void kill_keeps_the_latest_good(void **state) {
         size_t step = strtoul(mbl_ckpt_attr(ckpt, "step"), NULL, 10);
         most = step > most ? step : most;
         mbl_ckpt_close(ckpt);
-        assert_int_equal(mbl_ckpt_latest(folder, out, sizeof out, &found), MBL_OK);
+        assert_int_equal(mbl_ckpt_latest(folder, NULL, out, sizeof out, &found), MBL_OK);
         assert_true(found);
     }
     assert_true(most > 0); /* the child did write */

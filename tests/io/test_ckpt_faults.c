@@ -158,7 +158,7 @@ static size_t step_to_resume(const char *folder, const char *what) {
     bool found = false;
     mbl_ckpt_t *ckpt;
     float *values = malloc(COUNT * sizeof *values);
-    if (mbl_ckpt_latest(folder, path, sizeof path, &found) != MBL_OK || !found)
+    if (mbl_ckpt_latest(folder, NULL, path, sizeof path, &found) != MBL_OK || !found)
         fail_msg("%s: no checkpoint left", what);
     assert_int_equal(mbl_ckpt_open(path, &ckpt), MBL_OK);
     size_t step = strtoul(mbl_ckpt_attr(ckpt, "step"), NULL, 10);

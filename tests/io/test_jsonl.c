@@ -104,25 +104,59 @@ static void damaged_lines_go(void **state) {
     assert_int_not_equal(access(temporary, F_OK), 0);
 }
 
-static void full_disk_leaves_whole_lines(void **state) {
+/* A file that takes no more than `bytes` (0: any number). */
+static void limit_files(rlim_t bytes) {
+    static struct rlimit kept;
+    if (bytes) {
+        signal(SIGXFSZ, SIG_IGN);
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &kept), 0);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){bytes, kept.rlim_max}), 0);
+    } else {
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &kept), 0);
+    }
+}
+
+/* Room for two lines of 12 bytes and half of the third: the others are held in memory, the file ends with a
+ * whole line, and when there is room again all stand in it in order. */
+static void full_disk_costs_no_line(void **state) {
     (void)state;
     mbl_jsonl_t *jsonl;
-    struct rlimit kept, limit;
+    mbl_log_set_level(MBL_LOG_OFF);
     assert_int_equal(mbl_jsonl_open(path, -1, &jsonl), MBL_OK);
     write_steps(jsonl, 1, 2);
-    signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &kept), 0);
-    limit = kept;
-    limit.rlim_cur = 30; /* two lines of 12 bytes and half of the third */
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    mbl_status_t status = mbl_jsonl_write(jsonl, json_pack("{si}", "step", 3));
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &kept), 0);
-    assert_int_equal(status, MBL_ERR_IO);
-    assert_non_null(strstr(mbl_fail_message(), "metrics.jsonl: cannot be written: File too large"));
+    limit_files(30);
+    write_steps(jsonl, 3, 5);
+    assert_int_equal(mbl_jsonl_held(jsonl), 3);
     assert_content("{\"step\": 1}\n{\"step\": 2}\n");
-    write_steps(jsonl, 3, 3); /* room again: goes on */
-    assert_content("{\"step\": 1}\n{\"step\": 2}\n{\"step\": 3}\n");
-    mbl_jsonl_close(jsonl);
+    limit_files(0);
+    write_steps(jsonl, 6, 6);
+    assert_int_equal(mbl_jsonl_held(jsonl), 0);
+    assert_content(
+        "{\"step\": 1}\n{\"step\": 2}\n{\"step\": 3}\n{\"step\": 4}\n{\"step\": 5}\n{\"step\": 6}\n");
+    limit_files(80);
+    write_steps(jsonl, 7, 8);
+    limit_files(0);
+    mbl_jsonl_close(jsonl); /* at the end too */
+    mbl_log_set_level(MBL_LOG_INFO);
+    char *text = read_whole(path, NULL);
+    assert_non_null(strstr(text, "{\"step\": 6}\n{\"step\": 7}\n{\"step\": 8}\n"));
+    free(text);
+}
+
+/* What is cut off can be kept before. */
+static void later_lines_are_copied(void **state) {
+    char aside[600];
+    (void)state;
+    static const char before[] = "{\"step\": 1}\n{\"step\": 2}\n{\"step\": 3}\n{\"step\": 4, \"lo";
+    snprintf(aside, sizeof aside, "%s/aside.jsonl", folder);
+    write_whole(path, before, sizeof before - 1);
+    assert_int_equal(mbl_jsonl_copy_later(path, 2, aside), MBL_OK);
+    assert_content(before);
+    char *text = read_whole(aside, NULL);
+    assert_string_equal(text, "{\"step\": 3}\n{\"step\": 4, \"lo\n");
+    free(text);
+    snprintf(aside, sizeof aside, "%s/none/aside.jsonl", folder);
+    assert_int_equal(mbl_jsonl_copy_later(path, 2, aside), MBL_ERR_IO);
 }
 
 static void bad_places_are_told(void **state) {
@@ -165,7 +199,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(resuming_cuts_later_steps, setup, teardown),
         cmocka_unit_test_setup_teardown(fresh_run_empties, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged_lines_go, setup, teardown),
-        cmocka_unit_test_setup_teardown(full_disk_leaves_whole_lines, setup, teardown),
+        cmocka_unit_test_setup_teardown(full_disk_costs_no_line, setup, teardown),
+        cmocka_unit_test_setup_teardown(later_lines_are_copied, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_places_are_told, setup, teardown),
         cmocka_unit_test_setup_teardown(no_memory_is_survived, setup, teardown),
     };

@@ -57,7 +57,7 @@ static mbl_status_t train_to(const char *steps, const char *resume) {
     if (status == MBL_OK) {
         status = mbl_config_check(config, 1);
         if (status == MBL_OK)
-            status = mbl_train(config, comm, out, resume);
+            status = mbl_train(config, comm, &(mbl_train_options_t){out, resume, false});
         mbl_config_free(config);
     }
     mbl_comm_close(comm);
@@ -90,8 +90,8 @@ static mbl_status_t inspect(void) {
 }
 
 static mbl_status_t export_all(void) {
-    const char *const words[] = {"export", checkpoint, lora, peft, merged};
-    return command(mbl_cmd_export, 5, words);
+    const char *const words[] = {"export", checkpoint, lora, peft, merged, "--force"};
+    return command(mbl_cmd_export, 6, words);
 }
 
 static mbl_status_t compare_it(void) {

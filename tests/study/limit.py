@@ -39,7 +39,7 @@ def work(options):
     if not os.path.exists(os.path.join(model, "model_index.json")):
         train(options, "ocr", ALONE)
         newest = os.path.join(options.out, "ocr", "checkpoints", "latest.h5")
-        subprocess.run([options.marble, "export", newest, "--merged", model], check=True)
+        subprocess.run([options.marble, "export", newest, "--merged", model, "--force"], check=True)
     for name, settings in ARMS.items():
         train(options, name, [f"model.path={model}", *AFTER, *settings])
 
@@ -57,7 +57,7 @@ def collect(out):
             found[name] = {"ocr": [round(step["reward"]["ocr"], 4) for step in steps],
                            "multiplier": [round(step["constraint"]["ocr"]["multiplier"], 4) for step in steps
                                           if "constraint" in step],
-                           "eval": [{"step": line["step"], **{r: line[r] for r in REWARDS}}
+                           "eval": [{"step": line["step"], **{r: line.get("rewards", line)[r] for r in REWARDS}}
                                     for line in _numbers(os.path.join(out, name, "eval.jsonl"))]}
     return found
 

@@ -29,6 +29,11 @@ def _columns(lines, key):
     return [[line[key].get(name) for name in REWARDS] if key in line else None for line in lines]
 
 
+def of_rewards(line):
+    """The rewards of a line of eval.jsonl; older lines have them beside "step"."""
+    return line.get("rewards", line)
+
+
 def read_run(path):
     """The compact data of one finished run folder; None when it has not finished."""
     try:
@@ -40,7 +45,7 @@ def read_run(path):
         return None
     lines = _lines(os.path.join(path, "metrics.jsonl"))
     run = {"arm": note["arm"], "seed": note["seed"], "settings": note["settings"], "steps": len(lines)}
-    run["eval"] = [{"step": line["step"], **{name: line[name] for name in REWARDS}}
+    run["eval"] = [{"step": line["step"], **{name: of_rewards(line)[name] for name in REWARDS}}
                    for line in _lines(os.path.join(path, "eval.jsonl"))]
     for key in ("reward", "alpha", "alpha_raw", "cos", "cos_step"):
         run[key] = _short(_columns(lines, key), 3)

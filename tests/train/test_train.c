@@ -60,13 +60,13 @@ static void advantages_of_every_picture(void **state) {
  * them here. The base model has none. */
 static void changes_are_from_the_base_model(void **state) {
     (void)state;
-    json_t *lines = lines_of("two", "eval.jsonl"), *base = json_array_get(lines, 0);
+    json_t *lines = lines_of("two", "eval.jsonl"),
+           *base = json_object_get(json_array_get(lines, 0), "rewards");
     for (size_t i = 0; i < 3; i++) {
         const char *name;
-        json_t *score;
-        json_object_foreach(json_array_get(lines, i), name, score) {
-            if (!json_is_object(score))
-                continue;
+        json_t *score, *rewards = json_object_get(json_array_get(lines, i), "rewards");
+        assert_true(json_object_size(rewards) > 0);
+        json_object_foreach(rewards, name, score) {
             json_t *change = json_object_get(score, "change"), *before = json_object_get(base, name);
             assert_true((i > 0) == (change != NULL));
             if (change) {

@@ -3,7 +3,7 @@
 #ifndef MBL_CLI_BENCH_H
 #define MBL_CLI_BENCH_H
 
-#include "base/status.h"
+#include "ops/ops.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,6 +15,7 @@
     X(gradients, "K rewards' gradients from two backward passes and from K")                                 \
     X(gram, "Gram matrix, weights and their broadcast")                                                      \
     X(attention, "attention forward and backward at the shapes of the signs model and of SD3.5")             \
+    X(loops, "sample_grad, norms and other loops at the shapes of the signs model")                          \
     X(conv, "convolutions and group norms at the shapes of a picture decoder")
 
 /* What was asked for on the command line. */
@@ -64,6 +65,10 @@ void mbl_bench_forget(mbl_bench_case_t *cases, size_t n);
 mbl_bench_time_t mbl_bench_time(const double *seconds, size_t runs);
 /* Median over the rounds of a / b. */
 double mbl_bench_ratio(const double *a, const double *b, size_t runs);
+
+/* Standard normal numbers in the tensor's own type, [a,b,c,d]; free with mbl_tensor_free. */
+mbl_status_t mbl_bench_random(mbl_ops_t *ops, mbl_dtype_t dtype, mbl_tensor_t *out, size_t a, size_t b,
+                              size_t c, size_t d);
 
 #define MBL_BENCH_DECLARE(name, summary) mbl_status_t mbl_bench_##name(const mbl_bench_t *bench);
 MBL_BENCHES(MBL_BENCH_DECLARE)

@@ -7,9 +7,8 @@
 #include <math.h>
 #include <stdio.h>
 
-/* Standard normal numbers in the tensor's own type. */
-static mbl_status_t random_tensor(mbl_ops_t *ops, mbl_dtype_t dtype, mbl_tensor_t *out, size_t a, size_t b,
-                                  size_t c, size_t d) {
+mbl_status_t mbl_bench_random(mbl_ops_t *ops, mbl_dtype_t dtype, mbl_tensor_t *out, size_t a, size_t b,
+                              size_t c, size_t d) {
     mbl_tensor_t wide = {.data = NULL}, noise, sample = {.data = NULL};
     int64_t index = 0;
     MBL_TRY(mbl_tensor_new(ops, dtype, out, 4, a, b, c, d));
@@ -61,8 +60,8 @@ static mbl_status_t time_product(const mbl_bench_t *bench, mbl_ops_t *ops, const
                                  mbl_dtype_t dtype) {
     mbl_tensor_t a = {.data = NULL}, b = {.data = NULL}, y = {.data = NULL};
     mbl_status_t status;
-    MBL_TRY_GOTO(random_tensor(ops, dtype, &a, 1, 1, c->m, c->k), done);
-    MBL_TRY_GOTO(random_tensor(ops, dtype, &b, 1, 1, c->k, c->n), done);
+    MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &a, 1, 1, c->m, c->k), done);
+    MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &b, 1, 1, c->k, c->n), done);
     MBL_TRY_GOTO(mbl_tensor_new(ops, c->transpose_a ? mbl_dtype_stat(dtype) : dtype, &y, 2, c->m, c->n),
                  done);
     mbl_tensor_t left = mbl_tensor_reshape(&a, 2, c->transpose_a ? c->k : c->m, c->transpose_a ? c->m : c->k);
@@ -142,7 +141,7 @@ static mbl_status_t time_attention(const mbl_bench_t *bench, mbl_ops_t *ops, con
     mbl_bench_time_t time;
     mbl_status_t status;
     for (int i = 0; i < 6; i++)
-        MBL_TRY_GOTO(random_tensor(ops, dtype, &x.heads[i], dim[0], dim[1], dim[2], dim[3]), done);
+        MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &x.heads[i], dim[0], dim[1], dim[2], dim[3]), done);
     for (int i = 0; i < 2; i++)
         MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &x.out[i], 3, dim[0], dim[2], dim[1] * dim[3]), done);
     MBL_TRY_GOTO(mbl_tensor_new(ops, mbl_dtype_stat(dtype), &x.lse, 3, dim[0], dim[1], dim[2]), done);
@@ -234,8 +233,9 @@ static mbl_status_t time_conv(const mbl_bench_t *bench, mbl_ops_t *ops, const co
     picture_t p = {.ops = ops, .up = c->up};
     mbl_tensor_t *all[] = {&p.x, &p.weight, &p.bias, &p.scale, &p.y};
     mbl_status_t status;
-    MBL_TRY_GOTO(random_tensor(ops, dtype, &p.x, 1, c->side, c->side, c->channels), done);
-    MBL_TRY_GOTO(random_tensor(ops, dtype, &p.weight, c->outputs, c->window, c->window, c->channels), done);
+    MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &p.x, 1, c->side, c->side, c->channels), done);
+    MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &p.weight, c->outputs, c->window, c->window, c->channels),
+                 done);
     MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &p.bias, 1, c->outputs), done);
     MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &p.scale, 1, c->channels), done);
     MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &p.y, 4, (size_t)1, c->side * c->up, c->side * c->up, c->outputs),

@@ -8,6 +8,12 @@ enum { A, B, BIAS, Y, DESCRIPTORS };
 
 static dnnl_status_t describe(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t columns,
                               int64_t row, int64_t column) {
+    /* oneDNN 3.7 takes [m, 1] with strides {1, ld}, and [1, k] with {1, ld}, for other layouts and reads
+     * beside them. The stride of a dimension of 1 is free, so it becomes that of plain rows. */
+    if (columns == 1)
+        column = 1;
+    if (rows == 1)
+        row = columns * column;
     dnnl_dims_t dims = {rows, columns}, strides = {row, column};
     return mbl_dnnl_describe(out, type, 2, dims, strides);
 }

@@ -1,0 +1,150 @@
+/* Prompt sets of runs. */
+#include "run/prompt_set.h"
+
+#include "base/mem.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Encodes the prompts of a set; frees them when it cannot. */
+static mbl_status_t encode(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set) {
+    const char **texts = mbl_calloc(set->prompts.count, sizeof *texts);
+    mbl_status_t status =
+        texts ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %zu prompts", set->prompts.count);
+    for (size_t i = 0; status == MBL_OK && i < set->prompts.count; i++)
+        texts[i] = set->prompts.items[i].text;
+    if (status == MBL_OK)
+        status = mbl_pipeline_encode(pipeline, texts, set->prompts.count, &set->conditions);
+    mbl_free(texts);
+    if (status != MBL_OK)
+        mbl_prompts_free(&set->prompts);
+    else
+        mbl_prompts_digest(&set->prompts, set->digest);
+    return status;
+}
+
+mbl_status_t mbl_prompt_set_load(const mbl_config_t *config, int split, mbl_prompts_t *out) {
+    bool signs = config->prompts.source == MBL_CONFIG_SOURCE_SIGNS;
+    size_t count = !signs  ? config->prompts.limit
+                   : split ? config->prompts.test_count
+                           : config->prompts.train_count;
+    return mbl_prompts_load(mbl_config_word("prompts.source", config->prompts.source),
+                            split ? config->prompts.test : config->prompts.train, config->seed, split, count,
+                            out);
+}
+
+mbl_status_t mbl_prompt_set_open(const mbl_config_t *config, mbl_pipeline_t *pipeline, int split,
+                                 mbl_prompt_set_t *out) {
+    mbl_prompt_set_t set;
+    memset(&set, 0, sizeof set);
+    MBL_TRY(mbl_prompt_set_load(config, split, &set.prompts));
+    MBL_TRY(encode(pipeline, &set));
+    *out = set;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_prompt_set_read(const char *path, size_t most, mbl_pipeline_t *pipeline, size_t *exist,
+                                 mbl_prompt_set_t *out) {
+    mbl_prompt_set_t set;
+    memset(&set, 0, sizeof set);
+    MBL_TRY(mbl_prompts_load("file", path, 0, 1, 0, &set.prompts));
+    size_t found = set.prompts.count;
+    mbl_prompts_cut(&set.prompts, most);
+    MBL_TRY(encode(pipeline, &set));
+    *exist = found;
+    *out = set;
+    return MBL_OK;
+}
+
+void mbl_prompt_set_free(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set) {
+    if (pipeline && set->conditions.n)
+        mbl_conditions_free(pipeline, &set->conditions);
+    mbl_prompts_free(&set->prompts);
+    memset(set, 0, sizeof *set);
+}
+
+/* ---- in checkpoints ---- */
+
+static json_t *one_set(const mbl_prompt_set_t *set, const char *file) {
+    json_t *out = json_pack("{s:I, s:s}", "count", (json_int_t)set->prompts.count, "sha256", set->digest);
+    if (out && *file)
+        json_object_set_new(out, "file", json_string(file));
+    return out;
+}
+
+mbl_status_t mbl_prompt_sets_describe(const mbl_config_t *config, const mbl_prompt_set_t *train,
+                                      const mbl_prompt_set_t *test, char **out) {
+    json_t *root = json_pack(
+        "{s:s, s:o, s:o}", "source", mbl_config_word("prompts.source", config->prompts.source), "train",
+        one_set(train, config->prompts.train), "test", one_set(test, config->prompts.test));
+    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    json_decref(root);
+    *out = text ? mbl_strdup(text) : NULL;
+    free(text);
+    return *out ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory to describe the prompts");
+}
+
+/* What a checkpoint says of one set: count and digest, which is "" where it does not. */
+typedef struct {
+    size_t count;
+    const char *digest;
+} was_t;
+
+/* From the attribute, or from the configuration of before there was one: it took the first *_count lines. */
+static was_t what_was(const json_t *prompts, const json_t *config, const char *split) {
+    const json_t *set = json_object_get(prompts, split);
+    char key[32];
+    if (set)
+        return (was_t){(size_t)json_integer_value(json_object_get(set, "count")),
+                       json_string_value(json_object_get(set, "sha256"))};
+    snprintf(key, sizeof key, "%s_count", split);
+    return (was_t){(size_t)json_integer_value(json_object_get(json_object_get(config, "prompts"), key)), ""};
+}
+
+/* One set; counts one that is another. */
+static void compare_set(const mbl_prompt_set_t *set, const char *split, const char *file, was_t was,
+                        const char *path, bool accept, size_t *changed) {
+    bool known = was.digest && *was.digest;
+    char digests[64] = "";
+    if (was.count == set->prompts.count && (!known || strcmp(was.digest, set->digest) == 0))
+        return;
+    ++*changed;
+    if (mbl_log_rank() > 0)
+        return;
+    if (known)
+        snprintf(digests, sizeof digests, " (sha256 %.12s then, %.12s now)", was.digest, set->digest);
+    mbl_log_at(accept ? MBL_LOG_WARN : MBL_LOG_ERROR,
+               "%s: made with %zu prompts of prompts.%s; %s has %zu%s%s", path, was.count, split, file,
+               set->prompts.count, was.count == set->prompts.count ? " others" : "", digests);
+}
+
+static mbl_status_t compare_sets(const mbl_config_t *config, const mbl_prompt_set_t *train,
+                                 const mbl_prompt_set_t *test, const json_t *prompts, const json_t *was,
+                                 const char *path, bool accept) {
+    const json_t *section = json_object_get(was, "prompts");
+    const char *source = json_string_value(json_object_get(section, "source"));
+    size_t changed = 0;
+    if (config->prompts.source != MBL_CONFIG_SOURCE_FILE || !source || strcmp(source, "file") != 0)
+        return MBL_OK; /* the keys say it all */
+    compare_set(train, "train", config->prompts.train, what_was(prompts, was, "train"), path, accept,
+                &changed);
+    compare_set(test, "test", config->prompts.test, what_was(prompts, was, "test"), path, accept, &changed);
+    if (changed == 0 || accept)
+        return MBL_OK;
+    return MBL_FAIL(MBL_ERR_CONFIG,
+                    "%s: other prompts than it was made with, above; expected the same files%s, or --accept "
+                    "prompts, which goes on with these",
+                    path, prompts ? "" : " (with prompts.limit, where only their first lines were taken)");
+}
+
+mbl_status_t mbl_prompt_sets_check(const mbl_config_t *config, const mbl_prompt_set_t *train,
+                                   const mbl_prompt_set_t *test, const mbl_ckpt_t *ckpt, const char *path,
+                                   bool accept) {
+    const char *text = mbl_ckpt_attr(ckpt, "prompts"), *old = mbl_ckpt_attr(ckpt, "config");
+    json_t *prompts = text ? json_loads(text, 0, NULL) : NULL, *was = old ? json_loads(old, 0, NULL) : NULL;
+    mbl_status_t status = compare_sets(config, train, test, prompts, was, path, accept);
+    json_decref(prompts);
+    json_decref(was);
+    return status;
+}

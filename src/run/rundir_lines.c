@@ -1,0 +1,128 @@
+/* What a run has written about itself, read back and added to: evaluations, samples, lines. */
+#include "run/rundir.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool mbl_rundir_of(const char *checkpoint, char *out) {
+    static const char parent[] = "checkpoints";
+    if (!realpath(checkpoint, out))
+        return false;
+    *strrchr(out, '/') = 0;
+    char *slash = strrchr(out, '/');
+    if (!slash || slash == out || strcmp(slash + 1, parent) != 0)
+        return false;
+    *slash = 0;
+    return true;
+}
+
+mbl_status_t mbl_rundir_lines(const char *checkpoint, const char *name, size_t step, json_t **out) {
+    char folder[PATH_MAX], path[PATH_MAX + 32] = ""; /* the empty path is no file */
+    if (mbl_rundir_of(checkpoint, folder))
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+    return mbl_jsonl_read(path, step, out);
+}
+
+const json_t *mbl_rundir_rewards(const json_t *line) {
+    const json_t *rewards = json_object_get(line, "rewards");
+    return json_is_object(rewards) && !json_object_get(rewards, "mean") ? rewards : line;
+}
+
+/* The best step of one reward by the lines of eval.jsonl; false when there is none with a checkpoint. */
+static bool best_step(const char *path, const json_t *lines, const char *reward, size_t *out) {
+    double best = 0;
+    bool found = false;
+    for (size_t i = 0; i < json_array_size(lines); i++) {
+        const json_t *line = json_array_get(lines, i);
+        const json_t *mean = json_object_get(json_object_get(mbl_rundir_rewards(line), reward), "mean");
+        size_t step = (size_t)json_integer_value(json_object_get(line, "step"));
+        char file[600];
+        int length = snprintf(file, sizeof file, "%s/checkpoints/step-%06zu.h5", path, step);
+        if (!json_is_number(mean) || length < 0 || (size_t)length >= sizeof file || !mbl_file_exists(file) ||
+            (found && json_number_value(mean) <= best))
+            continue;
+        found = true;
+        best = json_number_value(mean);
+        *out = step;
+    }
+    return found;
+}
+
+mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_t step, size_t *steps,
+                             size_t *n) {
+    const mbl_config_strings_t *rewards = &config->checkpoint.keep.best;
+    char file[600];
+    json_t *lines;
+    *n = 0;
+    if (rewards->count == 0)
+        return MBL_OK;
+    MBL_TRY(mbl_rundir_join(path, "eval.jsonl", file, sizeof file));
+    MBL_TRY(mbl_jsonl_read(file, step, &lines));
+    for (size_t k = 0; k < rewards->count; k++)
+        *n += best_step(path, lines, rewards->items[k], &steps[*n]);
+    json_decref(lines);
+    return MBL_OK;
+}
+
+static json_t *score_object(const mbl_eval_score_t *score, const mbl_eval_score_t *change) {
+    json_t *one =
+        json_pack("{s:f,s:f,s:I,s:I,s:I}", "mean", score->mean, "ci95", score->ci95, "n",
+                  (json_int_t)score->n, "na", (json_int_t)score->na, "failed", (json_int_t)score->failed);
+    if (change) {
+        json_object_set_new(one, "change", mbl_jsonl_real(change->mean));
+        json_object_set_new(one, "change_ci95", mbl_jsonl_real(change->ci95));
+    }
+    return one;
+}
+
+mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
+                             const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
+                             const mbl_eval_score_t *change) {
+    char line[1024] = "";
+    if (!rundir->evals)
+        return MBL_OK;
+    json_t *rewards = json_object();
+    for (size_t k = 0, used = 0; k < config->rewards.count; k++) {
+        const char *name = config->rewards.items[k].name;
+        json_object_set_new(rewards, name, score_object(&scores[k], change ? &change[k] : NULL));
+        if (used < sizeof line)
+            used += (size_t)snprintf(line + used, sizeof line - used, "  %s %.3f +-%.3f", name,
+                                     scores[k].mean, scores[k].ci95);
+    }
+    MBL_INFO("eval at step %zu%s", step, line);
+    return mbl_jsonl_write(rundir->evals, json_pack("{s:I,s:{s:I,s:s%},s:o}", "step", (json_int_t)step,
+                                                    "prompts", "count", (json_int_t)set->prompts.count,
+                                                    "sha256", set->digest, (size_t)12, "rewards", rewards));
+}
+
+static mbl_status_t write_sheet(const char *path, size_t step, const mbl_evaluator_t *evaluator) {
+    char title[128];
+    mbl_image_t sheet;
+    snprintf(title, sizeof title, "step %zu", step);
+    MBL_TRY(mbl_evaluator_sheet(evaluator, 32, title, &sheet));
+    mbl_status_t status = mbl_image_write_png(path, &sheet);
+    mbl_image_free(&sheet);
+    return status;
+}
+
+mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_evaluator_t *evaluator) {
+    char name[64], path[512];
+    if (!rundir->evals)
+        return MBL_OK;
+    snprintf(name, sizeof name, "samples/step-%06zu.png", step);
+    MBL_TRY(mbl_rundir_join(rundir->path, name, path, sizeof path));
+    mbl_fail_quiet(1);
+    mbl_status_t status = write_sheet(path, step, evaluator);
+    mbl_fail_quiet(0);
+    if (status == MBL_ERR_IO) { /* a full disk costs a sheet, and no run */
+        MBL_WARN("%s; %zu sheet%s of samples lost so far, the run goes on", mbl_fail_message(),
+                 rundir->lost_samples + 1, rundir->lost_samples ? "s" : "");
+        rundir->lost_samples++;
+        return MBL_OK;
+    }
+    return status == MBL_OK ? MBL_OK : MBL_FAIL(status, "%s", mbl_fail_message());
+}
