@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/run_args.h"
 #include "eval/standings.h"
+#include "run/prompt_report.h"
 #include "run/stop.h"
 
 #include <errno.h>
@@ -155,6 +156,14 @@ static mbl_status_t answer(const mbl_lineup_t *lineup, const options_t *o) {
 
 /* ---- running ---- */
 
+static mbl_status_t report_set(const mbl_engine_t *engine, const mbl_lineup_set_t *set) {
+    char *name = mbl_format("prompts of %s", set->name);
+    mbl_status_t status =
+        name ? mbl_prompt_report_set(engine, &set->set->prompts, name) : MBL_FAIL(MBL_ERR_MEM, "no memory");
+    mbl_free(name);
+    return status;
+}
+
 static mbl_status_t line_up(mbl_engine_t *engine, const options_t *o) {
     const mbl_lineup_options_t options = {.checkpoints = o->checkpoints.items,
                                           .n_checkpoints = o->checkpoints.count,
@@ -165,7 +174,12 @@ static mbl_status_t line_up(mbl_engine_t *engine, const options_t *o) {
                                           .adapter = o->adapter};
     mbl_lineup_t lineup;
     MBL_TRY(mbl_lineup_open(engine, &options, &lineup));
-    mbl_status_t status = mbl_lineup_run(&lineup, mbl_stop_catch(0));
+    mbl_status_t status = MBL_OK;
+    for (size_t i = 0; i < lineup.n_sets && status == MBL_OK; i++)
+        status = report_set(engine, &lineup.sets[i]);
+    status = mbl_comm_agree(engine->comm, status);
+    if (status == MBL_OK)
+        status = mbl_lineup_run(&lineup, mbl_stop_catch(0));
     if (status == MBL_OK)
         status = mbl_comm_agree(engine->comm, engine->comm->rank == 0 ? answer(&lineup, o) : MBL_OK);
     mbl_lineup_free(&lineup);

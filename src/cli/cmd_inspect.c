@@ -13,10 +13,12 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-static mbl_status_t inspect(const char *path, const char *attribute, bool json) {
+static mbl_status_t inspect(const char *path, const char *attribute, const char *prompts, bool json) {
     struct stat about;
     if (stat(path, &about) != 0)
         return MBL_FAIL(MBL_ERR_USAGE, "%s: cannot be opened: %s", path, strerror(errno));
+    if (prompts)
+        return mbl_inspect_prompts(path, prompts, json);
     if (S_ISDIR(about.st_mode) || ends_with(path, ".safetensors") ||
         ends_with(path, ".safetensors.index.json")) {
         if (attribute)
@@ -29,11 +31,14 @@ static mbl_status_t inspect(const char *path, const char *attribute, bool json) 
 
 int mbl_cmd_inspect(int argc, char **argv) {
     bool json = false, helped = false;
-    const char *attribute = NULL, *other = NULL;
+    const char *attribute = NULL, *other = NULL, *prompts = NULL;
     const mbl_arg_t args[] = {
         {"json", MBL_ARG_FLAG, &json, NULL, "one JSON object", 0, 0, 0, NULL},
         {"attribute", MBL_ARG_TEXT, &attribute, "KEY",
          "only the value of this attribute of a checkpoint; \"config\" is the run.yaml it was made with", 0,
+         0, 0, NULL},
+        {"prompts", MBL_ARG_TEXT, &prompts, "FILE",
+         "which prompts of FILE (.txt, .jsonl) have more tokens than the text encoders of the model read", 0,
          0, 0, NULL},
         {"diff", MBL_ARG_TEXT, &other, "A.h5",
          "what PATH, a checkpoint too, has otherwise than A: keys of the configuration, datasets and how far "
@@ -52,7 +57,8 @@ int mbl_cmd_inspect(int argc, char **argv) {
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
-    status = other ? mbl_inspect_diff(other, rest.items[0], json) : inspect(rest.items[0], attribute, json);
+    status = other ? mbl_inspect_diff(other, rest.items[0], json)
+                   : inspect(rest.items[0], attribute, prompts, json);
     mbl_free(rest.items);
     return mbl_status_exit_code(status);
 }

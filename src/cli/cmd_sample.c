@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "model/lora_file.h"
 #include "run/engine.h"
+#include "run/prompt_report.h"
 #include "run/state.h"
 
 #include <string.h>
@@ -112,6 +113,7 @@ static mbl_status_t make_buffers(const options_t *o, sample_t *s) {
     size_t c, height, width, high, wide;
     mbl_pipeline_latent(s->engine.pipeline, &c, &height, &width);
     mbl_pipeline_picture_size(s->engine.pipeline, &high, &wide);
+    MBL_TRY(mbl_prompt_report_cuts(s->engine.pipeline, s->prompt, s->n_prompts, "prompts"));
     MBL_TRY(mbl_pipeline_encode(s->engine.pipeline, s->prompt, s->n_prompts, &s->conditions));
     MBL_TRY(mbl_sampler_new(s->engine.pipeline, s->lora ? s->lora : s->state.lora, o->batch, &s->sampler));
     MBL_TRY(mbl_tensor_new(s->engine.ops, MBL_F32, &s->x0, 4, s->n, c, height, width));

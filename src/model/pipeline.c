@@ -291,6 +291,14 @@ done:
     return status;
 }
 
+mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,
+                               size_t n, mbl_cuts_t *out) {
+    if (encoder == 0 && pipeline->tokenizer)
+        return mbl_cuts_find(pipeline->tokenizer, "text_encoder", pipeline->tokens, prompts, n, out);
+    *out = (mbl_cuts_t){NULL};
+    return MBL_OK;
+}
+
 void mbl_conditions_free(mbl_pipeline_t *pipeline, mbl_conditions_t *conditions) {
     mbl_tensor_free(pipeline->ops, &conditions->context);
     mbl_tensor_free(pipeline->ops, &conditions->pooled);

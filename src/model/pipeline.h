@@ -4,6 +4,7 @@
 #define MBL_MODEL_PIPELINE_H
 
 #include "model/mmdit/mmdit.h"
+#include "model/text/cut.h"
 
 typedef struct mbl_pipeline mbl_pipeline_t;
 
@@ -36,6 +37,10 @@ typedef struct {
 } mbl_conditions_t;
 mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
                                  mbl_conditions_t *out);
+/* Of which prompts text encoder `encoder` (0, ...) reads only the beginning; out->encoder is NULL past the
+ * last encoder. */
+mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,
+                               size_t n, mbl_cuts_t *out);
 void mbl_conditions_free(mbl_pipeline_t *pipeline, mbl_conditions_t *conditions);
 /* Rows index[0..n-1] of `all` into batch tensors context [n,Tc,J], pooled [n,Pd]. */
 mbl_status_t mbl_conditions_gather(mbl_pipeline_t *pipeline, const mbl_conditions_t *all,

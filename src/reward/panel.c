@@ -262,6 +262,11 @@ void mbl_panel_close(mbl_panel_t *panel) {
     mbl_free(panel);
 }
 
+bool mbl_panel_applies(const mbl_panel_t *panel, size_t k, const mbl_prompt_t *prompt) {
+    const reward_t *reward = &panel->rewards[k];
+    return !reward->scorer->applies || reward->scorer->applies(reward->self, prompt);
+}
+
 mbl_status_t mbl_panel_submit(mbl_panel_t *panel, const mbl_image_t *images,
                               const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores) {
     if (n == 0)

@@ -31,6 +31,8 @@ typedef struct {
     void (*close)(void *self);         /* NULL slot: nothing to free */
     mbl_status_t (*score)(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
                           mbl_score_t *out);
+    /* whether a prompt has a score at all, whatever the image; NULL slot: every prompt has */
+    bool (*applies)(const void *self, const mbl_prompt_t *prompt);
 } mbl_scorer_t;
 
 /* The scorer called `name`, NULL when there is none; the i-th of all, NULL past the end. */
@@ -61,6 +63,9 @@ mbl_status_t mbl_panel_open_with(const mbl_scorer_t *const *scorers, const mbl_r
                                  size_t threads, mbl_panel_t **out);
 /* Waits for what is under way, ends the threads, closes the scorers; NULL is fine. */
 void mbl_panel_close(mbl_panel_t *panel);
+
+/* Whether reward k has a score for a prompt at all; the others are not applicable. */
+bool mbl_panel_applies(const mbl_panel_t *panel, size_t k, const mbl_prompt_t *prompt);
 
 /* Starts scoring n pictures in the background and returns; `images`, `prompts` (pointers, [n]) and `scores`
  * [n, K] must stay in place until mbl_panel_wait. Several submits may be under way. Results do not depend on

@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "rl/pick.h"
 #include "train/loop_internal.h"
+#include "run/prompt_report.h"
 #include "run/stop.h"
 
 #include <string.h>
@@ -281,6 +282,7 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_t
     MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, options->resume, checkpoint, sizeof checkpoint), done);
     MBL_TRY_GOTO(mbl_state_load(&t.state, checkpoint, options->accept_prompts), done);
     MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, t.state.step, &t.rundir), done);
+    MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_prompt_report_run(&t.engine)), done);
     status = settle(&t, run(&t));
     if (status == MBL_ERR_STOPPED)
         status = save_stopped(&t);

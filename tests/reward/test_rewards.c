@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { SIZE = MBL_SIGNS_SIZE, PIXELS = SIZE * SIZE };
@@ -357,6 +358,37 @@ static void other_sentences_do_not_apply(void **state) {
     assert_int_equal(ask("count", &picture, "red above blue").state, MBL_SCORE_NA);
 }
 
+/* Before there is an image: exactly those prompts that get a score. */
+static void what_applies_is_known_beforehand(void **state) {
+    (void)state;
+    static const char *const others[] = {"a cat", "three blue circles 1", "a red sign that says 'K7'", ""};
+    enum { OTHERS = sizeof others / sizeof *others };
+    static const char *const names[] = {"ocr", "count", "color", "clean", "jpeg"};
+    size_t applied[5] = {0}, n = 0;
+    picture_t picture = flat((uint8_t[3]){1, 2, 3});
+    const mbl_image_t image = {SIZE, SIZE, picture.rgb};
+    mbl_signs_scene_t scene;
+    for (size_t i = 0; i < OTHERS || mbl_signs_scene_at(i - OTHERS, &scene); i += i < OTHERS ? 1 : 7, n++) {
+        char sentence[64];
+        if (i < OTHERS)
+            snprintf(sentence, sizeof sentence, "%s", others[i]);
+        else
+            mbl_signs_sentence(&scene, sentence);
+        const mbl_prompt_t prompt = {sentence, NULL};
+        for (size_t k = 0; k < 5; k++) {
+            const mbl_scorer_t *scorer = mbl_scorer_find(names[k]);
+            mbl_score_t score;
+            assert_int_equal(scorer->score(NULL, &image, &prompt, &score), MBL_OK);
+            bool applies = !scorer->applies || scorer->applies(NULL, &prompt);
+            assert_int_equal(applies, score.state == MBL_SCORE_VALID);
+            applied[k] += applies;
+        }
+    }
+    assert_true(applied[0] > 100 && applied[1] > 5 && applied[0] + applied[1] < applied[2]);
+    assert_int_equal(applied[2], n - OTHERS);
+    assert_int_equal(applied[4], n);
+}
+
 static void other_sizes_fail(void **state) {
     (void)state;
     uint8_t rgb[3 * 16 * 16] = {0};
@@ -578,6 +610,7 @@ int main(void) {
         cmocka_unit_test(color_of_nothing),
         cmocka_unit_test(clean_falls_with_blur_and_noise),
         cmocka_unit_test(other_sentences_do_not_apply),
+        cmocka_unit_test(what_applies_is_known_beforehand),
         cmocka_unit_test(other_sizes_fail),
         cmocka_unit_test(panel_is_the_same_on_any_threads),
         cmocka_unit_test(failures_are_failed_not_zero),

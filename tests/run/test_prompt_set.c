@@ -69,7 +69,8 @@ static void other_prompts_need_word_of_it(void **state) {
     check_times("run.log", "expected the same files, or --accept prompts", 1);
     strcat(more, " --accept prompts");
     train_well(1, "run", more);
-    check_times("run.log", "warning: ", 2);
+    check_times("run.log", "made with 7 prompts of prompts.", 2);
+    check_times("run.log", "error: ", 0);
     check_times("run.log", "made with 7 prompts of prompts.test;", 1);
     snprintf(more, sizeof more, "%s --resume auto --set train.steps=4", prompts_of("p.txt"));
     train_well(1, "run", more); /* from here on they are the run's */

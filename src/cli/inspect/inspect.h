@@ -24,4 +24,7 @@ mbl_status_t mbl_inspect_diff(const char *a, const char *b, bool json);
  * tensors. */
 mbl_status_t mbl_inspect_model(const char *path, bool json);
 
+/* Which prompts of a file the text encoders of a model cut. */
+mbl_status_t mbl_inspect_prompts(const char *folder, const char *path, bool json);
+
 #endif

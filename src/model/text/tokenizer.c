@@ -203,13 +203,29 @@ typedef struct {
     char *word;
     void *scratch;
     int32_t *piece;
-    int32_t *ids; /* room for `limit` more tokens */
+    int32_t *ids; /* room for `limit` more tokens; NULL: they are counted only */
     size_t n, limit;
+    char *cut; /* while counting: the text from the first word that goes beyond `fits` tokens */
+    size_t fits, cut_size, cut_used;
 } encode_t;
 
 static void put(encode_t *e, int32_t id) {
-    if (e->n < e->limit)
-        e->ids[e->n++] = id;
+    if (e->n >= e->limit)
+        return;
+    if (e->ids)
+        e->ids[e->n] = id;
+    e->n++;
+}
+
+/* While counting: notes a character of what does not fit, as long as there is room. */
+static void note_cut(encode_t *e, uint32_t c) {
+    char bytes[4];
+    size_t n = mbl_utf8_encode(c, bytes);
+    if (!e->cut || e->n <= e->fits || e->cut_used + n >= e->cut_size)
+        return;
+    memcpy(e->cut + e->cut_used, bytes, n);
+    e->cut_used += n;
+    e->cut[e->cut_used] = 0;
 }
 
 static void put_word(encode_t *e, const uint32_t *text, size_t n) {
@@ -272,6 +288,8 @@ static void put_text(encode_t *e, const uint32_t *text, size_t n) {
         } else if (!mbl_unicode_space(text[i])) {
             put_word(e, text + i, length);
         }
+        for (size_t j = 0; j < length; j++)
+            note_cut(e, text[i + j]);
         i += length;
     }
 }
@@ -328,23 +346,31 @@ static mbl_status_t make_scratch(encode_t *e, size_t size, void **block) {
     return MBL_OK;
 }
 
+/* All of the text: words, and special tokens where it quotes them. */
+static mbl_status_t put_all(encode_t *e, const char *text) {
+    void *block = NULL;
+    MBL_TRY(make_scratch(e, strlen(text), &block));
+    while (*text && e->n < e->limit) {
+        int32_t id = 0;
+        size_t skip;
+        const char *found = next_special(e->t, text, &id, &skip);
+        put_segment(e, text, found ? (size_t)(found - text) : strlen(text));
+        if (found)
+            put(e, id);
+        for (size_t i = 0; found && i < skip; i++) /* they are ASCII */
+            note_cut(e, (unsigned char)found[i]);
+        text = found ? found + skip : "";
+    }
+    mbl_free(block);
+    return MBL_OK;
+}
+
 mbl_status_t mbl_tokenizer_encode(const mbl_tokenizer_t *tokenizer, const char *text, size_t length,
                                   int32_t *ids, size_t *end) {
     MBL_REQUIRE(length >= 2, "a prompt needs room for its first and last token, not %zu tokens", length);
     encode_t e = {.t = tokenizer, .ids = ids + 1, .limit = length - 2};
-    void *block = NULL;
-    MBL_TRY(make_scratch(&e, strlen(text), &block));
+    MBL_TRY(put_all(&e, text));
     ids[0] = tokenizer->start;
-    while (*text && e.n < e.limit) {
-        int32_t id = 0;
-        size_t skip;
-        const char *found = next_special(tokenizer, text, &id, &skip);
-        put_segment(&e, text, found ? (size_t)(found - text) : strlen(text));
-        if (found)
-            put(&e, id);
-        text = found ? found + skip : "";
-    }
-    mbl_free(block);
     ids[e.n + 1] = tokenizer->end;
     for (size_t i = e.n + 2; i < length; i++)
         ids[i] = tokenizer->pad;
@@ -352,5 +378,15 @@ mbl_status_t mbl_tokenizer_encode(const mbl_tokenizer_t *tokenizer, const char *
     while (ids[first] != tokenizer->end)
         first++;
     *end = first;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_tokenizer_measure(const mbl_tokenizer_t *tokenizer, const char *text, size_t length,
+                                   size_t *tokens, char *cut, size_t size) {
+    MBL_REQUIRE(length >= 2 && size > 0, "a prompt of %zu tokens, what is cut into %zu bytes", length, size);
+    encode_t e = {.t = tokenizer, .limit = SIZE_MAX, .cut = cut, .fits = length - 2, .cut_size = size};
+    cut[0] = 0;
+    MBL_TRY(put_all(&e, text));
+    *tokens = e.n + 2;
     return MBL_OK;
 }

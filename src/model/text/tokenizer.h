@@ -23,6 +23,12 @@ size_t mbl_tokenizer_vocab_size(const mbl_tokenizer_t *tokenizer); /* 1 + the hi
 mbl_status_t mbl_tokenizer_encode(const mbl_tokenizer_t *tokenizer, const char *text, size_t length,
                                   int32_t *ids, size_t *end);
 
+/* How many tokens the whole text has, its first and last among them. Into cut [size] goes what a `length` of
+ * them leaves out: the text from the first word on that does not fit whole, as the tokenizer sees it (lower
+ * case, normal form C), as far as there is room; "" where all fits. */
+mbl_status_t mbl_tokenizer_measure(const mbl_tokenizer_t *tokenizer, const char *text, size_t length,
+                                   size_t *tokens, char *cut, size_t size);
+
 /* Writes a fresh tokenizer folder (vocab.json, merges.txt, tokenizer_config.json, special_tokens_map.json):
  * all single bytes, every word as one token, model_max_length = tokens. Words are lower-cased ASCII without
  * spaces; a word that CLIP's pattern would split ("7a") is ERR_ARG. Loads in transformers' CLIPTokenizer. */

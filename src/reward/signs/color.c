@@ -68,4 +68,5 @@ const mbl_scorer_t mbl_scorer_color = {.name = "color",
                                        .help = "the asked colours where something is drawn",
                                        .low = 0,
                                        .high = 1,
-                                       .score = score_color};
+                                       .score = score_color,
+                                       .applies = mbl_world_asks_any};

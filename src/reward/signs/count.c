@@ -113,8 +113,14 @@ static mbl_status_t score_count(const void *self, const mbl_image_t *image, cons
     return MBL_OK;
 }
 
+static bool count_applies(const void *self, const mbl_prompt_t *prompt) {
+    (void)self;
+    return mbl_world_asks(prompt, MBL_SIGNS_COUNT);
+}
+
 const mbl_scorer_t mbl_scorer_count = {.name = "count",
                                        .help = "as many shapes as asked, of the asked colour and shape",
                                        .low = 0,
                                        .high = 1,
-                                       .score = score_count};
+                                       .score = score_count,
+                                       .applies = count_applies};

@@ -92,9 +92,15 @@ static mbl_status_t score_ocr(const void *self, const mbl_image_t *image, const 
     return MBL_OK;
 }
 
+static bool ocr_applies(const void *self, const mbl_prompt_t *prompt) {
+    (void)self;
+    return mbl_world_asks(prompt, MBL_SIGNS_TEXT);
+}
+
 const mbl_scorer_t mbl_scorer_ocr = {.name = "ocr",
                                      .help =
                                          "the quoted text is what the sign says (1 - edit distance / length)",
                                      .low = 0,
                                      .high = 1,
-                                     .score = score_ocr};
+                                     .score = score_ocr,
+                                     .applies = ocr_applies};

@@ -15,6 +15,17 @@ mbl_status_t mbl_world_asked(const mbl_image_t *image, const mbl_prompt_t *promp
     return MBL_OK;
 }
 
+bool mbl_world_asks(const mbl_prompt_t *prompt, int kind) {
+    mbl_signs_scene_t scene;
+    return mbl_signs_parse(prompt->text, &scene) && (int)scene.kind == kind;
+}
+
+bool mbl_world_asks_any(const void *self, const mbl_prompt_t *prompt) {
+    mbl_signs_scene_t scene;
+    (void)self;
+    return mbl_signs_parse(prompt->text, &scene);
+}
+
 static int squared(const uint8_t *a, const uint8_t *b) {
     int r = a[0] - b[0], g = a[1] - b[1], blue = a[2] - b[2];
     return r * r + g * g + blue * blue;

@@ -11,6 +11,10 @@
 mbl_status_t mbl_world_asked(const mbl_image_t *image, const mbl_prompt_t *prompt, bool *inside,
                              mbl_signs_scene_t *scene);
 
+/* Whether a sentence of that kind is asked for; of any kind. */
+bool mbl_world_asks(const mbl_prompt_t *prompt, int kind);
+bool mbl_world_asks_any(const void *self, const mbl_prompt_t *prompt);
+
 /* Distance of two colours in RGB, 0 .. 441.7. */
 float mbl_world_distance(const uint8_t *a, const uint8_t *b);
 

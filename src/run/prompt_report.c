@@ -1,0 +1,161 @@
+/* What is said of prompts before anything is made with them. */
+#include "run/prompt_report.h"
+
+#include "base/grid.h"
+#include "base/mem.h"
+#include "data/quotes.h"
+#include "run/stage.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char training[] = "training prompts", held_out[] = "held-out prompts";
+
+/* ---- cut prompts ---- */
+
+mbl_status_t mbl_prompt_report_cuts(const mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
+                                    const char *set) {
+    mbl_cuts_t cuts;
+    for (size_t encoder = 0; mbl_log_rank() == 0; encoder++) {
+        MBL_TRY(mbl_pipeline_cuts(pipeline, encoder, prompts, n, &cuts));
+        if (!cuts.encoder)
+            break;
+        if (cuts.count == 0)
+            continue;
+        MBL_WARN("%zu of %zu %s have more than the %zu tokens that %s reads; what is behind them counts for "
+                 "nothing",
+                 cuts.count, n, set, cuts.limit, cuts.encoder);
+        for (size_t i = 0; i < cuts.count && i < MBL_CUTS_SHOWN; i++)
+            MBL_WARN("  prompt %zu, %zu tokens, is cut before: %s", cuts.first[i].prompt + 1,
+                     cuts.first[i].tokens, cuts.first[i].text);
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t report_cuts_of(const mbl_pipeline_t *pipeline, const mbl_prompts_t *prompts,
+                                   const char *set) {
+    const char **texts;
+    MBL_ALLOC(texts, prompts->count);
+    for (size_t i = 0; i < prompts->count; i++)
+        texts[i] = prompts->items[i].text;
+    mbl_status_t status = mbl_prompt_report_cuts(pipeline, texts, prompts->count, set);
+    mbl_free(texts);
+    return status;
+}
+
+/* ---- quotes ---- */
+
+static void report_quotes(const mbl_config_t *config, const mbl_prompts_t *prompts, const char *set) {
+    size_t n = 0, first = 0;
+    bool reads = false;
+    for (size_t k = 0; k < config->rewards.count; k++)
+        reads |= strcmp(config->rewards.items[k].type, "ocr") == 0;
+    for (size_t i = 0; reads && i < prompts->count; i++)
+        if (mbl_quotes_in(prompts->items[i].text) == MBL_QUOTES_OTHER && n++ == 0)
+            first = i;
+    if (n > 0 && mbl_log_rank() == 0)
+        MBL_WARN("%zu of %zu %s quote text in other than straight double quotes, which ocr does not read as "
+                 "text to be shown; the first: %s",
+                 n, prompts->count, set, prompts->items[first].text);
+}
+
+mbl_status_t mbl_prompt_report_set(const mbl_engine_t *engine, const mbl_prompts_t *prompts,
+                                   const char *set) {
+    report_quotes(engine->config, prompts, set);
+    return report_cuts_of(engine->pipeline, prompts, set);
+}
+
+/* ---- rewards ---- */
+
+typedef struct {
+    size_t train[MBL_MAX_REWARDS], test[MBL_MAX_REWARDS]; /* prompts that a reward applies to */
+} counts_t;
+
+static void count(const mbl_engine_t *engine, const mbl_prompts_t *prompts, size_t *out) {
+    for (size_t k = 0; k < engine->k; k++)
+        for (size_t i = 0; i < prompts->count; i++)
+            out[k] += mbl_panel_applies(engine->panel, k, &prompts->items[i]);
+}
+
+static void fill_table(const mbl_engine_t *engine, const counts_t *counts, mbl_grid_t *grid) {
+    mbl_grid_cell(grid, "reward applies to");
+    mbl_grid_cell(grid, "%s", training);
+    mbl_grid_cell(grid, "%s", held_out);
+    for (size_t k = 0; k < engine->k; k++) {
+        mbl_grid_cell(grid, "%s", engine->config->rewards.items[k].name);
+        mbl_grid_cell(grid, "%zu of %zu", counts->train[k], engine->train.prompts.count);
+        mbl_grid_cell(grid, "%zu of %zu", counts->test[k], engine->test.prompts.count);
+    }
+}
+
+static mbl_status_t log_table(const mbl_engine_t *engine, const counts_t *counts) {
+    char *text = NULL, *save = NULL;
+    size_t size = 0;
+    mbl_grid_t *grid;
+    MBL_TRY(mbl_grid_new(3, 1, &grid));
+    fill_table(engine, counts, grid);
+    FILE *out = open_memstream(&text, &size);
+    mbl_status_t status =
+        out ? mbl_grid_print(grid, false, out) : MBL_FAIL(MBL_ERR_MEM, "no memory for a table");
+    if (out && fclose(out) != 0 && status == MBL_OK)
+        status = MBL_FAIL(MBL_ERR_MEM, "no memory for a table");
+    for (char *line = status == MBL_OK ? strtok_r(text, "\n", &save) : NULL; line;
+         line = strtok_r(NULL, "\n", &save))
+        MBL_INFO("%s", line);
+    free(text);
+    mbl_grid_free(grid);
+    return status;
+}
+
+static void warn_rewards(const mbl_engine_t *engine, const counts_t *counts) {
+    for (size_t k = 0; k < engine->k; k++) {
+        const char *name = engine->config->rewards.items[k].name;
+        if (counts->train[k] == 0)
+            MBL_WARN("reward %s applies to none of the %zu %s: nothing will be learnt of it", name,
+                     engine->train.prompts.count, training);
+        if (counts->test[k] == 0)
+            MBL_WARN("reward %s applies to none of the %zu %s: evaluations will say null of it", name,
+                     engine->test.prompts.count, held_out);
+    }
+}
+
+/* Stages, or the whole run, in which no reward that is trained applies to anything. */
+static mbl_status_t warn_idle_stages(const mbl_engine_t *engine, const counts_t *counts) {
+    mbl_stage_t stage = {.count = 1};
+    for (size_t i = 0; i < stage.count; i++) {
+        bool trains = false;
+        MBL_TRY(mbl_stage_at(engine->config, stage.end, &stage));
+        for (size_t k = 0; k < engine->k; k++)
+            trains |= stage.active[k] && counts->train[k] > 0;
+        if (!trains)
+            MBL_WARN(
+                "no reward that steps %llu to %llu train applies to any of the %s: they will train nothing",
+                (unsigned long long)stage.first + 1, (unsigned long long)stage.end, training);
+    }
+    return MBL_OK;
+}
+
+static void report_groups(const mbl_engine_t *engine) {
+    size_t groups = engine->config->prompts.groups, have = engine->train.prompts.count;
+    char where[500];
+    if (groups > have)
+        MBL_WARN("%s: %zu groups an epoch of only %zu %s: some come up %zu times in one epoch",
+                 mbl_config_where(engine->config, "prompts.groups", where, sizeof where), groups, have,
+                 training, (groups + have - 1) / have);
+}
+
+mbl_status_t mbl_prompt_report_run(const mbl_engine_t *engine) {
+    counts_t counts;
+    if (mbl_log_rank() != 0)
+        return MBL_OK;
+    memset(&counts, 0, sizeof counts);
+    count(engine, &engine->train.prompts, counts.train);
+    count(engine, &engine->test.prompts, counts.test);
+    MBL_TRY(mbl_prompt_report_set(engine, &engine->train.prompts, training));
+    MBL_TRY(mbl_prompt_report_set(engine, &engine->test.prompts, held_out));
+    MBL_TRY(log_table(engine, &counts));
+    warn_rewards(engine, &counts);
+    MBL_TRY(warn_idle_stages(engine, &counts));
+    report_groups(engine);
+    return MBL_OK;
+}
