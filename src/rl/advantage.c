@@ -25,6 +25,7 @@ static mbl_score_t score_of(const objective_t *objective, size_t i) {
     if (objective->part < objective->batch->k)
         return scores[objective->part];
     mbl_score_t sum = {0, MBL_SCORE_NA};
+    double weights = 0;
     for (size_t k = 0; k < objective->batch->k; k++) {
         if (!is_active(objective->options, k))
             continue;
@@ -33,8 +34,11 @@ static mbl_score_t score_of(const objective_t *objective, size_t i) {
         if (scores[k].state == MBL_SCORE_VALID) {
             sum.value += objective->options->weights[k] * scores[k].value;
             sum.state = MBL_SCORE_VALID;
+            weights += objective->options->weights[k];
         }
     }
+    if (objective->options->weighted_mean && weights > 0)
+        sum.value /= weights;
     return sum;
 }
 
@@ -150,6 +154,10 @@ mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *opti
     if (sum_a)
         MBL_TRY(
             batch_advantages(comm, &(objective_t){batch, options, batch->k}, sums[batch->k].valid, sum_a));
+    for (size_t part = 0; options->valid && part < parts; part++)
+        for (size_t i = 0; i < batch->n; i++)
+            options->valid[part * batch->n + i] =
+                score_of(&(objective_t){batch, options, part}, i).state == MBL_SCORE_VALID;
     MBL_TRY(mbl_comm_allreduce(comm, local, parts * N_SUMS, MBL_COMM_F64, MBL_COMM_SUM));
     for (size_t k = 0; k < batch->k; k++) {
         double valid = sums[k].valid;

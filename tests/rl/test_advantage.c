@@ -5,6 +5,7 @@
 #include "base/rng.h"
 #include "rl/advantage.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
@@ -361,6 +362,68 @@ static void ranks_equal_one_rank(void **state) {
     mbl_comm_close(self);
 }
 
+/* ---- the sources' own formulas (tests/golden/make_advantages.py) ---- */
+
+enum { GOLDEN_K = 3, GOLDEN_N = 30 };
+
+/* The objective's advantage: of golden scores `key`, in units of A. */
+static void golden_advantage(json_t *golden, const char *key, mbl_advantage_options_t options, float *a,
+                             uint8_t *valid) {
+    mbl_score_t scores[GOLDEN_N * GOLDEN_K];
+    mbl_reward_stats_t stats[GOLDEN_K];
+    mbl_comm_t *self;
+    double golden_weights[GOLDEN_K];
+    for (size_t k = 0; k < GOLDEN_K; k++) {
+        golden_weights[k] = json_number_value(json_array_get(json_object_get(golden, "weights"), k));
+        for (size_t i = 0; i < GOLDEN_N; i++) {
+            json_t *value = json_array_get(json_array_get(json_object_get(golden, key), k), i);
+            scores[i * GOLDEN_K + k] = json_is_null(value)
+                                           ? (mbl_score_t){0, MBL_SCORE_NA}
+                                           : (mbl_score_t){json_number_value(value), MBL_SCORE_VALID};
+        }
+    }
+    mbl_batch_t batch = {
+        .n = GOLDEN_N, .n_global = GOLDEN_N, .group_size = 6, .k = GOLDEN_K, .scores = scores};
+    options.clip = 10; /* nothing reaches it */
+    options.weights = golden_weights;
+    options.valid = valid;
+    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
+    assert_int_equal(mbl_advantage(self, &options, &batch, a, stats), MBL_OK);
+    mbl_comm_close(self);
+}
+
+static void check_golden(json_t *golden, const char *key, const float *a, double tolerance) {
+    for (size_t i = 0; i < GOLDEN_N; i++) {
+        double want = json_number_value(json_array_get(json_object_get(golden, key), i));
+        double got = 20 * (double)a[GOLDEN_K * GOLDEN_N + i];
+        if (!(fabs(got - want) <= tolerance * (1 + fabs(want))))
+            fail_msg("%s %zu: %.9g, the source has %.9g", key, i, got, want);
+    }
+}
+
+static void agrees_with_the_sources(void **state) {
+    json_error_t error;
+    json_t *golden = json_load_file(MBL_SOURCE_DIR "/tests/golden/advantages.json", 0, &error);
+    float a[(GOLDEN_K + 1) * GOLDEN_N];
+    uint8_t valid[(GOLDEN_K + 1) * GOLDEN_N];
+    (void)state;
+    if (!golden)
+        fail_msg("advantages.json: %s", error.text);
+    golden_advantage(golden, "gaps", (mbl_advantage_options_t){.weighted_mean = true}, a, valid);
+    check_golden(golden, "weighted_mean", a, 1e-6);
+    for (size_t k = 0; k <= GOLDEN_K; k++) /* the objective counts every sample that a reward applies to */
+        for (size_t i = 0; i < GOLDEN_N; i++)
+            assert_int_equal(valid[k * GOLDEN_N + i],
+                             k == GOLDEN_K || !json_is_null(json_array_get(
+                                                  json_array_get(json_object_get(golden, "gaps"), k), i)));
+    golden_advantage(golden, "whole", (mbl_advantage_options_t){.sum_advantages = true, .group_std = true}, a,
+                     valid);
+    check_golden(golden, "gdpo_n", a, 1e-6);
+    check_golden(golden, "gdpo", a,
+                 1.0 / 30); /* deviations over n - 1 cancel out, but for the last: n = 30 */
+    json_decref(golden);
+}
+
 int main(void) {
     mbl_comm_t *comm = open_ranks();
     const struct CMUnitTest tests[] = {
@@ -370,6 +433,7 @@ int main(void) {
         cmocka_unit_test_prestate(sum_of_advantages, comm),
         cmocka_unit_test(scale_does_not_matter),
         cmocka_unit_test(known_numbers),
+        cmocka_unit_test(agrees_with_the_sources),
         cmocka_unit_test(only_active_rewards_add_up),
         cmocka_unit_test_prestate(ranks_equal_one_rank, comm),
     };
