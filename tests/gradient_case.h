@@ -93,7 +93,7 @@ static inline void close_case(case_t *c) {
 /* Runs and copies rows [rows, P] out; what lies behind them is padding and stays zero. */
 static inline mbl_gradient_stats_t run_with(const case_t *c, mbl_gradient_t *gradient,
                                             const mbl_gradient_args_t *args, double *rows) {
-    size_t n = args->c ? 1 : args->parts + 1, length = c->tiny.size + PADDING;
+    size_t n = mbl_gradient_sets(args), length = c->tiny.size + PADDING;
     mbl_tensor_t sets;
     mbl_gradient_stats_t stats;
     assert_ok(mbl_tensor_new(c->tiny.ops, MBL_F64, &sets, 2, n, length));

@@ -35,7 +35,7 @@ static mbl_status_t make_adapters(mbl_plan_world_t *w) {
 /* memory->train is the room of a micro-batch, ->gradients the rest: sets, their sums and the direction. */
 static mbl_status_t make_update(mbl_plan_world_t *w, size_t *before, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
-    const mbl_update_room_t room = {.parts = s->rewards, .micro_batch = s->train_batch};
+    const mbl_update_room_t room = {.parts = s->rewards, .masks = s->rewards, .micro_batch = s->train_batch};
     MBL_TRY(mbl_update_prepare(&w->update, w->pipeline, &room));
     size_t taken = lap(w, before);
     memory->train = w->live ? mbl_gradient_bytes(w->update.gradient) : 0;
@@ -158,7 +158,8 @@ static mbl_status_t train(mbl_plan_world_t *w) {
     mbl_gradient_stats_t stats;
     mbl_update_begin(&w->update, &options, &result, &step);
     step.args.add = true;
-    return mbl_gradient_run(w->update.gradient, &step.args, &w->update.sets, &stats);
+    mbl_tensor_t sets = mbl_tensor_rows(&w->update.sets, 0, mbl_gradient_sets(&step.args));
+    return mbl_gradient_run(w->update.gradient, &step.args, &sets, &stats);
 }
 
 /* What a step does beside its micro-batches: it is formed of no rows, and its direction is the sum of all

@@ -77,8 +77,9 @@ mbl_status_t mbl_amortise_step(const mbl_balance_options_t *options, const mbl_b
         step.alpha[i] = step.alpha_mean[i] = sums.share[o] / sums.share_sum / objectives.size[o];
         step.coefficient[i] = sums.mean_length * step.alpha[i] * sums.mean_priority /
                               (priority_of(options, &objectives, o) * sums.length[o]);
-        step.coefficient[k] += step.coefficient[i];
     }
+    mbl_sets_t one = mbl_sets(k, NULL, false);
+    mbl_sets_spread(options->sets ? options->sets : &one, NULL, step.coefficient);
     *out = step;
     return MBL_OK;
 }

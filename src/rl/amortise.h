@@ -20,7 +20,7 @@ void mbl_amortise_keep(mbl_amortise_t *cache, const mbl_balance_step_t *solved, 
 bool mbl_amortise_due(const mbl_amortise_t *cache, size_t every, const bool *valid, size_t k);
 
 /* A step with cached weights: alpha = alpha_mean (alphabar, of sum 1 over the used rewards), norm of the last
- * solve, used, n_used and coefficient [K + 1] of *out; the rest is 0. Used are the rewards of the last solve
+ * solve, used, n_used and coefficient of *out; the rest is 0. Used are the rewards of the last solve
  * that are valid [K] now; m and alphabar are taken over those, as a solve would. ERR_ARG for a bad weight. */
 mbl_status_t mbl_amortise_step(const mbl_balance_options_t *options, const mbl_balance_state_t *state,
                                const mbl_amortise_t *cache, const bool *valid, size_t k,

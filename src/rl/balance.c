@@ -43,17 +43,16 @@ bool mbl_method_solves(mbl_method_t method) {
     return methods[method].solve && method != MBL_METHOD_EQUAL && method != MBL_METHOD_FIXED;
 }
 
-/* G_kl = <a_k + c, a_l + c> from the matrix over parts; also which rewards are usable. */
-static void reward_gram(const double *parts, const bool *active, size_t r, size_t k, double *gram,
-                        mbl_balance_step_t *out) {
-    size_t m = r + 1;
-    double common = parts[r * m + r];
+/* The Gram matrix [k, k] of the rewards' gradients; also which rewards are usable. */
+static void reward_gram(const double *gram, const mbl_sets_t *sets, const bool *active, size_t k,
+                        double *rewards, mbl_balance_step_t *out) {
+    size_t m = mbl_sets_count(sets);
     for (size_t i = 0; i < k; i++)
         for (size_t j = 0; j < k; j++)
-            gram[i * k + j] = parts[i * m + j] + parts[i * m + r] + parts[j * m + r] + common;
+            rewards[i * k + j] = mbl_sets_inner(sets, gram, i, j);
     out->n_used = 0;
     for (size_t i = 0; i < k; i++) {
-        double own = parts[i * m + i], square = gram[i * k + i];
+        double own = gram[i * m + i], square = rewards[i * k + i];
         out->norm[i] = square > 0 ? sqrt(square) : 0;
         out->measured[i] = isfinite(own) && isfinite(square) && own > 1e-24 && square > 1e-24;
         out->used[i] = out->measured[i] && (!active || active[i]);
@@ -88,13 +87,24 @@ static bool drop_cancelled(const mbl_objectives_t *objectives, const double *obj
 }
 
 /* The Gram matrix [k, k] of what is balanced: the rewards' gradients, or their parts alone. */
-static void balanced_gram(const mbl_balance_options_t *options, const double *parts, size_t k, double *out) {
-    size_t m = k + 1;
-    const double *last = parts + k * m;
+static void balanced_gram(const mbl_balance_options_t *options, const mbl_sets_t *sets, const double *gram,
+                          size_t k, double *out) {
+    size_t m = mbl_sets_count(sets);
     bool together = options->common == MBL_COMMON_TOGETHER;
     for (size_t i = 0; i < k; i++)
         for (size_t j = 0; j < k; j++)
-            out[i * k + j] = parts[i * m + j] + (together ? parts[i * m + k] + last[j] + last[k] : 0);
+            out[i * k + j] = together ? mbl_sets_inner(sets, gram, i, j) : gram[i * m + j];
+}
+
+/* <a_i, c> of what is added once where the common part is apart: c is the mean of the used rewards' own. */
+static double along_common(const mbl_sets_t *sets, const double *gram, const bool *used, size_t k, size_t i) {
+    double sum = 0, n = 0;
+    for (size_t j = 0; j < k; j++)
+        if (used[j]) {
+            sum += mbl_sets_common(sets, gram, j, i);
+            n++;
+        }
+    return sum / n;
 }
 
 /* The method's answer for the objectives. */
@@ -122,13 +132,13 @@ static mbl_status_t answer_objectives(const mbl_balance_options_t *options,
 
 /* Alpha and coefficients of the usable rewards from the matrix over parts; unused ones get 0. The rewards of
  * an objective share its alpha evenly. */
-static mbl_status_t solve(const mbl_balance_options_t *options, const double *parts, size_t k,
-                          mbl_balance_step_t *out) {
+static mbl_status_t solve(const mbl_balance_options_t *options, const mbl_sets_t *sets, const double *parts,
+                          size_t k, mbl_balance_step_t *out) {
     double rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS], gram[MBL_MAX_REWARDS * MBL_MAX_REWARDS],
         with_common[MBL_MAX_REWARDS] = {0}, pressure[MBL_MAX_REWARDS];
     mbl_objectives_t objectives;
     mbl_method_answer_t answer = {0};
-    balanced_gram(options, parts, k, rewards);
+    balanced_gram(options, sets, parts, k, rewards);
     do {
         MBL_TRY(mbl_objectives(options, out->used, k, &objectives));
         mbl_objectives_gram(&objectives, rewards, out->used, k, gram);
@@ -140,7 +150,8 @@ static mbl_status_t solve(const mbl_balance_options_t *options, const double *pa
             pressure[objectives.of[i]] = options->pressure ? options->pressure[i] : NAN;
     for (size_t i = 0; i < k; i++)
         if (out->used[i])
-            with_common[objectives.of[i]] += parts[i * (k + 1) + k] / objectives.size[objectives.of[i]];
+            with_common[objectives.of[i]] +=
+                along_common(sets, parts, out->used, k, i) / objectives.size[objectives.of[i]];
     MBL_TRY(answer_objectives(options, &objectives, gram, with_common, pressure, &answer));
     out->kkt_residual = answer.kkt_residual;
     for (size_t i = 0; i < k; i++) {
@@ -183,25 +194,25 @@ static double part_cosine(const mbl_balance_step_t *out, size_t k, double along,
     return out->measured[k] && out->direction_norm > 0 ? along / (sqrt(square) * out->direction_norm) : 0;
 }
 
-/* cos(D, g_k), cos(D, a_k) and |D| from the matrix over parts. */
-static void diagnose(const double *parts, size_t r, size_t k, mbl_balance_step_t *out) {
-    size_t m = r + 1;
-    double inner[MBL_MAX_REWARDS + 2], square = 0, longest = 0;
+/* cos(D, g_k), cos(D, a_k) and |D| from the matrix over the sets. */
+static void diagnose(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *out) {
+    size_t m = mbl_sets_count(sets);
+    double inner[MBL_SETS_MAX], along[MBL_MAX_REWARDS], square = 0, longest = 0;
     for (size_t i = 0; i < m; i++) {
         inner[i] = 0;
         for (size_t j = 0; j < m; j++)
-            inner[i] += out->coefficient[j] != 0 ? parts[i * m + j] * out->coefficient[j] : 0;
+            inner[i] += out->coefficient[j] != 0 ? gram[i * m + j] * out->coefficient[j] : 0;
         if (out->coefficient[i] == 0)
             continue;
         square += out->coefficient[i] * inner[i];
-        longest += fabs(out->coefficient[i]) * sqrt(fmax(0, parts[i * m + i]));
+        longest += fabs(out->coefficient[i]) * sqrt(fmax(0, gram[i * m + i]));
     }
     out->direction_norm = square > CANCELLED * longest * longest ? sqrt(square) : 0;
     for (size_t i = 0; i < k; i++) {
-        out->cos_part[i] = part_cosine(out, i, inner[i], parts[i * m + i]);
-        inner[i] += inner[r];
+        out->cos_part[i] = part_cosine(out, i, inner[i], gram[i * m + i]);
+        along[i] = inner[i] + (sets->of[i] == MBL_NO_MASK ? 0 : inner[sets->parts + sets->of[i]]);
     }
-    take_cosines(inner, k, out);
+    take_cosines(along, k, out);
 }
 
 /* alphabar of the rewards that took part, started from a reward's first alpha; the others keep theirs. */
@@ -219,32 +230,40 @@ static void smooth(double rho, size_t k, mbl_balance_step_t *step, mbl_balance_s
         step->alpha_mean[i] = step->used[i] && sum > 0 ? state->alpha_mean[i] / sum : 0;
 }
 
+/* An objective of its own is followed as it is; what each reward weighs in it is reported only. */
+static void follow_objective(const mbl_balance_options_t *options, const mbl_sets_t *sets, const double *gram,
+                             size_t k, mbl_balance_step_t *step) {
+    double own = gram[k * mbl_sets_count(sets) + k], whole = mbl_sets_inner(sets, gram, k, k);
+    if (isfinite(own) && own > 1e-24 && isfinite(whole))
+        step->coefficient[k] = 1;
+    mbl_sets_spread(sets, NULL, step->coefficient);
+    for (size_t i = 0; i < k; i++)
+        if (!options->active || options->active[i])
+            step->alpha[i] = step->alpha_mean[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
+}
+
 mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const double *gram, size_t k,
                                mbl_balance_state_t *state, mbl_balance_step_t *out) {
-    double of_rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
+    double rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
     bool summed = mbl_method_has_objective(options->method);
-    size_t r = k + summed;
+    bool together = options->common == MBL_COMMON_TOGETHER;
+    mbl_sets_t one = mbl_sets(k + summed, NULL, false);
+    const mbl_sets_t *sets = options->sets ? options->sets : &one;
     double start = mbl_now();
     MBL_REQUIRE(k >= 1 && k <= MBL_MAX_REWARDS, "%zu rewards; 1 to %d are possible", k, MBL_MAX_REWARDS);
-    MBL_REQUIRE(options->common == MBL_COMMON_TOGETHER || (!summed && (options->common == MBL_COMMON_APART ||
-                                                                       options->method == MBL_METHOD_MARBLE)),
+    MBL_REQUIRE(sets->parts == k + summed, "balance: %zu reward parts; expected %zu", sets->parts,
+                k + summed);
+    MBL_REQUIRE(together || (!summed &&
+                             (options->common == MBL_COMMON_APART || options->method == MBL_METHOD_MARBLE)),
                 "balance: method %s cannot set the common part apart", methods[options->method].name);
     mbl_balance_step_t step;
     memset(&step, 0, sizeof step);
-    reward_gram(gram, options->active, r, k, of_rewards, &step);
+    reward_gram(gram, sets, options->active, k, rewards, &step);
     if (summed) {
-        double own = gram[k * (r + 1) + k];
-        if (isfinite(own) && own > 1e-24 && isfinite(gram[r * (r + 1) + r]))
-            step.coefficient[k] = step.coefficient[r] = 1;
-        for (size_t i = 0; i < k; i++) /* reported only: what each reward weighs in the sum */
-            if (!options->active || options->active[i])
-                step.alpha[i] = step.alpha_mean[i] = options->weights ? options->weights[i] : 1.0 / (double)k;
+        follow_objective(options, sets, gram, k, &step);
     } else if (step.n_used > 0) {
-        MBL_TRY(solve(options, gram, k, &step));
-        for (size_t i = 0; i < k; i++)
-            step.coefficient[r] += step.coefficient[i];
-        if (options->common != MBL_COMMON_TOGETHER)
-            step.coefficient[r] = 1;
+        MBL_TRY(solve(options, sets, gram, k, &step));
+        mbl_sets_spread(sets, together ? NULL : step.used, step.coefficient);
         if (options->method != MBL_METHOD_REFERENCE)
             smooth(options->rho, k, &step, state);
     }
@@ -252,7 +271,7 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
         mbl_reference_smooth(options->rho, step.alpha, k, state);
         memcpy(step.alpha_mean, state->alpha_mean, sizeof step.alpha_mean);
     }
-    diagnose(gram, r, k, &step);
+    diagnose(gram, sets, k, &step);
     step.seconds = mbl_now() - start;
     *out = step;
     return MBL_OK;
@@ -269,31 +288,30 @@ static void take_measures(const mbl_balance_step_t *measured, mbl_balance_step_t
     step->cos_var = measured->cos_var;
 }
 
-void mbl_balance_measure(const double *gram, size_t k, mbl_balance_step_t *step) {
-    double of_rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
+void mbl_balance_measure(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step) {
+    double rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
     mbl_balance_step_t measured;
     memset(&measured, 0, sizeof measured);
-    reward_gram(gram, NULL, k, k, of_rewards, &measured);
+    reward_gram(gram, sets, NULL, k, rewards, &measured);
     memcpy(measured.coefficient, step->coefficient, sizeof measured.coefficient);
-    diagnose(gram, k, k, &measured);
+    diagnose(gram, sets, k, &measured);
     take_measures(&measured, step);
 }
 
-void mbl_balance_measure_row(const double *gram, size_t r, size_t k, mbl_balance_step_t *step) {
-    double of_rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS],
-        parts[(MBL_MAX_REWARDS + 2) * (MBL_MAX_REWARDS + 2)];
+void mbl_balance_measure_row(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step) {
+    double rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS], of_sets[MBL_SETS_MAX * MBL_SETS_MAX];
     double along[MBL_MAX_REWARDS];
-    size_t m = r + 2, last = r + 1;
+    size_t n = mbl_sets_count(sets), m = n + 1;
+    const double *row = gram + n * m;
     mbl_balance_step_t measured;
     memset(&measured, 0, sizeof measured);
-    for (size_t i = 0; i <= r; i++)
-        memcpy(parts + i * (r + 1), gram + i * m, (r + 1) * sizeof *parts);
-    reward_gram(parts, NULL, r, k, of_rewards, &measured);
-    double square = gram[last * m + last];
-    measured.direction_norm = square > 0 && isfinite(square) ? sqrt(square) : 0;
+    for (size_t i = 0; i < n; i++)
+        memcpy(of_sets + i * n, gram + i * m, n * sizeof *of_sets);
+    reward_gram(of_sets, sets, NULL, k, rewards, &measured);
+    measured.direction_norm = row[n] > 0 && isfinite(row[n]) ? sqrt(row[n]) : 0;
     for (size_t i = 0; i < k; i++) {
-        measured.cos_part[i] = part_cosine(&measured, i, gram[i * m + last], gram[i * m + i]);
-        along[i] = gram[i * m + last] + gram[r * m + last];
+        measured.cos_part[i] = part_cosine(&measured, i, row[i], gram[i * m + i]);
+        along[i] = row[i] + (sets->of[i] == MBL_NO_MASK ? 0 : row[sets->parts + sets->of[i]]);
     }
     take_cosines(along, k, &measured);
     take_measures(&measured, step);

@@ -3,7 +3,7 @@
 #ifndef MBL_RL_BALANCE_H
 #define MBL_RL_BALANCE_H
 
-#include "rl/types.h"
+#include "rl/sets.h"
 
 /* What they do: methods.h. */
 typedef enum {
@@ -27,20 +27,21 @@ bool mbl_method_has_objective(mbl_method_t method);
 /* Whether its shares are solved for at a step: not those of equal and fixed, and none of an objective. */
 bool mbl_method_solves(mbl_method_t method);
 
-/* What is balanced where the objectives share the part c. */
+/* What is balanced where objectives share a common part. */
 typedef enum {
-    MBL_COMMON_TOGETHER, /* the rewards' gradients a_k + c */
-    MBL_COMMON_APART,    /* the reward parts a_k; c is added to the direction once */
-    MBL_COMMON_OFFSET    /* the same, for the shortest direction with c in it (marble only) */
+    MBL_COMMON_TOGETHER, /* the rewards' gradients g_k = a_k + c_of[k] */
+    MBL_COMMON_APART, /* the reward parts a_k; the mean c of their c_of[k] is added to the direction once */
+    MBL_COMMON_OFFSET /* the same, for the shortest direction with c in it (marble only) */
 } mbl_common_t;
 
 typedef struct {
     mbl_method_t method;
     mbl_common_t common;
-    double floor;          /* least alpha of a reward that takes part */
-    double cagrad_c;       /* radius around the mean gradient, of its length (cagrad) */
-    double rho;            /* smoothing of alpha over steps */
-    const double *weights; /* [K] of the rewards, positive, of any sum; NULL: all alike */
+    const mbl_sets_t *sets; /* NULL: all rewards apply to all samples, and no set is the KL term */
+    double floor;           /* least alpha of a reward that takes part */
+    double cagrad_c;        /* radius around the mean gradient, of its length (cagrad) */
+    double rho;             /* smoothing of alpha over steps */
+    const double *weights;  /* [K] of the rewards, positive, of any sum; NULL: all alike */
     /* [K] rewards with equal numbers share one objective, the mean of their gradients; NULL: none do. Not for
      * methods with an objective of their own */
     const size_t *group;
@@ -61,33 +62,31 @@ typedef struct {
 typedef struct {
     double alpha[MBL_MAX_REWARDS];      /* used this step */
     double alpha_mean[MBL_MAX_REWARDS]; /* alphabar after this step, scaled to sum 1 over the used rewards */
-    double norm[MBL_MAX_REWARDS];       /* |g_k|, g_k = a_k + c */
+    double norm[MBL_MAX_REWARDS];       /* |g_k| */
     double length[MBL_MAX_REWARDS];     /* of the gradient that reward k was balanced by; 0 where unused */
     double cos[MBL_MAX_REWARDS];        /* cos(D, g_k); 0 where not measured */
     double cos_part[MBL_MAX_REWARDS];   /* cos(D, a_k), of the reward's own part; 0 where not measured */
     bool measured[MBL_MAX_REWARDS];     /* g_k is finite, of norm > 1e-12 and with a reward part of its own */
     bool used[MBL_MAX_REWARDS];         /* ... and takes part in the balance */
     size_t n_used;
-    double coefficient[MBL_MAX_REWARDS +
-                       2]; /* D = sum_j coefficient_j sets_j over the R reward parts, then the common part */
-    double direction_norm; /* |D|; 0 where D cancels out to rounding */
+    double coefficient[MBL_SETS_MAX];  /* D = sum_j coefficient_j set_j */
+    double direction_norm;             /* |D|; 0 where D cancels out to rounding */
     double cos_min, cos_mean, cos_var; /* over the measured rewards; 0 without any */
     double kkt_residual;
     double seconds; /* of the solve, on rank 0 */
 } mbl_balance_step_t;
 
-/* gram [(R+1)^2] over the reward parts a_1..a_R and c, R = k, or k + 1 when the method has an objective of
- * its own: part k + 1. A step on which no reward is usable gets zero coefficients. Collective (one
- * broadcast of the result). */
+/* gram [S * S] over the sets; R = k, or k + 1 when the method has an objective of its own: part k + 1. A step
+ * on which no reward is usable gets zero coefficients. Collective (one broadcast of the result). */
 mbl_status_t mbl_balance(mbl_comm_t *comm, const mbl_balance_options_t *options, const double *gram, size_t k,
                          mbl_balance_state_t *state, mbl_balance_step_t *out);
 /* The same without communication. */
 mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const double *gram, size_t k,
                                mbl_balance_state_t *state, mbl_balance_step_t *out);
-/* What D = sum_j coefficient_j sets_j of a step whose weights are given means for every reward: norm, cosines
- * and direction_norm of *step from gram [(K+1)^2]. */
-void mbl_balance_measure(const double *gram, size_t k, mbl_balance_step_t *step);
-/* The same for a D that is no combination of sets: gram [(R+2)^2] over the R + 1 sets and D. */
-void mbl_balance_measure_row(const double *gram, size_t r, size_t k, mbl_balance_step_t *step);
+/* What a direction whose coefficients are given means for every reward: norm, cosines and direction_norm of
+ * *step from gram [S * S]. */
+void mbl_balance_measure(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step);
+/* The same for a D that is no combination of sets: gram [(S+1)^2] over the sets and D. */
+void mbl_balance_measure_row(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step);
 
 #endif

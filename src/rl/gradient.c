@@ -30,8 +30,9 @@ typedef struct {
     const mbl_gradient_args_t *args;
     size_t first, n, slot;
     bool last;    /* none of this run's follows it */
+    bool kl;      /* the KL term is taken of its rows */
     double scale; /* (clip / beta) / global rows */
-    mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed, t, loss_plus, loss_minus, kl, context,
+    mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed, t, loss_plus, loss_minus, kl_rows, context,
         pooled;
 } micro_t;
 
@@ -159,9 +160,9 @@ static void cut_views(mbl_gradient_t *g, micro_t *m) {
     mbl_tensor_t *from[] = {&g->noise,     &g->xt,         &g->v,   &g->v_old,   &g->v_ref,
                             &g->u,         &g->h,          &g->dkl, &g->seed,    &g->t,
                             &g->loss_plus, &g->loss_minus, &g->kl,  &g->context, &g->pooled};
-    mbl_tensor_t *to[] = {&m->noise,     &m->xt,         &m->v,   &m->v_old,   &m->v_ref,
-                          &m->u,         &m->h,          &m->dkl, &m->seed,    &m->t,
-                          &m->loss_plus, &m->loss_minus, &m->kl,  &m->context, &m->pooled};
+    mbl_tensor_t *to[] = {&m->noise,     &m->xt,         &m->v,       &m->v_old,   &m->v_ref,
+                          &m->u,         &m->h,          &m->dkl,     &m->seed,    &m->t,
+                          &m->loss_plus, &m->loss_minus, &m->kl_rows, &m->context, &m->pooled};
     for (size_t i = 0; i < sizeof from / sizeof *from; i++)
         *to[i] = mbl_tensor_rows(from[i], 0, m->n);
     m->x0 = mbl_tensor_rows(&m->args->batch->x0, m->first, m->n);
@@ -199,19 +200,19 @@ static mbl_status_t forward(mbl_gradient_t *g, const micro_t *m) {
     mbl_mmdit_input_t input = {&m->xt, &m->t, &m->context, &m->pooled};
     if (!m->args->old_is_current)
         MBL_TRY(mbl_mmdit_forward(g->model, m->args->old, &input, g->none, &m->v_old));
-    if (m->args->kl > 0)
+    if (m->kl)
         MBL_TRY(mbl_mmdit_forward(g->model, NULL, &input, g->none, &m->v_ref));
     return mbl_mmdit_forward(g->model, m->args->current, &input, g->keep, &m->v);
 }
 
 static mbl_status_t seeds(mbl_gradient_t *g, const micro_t *m) {
-    bool kl = m->args->kl > 0, h = !m->args->old_is_current;
+    bool kl = m->kl, h = !m->args->old_is_current;
     const mbl_tensor_t *all[] = {&m->u, &m->h, &m->dkl, &m->v, &m->v_old, &m->v_ref, &m->xt, &m->x0};
     mbl_tensor_t flat[8];
     for (int i = 0; i < 8; i++)
         flat[i] = mbl_tensor_reshape(all[i], 2, m->n, g->elements);
     return MBL_OP(g->ops, nft, .u = &flat[0], .h = h ? &flat[1] : NULL, .dkl = kl ? &flat[2] : NULL,
-                  .loss_plus = &m->loss_plus, .loss_minus = &m->loss_minus, .kl = kl ? &m->kl : NULL,
+                  .loss_plus = &m->loss_plus, .loss_minus = &m->loss_minus, .kl = kl ? &m->kl_rows : NULL,
                   .v = &flat[3], .v_old = &flat[4], .v_ref = kl ? &flat[5] : NULL, .xt = &flat[6],
                   .x0 = &flat[7], .t = &m->t, .beta = m->args->beta);
 }
@@ -223,34 +224,60 @@ static mbl_status_t forward_and_seeds(mbl_gradient_t *g, const micro_t *m) {
     return mbl_ops_record_end(g->ops, status == MBL_OK ? seeds(g, m) : status);
 }
 
+/* What a row weighs in the mean of part r, where one over all rows weighs 1. */
+static double weight_of(const micro_t *m, size_t r, size_t i) {
+    return mbl_masks_weight(m->args->masks, r, m->first + i, m->args->batch->n);
+}
+
+/* A row that the KL term is taken of stands for as many. */
+static double kl_scale(const mbl_gradient_args_t *args) {
+    return args->kl_rows ? args->kl_scale : 1;
+}
+
+/* The weight of a row's KL seed where its policy seeds have m->scale. */
+static double kl_factor(const mbl_gradient_args_t *args) {
+    return args->kl * args->beta / args->clip * kl_scale(args);
+}
+
+/* The mean over the rewards of a row's part of their losses, each a mean over the samples it applies to. */
+static void add_losses(const micro_t *m, const double *plus, const double *minus,
+                       mbl_gradient_stats_t *stats) {
+    const mbl_gradient_args_t *args = m->args;
+    double rewards = 0;
+    for (size_t k = 0; k < args->batch->k; k++)
+        rewards += !args->masks || args->masks->of[k] != MBL_NO_MASK;
+    for (size_t k = 0; k < args->batch->k; k++)
+        for (size_t i = 0; i < m->n; i++) {
+            double weight = weight_of(m, k, i), r = (double)args->a[k * args->batch->n + m->first + i] + 0.5;
+            if (weight > 0)
+                stats->loss += m->scale * weight / rewards * (r * plus[i] + (1 - r) * minus[i]);
+        }
+}
+
 static mbl_status_t add_stats(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
     const mbl_gradient_args_t *args = m->args;
-    double per_row = m->scale * args->beta / args->clip;
+    double per_row = m->scale * args->beta / args->clip * kl_scale(args);
     double plus[4096];
     MBL_REQUIRE(m->n <= 4096, "train.micro_batch is %zu; at most 4096", m->n);
     MBL_TRY(download_real(g, &m->loss_plus));
     for (size_t i = 0; i < m->n; i++)
         plus[i] = g->host_f64[i];
     MBL_TRY(download_real(g, &m->loss_minus));
-    for (size_t k = 0; k < args->batch->k; k++)
-        for (size_t i = 0; i < m->n; i++) {
-            double r = (double)args->a[k * args->batch->n + m->first + i] + 0.5;
-            stats->loss += m->scale / (double)args->batch->k * (r * plus[i] + (1 - r) * g->host_f64[i]);
-        }
+    add_losses(m, plus, g->host_f64, stats);
     stats->rows += m->n;
-    if (!(args->kl > 0))
+    if (!m->kl)
         return MBL_OK;
-    MBL_TRY(download_real(g, &m->kl));
+    MBL_TRY(download_real(g, &m->kl_rows));
     for (size_t i = 0; i < m->n; i++)
         stats->kl += per_row * g->host_f64[i];
     return MBL_OK;
 }
 
 static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *dv,
-                             const mbl_tensor_t *sets, size_t parts) {
+                             const mbl_tensor_t *sets, size_t rows) {
     mbl_mmdit_input_t input = {&m->xt, &m->t, &m->context, &m->pooled};
     mbl_tensor_t coefficient =
-        mbl_tensor_of(g->coefficient.data, MBL_F32, g->coefficient.place, 2, parts, m->n);
+        mbl_tensor_of(g->coefficient.data, MBL_F32, g->coefficient.place, 2, rows, m->n);
     mbl_gradient_sink_t sink = {.sets = sets, .coefficient = &coefficient};
     MBL_TRY(mbl_tensor_upload(g->ops, &coefficient, g->host_f32));
     MBL_TRY(mbl_ops_record_begin(g->ops));
@@ -258,72 +285,84 @@ static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tens
                               mbl_mmdit_backward(g->model, m->args->current, &input, g->keep, dv, &sink));
 }
 
-/* scale * share * a per reward part and row into host_f32; without `advantages`, a = 1. */
-static void fill_factors(mbl_gradient_t *g, const micro_t *m, bool advantages) {
+/* The reward parts: u, by every part's weight and factor of a row. */
+static mbl_status_t backward_parts(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
+    mbl_tensor_t parts = mbl_tensor_rows(sets, 0, args->parts);
     for (size_t r = 0; r < args->parts; r++)
         for (size_t i = 0; i < m->n; i++) {
-            size_t at = r * args->batch->n + m->first + i;
-            double share = args->share ? (double)args->share[at] : 1;
-            g->host_f32[r * m->n + i] = (float)(m->scale * share * (advantages ? (double)args->a[at] : 1));
+            double a = (double)args->a[r * args->batch->n + m->first + i];
+            g->host_f32[r * m->n + i] = (float)(m->scale * weight_of(m, r, i) * a);
         }
+    return backward(g, m, &m->u, &parts, args->parts);
 }
 
-/* u for the reward parts, then h and the KL seed for the common part, each only where there is one. */
-static mbl_status_t backward_all(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+/* The common parts: h, and the KL seed where it rides along, by every mask's weight of a row. */
+static mbl_status_t backward_common(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
-    mbl_tensor_t reward_sets = mbl_tensor_rows(sets, 0, args->parts),
-                 common = mbl_tensor_rows(sets, args->parts, 1);
-    bool h = !args->old_is_current, kl = args->kl > 0;
-    fill_factors(g, m, true);
-    MBL_TRY(backward(g, m, &m->u, &reward_sets, args->parts));
-    if (args->share && h) {
-        fill_factors(g, m, false);
-        MBL_TRY(backward(g, m, &m->h, &reward_sets, args->parts));
-        h = false;
-    }
-    if (m->last && args->ready)
-        MBL_TRY(args->ready(args->context, args->parts));
-    if (!h && !kl)
+    bool h = !args->old_is_current, kl = m->kl && !args->kl_apart;
+    size_t masks = args->masks ? args->masks->count : 1;
+    if (masks == 0 || (!h && !kl))
         return MBL_OK;
+    mbl_tensor_t common = mbl_tensor_rows(sets, args->parts, masks);
     for (size_t i = 0; i < m->n; i++) {
-        g->host_f64[i] = h ? 1 : args->kl * args->beta / args->clip;
-        g->host_f64[m->n + i] = args->kl * args->beta / args->clip;
+        g->host_f64[i] = h ? 1 : kl_factor(args);
+        g->host_f64[m->n + i] = kl_factor(args);
     }
     const mbl_tensor_t *terms[2] = {h ? &m->h : &m->dkl, &m->dkl};
     MBL_TRY(combine_rows(g, m, &m->seed, h && kl ? 2 : 1, terms));
-    for (size_t i = 0; i < m->n; i++)
-        g->host_f32[i] = (float)m->scale;
-    return backward(g, m, &m->seed, &common, 1);
+    for (size_t mask = 0; mask < masks; mask++)
+        for (size_t i = 0; i < m->n; i++) {
+            double weight = weight_of(m, args->masks ? args->masks->first[mask] : 0, i);
+            g->host_f32[mask * m->n + i] = (float)(m->scale * weight);
+        }
+    return backward(g, m, &m->seed, &common, masks);
 }
 
-/* sum_r c_r (a_r + c) at once: the loss is affine in r, so the weighted factors can be summed before the
- * backward pass. */
+/* The KL term as a set of its own. */
+static mbl_status_t backward_kl(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+    mbl_tensor_t last = mbl_tensor_rows(sets, sets->dim[0] - 1, 1);
+    if (!m->kl || !m->args->kl_apart)
+        return MBL_OK;
+    for (size_t i = 0; i < m->n; i++)
+        g->host_f32[i] = (float)(m->scale * kl_factor(m->args));
+    return backward(g, m, &m->dkl, &last, 1);
+}
+
+static mbl_status_t backward_all(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+    const mbl_gradient_args_t *args = m->args;
+    MBL_TRY(backward_parts(g, m, sets));
+    if (m->last && args->ready)
+        MBL_TRY(args->ready(args->context, args->parts));
+    MBL_TRY(backward_common(g, m, sets));
+    return backward_kl(g, m, sets);
+}
+
+/* sum_r c_r g_r, plus the KL term where it is apart, at once: the loss is affine in r, so the weighted
+ * factors can be summed before the backward pass. */
 static mbl_status_t backward_one(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
     const mbl_tensor_t *terms[3] = {&m->u};
     size_t n_terms = 1, n = m->n;
-    double sum = 0;
-    for (size_t r = 0; r < args->parts; r++)
-        sum += args->c[r];
-    for (size_t i = 0; i < n; i++) {
-        double factor = 0;
-        for (size_t r = 0; r < args->parts; r++)
-            factor += args->c[r] * (double)args->a[r * args->batch->n + m->first + i];
-        g->host_f64[i] = factor;
-    }
-    if (!args->old_is_current) {
-        for (size_t i = 0; i < n; i++)
-            g->host_f64[n_terms * n + i] = sum;
+    bool h = !args->old_is_current;
+    if (h)
         terms[n_terms++] = &m->h;
-    }
-    if (args->kl > 0) {
-        for (size_t i = 0; i < n; i++)
-            g->host_f64[n_terms * n + i] = sum * args->kl * args->beta / args->clip;
+    if (m->kl)
         terms[n_terms++] = &m->dkl;
+    for (size_t i = 0; i < n; i++) {
+        double factor = 0, sum = 0;
+        for (size_t r = 0; r < args->parts; r++) {
+            double c = args->c[r] != 0 ? args->c[r] * weight_of(m, r, i) : 0;
+            factor += c * (double)args->a[r * args->batch->n + m->first + i];
+            sum += c;
+        }
+        g->host_f64[i] = factor;
+        g->host_f64[n + i] = sum;
+        if (m->kl)
+            g->host_f64[(n_terms - 1) * n + i] = (args->kl_apart ? 1 : sum) * kl_factor(args);
     }
     MBL_TRY(combine_rows(g, m, &m->seed, n_terms, terms));
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) /* combine_rows stages there too */
         g->host_f32[i] = (float)m->scale;
     return backward(g, m, &m->seed, sets, 1);
 }
@@ -341,13 +380,14 @@ static mbl_status_t run_micro_batch(mbl_gradient_t *g, micro_t *m, const mbl_ten
     return MBL_OK;
 }
 
-/* How many rows from m->first on are one micro-batch: at most `rows`, all of one part. */
+/* How many rows from m->first on are one micro-batch: at most `rows`, all of one part, and with the KL term
+ * of all or of none. */
 static size_t rows_alike(const micro_t *m, size_t rows) {
-    size_t left = m->args->batch->n - m->first, n = 1;
-    const uint8_t *part = m->args->part_of ? m->args->part_of + m->slot * m->args->batch->n + m->first : NULL;
-    if (!part)
-        return left < rows ? left : rows;
-    while (n < left && n < rows && part[n] == part[0])
+    const mbl_gradient_args_t *args = m->args;
+    size_t left = args->batch->n - m->first, n = 1, at = m->slot * args->batch->n + m->first;
+    const uint8_t *part = args->part_of ? args->part_of + at : NULL;
+    const uint8_t *kl = args->kl_rows && args->kl > 0 ? args->kl_rows + at : NULL;
+    while (n < left && n < rows && (!part || part[n] == part[0]) && (!kl || kl[n] == kl[0]))
         n++;
     return n;
 }
@@ -364,10 +404,16 @@ static bool next_micro_batch(const mbl_gradient_t *g, micro_t *m) {
     for (m->first += m->n; m->slot < args->timesteps; m->slot += args->slices, m->first = 0)
         for (; m->first < args->batch->n; m->first += m->n) {
             m->n = rows_alike(m, g->rows);
+            m->kl = args->kl > 0 && (!args->kl_rows || args->kl_rows[m->slot * args->batch->n + m->first]);
             if (is_asked_for(m))
                 return true;
         }
     return false;
+}
+
+size_t mbl_gradient_sets(const mbl_gradient_args_t *args) {
+    mbl_sets_t sets = mbl_sets(args->parts, args->masks, args->kl_apart && args->kl > 0);
+    return args->c ? 1 : mbl_sets_count(&sets);
 }
 
 mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args, const mbl_tensor_t *sets,
@@ -380,9 +426,10 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
     for (size_t slot = args->slice; slot < args->timesteps; slot += args->slices)
         slots++;
     MBL_REQUIRE(slots > 0, "gradient: %zu updates for %zu timesteps", args->slices, args->timesteps);
-    MBL_REQUIRE(sets->ndim == 2 && sets->dim[0] == (args->c ? 1 : args->parts + 1) && sets->dim[1] >= g->size,
-                "gradient: sets [%zu,%zu] for %zu parts of %zu numbers", sets->dim[0], sets->dim[1],
-                args->parts, g->size);
+    size_t rows = mbl_gradient_sets(args);
+    MBL_REQUIRE(sets->ndim == 2 && sets->dim[0] == rows && sets->dim[1] >= g->size,
+                "gradient: sets [%zu,%zu]; expected %zu of %zu numbers", sets->dim[0], sets->dim[1], rows,
+                g->size);
     mbl_gradient_stats_t sum = {0};
     mbl_tensor_t own = mbl_tensor_columns(sets, 0, g->size); /* what is behind them is padding */
     micro_t m = {.args = args,

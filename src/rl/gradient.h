@@ -1,12 +1,12 @@
 /* The gradients of an optimizer step: the NFT loss (DiffusionNFT, arXiv 2509.16117) over (sample, timestep)
- * rows, and either all sets    the R reward parts and the common part, from two backward passes whatever R is
- * (method.md section 4), or one set     sum_r c_r a_r + (sum_r c_r) c for weights c known beforehand, from
- * one backward pass. The KL term kl * mean |v - v_ref|^2 rides in the common part, so every reward's
- * objective carries it. */
+ * rows, as the sets of sets.h, from two backward passes whatever R is (README.md here), or as one set
+ * sum_r c_r g_r for weights c known beforehand, from one. The KL term kl * mean |v - v_ref|^2 either rides in
+ * the common parts, so that every reward's objective carries it (over the samples that the reward applies
+ * to), or is apart: a last set of its own, from one more backward pass, and once in the one set. */
 #ifndef MBL_RL_GRADIENT_H
 #define MBL_RL_GRADIENT_H
 
-#include "rl/types.h"
+#include "rl/sets.h"
 
 typedef struct mbl_gradient mbl_gradient_t;
 
@@ -29,11 +29,13 @@ typedef struct {
     uint64_t seed;
     uint32_t step; /* epoch * inner_epochs + inner epoch: the key of noise and order */
     double beta, clip, kl;
-    const float *a; /* [R,n] host: the reward parts' factors (advantage.h) */
-    size_t parts;   /* R */
-    /* [R,n]: set r is its own mean, sum_i share_ri (a_ri J'u_i + J'h_i), over the samples that count for it,
-     * and the last set is the KL term alone (reference.h). NULL: the sets of above. Not with c. */
-    const float *share;
+    const float *a;           /* [R,n] host: the reward parts' factors (advantage.h) */
+    size_t parts;             /* R */
+    const mbl_masks_t *masks; /* of the R parts; NULL: all apply to all samples */
+    bool kl_apart;
+    /* [timesteps, n] rows that the KL term is taken of, each standing for kl_scale rows. NULL: all, and 1 */
+    const uint8_t *kl_rows;
+    double kl_scale;
     const double *c; /* [R]: one set; NULL: all sets */
     /* [timesteps, n] which part of the step a row (timestep position, sample) belongs to; only rows of `part`
      * are run. NULL: all rows are. */
@@ -48,16 +50,20 @@ typedef struct {
 } mbl_gradient_args_t;
 
 typedef struct {
-    double loss; /* this rank's share of mean over samples and rewards of policy_k; the sum over ranks is the
-                    loss */
-    double kl;   /* likewise, mean |v - v_ref|^2 (0 when kl is off) */
+    /* this rank's share of the mean over the rewards that apply to any sample of policy_k, the KL term not in
+     * it; the sum over ranks is the loss */
+    double loss;
+    double kl; /* likewise, mean |v - v_ref|^2, not weighted (0 when kl is off) */
     size_t rows;
     double seconds_forward, seconds_backward;
 } mbl_gradient_stats_t;
 
-/* sets f64 [R+1, stride] (or [1, stride] with c), overwritten unless `add`: this rank's share of the
- * gradients, already divided by the global number of rows (of all parts: the sets, losses and KL of the parts
- * add up to those of the whole). Local. */
+/* How many sets a run with these arguments forms: those of sets.h, or one. */
+size_t mbl_gradient_sets(const mbl_gradient_args_t *args);
+
+/* sets f64 [mbl_gradient_sets, stride], overwritten unless `add`: this rank's share of the gradients, already
+ * divided by the global number of rows (of all parts: the sets, losses and KL of the parts add up to those of
+ * the whole). Local. */
 mbl_status_t mbl_gradient_run(mbl_gradient_t *gradient, const mbl_gradient_args_t *args,
                               const mbl_tensor_t *sets, mbl_gradient_stats_t *stats);
 

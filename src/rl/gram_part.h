@@ -1,5 +1,5 @@
 /* Which rows of an optimizer step its Gram matrix is formed from when that is a fraction of them
- * (balance.gram_fraction, method.md section 7). */
+ * (balance.gram_fraction), and which its KL term is taken of (train.kl_fraction). */
 #ifndef MBL_RL_GRAM_PART_H
 #define MBL_RL_GRAM_PART_H
 
@@ -25,5 +25,10 @@ typedef struct {
  * `halves` every other unit, by turns over all chunks, is MBL_PART_HALF instead. Returns the share of all
  * ranks' rows that was chosen; 1 where that is all of them. Local. */
 double mbl_gram_part(const mbl_gram_part_t *options, const mbl_batch_t *batch, uint8_t *part_of);
+
+/* Another such choice, without halves: rows [timesteps, n] is 1 where the KL term is taken. Every row of the
+ * slice is as likely as any other, so the term is unbiased with what is returned for the weight of a row: 1
+ * over those odds. Local. */
+double mbl_kl_part(const mbl_gram_part_t *options, const mbl_batch_t *batch, uint8_t *rows);
 
 #endif

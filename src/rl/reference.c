@@ -17,7 +17,7 @@ mbl_status_t mbl_reference_new(mbl_ops_t *ops, const mbl_batch_t *batch, mbl_ref
     MBL_ALLOC_GOTO(r.unclipped, k * n, failed);
     MBL_ALLOC_GOTO(r.a, (k + 1) * n, failed);
     MBL_ALLOC_GOTO(r.raw, k * n, failed);
-    MBL_ALLOC_GOTO(r.share, k * n, failed);
+    MBL_ALLOC_GOTO(r.valid, (k + 1) * n, failed);
     MBL_ALLOC_GOTO(r.micro, n, failed);
     MBL_ALLOC_GOTO(r.latents, 2 * n * r.elements, failed);
     MBL_ALLOC_GOTO(r.from, 2 * n, failed);
@@ -38,7 +38,7 @@ void mbl_reference_free(mbl_reference_t *reference, mbl_ops_t *ops) {
     mbl_free(reference->unclipped);
     mbl_free(reference->a);
     mbl_free(reference->raw);
-    mbl_free(reference->share);
+    mbl_free(reference->valid);
     mbl_free(reference->micro);
     mbl_free(reference->latents);
     mbl_free(reference->from);
@@ -90,22 +90,18 @@ mbl_status_t mbl_reference_mix(mbl_reference_t *r, mbl_ops_t *ops, const mbl_bat
     return mix_latents(r, ops, batch);
 }
 
-mbl_status_t mbl_reference_share(mbl_comm_t *comm, mbl_reference_t *r, size_t n, size_t k, size_t micro) {
-    double count[MBL_MAX_REWARDS + 1] = {0};
+mbl_status_t mbl_reference_masks(mbl_comm_t *comm, mbl_reference_t *r, size_t n, size_t k, size_t micro,
+                                 mbl_masks_t *out) {
+    double rows = 0;
     for (size_t i = 0; i < n; i++) {
-        if (r->micro[i] != micro)
-            continue;
-        count[k]++;
+        bool here = micro == MBL_REFERENCE_ALL || r->micro[i] == micro;
+        rows += here;
         for (size_t j = 0; j < k; j++)
-            count[j] += !isnan(r->raw[j * n + i]);
+            r->valid[j * n + i] = here && !isnan(r->raw[j * n + i]);
+        r->valid[k * n + i] = here;
     }
-    MBL_TRY(mbl_comm_allreduce(comm, count, k + 1, MBL_COMM_F64, MBL_COMM_SUM));
-    for (size_t j = 0; j < k; j++)
-        for (size_t i = 0; i < n; i++) {
-            bool counts = r->micro[i] == micro && !isnan(r->raw[j * n + i]);
-            r->share[j * n + i] = counts ? (float)(count[k] / count[j]) : 0;
-        }
-    return MBL_OK;
+    MBL_TRY(mbl_comm_allreduce(comm, &rows, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    return mbl_masks(comm, r->valid, k + (micro == MBL_REFERENCE_ALL), n, (size_t)rows, out);
 }
 
 void mbl_reference_factors(const float *raw, size_t n, size_t k, const double *alpha_mean, double clip,

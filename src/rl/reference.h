@@ -15,10 +15,10 @@ typedef struct {
      * (advantage.h). The caller fills it */
     float *unclipped;
     mbl_batch_t
-        batch;    /* the rows in the order in which they are trained, with x0, prompt and sample of its own */
-    float *a;     /* [K + 1, n] their factors, and a row for those of the one objective */
-    float *raw;   /* [K,n] their A_k before clipping */
-    float *share; /* [K,n] mbl_gradient_args_t.share */
+        batch;  /* the rows in the order in which they are trained, with x0, prompt and sample of its own */
+    float *a;   /* [K + 1, n] their factors, and a row for those of the one objective */
+    float *raw; /* [K,n] their A_k before clipping */
+    uint8_t *valid;  /* [K + 1, n] mbl_masks_t.valid of the rows under way */
     size_t *micro;   /* [n] which micro-batch of the step a row belongs to; ascending */
     size_t n_micro;  /* of all ranks */
     size_t elements; /* of a latent */
@@ -40,10 +40,12 @@ void mbl_reference_free(mbl_reference_t *reference, mbl_ops_t *ops);
 mbl_status_t mbl_reference_mix(mbl_reference_t *reference, mbl_ops_t *ops, const mbl_batch_t *batch,
                                const float *a, uint64_t seed, uint32_t step, size_t micro_batch);
 
-/* Fills `share` for a micro-batch: the loss of reward k is a mean over the samples that have a valid A_k, so
- * each weighs rows / valid, and the others 0. Collective. */
-mbl_status_t mbl_reference_share(mbl_comm_t *comm, mbl_reference_t *reference, size_t n, size_t k,
-                                 size_t micro);
+/* The masks of the K rewards in a micro-batch: the loss of reward k is a mean over its samples that have a
+ * valid A_k, so each of them weighs rows / valid, and all other rows 0. Of MBL_REFERENCE_ALL rows with those
+ * of the one objective behind them, which every row counts for. Collective. */
+#define MBL_REFERENCE_ALL SIZE_MAX
+mbl_status_t mbl_reference_masks(mbl_comm_t *comm, mbl_reference_t *reference, size_t n, size_t k,
+                                 size_t micro, mbl_masks_t *out);
 
 /* The factors (rl/advantage.h) [n] of the one objective: clamp(sum_k alphabar_k A_k / clip, -1, 1) / 2, where
  * A_k counts as 0 for a sample without a score, so its r is 1/2. */

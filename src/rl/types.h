@@ -30,8 +30,4 @@ typedef struct {
     size_t flat_groups; /* and those of them without variance */
 } mbl_reward_stats_t;
 
-/* The gradients of one optimizer step live in `sets`, f64 [R + 1, stride]: R reward parts a_1..a_R, then the
- * common part c (method.md section 4). R = K, or K + 1 when the method has an objective of its own
- * (weighted_sum) that is compared with the K rewards. */
-
 #endif

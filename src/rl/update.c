@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "rl/gram_part.h"
 #include "rl/update_internal.h"
 
 #include <math.h>
@@ -32,6 +33,7 @@ void mbl_update_free(mbl_update_t *u) {
     mbl_tensor_free(u->ops, &u->direction);
     mbl_tensor_free(u->ops, &u->half);
     mbl_free(u->part_of);
+    mbl_free(u->kl_rows);
     mbl_reference_free(&u->reference, u->ops);
     mbl_policy_free(&u->policy);
     mbl_optimizer_free(&u->optimizer);
@@ -39,16 +41,18 @@ void mbl_update_free(mbl_update_t *u) {
 }
 
 mbl_status_t mbl_update_prepare(mbl_update_t *u, mbl_pipeline_t *pipeline, const mbl_update_room_t *room) {
-    size_t count = u->optimizer.count;
+    size_t count = u->optimizer.count, rows = room->parts + (room->masks ? room->masks : 1) + room->kl_apart;
     u->parts = room->parts;
     u->micro_batch = room->micro_batch;
-    MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->sets, 2, room->parts + 1, u->padded));
-    MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->shard, 2, room->parts + 2, count));
+    MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->sets, 2, rows, u->padded));
+    MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->shard, 2, rows + 1, count));
     MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->direction, 1, count));
     if (room->halves)
-        MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->half, 2, room->parts + 1, count));
+        MBL_TRY(mbl_tensor_new(u->ops, MBL_F64, &u->half, 2, rows, count));
     if (room->rows > 0)
         MBL_ALLOC(u->part_of, room->rows);
+    if (room->kl_rows > 0)
+        MBL_ALLOC(u->kl_rows, room->kl_rows);
     if (room->reference)
         MBL_TRY(mbl_reference_new(u->ops, room->reference, &u->reference));
     return mbl_gradient_new(pipeline, u->policy.lora, room->micro_batch, room->parts, &u->gradient);
@@ -67,10 +71,30 @@ void mbl_update_begin(const mbl_update_t *u, const mbl_update_options_t *options
     step->args.current = &u->policy.in_current;
     step->args.old = &u->policy.in_old;
     step->args.old_is_current = u->policy.old_is_current;
+    step->args.kl_rows = NULL;
+    step->sets = mbl_sets(step->args.parts, step->args.masks, step->args.kl_apart && step->args.kl > 0);
     step->cache = u->cache;
     step->diagnose = options->diagnose;
     if (!options->begins)
         step->balance = u->balance;
+}
+
+/* The rows that the KL term is taken of, where that is a fraction of them. */
+static mbl_status_t choose_kl_rows(mbl_update_t *u, mbl_update_step_t *step) {
+    mbl_gradient_args_t *args = &step->args;
+    const mbl_gram_part_t options = {.fraction = step->options->kl_fraction,
+                                     .micro_batch = u->micro_batch,
+                                     .timesteps = args->timesteps,
+                                     .slice = args->slice,
+                                     .slices = args->slices,
+                                     .seed = args->seed,
+                                     .step = args->step};
+    if (!(options.fraction > 0 && options.fraction < 1 && args->kl > 0))
+        return MBL_OK;
+    MBL_REQUIRE(u->kl_rows, "update: no room for a fraction of the KL term");
+    args->kl_scale = mbl_kl_part(&options, args->batch, u->kl_rows);
+    args->kl_rows = u->kl_rows;
+    return MBL_OK;
 }
 
 mbl_status_t mbl_update_step(mbl_update_t *u, const mbl_update_options_t *options, mbl_update_result_t *out) {
@@ -78,6 +102,7 @@ mbl_status_t mbl_update_step(mbl_update_t *u, const mbl_update_options_t *option
     mbl_update_direction_fn *direction =
         options->balance.method == MBL_METHOD_REFERENCE ? mbl_update_reference : mbl_update_balanced;
     mbl_update_begin(u, options, out, &step);
+    MBL_TRY(choose_kl_rows(u, &step));
     MBL_TRY(direction(u, &step));
     double start = mbl_now();
     if (!step.formed)
@@ -89,9 +114,17 @@ mbl_status_t mbl_update_step(mbl_update_t *u, const mbl_update_options_t *option
 
 /* ---- the direction, applied ---- */
 
-mbl_tensor_t mbl_update_last(const mbl_update_t *u, const mbl_update_step_t *step) {
-    mbl_tensor_t row = mbl_tensor_rows(&u->shard, step->options->gradient.parts + 1, 1);
+static mbl_tensor_t row_of_shard(const mbl_update_t *u, size_t at) {
+    mbl_tensor_t row = mbl_tensor_rows(&u->shard, at, 1);
     return mbl_tensor_reshape(&row, 1, u->optimizer.count);
+}
+
+mbl_tensor_t mbl_update_last(const mbl_update_t *u) {
+    return row_of_shard(u, u->shard.dim[0] - 1);
+}
+
+mbl_tensor_t mbl_update_behind(const mbl_update_t *u, const mbl_update_step_t *step) {
+    return row_of_shard(u, mbl_sets_count(&step->sets));
 }
 
 mbl_status_t mbl_update_square(mbl_update_t *u, const mbl_tensor_t *vector, double *out) {
@@ -101,6 +134,15 @@ mbl_status_t mbl_update_square(mbl_update_t *u, const mbl_tensor_t *vector, doub
     return mbl_comm_allreduce(u->comm, out, 1, MBL_COMM_F64, MBL_COMM_SUM);
 }
 
+/* Whether a set is part of a gradient whose cosine is asked for. */
+static bool is_measured(const mbl_update_step_t *step, size_t set) {
+    const double *norm = step->out->balance.norm;
+    for (size_t k = 0; step->diagnose && k < step->args.batch->k; k++)
+        if (isfinite(norm[k]) && (set == k || set == step->sets.parts + step->sets.of[k]))
+            return true;
+    return false;
+}
+
 /* Sets that D leaves out and that no cosine is asked of become zero first: they may hold NaN, and
  * 0 NaN = NaN. */
 mbl_status_t mbl_update_combine(mbl_update_t *u, mbl_update_step_t *step) {
@@ -108,14 +150,13 @@ mbl_status_t mbl_update_combine(mbl_update_t *u, mbl_update_step_t *step) {
     double square;
     for (size_t j = 0; j < step->m; j++) {
         mbl_tensor_t row = mbl_tensor_rows(&u->shard, j, 1);
-        bool wanted = step->diagnose && j < step->args.batch->k && isfinite(step->out->balance.norm[j]);
-        if (step->coefficient[j] == 0 && !wanted)
+        if (step->coefficient[j] == 0 && !is_measured(step, j))
             MBL_TRY(mbl_tensor_zero(u->ops, &row));
     }
     MBL_TRY(MBL_OP(u->ops, combine, .y = &u->direction, .x = &sets, .coefficient = step->coefficient));
     if (!step->rest)
         return MBL_OK;
-    mbl_tensor_t last = mbl_update_last(u, step);
+    mbl_tensor_t last = mbl_update_last(u);
     MBL_TRY(MBL_OP(u->ops, axpby, .y = &u->direction, .x = &last, .a = 1, .b = 1));
     MBL_TRY(mbl_update_square(u, &u->direction, &square));
     step->norm = isfinite(square) ? sqrt(square) : 0;
@@ -123,11 +164,11 @@ mbl_status_t mbl_update_combine(mbl_update_t *u, mbl_update_step_t *step) {
 }
 
 /* cos(-step, g_k) of the step the optimizer took, from the Gram matrix of the sets with that step. The
- * weights of before stand in the shard's last row, those of now in `now`. */
+ * weights of before stand behind the sets, those of now in `now`. */
 static mbl_status_t cosines_of_step(mbl_update_t *u, const mbl_update_step_t *step, const mbl_tensor_t *now) {
-    size_t parts = step->options->gradient.parts, last = parts + 1, m = parts + 2;
+    size_t last = mbl_sets_count(&step->sets), m = last + 1;
     double gram[MBL_MAX_SETS * MBL_MAX_SETS];
-    mbl_tensor_t sets = mbl_tensor_rows(&u->shard, 0, m), taken = mbl_update_last(u, step);
+    mbl_tensor_t sets = mbl_tensor_rows(&u->shard, 0, m), taken = mbl_update_behind(u, step);
     mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m);
     const mbl_balance_step_t *balance = &step->out->balance;
     MBL_TRY(MBL_OP(u->ops, convert, .dst = &u->direction, .src = now));
@@ -135,9 +176,10 @@ static mbl_status_t cosines_of_step(mbl_update_t *u, const mbl_update_step_t *st
     MBL_TRY(MBL_OP(u->ops, gram, .gram = &host, .x = &sets));
     MBL_TRY(mbl_comm_allreduce(u->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
     for (size_t k = 0; k < step->args.batch->k; k++) {
-        double norm = balance->norm[k] * sqrt(gram[last * m + last]);
-        step->out->cos_step[k] =
-            balance->measured[k] && norm > 0 ? (gram[k * m + last] + gram[parts * m + last]) / norm : 0;
+        double norm = balance->norm[k] * sqrt(gram[last * m + last]), along = gram[k * m + last];
+        if (step->sets.of[k] != MBL_NO_MASK)
+            along += gram[(step->sets.parts + step->sets.of[k]) * m + last];
+        step->out->cos_step[k] = balance->measured[k] && norm > 0 ? along / norm : 0;
     }
     return MBL_OK;
 }
@@ -146,7 +188,7 @@ static mbl_status_t move(mbl_update_t *u, const mbl_update_step_t *step) {
     size_t count = u->optimizer.count;
     mbl_tensor_t now = mbl_tensor_rows(&u->policy.current, (size_t)u->comm->rank * count, count);
     if (step->diagnose) {
-        mbl_tensor_t before = mbl_update_last(u, step);
+        mbl_tensor_t before = mbl_update_behind(u, step);
         MBL_TRY(MBL_OP(u->ops, convert, .dst = &before, .src = &now));
     }
     MBL_TRY(mbl_optimizer_step(u->comm, &u->optimizer, &step->options->adamw, &u->direction, step->norm,

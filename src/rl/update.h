@@ -11,8 +11,8 @@
 #include "rl/policy.h"
 #include "rl/reference.h"
 
-/* The reward parts, their common part, and the step that was taken. */
-enum { MBL_MAX_SETS = MBL_MAX_REWARDS + 3 };
+/* The sets of a step (sets.h), and the step that was taken. */
+enum { MBL_MAX_SETS = MBL_SETS_MAX + 1 };
 
 typedef struct {
     mbl_comm_t *comm;
@@ -26,11 +26,12 @@ typedef struct {
     /* room for gradients, made by mbl_update_prepare */
     mbl_gradient_t *gradient;
     size_t parts, micro_batch;
-    mbl_tensor_t sets;      /* f64 [R + 1, padded] */
-    mbl_tensor_t shard;     /* f64 [R + 2, count] of the sums over ranks; the last row is the step taken */
+    mbl_tensor_t sets;      /* f64 [S, padded], S the most sets of a step */
+    mbl_tensor_t shard;     /* f64 [S + 1, count] of the sums over ranks, and a row for what else adds to D */
     mbl_tensor_t direction; /* f64 [count] */
-    mbl_tensor_t half;      /* f64 [R + 1, count]; only with mbl_update_room_t.halves */
+    mbl_tensor_t half;      /* f64 [S, count]; only with mbl_update_room_t.halves */
     uint8_t *part_of;       /* [rows]; NULL without mbl_update_room_t.rows */
+    uint8_t *kl_rows;       /* [kl_rows]; NULL without mbl_update_room_t.kl_rows */
     mbl_reference_t reference;
 } mbl_update_t;
 
@@ -41,9 +42,12 @@ void mbl_update_free(mbl_update_t *update);
 
 /* The largest step that will be asked for. */
 typedef struct {
-    size_t parts;       /* reward parts R: K, or K + 1 with an objective of the method's own */
+    size_t parts; /* reward parts R: K, or K + 1 with an objective of the method's own */
+    size_t masks; /* distinct masks of those (masks.h): up to R; 0: one */
+    bool kl_apart;
     size_t micro_batch; /* rows trained on at once */
     size_t rows;        /* samples here * timesteps, of steps that solve on a part of them; 0: none does */
+    size_t kl_rows;     /* the same, of steps that take the KL term of a fraction of them */
     bool halves;        /* steps may compare alpha between halves */
     const mbl_batch_t *reference; /* steps of marble_reference on batches of this shape; NULL: none */
 } mbl_update_room_t;
@@ -52,9 +56,11 @@ mbl_status_t mbl_update_prepare(mbl_update_t *update, mbl_pipeline_t *pipeline,
                                 const mbl_update_room_t *room);
 
 typedef struct {
-    /* Rows and loss. The update sets current, old, old_is_current, c, part_of, part, add and ready itself. */
+    /* Rows and loss. The update sets current, old, old_is_current, c, part_of, part, kl_rows, kl_scale, add
+     * and ready itself. */
     mbl_gradient_args_t gradient;
-    mbl_balance_options_t balance;
+    mbl_balance_options_t balance;   /* and `sets` of these */
+    double kl_fraction;              /* of the rows that the KL term is taken of; 0: of all */
     const mbl_reward_stats_t *stats; /* [K] of the batch's scores */
     uint64_t step;                   /* the number of this step, from 1 */
     bool begins;          /* the first of a stage: averages from before say nothing of it, and it solves */
@@ -92,15 +98,17 @@ mbl_status_t mbl_update_step(mbl_update_t *update, const mbl_update_options_t *o
 
 /* ---- its parts ---- */
 
-/* A step under way. Its direction is D = sum_j coefficient_j shard_j over the first m rows of the shard, plus
- * the shard's last row where `rest`; or it stands in `direction` already where `formed`. */
+/* A step under way. Its direction is D = sum_j coefficient_j shard_j over the first m rows of the shard,
+ * which are `sets` (or one), plus the shard's last row where `rest`; or it stands in `direction` already
+ * where `formed`. */
 typedef struct {
     const mbl_update_options_t *options;
     mbl_update_result_t *out;
     mbl_gradient_args_t args;
     bool refresh, diagnose, rest, formed;
     size_t m;
-    double c[MBL_MAX_REWARDS + 1], coefficient[MBL_MAX_SETS], norm;
+    mbl_sets_t sets;
+    double c[MBL_MAX_PARTS], coefficient[MBL_MAX_SETS], norm;
     mbl_balance_state_t balance; /* as they will be after the step */
     mbl_amortise_t cache;
 } mbl_update_step_t;
@@ -113,9 +121,13 @@ void mbl_update_begin(const mbl_update_t *update, const mbl_update_options_t *op
 mbl_status_t mbl_update_form(mbl_update_t *update, mbl_update_step_t *step, double *gram);
 mbl_status_t mbl_update_form_into(mbl_update_t *update, mbl_update_step_t *step, const mbl_tensor_t *shard,
                                   double *gram);
-/* Weights from the Gram matrix of all sets, which saw `share` of the rows. Collective. */
+/* Which part of a step's rows a Gram matrix saw. */
+typedef struct {
+    double rows, mask[MBL_MAX_PARTS]; /* of all, and of those of every mask [M] */
+} mbl_update_share_t;
+/* Weights from the Gram matrix of all sets; share NULL: of all rows. Collective. */
 mbl_status_t mbl_update_solve(mbl_update_t *update, mbl_update_step_t *step, const double *gram,
-                              double share);
+                              const mbl_update_share_t *share);
 /* D into update->direction. Collective. */
 mbl_status_t mbl_update_combine(mbl_update_t *update, mbl_update_step_t *step);
 /* Moves the weights along D; leaves them (and the moments) alone when there is none. Collective. */

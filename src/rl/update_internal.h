@@ -14,7 +14,9 @@ mbl_update_direction_fn mbl_update_reference; /* as MARBLE's released code: solv
 mbl_balance_options_t mbl_update_balance_options(const mbl_update_step_t *step);
 /* <x, x> summed over ranks of a vector [count] that is sharded like the direction. Collective. */
 mbl_status_t mbl_update_square(mbl_update_t *update, const mbl_tensor_t *vector, double *out);
-/* The shard's last row, behind the sets: [count]. */
-mbl_tensor_t mbl_update_last(const mbl_update_t *update, const mbl_update_step_t *step);
+/* The shard's last row: [count]. */
+mbl_tensor_t mbl_update_last(const mbl_update_t *update);
+/* The shard's row right behind the sets, for a Gram matrix with them: [count]. It may be the last. */
+mbl_tensor_t mbl_update_behind(const mbl_update_t *update, const mbl_update_step_t *step);
 
 #endif

@@ -10,7 +10,7 @@
 
 /* Adds what was just formed, D = sum_j coefficient_j shard_j, to the shard's last row. */
 static mbl_status_t accumulate(mbl_update_t *u, mbl_update_step_t *step) {
-    mbl_tensor_t last = mbl_update_last(u, step);
+    mbl_tensor_t last = mbl_update_last(u);
     MBL_TRY(mbl_update_combine(u, step));
     return MBL_OP(u->ops, axpby, .y = &last, .x = &u->direction, .a = 1, .b = 1);
 }
@@ -21,22 +21,24 @@ static mbl_status_t solve_micro_batch(mbl_update_t *u, mbl_update_step_t *step, 
     mbl_reference_t *r = &u->reference;
     size_t k = r->batch.k, n = r->batch.n;
     mbl_balance_options_t options = mbl_update_balance_options(step);
-    options.common = MBL_COMMON_APART; /* the KL term */
+    mbl_masks_t masks;
     memset(u->part_of, MBL_PART_REST, step->args.timesteps * n);
     for (size_t i = 0; i < n; i++)
         u->part_of[slot * n + i] = r->micro[i] == micro ? MBL_PART_GRAM : MBL_PART_REST;
-    MBL_TRY(mbl_reference_share(u->comm, r, n, k, micro));
+    MBL_TRY(mbl_reference_masks(u->comm, r, n, k, micro, &masks));
     step->args.part = MBL_PART_GRAM;
     step->args.parts = k;
-    step->args.share = r->share;
+    step->args.masks = &masks;
     step->args.c = NULL;
+    step->sets = mbl_sets(k, &masks, step->args.kl > 0);
     MBL_TRY(mbl_update_form(u, step, gram));
     start = mbl_now();
     MBL_TRY(mbl_balance(u->comm, &options, gram, k, &step->balance, &step->out->balance));
     step->out->seconds.qp += mbl_lap(&start);
     memcpy(step->coefficient, step->out->balance.coefficient, step->m * sizeof *step->coefficient);
-    step->coefficient[k] = isfinite(gram[k * step->m + k]) ? 1 : 0;
-    step->args.share = NULL;
+    if (step->sets.kl) /* whether a reward is usable or not */
+        step->coefficient[step->m - 1] = isfinite(gram[step->m * step->m - 1]) ? 1 : 0;
+    step->args.masks = NULL;
     step->args.parts = step->options->gradient.parts;
     return accumulate(u, step);
 }
@@ -60,15 +62,24 @@ static mbl_status_t follow_average(mbl_update_t *u, mbl_update_step_t *step) {
 static mbl_status_t measure(mbl_update_t *u, mbl_update_step_t *step) {
     mbl_update_result_t *out = step->out;
     double gram[MBL_MAX_SETS * MBL_MAX_SETS], loss = out->loss, kl = out->kl;
-    size_t parts = step->options->gradient.parts, m = parts + 2;
-    mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m), rows = mbl_tensor_rows(&u->shard, 0, m);
+    mbl_reference_t *r = &u->reference;
+    mbl_masks_t masks;
+    MBL_TRY(mbl_reference_masks(u->comm, r, r->batch.n, r->batch.k, MBL_REFERENCE_ALL, &masks));
     step->args.part_of = NULL;
+    step->args.masks = &masks;
+    step->sets = mbl_sets(step->args.parts, &masks, step->args.kl > 0);
+    size_t m = mbl_sets_count(&step->sets) + 1;
+    mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m), rows = mbl_tensor_rows(&u->shard, 0, m);
+    mbl_tensor_t last = mbl_update_last(u), behind = mbl_update_behind(u, step);
     MBL_TRY(mbl_update_form(u, step, gram));
+    step->args.masks = NULL;
+    if (behind.data != last.data)
+        MBL_TRY(mbl_tensor_copy(u->ops, &behind, &last));
     out->loss = loss; /* of these rows for a second time */
     out->kl = kl;
     MBL_TRY(MBL_OP(u->ops, gram, .gram = &host, .x = &rows));
     MBL_TRY(mbl_comm_allreduce(u->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
-    mbl_balance_measure_row(gram, parts, step->args.batch->k, &out->balance);
+    mbl_balance_measure_row(gram, &step->sets, step->args.batch->k, &out->balance);
     return MBL_OK;
 }
 
@@ -94,6 +105,8 @@ static mbl_status_t take_rows(mbl_update_t *u, mbl_update_step_t *step) {
     args->batch = &r->batch;
     args->a = r->a;
     args->part_of = u->part_of;
+    args->masks = NULL;    /* by micro-batch; rows of the one objective all count */
+    args->kl_apart = true; /* once, after balancing */
     memset(u->part_of, MBL_PART_REST, args->timesteps * r->batch.n);
     return MBL_OK;
 }
@@ -101,7 +114,7 @@ static mbl_status_t take_rows(mbl_update_t *u, mbl_update_step_t *step) {
 mbl_status_t mbl_update_reference(mbl_update_t *u, mbl_update_step_t *step) {
     const mbl_update_options_t *o = step->options;
     bool warmup = o->step <= MBL_REFERENCE_WARMUP;
-    mbl_tensor_t last = mbl_update_last(u, step);
+    mbl_tensor_t last = mbl_update_last(u);
     double square;
     step->refresh = warmup || step->cache.age == 0 || step->cache.age >= o->refresh_every;
     step->out->balanced = true;

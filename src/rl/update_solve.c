@@ -33,7 +33,8 @@ mbl_status_t mbl_update_form_into(mbl_update_t *u, mbl_update_step_t *step, cons
 }
 
 mbl_status_t mbl_update_form(mbl_update_t *u, mbl_update_step_t *step, double *gram) {
-    step->m = step->args.c ? 1 : step->args.parts + 1;
+    step->m = mbl_gradient_sets(&step->args);
+    MBL_REQUIRE(step->m < u->shard.dim[0], "update: %zu sets with room for %zu", step->m, u->sets.dim[0]);
     mbl_tensor_t shard = mbl_tensor_rows(&u->shard, 0, step->m);
     return mbl_update_form_into(u, step, &shard, gram);
 }
@@ -45,6 +46,7 @@ static mbl_status_t form_all(mbl_update_t *u, mbl_update_step_t *step, double *g
 
 mbl_balance_options_t mbl_update_balance_options(const mbl_update_step_t *step) {
     mbl_balance_options_t options = step->options->balance;
+    options.sets = &step->sets;
     if (step->options->warmup)
         options.method = MBL_METHOD_EQUAL;
     return options;
@@ -52,8 +54,7 @@ mbl_balance_options_t mbl_update_balance_options(const mbl_update_step_t *step) 
 
 static void take_weights(mbl_update_step_t *step) {
     const mbl_balance_step_t *balance = &step->out->balance;
-    memcpy(step->coefficient, balance->coefficient,
-           (step->options->gradient.parts + 1) * sizeof *step->coefficient);
+    memcpy(step->coefficient, balance->coefficient, mbl_sets_count(&step->sets) * sizeof *step->coefficient);
     step->norm = balance->direction_norm;
 }
 
@@ -64,19 +65,21 @@ static mbl_status_t smooth(mbl_update_step_t *step, const mbl_balance_options_t 
     size_t k = step->args.batch->k;
     MBL_TRY(mbl_amortise_step(options, &step->balance, &step->cache, balance->used, k, &averaged));
     memcpy(balance->coefficient, averaged.coefficient, sizeof averaged.coefficient);
-    mbl_balance_measure(gram, k, balance);
+    mbl_balance_measure(gram, &step->sets, k, balance);
     return MBL_OK;
 }
 
 /* Lengths are scaled up to what the whole step would have. */
-mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const double *gram, double share) {
+mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const double *gram,
+                              const mbl_update_share_t *share) {
     mbl_balance_options_t options = mbl_update_balance_options(step);
-    size_t m = step->options->gradient.parts + 1, k = step->args.batch->k;
+    size_t m = mbl_sets_count(&step->sets), k = step->args.batch->k;
     double scaled[MBL_MAX_SETS * MBL_MAX_SETS], start = mbl_now();
     mbl_balance_state_t before = step->balance;
     mbl_update_result_t *out = step->out;
-    for (size_t i = 0; i < m * m; i++)
-        scaled[i] = gram[i] / (share * share);
+    memcpy(scaled, gram, m * m * sizeof *scaled);
+    if (share)
+        mbl_sets_scale(&step->sets, share->mask, share->rows, scaled);
     MBL_TRY(mbl_balance(u->comm, &options, scaled, k, &step->balance, &out->balance));
     if (step->options->warmup) /* equal weights are no solution to average */
         step->balance = before;
@@ -87,7 +90,7 @@ mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const do
     }
     take_weights(step);
     out->refreshed = true;
-    out->gram_share = share;
+    out->gram_share = share ? share->rows : 1;
     out->seconds.qp += mbl_lap(&start);
     return MBL_OK;
 }
@@ -108,7 +111,7 @@ static mbl_status_t solve_half(mbl_update_t *u, mbl_update_step_t *step, const d
  * sets are what it added to the first's. */
 static mbl_status_t form_halves(mbl_update_t *u, mbl_update_step_t *step, double *gram) {
     double second[MBL_MAX_SETS * MBL_MAX_SETS];
-    size_t m = step->options->gradient.parts + 1;
+    size_t m = mbl_sets_count(&step->sets);
     mbl_tensor_t shard = mbl_tensor_rows(&u->shard, 0, m), host = MBL_TENSOR_2(second, MBL_F64, m, m);
     mbl_tensor_t half = mbl_tensor_rows(&u->half, 0, m);
     step->out->halves = true;
@@ -132,8 +135,27 @@ static mbl_status_t form_solved(mbl_update_t *u, mbl_update_step_t *step, double
     return step->options->halves ? form_halves(u, step, gram) : form_all(u, step, gram);
 }
 
-/* The share of the rows that the Gram matrix will see; fills part_of where that is not 1. */
-static double choose_part(mbl_update_t *u, const mbl_update_step_t *step) {
+/* The share of every mask's rows that are named MBL_PART_GRAM or, where `halves`, MBL_PART_HALF. Collective.
+ */
+static mbl_status_t share_masks(mbl_update_t *u, const mbl_update_step_t *step, bool halves, double *share) {
+    const mbl_gradient_args_t *args = &step->args;
+    size_t n = args->batch->n, slots = (args->timesteps - args->slice + args->slices - 1) / args->slices;
+    memset(share, 0, step->sets.masks * sizeof *share);
+    for (size_t slot = args->slice; slot < args->timesteps; slot += args->slices)
+        for (size_t i = 0; i < n; i++) {
+            uint8_t part = u->part_of[slot * n + i];
+            if (part == MBL_PART_GRAM || (halves && part == MBL_PART_HALF))
+                for (size_t m = 0; m < step->sets.masks; m++)
+                    share[m] += mbl_masks_weight(args->masks, args->masks ? args->masks->first[m] : 0, i, n);
+        }
+    MBL_TRY(mbl_comm_allreduce(u->comm, share, step->sets.masks, MBL_COMM_F64, MBL_COMM_SUM));
+    for (size_t m = 0; m < step->sets.masks; m++) /* the weights of a mask's rows add up to all rows */
+        share[m] /= (double)(args->batch->n_global * slots);
+    return MBL_OK;
+}
+
+/* Which rows the Gram matrix will see; fills part_of where that is not all. Collective. */
+static mbl_status_t choose_part(mbl_update_t *u, const mbl_update_step_t *step, mbl_update_share_t *share) {
     const mbl_gradient_args_t *args = &step->args;
     mbl_gram_part_t options = {.fraction = step->options->gram_fraction,
                                .micro_batch = u->micro_batch,
@@ -143,22 +165,22 @@ static double choose_part(mbl_update_t *u, const mbl_update_step_t *step) {
                                .halves = step->options->halves,
                                .seed = args->seed,
                                .step = args->step};
-    return u->part_of ? mbl_gram_part(&options, args->batch, u->part_of) : 1;
+    share->rows = u->part_of ? mbl_gram_part(&options, args->batch, u->part_of) : 1;
+    return share->rows < 1 ? share_masks(u, step, true, share->mask) : MBL_OK;
 }
 
 /* All sets, for the cosines of a direction whose weights are given. */
 static mbl_status_t form_and_measure(mbl_update_t *u, mbl_update_step_t *step, double *gram) {
     MBL_TRY(form_all(u, step, gram));
-    mbl_balance_measure(gram, step->args.batch->k, &step->out->balance);
+    mbl_balance_measure(gram, &step->sets, step->args.batch->k, &step->out->balance);
     take_weights(step);
     return MBL_OK;
 }
 
 /* Solves on a part of the rows; the rest follow with its weights. All sets are formed of the rest too where
  * cosines are asked for, or where the part had no usable reward: that solve sees the whole step. */
-static mbl_status_t solve_on_part(mbl_update_t *u, mbl_update_step_t *step, double share) {
+static mbl_status_t solve_on_part(mbl_update_t *u, mbl_update_step_t *step, const mbl_update_share_t *share) {
     double gram[MBL_MAX_SETS * MBL_MAX_SETS], of_rest;
-    size_t parts = step->options->gradient.parts;
     step->args.part_of = u->part_of;
     step->args.part = MBL_PART_GRAM;
     MBL_TRY(form_solved(u, step, gram));
@@ -170,10 +192,10 @@ static mbl_status_t solve_on_part(mbl_update_t *u, mbl_update_step_t *step, doub
         if (!none)
             return form_and_measure(u, step, gram);
         MBL_TRY(form_all(u, step, gram));
-        return mbl_update_solve(u, step, gram, 1);
+        return mbl_update_solve(u, step, gram, NULL);
     }
-    mbl_tensor_t last = mbl_tensor_rows(&u->shard, parts + 1, 1);
-    memcpy(step->c, step->coefficient, parts * sizeof *step->c);
+    mbl_tensor_t last = mbl_tensor_rows(&u->shard, u->shard.dim[0] - 1, 1);
+    memcpy(step->c, step->coefficient, step->args.parts * sizeof *step->c);
     step->args.c = step->c;
     step->rest = true;
     return mbl_update_form_into(u, step, &last, &of_rest);
@@ -215,12 +237,15 @@ static mbl_status_t follow_known(mbl_update_t *u, mbl_update_step_t *step, const
 
 /* Weights from a Gram matrix. */
 static mbl_status_t solve_now(mbl_update_t *u, mbl_update_step_t *step, bool by_part) {
-    double gram[MBL_MAX_SETS * MBL_MAX_SETS], share = by_part ? choose_part(u, step) : 1;
-    if (share < 1)
-        return solve_on_part(u, step, share);
+    double gram[MBL_MAX_SETS * MBL_MAX_SETS];
+    mbl_update_share_t share = {.rows = 1};
+    if (by_part)
+        MBL_TRY(choose_part(u, step, &share));
+    if (share.rows < 1)
+        return solve_on_part(u, step, &share);
     step->diagnose = true; /* costs nothing here */
     MBL_TRY(form_solved(u, step, gram));
-    return mbl_update_solve(u, step, gram, 1);
+    return mbl_update_solve(u, step, gram, NULL);
 }
 
 mbl_status_t mbl_update_balanced(mbl_update_t *u, mbl_update_step_t *step) {

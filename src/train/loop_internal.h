@@ -29,6 +29,8 @@ typedef struct {
     int64_t *sample;
     size_t first_group;
     float *a;                                               /* [R, n] */
+    uint8_t *valid;                                         /* [R, n] whether a sample counts for a part */
+    mbl_masks_t masks;                                      /* of the epoch, over those */
     size_t group[MBL_MAX_REWARDS];                          /* objective of a reward */
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];              /* of the epoch's scores */
     mbl_update_result_t update;                             /* of the last step */

@@ -20,6 +20,7 @@ static mbl_status_t make_batch(mbl_train_t *t) {
     MBL_ALLOC(t->views.images, n);
     MBL_ALLOC(t->views.prompts, n);
     MBL_ALLOC(t->a, t->most_parts * n);
+    MBL_ALLOC(t->valid, t->most_parts * n);
     t->batch.n = n;
     t->batch.n_global = groups * size;
     t->batch.group_size = size;
@@ -34,6 +35,8 @@ static mbl_status_t prepare_update(mbl_train_t *t) {
     bool reference = t->stage.method == MBL_METHOD_REFERENCE, halves = config->balance.alpha_halves > 0;
     bool by_part = config->balance.gram_fraction < 1 || halves || reference;
     mbl_update_room_t room = {.parts = t->most_parts,
+                              .masks = t->most_parts, /* scores that fail make masks of their own */
+                              .kl_apart = reference,
                               .micro_batch = config->train.micro_batch,
                               .rows = by_part ? mbl_train_timesteps(config) * t->batch.n : 0,
                               .halves = halves,
@@ -87,6 +90,7 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_free(t->scratch);
     mbl_free(t->sample);
     mbl_free(t->a);
+    mbl_free(t->valid);
     mbl_state_free(&t->state);
     mbl_engine_close(&t->engine);
 }

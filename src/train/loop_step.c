@@ -14,8 +14,10 @@ mbl_status_t mbl_train_advantages(mbl_train_t *t) {
                                        .weights = own ? t->stage.weights : NULL,
                                        .sum_advantages = t->stage.method == MBL_METHOD_GDPO,
                                        .active = t->stage.active,
-                                       .unclipped = t->state.update.reference.unclipped};
-    return mbl_advantage(t->comm, &options, &t->batch, t->a, t->stats);
+                                       .unclipped = t->state.update.reference.unclipped,
+                                       .valid = t->valid};
+    MBL_TRY(mbl_advantage(t->comm, &options, &t->batch, t->a, t->stats));
+    return mbl_masks(t->comm, t->valid, t->engine.k + own, t->batch.n, t->batch.n_global, &t->masks);
 }
 
 mbl_status_t mbl_train_enter_stage(mbl_train_t *t, bool *entered) {
@@ -46,6 +48,7 @@ static mbl_gradient_args_t gradient_args(const mbl_train_t *t, size_t inner, siz
                                  .kl = config->train.kl,
                                  .a = t->a,
                                  .parts = t->stage.parts,
+                                 .masks = &t->masks,
                                  .stop = stop};
 }
 

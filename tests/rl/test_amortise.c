@@ -31,7 +31,8 @@ static void same_direction_cached_and_fresh(void **state) {
         assert_int_equal(cached.n_used, K);
         for (size_t j = 0; j <= K; j++)
             assert_near(cached.coefficient[j], solved.coefficient[j], 1e-14);
-        mbl_balance_measure(gram, K, &cached);
+        mbl_sets_t sets = mbl_sets(K, NULL, false);
+        mbl_balance_measure(gram, &sets, K, &cached);
         assert_near(cached.direction_norm, solved.direction_norm, 1e-13);
         for (size_t j = 0; j < K; j++)
             assert_near(cached.cos[j], solved.cos[j], 1e-13);

@@ -112,45 +112,6 @@ static void parts_of_rows_make_up_the_whole(void **state) {
     close_case(&c);
 }
 
-/* With shares, a set is a_r + c over the rows that count for its reward, and the last set the KL term. */
-static void every_reward_over_its_own_rows(void **state) {
-    case_t c;
-    (void)state;
-    open_case(&c, MBL_F32);
-    size_t size = c.tiny.size;
-    uint8_t part_of[4 * N];
-    float share[R * N];
-    double *own = new_rows(&c, R + 1), *some = new_rows(&c, R + 1), *plain = new_rows(&c, R + 1),
-           *with_kl = new_rows(&c, R + 1);
-    c.args.kl = 0.25;
-    run(&c, with_kl);
-    for (size_t r = 0; r < R; r++)
-        for (size_t i = 0; i < N; i++)
-            share[r * N + i] = (i + r) % 3 ? 1.5F : 0;
-    c.args.share = share;
-    run(&c, own);
-    c.args.share = NULL;
-    c.args.kl = 0;
-    run(&c, plain);
-    for (size_t i = 0; i < size; i++)
-        with_kl[R * size + i] -= plain[R * size + i];
-    check_close(own + R * size, with_kl + R * size, size, 1e-5, "KL term", R);
-    for (size_t r = 0; r < R; r++) {
-        for (size_t i = 0; i < 4 * N; i++)
-            part_of[i] = (i % N + r) % 3 == 0;
-        c.args.part_of = part_of;
-        run(&c, some);
-        for (size_t i = 0; i < size; i++)
-            some[r * size + i] = 1.5 * (some[r * size + i] + some[R * size + i]);
-        check_close(own + r * size, some + r * size, size, 1e-5, "own rows", r);
-    }
-    mbl_free(own);
-    mbl_free(some);
-    mbl_free(plain);
-    mbl_free(with_kl);
-    close_case(&c);
-}
-
 static void micro_batch_does_not_matter(void **state) {
     case_t c;
     (void)state;
@@ -238,13 +199,9 @@ static void repeats_to_the_bit(void **state) {
 int main(void) {
     need_backend();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shortcut_of_equal_adapters),
-        cmocka_unit_test(slices_partition_the_timesteps),
-        cmocka_unit_test(parts_of_rows_make_up_the_whole),
-        cmocka_unit_test(every_reward_over_its_own_rows),
-        cmocka_unit_test(micro_batch_does_not_matter),
-        cmocka_unit_test(shares_of_ranks_add_up),
-        cmocka_unit_test(repeats_to_the_bit),
+        cmocka_unit_test(shortcut_of_equal_adapters),      cmocka_unit_test(slices_partition_the_timesteps),
+        cmocka_unit_test(parts_of_rows_make_up_the_whole), cmocka_unit_test(micro_batch_does_not_matter),
+        cmocka_unit_test(shares_of_ranks_add_up),          cmocka_unit_test(repeats_to_the_bit),
     };
     return cmocka_run_group_tests_name("gradient of rows", tests, NULL, NULL);
 }

@@ -58,9 +58,54 @@ static void part_of_the_gram_matrix(void **state) {
     assert_near(mbl_gram_part(&options, &batch, other), 1, 0);
 }
 
+/* Rows of the KL term: over many steps every row of the slice comes as often as its weight says, those of a
+ * short last chunk too, and any number of ranks chooses the same. */
+static void kl_rows_are_unbiased(void **state) {
+    enum { SAMPLES = 20, SLOTS = 5, STEPS = 4000 };
+    int64_t sample[SAMPLES];
+    uint8_t rows[SLOTS * SAMPLES], part[SLOTS * SAMPLES], late[SLOTS * SAMPLES];
+    double seen[SLOTS * SAMPLES] = {0};
+    mbl_batch_t batch = {.n = SAMPLES, .n_global = SAMPLES, .group_size = 4, .sample = sample};
+    mbl_gram_part_t options = {
+        .fraction = 0.4, .micro_batch = 8, .timesteps = SLOTS, .slice = 1, .slices = 2, .seed = 3};
+    size_t differ = 0;
+    (void)state;
+    for (size_t i = 0; i < SAMPLES; i++)
+        sample[i] = (int64_t)i;
+    for (options.step = 0; options.step < STEPS; options.step++) {
+        /* chunks of one group, 5 of them, at 2 timesteps: 4 of 10 units */
+        assert_near(mbl_kl_part(&options, &batch, rows), 2.5, 1e-12);
+        mbl_gram_part(&options, &batch, part);
+        for (size_t i = 0; i < SLOTS * SAMPLES; i++) {
+            seen[i] += 2.5 * rows[i] / STEPS;
+            differ += rows[i] != (part[i] == MBL_PART_GRAM);
+        }
+    }
+    for (size_t i = 0; i < SLOTS * SAMPLES; i++) /* deviation sqrt(1.5 / 4000) = 0.02 */
+        assert_near(seen[i], i / SAMPLES % 2 ? 1 : 0, i / SAMPLES % 2 ? 0.1 : 0);
+    assert_true(differ > 0); /* a choice of its own */
+    mbl_batch_t second = batch;
+    second.sample = sample + 8;
+    second.n = SAMPLES - 8;
+    mbl_kl_part(&options, &batch, rows);
+    mbl_kl_part(&options, &second, late);
+    for (size_t slot = 0; slot < SLOTS; slot++)
+        assert_memory_equal(late + slot * second.n, rows + slot * SAMPLES + 8, second.n);
+    options.fraction = 1;
+    assert_near(mbl_kl_part(&options, &batch, rows), 1, 0);
+    /* 20 samples in chunks of 8, the last one of 4, at 2 timesteps: 3 of 6 units. Odds are the units' */
+    options.fraction = 0.5;
+    options.micro_batch = 8;
+    options.slices = 1;
+    options.slice = 0;
+    batch.group_size = 8; /* groups of a batch are whole; chunks here need not be */
+    assert_near(mbl_kl_part(&options, &batch, rows), 15.0 / 8, 1e-12);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(part_of_the_gram_matrix),
+        cmocka_unit_test(kl_rows_are_unbiased),
     };
     return cmocka_run_group_tests_name("gram_part", tests, NULL, NULL);
 }

@@ -16,7 +16,8 @@ static const double BETA = 0.4, CLIP = 1.5, KL = 0.05, RHO = 0.7;
 typedef struct {
     double x0[N * E], noise[SLOTS * N * E], phi[SLOTS * N * P], t[SLOTS * N], w_old[SIZE], w_ref[SIZE];
     double weights[K], floor;
-    float a[K * N], raw[K * N], share[K * N];
+    float a[K * N], raw[K * N];
+    uint8_t valid[(K + 1) * N];
     size_t micro[N];
 } case_t;
 
@@ -94,46 +95,50 @@ static void row_gradients(const case_t *c, const double *w, size_t slot, size_t 
         }
 }
 
-/* sets [K + 1, SIZE] of a micro-batch as mbl_gradient_run makes them with `share`. */
-static void micro_sets(case_t *c, const double *w, size_t micro, size_t slot, double sets[K + 1][SIZE]) {
+/* The sets of a micro-batch as mbl_gradient_run makes them with its masks, the KL term apart. */
+static mbl_sets_t micro_sets(case_t *c, const double *w, size_t micro, size_t slot,
+                             double sets[MBL_SETS_MAX][SIZE]) {
     mbl_comm_t *comm;
-    mbl_reference_t reference = {.raw = c->raw, .share = c->share, .micro = c->micro};
+    mbl_masks_t masks;
+    mbl_reference_t reference = {.raw = c->raw, .valid = c->valid, .micro = c->micro};
     assert_int_equal(mbl_comm_open("self", 0, &comm), MBL_OK);
-    assert_int_equal(mbl_reference_share(comm, &reference, N, K, micro), MBL_OK);
+    assert_int_equal(mbl_reference_masks(comm, &reference, N, K, micro, &masks), MBL_OK);
     mbl_comm_close(comm);
-    memset(sets, 0, (K + 1) * sizeof *sets);
+    mbl_sets_t layout = mbl_sets(K, &masks, true);
+    memset(sets, 0, mbl_sets_count(&layout) * sizeof *sets);
     for (size_t i = 0; i < N; i++) {
-        double u[SIZE], h[SIZE], dkl[SIZE], rows = N * SLOTS;
+        double u[SIZE], h[SIZE], dkl[SIZE], rows = N * SLOTS, policy = CLIP / BETA / rows;
         if (c->micro[i] != micro)
             continue;
         row_gradients(c, w, slot, i, u, h, dkl);
         for (size_t s = 0; s < SIZE; s++) {
             for (size_t k = 0; k < K; k++)
-                sets[k][s] += CLIP / BETA / rows * (double)c->share[k * N + i] *
-                              ((double)c->a[k * N + i] * u[s] + h[s]);
-            sets[K][s] += KL / rows * dkl[s];
+                sets[k][s] += policy * mbl_masks_weight(&masks, k, i, N) * (double)c->a[k * N + i] * u[s];
+            for (size_t m = 0; m < masks.count; m++)
+                sets[K + m][s] += policy * mbl_masks_weight(&masks, masks.first[m], i, N) * h[s];
+            sets[K + masks.count][s] += KL / rows * dkl[s];
         }
     }
+    return layout;
 }
 
 static void add_solved(case_t *c, const double *w, size_t micro, size_t slot, mbl_balance_state_t *balance,
                        mbl_balance_step_t *step, double *direction) {
-    double sets[K + 1][SIZE], gram[(K + 1) * (K + 1)] = {0};
+    double sets[MBL_SETS_MAX][SIZE], gram[MBL_SETS_MAX * MBL_SETS_MAX] = {0};
+    mbl_sets_t layout = micro_sets(c, w, micro, slot, sets);
+    size_t count = mbl_sets_count(&layout);
     mbl_balance_options_t options = {.method = MBL_METHOD_REFERENCE,
-                                     .common = MBL_COMMON_APART,
+                                     .sets = &layout,
                                      .floor = c->floor,
                                      .rho = RHO,
                                      .weights = c->weights};
-    micro_sets(c, w, micro, slot, sets);
-    for (size_t i = 0; i < (K + 1) * (K + 1); i++)
+    for (size_t i = 0; i < count * count; i++)
         for (size_t s = 0; s < SIZE; s++)
-            gram[i] += sets[i / (K + 1)][s] * sets[i % (K + 1)][s];
+            gram[i] += sets[i / count][s] * sets[i % count][s];
     assert_int_equal(mbl_balance_local(&options, gram, K, balance, step), MBL_OK);
-    for (size_t s = 0; s < SIZE; s++) {
-        for (size_t k = 0; k < K; k++)
-            direction[s] += step->coefficient[k] * sets[k][s];
-        direction[s] += sets[K][s];
-    }
+    for (size_t s = 0; s < SIZE; s++)
+        for (size_t j = 0; j < count; j++)
+            direction[s] += step->coefficient[j] * sets[j][s];
 }
 
 static void add_cached(const case_t *c, const double *w, size_t slot, size_t i, const double *alpha_mean,
@@ -202,8 +207,7 @@ static void agrees_with_the_released_code(void **state) {
  * D = m (4/5 e_1 + 2/5 e_2), m = 2 for lengths 1 and 3. */
 static void weights_multiply_the_unit_gradients(void **state) {
     static const double gram[] = {1, 0, 0, 0, 9, 0, 0, 0, 0}, weights[] = {1, 2};
-    mbl_balance_options_t options = {
-        .method = MBL_METHOD_REFERENCE, .common = MBL_COMMON_APART, .rho = 0.5, .weights = weights};
+    mbl_balance_options_t options = {.method = MBL_METHOD_REFERENCE, .rho = 0.5, .weights = weights};
     mbl_balance_state_t balance = {.alpha_mean = {0.2, 0.6}, .seen = {true, true}};
     mbl_balance_step_t step;
     (void)state;

@@ -30,7 +30,7 @@ mbl_status_t mbl_bench_weigh(mbl_bench_world_t *w, const mbl_bench_method_t *met
                  shard = mbl_tensor_rows(&w->update.shard, 0, k + 1);
     mbl_update_begin(&w->update, &options, &result, &step);
     MBL_TRY(mbl_gram(w->comm, w->ops, &sets, &shard, gram));
-    return mbl_update_solve(&w->update, &step, gram, 1);
+    return mbl_update_solve(&w->update, &step, gram, NULL);
 }
 
 mbl_status_t mbl_bench_update(mbl_bench_world_t *w, const mbl_bench_method_t *method, size_t k,
