@@ -29,6 +29,8 @@ gives "priorities" '{"gram": [[1, 0], [0, 1]], "weights": [2, 1]}' 0 '"alpha": [
     '"cos": [0.8944271909999'
 gives "opposite" '{"gram": [[1, -2], [-2, 4]]}' 0 '"alpha": [0.5, 0.5]' '"cos": [0, 0]'
 gives "zero gradient" '{"gram": [[0, 0], [0, 4]]}' 0 '"alpha": [0, 1]' 'gradient 0 is zero'
+gives "raw zero gradient" '{"gram": [[0, 0], [0, 4]], "normalize": false}' 0 '"alpha": [0, 1]' 'gradient 0 is zero' '"objective": 2'
+gives "coefficients" '{"gram": [[1, 0], [0, 100]]}' 0 '"coefficient": [2.75, 0.275]' '"method": "marble"'
 gives "rounded" '{"gram": [[1, 1, 1], [1, 1, 0.9999999], [1, 1, 1]]}' 0 '"alpha": ['
 gives "broken JSON" '{"gram": [[1, 0],
  [0 1]]}' 2 'stdin:2:' 'not valid JSON'

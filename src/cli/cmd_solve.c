@@ -1,9 +1,10 @@
-/* marble solve: the QP alone. A Gram matrix as JSON in, weights with their certificate as JSON out. */
+/* marble solve: the methods alone. A Gram matrix as JSON in, weights with their certificate as JSON out. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/suggest.h"
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "rl/balance.h"
 #include "rl/qp.h"
 
 #include <errno.h>
@@ -22,11 +23,13 @@ typedef struct {
     size_t k;
     double gram[N * N], weights[N], linear[N];
     bool has_weights, has_linear, normalize;
-    double floor;
+    double floor, cagrad_c;
+    mbl_method_t method;
+    const char *method_name;
 } problem_t;
 
 typedef struct {
-    double alpha[N], cos[N], objective, kkt_residual;
+    double alpha[N], coefficient[N], cos[N], objective, kkt_residual;
     bool active[N];
 } answer_t;
 
@@ -88,7 +91,7 @@ static mbl_status_t read_gram(problem_t *p, const json_t *gram) {
 }
 
 static mbl_status_t check_keys(const problem_t *p, json_t *json) {
-    static const char *const keys[] = {"gram", "floor", "normalize", "weights", "linear"};
+    static const char *const keys[] = {"gram", "floor", "normalize", "weights", "linear", "cagrad_c"};
     const char *key, *best = NULL;
     json_t *value;
     json_object_foreach(json, key, value) {
@@ -98,10 +101,34 @@ static mbl_status_t check_keys(const problem_t *p, json_t *json) {
         if (i == n)
             return MBL_FAIL(
                 MBL_ERR_CONFIG,
-                "%s: %.40s: unknown key%s%s%s; gram, floor, normalize, weights and linear are known", p->path,
-                key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+                "%s: %.40s: unknown key%s%s%s; gram, floor, normalize, weights, linear and cagrad_c are "
+                "known",
+                p->path, key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
         best = NULL;
     }
+    return MBL_OK;
+}
+
+/* What only some methods know. */
+static mbl_status_t check_method(problem_t *p, const json_t *json) {
+    const json_t *c = json_object_get(json, "cagrad_c");
+    bool floored = p->method == MBL_METHOD_MARBLE || p->method == MBL_METHOD_REFERENCE;
+    const char *wrong = p->method == MBL_METHOD_MARBLE ? NULL
+                        : !p->normalize                ? "normalize: false"
+                        : p->has_linear                ? "linear"
+                        : p->floor != 0 && !floored    ? "floor"
+                                                       : NULL;
+    if (wrong)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s with method %s; expected it with --method marble only",
+                        p->path, wrong, p->method_name);
+    if (c && p->method != MBL_METHOD_CAGRAD)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: cagrad_c with method %s; expected it with --method cagrad only",
+                        p->path, p->method_name);
+    if (c)
+        MBL_TRY(read_number(p, c, "cagrad_c", &p->cagrad_c));
+    if (!(p->cagrad_c >= 0 && p->cagrad_c < 1))
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: cagrad_c is %g; expected 0 or more, and less than 1", p->path,
+                        p->cagrad_c);
     return MBL_OK;
 }
 
@@ -120,7 +147,9 @@ static mbl_status_t read_problem(problem_t *p, json_t *json) {
     if (normalize && !json_is_boolean(normalize))
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: normalize is neither true nor false", p->path);
     p->normalize = !normalize || json_is_true(normalize);
-    return floor ? read_number(p, floor, "floor", &p->floor) : MBL_OK;
+    if (floor)
+        MBL_TRY(read_number(p, floor, "floor", &p->floor));
+    return check_method(p, json);
 }
 
 /* Symmetric up to rounding, which is then removed. */
@@ -172,19 +201,71 @@ static mbl_status_t check_definite(const problem_t *p) {
     return MBL_OK;
 }
 
-/* The gradients as they are, of whatever length; priorities as in mbl_qp_balance. */
-static mbl_status_t solve_raw(const problem_t *p, mbl_qp_result_t *qp, double *coefficient) {
-    double c[N * N], factor[N], sum = 0;
-    size_t k = p->k;
+static bool is_used(const problem_t *p, size_t i) {
+    return sqrt(p->gram[i * p->k + i]) > 1e-12; /* as in training */
+}
+
+/* The gradients as they are, of whatever length; priorities as in mbl_qp_balance. The problem of the
+ * gradients that are not zero, in units of the shortest. */
+static mbl_status_t solve_raw(const problem_t *p, answer_t *out) {
+    double c[N * N], factor[N], length[N], linear[N], sum = 0, unit = INFINITY;
+    size_t index[N], k = p->k, n = 0;
+    mbl_qp_result_t qp;
     for (size_t i = 0; i < k; i++)
-        sum += p->has_weights ? p->weights[i] : 1;
-    for (size_t i = 0; i < k; i++)
-        factor[i] = p->has_weights ? sum / (double)k / p->weights[i] : 1;
-    for (size_t i = 0; i < k * k; i++)
-        c[i] = p->gram[i] * factor[i / k] * factor[i % k];
-    MBL_TRY(mbl_qp_solve(c, p->has_linear ? p->linear : NULL, k, p->floor, qp));
-    for (size_t i = 0; i < k; i++)
-        coefficient[i] = qp->alpha[i] * factor[i];
+        if (is_used(p, i)) {
+            sum += p->has_weights ? p->weights[i] : 1;
+            index[n++] = i;
+        }
+    for (size_t i = 0; i < n; i++) {
+        factor[i] = p->has_weights ? sum / (double)n / p->weights[index[i]] : 1;
+        length[i] = factor[i] * sqrt(p->gram[index[i] * k + index[i]]);
+        unit = fmin(unit, length[i]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < n; j++)
+            c[i * n + j] = p->gram[index[i] * k + index[j]] * factor[i] / length[i] * factor[j] / length[j];
+        linear[i] = p->linear[index[i]] / unit / unit;
+    }
+    for (size_t i = 0; i < n; i++)
+        length[i] = fmax(1, length[i] / unit);
+    MBL_TRY(mbl_qp_solve_lengths(c, p->has_linear ? linear : NULL, length, n, p->floor, &qp));
+    for (size_t i = 0; i < n; i++) {
+        out->alpha[index[i]] = qp.alpha[i];
+        out->active[index[i]] = qp.active[i];
+        out->coefficient[index[i]] = qp.alpha[i] * factor[i];
+    }
+    out->objective = qp.objective * unit * unit;
+    out->kkt_residual = qp.kkt_residual;
+    return MBL_OK;
+}
+
+static mbl_status_t solve_units(const problem_t *p, answer_t *out) {
+    mbl_balance_result_t result;
+    MBL_TRY(mbl_qp_balance_linear(p->gram, p->has_linear ? p->linear : NULL, p->k, p->floor,
+                                  p->has_weights ? p->weights : NULL, &result));
+    memcpy(out->alpha, result.qp.alpha, sizeof out->alpha);
+    memcpy(out->active, result.qp.active, sizeof out->active);
+    memcpy(out->coefficient, result.coefficient, sizeof out->coefficient);
+    out->objective = result.qp.objective;
+    out->kkt_residual = result.qp.kkt_residual;
+    return MBL_OK;
+}
+
+/* As training does it, from the gradients as sets without a common part. */
+static mbl_status_t solve_method(const problem_t *p, answer_t *out) {
+    mbl_sets_t sets = {.parts = p->k};
+    mbl_balance_options_t options = {.method = p->method,
+                                     .sets = &sets,
+                                     .floor = p->floor,
+                                     .cagrad_c = p->cagrad_c,
+                                     .weights = p->has_weights ? p->weights : NULL};
+    mbl_balance_state_t state = {.seen = {false}};
+    mbl_balance_step_t step;
+    memset(sets.of, MBL_NO_MASK, sizeof sets.of);
+    MBL_TRY(mbl_balance_local(&options, p->gram, p->k, &state, &step));
+    memcpy(out->alpha, step.alpha, sizeof out->alpha);
+    memcpy(out->coefficient, step.coefficient, sizeof out->coefficient);
+    out->kkt_residual = step.kkt_residual;
     return MBL_OK;
 }
 
@@ -196,26 +277,20 @@ static mbl_status_t check_floor(const problem_t *p, size_t taking_part) {
 }
 
 static mbl_status_t solve(const problem_t *p, answer_t *out) {
-    mbl_balance_result_t result;
     size_t taking_part = 0;
+    memset(out, 0, sizeof *out);
     for (size_t i = 0; i < p->k; i++)
-        taking_part += !p->normalize || sqrt(p->gram[i * p->k + i]) > 1e-12;
+        taking_part += is_used(p, i);
     if (!taking_part)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: every gradient is zero; there is nothing to balance", p->path);
     MBL_TRY(check_floor(p, taking_part));
-    if (p->normalize)
-        MBL_TRY(mbl_qp_balance_linear(p->gram, p->has_linear ? p->linear : NULL, p->k, p->floor,
-                                      p->has_weights ? p->weights : NULL, &result));
-    else
-        MBL_TRY(solve_raw(p, &result.qp, result.coefficient));
-    for (size_t i = 0; p->normalize && i < p->k; i++)
-        if (!result.used[i])
+    MBL_TRY(p->method != MBL_METHOD_MARBLE ? solve_method(p, out)
+            : p->normalize                 ? solve_units(p, out)
+                                           : solve_raw(p, out));
+    for (size_t i = 0; i < p->k; i++)
+        if (!is_used(p, i))
             MBL_WARN("%s: gradient %zu is zero and takes no part", p->path, i);
-    mbl_qp_cosines(p->gram, p->k, result.coefficient, out->cos);
-    memcpy(out->alpha, result.qp.alpha, sizeof out->alpha);
-    memcpy(out->active, result.qp.active, sizeof out->active);
-    out->objective = result.qp.objective;
-    out->kkt_residual = result.qp.kkt_residual;
+    mbl_qp_cosines(p->gram, p->k, out->coefficient, out->cos);
     return MBL_OK;
 }
 
@@ -226,15 +301,20 @@ static void print_list(const char *key, const double *values, size_t k) {
     printf("], ");
 }
 
-static mbl_status_t print_answer(const answer_t *answer, size_t k) {
+/* What certifies a quadratic program is printed where marble solved one. */
+static mbl_status_t print_answer(const answer_t *answer, const problem_t *p) {
+    bool marble = p->method == MBL_METHOD_MARBLE;
     printf("{");
-    print_list("alpha", answer->alpha, k);
-    printf("\"objective\": %.15g, \"kkt_residual\": %.3g, ", answer->objective, answer->kkt_residual);
-    print_list("cos", answer->cos, k);
-    printf("\"active\": [");
-    for (size_t i = 0; i < k; i++)
-        printf("%s%s", i ? ", " : "", answer->active[i] ? "true" : "false");
-    printf("]}\n");
+    print_list("alpha", answer->alpha, p->k);
+    if (marble)
+        printf("\"objective\": %.15g, ", answer->objective);
+    printf("\"kkt_residual\": %.3g, ", answer->kkt_residual);
+    print_list("cos", answer->cos, p->k);
+    print_list("coefficient", answer->coefficient, p->k);
+    printf("\"method\": \"%s\"", p->method_name);
+    for (size_t i = 0; marble && i < p->k; i++)
+        printf("%s%s", i ? ", " : ", \"active\": [", answer->active[i] ? "true" : "false");
+    printf("%s}\n", marble ? "]" : "");
     if (fflush(stdout) != 0 || ferror(stdout))
         return MBL_FAIL(MBL_ERR_IO, "solve: the answer cannot be written: %s", strerror(errno));
     return MBL_OK;
@@ -263,13 +343,16 @@ static mbl_status_t load(const char *path, bool is_stdin, json_t **out) {
     return MBL_OK;
 }
 
-static mbl_status_t run(const char *operand) {
+static mbl_status_t run(const char *operand, const char *method) {
     bool is_stdin = !operand || !strcmp(operand, "-");
     problem_t *problem;
     answer_t answer;
     json_t *json = NULL;
     MBL_ALLOC(problem, 1);
     problem->path = is_stdin ? "stdin" : operand;
+    problem->method_name = method;
+    problem->cagrad_c = 0.5;
+    mbl_method_find(method, &problem->method);
     mbl_status_t status = load(problem->path, is_stdin, &json);
     if (status == MBL_OK)
         status = read_problem(problem, json);
@@ -281,7 +364,7 @@ static mbl_status_t run(const char *operand) {
     if (status == MBL_OK)
         status = solve(problem, &answer);
     if (status == MBL_OK)
-        status = print_answer(&answer, problem->k);
+        status = print_answer(&answer, problem);
     mbl_free(problem);
     return status;
 }
@@ -295,18 +378,28 @@ int mbl_cmd_solve(int argc, char **argv) {
         "  normalize  true        false: gradients count by their lengths\n"
         "  weights    [..]        priorities: twice the priority, twice the promised progress\n"
         "  linear     [..]        adds linear'alpha to the objective 1/2 alpha'C alpha\n"
+        "  cagrad_c   0.5         radius around the mean gradient, of its length (cagrad)\n"
         "Prints the weights, the objective, how far the optimality conditions are missed (kkt_residual),\n"
         "the cosine of the direction with every gradient (none is negative when floor is 0 and there is\n"
-        "no linear term), and which weights are above the floor.\n\n"
+        "no linear term), what each gradient is multiplied by (coefficient), and which weights are above\n"
+        "the floor. A zero gradient takes no part. Other methods print neither objective nor active.\n\n"
         "example: three rewards, the first two at odds\n"
         "  $ echo '{\"gram\": [[1, -0.8, 0.1], [-0.8, 4, 0.2], [0.1, 0.2, 9]]}' | marble solve";
-    const mbl_args_t spec = {"solve", "[FILE]", about, NULL, 0, 0, 1};
+    static const char *const methods[] = {
+        "marble", "equal", "fixed", "pcgrad", "upgrad", "cagrad", "nash", "marble_reference", NULL};
+    const char *method = "marble";
+    const mbl_arg_t args[] = {
+        {"method", MBL_ARG_CHOICE, &method, "NAME",
+         "as balance.method of a run; those that need more than inner products are left "
+         "out",
+         0, 0, 0, methods}};
+    const mbl_args_t spec = {"solve", "[FILE]", about, args, sizeof args / sizeof *args, 0, 1};
     mbl_arg_texts_t rest;
     bool helped = false;
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
-    status = run(rest.count ? rest.items[0] : NULL);
+    status = run(rest.count ? rest.items[0] : NULL, method);
     mbl_free(rest.items);
     return mbl_status_exit_code(status);
 }

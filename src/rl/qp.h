@@ -28,6 +28,14 @@ typedef struct {
 mbl_status_t mbl_qp_solve(const double *c, const double *linear, size_t k, double floor,
                           mbl_qp_result_t *out);
 
+/* The same for vectors of length_k >= 1 (NULL: all 1) along those whose matrix C is:
+ *     minimise 1/2 sum_ij length_i alpha_i C_ij length_j alpha_j + b'alpha
+ * to the accuracy relative to the shortest that mbl_qp_solve has for lengths all alike, however far apart
+ * they are. The residual is that of the problem in x = length alpha, of whose optima the one of least |x| is
+ * returned; active: in its support. */
+mbl_status_t mbl_qp_solve_lengths(const double *c, const double *linear, const double *length, size_t k,
+                                  double floor, mbl_qp_result_t *out);
+
 /* A Gram matrix G [k, k] of gradients to weights: drops gradients that are not finite or have norm <= 1e-12
  * (alpha 0, used false; all may be: n_used 0), takes the rest as u_k = g_k / (n_k w_k), solves with C = <u_k,
  * u_l> and reports the direction D = m sum_k alpha_k u_k with m = mean of the used norms. `weights` w [k]
