@@ -15,8 +15,9 @@ static size_t chunks_of(const mbl_batch_t *batch, size_t chunk) {
 static size_t chunk_size(const mbl_gram_part_t *options, const mbl_batch_t *batch, size_t slots) {
     size_t groups = options->micro_batch / batch->group_size;
     for (; groups > 1; groups--) {
-        size_t units = slots * chunks_of(batch, groups * batch->group_size);
-        if (options->fraction * (double)units >= LEAST_UNITS)
+        size_t chunks = chunks_of(batch, groups * batch->group_size);
+        bool enough = options->fraction * (double)(slots * chunks) >= LEAST_UNITS;
+        if (enough && (!options->halves || chunks >= LEAST_UNITS))
             break;
     }
     return (groups > 1 ? groups : 1) * batch->group_size;
@@ -33,8 +34,7 @@ static void choose(const mbl_batch_t *batch, size_t first, size_t chunk, uint8_t
 static double choose_units(const mbl_gram_part_t *options, mbl_rng_purpose_t purpose,
                            const mbl_batch_t *batch, uint8_t *part_of, double *odds) {
     uint32_t order[MBL_SAMPLER_MAX_STEPS];
-    size_t slots = (options->timesteps - options->slice + options->slices - 1) / options->slices, rows = 0,
-           unit = 0;
+    size_t slots = (options->timesteps - options->slice + options->slices - 1) / options->slices, rows = 0;
     size_t chunk = chunk_size(options, batch, slots), chunks = chunks_of(batch, chunk);
     double wanted = round(options->fraction * (double)(slots * chunks));
     size_t units = wanted < 1 ? 1 : (size_t)wanted, more = units % chunks;
@@ -43,13 +43,13 @@ static double choose_units(const mbl_gram_part_t *options, mbl_rng_purpose_t pur
     *odds = (double)units / (double)(slots * chunks);
     for (size_t j = 0; j < chunks; j++) {
         size_t first = j * chunk, left = batch->n_global - first;
+        uint8_t name = options->halves && j % 2 ? MBL_PART_HALF : MBL_PART_GRAM;
         bool one_more = mbl_rng_below(&rng, (uint32_t)(chunks - j)) < more;
         size_t take = units / chunks + one_more;
         more -= one_more;
         mbl_rng_permutation(&rng, order, (uint32_t)slots);
         for (size_t s = 0; s < take; s++) {
             size_t slot = options->slice + order[s] * options->slices;
-            uint8_t name = options->halves && unit++ % 2 ? MBL_PART_HALF : MBL_PART_GRAM;
             choose(batch, first, chunk, name, part_of + slot * batch->n);
         }
         rows += take * (left < chunk ? left : chunk);

@@ -11,7 +11,7 @@ typedef struct {
     double fraction;    /* (0, 1] of the rows */
     size_t micro_batch; /* rows trained on at once */
     size_t timesteps, slice, slices;
-    bool halves; /* the chosen rows in two disjoint halves: MBL_PART_GRAM and MBL_PART_HALF */
+    bool halves; /* the chosen rows in halves of other images: MBL_PART_GRAM and MBL_PART_HALF */
     uint64_t seed;
     uint32_t step; /* these as in mbl_gradient_args_t */
 } mbl_gram_part_t;
@@ -22,8 +22,9 @@ typedef struct {
  * nearest whole number of units is chosen, at least one, and every chunk gives as many as any other, or one
  * more. The choice depends on seed, step, slice and the global index of the samples, not on the number of
  * ranks. part_of [timesteps, n] is set to MBL_PART_GRAM or MBL_PART_REST. With
- * `halves` every other unit, by turns over all chunks, is MBL_PART_HALF instead. Returns the share of all
- * ranks' rows that was chosen; 1 where that is all of them. Local. */
+ * `halves` every other chunk is MBL_PART_HALF instead, so that no image is in both halves (four chunks at
+ * least where there are as many groups). Returns the share of all ranks' rows that was chosen; 1 where that
+ * is all of them. Local. */
 double mbl_gram_part(const mbl_gram_part_t *options, const mbl_batch_t *batch, uint8_t *part_of);
 
 /* Another such choice, without halves: rows [timesteps, n] is 1 where the KL term is taken. Every row of the

@@ -2,7 +2,7 @@
 gradients, in float64. `marble solve --method NAME` is held against them (tests/check_solve_methods.py). Where the
 definitions differ:
   MGDA     TorchJD balances the gradients as they are, marble those of length one (normalize: false is TorchJD's); its
-           Frank-Wolfe iteration comes close only, so the weights here are those after 10^5 rounds
+           Frank-Wolfe iteration comes close only, so the weights here are those after 30000 rounds
   PCGrad   TorchJD draws the order in which gradients meet; here it is marble's circle i + 1, i + 2, ...
   NashMTL  TorchJD's iteration often stops short of its own equation; such weights are left out, and so is the case of no
            bargain, which it does not know
@@ -55,7 +55,7 @@ cases = []
 for name, J in matrices():
     G = J @ J.T
     case = {"name": name, "gram": G.tolist(),
-            "mgda": MGDA(epsilon=1e-15, max_iters=100000 if name.startswith("random") else 1000).gramian_weighting(G).tolist(),
+            "mgda": MGDA(epsilon=1e-15, max_iters=30000).gramian_weighting(G).tolist(),
             "pcgrad": in_a_circle(PCGrad().gramian_weighting, G).tolist(),
             "upgrad": UPGrad(projector=projector).gramian_weighting(G).tolist(),
             "cagrad": CAGrad(0.5, 1e-12).gramian_weighting(G).tolist()}

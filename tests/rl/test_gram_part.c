@@ -39,15 +39,22 @@ static void part_of_the_gram_matrix(void **state) {
             for (size_t i = 0; i < own.n; i++)
                 assert_int_equal(two[rank][slot * own.n + i], whole[slot * SAMPLES + rank * SPLIT + i]);
     }
-    options.halves = true; /* the same rows; 2 or 3 of the 5 units in either half */
+    options.halves = true; /* the same rows; 3 and 2 of the 5 chunks in either half */
     assert_near(mbl_gram_part(&options, &batch, other), share, 0);
+    for (size_t i = 0; i < sizeof whole; i++)
+        assert_int_equal(other[i], whole[i] == MBL_PART_REST  ? MBL_PART_REST
+                                   : i % SAMPLES / 8 % 2 == 0 ? MBL_PART_GRAM
+                                                              : MBL_PART_HALF);
+    mbl_gram_part_t all =
+        options; /* one micro-batch would hold all: chunks of two groups, of no image in both */
+    all.fraction = 1;
+    all.micro_batch = 40;
     size_t rows[3] = {0};
-    for (size_t i = 0; i < sizeof whole; i++) {
-        assert_int_equal(other[i] == MBL_PART_REST, whole[i] == MBL_PART_REST);
-        rows[other[i]]++;
-    }
-    assert_int_equal(rows[MBL_PART_GRAM], 24);
-    assert_int_equal(rows[MBL_PART_HALF], 16);
+    assert_near(mbl_gram_part(&all, &batch, other), 1, 0);
+    for (size_t i = 0; i < sizeof whole; i++)
+        rows[other[i]] += i / SAMPLES % 2;
+    assert_int_equal(rows[MBL_PART_GRAM], 3 * 24);
+    assert_int_equal(rows[MBL_PART_HALF], 3 * 16);
     options.halves = false;
     options.step++;
     mbl_gram_part(&options, &batch, other);
