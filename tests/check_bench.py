@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Every marble bench prints one JSON object per case with times that make sense, and an unknown name is refused."""
 import json
+import os
 import subprocess
 import sys
 
 marble = sys.argv[1]
 
 
-def lines_of(name, *arguments):
-    run = subprocess.run([marble, "bench", name, "--json", "--threads", "1", *arguments], text=True, capture_output=True)
+def lines_of(name, *arguments, isa=""):
+    run = subprocess.run([marble, "bench", name, "--json", "--threads", "1", *arguments], text=True, capture_output=True,
+                         env=os.environ | {"MARBLE_CPU_ISA": isa})
     assert run.returncode == 0, run.stderr
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     for line in lines:
@@ -23,7 +25,15 @@ assert len(lines) >= 20, lines
 for line in lines:
     m, k, n = map(int, line["case"].split()[1].split("x"))
     assert abs(line["gflops"] * line["ms"][0] * 1e6 / (2 * m * k * n) - 1) < 1e-4, line
+    assert line["percent_of_copy"] > 0, line
+    if "peak_gflops" in line:  # not known in bf16 with AMX, and on devices
+        assert abs(line["percent_of_peak"] * line["peak_gflops"] / line["gflops"] / 100 - 1) < 1e-4, line
 assert {line["case"].split()[0] for line in lines} == {"f32", "bf16"}
+for isa in ("portable", "avx2"):  # where this processor has it: more than a processor of 1 GHz, less than two peaks
+    run = subprocess.run([marble, "doctor"], text=True, capture_output=True, env=os.environ | {"MARBLE_CPU_ISA": isa})
+    if f"{isa}; products: own" in run.stdout:
+        lines = lines_of("matmul", "--runs", "1", isa=isa)
+        assert all(line["peak_gflops"] > 1 and 0 < line["percent_of_peak"] < 200 for line in lines), lines
 
 lines = lines_of("loops", "--runs", "1", "--samples", "3")
 cases = [line["case"].split() for line in lines]

@@ -70,6 +70,14 @@ double mbl_bench_ratio(const double *a, const double *b, size_t runs);
 mbl_status_t mbl_bench_random(mbl_ops_t *ops, mbl_dtype_t dtype, mbl_tensor_t *out, size_t a, size_t b,
                               size_t c, size_t d);
 
+/* ---- what the machine can do at most (limits.c) ---- */
+
+/* Seconds in which as many bytes are read in one place and written to another. */
+mbl_status_t mbl_bench_copy(const mbl_bench_t *bench, mbl_ops_t *ops, double bytes, double *out);
+/* Floating-point operations a second of all threads of the backend in registers alone, with the instructions
+ * that products of this type take; 0 where that is not known: on devices, and in bf16 with AMX. */
+mbl_status_t mbl_bench_peak(const mbl_bench_t *bench, mbl_ops_t *ops, mbl_dtype_t dtype, double *out);
+
 #define MBL_BENCH_DECLARE(name, summary) mbl_status_t mbl_bench_##name(const mbl_bench_t *bench);
 MBL_BENCHES(MBL_BENCH_DECLARE)
 #undef MBL_BENCH_DECLARE

@@ -41,40 +41,13 @@ typedef struct {
     double flops, numbers;
 } work_t;
 
-typedef struct {
-    mbl_ops_t *ops;
-    mbl_tensor_t dst, src;
-} copy_t;
-
-static mbl_status_t run_copy(void *context) {
-    copy_t *copy = context;
-    MBL_TRY(MBL_OP(copy->ops, convert, .dst = &copy->dst, .src = &copy->src));
-    return copy->ops->table->sync(copy->ops);
-}
-
-/* Seconds in which as many bytes are copied from one place to another. */
-static mbl_status_t time_copy(const mbl_bench_t *bench, mbl_ops_t *ops, double bytes, double *out) {
-    copy_t copy = {.ops = ops};
-    mbl_bench_time_t time;
-    mbl_status_t status;
-    size_t half = (size_t)(bytes / 2 / sizeof(float)) + 1;
-    MBL_TRY_GOTO(mbl_bench_random(ops, MBL_F32, &copy.src, 1, 1, 1, half), done);
-    MBL_TRY_GOTO(mbl_bench_random(ops, MBL_F32, &copy.dst, 1, 1, 1, half), done);
-    MBL_TRY_GOTO(mbl_bench_measure(bench, run_copy, &copy, &time), done);
-    *out = time.median;
-done:
-    mbl_tensor_free(ops, &copy.src);
-    mbl_tensor_free(ops, &copy.dst);
-    return status;
-}
-
 /* Times one call and prints its line. */
 static mbl_status_t time_call(const mbl_bench_t *bench, mbl_ops_t *ops, mbl_op_t op, const void *args,
                               const char *shape, mbl_dtype_t dtype, work_t work) {
     call_t call = {ops, args, op};
     mbl_bench_time_t time;
     double bytes = work.numbers * (double)mbl_dtype_size(dtype), copied;
-    MBL_TRY(time_copy(bench, ops, bytes, &copied));
+    MBL_TRY(mbl_bench_copy(bench, ops, bytes, &copied));
     MBL_TRY(mbl_bench_measure(bench, run_call, &call, &time));
     char what[96];
     snprintf(what, sizeof what, "%s %s %s", mbl_op_name(op), mbl_dtype_name(dtype), shape);

@@ -54,10 +54,30 @@ static const product_case_t product_cases[] = {
     {"ff in dx", 3072, 512, 128, false, false}, {"lora down", 3072, 128, 16, false, true},
     {"lora up", 3072, 16, 128, false, true},    {"qkv dw", 384, 3072, 128, true, false},
     {"ff dw", 512, 3072, 128, true, false},     {"lora dw", 16, 3072, 128, true, false},
+    {"square", 1024, 1024, 1024, false, true},
 };
 
+/* Beside the time: shares of what multiplications alone could reach, where that is known, and of a copy of as
+ * many bytes as the operands have. */
+static mbl_status_t print_product(const mbl_bench_t *bench, const product_t *p, const char *what,
+                                  const mbl_bench_time_t *time, double flops, double peak) {
+    const mbl_matmul_args_t *x = &p->args;
+    double copied,
+        bytes = (double)(mbl_tensor_count(x->a) * mbl_dtype_size(x->a->dtype) +
+                         mbl_tensor_count(x->b) * mbl_dtype_size(x->b->dtype) +
+                         mbl_tensor_count(x->y) * mbl_dtype_size(x->y->dtype) * (x->accumulate ? 2 : 1));
+    MBL_TRY(mbl_bench_copy(bench, p->ops, bytes, &copied));
+    const mbl_bench_figure_t figure[] = {
+        {.name = "gflops", .value = 1e-9 * flops / time->median},
+        {.name = "percent_of_copy", .value = 100 * copied / time->median},
+        {.name = "threads", .value = (double)p->ops->threads},
+        {.name = "percent_of_peak", .value = peak > 0 ? 100 * flops / time->median / peak : 0},
+        {.name = "peak_gflops", .value = 1e-9 * peak}};
+    return mbl_bench_print(bench, "matmul", what, time, figure, peak > 0 ? 5 : 3);
+}
+
 static mbl_status_t time_product(const mbl_bench_t *bench, mbl_ops_t *ops, const product_case_t *c,
-                                 mbl_dtype_t dtype) {
+                                 mbl_dtype_t dtype, double peak) {
     mbl_tensor_t a = {.data = NULL}, b = {.data = NULL}, y = {.data = NULL};
     mbl_status_t status;
     MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &a, 1, 1, c->m, c->k), done);
@@ -78,10 +98,7 @@ static mbl_status_t time_product(const mbl_bench_t *bench, mbl_ops_t *ops, const
     MBL_TRY_GOTO(mbl_bench_measure(bench, run_product, &p, &time), done);
     char what[64];
     snprintf(what, sizeof what, "%s %zux%zux%zu %s", mbl_dtype_name(dtype), c->m, c->k, c->n, c->name);
-    const mbl_bench_figure_t figure[] = {
-        {.name = "gflops", .value = 2e-9 * (double)c->m * (double)c->k * (double)c->n / time.median},
-        {.name = "threads", .value = (double)ops->threads}};
-    status = mbl_bench_print(bench, "matmul", what, &time, figure, 2);
+    status = print_product(bench, &p, what, &time, 2 * (double)c->m * (double)c->k * (double)c->n, peak);
 done:
     mbl_tensor_free(ops, &a);
     mbl_tensor_free(ops, &b);
@@ -95,8 +112,13 @@ mbl_status_t mbl_bench_matmul(const mbl_bench_t *bench) {
     mbl_status_t status = MBL_OK;
     static const mbl_dtype_t dtypes[] = {MBL_F32, MBL_BF16};
     enum { CASES = sizeof product_cases / sizeof *product_cases };
-    for (size_t i = 0; i < 2 * CASES && status == MBL_OK; i++)
-        status = time_product(bench, ops, &product_cases[i % CASES], dtypes[i / CASES]);
+    double peak = 0;
+    for (size_t i = 0; i < 2 * CASES && status == MBL_OK; i++) {
+        if (i % CASES == 0)
+            status = mbl_bench_peak(bench, ops, dtypes[i / CASES], &peak);
+        if (status == MBL_OK)
+            status = time_product(bench, ops, &product_cases[i % CASES], dtypes[i / CASES], peak);
+    }
     mbl_ops_close(ops);
     return status;
 }

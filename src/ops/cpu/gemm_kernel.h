@@ -32,9 +32,6 @@ typedef struct {
     void (*load)(float *out, const mbl_matmul_args_t *args, size_t row, size_t rows, size_t first,
                  size_t depth);
     void (*multiply)(const mbl_gemm_task_t *task);
-    /* Multiplies and adds in registers alone, for measuring what the core can do; returns the floating-point
-     * operations done. rest: a number that came out. */
-    double (*spin)(size_t rounds, float *rest);
 } mbl_gemm_kernel_t;
 
 extern const mbl_gemm_kernel_t mbl_gemm_portable;

@@ -71,3 +71,7 @@ bool mbl_cpu_has_bf16(void) {
 bool mbl_cpu_bf16_is_native(void) {
     return mbl_cpu_has_bf16() && allowed(dnnl_cpu_isa_avx512_core_bf16);
 }
+
+bool mbl_cpu_has_amx(void) {
+    return mbl_cpu_has_bf16() && allowed(dnnl_cpu_isa_avx512_core_amx);
+}

@@ -28,9 +28,10 @@ const char *mbl_cpu_isa_name(mbl_cpu_isa_t isa);
  * processor lacks. */
 mbl_status_t mbl_cpu_isa(mbl_cpu_isa_t *out);
 
-/* Whether oneDNN multiplies bf16 (AVX-512; else own products do, in f32), and whether the processor has
- * instructions for that. False after an error of mbl_cpu_isa. */
+/* Whether oneDNN multiplies bf16 (AVX-512; else own products do, in f32), whether the processor has
+ * instructions for that, and whether those are AMX's. False after an error of mbl_cpu_isa. */
 bool mbl_cpu_has_bf16(void);
 bool mbl_cpu_bf16_is_native(void);
+bool mbl_cpu_has_amx(void);
 
 #endif

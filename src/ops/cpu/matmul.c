@@ -53,8 +53,7 @@ mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
         mbl_cpu_matmuls_close(m);
         return dnnl_failed("opening the CPU engine", status);
     }
-    m->tiles = ((int)dnnl_get_effective_cpu_isa() & (int)dnnl_cpu_isa_avx512_core_amx) ==
-               (int)dnnl_cpu_isa_avx512_core_amx;
+    m->tiles = mbl_cpu_has_amx();
     m->own = isa == MBL_CPU_AVX512 ? NULL : mbl_gemm_kernel(mbl_cpu_isa_name(isa));
     *out = m;
     return MBL_OK;
