@@ -51,7 +51,8 @@ struct mbl_comm {
     const mbl_comm_table_t *table;
     void *impl;
     int rank, size;
-    int local_rank, local_size; /* among the ranks on this host */
+    int local_rank, local_size; /* among the ranks on this host, */
+    int host;                   /* of which this is the first */
     mbl_status_t agreed;        /* what all ranks last agreed on; see mbl_comm_settle */
     int culprit;        /* the rank whose failure the last agreement on one spread; -1: there was none */
     double deadline_s;  /* a collective that takes longer is an error (ERR_DEADLINE, then abort); 0 waits for

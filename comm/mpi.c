@@ -147,8 +147,10 @@ static mbl_status_t find_place(mbl_comm_t *comm) {
                   "finding the ranks of this host"));
     MPI_Comm_rank(host, &comm->local_rank);
     MPI_Comm_size(host, &comm->local_size);
+    comm->host = comm->rank;
+    mbl_status_t status = check(mpi, MPI_Bcast(&comm->host, 1, MPI_INT, 0, host), "naming this host");
     MPI_Comm_free(&host);
-    return MBL_OK;
+    return status;
 }
 
 static mbl_status_t mpi_open(mbl_comm_t *comm) {

@@ -62,6 +62,7 @@ mbl_status_t mbl_comm_open_beside(mbl_comm_t *base, const mbl_comm_table_t *tabl
     comm->culprit = -1;
     comm->local_rank = base->local_rank;
     comm->local_size = base->local_size;
+    comm->host = base->host;
     comm->deadline_s = base->deadline_s;
     comm->chunk_bytes = base->chunk_bytes;
     MBL_TRY_GOTO(table->open(comm), failed);

@@ -103,7 +103,8 @@ int mbl_cmd_bench(int argc, char **argv) {
     const mbl_arg_t args[] = {
         {"json", MBL_ARG_FLAG, &bench.json, NULL, "one JSON object a line, times in ms", 0, 0, 0, NULL},
         {"device", MBL_ARG_TEXT, &bench.device, "NAME", "auto, cpu or cuda", 0, 0, 0, NULL},
-        {"threads", MBL_ARG_COUNT, &threads, "N", "threads; 0: all cores", 0, 0, 4096, NULL},
+        {"threads", MBL_ARG_COUNT, &threads, "N", "threads; 0: OMP_NUM_THREADS, or the CPUs it may use", 0, 0,
+         4096, NULL},
         {"runs", MBL_ARG_COUNT, &bench.runs, "N", "timed runs of every case", 0, 1, 100000, NULL},
         {"cpu-time", MBL_ARG_FLAG, &bench.cpu_time, NULL,
          "seconds of all threads instead of the wall clock's: for one thread on a busy machine", 0, 0, 0,

@@ -1,4 +1,5 @@
 /* marble doctor: what was built in, what is missing, and how to get it. */
+#include "base/cpus.h"
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/commands.h"
@@ -13,7 +14,6 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_debug.h>
 #include <png.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,16 +83,16 @@ static bool find_isa(findings_t *all) {
 
 static void find_compute(findings_t *all) {
     const dnnl_version_t *version = dnnl_version();
-    cpu_set_t set;
-    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    const char *limit = getenv("OMP_NUM_THREADS");
+    mbl_cpus_t cpus;
+    mbl_threads_t threads;
+    mbl_cpus_find(&cpus);
+    mbl_threads_choose(0, getenv("OMP_NUM_THREADS"), &cpus, 1, 1, &threads);
     snprintf(add(all, "onednn", true, NULL)->found, TEXT, "%d.%d.%d", version->major, version->minor,
              version->patch);
     const bool bf16 = find_isa(all);
     snprintf(add(all, "bf16", bf16, "this CPU multiplies bf16 slowly; precision: auto runs f32 here")->found,
              TEXT, "%s", bf16 ? "native" : "not native");
-    snprintf(add(all, "threads", true, NULL)->found, TEXT, "%d cores%s%s", cores,
-             limit ? ", OMP_NUM_THREADS=" : "", limit ? limit : "");
+    snprintf(add(all, "threads", true, NULL)->found, TEXT, "%s", threads.text);
 }
 
 static bool on_path(const char *program) {

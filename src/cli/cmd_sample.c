@@ -87,10 +87,8 @@ static mbl_status_t open_lora(const options_t *o, sample_t *s) {
 
 static mbl_status_t open_model(const options_t *o, sample_t *s, mbl_comm_t *comm) {
     mbl_dtype_t dtype = strcmp(o->precision, "bf16") == 0 ? MBL_BF16 : MBL_F32;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     s->engine.comm = comm;
-    MBL_TRY(
-        mbl_ops_open("auto", o->threads ? (int)o->threads : (int)(cores > 0 ? cores : 1), &s->engine.ops));
+    MBL_TRY(mbl_ops_open("auto", (int)o->threads, &s->engine.ops));
     MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->model, &s->engine.pipeline));
     if (o->lora && o->checkpoint)
         return MBL_FAIL(MBL_ERR_USAGE, "sample: --lora and --checkpoint; one adapter would be right");
@@ -242,7 +240,8 @@ int mbl_cmd_sample(int argc, char **argv) {
         {"set", MBL_ARG_TEXTS, &o.sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"precision", MBL_ARG_CHOICE, &o.precision, "NAME", "compute type", 0, 0, 0, precisions},
         {"batch", MBL_ARG_COUNT, &o.batch, "N", "pictures sampled at once", 0, 1, 4096, NULL},
-        {"threads", MBL_ARG_COUNT, &o.threads, "N", "0: all cores", 0, 0, 4096, NULL}};
+        {"threads", MBL_ARG_COUNT, &o.threads, "N", "0: OMP_NUM_THREADS, or the CPUs it may use", 0, 0, 4096,
+         NULL}};
     const mbl_args_t spec = {"sample", "", about, args, sizeof args / sizeof *args, 0, 0};
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)

@@ -76,7 +76,7 @@ typedef struct {
     uint64_t seed;
     mbl_config_device_t device;
     mbl_config_precision_t precision;
-    size_t threads; /* 0: cores / ranks of this host */
+    size_t threads; /* 0: see base/cpus.h */
     struct {
         mbl_config_graphs_t graphs;
     } cuda;

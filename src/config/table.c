@@ -47,7 +47,8 @@ static const mbl_field_t fields[] = {
     CHOICE(precision, "auto", precision_words,
            "of matrix products (auto: bf16 on GPUs and on CPUs that have it); loss, Gram matrix and moments "
            "stay f32/f64"),
-    COUNT(threads, "0", 0, 4096, "threads", "per rank; 0: cores / ranks of this host"),
+    COUNT(threads, "0", 0, 4096, "threads",
+          "per rank; 0: OMP_NUM_THREADS, or the CPUs a rank may use, shared with ranks of the same mask"),
     CHOICE(
         cuda.graphs, "on", graphs_words,
         "model passes that come again run as one CUDA graph, with the same results; off: launch by launch"),

@@ -1,9 +1,9 @@
 /* Backends by name, and the memory of tensors in a backend's place. */
 #include "ops/ops.h"
+#include "base/cpus.h"
 #include "base/mem.h"
 #include "ops/list.h"
 
-#include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +18,11 @@ enum { BACKENDS = sizeof backends / sizeof backends[0] };
 static const char backend_names[] = MBL_OPS_BACKENDS(BACKEND_NAME) " auto";
 
 static int threads_of_process(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    mbl_cpus_t cpus;
+    mbl_threads_t threads;
+    mbl_cpus_find(&cpus);
+    mbl_threads_choose(0, getenv("OMP_NUM_THREADS"), &cpus, 1, 1, &threads);
+    return threads.count;
 }
 
 static mbl_status_t open_table(const mbl_ops_table_t *table, int threads, mbl_ops_t **out) {

@@ -317,7 +317,8 @@ struct mbl_ops {
 
 /* name: "cpu", "check" (a checking wrapper round cpu: poisons outputs, refuses stale or uninitialised reads),
  * "cuda", "far" (cpu's operations on addresses that fault on the host, see far.c); "auto" is what the
- * environment variable MBL_DEVICE names, or the fastest that works here. threads 0: all cores of the process.
+ * environment variable MBL_DEVICE names, or the fastest that works here. threads 0:
+ * OMP_NUM_THREADS, or the CPUs that the process may use (base/cpus.h).
  * Errors: ERR_CONFIG for an unknown name (lists those there are), ERR_UNSUPPORTED for one this build lacks
  * (says how to get it). Close with mbl_ops_close. */
 mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out);

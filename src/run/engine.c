@@ -1,16 +1,44 @@
 /* Opening what a command needs. */
 #include "run/engine.h"
 
+#include "base/log.h"
+#include "base/mem.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-int mbl_engine_threads(const mbl_config_t *config, const mbl_comm_t *comm) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    if (config->threads > 0)
-        return (int)config->threads;
-    long share = cores / (comm->local_size > 0 ? comm->local_size : 1);
-    return share > 1 ? (int)share : 1;
+/* How many ranks on this one's host have the same word; words [size]. */
+static size_t alike(const mbl_comm_t *comm, uint64_t (*words)[3], size_t word) {
+    const uint64_t *own = words[comm->rank];
+    size_t n = 0;
+    for (int r = 0; r < comm->size; r++)
+        n += words[r][0] == own[0] && words[r][word] == own[word];
+    return n;
+}
+
+/* Open MPI's mpirun binds a rank to a core (two CPUs at most), or to a socket, unless it is asked not to. */
+static void advise(const mbl_comm_t *comm, const mbl_cpus_t *cpus, const mbl_threads_t *threads) {
+    bool few = cpus->count <= 2 && 2 * cpus->count * (size_t)comm->local_size <= cpus->online;
+    if (comm->rank == 0 && comm->size > 1 && few && threads->by_mask && getenv("OMPI_COMM_WORLD_SIZE"))
+        MBL_WARN("%s; mpirun --bind-to none, or --map-by slot:PE=N, gives a rank more", threads->text);
+}
+
+mbl_status_t mbl_engine_threads(const mbl_config_t *config, mbl_comm_t *comm, mbl_threads_t *out) {
+    mbl_cpus_t cpus;
+    uint64_t(*words)[3] = mbl_calloc((size_t)comm->size, sizeof *words); /* host, mask, group of every rank */
+    mbl_status_t status =
+        mbl_comm_agree(comm, words ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %d ranks", comm->size));
+    mbl_cpus_find(&cpus);
+    const uint64_t own[3] = {(uint64_t)comm->host, cpus.mask, cpus.group};
+    if (status == MBL_OK)
+        status = mbl_comm_allgather(comm, own, words, sizeof own);
+    if (status == MBL_OK)
+        mbl_threads_choose(config->threads, getenv("OMP_NUM_THREADS"), &cpus, alike(comm, words, 1),
+                           alike(comm, words, 2), out);
+    if (status == MBL_OK)
+        advise(comm, &cpus, out);
+    mbl_free(words);
+    return status;
 }
 
 mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine) {
@@ -19,8 +47,9 @@ mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine) {
 
 mbl_status_t mbl_engine_device(mbl_engine_t *engine) {
     const char *device = mbl_config_word("device", engine->config->device);
-    int threads = mbl_engine_threads(engine->config, engine->comm);
-    MBL_TRY(mbl_comm_agree(engine->comm, mbl_ops_open(device, threads, &engine->ops)));
+    MBL_TRY(mbl_engine_threads(engine->config, engine->comm, &engine->threads));
+    MBL_INFO("%s", engine->threads.text);
+    MBL_TRY(mbl_comm_agree(engine->comm, mbl_ops_open(device, engine->threads.count, &engine->ops)));
     engine->ops->record = engine->config->cuda.graphs == MBL_CONFIG_GRAPHS_ON;
     return mbl_comm_attach(engine->comm, engine->ops);
 }

@@ -3,6 +3,7 @@
 #ifndef MBL_TRAIN_ENGINE_H
 #define MBL_TRAIN_ENGINE_H
 
+#include "base/cpus.h"
 #include "rl/types.h"
 #include "config/config.h"
 #include "run/prompt_set.h"
@@ -14,11 +15,13 @@ typedef struct {
     mbl_pipeline_t *pipeline;
     mbl_panel_t *panel;
     mbl_prompt_set_t train, test;
-    size_t k; /* rewards */
+    size_t k;              /* rewards */
+    mbl_threads_t threads; /* of this rank, and why so many */
 } mbl_engine_t;
 
-/* Threads of this rank: config->threads, or the cores of this host over its ranks. */
-int mbl_engine_threads(const mbl_config_t *config, const mbl_comm_t *comm);
+/* Threads of this rank: config->threads, OMP_NUM_THREADS, or its share of the CPUs that it may use.
+ * Collective. */
+mbl_status_t mbl_engine_threads(const mbl_config_t *config, mbl_comm_t *comm, mbl_threads_t *out);
 /* Type of matrix products on the engine's device. */
 mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine);
 

@@ -21,7 +21,7 @@
 /* What was asked for on the command line. */
 typedef struct {
     const char *device;
-    int threads;    /* 0: all cores of the process */
+    int threads;    /* 0: as mbl_ops_open */
     size_t runs;    /* timed runs of a case, after two that are not */
     size_t samples; /* of a batch in step, gradients and gram */
     bool json;
