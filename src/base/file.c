@@ -9,6 +9,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const char lfs_start[] = "version https://git-lfs.github.com/spec/";
+enum { LFS_BYTES = 1024 }; /* pointers are shorter (git-lfs' own limit) */
+
+bool mbl_is_lfs_pointer(const void *data, size_t size) {
+    return size < LFS_BYTES && size > sizeof lfs_start && memcmp(data, lfs_start, sizeof lfs_start - 1) == 0;
+}
+
+mbl_status_t mbl_lfs_pointer_found(const char *path, const void *data, size_t size) {
+    char text[LFS_BYTES + 1] = "";
+    unsigned long long bytes = 0;
+    memcpy(text, data, size < LFS_BYTES ? size : LFS_BYTES);
+    const char *line = strstr(text, "\nsize ");
+    if (line)
+        (void)sscanf(line, "\nsize %llu", &bytes);
+    return MBL_FAIL(MBL_ERR_FORMAT,
+                    "%s: a pointer of git-lfs, not the file itself (of %llu bytes), which has not been "
+                    "fetched; expected the "
+                    "file: git lfs pull",
+                    path, bytes);
+}
+
 mbl_status_t mbl_file_read(const char *path, size_t limit, char **out, size_t *size) {
     mbl_status_t status = MBL_OK;
     char *data = NULL;
@@ -30,6 +51,10 @@ mbl_status_t mbl_file_read(const char *path, size_t limit, char **out, size_t *s
     if (fread(data, 1, n, file) != n) {
         status = MBL_FAIL(MBL_ERR_IO, "%s: reading stopped early: %s", path,
                           ferror(file) ? strerror(errno) : "the file got shorter");
+        goto done;
+    }
+    if (mbl_is_lfs_pointer(data, n)) {
+        status = mbl_lfs_pointer_found(path, data, n);
         goto done;
     }
     *out = data;

@@ -15,6 +15,11 @@ mbl_status_t mbl_file_read(const char *path, size_t limit, char **out, size_t *s
 /* The same of a pipe, which is read to its end, or of any other file. */
 mbl_status_t mbl_file_read_stream(const char *path, size_t limit, char **out, size_t *size);
 
+/* Whether the content is that of a pointer which git-lfs leaves where a file has not been fetched, and the
+ * failure that says so. mbl_file_read looks for itself. */
+bool mbl_is_lfs_pointer(const void *data, size_t size);
+mbl_status_t mbl_lfs_pointer_found(const char *path, const void *data, size_t size);
+
 /* A file being written. On success commit has put it in its place; after any failure, or discard, nothing is
  * left. A writer whose begin failed needs no discard. */
 typedef struct {

@@ -43,8 +43,8 @@ mbl_status_t mbl_digest_tensors(const mbl_st_t *st, char out[MBL_SHA256_HEX]) {
     mbl_sha256_init(&sha);
     for (size_t i = 0; i < mbl_st_count(st); i++) {
         const mbl_st_entry_t *entry = mbl_st_at(st, i);
-        MBL_TRY(add_tensor(&sha, entry->name, mbl_st_dtype_name(entry), entry->ndim, entry->dim, entry->data,
-                           entry->bytes));
+        MBL_TRY(
+            add_tensor(&sha, entry->name, entry->type, entry->ndim, entry->dim, entry->data, entry->bytes));
     }
     mbl_sha256_hex(&sha, out);
     return MBL_OK;

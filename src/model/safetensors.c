@@ -2,7 +2,9 @@
 #include "model/safetensors.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/names.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,41 +30,54 @@ struct mbl_st {
     size_t n_files;
     mbl_st_entry_t *entries; /* sorted by name once all files are read */
     size_t n, capacity;
-    json_t *metadata; /* of the first file that has one, or NULL */
+    json_t *metadata;        /* of the first file that has one, or NULL */
+    char *opened;            /* the file or index that was opened */
+    const char *passed_over; /* another of the same folder, or NULL */
 };
 
 /* ---- one entry of a header ---- */
 
+/* All types of the format (safetensors 0.8). Those that have no dtype here are kept as bytes. */
 static const struct {
     const char *name;
+    size_t bits;
     mbl_dtype_t dtype;
     bool is_f16;
-} st_dtypes[] = {{"F64", MBL_F64, false}, {"F32", MBL_F32, false}, {"BF16", MBL_BF16, false},
-                 {"F16", MBL_BF16, true}, {"I64", MBL_I64, false}, {"I32", MBL_I32, false},
-                 {"U8", MBL_U8, false}};
+} st_dtypes[] = {
+    {"F64", 64, MBL_F64, false},       {"F32", 32, MBL_F32, false},   {"BF16", 16, MBL_BF16, false},
+    {"F16", 16, MBL_BF16, true},       {"I64", 64, MBL_I64, false},   {"I32", 32, MBL_I32, false},
+    {"U8", 8, MBL_U8, false},          {"BOOL", 8, MBL_U8, false},    {"I8", 8, MBL_U8, false},
+    {"I16", 16, MBL_U8, false},        {"U16", 16, MBL_U8, false},    {"U32", 32, MBL_U8, false},
+    {"U64", 64, MBL_U8, false},        {"C64", 64, MBL_U8, false},    {"F8_E4M3", 8, MBL_U8, false},
+    {"F8_E5M2", 8, MBL_U8, false},     {"F8_E8M0", 8, MBL_U8, false}, {"F8_E4M3FNUZ", 8, MBL_U8, false},
+    {"F8_E5M2FNUZ", 8, MBL_U8, false}, {"F6_E2M3", 6, MBL_U8, false}, {"F6_E3M2", 6, MBL_U8, false},
+    {"F4", 4, MBL_U8, false}};
 
 static mbl_status_t parse_dtype(const char *path, const char *name, const json_t *value,
-                                mbl_st_entry_t *entry) {
+                                mbl_st_entry_t *entry, size_t *bits) {
     const char *text = json_string_value(value);
     for (size_t i = 0; text && i < sizeof st_dtypes / sizeof st_dtypes[0]; i++) {
         if (strcmp(text, st_dtypes[i].name) == 0) {
+            entry->type = st_dtypes[i].name;
             entry->dtype = st_dtypes[i].dtype;
             entry->is_f16 = st_dtypes[i].is_f16;
+            *bits = st_dtypes[i].bits;
             return MBL_OK;
         }
     }
-    return MBL_FAIL(MBL_ERR_FORMAT,
-                    "%s: tensor %.80s: dtype \"%.20s\", right would be F64, F32, BF16, F16, I64, I32 or U8",
-                    path, name, text ? text : "(none)");
+    return MBL_FAIL(
+        MBL_ERR_FORMAT,
+        "%s: tensor %.80s: dtype \"%.20s\", expected one of safetensors', such as F32, BF16 or F16", path,
+        name, text ? text : "(none)");
 }
 
-static mbl_status_t parse_shape(const char *path, const char *name, const json_t *value,
+static mbl_status_t parse_shape(const char *path, const char *name, const json_t *value, size_t bits,
                                 mbl_st_entry_t *entry) {
+    size_t total = bits; /* in bits: some types have less than a byte */
     if (!json_is_array(value) || json_array_size(value) > MBL_ST_MAX_DIMS)
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %.80s: shape must be an array of at most %d numbers",
                         path, name, MBL_ST_MAX_DIMS);
     entry->ndim = (int)json_array_size(value);
-    entry->bytes = mbl_dtype_size(entry->dtype);
     for (int i = 0; i < entry->ndim; i++) {
         const json_t *dim = json_array_get(value, (size_t)i);
         json_int_t n = json_is_integer(dim) ? json_integer_value(dim) : -1;
@@ -70,10 +85,14 @@ static mbl_status_t parse_shape(const char *path, const char *name, const json_t
             return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %.80s: dimension %d of the shape is not a size", path,
                             name, i);
         entry->dim[i] = (size_t)n;
-        if (!mbl_mul(entry->bytes, (size_t)n, &entry->bytes))
+        if (!mbl_mul(total, (size_t)n, &total))
             return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %.80s: the shape is larger than any memory", path,
                             name);
     }
+    if (total % 8 != 0)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %.80s: %zu bits of %s, expected whole bytes", path, name,
+                        total, entry->type);
+    entry->bytes = total / 8;
     return MBL_OK;
 }
 
@@ -99,8 +118,9 @@ static mbl_status_t parse_entry(const char *path, const char *name, const json_t
     if (!json_is_object(value))
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %.80s: described by something that is no object", path,
                         name);
-    MBL_TRY(parse_dtype(path, name, json_object_get(value, "dtype"), &entry));
-    MBL_TRY(parse_shape(path, name, json_object_get(value, "shape"), &entry));
+    size_t bits = 0;
+    MBL_TRY(parse_dtype(path, name, json_object_get(value, "dtype"), &entry, &bits));
+    MBL_TRY(parse_shape(path, name, json_object_get(value, "shape"), bits, &entry));
     MBL_TRY(parse_offsets(path, name, json_object_get(value, "data_offsets"), data_size, data, &entry));
     entry.name = mbl_strdup(name);
     if (!entry.name)
@@ -142,6 +162,8 @@ static mbl_status_t parse_header(const st_file_t *file, size_t *header_size, jso
     uint64_t length = 0;
     for (int i = 7; i >= 0; i--)
         length = length << 8 | bytes[i];
+    if (mbl_is_lfs_pointer(file->map, file->size))
+        return mbl_lfs_pointer_found(file->path, file->map, file->size);
     if (length > file->size - 8 || length < 2)
         return MBL_FAIL(MBL_ERR_FORMAT,
                         "%s: a header of %llu bytes in a file of %zu: truncated or not safetensors",
@@ -189,6 +211,8 @@ static mbl_status_t check_cover(const st_file_t *file, mbl_st_entry_t *entries, 
 static mbl_status_t check_metadata(const char *path, const json_t *metadata) {
     const char *key;
     json_t *value;
+    if (json_is_null(metadata)) /* as Python's package takes it: none */
+        return MBL_OK;
     if (!json_is_object(metadata))
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: __metadata__ is no object", path);
     json_object_foreach((json_t *)metadata, key, value) {
@@ -218,7 +242,7 @@ static mbl_status_t take_header(mbl_st_t *st, const st_file_t *file, json_t *hea
             continue;
         }
         MBL_TRY(check_metadata(file->path, value));
-        if (!st->metadata)
+        if (!st->metadata && json_is_object(value))
             st->metadata = json_incref(value);
     }
     return check_cover(file, st->entries + first, st->n - first, data, data_size);
@@ -331,18 +355,27 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* In the order in which diffusers and transformers take them: diffusers prefers the index, transformers the
+ * single file. */
+static const char *const folder_names[] = {"diffusion_pytorch_model.safetensors.index.json",
+                                           "diffusion_pytorch_model.safetensors", "model.safetensors",
+                                           "model.safetensors.index.json"};
+enum { FOLDER_NAMES = sizeof folder_names / sizeof folder_names[0] };
+
 /* The file to open for `path`: itself, or what a folder holds. */
-static mbl_status_t resolve(const char *path, char **out) {
-    static const char *const names[] = {"model.safetensors", "diffusion_pytorch_model.safetensors",
-                                        "model.safetensors.index.json",
-                                        "diffusion_pytorch_model.safetensors.index.json"};
-    char *found = mbl_folder_exists(path) ? NULL : mbl_strdup(path);
+static mbl_status_t resolve(mbl_st_t *st, const char *path, char **out) {
     bool folder = mbl_folder_exists(path);
-    for (size_t i = 0; folder && !found && i < sizeof names / sizeof names[0]; i++) {
-        char *candidate = mbl_format("%s/%s", path, names[i]);
-        if (!candidate)
+    char *found = folder ? NULL : mbl_strdup(path);
+    for (size_t i = 0; folder && i < FOLDER_NAMES; i++) {
+        char *candidate = mbl_format("%s/%s", path, folder_names[i]);
+        if (!candidate) {
+            mbl_free(found);
             return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", path);
-        if (mbl_file_exists(candidate))
+        }
+        bool there = mbl_file_exists(candidate);
+        if (there && found && !st->passed_over)
+            st->passed_over = folder_names[i];
+        if (there && !found)
             found = candidate;
         else
             mbl_free(candidate);
@@ -363,7 +396,7 @@ mbl_status_t mbl_st_open(const char *path, mbl_st_t **out) {
     char *file = NULL;
     mbl_st_t *st;
     MBL_ALLOC(st, 1);
-    MBL_TRY_GOTO(resolve(path, &file), failed);
+    MBL_TRY_GOTO(resolve(st, path, &file), failed);
     if (ends_with(file, ".index.json")) {
         MBL_TRY_GOTO(open_index(st, file), failed);
     } else {
@@ -371,7 +404,7 @@ mbl_status_t mbl_st_open(const char *path, mbl_st_t **out) {
         MBL_TRY_GOTO(open_file(st, file), failed);
         MBL_TRY_GOTO(sort_names(st, file), failed);
     }
-    mbl_free(file);
+    st->opened = file;
     *out = st;
     return MBL_OK;
 failed:
@@ -391,6 +424,7 @@ void mbl_st_close(mbl_st_t *st) {
         mbl_free(st->files[i].path);
     }
     mbl_free(st->files);
+    mbl_free(st->opened);
     json_decref(st->metadata);
     mbl_free(st);
 }
@@ -412,11 +446,24 @@ const char *mbl_st_metadata(const mbl_st_t *st, const char *key) {
     return json_string_value(json_object_get(st->metadata, key));
 }
 
-const char *mbl_st_dtype_name(const mbl_st_entry_t *entry) {
-    for (size_t i = 0; i < sizeof st_dtypes / sizeof st_dtypes[0]; i++)
-        if (entry->dtype == st_dtypes[i].dtype && entry->is_f16 == st_dtypes[i].is_f16)
-            return st_dtypes[i].name;
-    return "?";
+void mbl_st_log_choice(const mbl_st_t *st) {
+    if (st->passed_over)
+        MBL_WARN("%s: is read, as diffusers does; %s beside it is not", st->opened, st->passed_over);
+}
+
+mbl_status_t mbl_st_check_unused(const mbl_st_t *st, const char *path,
+                                 bool (*wanted)(const void *context, const char *name), const void *context,
+                                 const char *hint) {
+    mbl_names_t unused = {{0}, 0};
+    for (size_t i = 0; i < st->n; i++)
+        if (!wanted(context, st->entries[i].name))
+            mbl_names_add(&unused, st->entries[i].name);
+    if (unused.n == 0)
+        return MBL_OK;
+    return MBL_FAIL(
+        MBL_ERR_FORMAT,
+        "%s: tensor %s: not asked for by config.json; expected no others than those it asks for (%s)", path,
+        mbl_names_text(&unused), hint);
 }
 
 /* ---- values ---- */
@@ -460,8 +507,8 @@ static mbl_status_t floating(const mbl_st_t *st, const char *name, size_t count,
     if (!entry)
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: missing", path, name);
     if (entry->dtype != MBL_F32 && entry->dtype != MBL_BF16 && entry->dtype != MBL_F64)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: dtype %s, right would be F32, BF16, F16 or F64", path,
-                        name, mbl_st_dtype_name(entry));
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: dtype %s, expected F32, BF16, F16 or F64", path, name,
+                        entry->type);
     size_t found = entry->bytes / mbl_dtype_size(entry->dtype);
     if (found != count)
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %zu elements, right would be %zu", path, name, found,

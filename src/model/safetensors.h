@@ -11,8 +11,10 @@ enum { MBL_ST_MAX_DIMS = 8 };
 
 typedef struct {
     char *name;
-    mbl_dtype_t
-        dtype; /* F32, BF16, F64, I32, I64, U8; F16 is given as bf16/f32 only through mbl_st_read_f32 */
+    const char *type; /* as the format spells it: "F32", "F8_E4M3", ... */
+    /* F32, BF16, F64, I32, I64, U8; F16 is given as bf16/f32 only through mbl_st_read_f32, and types that
+     * marble has no numbers of are U8: their bytes as they are. */
+    mbl_dtype_t dtype;
     bool is_f16;
     int ndim;
     size_t dim[MBL_ST_MAX_DIMS];
@@ -22,16 +24,23 @@ typedef struct {
 
 typedef struct mbl_st mbl_st_t;
 
-/* Entries are in the order of their names. Opens one file, an index file, or a folder (tries
- * NAME.safetensors, NAME.safetensors.index.json inside it, NAME = "model" or "diffusion_pytorch_model").
- * Errors name the file and what is wrong: ERR_IO, ERR_FORMAT. Close with mbl_st_close. */
+/* Entries are in the order of their names. Opens one file, an index file, or what a folder holds. Of several
+ * in a folder diffusers and transformers take these, in this order:
+ * diffusion_pytorch_model.safetensors.index.json, then the single file of that name; model.safetensors, then
+ * its index. Errors name the file and what is wrong: ERR_IO, ERR_FORMAT. Close with mbl_st_close. */
 mbl_status_t mbl_st_open(const char *path, mbl_st_t **out);
+/* Logs which file of a folder is read where others would be a choice too. */
+void mbl_st_log_choice(const mbl_st_t *st);
 void mbl_st_close(mbl_st_t *st);
 size_t mbl_st_count(const mbl_st_t *st);
 const mbl_st_entry_t *mbl_st_at(const mbl_st_t *st, size_t i);
 const mbl_st_entry_t *mbl_st_find(const mbl_st_t *st, const char *name); /* NULL when absent */
-/* The dtype as the format spells it: "F32", "F16", ... */
-const char *mbl_st_dtype_name(const mbl_st_entry_t *entry);
+/* ERR_FORMAT with the first three names when there are tensors for which `wanted` is false: a model whose
+ * configuration does not ask for weights that it was saved with is another model. `path` is for the message,
+ * `hint` says what in the configuration to look at. */
+mbl_status_t mbl_st_check_unused(const mbl_st_t *st, const char *path,
+                                 bool (*wanted)(const void *context, const char *name), const void *context,
+                                 const char *hint);
 /* Metadata string (__metadata__), NULL when absent; kept until close. */
 const char *mbl_st_metadata(const mbl_st_t *st, const char *key);
 

@@ -12,8 +12,11 @@ static const mbl_dtype_t st_order[] = {MBL_F64, MBL_I64, MBL_F32, MBL_I32, MBL_B
 enum { ST_ORDER = sizeof st_order / sizeof st_order[0] };
 
 static const char *stored_name(mbl_dtype_t dtype) {
-    const mbl_st_entry_t entry = {.dtype = dtype};
-    return mbl_st_dtype_name(&entry);
+    static const char *const names[ST_ORDER] = {"F64", "I64", "F32", "I32", "BF16", "U8"};
+    for (size_t i = 0; i < ST_ORDER; i++)
+        if (st_order[i] == dtype)
+            return names[i];
+    return "?";
 }
 
 static mbl_status_t tensor_bytes(const char *path, const mbl_st_tensor_t *t, size_t *out) {

@@ -1,7 +1,10 @@
 """Writes tests/golden/types.safetensors with the safetensors package: every dtype marble reads, values by formula.
 Needs torch and safetensors:  python tests/golden/make_safetensors.py"""
+import json
 import pathlib
+import struct
 
+import safetensors
 import torch
 from safetensors.torch import save_file
 
@@ -19,3 +22,17 @@ tensors = {
     "empty": torch.zeros(0, 5),
 }
 save_file(tensors, pathlib.Path(__file__).parent / "types.safetensors", metadata={"format": "pt", "naïve": "ünïcode"})
+
+# Every type of the format by its size, `__metadata__: null`, and nothing that marble would read as numbers: what the package
+# takes, by its own word.
+BITS = {"BOOL": 8, "I8": 8, "I16": 16, "U16": 16, "U32": 32, "U64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+        "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
+header, at = {"__metadata__": None}, 0
+for name, bits in BITS.items():
+    size = 4 * 3 * bits // 8
+    header[name] = {"dtype": name, "shape": [4, 3], "data_offsets": [at, at + size]}
+    at += size
+text = json.dumps(header).encode()
+content = struct.pack("<Q", len(text)) + text + bytes(i % 251 for i in range(at))
+assert {n: e["dtype"] for n, e in safetensors.deserialize(content)} == {n: n for n in BITS}
+(pathlib.Path(__file__).parent / "exotic.safetensors").write_bytes(content)

@@ -101,7 +101,7 @@ static void check_names(const char *kind, const char *path) {
         assert_int_equal(entry->ndim, 2);
         for (size_t i = 0; i < 2; i++)
             assert_int_equal(entry->dim[i], json_integer_value(json_array_get(shape, i)));
-        assert_string_equal(mbl_st_dtype_name(entry), "F32");
+        assert_string_equal(entry->type, "F32");
     }
     mbl_st_close(st);
     json_decref(golden);

@@ -25,8 +25,7 @@ static json_t *tensor_json(const mbl_st_entry_t *entry, size_t *count) {
         *count *= entry->dim[i]; /* checked when the file was opened */
         json_array_append_new(shape, json_integer((json_int_t)entry->dim[i]));
     }
-    return json_pack("{s:s, s:s, s:o}", "name", entry->name, "dtype", mbl_st_dtype_name(entry), "shape",
-                     shape);
+    return json_pack("{s:s, s:s, s:o}", "name", entry->name, "dtype", entry->type, "shape", shape);
 }
 
 /* Tensors, digest and sums of a file, index or folder into `out`. */

@@ -1,7 +1,6 @@
 /* The MM-DiT as an object: weights read from a diffusers folder or drawn afresh, set, given, saved. */
 #include "model/mmdit/mmdit.h"
 
-#include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/mmdit/internal.h"
@@ -106,12 +105,21 @@ static mbl_status_t check_entry(const char *folder, const mbl_st_t *st, const mb
     return MBL_OK;
 }
 
+static bool is_param(const void *context, const char *name) {
+    const mbl_mmdit_t *m = context;
+    for (size_t i = 0; i < m->n_params; i++)
+        if (strcmp(m->params[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 static mbl_status_t load(mbl_mmdit_t *m, const char *folder, const mbl_st_t *st) {
     for (size_t i = 0; i < m->n_params; i++)
         MBL_TRY(check_entry(folder, st, &m->params[i]));
     if (mbl_st_count(st) > m->n_params)
-        MBL_WARN("%s: %zu tensors are not part of the model that config.json describes and are left out",
-                 folder, mbl_st_count(st) - m->n_params);
+        MBL_TRY(mbl_st_check_unused(st, folder, is_param, m,
+                                    "look at its qk_norm, dual_attention_layers and num_layers"));
+    mbl_st_log_choice(st);
     staging_t staging;
     mbl_status_t status = MBL_OK;
     MBL_TRY(staging_new(m, &staging));

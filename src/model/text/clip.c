@@ -30,6 +30,15 @@ static mbl_status_t read_param(const mbl_st_t *st, const char *folder, const mbl
                            : mbl_st_read_f32(st, p->name, (float *)flat + p->offset, count);
 }
 
+/* Older files hold the numbers of the positions as well. */
+static bool is_param(const void *context, const char *name) {
+    const mbl_clip_t *clip = context;
+    for (size_t i = 0; i < mbl_clip_param_count(&clip->config); i++)
+        if (strcmp(clip->params[i].name, name) == 0)
+            return true;
+    return strcmp(name, "text_model.embeddings.position_ids") == 0;
+}
+
 /* All weights as f32 (f64 for f64) on the host, then on the backend in the compute type. */
 static mbl_status_t load(mbl_clip_t *clip, const char *folder, const mbl_st_t *st) {
     mbl_status_t status;
@@ -42,6 +51,8 @@ static mbl_status_t load(mbl_clip_t *clip, const char *folder, const mbl_st_t *s
     MBL_ALLOC_GOTO(flat, total * mbl_dtype_size(wide), done);
     for (size_t i = 0; i < n; i++)
         MBL_TRY_GOTO(read_param(st, folder, &clip->params[i], wide, flat), done);
+    MBL_TRY_GOTO(mbl_st_check_unused(st, folder, is_param, clip, "look at its num_hidden_layers"), done);
+    mbl_st_log_choice(st);
     MBL_TRY_GOTO(mbl_tensor_new(clip->ops, clip->dtype, &clip->weights, 1, total), done);
     MBL_TRY_GOTO(mbl_tensor_new(clip->ops, wide, &staged, 1, total), done);
     MBL_TRY_GOTO(mbl_tensor_upload(clip->ops, &staged, flat), done);
