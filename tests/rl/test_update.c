@@ -74,7 +74,7 @@ static void parts_are_the_step(void **state) {
     mbl_update_begin(&parts.update, &options, &b, &step);
     step.refresh = true;
     assert_ok(mbl_update_form(&parts.update, &step, gram));
-    assert_ok(mbl_update_solve(&parts.update, &step, gram, 1));
+    assert_ok(mbl_update_solve(&parts.update, &step, gram, NULL));
     assert_ok(mbl_update_combine(&parts.update, &step));
     assert_ok(mbl_update_apply(&parts.update, &step));
     float *x = values_of(&whole), *y = values_of(&parts);
