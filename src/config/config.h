@@ -9,6 +9,7 @@
 #include "model/sampler.h"
 #include "reward/reward.h"
 #include "rl/constraint.h"
+#include "rl/noise.h"
 #include "rl/alarms.h"
 
 #include <stdbool.h>
@@ -24,7 +25,7 @@ typedef enum {
     MBL_CONFIG_PRECISION_BF16
 } mbl_config_precision_t;
 typedef enum { MBL_CONFIG_SOURCE_SIGNS, MBL_CONFIG_SOURCE_FILE } mbl_config_source_t;
-typedef enum { MBL_CONFIG_STD_GLOBAL, MBL_CONFIG_STD_GROUP } mbl_config_std_t;
+typedef enum { MBL_CONFIG_STD_AUTO, MBL_CONFIG_STD_GLOBAL, MBL_CONFIG_STD_GROUP } mbl_config_std_t;
 typedef enum {
     MBL_CONFIG_METHOD_MARBLE,
     MBL_CONFIG_METHOD_EQUAL,
@@ -42,6 +43,8 @@ typedef enum {
     MBL_CONFIG_COMMON_APART,
     MBL_CONFIG_COMMON_OFFSET
 } mbl_config_common_t;
+typedef enum { MBL_CONFIG_KL_APART, MBL_CONFIG_KL_COMMON } mbl_config_kl_t;
+typedef enum { MBL_CONFIG_WEIGHTED_SUM, MBL_CONFIG_WEIGHTED_MEAN } mbl_config_weighted_t;
 typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
 typedef enum { MBL_CONFIG_OTHER_BASE_REFUSE, MBL_CONFIG_OTHER_BASE_ACCEPT } mbl_config_other_base_t;
 typedef enum { MBL_CONFIG_WRITER_GATHER, MBL_CONFIG_WRITER_PARALLEL } mbl_config_writer_t;
@@ -105,7 +108,7 @@ typedef struct {
     } rollout;
     struct {
         size_t steps;
-        double lr, beta, kl, clip;
+        double lr, beta, kl, kl_fraction, clip;
         size_t micro_batch;
         double timestep_fraction;
         size_t inner_epochs, updates_per_epoch;
@@ -131,6 +134,9 @@ typedef struct {
     struct {
         mbl_config_method_t method;
         mbl_config_common_t common;
+        mbl_config_kl_t kl;
+        mbl_config_weighted_t weighted;
+        mbl_shrink_t shrink;
         double floor, cagrad_c, rho;
         size_t refresh_every; /* optimizer steps */
         size_t warmup;        /* optimizer steps */

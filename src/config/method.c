@@ -58,6 +58,8 @@ static void check_reference(const mbl_config_t *config, const used_t *used, mbl_
         {"balance.on_refresh", "raw: the micro-batch that it solves on uses the solution",
          config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW},
         {"balance.common", "together", config->balance.common != MBL_CONFIG_COMMON_TOGETHER},
+        {"balance.kl", "apart", config->balance.kl != MBL_CONFIG_KL_APART},
+        {"train.kl_fraction", "1", config->train.kl_fraction < 1},
         {"stages", "no stages", config->stages.count > 0}};
     for (size_t i = 0; used->method == MBL_METHOD_REFERENCE && i < sizeof keys / sizeof *keys; i++)
         if (keys[i].wrong)
@@ -84,6 +86,16 @@ static void check_common(const mbl_config_t *config, const used_t *used, mbl_con
 /* What only means something where alpha is solved for. */
 static void check_solving(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     bool solves = mbl_method_solves(used->method) && used->method != MBL_METHOD_REFERENCE;
+    const char *need = !solves ? "a method that solves on all rows, such as marble,"
+                       : config->balance.common != MBL_CONFIG_COMMON_TOGETHER ? "balance.common: together"
+                                                                              : NULL;
+    for (size_t i = 0; i < config->rewards.count && !need; i++)
+        if (!isnan(config->rewards.items[i].min))
+            need = "no reward with a min";
+    if (config->balance.shrink != MBL_SHRINK_OFF && need)
+        mbl_config_problem(problems, mbl_config_line(config, "balance.shrink"),
+                           "balance.shrink: %s with %s; expected %s with it, or off",
+                           mbl_config_word("balance.shrink", (int)config->balance.shrink), used->text, need);
     if (config->balance.alpha_halves > 0 && !solves)
         mbl_config_problem(problems, mbl_config_line(config, "balance.alpha_halves"),
                            "balance.alpha_halves: %zu with %s, which does not solve for "

@@ -24,7 +24,8 @@ static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const merge_words[] = {"auto", "never", NULL};
-static const char *const std_words[] = {"global", "group", NULL};
+/* In the order of mbl_config_std_t. */
+static const char *const std_words[] = {"auto", "global", "group", NULL};
 /* In the order of mbl_config_method_t. */
 static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "fixed", "pcgrad",
                                            "upgrad", "cagrad", "nash",         "gdpo",  "marble_reference",
@@ -32,6 +33,12 @@ static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "
 static const char *const refresh_words[] = {"raw", "smooth", NULL};
 /* In the order of mbl_common_t. */
 static const char *const common_words[] = {"together", "apart", "offset", NULL};
+/* In the order of mbl_config_kl_t. */
+static const char *const kl_words[] = {"apart", "common", NULL};
+/* In the order of mbl_config_weighted_t. */
+static const char *const weighted_words[] = {"sum", "mean", NULL};
+/* In the order of mbl_shrink_t. */
+static const char *const shrink_words[] = {"off", "equal", "average", NULL};
 /* In the order of mbl_on_alarm_t. */
 static const char *const alarm_words[] = {"warn", "stop", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
@@ -87,6 +94,9 @@ static const mbl_field_t fields[] = {
     NUMBER(train.lr, "3.0e-4", 0, 1, ABOVE, "learning rate of AdamW"),
     NUMBER(train.beta, "0.1", 0, 100, ABOVE, "mixing strength of v+ and v-"),
     NUMBER(train.kl, "1.0e-4", 0, 100, CLOSED, "weight of |v - v_ref|^2; 0: none"),
+    NUMBER(train.kl_fraction, "1.0", 0, 1, ABOVE,
+           "of a step's rows that the KL term is taken of, drawn anew for every step, each standing for as "
+           "many"),
     NUMBER(train.clip, "5", 0, 1000, ABOVE, "advantages are clamped to +-clip"),
     COUNT(train.micro_batch, "48", 1, 65536, "images", "trained on at once on a rank"),
     NUMBER(train.timestep_fraction, "0.99", 0, 1, ABOVE, "of the rollout's timesteps trained on, per image"),
@@ -113,12 +123,23 @@ static const mbl_field_t fields[] = {
           "up "
           "to train.steps; the other rewards are scored only"),
 
-    CHOICE(advantage.std, "global", std_words,
-           "scores are divided by the deviation over the step or the group"),
+    CHOICE(
+        advantage.std, "auto", std_words,
+        "scores are divided by the deviation over the step or the group (auto: with gdpo the group, as its "
+        "paper does, else the step)"),
 
     CHOICE(balance.method, "marble", method_words, "how the gradients of the rewards become one direction"),
     CHOICE(balance.common, "together", common_words,
-           "the part all gradients share: balanced with each, or added once (offset: and allowed for)"),
+           "the part that gradients share: balanced with each, or added once (offset: and allowed for)"),
+    CHOICE(balance.kl, "apart", kl_words,
+           "the KL term: added once after balancing, with its own weight, or in every reward's gradient, "
+           "which spares a backward pass where a step solves"),
+    CHOICE(balance.weighted, "sum", weighted_words,
+           "of method weighted_sum: of an image's scores the weighted sum, or their weighted mean over the "
+           "rewards that apply to it"),
+    CHOICE(balance.shrink, "off", shrink_words,
+           "a solve's alpha goes towards equal shares, or their average, by as much as two halves of its "
+           "prompts disagree on it"),
     NUMBER(balance.floor, "0.0", 0, 1, BELOW,
            "least alpha of an objective, for marble; objectives x floor may not exceed 1"),
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,

@@ -10,6 +10,9 @@
 
 #include "rl/sets.h"
 
+/* What a solve's alpha is shrunk towards. */
+typedef enum { MBL_SHRINK_OFF, MBL_SHRINK_EQUAL, MBL_SHRINK_AVERAGE } mbl_shrink_t;
+
 /* The signal-to-noise ratio (|a|^2 - noise) / noise of each of the k reward parts a_k, from the Gram matrices
  * of the sets of both halves together and of either; share [M]: the first half's of the rows of each mask.
  * About 0 (below, by chance) where the halves have nothing in common; NAN where a half has no such row or a_k

@@ -65,6 +65,7 @@ void mbl_update_begin(const mbl_update_t *u, const mbl_update_options_t *options
     memset(out, 0, sizeof *out);
     memset(step, 0, sizeof *step);
     out->finite = true;
+    out->shrunk = 1;
     step->options = options;
     step->out = out;
     step->args = options->gradient;

@@ -7,6 +7,7 @@
 #include "rl/amortise.h"
 #include "rl/balance.h"
 #include "rl/gradient.h"
+#include "rl/noise.h"
 #include "rl/optimizer.h"
 #include "rl/policy.h"
 #include "rl/reference.h"
@@ -71,6 +72,7 @@ typedef struct {
     double gram_fraction; /* of the rows that the solve sees */
     bool diagnose;        /* form all gradients for cosines though the method does not need them */
     bool halves;          /* alpha from two disjoint halves of the solve's rows too */
+    mbl_shrink_t shrink;  /* of a solve's alpha (noise.h), by such halves */
     mbl_adamw_options_t adamw;
     double ema;
 } mbl_update_options_t;
@@ -84,6 +86,8 @@ typedef struct {
     bool cosines;    /* ... and norms and cosines of the whole step */
     bool halves;     /* alpha_half holds what either half of the solve's rows says alone */
     double gram_share, alpha_half[2][MBL_MAX_REWARDS];
+    double noise_ratio[MBL_MAX_REWARDS]; /* where `halves`: of the reward parts (noise.h) */
+    double shrunk; /* the factor that balance.alpha was shrunk by, towards the target: 1 not at all */
     mbl_balance_step_t balance;
     double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
     struct {
@@ -108,6 +112,7 @@ typedef struct {
     bool refresh, diagnose, rest, formed;
     size_t m;
     mbl_sets_t sets;
+    double first_half; /* where there are halves: the first one's part of their rows */
     double c[MBL_MAX_PARTS], coefficient[MBL_MAX_SETS], norm;
     mbl_balance_state_t balance; /* as they will be after the step */
     mbl_amortise_t cache;

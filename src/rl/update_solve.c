@@ -69,6 +69,33 @@ static mbl_status_t smooth(mbl_update_step_t *step, const mbl_balance_options_t 
     return MBL_OK;
 }
 
+/* The solution, shrunk by what its halves disagree: other weights over the same lengths. */
+static mbl_status_t shrink(mbl_update_step_t *step, const mbl_balance_options_t *options,
+                           const mbl_balance_state_t *before, const double *gram) {
+    mbl_update_result_t *out = step->out;
+    mbl_balance_step_t shrunk, *balance = &out->balance;
+    mbl_balance_state_t as_average = *before;
+    mbl_amortise_t lengths;
+    double target[MBL_MAX_REWARDS], sum = 0, n = (double)balance->n_used;
+    size_t k = step->args.batch->k;
+    bool average = step->options->shrink == MBL_SHRINK_AVERAGE;
+    for (size_t i = 0; i < k; i++) {
+        bool known = average && before->seen[i];
+        target[i] = balance->used[i] ? known ? before->alpha_mean[i] : 1 / n : 0;
+        sum += target[i];
+    }
+    for (size_t i = 0; i < k; i++)
+        target[i] /= sum;
+    out->shrunk = mbl_noise_shrink(out->alpha_half[0], out->alpha_half[1], step->first_half, target,
+                                   balance->used, k, balance->alpha);
+    memcpy(as_average.alpha_mean, balance->alpha, k * sizeof *balance->alpha);
+    mbl_amortise_keep(&lengths, balance, k);
+    MBL_TRY(mbl_amortise_step(options, &as_average, &lengths, balance->used, k, &shrunk));
+    memcpy(balance->coefficient, shrunk.coefficient, sizeof shrunk.coefficient);
+    mbl_balance_measure(gram, &step->sets, k, balance);
+    return MBL_OK;
+}
+
 /* Lengths are scaled up to what the whole step would have. */
 mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const double *gram,
                               const mbl_update_share_t *share) {
@@ -83,6 +110,8 @@ mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const do
     MBL_TRY(mbl_balance(u->comm, &options, scaled, k, &step->balance, &out->balance));
     if (step->options->warmup) /* equal weights are no solution to average */
         step->balance = before;
+    if (step->options->shrink && out->halves && !step->options->warmup && out->balance.n_used > 0)
+        MBL_TRY(shrink(step, &options, &before, scaled));
     if (step->refresh) {
         mbl_amortise_keep(&step->cache, &out->balance, k);
         if (step->options->smooth)
@@ -97,6 +126,10 @@ mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const do
 
 /* ---- rows in parts ---- */
 
+static bool in_halves(const mbl_update_step_t *step) {
+    return step->options->halves || step->options->shrink;
+}
+
 static mbl_status_t solve_half(mbl_update_t *u, mbl_update_step_t *step, const double *gram, size_t which) {
     mbl_balance_options_t options = mbl_update_balance_options(step);
     mbl_balance_state_t untouched = step->balance;
@@ -107,18 +140,56 @@ static mbl_status_t solve_half(mbl_update_t *u, mbl_update_step_t *step, const d
     return MBL_OK;
 }
 
+/* The share of every mask's rows that have a name, MBL_PART_GRAM, HALF or both. Collective. */
+static mbl_status_t share_masks(mbl_update_t *u, const mbl_update_step_t *step, bool both,
+                                mbl_update_share_t *share) {
+    const mbl_gradient_args_t *args = &step->args;
+    size_t n = args->batch->n, slots = (args->timesteps - args->slice + args->slices - 1) / args->slices;
+    size_t masks = step->sets.masks;
+    double sums[MBL_MAX_PARTS + 1] = {0};
+    for (size_t slot = args->slice; slot < args->timesteps; slot += args->slices)
+        for (size_t i = 0; i < n; i++) {
+            uint8_t part = u->part_of[slot * n + i];
+            if (part != MBL_PART_GRAM && !(both && part == MBL_PART_HALF))
+                continue;
+            for (size_t m = 0; m < masks; m++)
+                sums[m] += mbl_masks_weight(args->masks, args->masks ? args->masks->first[m] : 0, i, n);
+            sums[masks]++;
+        }
+    MBL_TRY(mbl_comm_allreduce(u->comm, sums, masks + 1, MBL_COMM_F64, MBL_COMM_SUM));
+    for (size_t m = 0; m < masks; m++) /* the weights of a mask's rows add up to all rows */
+        share->mask[m] = sums[m] / (double)(args->batch->n_global * slots);
+    share->rows = sums[masks] / (double)(args->batch->n_global * slots);
+    return MBL_OK;
+}
+
+/* Which part of the rows of both halves the first has, and what the noise of the reward parts follows from.
+ */
+static mbl_status_t measure_noise(mbl_update_t *u, mbl_update_step_t *step, const double *whole,
+                                  const double *first, const double *second) {
+    mbl_update_share_t half, both;
+    MBL_TRY(share_masks(u, step, false, &half));
+    MBL_TRY(share_masks(u, step, true, &both));
+    for (size_t m = 0; m < step->sets.masks; m++)
+        half.mask[m] = both.mask[m] > 0 ? half.mask[m] / both.mask[m] : 0;
+    step->first_half = half.rows / both.rows;
+    mbl_noise_ratio(&step->sets, whole, first, second, half.mask, step->args.batch->k,
+                    step->out->noise_ratio);
+    return MBL_OK;
+}
+
 /* All sets of the rows a solve sees, where they are in two halves: also what either says alone. The second's
  * sets are what it added to the first's. */
 static mbl_status_t form_halves(mbl_update_t *u, mbl_update_step_t *step, double *gram) {
-    double second[MBL_MAX_SETS * MBL_MAX_SETS];
+    double first[MBL_MAX_SETS * MBL_MAX_SETS], second[MBL_MAX_SETS * MBL_MAX_SETS];
     size_t m = mbl_sets_count(&step->sets);
     mbl_tensor_t shard = mbl_tensor_rows(&u->shard, 0, m), host = MBL_TENSOR_2(second, MBL_F64, m, m);
     mbl_tensor_t half = mbl_tensor_rows(&u->half, 0, m);
     step->out->halves = true;
     step->args.part_of = u->part_of;
     step->args.part = MBL_PART_GRAM;
-    MBL_TRY(form_all(u, step, gram));
-    MBL_TRY(solve_half(u, step, gram, 0));
+    MBL_TRY(form_all(u, step, first));
+    MBL_TRY(solve_half(u, step, first, 0));
     MBL_TRY(mbl_tensor_copy(u->ops, &half, &shard));
     step->args.part = MBL_PART_HALF;
     step->args.add = true;
@@ -127,31 +198,13 @@ static mbl_status_t form_halves(mbl_update_t *u, mbl_update_step_t *step, double
     MBL_TRY(MBL_OP(u->ops, axpby, .y = &half, .x = &shard, .a = 1, .b = -1));
     MBL_TRY(MBL_OP(u->ops, gram, .gram = &host, .x = &half));
     MBL_TRY(mbl_comm_allreduce(u->comm, second, m * m, MBL_COMM_F64, MBL_COMM_SUM));
+    MBL_TRY(measure_noise(u, step, gram, first, second));
     return solve_half(u, step, second, 1);
 }
 
 /* All sets of the rows that the solve sees. */
 static mbl_status_t form_solved(mbl_update_t *u, mbl_update_step_t *step, double *gram) {
-    return step->options->halves ? form_halves(u, step, gram) : form_all(u, step, gram);
-}
-
-/* The share of every mask's rows that are named MBL_PART_GRAM or, where `halves`, MBL_PART_HALF. Collective.
- */
-static mbl_status_t share_masks(mbl_update_t *u, const mbl_update_step_t *step, bool halves, double *share) {
-    const mbl_gradient_args_t *args = &step->args;
-    size_t n = args->batch->n, slots = (args->timesteps - args->slice + args->slices - 1) / args->slices;
-    memset(share, 0, step->sets.masks * sizeof *share);
-    for (size_t slot = args->slice; slot < args->timesteps; slot += args->slices)
-        for (size_t i = 0; i < n; i++) {
-            uint8_t part = u->part_of[slot * n + i];
-            if (part == MBL_PART_GRAM || (halves && part == MBL_PART_HALF))
-                for (size_t m = 0; m < step->sets.masks; m++)
-                    share[m] += mbl_masks_weight(args->masks, args->masks ? args->masks->first[m] : 0, i, n);
-        }
-    MBL_TRY(mbl_comm_allreduce(u->comm, share, step->sets.masks, MBL_COMM_F64, MBL_COMM_SUM));
-    for (size_t m = 0; m < step->sets.masks; m++) /* the weights of a mask's rows add up to all rows */
-        share[m] /= (double)(args->batch->n_global * slots);
-    return MBL_OK;
+    return in_halves(step) ? form_halves(u, step, gram) : form_all(u, step, gram);
 }
 
 /* Which rows the Gram matrix will see; fills part_of where that is not all. Collective. */
@@ -162,11 +215,11 @@ static mbl_status_t choose_part(mbl_update_t *u, const mbl_update_step_t *step, 
                                .timesteps = args->timesteps,
                                .slice = args->slice,
                                .slices = args->slices,
-                               .halves = step->options->halves,
+                               .halves = in_halves(step),
                                .seed = args->seed,
                                .step = args->step};
     share->rows = u->part_of ? mbl_gram_part(&options, args->batch, u->part_of) : 1;
-    return share->rows < 1 ? share_masks(u, step, true, share->mask) : MBL_OK;
+    return share->rows < 1 ? share_masks(u, step, true, share) : MBL_OK;
 }
 
 /* All sets, for the cosines of a direction whose weights are given. */

@@ -121,6 +121,21 @@ static void compare_retired(const char *path, const json_t *was, size_t *refused
     }
 }
 
+/* What a key that the checkpoint's run did not know yet means for it: the definition it had. */
+static const struct {
+    const char *key, *was;
+} newer_keys[] = {
+    {"balance.kl",
+     "before this version every reward's gradient was a mean over all images, r = 1/2 where the "
+     "reward does not apply; it is one over those that it applies to now. The KL term was part of "
+     "each, as with balance.kl: common"}};
+
+static void tell_newer(const char *path, const json_t *was) {
+    for (size_t i = 0; i < sizeof newer_keys / sizeof *newer_keys; i++)
+        if (!value_at(was, newer_keys[i].key) && mbl_log_rank() == 0)
+            MBL_WARN("%s: of a version without %s: %s", path, newer_keys[i].key, newer_keys[i].was);
+}
+
 mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, const char *old) {
     char *text;
     size_t refused = 0;
@@ -136,6 +151,7 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
     if (status == MBL_OK)
         compare(path, was, is, &refused);
     compare_retired(path, was, &refused);
+    tell_newer(path, was);
     json_decref(was);
     json_decref(is);
     if (refused)

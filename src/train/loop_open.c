@@ -32,13 +32,16 @@ static mbl_status_t make_batch(mbl_train_t *t) {
 
 static mbl_status_t prepare_update(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
-    bool reference = t->stage.method == MBL_METHOD_REFERENCE, halves = config->balance.alpha_halves > 0;
+    bool reference = t->stage.method == MBL_METHOD_REFERENCE;
+    bool halves = config->balance.alpha_halves > 0 || config->balance.shrink != MBL_SHRINK_OFF;
+    size_t rows = mbl_train_timesteps(config) * t->batch.n;
     bool by_part = config->balance.gram_fraction < 1 || halves || reference;
     mbl_update_room_t room = {.parts = t->most_parts,
                               .masks = t->most_parts, /* scores that fail make masks of their own */
-                              .kl_apart = reference,
+                              .kl_apart = config->train.kl > 0 && config->balance.kl == MBL_CONFIG_KL_APART,
                               .micro_batch = config->train.micro_batch,
-                              .rows = by_part ? mbl_train_timesteps(config) * t->batch.n : 0,
+                              .rows = by_part ? rows : 0,
+                              .kl_rows = config->train.kl_fraction < 1 ? rows : 0,
                               .halves = halves,
                               .reference = reference ? &t->batch : NULL};
     return mbl_update_prepare(&t->state.update, t->engine.pipeline, &room);

@@ -9,10 +9,14 @@
 mbl_status_t mbl_train_advantages(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
     bool own = mbl_method_has_objective(t->stage.method);
-    mbl_advantage_options_t options = {.group_std = config->advantage.std == MBL_CONFIG_STD_GROUP,
+    bool gdpo = t->stage.method == MBL_METHOD_GDPO;
+    mbl_config_std_t std = config->advantage.std;
+    mbl_advantage_options_t options = {.group_std =
+                                           std == MBL_CONFIG_STD_AUTO ? gdpo : std == MBL_CONFIG_STD_GROUP,
                                        .clip = config->train.clip,
                                        .weights = own ? t->stage.weights : NULL,
-                                       .sum_advantages = t->stage.method == MBL_METHOD_GDPO,
+                                       .weighted_mean = config->balance.weighted == MBL_CONFIG_WEIGHTED_MEAN,
+                                       .sum_advantages = gdpo,
                                        .active = t->stage.active,
                                        .unclipped = t->state.update.reference.unclipped,
                                        .valid = t->valid};
@@ -46,6 +50,7 @@ static mbl_gradient_args_t gradient_args(const mbl_train_t *t, size_t inner, siz
                                  .beta = config->train.beta,
                                  .clip = config->train.clip,
                                  .kl = config->train.kl,
+                                 .kl_apart = config->balance.kl == MBL_CONFIG_KL_APART,
                                  .a = t->a,
                                  .parts = t->stage.parts,
                                  .masks = &t->masks,
@@ -82,6 +87,7 @@ static mbl_update_options_t update_options(const mbl_train_t *t, const mbl_gradi
     uint64_t step = t->state.step;
     return (mbl_update_options_t){.gradient = *gradient,
                                   .balance = balance_options(t),
+                                  .kl_fraction = config->train.kl_fraction,
                                   .stats = t->stats,
                                   .step = step + 1,
                                   .begins = step == t->stage.first,
@@ -92,6 +98,7 @@ static mbl_update_options_t update_options(const mbl_train_t *t, const mbl_gradi
                                   .gram_fraction = config->balance.gram_fraction,
                                   .diagnose = falls_on(step, config->balance.diagnostics_every),
                                   .halves = falls_on(step, config->balance.alpha_halves),
+                                  .shrink = config->balance.shrink,
                                   .adamw = adamw_options(config),
                                   .ema = config->train.ema};
 }

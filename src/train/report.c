@@ -61,6 +61,9 @@ static void put_halves(json_t *line, const mbl_config_t *config, const mbl_step_
     }
     json_object_set_new(line, "alpha_halves", halves);
     json_object_set_new(line, "alpha_variance", by_reward(config, variance, sizeof *variance));
+    json_object_set_new(line, "noise_ratio", by_reward(config, r->update->noise_ratio, sizeof *variance));
+    if (config->balance.shrink != MBL_SHRINK_OFF)
+        json_object_set_new(line, "shrunk", mbl_jsonl_real(r->update->shrunk));
 }
 
 static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
@@ -92,7 +95,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
         return MBL_OK;
     json_t *line = json_pack("{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f}", "step", (json_int_t)r->step, "epoch",
                              (json_int_t)r->epoch, "loss", r->update->loss, "kl", r->update->kl, "lr", r->lr,
-                             "grad_norm", r->update->norm, "old_deviate", r->old_deviate, "samples_per_s",
+                             "grad_norm", r->update->norm, "old_lag", r->old_deviate, "samples_per_s",
                              s->total > 0 ? (double)r->samples / s->total : 0.0);
     if (config->stages.count > 0)
         json_object_set_new(line, "stage", json_integer((json_int_t)r->stage + 1));
@@ -109,7 +112,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
     if (r->update->balanced)
         put_balance(line, config, r);
     put_constraints(line, config, r);
-    json_object_set_new(line, "x0_norm", mbl_jsonl_real(r->x0_norm));
+    json_object_set_new(line, "x0_norm", mbl_jsonl_real(r->x0_norm * r->x0_norm));
     json_object_set_new(line, "alarms", alarm_counts(&state->alarms));
     json_object_set_new(line, "seconds",
                         json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "rollout", s->rollout, "reward_wait",

@@ -29,7 +29,7 @@ static void defaults(void **state) {
     assert_near(config->train.timestep_fraction, 0.99, 0);
     assert_near(config->train.old_decay.rate, 0.001, 0);
     assert_near(config->train.adam_eps, 1e-8, 0);
-    assert_int_equal(config->advantage.std, MBL_CONFIG_STD_GLOBAL);
+    assert_int_equal(config->advantage.std, MBL_CONFIG_STD_AUTO);
     assert_int_equal(config->balance.method, MBL_CONFIG_METHOD_MARBLE);
     assert_int_equal(config->checkpoint.keep.last, 3);
     assert_int_equal(config->checkpoint.keep.every, 0);
@@ -168,7 +168,7 @@ static void wrong_values(void **state) {
 static void wrong_keys(void **state) {
     (void)state;
     REFUSED("train:\n  lrr: 1\n", NULL, "run.yaml:2: train.lrr: unknown key; did you mean train.lr?",
-            "keys of train: steps, lr, beta, kl, clip, ");
+            "keys of train: steps, lr, beta, kl, kl_fraction, clip, ");
     REFUSED("trian: {lr: 1}", NULL, "run.yaml:1: trian: unknown key; did you mean train?",
             "keys at the top: seed, device, precision, threads, cuda, model, prompts, ");
     REFUSED("group_size: 12", NULL, "group_size: unknown key; did you mean prompts.group_size?");

@@ -55,6 +55,9 @@ static void cross_checks(void **state) {
         {limited, "balance={method: gdpo}", "rewards.1.min: 0.8; expected a balance.method with one"},
         {limited, "balance={refresh_every: 2}", "rewards.1.min: 0.8; expected balance.refresh_every: 1"},
         {limited, "balance={common: apart}", "rewards.1.min: 0.8; expected balance.common: together"},
+        {limited, "balance={shrink: equal}",
+         "balance.shrink: equal with balance.method: marble; expected no reward"},
+        {"train.kl_fraction=0.5", "balance={method: marble_reference}", "train.kl_fraction: not with"},
         {"rewards=[{name: jpeg, group: a}, {name: ocr, min: 0.8, group: a}]", "balance={}",
          "rewards.1.min: 0.8; expected no group with it"},
         {"rewards=[{name: ocr, min: 0.8}]", "balance={}",
@@ -70,6 +73,12 @@ static void cross_checks(void **state) {
                   "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
     check_refused("balance={common: apart, refresh_every: 10}", 1,
                   "apart; expected balance.refresh_every: 1");
+    check_refused("balance={shrink: equal, method: gdpo}", 1,
+                  "balance.shrink: equal with balance.method: gdpo; expected a method that solves");
+    check_refused("balance={shrink: average, common: apart}", 1,
+                  "expected balance.common: together with it, or off");
+    check_refused("balance={method: marble_reference, kl: common}", 1,
+                  "balance.kl: not with balance.method: marble_reference; expected apart");
 }
 
 /* Keys of earlier versions: what is always done now may stay in a file, the rest is refused with a reason. */

@@ -191,8 +191,9 @@ static void older_files_are_read(void **state) {
     assert_true(exists(in("from-older/checkpoints/step-%06zu.h5", 8)));
 }
 
-/* A copy of the whole run's step 4 as a version wrote it that knew balance.metric. */
-static void write_with_metric(const char *name, const char *metric) {
+/* A copy of the whole run's step 4 as a version wrote it whose section `balance` began with other words than
+ * those it `drops` (which may be none). */
+static void write_as_version(const char *name, const char *begins, const char *drops) {
     mbl_ckpt_t *ckpt;
     mbl_ckpt_item_t items[32], item;
     mbl_ckpt_attr_t attrs[16];
@@ -210,7 +211,10 @@ static void write_with_metric(const char *name, const char *metric) {
             continue;
         assert_non_null(at);
         at = strchr(at, '{') + 1;
-        snprintf(config, sizeof config, "%.*s\"metric\": \"%s\",%s", (int)(at - value), value, metric, at);
+        const char *rest = strstr(at, drops);
+        assert_non_null(rest);
+        snprintf(config, sizeof config, "%.*s%s%.*s%s", (int)(at - value), value, begins, (int)(rest - at),
+                 at, rest + strlen(drops));
         attrs[n_attrs].value = config;
     }
     assert_true(strlen(config) > 0);
@@ -228,11 +232,11 @@ static void write_with_metric(const char *name, const char *metric) {
 static void a_key_that_is_gone(void **state) {
     char more[700], command[1024];
     (void)state;
-    write_with_metric("plain", "plain");
+    write_as_version("plain", "\"metric\": \"plain\",", "");
     snprintf(more, sizeof more, "--resume %s", in("plain/step-%06zu.h5", 4));
     assert_int_equal(train(1, "from-plain", more), 0);
     same_last_lines("whole", "from-plain", "metrics.jsonl", 0, 4);
-    write_with_metric("adam", "adam");
+    write_as_version("adam", "\"metric\": \"adam\",", "");
     snprintf(more, sizeof more, "--resume %s", in("adam/step-%06zu.h5", 4));
     assert_int_equal(train(1, "from-adam", more), 2);
     must_say("from-adam", "balance.metric was \"adam\", which is not supported any longer");
@@ -240,6 +244,17 @@ static void a_key_that_is_gone(void **state) {
     snprintf(command, sizeof command, "%s/marble export %s --lora %s >%s 2>&1", MBL_BINARY_DIR,
              in("adam/step-%06zu.h5", 4), in("adam.safetensors", 0), in("adam.log", 0));
     assert_int_equal(system(command), 0);
+}
+
+/* A checkpoint of before the KL term could be apart goes on by today's definitions, and its own are named. */
+static void definitions_of_before(void **state) {
+    char more[700];
+    (void)state;
+    write_as_version("before", "", "\"kl\": \"apart\",");
+    snprintf(more, sizeof more, "--resume %s", in("before/step-%06zu.h5", 4));
+    assert_int_equal(train(1, "from-before", more), 0);
+    must_say("from-before", "of a version without balance.kl: before this version every reward's gradient");
+    same_last_lines("whole", "from-before", "metrics.jsonl", 0, 4);
 }
 
 static void the_newest_the_regular_and_the_best_stay(void **state) {
@@ -334,6 +349,7 @@ int main(void) {
         cmocka_unit_test(unchanged_says_nothing),
         cmocka_unit_test(older_files_are_read),
         cmocka_unit_test(a_key_that_is_gone),
+        cmocka_unit_test(definitions_of_before),
         cmocka_unit_test(limits_of_time_stop_every_rank_alike),
     };
     const struct CMUnitTest tests[] = {
@@ -343,6 +359,7 @@ int main(void) {
         cmocka_unit_test(another_base_is_refused_unless_told),
         cmocka_unit_test(older_files_are_read),
         cmocka_unit_test(a_key_that_is_gone),
+        cmocka_unit_test(definitions_of_before),
         cmocka_unit_test(the_newest_the_regular_and_the_best_stay),
         cmocka_unit_test(a_failed_write_is_told_and_the_run_goes_on),
         cmocka_unit_test(stalls_are_measured),
