@@ -7,17 +7,17 @@
 #include "model/lora_file.h"
 #include "run/engine.h"
 #include "run/prompt_report.h"
+#include "run/resume.h"
 #include "run/state.h"
 
 #include <string.h>
 #include <unistd.h>
 
 static const char about[] =
-    "Generates pictures with a diffusers model folder, optionally with the adapter of a checkpoint:\n"
+    "Generates pictures with a diffusers model folder, or with a checkpoint's adapter on its base model:\n"
     "    marble sample --model deploy/examples/signs-base --prompt 'three blue circles' --out pictures\n"
-    "    marble sample --model deploy/examples/signs-base --checkpoint runs/quickstart/checkpoints/latest.h5 "
-    "\\\n"
-    "                  --config runs/quickstart/run.yaml --prompts prompts.txt --out pictures\n"
+    "    marble sample --checkpoint runs/quickstart/checkpoints/latest.h5 --prompts prompts.txt --out "
+    "pictures\n"
     "    marble sample --model deploy/examples/signs-base --lora adapter.safetensors --prompt TEXT --out "
     "pictures\n"
     "OUT gets 000.png, 001.png, ... and sheet.png, all of them with captions.";
@@ -30,8 +30,8 @@ typedef struct {
 } options_t;
 
 typedef struct {
-    mbl_engine_t engine; /* ops, pipeline; with a checkpoint also config and comm */
-    mbl_config_t *config;
+    mbl_engine_t engine;  /* ops, pipeline; with a checkpoint also config and comm */
+    mbl_config_t *config; /* of the checkpoint */
     mbl_state_t state;
     mbl_lora_t *lora; /* of --lora, with its values */
     mbl_adapter_t adapter;
@@ -85,24 +85,48 @@ static mbl_status_t open_lora(const options_t *o, sample_t *s) {
     return status;
 }
 
+/* The checkpoint's own configuration says what its adapter is and which model it belongs to. One that is
+ * given besides has to agree, and may accept another base model. */
+static mbl_status_t read_config(const options_t *o, sample_t *s) {
+    mbl_config_t *given;
+    size_t step;
+    MBL_TRY(mbl_resume_config(o->checkpoint, o->model, &s->config, &step));
+    s->engine.config = s->config;
+    s->engine.k = s->config->rewards.count;
+    if (!o->config)
+        return MBL_OK;
+    MBL_TRY(mbl_config_load(o->config, o->sets.items, o->sets.count, &given));
+    mbl_status_t status = mbl_resume_same_adapter(given, o->config, s->config, o->checkpoint);
+    s->config->checkpoint.other_base = given->checkpoint.other_base;
+    mbl_config_free(given);
+    return status;
+}
+
+static mbl_status_t check_options(const options_t *o) {
+    if (o->lora && o->checkpoint)
+        return MBL_FAIL(MBL_ERR_USAGE, "sample: --lora and --checkpoint; expected one adapter");
+    if (!o->model && !o->checkpoint)
+        return MBL_FAIL(MBL_ERR_USAGE,
+                        "sample: no model; expected --model DIR, or --checkpoint FILE, which knows its own");
+    if (o->config && !o->checkpoint)
+        return MBL_FAIL(MBL_ERR_USAGE, "sample: --config goes with --checkpoint; expected both or neither");
+    if (o->sets.count > 0 && !o->config)
+        return MBL_FAIL(MBL_ERR_USAGE, "sample: --set overrides a key of --config; expected that too");
+    return MBL_OK;
+}
+
 static mbl_status_t open_model(const options_t *o, sample_t *s, mbl_comm_t *comm) {
     mbl_dtype_t dtype = strcmp(o->precision, "bf16") == 0 ? MBL_BF16 : MBL_F32;
     s->engine.comm = comm;
+    if (o->checkpoint)
+        MBL_TRY(read_config(o, s));
     MBL_TRY(mbl_ops_open("auto", (int)o->threads, &s->engine.ops));
-    MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->model, &s->engine.pipeline));
-    if (o->lora && o->checkpoint)
-        return MBL_FAIL(MBL_ERR_USAGE, "sample: --lora and --checkpoint; one adapter would be right");
+    MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->checkpoint ? s->config->model.path : o->model,
+                              &s->engine.pipeline));
     if (o->lora)
         return open_lora(o, s);
     if (!o->checkpoint)
         return MBL_OK;
-    if (!o->config)
-        return MBL_FAIL(
-            MBL_ERR_USAGE,
-            "sample: --checkpoint needs --config, the run.yaml beside it (it says what the adapter is)");
-    MBL_TRY(mbl_config_load(o->config, o->sets.items, o->sets.count, &s->config));
-    s->engine.config = s->config;
-    s->engine.k = s->config->rewards.count;
     MBL_TRY(mbl_state_new(&s->engine, &s->state));
     return mbl_state_load_adapters(&s->state, o->checkpoint);
 }
@@ -172,6 +196,7 @@ static mbl_status_t write_files(const options_t *o, const sample_t *s) {
 }
 
 static mbl_status_t run_sample(const options_t *o, sample_t *s, mbl_comm_t *comm) {
+    MBL_TRY(check_options(o));
     MBL_TRY(gather_prompts(o, s));
     MBL_TRY(open_model(o, s, comm));
     MBL_TRY(make_buffers(o, s));
@@ -220,8 +245,10 @@ int mbl_cmd_sample(int argc, char **argv) {
     bool helped = false;
     mbl_arg_texts_t rest = {NULL, 0};
     const mbl_arg_t args[] = {
-        {"model", MBL_ARG_TEXT, &o.model, "DIR", "the model, a folder in the diffusers layout", true, 0, 0,
-         NULL},
+        {"model", MBL_ARG_TEXT, &o.model, "DIR",
+         "the model, a folder in the diffusers layout; for a checkpoint: its base model, where that has "
+         "moved",
+         0, 0, 0, NULL},
         {"prompt", MBL_ARG_PHRASES, &o.prompts, "TEXT", "what to show; may be given again and again", 0, 0, 0,
          NULL},
         {"prompts", MBL_ARG_TEXT, &o.prompts_file, "FILE",
@@ -232,11 +259,13 @@ int mbl_cmd_sample(int argc, char **argv) {
         {"sampler", MBL_ARG_CHOICE, &o.solver, "NAME", "solver of the flow ODE", 0, 0, 0, solvers},
         {"shift", MBL_ARG_NUMBER, &o.shift, "X", "of the sigma schedule", 0, 0.01, 100, NULL},
         {"seed", MBL_ARG_COUNT, &o.seed, "N", "of the starting noise", 0, 0, 0, NULL},
-        {"checkpoint", MBL_ARG_TEXT, &o.checkpoint, "FILE", "use this checkpoint's adapter (its EMA)", 0, 0,
-         0, NULL},
+        {"checkpoint", MBL_ARG_TEXT, &o.checkpoint, "FILE",
+         "use this checkpoint's adapter (its EMA) on its base model", 0, 0, 0, NULL},
         {"lora", MBL_ARG_TEXT, &o.lora, "FILE|DIR",
          "use this adapter: a .safetensors file for diffusers, or a folder of PEFT", 0, 0, 0, NULL},
-        {"config", MBL_ARG_TEXT, &o.config, "RUN.yaml", "the run of that checkpoint", 0, 0, 0, NULL},
+        {"config", MBL_ARG_TEXT, &o.config, "RUN.yaml",
+         "not needed: the checkpoint has its run's; one that is given has to have the same adapter", 0, 0, 0,
+         NULL},
         {"set", MBL_ARG_TEXTS, &o.sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"precision", MBL_ARG_CHOICE, &o.precision, "NAME", "compute type", 0, 0, 0, precisions},
         {"batch", MBL_ARG_COUNT, &o.batch, "N", "pictures sampled at once", 0, 1, 4096, NULL},

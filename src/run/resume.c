@@ -1,6 +1,7 @@
 /* Configuration changes on resume. */
 #include "run/resume.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "io/checkpoint.h"
 #include "config/table.h"
@@ -162,6 +163,50 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
     return status;
 }
 
+static mbl_status_t config_tree(const mbl_config_t *config, json_t **out) {
+    char *text;
+    MBL_TRY(mbl_config_json(config, &text));
+    *out = json_loads(text, 0, NULL);
+    mbl_free(text);
+    return *out ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory to compare configurations");
+}
+
+mbl_status_t mbl_resume_same_adapter(const mbl_config_t *config, const char *name, const mbl_config_t *made,
+                                     const char *path) {
+    static const char *const keys[] = {"model.lora.rank", "model.lora.alpha", "model.lora.targets"};
+    char before[200], after[200];
+    json_t *was = NULL, *is = NULL;
+    mbl_status_t status = config_tree(made, &was);
+    if (status == MBL_OK)
+        status = config_tree(config, &is);
+    for (size_t i = 0; status == MBL_OK && i < sizeof keys / sizeof *keys; i++) {
+        const json_t *a = value_at(was, keys[i]), *b = value_at(is, keys[i]);
+        if (!json_equal(a, b) && !same_number(a, b))
+            status = MBL_FAIL(
+                MBL_ERR_CONFIG,
+                "%s: %s is %s, in the checkpoint %s it is %s; expected the same, or no configuration at all: "
+                "the checkpoint has its own",
+                name, keys[i], shown(b, after), path, shown(a, before));
+    }
+    json_decref(was);
+    json_decref(is);
+    return status;
+}
+
+/* That the base model is where the checkpoint's configuration has it. */
+static mbl_status_t find_base(const char *path, const char *text) {
+    json_t *config = json_loads(text, 0, NULL);
+    const char *base = json_string_value(value_at(config, "model.path"));
+    mbl_status_t status = MBL_OK;
+    if (base && !mbl_folder_exists(base))
+        status = MBL_FAIL(
+            MBL_ERR_CONFIG,
+            "%s: made on the base model %s, which is not there; expected --model DIR, where it lies now",
+            path, base);
+    json_decref(config);
+    return status;
+}
+
 static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const char *model,
                                  mbl_config_t **out, size_t *step) {
     /* what is made of its adapters does not depend on how the run found them */
@@ -173,6 +218,8 @@ static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const
     if (!kind || strcmp(kind, "train") != 0 || !text || !steps)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
                         path, kind ? kind : "");
+    if (!model)
+        MBL_TRY(find_base(path, text));
     if (model && (quoted = mbl_yaml_quoted(model)))
         set = mbl_format("model.path=%s", quoted);
     mbl_free(quoted);

@@ -15,4 +15,9 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
  * ERR_CONFIG for another kind of checkpoint. Free *out with mbl_config_free. Local. */
 mbl_status_t mbl_resume_config(const char *path, const char *model, mbl_config_t **out, size_t *step);
 
+/* That `config`, read from `name`, has the adapter of `made`, the configuration of the checkpoint `path`:
+ * ERR_CONFIG names each key of model.lora with both values. */
+mbl_status_t mbl_resume_same_adapter(const mbl_config_t *config, const char *name, const mbl_config_t *made,
+                                     const char *path);
+
 #endif

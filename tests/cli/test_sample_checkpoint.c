@@ -1,0 +1,116 @@
+/* marble sample --checkpoint: the adapter's layout, alpha and base model are those of the checkpoint, which
+ * needs nothing beside it; a configuration that says otherwise is an error. */
+#include "runs.h"
+
+#include <stdarg.h>
+
+static const char config[] =
+    "seed: 7\n"
+    "precision: f32\n"
+    "threads: 1\n"
+    "model: {path: base/model, lora: {rank: 4, alpha: 8, targets: [attn.to_q]}}\n"
+    "prompts: {source: signs, train_count: 8, test_count: 4, groups: 2, group_size: 2}\n"
+    "rollout: {steps: 2, solver: euler, micro_batch: 4}\n"
+    "train: {steps: 2, lr: 1.0e-2, beta: 1.0, micro_batch: 4, timestep_fraction: 1.0}\n"
+    "rewards: [{name: color}, {name: clean}]\n"
+    "eval: {every: 0, prompts: 2, steps: 2}\n"
+    "log: {level: error, samples_every: 0}\n";
+
+/* A command of the shell in the test's folder; its exit code. */
+static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int shell(const char *format, ...) {
+    char words[2048], command[4096];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(words, sizeof words, format, args);
+    va_end(args);
+    snprintf(command, sizeof command,
+             "cd '%s' && export OMP_NUM_THREADS=1 M=%s/marble C=run/checkpoints/latest.h5 && %s", folder,
+             MBL_BINARY_DIR, words);
+    int status = system(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+#define SAMPLE "$M sample --prompt 'three blue circles' --steps 2 --threads 1 "
+
+static void good(const char *options, const char *out) {
+    if (shell(SAMPLE "%s --out %s >said 2>&1", options, out) != 0) {
+        shell("cat said");
+        fail_msg("sample %s", options);
+    }
+}
+
+static void refused(const char *options, int code, const char *words) {
+    int got = shell(SAMPLE "%s --out never >said 2>&1", options);
+    if (got != code || shell("grep -qF -e '%s' said", words) != 0 || shell("test ! -e never") != 0) {
+        shell("cat said");
+        fail_msg("sample %s: exit %d, expected %d with \"%s\" and no folder", options, got, code, words);
+    }
+}
+
+static int prepare(void **state) {
+    (void)state;
+    make_folder(config);
+    make_tiny_model("base");
+    train_well(1, "run", "");
+    return 0;
+}
+
+static void the_checkpoint_needs_nothing_beside_it(void **state) {
+    (void)state;
+    good("--checkpoint $C", "alone");
+    good("--checkpoint $C --model base/model", "with-model");
+    good("--checkpoint $C --config run.yaml", "with-config");
+    assert_int_equal(shell("$M export $C --lora a.safetensors --model base/model 2>/dev/null"), 0);
+    good("--model base/model --lora a.safetensors", "with-lora");
+    good("--model base/model", "base-alone");
+    assert_int_equal(shell("cmp alone/000.png with-model/000.png && cmp alone/000.png with-config/000.png && "
+                           "cmp alone/000.png "
+                           "with-lora/000.png"),
+                     0);
+    assert_int_equal(shell("! cmp -s alone/000.png base-alone/000.png"), 0);
+    /* keys that have nothing to do with the adapter may differ */
+    good("--checkpoint $C --config run.yaml --set train.lr=0.5 --set model.lora.alpha=8.0", "other-keys");
+    assert_int_equal(shell("cmp alone/000.png other-keys/000.png"), 0);
+}
+
+static void a_configuration_that_disagrees_is_an_error(void **state) {
+    (void)state;
+    refused("--checkpoint $C --config run.yaml --set model.lora.targets=[attn.to_v]", 2,
+            "run.yaml: model.lora.targets is [\"attn.to_v\"], in the checkpoint run/checkpoints/latest.h5 it "
+            "is [\"attn.to_q\"]");
+    refused("--checkpoint $C --config run.yaml --set model.lora.alpha=80", 2,
+            "model.lora.alpha is 80.0, in the checkpoint");
+    refused("--checkpoint $C --config run.yaml --set model.lora.rank=2", 2,
+            "model.lora.rank is 2, in the checkpoint");
+    refused("--checkpoint $C --config nowhere.yaml", 2, "nowhere.yaml: cannot be opened");
+}
+
+static void other_mistakes_are_named(void **state) {
+    (void)state;
+    refused("", 2, "expected --model DIR, or --checkpoint FILE");
+    refused("--checkpoint $C --lora a.safetensors", 2, "expected one adapter");
+    refused("--model base/model --config run.yaml", 2, "--config goes with --checkpoint");
+    refused("--checkpoint $C --set train.lr=1", 2, "--set overrides a key of --config");
+    refused("--checkpoint base/checkpoints/latest.h5", 2, "of kind \"pretrain\"");
+    /* a base that has moved, and another one */
+    assert_int_equal(shell("cp -r base/model moved && mv base/model base/away"), 0);
+    refused("--checkpoint $C", 2, "base/model, which is not there; expected --model DIR");
+    assert_int_equal(shell("$M export $C --lora b.safetensors >said 2>&1"), 2);
+    assert_int_equal(shell("grep -q 'expected --model DIR' said"), 0);
+    good("--checkpoint $C --model moved", "from-moved");
+    assert_int_equal(shell("cmp alone/000.png from-moved/000.png && mv base/away base/model"), 0);
+    assert_int_equal(shell("$M export $C --merged merged 2>/dev/null"), 0);
+    refused("--checkpoint $C --model merged", 2, "another base model");
+    good("--checkpoint $C --model merged --config run.yaml --set checkpoint.other_base=accept", "twice");
+    assert_int_equal(shell("! cmp -s alone/000.png twice/000.png"), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_checkpoint_needs_nothing_beside_it),
+        cmocka_unit_test(a_configuration_that_disagrees_is_an_error),
+        cmocka_unit_test(other_mistakes_are_named),
+    };
+    return cmocka_run_group_tests(tests, prepare, drop_folder);
+}
