@@ -1,4 +1,5 @@
 /* marble inspect: what is in a checkpoint or a model. */
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/commands.h"
@@ -29,8 +30,19 @@ static mbl_status_t inspect(const char *path, const char *attribute, const char 
     return mbl_inspect_checkpoint(path, attribute, json);
 }
 
+static mbl_status_t mend(const char *path, const char *other) {
+    bool repaired;
+    if (other)
+        return MBL_FAIL(MBL_ERR_USAGE, "inspect: --repair and --diff; expected one of them");
+    MBL_TRY(mbl_ckpt_repair(path, &repaired));
+    MBL_INFO("%s: %s", path,
+             repaired ? "has its trailer again: every dataset and attribute in it is whole by its own digest"
+                      : "is whole; there is nothing to repair");
+    return MBL_OK;
+}
+
 int mbl_cmd_inspect(int argc, char **argv) {
-    bool json = false, helped = false;
+    bool json = false, repair = false, helped = false;
     const char *attribute = NULL, *other = NULL, *prompts = NULL;
     const mbl_arg_t args[] = {
         {"json", MBL_ARG_FLAG, &json, NULL, "one JSON object", 0, 0, 0, NULL},
@@ -40,6 +52,11 @@ int mbl_cmd_inspect(int argc, char **argv) {
         {"prompts", MBL_ARG_TEXT, &prompts, "FILE",
          "which prompts of FILE (.txt, .jsonl) have more tokens than the text encoders of the model read", 0,
          0, 0, NULL},
+        {"repair", MBL_ARG_FLAG, &repair, NULL,
+         "first write again what marks the end of a checkpoint, which other programs cut off, if every "
+         "dataset and attribute in "
+         "it is whole by its own digest",
+         0, 0, 0, NULL},
         {"diff", MBL_ARG_TEXT, &other, "A.h5",
          "what PATH, a checkpoint too, has otherwise than A: keys of the configuration, datasets and how far "
          "apart they are",
@@ -57,8 +74,11 @@ int mbl_cmd_inspect(int argc, char **argv) {
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
-    status = other ? mbl_inspect_diff(other, rest.items[0], json)
-                   : inspect(rest.items[0], attribute, prompts, json);
+    if (repair)
+        status = mend(rest.items[0], other);
+    if (status == MBL_OK)
+        status = other ? mbl_inspect_diff(other, rest.items[0], json)
+                       : inspect(rest.items[0], attribute, prompts, json);
     mbl_free(rest.items);
     return mbl_status_exit_code(status);
 }

@@ -126,10 +126,10 @@ static bool put_zeros(hid_t data, hid_t type, hid_t space, const mbl_ckpt_item_t
     return good;
 }
 
-static bool put_dataset(hid_t file, const mbl_ckpt_item_t *item, const char *stated) {
+static bool put_dataset(hid_t file, const mbl_ckpt_item_t *item, const char *stated, bool sealed) {
     hid_t type = mbl_ckpt_type(item->dtype), links, creation, data = H5I_INVALID_HID;
     hsize_t count = item->count;
-    char digest[MBL_SHA256_HEX];
+    char digest[MBL_SHA256_HEX], seal[MBL_CKPT_SEAL_ROOM];
     hid_t space = H5Screate_simple(1, &count, NULL);
     bool good = dataset_properties(item, &links, &creation) && space >= 0;
     if (good)
@@ -142,6 +142,10 @@ static bool put_dataset(hid_t file, const mbl_ckpt_item_t *item, const char *sta
         if (!stated)
             mbl_sha256_text(item->data, item->count * mbl_ckpt_size(item->dtype), digest);
         good = put_text(data, MBL_CKPT_DIGEST_KEY, stated ? stated : digest, MBL_SHA256_HEX - 1);
+    }
+    if (good && sealed) {
+        mbl_ckpt_seal_text(seal);
+        good = put_text(data, MBL_CKPT_SEAL_KEY, seal, strlen(seal));
     }
     if (data >= 0)
         good = H5Dclose(data) >= 0 && good;
@@ -177,7 +181,7 @@ static mbl_status_t fill(hid_t file, const char *path, const mbl_ckpt_item_t *it
     if (!put_text(file, MBL_CKPT_ATTRS_KEY, digest, MBL_SHA256_HEX - 1))
         return mbl_ckpt_hdf5_failed(path, "store", MBL_CKPT_ATTRS_KEY);
     for (size_t i = 0; i < n; i++)
-        if (!put_dataset(file, &items[i], digests ? digests[i] : NULL))
+        if (!put_dataset(file, &items[i], digests ? digests[i] : NULL, i == 0))
             return mbl_ckpt_hdf5_failed(path, "store dataset", items[i].name);
     return MBL_OK;
 }
@@ -195,6 +199,7 @@ static mbl_status_t put_on_disk(hid_t file, const char *path,
     unsigned char *image = *(unsigned char **)memory;
     if (image[SUPERBLOCK_VERSION] == 0)
         memset(image + CONSISTENCY_FLAGS, 0, 4); /* as H5Fclose would: nobody has it open for writing */
+    mbl_ckpt_seal(image, (size_t)size); /* of a file that others write into: once more when they have */
     return put(path, image, (size_t)size);
 }
 

@@ -5,8 +5,10 @@
  *
  * After the last byte of HDF5 stands a trailer of 128 characters: version, length and SHA-256 of everything
  * before it. HDF5 ignores it (h5py and h5dump read the file as it is); marble checks it before HDF5 sees a
- * single byte, since libhdf5 may crash on a damaged file. The same content gives the same bytes. The file is
- * put together in memory: writing takes about as much again as the items hold. Local: rank 0 calls these. */
+ * single byte, since libhdf5 may crash on a damaged file. A program that opens the file for writing cuts the
+ * trailer off; then a second digest of the same bytes, which stands among them, does its work. The same
+ * content gives the same bytes. The file is put together in memory: writing takes about as much again as the
+ * items hold. Local: rank 0 calls these. */
 #ifndef MBL_IO_CHECKPOINT_H
 #define MBL_IO_CHECKPOINT_H
 
@@ -37,6 +39,12 @@ mbl_status_t mbl_ckpt_write(const char *path, const mbl_ckpt_item_t *items, size
 typedef struct mbl_ckpt mbl_ckpt_t;
 mbl_status_t mbl_ckpt_open(const char *path, mbl_ckpt_t **out);
 void mbl_ckpt_close(mbl_ckpt_t *ckpt);
+/* Whether the file had its trailer; else it was whole by the digest inside it, which was said. */
+bool mbl_ckpt_has_trailer(const mbl_ckpt_t *ckpt);
+/* Writes a lost trailer again, after verifying the attributes and every dataset by their own digests, which
+ * is all that is left to vouch where a program has changed other bytes. *repaired false: there was nothing to
+ * do. ERR_FORMAT for what is cut off or damaged. */
+mbl_status_t mbl_ckpt_repair(const char *path, bool *repaired);
 /* Exactly `count` elements of `dtype`, or ERR_FORMAT with file, name, found, wanted. */
 mbl_status_t mbl_ckpt_read(mbl_ckpt_t *ckpt, const char *name, mbl_dtype_t dtype, size_t count, void *out);
 const char *mbl_ckpt_attr(const mbl_ckpt_t *ckpt, const char *key); /* NULL when absent; kept until close */

@@ -1,4 +1,5 @@
 /* One checkpoint on disk: whole or not at all, with its trailer. */
+#include "base/file.h"
 #include "base/mem.h"
 #include "io/checkpoint_internal.h"
 
@@ -115,6 +116,10 @@ done:
 
 /* The trailer after what others have written; `path` is for messages. */
 static mbl_status_t append_trailer(int fd, const char *path) {
+    struct stat about;
+    if (fstat(fd, &about) != 0)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be read back: %s", path, strerror(errno));
+    MBL_TRY(mbl_ckpt_seal_file(fd, path, (size_t)about.st_size));
     char hex[MBL_SHA256_HEX], trailer[MBL_CKPT_TRAILER + 1];
     unsigned char *block;
     size_t size = 0;
@@ -158,18 +163,35 @@ mbl_status_t mbl_ckpt_finish_file(const char *path) {
     return status;
 }
 
-static mbl_status_t read_trailer(FILE *file, const char *path, size_t size, size_t *length, char *hex) {
-    static const char start[] = "marble checkpoint v";
-    char text[MBL_CKPT_TRAILER + 1] = "", again[MBL_CKPT_TRAILER + 1];
+/* A file that does not end with a trailer: whole by the digest inside it, or something else. */
+static mbl_status_t without_trailer(FILE *file, const char *path, size_t size, mbl_ckpt_vouch_t *vouch) {
+    char head[1024];
+    bool whole = false;
+    rewind(file);
+    if (mbl_is_lfs_pointer(head, fread(head, 1, sizeof head, file)))
+        return mbl_lfs_pointer_found(path, head, size);
+    MBL_TRY(mbl_ckpt_seal_check(fileno(file), path, size, &whole));
+    *vouch = whole ? MBL_CKPT_BY_SEAL : MBL_CKPT_BY_NOTHING;
+    if (whole)
+        return MBL_OK;
+    return MBL_FAIL(MBL_ERR_FORMAT,
+                    "%s: cut off, or no checkpoint of marble: %zu bytes without the trailer that a whole one "
+                    "ends with; after a change by another program: marble inspect --repair",
+                    path, size);
+}
+
+static const char start[] = "marble checkpoint v";
+
+static bool has_trailer(FILE *file, size_t size, char text[MBL_CKPT_TRAILER + 1]) {
+    text[MBL_CKPT_TRAILER] = 0;
+    return size >= MBL_CKPT_TRAILER && fseek(file, -(long)MBL_CKPT_TRAILER, SEEK_END) == 0 &&
+           fread(text, 1, MBL_CKPT_TRAILER, file) == MBL_CKPT_TRAILER &&
+           strncmp(text, start, strlen(start)) == 0;
+}
+
+static mbl_status_t read_trailer(const char *path, const char *text, size_t *length, char *hex) {
+    char again[MBL_CKPT_TRAILER + 1];
     int version = 0;
-    if (size < MBL_CKPT_TRAILER || fseek(file, -(long)MBL_CKPT_TRAILER, SEEK_END) != 0 ||
-        fread(text, 1, MBL_CKPT_TRAILER, file) != MBL_CKPT_TRAILER ||
-        strncmp(text, start, strlen(start)) != 0)
-        return MBL_FAIL(
-            MBL_ERR_FORMAT,
-            "%s: cut off, or no checkpoint of marble: %zu bytes without the trailer that a whole one "
-            "ends with",
-            path, size);
     if (sscanf(text + strlen(start), "%d", &version) == 1 && version != MBL_CHECKPOINT_VERSION)
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: format version %d; this marble reads %d", path, version,
                         MBL_CHECKPOINT_VERSION);
@@ -201,20 +223,23 @@ static mbl_status_t compare_digest(FILE *file, const char *path, size_t length, 
     return MBL_OK;
 }
 
-static mbl_status_t verify_open_file(FILE *file, const char *path) {
-    char hex[MBL_SHA256_HEX] = "";
+static mbl_status_t verify_open_file(FILE *file, const char *path, mbl_ckpt_vouch_t *vouch) {
+    char hex[MBL_SHA256_HEX] = "", text[MBL_CKPT_TRAILER + 1] = "";
     struct stat about;
     size_t length = 0;
     if (fstat(fileno(file), &about) != 0 || !S_ISREG(about.st_mode))
         return MBL_FAIL(MBL_ERR_IO, "%s: not a file", path);
-    MBL_TRY(read_trailer(file, path, (size_t)about.st_size, &length, hex));
+    if (!has_trailer(file, (size_t)about.st_size, text))
+        return without_trailer(file, path, (size_t)about.st_size, vouch);
+    MBL_TRY(read_trailer(path, text, &length, hex));
     if (length != (size_t)about.st_size - MBL_CKPT_TRAILER)
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: damaged: %zu bytes of content, %zu would be right", path,
                         (size_t)about.st_size - MBL_CKPT_TRAILER, length);
     return compare_digest(file, path, length, hex);
 }
 
-mbl_status_t mbl_ckpt_verify_file(const char *path) {
+mbl_status_t mbl_ckpt_verify_file(const char *path, mbl_ckpt_vouch_t *vouch) {
+    *vouch = MBL_CKPT_BY_TRAILER;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe must not hold us up */
     FILE *file = fd < 0 ? NULL : fdopen(fd, "rb");
     if (!file) {
@@ -223,7 +248,7 @@ mbl_status_t mbl_ckpt_verify_file(const char *path) {
             close(fd);
         return MBL_FAIL(MBL_ERR_IO, "%s: cannot be opened: %s", path, strerror(error));
     }
-    mbl_status_t status = verify_open_file(file, path);
+    mbl_status_t status = verify_open_file(file, path, vouch);
     fclose(file);
     return status;
 }

@@ -11,7 +11,8 @@
 #define MBL_CKPT_VERSION_KEY "format_version"
 #define MBL_CKPT_ATTRS_KEY "attributes_sha256"
 #define MBL_CKPT_DIGEST_KEY "sha256"
-enum { MBL_CKPT_TRAILER = 128 };
+#define MBL_CKPT_SEAL_KEY "seal" /* of the first dataset: checkpoint_seal.c */
+enum { MBL_CKPT_TRAILER = 128, MBL_CKPT_SEAL_ROOM = 160 };
 
 /* HDF5 type of a dtype (the same in memory and in the file: marble's machines are little-endian), or a
  * negative id for a dtype that checkpoints do not hold; its element size. */
@@ -42,8 +43,19 @@ mbl_status_t mbl_ckpt_make(const char *path, const mbl_ckpt_item_t *items, size_
 char *mbl_ckpt_folder_of(const char *path);
 /* Syncs the folder of a path: a renamed file is safe only when its folder is on disk too. */
 mbl_status_t mbl_ckpt_sync_folder(const char *path);
-/* Reads the whole file once and compares it with its trailer. */
-mbl_status_t mbl_ckpt_verify_file(const char *path);
+/* What says that a file is whole: its trailer; the digest inside it, where the trailer has been cut off;
+ * nothing, where there is no trailer and no digest that fits. */
+typedef enum { MBL_CKPT_BY_TRAILER, MBL_CKPT_BY_SEAL, MBL_CKPT_BY_NOTHING } mbl_ckpt_vouch_t;
+/* Reads the whole file and compares it with its trailer or the digest inside. *vouch is set on failure too.
+ */
+mbl_status_t mbl_ckpt_verify_file(const char *path, mbl_ckpt_vouch_t *vouch);
+
+/* The text of the attribute as it is put in; the digest into an image, and into the first `size` bytes of a
+ * file; and whether a file has one that fits. Files without the text are left as they are. */
+const char *mbl_ckpt_seal_text(char out[MBL_CKPT_SEAL_ROOM]);
+void mbl_ckpt_seal(unsigned char *image, size_t size);
+mbl_status_t mbl_ckpt_seal_file(int fd, const char *path, size_t size);
+mbl_status_t mbl_ckpt_seal_check(int fd, const char *path, size_t size, bool *whole);
 
 /* Digests of everything inside a file that has no trailer yet. */
 mbl_status_t mbl_ckpt_verify_inside(const char *path);

@@ -1,5 +1,6 @@
 /* Reading checkpoints: the trailer first, then HDF5's structure, the version, the attributes and every
  * dataset against their digests. */
+#include "base/log.h"
 #include "base/mem.h"
 #include "io/checkpoint_internal.h"
 
@@ -22,8 +23,13 @@ struct mbl_ckpt {
     size_t n_sets, room;
     mbl_ckpt_attr_t *attrs; /* strings owned */
     size_t n_attrs;
+    bool no_trailer;
     bool no_memory; /* where HDF5 or a NULL hides the reason: a good file is not called damaged for it */
 };
+
+bool mbl_ckpt_has_trailer(const mbl_ckpt_t *ckpt) {
+    return !ckpt->no_trailer;
+}
 
 void mbl_ckpt_close(mbl_ckpt_t *ckpt) {
     if (!ckpt)
@@ -318,12 +324,21 @@ fail:
 /* By the name that latest.h5 may stand for. */
 static mbl_status_t open_followed(const char *path, bool datasets, mbl_ckpt_t **out) {
     char *file;
+    mbl_ckpt_vouch_t vouch = MBL_CKPT_BY_NOTHING;
     MBL_ALLOC(file, PATH_MAX);
     mbl_status_t status = mbl_ckpt_follow(path, file, PATH_MAX);
     if (status == MBL_OK)
-        status = mbl_ckpt_verify_file(file);
+        status = mbl_ckpt_verify_file(file, &vouch);
     if (status == MBL_OK)
         status = open_inside(file, datasets, out);
+    if (status == MBL_OK && vouch == MBL_CKPT_BY_SEAL) {
+        (*out)->no_trailer = true;
+        if (datasets)
+            MBL_WARN("%s: another program has opened it for writing and cut off its trailer; it is whole by "
+                     "the digest inside "
+                     "it; marble inspect --repair writes the trailer again",
+                     path);
+    }
     mbl_free(file);
     return status;
 }

@@ -77,8 +77,9 @@ static void print_attributes(const mbl_ckpt_t *ckpt) {
 
 static mbl_status_t print_text(mbl_ckpt_t *ckpt, const char *path) {
     mbl_ckpt_item_t item;
-    printf("%s: checkpoint, format version %d, every digest verified\n\nattributes\n", path,
-           MBL_CHECKPOINT_VERSION);
+    printf("%s: checkpoint, format version %d, every digest verified%s\n\nattributes\n", path,
+           MBL_CHECKPOINT_VERSION,
+           mbl_ckpt_has_trailer(ckpt) ? "" : "; without its trailer: --repair writes it again");
     print_attributes(ckpt);
     printf("\n%-36s %4s %12s %13s %13s %13s\n", "dataset", "type", "count", "norm", "least", "most");
     for (size_t i = 0; mbl_ckpt_item(ckpt, i, &item); i++) {
@@ -122,9 +123,9 @@ static mbl_status_t datasets_json(mbl_ckpt_t *ckpt, json_t *list) {
 
 static mbl_status_t print_json(mbl_ckpt_t *ckpt, const char *path) {
     json_t *attributes = attributes_json(ckpt), *list = json_array();
-    json_t *root =
-        json_pack("{s:s, s:s, s:i, s:b, s:o, s:o}", "kind", "checkpoint", "path", path, "version",
-                  MBL_CHECKPOINT_VERSION, "verified", 1, "attributes", attributes, "datasets", list);
+    json_t *root = json_pack("{s:s, s:s, s:i, s:b, s:b, s:o, s:o}", "kind", "checkpoint", "path", path,
+                             "version", MBL_CHECKPOINT_VERSION, "verified", 1, "trailer",
+                             mbl_ckpt_has_trailer(ckpt), "attributes", attributes, "datasets", list);
     if (!root)
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory to describe it, or an attribute is not UTF-8", path);
     mbl_status_t status = datasets_json(ckpt, list);
