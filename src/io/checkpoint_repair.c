@@ -37,12 +37,15 @@ static mbl_status_t check_length(const char *path) {
     return MBL_OK;
 }
 
-/* Every digest inside is verified in a copy, which then takes the file's place with a trailer. */
+/* Every digest inside is verified, for the message in the file itself, and in the copy that takes its place
+ * with a trailer: nothing that another program writes meanwhile is vouched for. */
 static mbl_status_t rewrite(const char *path) {
     char *copy = mbl_format("%s.tmp", path);
     if (!copy)
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory", path);
-    mbl_status_t status = mbl_file_copy(path, copy);
+    mbl_status_t status = mbl_ckpt_verify_inside(path);
+    if (status == MBL_OK)
+        status = mbl_file_copy(path, copy);
     if (status == MBL_OK)
         status = mbl_ckpt_verify_inside(copy);
     if (status == MBL_OK)

@@ -10,6 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What HDF5 keeps in its superblock (version 0) of the root group to open it faster, and writes anew when it
+ * likes: cache type and scratch space of the root's symbol table entry. */
+enum { SUPERBLOCK_VERSION = 8, CACHE = 72, CACHE_BYTES = 24 };
+
 static const char start[] = "marble: sha256 of this file with zeros in this place: ";
 enum { START = sizeof start - 1, HEX = MBL_SHA256_HEX - 1, BLOCK = 1 << 20 };
 
@@ -27,13 +31,23 @@ static size_t find_in(const unsigned char *data, size_t size) {
     return place <= size && size - place >= HEX ? place : size;
 }
 
+/* Of the beginning of a file, which is longer than that: it has the text. */
+static void blank_cache(unsigned char *head) {
+    if (head[SUPERBLOCK_VERSION] == 0)
+        memset(head + CACHE, 0, CACHE_BYTES);
+}
+
 void mbl_ckpt_seal(unsigned char *image, size_t size) {
     char hex[MBL_SHA256_HEX];
     size_t place = find_in(image, size);
-    if (place == size)
+    if (place == size || place < CACHE + CACHE_BYTES)
         return;
+    unsigned char cache[CACHE_BYTES];
     memset(image + place, '0', HEX);
+    memcpy(cache, image + CACHE, CACHE_BYTES);
+    blank_cache(image);
     mbl_sha256_text(image, size, hex);
+    memcpy(image + CACHE, cache, CACHE_BYTES);
     memcpy(image + place, hex, HEX);
 }
 
@@ -76,6 +90,8 @@ static mbl_status_t digest_of(int fd, const char *path, size_t size, size_t plac
     for (size_t at = 0, n; at < size; at += n) {
         n = size - at < BLOCK ? size - at : BLOCK;
         MBL_TRY(read_at(fd, path, block, n, at));
+        if (at == 0 && n >= CACHE + CACHE_BYTES)
+            blank_cache(block);
         for (size_t i = 0; i < HEX; i++)
             if (place + i >= at && place + i < at + n)
                 block[place + i - at] = '0';
