@@ -11,7 +11,6 @@
 #include "run/state.h"
 
 #include <string.h>
-#include <unistd.h>
 
 static const char about[] =
     "Generates pictures with a diffusers model folder, or with a checkpoint's adapter on its base model:\n"

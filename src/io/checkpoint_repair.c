@@ -57,7 +57,7 @@ static mbl_status_t rewrite(const char *path) {
 }
 
 mbl_status_t mbl_ckpt_repair(const char *path, bool *repaired) {
-    char file[PATH_MAX], real[PATH_MAX];
+    char file[PATH_MAX], real[PATH_MAX], reason[700];
     mbl_ckpt_vouch_t vouch = MBL_CKPT_BY_NOTHING;
     MBL_REQUIRE(path && repaired, "a repair without path");
     MBL_TRY(mbl_ckpt_follow(path, file, sizeof file));
@@ -66,12 +66,13 @@ mbl_status_t mbl_ckpt_repair(const char *path, bool *repaired) {
     mbl_fail_quiet(1);
     mbl_status_t status = mbl_ckpt_verify_file(real, &vouch);
     mbl_fail_quiet(0);
+    snprintf(reason, sizeof reason, "%s", mbl_fail_message());
     *repaired = false;
     if (status == MBL_OK && vouch == MBL_CKPT_BY_TRAILER)
         return MBL_OK;
     if (status != MBL_OK &&
         vouch != MBL_CKPT_BY_NOTHING) /* it has a trailer that says the content is another */
-        return MBL_FAIL(status, "%s", mbl_fail_message());
+        return MBL_FAIL(status, "%s", reason);
     MBL_TRY(check_length(real));
     MBL_TRY(rewrite(real));
     *repaired = true;
