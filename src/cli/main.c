@@ -46,6 +46,8 @@ static int run_command(const char *name, int argc, char **argv) {
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(commands[i].name, name) == 0) {
             int code = commands[i].run(argc, argv);
+            if (code == 1)
+                mbl_memory_limit_explain();
             return commands[i].answers ? printed(name, code) : code;
         }
         mbl_suggest(name, commands[i].name, &best, &distance);

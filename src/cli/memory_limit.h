@@ -8,4 +8,8 @@
  * and exit code 1; any other crash stays the signal that it is. Once, by the first thread. */
 void mbl_memory_limit_watch(void);
 
+/* After a failure: says that memory came near its limit, where it did, since what a library fails at then may
+ * be called anything. */
+void mbl_memory_limit_explain(void);
+
 #endif

@@ -295,7 +295,7 @@ mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, c
                                size_t n, mbl_cuts_t *out) {
     if (encoder == 0 && pipeline->tokenizer)
         return mbl_cuts_find(pipeline->tokenizer, "text_encoder", pipeline->tokens, prompts, n, out);
-    *out = (mbl_cuts_t){NULL};
+    *out = (mbl_cuts_t){0};
     return MBL_OK;
 }
 

@@ -3,6 +3,7 @@
 #include "ops/cpu/cpu.h"
 #include "base/mem.h"
 #include "ops/cpu/dnnl_conv.h"
+#include "ops/cpu/dnnl_setup.h"
 #include "ops/cpu/isa.h"
 
 #include <omp.h>
@@ -26,11 +27,6 @@ struct mbl_cpu_convs {
     size_t wide_bytes;
 };
 
-static mbl_status_t dnnl_failed(const char *what, dnnl_status_t status) {
-    return MBL_FAIL(status == dnnl_out_of_memory ? MBL_ERR_MEM : MBL_ERR_DEVICE,
-                    "oneDNN: %s failed (status %d)", what, (int)status);
-}
-
 mbl_status_t mbl_cpu_convs_open(mbl_cpu_convs_t **out) {
     mbl_cpu_convs_t *c;
     MBL_ALLOC(c, 1);
@@ -39,7 +35,7 @@ mbl_status_t mbl_cpu_convs_open(mbl_cpu_convs_t **out) {
         status = dnnl_stream_create(&c->stream, c->engine, dnnl_stream_default_flags);
     if (status != dnnl_success) {
         mbl_cpu_convs_close(c);
-        return dnnl_failed("opening the CPU engine", status);
+        return mbl_dnnl_failed("opening the CPU engine", status);
     }
     *out = c;
     return MBL_OK;
@@ -76,7 +72,7 @@ static mbl_status_t find(mbl_cpu_convs_t *c, const mbl_dnnl_conv_t *what, mbl_dn
     entry_t *entry = &c->entry[c->n];
     dnnl_status_t status = mbl_dnnl_convolution_new(c->engine, what, &entry->convolution);
     if (status != dnnl_success)
-        return dnnl_failed("making a convolution", status);
+        return mbl_dnnl_failed("making a convolution", status);
     entry->what = *what;
     c->n++;
     *out = &entry->convolution;
@@ -128,7 +124,7 @@ static mbl_status_t pack_weights(mbl_cpu_convs_t *c, const mbl_dnnl_convolution_
     dnnl_memory_set_data_handle(p->packed, c->packed);
     const dnnl_exec_arg_t arg[] = {{DNNL_ARG_FROM, p->weight}, {DNNL_ARG_TO, p->packed}};
     dnnl_status_t status = dnnl_primitive_execute(p->pack, c->stream, 2, arg);
-    return status == dnnl_success ? MBL_OK : dnnl_failed("laying out a convolution's weights", status);
+    return status == dnnl_success ? MBL_OK : mbl_dnnl_failed("laying out a convolution's weights", status);
 }
 
 static mbl_status_t run_sample(mbl_cpu_convs_t *c, const mbl_dnnl_convolution_t *p, const mbl_tensor_t *bias,
@@ -146,7 +142,7 @@ static mbl_status_t run_sample(mbl_cpu_convs_t *c, const mbl_dnnl_convolution_t 
         arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
     }
     dnnl_status_t status = dnnl_primitive_execute(p->conv, c->stream, n, arg);
-    return status == dnnl_success ? MBL_OK : dnnl_failed("a convolution", status);
+    return status == dnnl_success ? MBL_OK : mbl_dnnl_failed("a convolution", status);
 }
 
 static mbl_status_t run_all(mbl_ops_t *ops, const mbl_conv2d_args_t *x) {

@@ -2,6 +2,12 @@
 
 #include <string.h>
 
+mbl_status_t mbl_dnnl_failed(const char *what, dnnl_status_t status) {
+    if (status == dnnl_out_of_memory)
+        return MBL_FAIL(MBL_ERR_MEM, "oneDNN: no memory for %s", what);
+    return MBL_FAIL(MBL_ERR_DEVICE, "oneDNN: %s failed (status %d)", what, (int)status);
+}
+
 dnnl_status_t mbl_dnnl_setup_begin(mbl_dnnl_setup_t *setup) {
     memset(setup, 0, sizeof *setup);
     DNNL_TRY(dnnl_primitive_attr_create(&setup->attr));

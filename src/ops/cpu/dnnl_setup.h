@@ -4,6 +4,8 @@
 #ifndef MBL_OPS_CPU_DNNL_SETUP_H
 #define MBL_OPS_CPU_DNNL_SETUP_H
 
+#include "base/status.h"
+
 #include <oneapi/dnnl/dnnl.h>
 
 #define DNNL_TRY(expr)                                                                                       \
@@ -21,6 +23,9 @@ typedef const_dnnl_memory_desc_t mbl_dnnl_ref_t;
 typedef const dnnl_memory_desc_t *mbl_dnnl_ref_t;
 #define DNNL_REF(descriptor) (&(descriptor))
 #endif
+
+/* Fails with what oneDNN could not do and why: ERR_MEM, or ERR_DEVICE. */
+mbl_status_t mbl_dnnl_failed(const char *what, dnnl_status_t status);
 
 /* What only the making of a primitive needs. */
 typedef struct {

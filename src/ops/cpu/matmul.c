@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "ops/cpu/dnnl_compat.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/dnnl_setup.h"
 #include "ops/cpu/isa.h"
 
 #include <math.h>
@@ -27,19 +28,15 @@ typedef struct {
 struct mbl_cpu_matmuls {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    bool tiles;                   /* bf16 products run in tile registers (AMX) */
-    const mbl_gemm_kernel_t *own; /* NULL with AVX-512, where oneDNN is faster */
-    unsigned char *scratch;       /* oneDNN's own, grown as asked */
+    bool tiles; /* bf16 products run in tile registers (AMX) */
+    const mbl_gemm_kernel_t *own;
+    bool all_own;           /* not with AVX-512, where oneDNN is faster */
+    unsigned char *scratch; /* oneDNN's own, grown as asked */
     size_t scratch_bytes, n;
     entry_t *entry[SLOTS];
     char *padding;
     size_t padding_bytes;
 };
-
-static mbl_status_t dnnl_failed(const char *what, dnnl_status_t status) {
-    return MBL_FAIL(status == dnnl_out_of_memory ? MBL_ERR_MEM : MBL_ERR_DEVICE,
-                    "oneDNN: %s failed (status %d)", what, (int)status);
-}
 
 mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
     mbl_cpu_matmuls_t *m;
@@ -51,10 +48,11 @@ mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
         status = dnnl_stream_create(&m->stream, m->engine, dnnl_stream_default_flags);
     if (status != dnnl_success) {
         mbl_cpu_matmuls_close(m);
-        return dnnl_failed("opening the CPU engine", status);
+        return mbl_dnnl_failed("opening the CPU engine", status);
     }
     m->tiles = mbl_cpu_has_amx();
-    m->own = isa == MBL_CPU_AVX512 ? NULL : mbl_gemm_kernel(mbl_cpu_isa_name(isa));
+    m->all_own = isa != MBL_CPU_AVX512;
+    m->own = mbl_gemm_kernel(mbl_cpu_isa_name(m->all_own ? isa : MBL_CPU_AVX2));
     *out = m;
     return MBL_OK;
 }
@@ -111,7 +109,7 @@ static mbl_status_t find_product(mbl_cpu_matmuls_t *m, const mbl_dnnl_matmul_t *
     dnnl_status_t status = mbl_dnnl_product_new(m->engine, what, &entry->product);
     if (status != dnnl_success) {
         mbl_free(entry);
-        return dnnl_failed("making a matrix product", status);
+        return mbl_dnnl_failed("making a matrix product", status);
     }
     m->entry[at] = entry;
     m->n++;
@@ -170,7 +168,7 @@ static mbl_status_t run_product(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
         arg[n++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, p->bias};
     }
     dnnl_status_t status = dnnl_primitive_execute(p->primitive, m->stream, n, arg);
-    return status == dnnl_success ? MBL_OK : dnnl_failed("a matrix product", status);
+    return status == dnnl_success ? MBL_OK : mbl_dnnl_failed("a matrix product", status);
 }
 
 /* A copy of x [rows,columns] in bf16, filled up with zeros to those of *out, which is dense. */
@@ -359,7 +357,8 @@ static mbl_status_t apply(mbl_ops_t *ops, const mbl_tensor_t *y, const mbl_tenso
 }
 
 mbl_status_t mbl_cpu_matmul(mbl_ops_t *ops, const mbl_matmul_args_t *args) {
-    if (args->a->dtype != MBL_F64 && mbl_cpu_of(ops)->matmuls->own)
+    /* One column: oneDNN 3.7 adds the bias of such products to their first row alone. */
+    if (args->a->dtype != MBL_F64 && (mbl_cpu_of(ops)->matmuls->all_own || args->y->dim[1] == 1))
         return run_own(ops, args);
     if (!args->pre && !args->through)
         return product(ops, args);
