@@ -45,14 +45,15 @@ for line in lines:
 tiny = ["--runs", "1", "--samples", "2"]
 lines = lines_of("gradients", *tiny)
 assert {(l["case"], l["k"], l["dtype"]) for l in lines} == {
-    (case, k, dtype) for case in ("two_seed", "separate") for k in (1, 5, 10, 20) for dtype in ("f32", "bf16")}, lines
+    (case, k, dtype) for cases, sizes in ((("two_seed", "separate"), (1, 5, 10, 20)), (("two_seed masks=2", "two_seed masks=5"), (5,)))
+    for case in cases for k in sizes for dtype in ("f32", "bf16")}, lines
 for line in lines:
     assert line["relative_with_forward"] > 0 and line["ms_with_forward"] > line["ms"][0], line
-    assert line["case"] == "two_seed" or line["relative_to_separate"] == 1, line
+    assert line["case"].startswith("two_seed") or line["relative_to_separate"] == 1, line
 
 lines = lines_of("step", "--profile", *tiny)
 methods = {"marble", "equal", "weighted_sum", "weighted_sum diagnostics", "marble cached", "marble refresh_every=10",
-           "marble gram_fraction=0.1"}
+           "marble gram_fraction=0.1", "marble kl_fraction=0.25", "marble kl=common"}
 for dtype in ("f32", "bf16"):
     cases = {l["case"]: l for l in lines if l["dtype"] == dtype}
     assert methods | {"nft_step", "forward", "rollout", "nft_step: matmul"} <= set(cases), cases

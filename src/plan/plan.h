@@ -21,7 +21,7 @@ typedef struct {
     mbl_solver_t solver;
     size_t train_batch, timesteps; /* trained on, of every picture */
     size_t inner_epochs, updates;  /* passes over an epoch, optimizer steps in each */
-    bool kl;                       /* a reference pass too */
+    bool kl, kl_apart;             /* a reference pass too; and a backward pass of the KL term's own */
     bool merge, merged;            /* there is room to merge the old adapter for the rollout; which runs so */
 } mbl_plan_shape_t;
 
@@ -31,8 +31,8 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
 
 /* Unit by unit: merging the old adapter and measuring what that does; all solver steps of a rollout
  * micro-batch; a training micro-batch (forward passes of old, reference and current adapter, loss, backward
- * passes of reward and common part); an optimizer step beside them. `times` of it make an epoch; a last
- * micro-batch that is not full counts as full. */
+ * passes of reward and common part, and of the KL term); an optimizer step beside them. `times` of it make an
+ * epoch; a last micro-batch that is not full counts as full. */
 typedef enum {
     MBL_PLAN_MERGE,
     MBL_PLAN_ROLLOUT,

@@ -54,7 +54,8 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
                               .timesteps = timesteps > 0 ? timesteps : 1,
                               .inner_epochs = config->train.inner_epochs,
                               .updates = config->train.updates_per_epoch,
-                              .kl = config->train.kl > 0};
+                              .kl = config->train.kl > 0,
+                              .kl_apart = config->train.kl > 0 && config->balance.kl == MBL_CONFIG_KL_APART};
     shape.rollout_batch = least(config->rollout.micro_batch, shape.pictures);
     shape.train_batch = least(config->train.micro_batch, shape.pictures);
     MBL_TRY(count_prompts(config, &shape.prompts));

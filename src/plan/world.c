@@ -35,7 +35,8 @@ static mbl_status_t make_adapters(mbl_plan_world_t *w) {
 /* memory->train is the room of a micro-batch, ->gradients the rest: sets, their sums and the direction. */
 static mbl_status_t make_update(mbl_plan_world_t *w, size_t *before, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
-    const mbl_update_room_t room = {.parts = s->rewards, .masks = s->rewards, .micro_batch = s->train_batch};
+    const mbl_update_room_t room = {
+        .parts = s->rewards, .masks = s->rewards, .kl_apart = s->kl_apart, .micro_batch = s->train_batch};
     MBL_TRY(mbl_update_prepare(&w->update, w->pipeline, &room));
     size_t taken = lap(w, before);
     memory->train = w->live ? mbl_gradient_bytes(w->update.gradient) : 0;
@@ -142,6 +143,7 @@ static mbl_update_options_t options_of(const mbl_plan_world_t *w, const mbl_batc
                                                .beta = 0.1,
                                                .clip = 5,
                                                .kl = s->kl ? 1e-4 : 0,
+                                               .kl_apart = s->kl_apart,
                                                .a = w->a,
                                                .parts = s->rewards},
                                   .step = 1,

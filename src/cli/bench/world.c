@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { TEXT_TOKENS = 24, TEXT_WIDTH = 64, GROUP = 8, PROMPTS = 4, SEED = 7 };
+enum { TEXT_TOKENS = 24, TEXT_WIDTH = 64, GROUP = 8, PROMPTS = 4, MASKS = 5, SEED = 7 };
 
 static const mbl_mmdit_config_t signs_shape = {.sample_size = 32,
                                                .patch_size = 4,
@@ -139,7 +139,12 @@ mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, s
     MBL_TRY(open_policy(out));
     MBL_TRY(open_batch(out, n, k));
     MBL_TRY(mbl_sampler_plan(MBL_SOLVER_DPM2, MBL_BENCH_STEPS, 3.0, &out->plan));
-    mbl_update_room_t room = {.parts = k + 1, .micro_batch = n, .rows = MBL_BENCH_STEPS * n};
+    mbl_update_room_t room = {.parts = k + 1,
+                              .masks = k < MASKS ? k : MASKS,
+                              .kl_apart = true,
+                              .micro_batch = n,
+                              .rows = MBL_BENCH_STEPS * n,
+                              .kl_rows = MBL_BENCH_STEPS * n};
     return mbl_update_prepare(&out->update, out->pipeline, &room);
 }
 
