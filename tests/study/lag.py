@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Where the drawing policy lags: marble's variants with an old_decay that reaches h = .5 or .95 within 40 steps; and long runs.
+
+    tests/study/lag.py --jobs 2                      arms x seeds x lags, 120 steps each; resumable, by the same command
+    tests/study/lag.py --before OLD/build/marble     also the arm "before": another version's definitions, by its program
+    tests/study/lag.py --long                        marble, weighted_sum and equal for 600 steps of the released decay, one seed
+    tests/study/lag.py --collect                     results/lag.json and a table from what has finished
+
+Figures are of the steps from the 40th on, where h is what it is called. Exit codes: 0 done, 1 a run failed, 75 stopped.
+"""
+import argparse
+import json
+import os
+import statistics
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+
+from arms import COMMON, HALVES, REWARDS, Arm  # noqa: E402
+from runs import Run, Schedule, whole_lines  # noqa: E402
+
+SETTLED = 40  # steps after which h is at its largest
+ROUNDING = 1e-6
+ARMS = {
+    "together": {"balance.method": "marble", **HALVES},
+    "kl_common": {"balance.method": "marble", "balance.kl": "common"},
+    "apart": {"balance.method": "marble", "balance.common": "apart"},
+    "offset": {"balance.method": "marble", "balance.common": "offset"},
+    "shrink_equal": {"balance.method": "marble", "balance.shrink": "equal"},
+    "shrink_average": {"balance.method": "marble", "balance.shrink": "average"},
+    "equal": {"balance.method": "equal"},
+    "weighted_sum": {"balance.method": "weighted_sum"},
+    "before": {"balance.method": "marble"},
+}
+
+
+class ByProgram(Run):
+    """A run by another program than the study's."""
+
+    def __init__(self, program, *rest):
+        super().__init__(*rest)
+        self.program = program
+
+    def start(self, marble, config, threads):
+        super().start(self.program, config, threads)
+
+
+def lag_of(h):
+    return {"train.old_decay.flat": "0", "train.old_decay.rate": str(h / SETTLED), "train.old_decay.hold": str(h)}
+
+
+def runs_of(options):
+    more = dict(text.split("=", 1) for text in options.set)
+    if options.long:
+        return [Run(Arm(f"long_{name}", name, {}), 42, {"seed": "42", "train.steps": "600", **COMMON, "log.advantages_every": "0",
+                                                        "train.old_decay.flat": "0", "train.old_decay.rate": "0.001",
+                                                        "train.old_decay.hold": "0.95", "balance.method": name, **more}, 600, options.out)
+                for name in ("marble", "weighted_sum", "equal")]
+    found = []
+    for name in options.only.split(",") if options.only else ARMS:
+        for h in map(float, options.lags.split(",")):
+            for seed in map(int, options.seeds.split(",")):
+                settings = {"seed": str(seed), "train.steps": str(options.steps), **COMMON, "log.advantages_every": "0",
+                            **lag_of(h), **ARMS[name], **more}
+                one = (Arm(f"h{h:g}_{name}", name, {}), seed, settings, options.steps, options.out)
+                if name != "before":
+                    found.append(Run(*one))
+                elif options.before:
+                    found.append(ByProgram(options.before, *one))
+    return found
+
+
+def least(lines, key):
+    """The least of every step's numbers by reward; of steps that have them."""
+    found = []
+    for line in lines:
+        values = [v for v in line.get(key, {}).values() if v is not None]
+        found += [min(values)] if values else []
+    return found
+
+
+def below(values):
+    return sum(v < -ROUNDING for v in values) / len(values) if values else None
+
+
+def mean(values):
+    values = [v for v in values if v is not None]
+    return statistics.fmean(values) if values else None
+
+
+def figures(path):
+    """What the table needs of a finished run; None of another folder."""
+    try:
+        with open(os.path.join(path, "study.json"), encoding="utf-8") as file:
+            note = json.load(file)
+    except FileNotFoundError:
+        return None
+    if not note["finished"]:
+        return None
+    lines = [json.loads(line) for line in whole_lines(os.path.join(path, "metrics.jsonl"))]
+    late = [line for line in lines if line["step"] > SETTLED] or lines
+    last = [json.loads(line) for line in whole_lines(os.path.join(path, "eval.jsonl"))][-1]
+    last = last.get("rewards", last)  # older lines have them beside "step"
+    cos, part = least(late, "cos"), least(late, "cos_part")
+    return {"arm": note["arm"], "seed": note["seed"], "steps": len(lines),
+            "change": {r: last[r].get("change") for r in REWARDS}, "ci95": {r: last[r].get("change_ci95") for r in REWARDS},
+            "cos_min": mean(cos), "cos_part_min": mean(part), "against": below(cos), "against_part": below(part),
+            "alpha": {r: mean([line.get("alpha", {}).get(r) for line in late]) for r in REWARDS},
+            "noise_ratio": {r: mean([line.get("noise_ratio", {}).get(r) for line in late]) for r in REWARDS},
+            "shrunk": mean([line.get("shrunk") for line in late]),
+            "old_lag": mean([line.get("old_lag", line.get("old_deviate")) for line in late]),
+            "curve": {r: [round(line["reward"][r], 4) for line in lines] for r in REWARDS}}
+
+
+def shown(value, form):
+    return "-" if value is None else format(value, form)
+
+
+def collect(options):
+    found = []
+    for arm in sorted(os.listdir(options.out)) if os.path.isdir(options.out) else []:
+        for seed in sorted(os.listdir(os.path.join(options.out, arm))):
+            one = figures(os.path.join(options.out, arm, seed))
+            found += [one] if one else []
+    if not found:
+        print(f"lag: {options.out} holds no finished run", file=sys.stderr)
+        return 1
+    os.makedirs(options.results, exist_ok=True)
+    with open(os.path.join(options.results, "lag.json"), "w", encoding="utf-8") as file:
+        file.write("[\n" + ",\n".join(json.dumps(one) for one in found) + "\n]\n")
+    print(f"| arm | seed | steps | against g | against a | min cos | min cos_part | {' | '.join(REWARDS)} | old_lag |")
+    print("|---" * (8 + len(REWARDS)) + "|")
+    for one in found:
+        print(f"| {one['arm']} | {one['seed']} | {one['steps']} | {shown(one['against'], '.1%')} | {shown(one['against_part'], '.1%')} | "
+              f"{shown(one['cos_min'], '+.3f')} | {shown(one['cos_part_min'], '+.3f')} | "
+              + " | ".join(f"{shown(one['change'][r], '+.4f')} +- {shown(one['ci95'][r], '.4f')}" for r in REWARDS)
+              + f" | {shown(one['old_lag'], '.3f')} |")
+    return 0
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="ARM,...", help=f"of {', '.join(ARMS)} (all)")
+    parser.add_argument("--seeds", default="42,1,2", metavar="N,...")
+    parser.add_argument("--lags", default="0.5,0.95", metavar="H,...", help="the largest h (0.5,0.95)")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--before", metavar="FILE", help="marble of an earlier version")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--out", default=os.path.join(ROOT, "runs", "lag"), metavar="DIR")
+    parser.add_argument("--results", default=os.path.join(HERE, "results"), metavar="DIR", help="of --collect")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=0, metavar="S", help="stops in time, with checkpoints (0: no limit)")
+    parser.add_argument("--split", action="store_true", help="with --seconds: starts runs that a later call will finish")
+    parser.add_argument("--pace", type=float, default=6, metavar="S", help="seconds of a step, until one was measured")
+    parser.add_argument("--every", type=float, default=15, metavar="S", help="seconds between progress lines")
+    parser.add_argument("--marble", default=os.path.join(ROOT, "build", "marble"), metavar="FILE")
+    parser.add_argument("--config", default=os.path.join(ROOT, "deploy", "examples", "quickstart.yaml"), metavar="RUN.yaml")
+    options = parser.parse_args()
+    wrong = [name for name in (options.only or "").split(",") if name and name not in ARMS]
+    if wrong:
+        parser.error(f"--only {wrong[0]}: no such arm; expected some of {', '.join(ARMS)}")
+    return options
+
+
+def main():
+    options = parse()
+    if options.collect:
+        return collect(options)
+    os.makedirs(options.out, exist_ok=True)
+    schedule = Schedule(runs_of(options), options)
+    done = schedule.work()
+    return 0 if done else 1 if schedule.failed else 75
+
+
+if __name__ == "__main__":
+    sys.exit(main())
