@@ -1,5 +1,5 @@
 /* Where an export may write: never into the base model, by device and inode and through links neither, and
- * over nothing that is there unless it is told to. */
+ * over nothing that is there without --force. */
 #ifndef MBL_EXPORT_TARGET_H
 #define MBL_EXPORT_TARGET_H
 

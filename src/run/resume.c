@@ -193,12 +193,15 @@ mbl_status_t mbl_resume_same_adapter(const mbl_config_t *config, const char *nam
     return status;
 }
 
-/* That the base model is where the checkpoint's configuration has it. */
-static mbl_status_t find_base(const char *path, const char *text) {
+/* That the base model is where it is said to be, or else where the checkpoint's configuration has it. */
+static mbl_status_t find_base(const char *path, const char *text, const char *model) {
+    if (model && !mbl_folder_exists(model))
+        return MBL_FAIL(MBL_ERR_USAGE, "--model: %s: is no folder; expected the base model of %s", model,
+                        path);
     json_t *config = json_loads(text, 0, NULL);
     const char *base = json_string_value(value_at(config, "model.path"));
     mbl_status_t status = MBL_OK;
-    if (base && !mbl_folder_exists(base))
+    if (!model && base && !mbl_folder_exists(base))
         status = MBL_FAIL(
             MBL_ERR_CONFIG,
             "%s: made on the base model %s, which is not there; expected --model DIR, where it lies now",
@@ -218,8 +221,7 @@ static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const
     if (!kind || strcmp(kind, "train") != 0 || !text || !steps)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
                         path, kind ? kind : "");
-    if (!model)
-        MBL_TRY(find_base(path, text));
+    MBL_TRY(find_base(path, text, model));
     if (model && (quoted = mbl_yaml_quoted(model)))
         set = mbl_format("model.path=%s", quoted);
     mbl_free(quoted);

@@ -92,6 +92,7 @@ static void other_mistakes_are_named(void **state) {
     refused("--checkpoint $C --lora a.safetensors", 2, "expected one adapter");
     refused("--model base/model --config run.yaml", 2, "--config goes with --checkpoint");
     refused("--checkpoint $C --set train.lr=1", 2, "--set overrides a key of --config");
+    refused("--checkpoint $C --model nowhere", 2, "--model: nowhere: is no folder; expected the base model");
     refused("--checkpoint base/checkpoints/latest.h5", 2, "of kind \"pretrain\"");
     /* a base that has moved, and another one */
     assert_int_equal(shell("cp -r base/model moved && mv base/model base/away"), 0);

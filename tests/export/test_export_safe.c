@@ -1,5 +1,5 @@
 /* Where `marble export` writes: never into its base model, through links neither, over nothing that is there
- * unless told to; and cards that name what was written, in front matter that machines read. */
+ * without --force; and cards that name what was written, in front matter that machines read. */
 #include "runs.h"
 
 #include <stdarg.h>
