@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "base/suggest.h"
+#include "base/unicode.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -195,6 +196,17 @@ static mbl_status_t set_string(char **place, const char *text) {
     return MBL_OK;
 }
 
+static bool is_utf8(const char *text) {
+    size_t left = strlen(text), n;
+    uint32_t c;
+    for (; left > 0; text += n, left -= n) {
+        n = mbl_utf8_decode(text, left, &c);
+        if (c == 0xfffd && (n != 3 || memcmp(text, "\xef\xbf\xbd", 3) != 0))
+            return false;
+    }
+    return true;
+}
+
 /* An existing folder or file, seen from here or from the folder of the configuration, made absolute. */
 static mbl_status_t read_path(char *place, const mbl_field_t *field, const char *key,
                               const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
@@ -212,6 +224,10 @@ static mbl_status_t read_path(char *place, const mbl_field_t *field, const char 
                                          : "does not exist, neither from here nor beside the configuration");
     else if (S_ISDIR(info.st_mode) != (field->kind == MBL_FIELD_FOLDER))
         wrong_value(problems, field, key, node, S_ISDIR(info.st_mode) ? "is a folder" : "is not a folder");
+    else if (!mbl_config_printable(found) ||
+             !is_utf8(found)) /* a name above it: run.yaml could not hold it */
+        wrong_value(problems, field, key, node,
+                    "lies in a folder whose name has control characters or is not UTF-8");
     else
         return set_string((char **)(void *)place, found);
     return MBL_OK;

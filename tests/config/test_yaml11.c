@@ -9,6 +9,8 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static char *written(double value) {
     char *text = NULL;
@@ -100,6 +102,29 @@ static void quoted_texts_come_back(void **state) {
         mbl_yaml_free(node);
         mbl_free(quoted);
     }
+}
+
+/* What run.yaml cannot hold, and so could not be resumed from, is refused before a step is made. */
+static void folders_that_run_yaml_cannot_name_are_refused(void **state) {
+    static const char *const names[] = {"caf\xe9", "new\nline", "\xef\xbf\xbd caf\xc3\xa9 it's"};
+    char folder[256], here[512], path[512];
+    mbl_config_t *config;
+    (void)state;
+    temporary_folder(folder);
+    assert_non_null(getcwd(here, sizeof here));
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        assert_int_equal(mkdir(path, 0777), 0);
+        assert_int_equal(chdir(path), 0);
+        mbl_status_t status = parse("model: {path: .}\nrewards: [{name: ocr}]\n", NULL, &config);
+        assert_int_equal(chdir(here), 0);
+        assert_int_equal(status, i < 2 ? MBL_ERR_CONFIG : MBL_OK);
+        if (i < 2)
+            assert_non_null(strstr(mbl_fail_message(), "model.path: . lies in a folder whose name"));
+        else
+            mbl_config_free(config);
+    }
+    remove_folder(folder);
 }
 
 static void a_set_below_a_shorthand(void **state) {
@@ -247,6 +272,7 @@ int main(void) {
         cmocka_unit_test(quoted_texts_come_back),
         cmocka_unit_test(a_set_below_a_shorthand),
         cmocka_unit_test(pyyaml_reads_and_writes_the_same),
+        cmocka_unit_test(folders_that_run_yaml_cannot_name_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
