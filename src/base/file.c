@@ -110,12 +110,20 @@ mbl_status_t mbl_file_read_stream(const char *path, size_t limit, char **out, si
     return status;
 }
 
+/* /dev/stdout, /dev/null, a named pipe: written into, never replaced by a file of that name. */
+static bool is_no_file(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+}
+
 mbl_status_t mbl_file_begin(const char *path, mbl_file_writer_t *out) {
-    mbl_file_writer_t writer = {mbl_strdup(path), mbl_format("%s.tmp-%ld", path, (long)getpid()), NULL};
+    bool into = is_no_file(path);
+    mbl_file_writer_t writer = {mbl_strdup(path),
+                                into ? NULL : mbl_format("%s.tmp-%ld", path, (long)getpid()), NULL};
     mbl_status_t status = MBL_OK;
-    if (!writer.path || !writer.temporary)
+    if (!writer.path || (!writer.temporary && !into))
         status = MBL_FAIL(MBL_ERR_MEM, "no memory for the path %s", path);
-    else if (!(writer.file = fopen(writer.temporary, "wb")))
+    else if (!(writer.file = fopen(into ? path : writer.temporary, "wb")))
         status = MBL_FAIL(MBL_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
     if (status == MBL_OK) {
         *out = writer;
@@ -151,21 +159,21 @@ static void sync_folder_of(const char *path) {
 }
 
 mbl_status_t mbl_file_commit(mbl_file_writer_t *writer) {
-    bool good = fflush(writer->file) == 0 && fsync(fileno(writer->file)) == 0;
+    bool good = fflush(writer->file) == 0 && (!writer->temporary || fsync(fileno(writer->file)) == 0);
     int error = errno;
     if (fclose(writer->file) != 0 && good) {
         good = false;
         error = errno;
     }
     writer->file = NULL;
-    if (good && rename(writer->temporary, writer->path) != 0) {
+    if (good && writer->temporary && rename(writer->temporary, writer->path) != 0) {
         good = false;
         error = errno;
     }
     mbl_status_t status = MBL_OK;
-    if (good)
+    if (good && writer->temporary)
         sync_folder_of(writer->path);
-    else
+    if (!good)
         status = MBL_FAIL(MBL_ERR_IO, "%s: writing failed: %s", writer->path, strerror(error));
     if (good) {
         mbl_free(writer->temporary);

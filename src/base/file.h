@@ -21,7 +21,8 @@ bool mbl_is_lfs_pointer(const void *data, size_t size);
 mbl_status_t mbl_lfs_pointer_found(const char *path, const void *data, size_t size);
 
 /* A file being written. On success commit has put it in its place; after any failure, or discard, nothing is
- * left. A writer whose begin failed needs no discard. */
+ * left. A writer whose begin failed needs no discard. What is there and no file (a pipe, /dev/stdout) is
+ * written into as it goes; `temporary` is NULL then. */
 typedef struct {
     char *path, *temporary;
     FILE *file;
