@@ -41,6 +41,8 @@ static const char *const weighted_words[] = {"sum", "mean", NULL};
 static const char *const shrink_words[] = {"off", "equal", "average", NULL};
 /* In the order of mbl_on_alarm_t. */
 static const char *const alarm_words[] = {"warn", "stop", NULL};
+/* In the order of mbl_alarm_switch_t. */
+static const char *const alarm_switch_words[] = {"on", "off", NULL};
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const other_base_words[] = {"refuse", "accept", NULL};
 /* In the order of mbl_config_writer_t. */
@@ -170,7 +172,8 @@ static const mbl_field_t fields[] = {
     CHOICE(alarms.on_alarm, "warn", alarm_words,
            "a line in the log, or also the end of the run, with a checkpoint and exit code 1"),
     COUNT(alarms.patience, "10", 1, 1e9, "optimizer steps",
-          "in a row that no_variance, x0_norm_drift and alpha_collapse have to last"),
+          "in a row that no_variance, x0_norm_drift, alpha_collapse, no_score and reward_collapse have to "
+          "last"),
     COUNT(alarms.old_equals_new, "3", 0, 1e9, "optimizer steps",
           "in a row after which the trained adapter equals the old one to the bit; 0: off"),
     NUMBER(alarms.old_drift, "0.5", 0, 1e6, CLOSED, "most |current - old| / |current|; 0: off"),
@@ -180,13 +183,17 @@ static const mbl_field_t fields[] = {
            "most change of the pictures' root mean square since the first steps, relative; 0: off"),
     NUMBER(alarms.alpha_collapse, "0.98", 0, 1, CLOSED, "most alpha of one reward of several; 1: off"),
     COUNT(alarms.alpha_stale, "100", 0, 1e9, "optimizer steps", "most since alpha was solved for; 0: off"),
-    COUNT(alarms.non_finite, "1", 0, 1e9, "optimizer steps",
-          "in a row with a loss or gradient that is not finite; 0: off"),
+    COUNT(alarms.non_finite, "10", 0, 1e9, "optimizer steps",
+          "in a row with a loss or gradient that is not finite, each left out, that end the run; 0: off"),
     COUNT(alarms.replica_mismatch, "10", 0, 1e9, "optimizer steps",
           "between comparisons of the ranks' adapters; 0: never"),
     NUMBER(alarms.scorer_failed, "0.01", 0, 1, CLOSED, "most share of a reward's scores that failed; 1: off"),
     NUMBER(alarms.scorer_range, "0.0", 0, 1, CLOSED,
            "most share of a reward's scores outside the range of its scorer; 1: off"),
+
+    CHOICE(alarms.no_score, "on", alarm_switch_words, "a reward that is trained has no score of any image"),
+    NUMBER(alarms.reward_collapse, "1.0", 0, 1e6, CLOSED,
+           "most that a reward's mean may lie below the first step's, in deviations of its scores; 0: off"),
 
     COUNT(eval.every, "20", 0, 1e9, "optimizer steps", "between evaluations; 0: only at the end"),
     COUNT(eval.prompts, "192", 1, 1e6, "images",

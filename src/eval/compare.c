@@ -99,7 +99,7 @@ static double quantile(const double *sorted, size_t n, double share) {
 
 static mbl_interval_t interval(const mbl_compare_t *c, heap_t *heap) {
     drop_unused(c, heap);
-    mbl_interval_t out = {statistic(heap, NULL), NAN, NAN};
+    mbl_interval_t out = {statistic(heap, NULL), NAN, NAN, heap->m};
     if (heap->m < 2 || c->resamples == 0)
         return out;
     for (size_t r = 0; r < c->resamples; r++) {
@@ -125,14 +125,14 @@ void mbl_compare_scale(size_t pictures, size_t k, const mbl_score_t *const *tabl
                 count += score->state == MBL_SCORE_VALID;
                 sum += score->state == MBL_SCORE_VALID ? score->value : 0;
             }
-        mean[j] = count > 0 ? sum / count : 0;
+        mean[j] = count > 0 ? sum / count : NAN;
         for (size_t t = 0; t < n; t++)
             for (size_t i = 0; i < pictures; i++) {
                 const mbl_score_t *score = &tables[t][i * k + j];
                 double away = score->state == MBL_SCORE_VALID ? score->value - mean[j] : 0;
                 squares += away * away;
             }
-        deviation[j] = count > 0 ? sqrt(squares / count) : 0;
+        deviation[j] = count > 0 ? sqrt(squares / count) : NAN;
         if (deviation[j] <= 1e-12 * fabs(mean[j])) /* equal scores: what is left is rounding */
             deviation[j] = 0;
     }

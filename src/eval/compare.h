@@ -21,6 +21,7 @@ typedef struct {
 
 typedef struct {
     double value, low, high; /* NAN: no picture counts; low and high too with fewer than two prompts */
+    size_t prompts;          /* that it is from */
 } mbl_interval_t;
 
 typedef struct {
@@ -34,7 +35,8 @@ typedef struct {
 } mbl_compare_pair_t;
 
 /* Mean and standard deviation of each reward over the valid pictures of several tables: what z-scores are
- * taken with, (score - mean) / deviation. A reward without spread has deviation 0, and its z-scores are 0. */
+ * taken with, (score - mean) / deviation. A reward without spread has deviation 0, and its z-scores are 0;
+ * one without scores has NAN for both. */
 void mbl_compare_scale(size_t pictures, size_t k, const mbl_score_t *const *tables, size_t n, double *mean,
                        double *deviation);
 

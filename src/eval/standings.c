@@ -82,6 +82,8 @@ void mbl_standings_free(mbl_standings_t *s) {
 
 /* ---- text ---- */
 
+enum { FEW = 8 }; /* prompts: an interval from fewer is marked */
+
 typedef struct {
     const mbl_standings_t *standings;
     bool markdown;
@@ -113,7 +115,7 @@ static void interval_cells(mbl_grid_t *grid, const char *format, mbl_interval_t 
     if (isnan(interval.low))
         mbl_grid_cell(grid, "-");
     else
-        mbl_grid_cell(grid, "%s .. %s", low, high);
+        mbl_grid_cell(grid, "%s .. %s%s", low, high, interval.prompts < FEW ? "*" : "");
 }
 
 static void head(mbl_grid_t *grid, const char *const *words, size_t n) {
@@ -215,7 +217,11 @@ mbl_status_t mbl_standings_print(const mbl_standings_t *s, bool markdown, FILE *
     print_entrants(&page);
     for (size_t i = 0; i < s->n_parts; i++)
         MBL_TRY(print_part(&page, i));
-    fprintf(out, "Intervals: %zu resamples of the prompts, each with all its pictures.", s->resamples);
+    fprintf(
+        out,
+        "Intervals: %zu resamples of the prompts, each with all its pictures; * from fewer than %d prompts, "
+        "which says little.",
+        s->resamples, FEW);
     if (s->lineup->n_entrants > 1)
         fputs(
             " Win rate: of pictures for the same prompt\nfrom the same noise, ties half. z-score: mean over "

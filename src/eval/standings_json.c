@@ -18,6 +18,7 @@ static json_t *score_json(const mbl_compare_score_t *score) {
     put_real(out, "ci95", (score->mean.high - score->mean.low) / 2);
     put_real(out, "low", score->mean.low);
     put_real(out, "high", score->mean.high);
+    put_count(out, "prompts", score->mean.prompts);
     put_count(out, "n", score->n);
     put_count(out, "na", score->na);
     put_count(out, "failed", score->failed);
@@ -33,6 +34,7 @@ static json_t *pair_json(const mbl_compare_pair_t *pair) {
     put_real(out, "win_rate", pair->win_rate.value);
     put_real(out, "win_rate_low", pair->win_rate.low);
     put_real(out, "win_rate_high", pair->win_rate.high);
+    put_count(out, "prompts", pair->difference.prompts);
     put_count(out, "n", pair->n);
     put_count(out, "won", pair->won);
     put_count(out, "tied", pair->tied);
@@ -98,7 +100,8 @@ static json_t *scale_json(const mbl_standings_t *s) {
     json_t *out = json_object();
     for (size_t j = 0; j < s->lineup->engine->k; j++)
         json_object_set_new(out, reward_name(s, j),
-                            json_pack("{s:f,s:f}", "mean", s->mean[j], "deviation", s->deviation[j]));
+                            json_pack("{s:o,s:o}", "mean", mbl_jsonl_real(s->mean[j]), "deviation",
+                                      mbl_jsonl_real(s->deviation[j])));
     return out;
 }
 

@@ -46,6 +46,17 @@ static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics
 
 /* ---- README.md ---- */
 
+/* One cell: mean and interval, as far as there are scores enough for them. */
+static void write_score(FILE *out, const json_t *rewards, const char *name) {
+    double mean = number_at(rewards, NULL, name, "mean"), ci95 = number_at(rewards, NULL, name, "ci95");
+    if (isnan(mean))
+        fputs(" - |", out);
+    else if (isnan(ci95))
+        fprintf(out, " %.4f |", mean);
+    else
+        fprintf(out, " %.4f +- %.4f |", mean, ci95);
+}
+
 static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals) {
     size_t n = json_array_size(evals);
     const json_t *first = json_array_get(evals, 0), *last = json_array_get(evals, n ? n - 1 : 0);
@@ -59,9 +70,10 @@ static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals
             (long long)json_integer_value(json_object_get(last, "step")));
     for (size_t k = 0; k < card->config->rewards.count; k++) {
         const char *name = card->config->rewards.items[k].name;
-        fprintf(out, "| %s | %.4f +- %.4f | %.4f +- %.4f |\n", name, number_at(before, NULL, name, "mean"),
-                number_at(before, NULL, name, "ci95"), number_at(after, NULL, name, "mean"),
-                number_at(after, NULL, name, "ci95"));
+        fprintf(out, "| %s |", name);
+        write_score(out, before, name);
+        write_score(out, after, name);
+        fputs("\n", out);
     }
 }
 

@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FIRST_STEPS = 3 }; /* whose latents x0_norm_drift compares with */
+enum {
+    FIRST_STEPS = 3, /* whose latents x0_norm_drift compares with */
+    ENOUGH = 8       /* scores, for a mean that reward_collapse compares with */
+};
 
 const char *mbl_alarm_name(mbl_alarm_t alarm) {
     static const char *const names[] = {
@@ -33,13 +36,15 @@ static void found(mbl_alarm_findings_t *out, mbl_alarm_t alarm, bool is, double 
 static void check_adapters(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *n,
                            mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
     uint64_t *run = &state->run[MBL_ALARM_old_equals_new];
-    bool equal = lasts(run, n->old_deviate == 0, limits->old_equals_new);
-    found(out, MBL_ALARM_old_equals_new, equal, (double)*run, 0);
+    if (n->finite) { /* else that is the reason */
+        bool equal = lasts(run, n->old_deviate == 0 || !n->moved, limits->old_equals_new);
+        found(out, MBL_ALARM_old_equals_new, equal, (double)*run, 0);
+    }
     found(out, MBL_ALARM_old_drift, limits->old_drift > 0 && n->old_deviate > limits->old_drift,
           n->old_deviate, 0);
     run = &state->run[MBL_ALARM_non_finite];
-    bool broken = lasts(run, !n->finite, limits->non_finite);
-    found(out, MBL_ALARM_non_finite, broken, (double)*run, 0);
+    out->give_up = lasts(run, !n->finite, limits->non_finite);
+    found(out, MBL_ALARM_non_finite, *run > 0 && limits->non_finite > 0, (double)*run, 0);
     found(out, MBL_ALARM_replica_mismatch, limits->replica_mismatch > 0 && !n->replicas_same, 1, 0);
 }
 
@@ -87,6 +92,34 @@ static void check_rewards(const mbl_alarm_limits_t *limits, const mbl_alarm_numb
     }
 }
 
+/* How far a reward's mean is below that of the first step with enough scores, whose adapter is fresh, in
+ * deviations of its scores, then or now. Remembers that step. 0 where nothing can be said. */
+static double fall(const mbl_reward_stats_t *s, mbl_alarm_state_t *state, size_t k) {
+    double deviation = fmax(state->first[k].deviation, s->std);
+    if (s->valid > 0 && state->first[k].deviation > 0)
+        return (state->first[k].mean - s->mean) / deviation;
+    if (s->valid >= ENOUGH && s->std > 0) {
+        state->first[k].mean = s->mean;
+        state->first[k].deviation = s->std;
+    }
+    return 0;
+}
+
+static void check_scores(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *n,
+                         mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
+    for (size_t k = 0; k < n->k; k++) {
+        const mbl_reward_stats_t *s = &n->stats[k];
+        bool none = s->valid == 0 && (!n->active || n->active[k]);
+        bool is = lasts(&state->unscored[k], none, limits->patience);
+        found(out, MBL_ALARM_no_score, is && limits->no_score == MBL_ALARM_ON, (double)state->unscored[k], k);
+        double far = fall(s, state, k), limit = limits->reward_collapse;
+        /* a step without scores says nothing either way */
+        bool below = s->valid > 0 ? limit > 0 && far > limit : state->fallen[k] > 0;
+        is = lasts(&state->fallen[k], below, limits->patience);
+        found(out, MBL_ALARM_reward_collapse, is && s->valid > 0, far, k);
+    }
+}
+
 void mbl_alarms_check(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *numbers,
                       mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
     memset(out, 0, sizeof *out);
@@ -94,6 +127,7 @@ void mbl_alarms_check(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_
     check_pictures(limits, numbers, state, out);
     check_alpha(limits, numbers, state, out);
     check_rewards(limits, numbers, state, out);
+    check_scores(limits, numbers, state, out);
     for (int i = 0; i < MBL_ALARMS; i++)
         state->count[i] += out->found[i];
 }
@@ -146,11 +180,11 @@ char *mbl_alarm_text(mbl_alarm_t alarm, const mbl_alarm_limits_t *limits,
             value, limits->alpha_stale);
         break;
     case MBL_ALARM_non_finite:
-        snprintf(
-            text, room,
-            "the loss or a gradient is not finite, %.0f steps in a row; lower train.lr or train.beta, or "
-            "take precision: f32",
-            value);
+        snprintf(text, room,
+                 "the loss or a gradient is not finite, %.0f steps in a row, which are left out; lower "
+                 "train.lr or "
+                 "train.beta, or take precision: f32",
+                 value);
         break;
     case MBL_ALARM_replica_mismatch:
         snprintf(text, room,
@@ -169,6 +203,20 @@ char *mbl_alarm_text(mbl_alarm_t alarm, const mbl_alarm_limits_t *limits,
             "%.3g %% of the scores of %s lie outside the range its scorer declares (limit %g %%); look at "
             "its version and options",
             percent, reward, 100 * limits->scorer_range);
+        break;
+    case MBL_ALARM_no_score:
+        snprintf(
+            text, room,
+            "no image of the last %.0f steps has a score of %s: it does not apply to these prompts, or its "
+            "scorer fails (valid, na and failed in metrics.jsonl); change the prompts or leave it out",
+            value, reward);
+        break;
+    case MBL_ALARM_reward_collapse:
+        snprintf(
+            text, room,
+            "the mean of %s is %.1f standard deviations of its scores below the first step's (limit %g), "
+            "for %zu steps; lower train.lr, raise train.kl, and look at samples/",
+            reward, value, limits->reward_collapse, limits->patience);
         break;
     case MBL_ALARMS:
         break;

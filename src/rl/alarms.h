@@ -17,7 +17,9 @@
     X(non_finite)       /* loss or gradients are not finite */                                               \
     X(replica_mismatch) /* ranks hold different adapters */                                                  \
     X(scorer_failed)    /* a scorer gave no score too often */                                               \
-    X(scorer_range)     /* a scorer answered outside of its declared range */
+    X(scorer_range)     /* a scorer answered outside of its declared range */                                \
+    X(no_score)         /* a reward that is trained has no valid score at all */                             \
+    X(reward_collapse)  /* a reward's mean has fallen far below that of the first step */
 
 typedef enum {
 #define MBL_ALARM_ENUM(name) MBL_ALARM_##name,
@@ -28,14 +30,18 @@ typedef enum {
 enum { MBL_ALARM_ROOM = 32 }; /* of checkpoints */
 
 typedef enum { MBL_ON_ALARM_WARN, MBL_ON_ALARM_STOP } mbl_on_alarm_t;
+typedef enum { MBL_ALARM_ON, MBL_ALARM_OFF } mbl_alarm_switch_t;
 
 /* The section `alarms` of the configuration, where units and defaults are told. Counts of 0 switch an alarm
  * off. */
 typedef struct {
     mbl_on_alarm_t on_alarm;
-    size_t patience; /* steps in a row that no_variance, x0_norm_drift and alpha_collapse have to last */
+    /* steps in a row that no_variance, x0_norm_drift, alpha_collapse, no_score and reward_collapse last */
+    size_t patience;
     size_t old_equals_new, alpha_stale, non_finite, replica_mismatch;
-    double old_drift, no_variance, x0_norm_drift, alpha_collapse, scorer_failed, scorer_range;
+    mbl_alarm_switch_t no_score;
+    double old_drift, no_variance, x0_norm_drift, alpha_collapse, scorer_failed, scorer_range,
+        reward_collapse;
 } mbl_alarm_limits_t;
 
 /* Kept over steps and in checkpoints. */
@@ -46,6 +52,10 @@ typedef struct {
     uint64_t unsolved;              /* steps since alpha was solved for */
     double x0_norm;                 /* of the first steps, summed over x0_steps of them */
     uint64_t x0_steps;
+    uint64_t unscored[MBL_MAX_REWARDS], fallen[MBL_MAX_REWARDS]; /* as `flat`, of the last two alarms */
+    struct {
+        double mean, deviation; /* of the first step with enough scores of it; deviation 0: none yet */
+    } first[MBL_MAX_REWARDS];
 } mbl_alarm_state_t;
 
 /* What a step knows of itself, over all ranks; K rewards. */
@@ -53,11 +63,13 @@ typedef struct {
     double old_deviate; /* |current - old| / |current| after the step */
     double x0_norm;     /* root mean square of the latents drawn */
     bool finite;        /* loss, KL and all gradients */
+    bool moved;         /* the weights did */
     bool replicas_same; /* true where it was not looked at */
     bool solves;        /* the method solves for alpha, */
     bool solved;        /* did so in this step, */
     size_t used;        /* and these many rewards take part */
     size_t k;
+    const bool *active;              /* [K] rewards that this step trains; NULL: all */
     const double *alpha;             /* [K] */
     const mbl_reward_stats_t *stats; /* [K] */
     const size_t *outside;           /* [K] valid scores outside the scorer's range */
@@ -65,6 +77,7 @@ typedef struct {
 
 typedef struct {
     bool found[MBL_ALARMS];
+    bool give_up;              /* non_finite has lasted as long as it may: the run ends */
     double value[MBL_ALARMS];  /* what was found: the largest, where it is of rewards */
     size_t reward[MBL_ALARMS]; /* of which reward, where it is of one */
 } mbl_alarm_findings_t;

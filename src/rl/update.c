@@ -198,7 +198,32 @@ static mbl_status_t move(mbl_update_t *u, const mbl_update_step_t *step) {
     return step->diagnose ? cosines_of_step(u, step, &now) : MBL_OK;
 }
 
+static void fill(double *numbers, size_t n, double value) {
+    for (size_t i = 0; i < n; i++)
+        numbers[i] = value;
+}
+
+/* A step that is left out. Averages that it would have begun afresh are not those of before. */
+static mbl_status_t leave_out(mbl_update_t *u, const mbl_update_step_t *step) {
+    mbl_update_result_t *out = step->out;
+    mbl_balance_step_t *b = &out->balance;
+    double *const numbers[] = {b->alpha, b->alpha_mean, b->norm, b->cos, b->cos_part, out->cos_step};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        fill(numbers[i], MBL_MAX_REWARDS, NAN);
+    out->norm = b->cos_min = b->cos_mean = b->cos_var = NAN;
+    memset(b->used, 0, sizeof b->used);
+    b->n_used = 0;
+    out->refreshed = out->halves = false;
+    if (step->options->begins) {
+        memset(&u->balance, 0, sizeof u->balance);
+        memset(&u->cache, 0, sizeof u->cache);
+    }
+    return MBL_OK;
+}
+
 mbl_status_t mbl_update_apply(mbl_update_t *u, mbl_update_step_t *step) {
+    if (!step->out->finite)
+        return leave_out(u, step);
     step->out->norm = step->norm;
     step->out->cosines = step->diagnose;
     if (step->norm > 0)

@@ -79,12 +79,15 @@ typedef struct {
 
 typedef struct {
     double loss, kl; /* of all ranks */
-    double norm;     /* of the direction, before the clip; 0: there was none, the weights stayed */
-    bool finite;     /* loss, KL and all gradients formed */
-    bool balanced;   /* `balance` holds this step's weights */
-    bool refreshed;  /* ... solved for in this step, from gram_share of its rows; else cached ones */
-    bool cosines;    /* ... and norms and cosines of the whole step */
-    bool halves;     /* alpha_half holds what either half of the solve's rows says alone */
+    /* of the direction, before the clip; 0 or NAN: there was none, the weights stayed */
+    double norm;
+    /* loss, KL and all gradients formed; where one is not, the step is left out: the update stays as it was,
+     * and alpha, norms and cosines are NAN */
+    bool finite;
+    bool balanced;  /* `balance` holds this step's weights */
+    bool refreshed; /* ... solved for in this step, from gram_share of its rows; else cached ones */
+    bool cosines;   /* ... and norms and cosines of the whole step */
+    bool halves;    /* alpha_half holds what either half of the solve's rows says alone */
     double gram_share, alpha_half[2][MBL_MAX_REWARDS];
     double noise_ratio[MBL_MAX_REWARDS]; /* where `halves`: of the reward parts (noise.h) */
     double shrunk; /* the factor that balance.alpha was shrunk by, towards the target: 1 not at all */
@@ -135,7 +138,8 @@ mbl_status_t mbl_update_solve(mbl_update_t *update, mbl_update_step_t *step, con
                               const mbl_update_share_t *share);
 /* D into update->direction. Collective. */
 mbl_status_t mbl_update_combine(mbl_update_t *update, mbl_update_step_t *step);
-/* Moves the weights along D; leaves them (and the moments) alone when there is none. Collective. */
+/* Moves the weights along D; leaves them (and the moments) alone when there is none, and everything when what
+ * D is made of is not finite. Collective. */
 mbl_status_t mbl_update_apply(mbl_update_t *update, mbl_update_step_t *step);
 
 #endif

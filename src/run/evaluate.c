@@ -93,12 +93,22 @@ static mbl_status_t summarise(const mbl_evaluator_t *e, bool difference, mbl_eva
     MBL_TRY(
         mbl_comm_allreduce(e->options.comm, sums, sizeof sums / sizeof(double), MBL_COMM_F64, MBL_COMM_SUM));
     for (size_t k = 0; k < k_all; k++) {
-        double n = sums[k][0], mean = n > 0 ? sums[k][3] / n : 0;
-        double variance = n > 1 ? fmax(0, sums[k][4] - n * mean * mean) / (n - 1) : 0;
-        out[k] = (mbl_eval_score_t){mean, n > 0 ? 1.959964 * sqrt(variance / n) : 0, (size_t)n,
-                                    (size_t)sums[k][1], (size_t)sums[k][2]};
+        double n = sums[k][0], mean = n > 0 ? sums[k][3] / n : NAN;
+        double variance = n > 1 ? fmax(0, sums[k][4] - n * mean * mean) / (n - 1) : NAN;
+        out[k] = (mbl_eval_score_t){mean, 1.959964 * sqrt(variance / n), (size_t)n, (size_t)sums[k][1],
+                                    (size_t)sums[k][2]};
     }
     return MBL_OK;
+}
+
+char *mbl_eval_text(const mbl_eval_score_t *score, char out[64]) {
+    if (score->n == 0)
+        snprintf(out, 64, " -");
+    else if (isnan(score->ci95))
+        snprintf(out, 64, " %.3f", score->mean);
+    else
+        snprintf(out, 64, " %.3f +-%.3f%s", score->mean, score->ci95, score->n < MBL_EVAL_FEW ? "*" : "");
+    return out;
 }
 
 mbl_status_t mbl_evaluator_run(mbl_evaluator_t *e, const mbl_adapter_t *adapter, mbl_eval_score_t *out) {

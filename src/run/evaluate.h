@@ -25,9 +25,17 @@ mbl_status_t mbl_evaluator_new(const mbl_evaluator_options_t *options, mbl_evalu
 void mbl_evaluator_free(mbl_evaluator_t *evaluator);
 
 typedef struct {
-    double mean, ci95; /* over valid scores; half-width of the normal 95 % interval of the mean */
+    /* over valid scores, NAN without any; half-width of the normal 95 % interval of the mean, NAN below two
+     */
+    double mean, ci95;
     size_t n, na, failed;
 } mbl_eval_score_t;
+
+/* An interval from fewer scores says little, which is said of it. */
+enum { MBL_EVAL_FEW = 8 };
+/* " 0.123 +-0.045" into out, "*" behind where the scores are few, no interval where there is none, " -"
+ * without a mean; returns out. */
+char *mbl_eval_text(const mbl_eval_score_t *score, char out[64]);
 
 /* Generates and scores; out [K] is the same on every rank. Collective. */
 mbl_status_t mbl_evaluator_run(mbl_evaluator_t *evaluator, const mbl_adapter_t *adapter,

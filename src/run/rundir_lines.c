@@ -69,9 +69,9 @@ mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_
 }
 
 static json_t *score_object(const mbl_eval_score_t *score, const mbl_eval_score_t *change) {
-    json_t *one =
-        json_pack("{s:f,s:f,s:I,s:I,s:I}", "mean", score->mean, "ci95", score->ci95, "n",
-                  (json_int_t)score->n, "na", (json_int_t)score->na, "failed", (json_int_t)score->failed);
+    json_t *one = json_pack("{s:o,s:o,s:I,s:I,s:I}", "mean", mbl_jsonl_real(score->mean), "ci95",
+                            mbl_jsonl_real(score->ci95), "n", (json_int_t)score->n, "na",
+                            (json_int_t)score->na, "failed", (json_int_t)score->failed);
     if (change) {
         json_object_set_new(one, "change", mbl_jsonl_real(change->mean));
         json_object_set_new(one, "change_ci95", mbl_jsonl_real(change->ci95));
@@ -82,7 +82,7 @@ static json_t *score_object(const mbl_eval_score_t *score, const mbl_eval_score_
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                              const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
                              const mbl_eval_score_t *change) {
-    char line[1024] = "";
+    char line[1024] = "", text[64];
     if (!rundir->evals)
         return MBL_OK;
     json_t *rewards = json_object();
@@ -90,8 +90,8 @@ mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config
         const char *name = config->rewards.items[k].name;
         json_object_set_new(rewards, name, score_object(&scores[k], change ? &change[k] : NULL));
         if (used < sizeof line)
-            used += (size_t)snprintf(line + used, sizeof line - used, "  %s %.3f +-%.3f", name,
-                                     scores[k].mean, scores[k].ci95);
+            used += (size_t)snprintf(line + used, sizeof line - used, "  %s%s", name,
+                                     mbl_eval_text(&scores[k], text));
     }
     MBL_INFO("eval at step %zu%s", step, line);
     return mbl_jsonl_write(rundir->evals, json_pack("{s:I,s:{s:I,s:s%},s:o}", "step", (json_int_t)step,

@@ -57,7 +57,7 @@ static const char *const names[N_VECTORS] = {"adapter/current", "adapter/old", "
 
 /* Counters and small arrays, written and read through one list; older checkpoints lack some after the first
  * four. */
-enum { N_SMALL = 13, N_ALWAYS = 4, N_ALARM_COUNTERS = 2 * MBL_ALARM_ROOM + 2 };
+enum { N_SMALL = 16, N_ALWAYS = 4, N_ALARM_COUNTERS = 2 * MBL_ALARM_ROOM + 2 };
 typedef struct {
     double alpha_mean[MBL_MAX_REWARDS];
     int64_t seen[MBL_MAX_REWARDS], skipped[MBL_MAX_REWARDS], counters[5];
@@ -67,6 +67,8 @@ typedef struct {
     double x0_norm;
     double multiplier[MBL_MAX_REWARDS], level[MBL_MAX_REWARDS], spread[MBL_MAX_REWARDS];
     int64_t level_seen[MBL_MAX_REWARDS];
+    int64_t unscored[MBL_MAX_REWARDS], fallen[MBL_MAX_REWARDS];
+    double first[2 * MBL_MAX_REWARDS]; /* mean and deviation of each */
 } small_t;
 
 static void small_items(small_t *small, size_t k, mbl_ckpt_item_t *items) {
@@ -83,6 +85,9 @@ static void small_items(small_t *small, size_t k, mbl_ckpt_item_t *items) {
     items[10] = (mbl_ckpt_item_t){"constraint/level", MBL_F64, k, small->level};
     items[11] = (mbl_ckpt_item_t){"constraint/spread", MBL_F64, k, small->spread};
     items[12] = (mbl_ckpt_item_t){"constraint/seen", MBL_I64, k, small->level_seen};
+    items[13] = (mbl_ckpt_item_t){"alarms/unscored", MBL_I64, k, small->unscored};
+    items[14] = (mbl_ckpt_item_t){"alarms/fallen", MBL_I64, k, small->fallen};
+    items[15] = (mbl_ckpt_item_t){"alarms/first_scores", MBL_F64, 2 * k, small->first};
 }
 
 static void pack_alarms(const mbl_alarm_state_t *alarms, small_t *small) {
@@ -92,8 +97,13 @@ static void pack_alarms(const mbl_alarm_state_t *alarms, small_t *small) {
     }
     small->alarm_counters[2 * MBL_ALARM_ROOM] = (int64_t)alarms->unsolved;
     small->alarm_counters[2 * MBL_ALARM_ROOM + 1] = (int64_t)alarms->x0_steps;
-    for (size_t k = 0; k < MBL_MAX_REWARDS; k++)
+    for (size_t k = 0; k < MBL_MAX_REWARDS; k++) {
         small->alarm_flat[k] = (int64_t)alarms->flat[k];
+        small->unscored[k] = (int64_t)alarms->unscored[k];
+        small->fallen[k] = (int64_t)alarms->fallen[k];
+        small->first[2 * k] = alarms->first[k].mean;
+        small->first[2 * k + 1] = alarms->first[k].deviation;
+    }
     small->x0_norm = alarms->x0_norm;
 }
 
@@ -104,8 +114,13 @@ static void unpack_alarms(mbl_alarm_state_t *alarms, const small_t *small) {
     }
     alarms->unsolved = (uint64_t)small->alarm_counters[2 * MBL_ALARM_ROOM];
     alarms->x0_steps = (uint64_t)small->alarm_counters[2 * MBL_ALARM_ROOM + 1];
-    for (size_t k = 0; k < MBL_MAX_REWARDS; k++)
+    for (size_t k = 0; k < MBL_MAX_REWARDS; k++) {
         alarms->flat[k] = (uint64_t)small->alarm_flat[k];
+        alarms->unscored[k] = (uint64_t)small->unscored[k];
+        alarms->fallen[k] = (uint64_t)small->fallen[k];
+        alarms->first[k].mean = small->first[2 * k];
+        alarms->first[k].deviation = small->first[2 * k + 1];
+    }
     alarms->x0_norm = small->x0_norm;
 }
 

@@ -79,6 +79,8 @@ static mbl_status_t look_for_alarms(mbl_train_t *t, const mbl_step_report_t *rep
     mbl_alarm_numbers_t numbers = {.old_deviate = report->old_deviate,
                                    .x0_norm = report->x0_norm,
                                    .finite = t->update.finite,
+                                   .moved = t->update.norm > 0,
+                                   .active = t->stage.active,
                                    .replicas_same = true,
                                    .solves = mbl_method_solves(t->stage.method),
                                    .solved = t->update.refreshed && t->update.balance.n_used > 0,
@@ -93,11 +95,13 @@ static mbl_status_t look_for_alarms(mbl_train_t *t, const mbl_step_report_t *rep
     mbl_alarms_check(&config->alarms, &numbers, &t->state.alarms, &found);
     if (t->comm->rank == 0)
         mbl_watch_tell(config, &t->state.alarms, &found, t->state.step);
+    bool any = found.give_up;
     for (int i = 0; i < MBL_ALARMS && t->alarm_step == 0; i++)
-        if (found.found[i]) {
-            t->alarms = found;
-            t->alarm_step = t->state.step;
-        }
+        any |= found.found[i];
+    if (any) {
+        t->alarms = found;
+        t->alarm_step = t->state.step;
+    }
     return MBL_OK;
 }
 
@@ -215,7 +219,8 @@ static mbl_status_t observe(mbl_train_t *t, uint64_t before) {
     mbl_eval_score_t scores[MBL_MAX_REWARDS], change[MBL_MAX_REWARDS];
     uint64_t now = t->state.step;
     bool last = now >= config->train.steps, samples = due(before, now, config->log.samples_every);
-    if (last || due(before, now, config->checkpoint.every))
+    bool broken = t->state.alarms.run[MBL_ALARM_non_finite] > 0; /* the checkpoint before is the good one */
+    if (last || (due(before, now, config->checkpoint.every) && !broken))
         MBL_TRY(save(t, last));
     if (!last && (samples || due(before, now, config->eval.every)))
         MBL_TRY(evaluate(t, &t->state.update.policy.in_ema, now, samples, scores, change));
@@ -229,10 +234,29 @@ static mbl_status_t close_run(mbl_train_t *t) {
     return t->comm->rank == 0 ? mbl_report_table(t->config, t->base, trained, difference) : MBL_OK;
 }
 
-/* Ends the run, with a checkpoint, at an alarm where alarms.on_alarm asks for it. */
+/* Which checkpoint to go on from after steps that were not finite. Rank 0. */
+static mbl_status_t name_last_good(const mbl_train_t *t) {
+    char folder[1024], path[1100];
+    bool found;
+    mbl_state_saved(&t->state, true);
+    MBL_TRY(mbl_rundir_join(t->out_dir, "checkpoints", folder, sizeof folder));
+    MBL_TRY(mbl_ckpt_latest(folder, NULL, path, sizeof path, &found));
+    if (found)
+        MBL_WARN("the last good checkpoint is %s; go on from it with --resume auto and a lower train.lr",
+                 path);
+    else
+        MBL_WARN("there is no checkpoint from before these steps; look at the base model and train.lr");
+    return MBL_OK;
+}
+
+/* Ends the run, with a checkpoint, at an alarm where alarms.on_alarm asks for it, or without one where step
+ * after step was not finite. */
 static mbl_status_t heed_alarms(mbl_train_t *t) {
     mbl_status_t verdict = mbl_watch_verdict(t->comm, t->config, &t->alarms, t->alarm_step);
-    if (verdict == MBL_ERR_ALARM && !t->alarms.found[MBL_ALARM_replica_mismatch]) /* which rank to believe? */
+    if (verdict == MBL_ERR_ALARM && t->alarms.give_up)
+        MBL_TRY(mbl_comm_agree(t->comm, t->comm->rank == 0 ? name_last_good(t) : MBL_OK));
+    else if (verdict == MBL_ERR_ALARM &&
+             !t->alarms.found[MBL_ALARM_replica_mismatch]) /* which rank is right? */
         MBL_TRY(save(t, true));
     return mbl_comm_agree(t->comm, verdict); /* saving agreed that all went well */
 }

@@ -117,9 +117,11 @@ static void count_skipped(mbl_train_t *t, const mbl_balance_step_t *balance) {
     }
 }
 
-/* The same of steps without any direction. */
+/* The same of steps without any direction. Those that are not finite have an alarm of their own. */
 static void count_empty(mbl_train_t *t, const mbl_update_result_t *done) {
-    if (!(done->norm > 0) && t->state.empty_steps++ % 100 == 0 && t->comm->rank == 0)
+    if (!done->finite)
+        t->state.empty_steps++;
+    else if (!(done->norm > 0) && t->state.empty_steps++ % 100 == 0 && t->comm->rank == 0)
         MBL_WARN("step %llu: no reward has a usable gradient; the weights stay as they are",
                  (unsigned long long)t->state.step + 1);
 }
@@ -133,7 +135,7 @@ mbl_status_t mbl_train_update(mbl_train_t *t, size_t inner, size_t slice, const 
     mbl_update_options_t options = update_options(t, &gradient);
     t->comm->step = t->state.step + 1;
     MBL_TRY(mbl_update_step(&t->state.update, &options, &t->update));
-    if (t->update.balanced)
+    if (t->update.balanced && t->update.finite)
         count_skipped(t, &t->update.balance);
     count_empty(t, &t->update);
     t->state.step++;

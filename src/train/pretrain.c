@@ -27,6 +27,7 @@ typedef struct {
     uint32_t *of_kind[3];         /* prompts by kind, */
     uint32_t n_of_kind[3];        /* and how many */
     size_t rows, elements;        /* micro-batch; per picture */
+    size_t broken;                /* steps in a row up to now that were not finite */
     float *host;                  /* [rows, elements] */
     float *host_mix;              /* [MBL_ROWS_TERMS, rows] */
     int64_t *host_sample;
@@ -259,8 +260,23 @@ static mbl_status_t learn_rows(pretrain_t *p, size_t n, double *loss) {
     return mbl_mmdit_backward(p->model, NULL, &input, p->tape, &view[DV], &sink);
 }
 
+/* A step whose loss or gradient is not finite moves nothing; so many in a row end the run. */
+static mbl_status_t leave_out(pretrain_t *p, size_t step) {
+    size_t most = p->engine.config->alarms.non_finite;
+    p->state.optimizer.steps++;
+    if (++p->broken == most)
+        return MBL_FAIL(
+            MBL_ERR_NUMERIC,
+            "step %zu: the loss or the gradient is not finite, %zu steps in a row (alarms.non_finite); "
+            "lower pretrain.lr and go on from the last checkpoint",
+            step + 1, most);
+    if (p->broken == 1 && p->engine.comm->rank == 0)
+        MBL_WARN("step %zu: the loss or the gradient is not finite; the step is left out", step + 1);
+    return MBL_OK;
+}
+
 /* Sum of the gradients over ranks, global norm, AdamW with warm-up, EMA. */
-static mbl_status_t update(pretrain_t *p, size_t step, double *norm) {
+static mbl_status_t update(pretrain_t *p, size_t step, double loss, double *norm) {
     const mbl_config_t *config = p->engine.config;
     mbl_comm_t *comm = p->engine.comm;
     mbl_ops_t *ops = p->engine.ops;
@@ -272,8 +288,9 @@ static mbl_status_t update(pretrain_t *p, size_t step, double *norm) {
     MBL_TRY(MBL_OP(ops, gram, .gram = &gram, .x = &row));
     MBL_TRY(mbl_comm_allreduce(comm, &square, 1, MBL_COMM_F64, MBL_COMM_SUM));
     *norm = sqrt(square);
-    if (!isfinite(square))
-        return MBL_FAIL(MBL_ERR_NUMERIC, "step %zu: the gradient is not finite; lower pretrain.lr", step + 1);
+    if (!isfinite(square) || !isfinite(loss))
+        return leave_out(p, step);
+    p->broken = 0;
     mbl_adamw_options_t options = {.lr = config->pretrain.lr * warm,
                                    .beta1 = config->train.adam_beta1,
                                    .beta2 = config->train.adam_beta2,
@@ -298,8 +315,8 @@ static mbl_status_t one_step(pretrain_t *p, size_t step) {
         MBL_TRY(draw_rows(p, step, i, n));
         MBL_TRY(learn_rows(p, n, &loss));
     }
-    MBL_TRY(update(p, step, &norm));
     MBL_TRY(mbl_comm_allreduce(p->engine.comm, &loss, 1, MBL_COMM_F64, MBL_COMM_SUM));
+    MBL_TRY(update(p, step, loss, &norm));
     if (!p->rundir.metrics)
         return MBL_OK;
     double seconds = mbl_lap(&start);
@@ -310,8 +327,9 @@ static mbl_status_t one_step(pretrain_t *p, size_t step) {
                  mbl_duration(seconds * (double)(config->pretrain.steps - step - 1), left));
     }
     return mbl_jsonl_write(p->rundir.metrics,
-                           json_pack("{s:I,s:f,s:f,s:{s:f}}", "step", (json_int_t)(step + 1), "loss", loss,
-                                     "grad_norm", norm, "seconds", "total", seconds));
+                           json_pack("{s:I,s:o,s:o,s:{s:f}}", "step", (json_int_t)(step + 1), "loss",
+                                     mbl_jsonl_real(loss), "grad_norm", mbl_jsonl_real(norm), "seconds",
+                                     "total", seconds));
 }
 
 static mbl_status_t evaluate(pretrain_t *p, size_t step) {

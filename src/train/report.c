@@ -16,6 +16,15 @@ static json_t *by_reward(const mbl_config_t *config, const double *values, size_
     return object;
 }
 
+/* A field of the statistics of scores; null where there is none to make it of. */
+static json_t *stats_by_reward(const mbl_config_t *config, const mbl_reward_stats_t *stats, size_t offset) {
+    double values[MBL_MAX_REWARDS];
+    for (size_t k = 0; k < config->rewards.count; k++)
+        values[k] =
+            stats[k].valid > 0 ? *(const double *)(const void *)((const char *)&stats[k] + offset) : NAN;
+    return by_reward(config, values, sizeof *values);
+}
+
 static json_t *counts_by_reward(const mbl_config_t *config, const mbl_reward_stats_t *stats, size_t offset) {
     json_t *object = json_object();
     for (size_t k = 0; k < config->rewards.count; k++) {
@@ -93,15 +102,17 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
     const mbl_step_seconds_t *s = &r->seconds;
     if (!rundir->metrics)
         return MBL_OK;
-    json_t *line = json_pack("{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f}", "step", (json_int_t)r->step, "epoch",
-                             (json_int_t)r->epoch, "loss", r->update->loss, "kl", r->update->kl, "lr", r->lr,
-                             "grad_norm", r->update->norm, "old_lag", r->old_deviate, "samples_per_s",
-                             s->total > 0 ? (double)r->samples / s->total : 0.0);
+    json_t *line = json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:o,s:f}", "step", (json_int_t)r->step, "epoch",
+                             (json_int_t)r->epoch, "loss", mbl_jsonl_real(r->update->loss), "kl",
+                             mbl_jsonl_real(r->update->kl), "lr", r->lr, "grad_norm",
+                             mbl_jsonl_real(r->update->norm), "old_lag", mbl_jsonl_real(r->old_deviate),
+                             "samples_per_s", s->total > 0 ? (double)r->samples / s->total : 0.0);
     if (config->stages.count > 0)
         json_object_set_new(line, "stage", json_integer((json_int_t)r->stage + 1));
-    json_object_set_new(line, "reward", by_reward(config, &r->stats[0].mean, sizeof r->stats[0]));
+    json_object_set_new(line, "reward",
+                        stats_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, mean)));
     json_object_set_new(line, "advantage_std",
-                        by_reward(config, &r->stats[0].advantage_std, sizeof r->stats[0]));
+                        stats_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, advantage_std)));
     json_object_set_new(line, "valid",
                         counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, valid)));
     json_object_set_new(line, "na", counts_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, na)));
@@ -173,16 +184,22 @@ void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, d
     const mbl_config_t *config = state->engine->config;
     char rewards[512] = "", balance[512] = "", left[40] = "", duration[32], stage[64] = "";
     size_t used = 0, size = 0;
+    bool balanced = r->update->balanced && r->update->finite;
     for (size_t k = 0; k < config->rewards.count; k++) {
-        if (used < sizeof rewards)
-            used += (size_t)snprintf(rewards + used, sizeof rewards - used, "  %s %.3f",
-                                     config->rewards.items[k].name, r->stats[k].mean);
-        if (r->update->balanced && size < sizeof balance)
+        const char *name = config->rewards.items[k].name;
+        if (used < sizeof rewards && r->stats[k].valid > 0)
+            used +=
+                (size_t)snprintf(rewards + used, sizeof rewards - used, "  %s %.3f", name, r->stats[k].mean);
+        else if (used < sizeof rewards)
+            used += (size_t)snprintf(rewards + used, sizeof rewards - used, "  %s -", name);
+        if (balanced && size < sizeof balance)
             size += (size_t)snprintf(balance + size, sizeof balance - size, "%s%.2f", k ? " " : "  | alpha ",
                                      r->update->balance.alpha[k]);
     }
-    if (r->update->balanced && r->update->cosines && size < sizeof balance)
+    if (balanced && r->update->cosines && size < sizeof balance)
         snprintf(balance + size, sizeof balance - size, "  min cos %+.2f", r->update->balance.cos_min);
+    if (!r->update->finite)
+        snprintf(balance, sizeof balance, "  | left out: not finite");
     if (seconds_left >= 0)
         snprintf(left, sizeof left, "  left %s", mbl_duration(seconds_left, duration));
     if (config->stages.count > 0)
@@ -191,18 +208,42 @@ void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, d
              rewards, balance, r->seconds.total, left);
 }
 
+/* A mean in its column, "-" without one. */
+static void write_mean(FILE *out, int width, const char *format, double mean) {
+    char text[32] = "-";
+    if (!isnan(mean))
+        snprintf(text, sizeof text, format, mean);
+    fprintf(out, " %*s", width, text);
+}
+
+/* Whether the interval of the paired difference leaves zero out; one image has no interval. */
+static const char *verdict(const mbl_eval_score_t *difference) {
+    return isnan(difference->ci95)                ? "no interval"
+           : difference->mean > difference->ci95  ? "better"
+           : difference->mean < -difference->ci95 ? "worse"
+                                                  : "no clear change";
+}
+
 static void write_table(FILE *out, const mbl_config_t *config, const mbl_eval_score_t *base,
                         const mbl_eval_score_t *trained, const mbl_eval_score_t *difference) {
+    bool few = false;
     fprintf(out, "\n%-12s %8s %9s   %-22s %8s\n", "reward", "base", "trained", "difference (95 %)",
             "pictures");
     for (size_t k = 0; k < config->rewards.count; k++) {
-        const char *verdict = difference[k].mean > difference[k].ci95    ? "better"
-                              : difference[k].mean < -difference[k].ci95 ? "worse"
-                                                                         : "no clear change";
-        fprintf(out, "%-12s %8.4f %9.4f   %+.4f +- %.4f     %8zu   %s\n", config->rewards.items[k].name,
-                base[k].mean, trained[k].mean, difference[k].mean, difference[k].ci95, difference[k].n,
-                verdict);
+        const mbl_eval_score_t *d = &difference[k];
+        char interval[32] = "";
+        bool marked = !isnan(d->ci95) && d->n < MBL_EVAL_FEW;
+        if (!isnan(d->ci95))
+            snprintf(interval, sizeof interval, "+- %.4f%s", d->ci95, marked ? "*" : "");
+        few |= marked;
+        fprintf(out, "%-12s", config->rewards.items[k].name);
+        write_mean(out, 8, "%.4f", base[k].mean);
+        write_mean(out, 9, "%.4f", trained[k].mean);
+        write_mean(out, 9, "%+.4f", d->mean);
+        fprintf(out, " %-13s %8zu   %s\n", interval, d->n, verdict(d));
     }
+    if (few)
+        fprintf(out, "* from fewer than %d images: such an interval says little\n", MBL_EVAL_FEW);
 }
 
 mbl_status_t mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,

@@ -94,14 +94,16 @@ mbl_status_t mbl_watch_verdict(mbl_comm_t *comm, const mbl_config_t *config,
                                const mbl_alarm_findings_t *findings, uint64_t step) {
     char text[600];
     mbl_status_t status = MBL_OK;
-    if (config->alarms.on_alarm != MBL_ON_ALARM_STOP)
+    bool stops = config->alarms.on_alarm == MBL_ON_ALARM_STOP;
+    if (!stops && !findings->give_up)
         return MBL_OK;
     for (int i = 0; i < MBL_ALARMS && status == MBL_OK; i++) {
-        if (!findings->found[i])
+        if (!findings->found[i] || (findings->give_up && i != MBL_ALARM_non_finite))
             continue;
         text_of(config, findings, (mbl_alarm_t)i, text, sizeof text);
-        status = MBL_FAIL(MBL_ERR_ALARM, "step %llu: alarm %s; stopped, as alarms.on_alarm is stop",
-                          (unsigned long long)step, text);
+        status =
+            MBL_FAIL(MBL_ERR_ALARM, "step %llu: alarm %s; stopped, as %s", (unsigned long long)step, text,
+                     findings->give_up ? "alarms.non_finite allows no more" : "alarms.on_alarm is stop");
     }
     return mbl_comm_agree(comm, status);
 }

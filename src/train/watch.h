@@ -24,7 +24,8 @@ mbl_status_t mbl_watch_replicas(mbl_comm_t *comm, const mbl_policy_t *policy, bo
 void mbl_watch_tell(const mbl_config_t *config, const mbl_alarm_state_t *state,
                     const mbl_alarm_findings_t *findings, uint64_t step);
 
-/* The failure that ends a run whose alarms.on_alarm is stop, for the first alarm found; MBL_OK without one.
+/* The failure that ends a run whose alarms.on_alarm is stop, for the first alarm found, or any run that gives
+ * up on steps that are not finite; MBL_OK without one.
  * Call it with the findings of every rank (they agree). Collective. */
 mbl_status_t mbl_watch_verdict(mbl_comm_t *comm, const mbl_config_t *config,
                                const mbl_alarm_findings_t *findings, uint64_t step);

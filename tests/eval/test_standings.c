@@ -74,24 +74,24 @@ static void tables(void **state) {
     must_have(text, "draw: 2 pictures of each, 1 prompt, 2 seeds\n");
     must_have(text, "all sets: 6 pictures of each, 3 prompts, 2 seeds\n");
     /* prompts worth 0 and 1; the other's 1 and 1.5 */
-    must_have(text, "ocr      base    0.5000    0.0000 .. 1.0000         4    0       0\n");
-    must_have(text, "         run@9   1.2500    1.0000 .. 1.5000         4    0       0\n");
-    must_have(text, "a|b      base    5.0000                   -         2    2       0\n");
+    must_have(text, "ocr      base    0.5000    0.0000 .. 1.0000*         4    0       0\n");
+    must_have(text, "         run@9   1.2500    1.0000 .. 1.5000*         4    0       0\n");
+    must_have(text, "a|b      base    5.0000                    -         2    2       0\n");
     must_have(text, "run@9 against base\n");
     /* +1, 0, +1, +1: three won, one tied; prompts +1 and +1/2, win rates 1 and 3/4 */
     must_have(
         text,
-        "ocr         +0.7500  +0.5000 .. +1.0000    87.5 %  75.0 % .. 100.0 %    3     1     0   better\n");
+        "ocr         +0.7500  +0.5000 .. +1.0000*    87.5 %  75.0 % .. 100.0 %*    3     1     0   better\n");
     must_have(
         text,
-        "a|b         +0.0000                   -    50.0 %                  -    0     2     0         \n");
+        "a|b         +0.0000                    -    50.0 %                   -    0     2     0         \n");
     free(text);
     text = text_of(true);
     must_have(text, "- base: models/base\n");
     must_have(text, "## test: 4 pictures");
     must_have(text, "\n### run@9 against base\n\n| reward | difference | 95 % interval |");
     must_have(text,
-              "| ocr | +0.7500 | +0.5000 .. +1.0000 | 87.5 % | 75.0 % .. 100.0 % | 3 | 1 | 0 | better |\n");
+              "| ocr | +0.7500 | +0.5000 .. +1.0000* | 87.5 % | 75.0 % .. 100.0 %* | 3 | 1 | 0 | better |\n");
     must_have(text, "| a\\|b | base | 5.0000 | - | 2 | 2 | 0 |\n");
     free(text);
 }

@@ -29,11 +29,13 @@ static void make_healthy(healthy_t *h) {
     mbl_config_free(config);
     for (size_t k = 0; k < K; k++) {
         h->alpha[k] = 1.0 / K;
-        h->stats[k] = (mbl_reward_stats_t){.valid = 100, .groups = 20, .flat_groups = 10};
+        h->stats[k] =
+            (mbl_reward_stats_t){.mean = 0.5, .std = 0.1, .valid = 100, .groups = 20, .flat_groups = 10};
     }
     h->numbers = (mbl_alarm_numbers_t){.old_deviate = 1e-3,
                                        .x0_norm = 0.8,
                                        .finite = true,
+                                       .moved = true,
                                        .replicas_same = true,
                                        .solves = true,
                                        .solved = true,
@@ -98,6 +100,9 @@ static void adapters_that_are_equal_or_far_apart(void **state) {
     h.numbers.old_deviate = 0;
     fires_after(&h, MBL_ALARM_old_equals_new, 3);
     says(&h, MBL_ALARM_old_equals_new, "for 3 steps");
+    make_healthy(&h);
+    h.numbers.moved = false; /* the same, however the old adapter lags or rounds */
+    fires_after(&h, MBL_ALARM_old_equals_new, 3);
     make_healthy(&h);
     h.numbers.old_deviate = 0.5;
     stays_quiet(&h, 5);
@@ -169,10 +174,21 @@ static void numbers_that_are_not_finite(void **state) {
     make_healthy(&h);
     h.numbers.finite = false;
     fires_after(&h, MBL_ALARM_non_finite, 1);
-    make_healthy(&h);
+    assert_false(h.findings.give_up);
+    says(&h, MBL_ALARM_non_finite, "1 steps in a row, which are left out");
     h.limits.non_finite = 3;
-    h.numbers.finite = false;
-    fires_after(&h, MBL_ALARM_non_finite, 3);
+    step(&h);
+    assert_true(h.findings.found[MBL_ALARM_non_finite] && !h.findings.give_up);
+    h.numbers.finite = h.numbers.moved = true; /* counts afresh */
+    stays_quiet(&h, 1);
+    h.numbers.finite = h.numbers.moved = false;
+    h.limits.old_equals_new = 1; /* no alarm of its own: these steps have a reason */
+    for (int i = 1; i <= 3; i++) {
+        step(&h);
+        assert_true(h.findings.found[MBL_ALARM_non_finite]);
+        assert_false(h.findings.found[MBL_ALARM_old_equals_new]);
+        assert_int_equal(h.findings.give_up, i == 3);
+    }
     says(&h, MBL_ALARM_non_finite, "3 steps in a row");
 }
 
@@ -203,13 +219,62 @@ static void scorers_that_fail_or_leave_their_range(void **state) {
     says(&h, MBL_ALARM_scorer_range, "1 % of the scores of ocr lie outside");
 }
 
+/* None for `patience` steps, of a reward that is trained; one score starts the count afresh. */
+static void rewards_without_scores(void **state) {
+    static const bool active[K] = {true, false, true};
+    healthy_t h;
+    (void)state;
+    make_healthy(&h);
+    h.stats[1] = h.stats[2] = (mbl_reward_stats_t){.na = 100};
+    stays_quiet(&h, 9);
+    h.stats[1] = h.stats[2] = h.stats[0];
+    stays_quiet(&h, 1);
+    h.stats[2] = (mbl_reward_stats_t){.na = 100};
+    fires_after(&h, MBL_ALARM_no_score, 10);
+    assert_int_equal(h.findings.reward[MBL_ALARM_no_score], 2);
+    says(&h, MBL_ALARM_no_score, "no image of the last 10 steps has a score of ocr");
+    make_healthy(&h);
+    h.numbers.active = active;
+    h.stats[1] = (mbl_reward_stats_t){.na = 100};
+    stays_quiet(&h, 50);
+}
+
+/* By more than a deviation of its scores, then or now, for `patience` steps. */
+static void rewards_that_collapse(void **state) {
+    healthy_t h;
+    (void)state;
+    make_healthy(&h);
+    h.stats[0] = (mbl_reward_stats_t){
+        .mean = 0.7, .std = 0.01, .valid = 7, .groups = 20}; /* too few to compare with */
+    stays_quiet(&h, 1);
+    h.stats[0] = h.stats[1];
+    stays_quiet(&h, 1);
+    h.stats[0].mean = 0.41;
+    stays_quiet(&h, 30);
+    h.stats[0].mean = 0.2;
+    h.stats[0].std = 0.31; /* they vary more now */
+    stays_quiet(&h, 30);
+    h.stats[0].std = 0.001;
+    stays_quiet(&h, 9);
+    h.stats[0].valid = h.stats[0].groups = h.stats[0].flat_groups = 0; /* says nothing either way */
+    stays_quiet(&h, 5);
+    h.stats[0].valid = 100, h.stats[0].groups = 20;
+    fires_after(&h, MBL_ALARM_reward_collapse, 1);
+    assert_int_equal(h.findings.reward[MBL_ALARM_reward_collapse], 0);
+    says(&h, MBL_ALARM_reward_collapse, "the mean of ocr is 3.0 standard deviations of its scores below");
+}
+
 static void what_is_switched_off_stays_quiet(void **state) {
     healthy_t h;
     (void)state;
     make_healthy(&h);
     stays_quiet(&h, 3);
-    h.limits = (mbl_alarm_limits_t){
-        .patience = 1, .no_variance = 1, .alpha_collapse = 1, .scorer_failed = 1, .scorer_range = 1};
+    h.limits = (mbl_alarm_limits_t){.patience = 1,
+                                    .no_score = MBL_ALARM_OFF,
+                                    .no_variance = 1,
+                                    .alpha_collapse = 1,
+                                    .scorer_failed = 1,
+                                    .scorer_range = 1};
     h.numbers.finite = h.numbers.replicas_same = h.numbers.solved = false;
     h.numbers.x0_norm = 100;
     h.alpha[0] = 1, h.alpha[1] = h.alpha[2] = 0;
@@ -218,6 +283,7 @@ static void what_is_switched_off_stays_quiet(void **state) {
         h.outside[k] = h.stats[k].valid;
     }
     h.stats[1].valid = 0, h.stats[1].failed = 100;
+    h.stats[2].mean = -1e9;
     h.numbers.old_deviate = 0;
     stays_quiet(&h, 200);
     h.numbers.old_deviate = 1e3;
@@ -234,6 +300,8 @@ int main(void) {
         cmocka_unit_test(numbers_that_are_not_finite),
         cmocka_unit_test(ranks_that_differ),
         cmocka_unit_test(scorers_that_fail_or_leave_their_range),
+        cmocka_unit_test(rewards_without_scores),
+        cmocka_unit_test(rewards_that_collapse),
         cmocka_unit_test(what_is_switched_off_stays_quiet),
     };
     return cmocka_run_group_tests_name("alarms", tests, NULL, NULL);

@@ -154,6 +154,41 @@ static void without_a_direction(void **state) {
     close_world(&w);
 }
 
+/* A number that is none among the factors of one reward, with every method that takes a path of its own: the
+ * step is left out, averages, cache, moments and EMA as they were; the next one is as if it had not been. */
+static void what_is_not_finite_is_left_out(void **state) {
+    static const mbl_method_t methods[] = {MBL_METHOD_MARBLE, MBL_METHOD_WEIGHTED_SUM, MBL_METHOD_REFERENCE};
+    (void)state;
+    for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
+        world_t w;
+        mbl_update_result_t first, result;
+        open_world(&w, R, methods[m] == MBL_METHOD_REFERENCE);
+        mbl_update_options_t options = options_of(&w, methods[m]);
+        assert_ok(mbl_update_step(&w.update, &options, &first));
+        assert_true(first.finite && first.norm > 0);
+        options.step = 2;
+        float *x = values_of(&w);
+        mbl_balance_state_t balance = w.update.balance;
+        mbl_amortise_t cache = w.update.cache;
+        for (size_t k = 0; k < R; k++)
+            w.c.a[k * N + 1] = NAN;
+        if (methods[m] == MBL_METHOD_REFERENCE)
+            w.update.reference.unclipped[1] = NAN;
+        assert_ok(mbl_update_step(&w.update, &options, &result));
+        assert_false(result.finite);
+        assert_true(isnan(result.norm) && isnan(result.balance.alpha[0]));
+        assert_int_equal(result.balance.n_used, 0);
+        float *y = values_of(&w);
+        assert_memory_equal(x, y, 4 * w.update.padded * sizeof *x);
+        assert_memory_equal(&balance, &w.update.balance, sizeof balance);
+        assert_memory_equal(&cache, &w.update.cache, sizeof cache);
+        assert_int_equal(w.update.optimizer.steps, 1);
+        mbl_free(x);
+        mbl_free(y);
+        close_world(&w);
+    }
+}
+
 /* Which rows the released method trains on: all of the batch, each with its own latent, prompt and factors,
  * in another order, which the caller's batch does not take. */
 static void rows_are_mixed_apart(void **state) {
@@ -221,7 +256,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_are_the_step),      cmocka_unit_test(a_stop_changes_nothing),
         cmocka_unit_test(without_a_direction),     cmocka_unit_test(rows_are_mixed_apart),
-        cmocka_unit_test(any_allocation_may_fail),
+        cmocka_unit_test(any_allocation_may_fail), cmocka_unit_test(what_is_not_finite_is_left_out),
     };
     need_backend();
     return cmocka_run_group_tests_name("update", tests, NULL, NULL);
