@@ -8,6 +8,7 @@
 #include "ops/cpu/act.h"
 #include "ops/cpu/convert.h"
 #include "ops/cpu/rows.h"
+#include "ops/cpu/vector.h"
 
 #include <math.h>
 #include <string.h>
