@@ -1,15 +1,21 @@
 /* Attention on the CPU. A thread takes one head of one sample at a time and goes through its queries in
  * blocks, so that a block's scores stay in its cache and never more than a block of them exists per thread.
- * bf16 is widened to f32 on the way in. */
+ * Scores lie with a query in every lane of a vector, [keys, queries]: maxima and sums then go down the
+ * columns, and no lane waits for another. Multiplications and additions may fuse (CMakeLists.txt). bf16 is
+ * widened to f32 on the way in. */
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/small_gemm.h"
-#include "ops/cpu/vecmath.h"
+#include "ops/cpu/vector.h"
 #include "base/mem.h"
 
+#include <math.h>
 #include <omp.h>
 #include <string.h>
 
-enum { QUERIES = 96 }; /* rows of scores at a time; 96 x 1,300 in f32 is a quarter of an L2 cache */
+/* Queries at a time: 96 x 1,300 scores in f32 are a quarter of an L2 cache. Keys whose exponentials are added
+ * up before they go to the sum; vectors of queries that go down the keys together; bytes of a line of the
+ * caches, and of an operand's head that is asked for ahead at most. */
+enum { QUERIES = 96, KEYS = 64, GROUP = 2, LINE = 64, AHEAD = 32768 };
 
 static size_t padded(size_t n, size_t size) {
     size_t lanes = MBL_LANE_BYTES / size;
@@ -25,13 +31,6 @@ static inline size_t merged_row(const mbl_tensor_t *out1, const mbl_tensor_t *ou
     return n * (*where)->stride[0] + (t < t1 ? t : t - t1) * (*where)->stride[1] + h * d;
 }
 
-static inline float exp_of_float(float x) {
-    return mbl_expf(x);
-}
-static inline double exp_of_double(double x) {
-    return exp(x);
-}
-#define EXP(x) _Generic((x), float : exp_of_float, double : exp_of_double)(x)
 #define LOG(x) _Generic((x), float : logf, double : log)(x)
 
 #define MBL_TEMPLATE "ops/cpu/attention.inc"

@@ -6,9 +6,10 @@
 
 #include "ops/tensor.h"
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX2__)
+#if defined(__SSE__)
 #include <immintrin.h>
 #endif
 
@@ -118,6 +119,78 @@ MBL_INLINED double mbl_total_f64(mbl_vector_f64 v) {
         for (int i = 0; i < n; i++)
             part[i] += part[i + n];
     return part[0][0] + part[0][1];
+}
+
+/* The same by the type of the pointer alone, f32 or f64: for buffers of what is computed with. */
+#define mbl_get_real(x)                                                                                      \
+    _Generic((x), float * : mbl_get_f32, const float * : mbl_get_f32, double * : mbl_get_f64, const double * : mbl_get_f64)(x)
+#define mbl_put_real(y, v) _Generic((y), float * : mbl_put_f32, double * : mbl_put_f64)((y), (v))
+
+/* The larger one; b where a is NaN. */
+MBL_INLINED mbl_vector_f32 mbl_max_f32(mbl_vector_f32 a, mbl_vector_f32 b) {
+#if defined(__AVX512F__)
+    return (mbl_vector_f32)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (mbl_vector_f32)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE__)
+    return (mbl_vector_f32)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    for (size_t i = 0; i < sizeof a / sizeof a[0]; i++)
+        b[i] = a[i] > b[i] ? a[i] : b[i];
+    return b;
+#endif
+}
+#define mbl_max_bf16 mbl_max_f32
+
+MBL_INLINED mbl_vector_f64 mbl_max_f64(mbl_vector_f64 a, mbl_vector_f64 b) {
+    for (size_t i = 0; i < sizeof a / sizeof a[0]; i++)
+        b[i] = a[i] > b[i] ? a[i] : b[i];
+    return b;
+}
+
+/* e^x of x up to 88, as mbl_expf of vecmath.h has it: 0 below -87.3, NaN stays NaN. */
+MBL_INLINED mbl_vector_f32 mbl_vector_exp_f32(mbl_vector_f32 x) {
+    typedef uint32_t bits_t __attribute__((vector_size(MBL_VECTOR_BYTES)));
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
+    mbl_vector_f32 t = x * 1.44269504f + magic, n = t - magic;
+    mbl_vector_f32 r = n * -0.693359375f + x;
+    r = n * 2.12194440e-4f + r;
+    mbl_vector_f32 q = r * 1.381446588e-3f + 8.368780721e-3f;
+    q = q * r + 4.166839425e-2f;
+    q = q * r + 1.666652010e-1f;
+    q = q * r + 4.999999341e-1f;
+    mbl_vector_f32 p = (q * r) * r + r + 1.0f;
+    mbl_vector_f32 y = p * (mbl_vector_f32)(((bits_t)t << 23) + 0x3f800000);
+    return (mbl_vector_f32)((bits_t)y & ~(bits_t)(x < -87.3f));
+}
+#define mbl_vector_exp_bf16 mbl_vector_exp_f32
+
+MBL_INLINED mbl_vector_f64 mbl_vector_exp_f64(mbl_vector_f64 x) {
+    for (size_t i = 0; i < sizeof x / sizeof x[0]; i++)
+        x[i] = exp(x[i]);
+    return x;
+}
+
+/* Four rows of four numbers, in_row apart, become columns of rows out_row apart. */
+MBL_INLINED void mbl_turn_f32(float *out, size_t out_row, const float *in, size_t in_row) {
+#if defined(__SSE__)
+    __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + in_row), c = _mm_loadu_ps(in + 2 * in_row),
+           d = _mm_loadu_ps(in + 3 * in_row);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, a);
+    _mm_storeu_ps(out + out_row, b);
+    _mm_storeu_ps(out + 2 * out_row, c);
+    _mm_storeu_ps(out + 3 * out_row, d);
+#else
+    for (size_t i = 0; i < 16; i++)
+        out[i / 4 * out_row + i % 4] = in[i % 4 * in_row + i / 4];
+#endif
+}
+#define mbl_turn_bf16 mbl_turn_f32
+
+MBL_INLINED void mbl_turn_f64(double *out, size_t out_row, const double *in, size_t in_row) {
+    for (size_t i = 0; i < 16; i++)
+        out[i / 4 * out_row + i % 4] = in[i % 4 * in_row + i / 4];
 }
 
 #endif
