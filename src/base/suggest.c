@@ -2,7 +2,9 @@
 #include "base/suggest.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { WORD_MAX_ = 64 };
 
@@ -40,4 +42,15 @@ void mbl_suggest(const char *word, const char *candidate, const char **best, siz
         *best = candidate;
         *distance = d;
     }
+}
+
+bool mbl_is_hub_name(const char *path) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    size_t owner = strspn(path, plain), name = path[owner] == '/' ? strspn(path + owner + 1, plain) : 0;
+    char folder[200];
+    struct stat about;
+    if (owner == 0 || name == 0 || path[0] == '.' || path[owner + 1 + name])
+        return false;
+    return snprintf(folder, sizeof folder, "%.*s", (int)owner, path) < (int)sizeof folder &&
+           stat(folder, &about) != 0;
 }

@@ -167,6 +167,7 @@ static mbl_status_t read_text(mbl_config_t *config, const char *text, size_t siz
     mbl_yaml_problem_t problem;
     mbl_status_t status = mbl_yaml_parse(text, size, 0, &root, &problem);
     if (status == MBL_ERR_FORMAT) {
+        mbl_yaml_words(text, size, &problem);
         mbl_config_problem(problems, problem.line, "not a YAML configuration: %s", problem.text);
         return MBL_OK;
     }

@@ -220,8 +220,11 @@ static mbl_status_t read_path(char *place, const mbl_field_t *field, const char 
     if (!mbl_config_printable(node->text) || ((!realpath(node->text, found) || stat(found, &info) != 0) &&
                                               (!realpath(joined, found) || stat(found, &info) != 0)))
         wrong_value(problems, field, key, node,
-                    node->text[0] == '/' ? "does not exist"
-                                         : "does not exist, neither from here nor beside the configuration");
+                    field->kind == MBL_FIELD_FOLDER && mbl_is_hub_name(node->text)
+                        ? "looks like a model's name on a hub, of which marble downloads nothing"
+                    : node->text[0] == '/'
+                        ? "does not exist"
+                        : "does not exist, neither from here nor beside the configuration");
     else if (S_ISDIR(info.st_mode) != (field->kind == MBL_FIELD_FOLDER))
         wrong_value(problems, field, key, node, S_ISDIR(info.st_mode) ? "is a folder" : "is not a folder");
     else if (!mbl_config_printable(found) ||

@@ -36,6 +36,8 @@ typedef struct {
  */
 mbl_status_t mbl_yaml_parse(const char *text, size_t size, int line, mbl_yaml_node_t **out,
                             mbl_yaml_problem_t *problem);
+/* Words a problem of this text so that it says what to change, where the parser's own words do not. */
+void mbl_yaml_words(const char *text, size_t size, mbl_yaml_problem_t *problem);
 void mbl_yaml_free(mbl_yaml_node_t *node);
 
 /* A fresh mapping. NULL without memory. */

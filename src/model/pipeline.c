@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/suggest.h"
 
 #include <string.h>
 
@@ -54,6 +55,12 @@ static mbl_status_t read_json(const char *folder, const char *name, json_t **out
 
 static mbl_status_t read_index(const char *folder) {
     json_t *index = NULL;
+    if (!mbl_folder_exists(folder) && mbl_is_hub_name(folder))
+        return MBL_FAIL(
+            MBL_ERR_IO,
+            "%s: no such folder; it looks like a model's name on a hub, of which marble downloads "
+            "nothing; expected the folder into which it was downloaded",
+            folder);
     if (!mbl_folder_exists(folder))
         return MBL_FAIL(MBL_ERR_IO,
                         "%s: no such folder; a model is a folder with model_index.json, transformer/, "
