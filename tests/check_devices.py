@@ -26,7 +26,7 @@ pretrain: {{steps: 3, warmup: 2, batch: 12, eval_every: 2, checkpoint_every: 1}}
 log: {{level: info, samples_every: 2}}
 """
 # what of a run's lines depends on the clock or on the transport
-TIMES = ("seconds", "samples_per_s", "bytes_comm")
+TIMES = ("seconds", "samples_per_s", "bytes_comm", "time")
 
 
 def call(device, ranks, *arguments, code=0, nccl="1", log=False):

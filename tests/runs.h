@@ -63,7 +63,7 @@ static inline int train(int ranks, const char *out, const char *more) {
     if (ranks > 1)
         snprintf(start, sizeof start, "%s/tests/with_ranks %d ", MBL_SOURCE_DIR, ranks);
     snprintf(command, sizeof command,
-             "%s%s/marble train %s/run.yaml --out %s/%s --set device=%s %s >%s/%s.log 2>&1", start,
+             "%s%s/marble train %s/run.yaml --out '%s/%s' --set device=%s %s >'%s/%s.log' 2>&1", start,
              MBL_BINARY_DIR, folder, folder, out, test_backend(), more, folder, out);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -92,6 +92,7 @@ static inline json_t *lines_of(const char *out, const char *file) {
         assert_non_null(object);
         json_object_del(object, "seconds");
         json_object_del(object, "samples_per_s");
+        json_object_del(object, "time");
         json_object_del(object, "bytes_comm");
         json_array_append_new(lines, object);
     }

@@ -26,3 +26,11 @@ char *mbl_duration(double seconds, char *out) {
         snprintf(out, 32, "%ld h %02ld min", whole / 3600, whole % 3600 / 60);
     return out;
 }
+
+char *mbl_date(char out[32]) {
+    time_t now = time(NULL);
+    struct tm parts;
+    gmtime_r(&now, &parts);
+    strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &parts);
+    return out;
+}

@@ -2,10 +2,21 @@
 #include "cli/run_args.h"
 
 #include "base/log.h"
+#include "base/mem.h"
+#include "run/identity.h"
 
 #include <string.h>
 
 enum { DEADLINE_S = 1800 }; /* of one collective until limits.deadline is known and has been agreed on */
+
+/* The first line of a run's log. */
+static mbl_status_t log_program(const mbl_comm_t *comm) {
+    char *program;
+    MBL_TRY(mbl_identity_program(comm, &program));
+    MBL_INFO("%s", program);
+    mbl_free(program);
+    return MBL_OK;
+}
 
 mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
                           mbl_status_t (*check)(const mbl_config_t *config, size_t ranks), mbl_run_t *out) {
@@ -15,6 +26,9 @@ mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
     mbl_status_t status = mbl_config_load(yaml, sets->items, sets->count, &run.config);
     if (status == MBL_OK) {
         mbl_log_set_level(run.config->log.level);
+        status = log_program(run.comm);
+    }
+    if (status == MBL_OK) {
         status = check(run.config, (size_t)run.comm->size);
     }
     status = mbl_comm_agree(run.comm, status);

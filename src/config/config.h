@@ -215,9 +215,9 @@ mbl_status_t mbl_config_check_rewards(const mbl_config_t *config);
 /* "run.yaml:12: train.lr" for a message about a key found wrong later, into `out`; returns out. */
 char *mbl_config_where(const mbl_config_t *config, const char *key, char *out, size_t size);
 
-/* The resolved configuration with every key and its comment, loadable again to an equal configuration.
- * Written under a temporary name and renamed. */
-mbl_status_t mbl_config_write(const mbl_config_t *config, const char *path);
+/* The resolved configuration with every key and its comment, loadable again to an equal configuration, below
+ * a note (NULL: none) in comments. Written under a temporary name and renamed. */
+mbl_status_t mbl_config_write(const mbl_config_t *config, const char *path, const char *note);
 /* One JSON object with every key, in the order of the table: equal configurations give equal text, and
  * mbl_config_parse reads it back. Free with mbl_free. */
 mbl_status_t mbl_config_json(const mbl_config_t *config, char **out);

@@ -199,10 +199,20 @@ static void write_comment(FILE *out, const mbl_field_t *field) {
             field->unit ? field->unit : "", range[0] || field->unit ? "; " : "", field->help);
 }
 
-static void write_all(FILE *out, const mbl_config_t *config) {
+/* One comment, a line for each of its own. */
+static void write_note(FILE *out, const char *note) {
+    while (note && *note) {
+        size_t length = strcspn(note, "\n");
+        fprintf(out, "# %.*s\n", (int)length, note);
+        note += length + (note[length] == '\n');
+    }
+}
+
+static void write_all(FILE *out, const mbl_config_t *config, const char *note) {
     size_t n;
     const mbl_field_t *fields = mbl_config_fields(&n);
     fputs("# The resolved configuration of this run: every key with its value, range and meaning.\n", out);
+    write_note(out, note);
     for (size_t i = 0; i < n; i++) {
         const mbl_field_t *field = &fields[i];
         const char *dot = strrchr(field->key, '.');
@@ -220,14 +230,14 @@ static void write_all(FILE *out, const mbl_config_t *config) {
     }
 }
 
-mbl_status_t mbl_config_write(const mbl_config_t *config, const char *path) {
+mbl_status_t mbl_config_write(const mbl_config_t *config, const char *path, const char *note) {
     char *temporary = mbl_format("%s.partial", path);
     if (!temporary)
         return MBL_FAIL(MBL_ERR_MEM, "no memory to write %s", path);
     FILE *out = fopen(temporary, "w");
     bool good = out != NULL;
     if (out) {
-        write_all(out, config);
+        write_all(out, config, note);
         good = !ferror(out) && fflush(out) == 0 && fsync(fileno(out)) == 0;
         good = fclose(out) == 0 && good && rename(temporary, path) == 0;
     }

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "io/checkpoint.h"
+#include "run/identity.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -31,10 +32,20 @@ mbl_status_t mbl_rundir_make(mbl_comm_t *comm, const char *path) {
     return mbl_comm_agree(comm, comm->rank == 0 ? make_folders(path) : MBL_OK);
 }
 
-static mbl_status_t open_logs(const char *path, const mbl_config_t *config, size_t step, mbl_rundir_t *out) {
+/* run.yaml, with what it was written by. */
+static mbl_status_t write_yaml(const mbl_comm_t *comm, const mbl_config_t *config, const char *file) {
+    char *program;
+    MBL_TRY(mbl_identity_program(comm, &program));
+    mbl_status_t status = mbl_config_write(config, file, program);
+    mbl_free(program);
+    return status;
+}
+
+static mbl_status_t open_logs(const mbl_comm_t *comm, const char *path, const mbl_config_t *config,
+                              size_t step, mbl_rundir_t *out) {
     char file[512];
     MBL_TRY(mbl_rundir_join(path, "run.yaml", file, sizeof file));
-    MBL_TRY(mbl_config_write(config, file));
+    MBL_TRY(write_yaml(comm, config, file));
     MBL_TRY(mbl_rundir_join(path, "metrics.jsonl", file, sizeof file));
     MBL_TRY(mbl_jsonl_open(file, step ? (long)step : -1, &out->metrics));
     MBL_TRY(mbl_rundir_join(path, "eval.jsonl", file, sizeof file));
@@ -49,7 +60,7 @@ mbl_status_t mbl_rundir_open(mbl_comm_t *comm, const char *path, const mbl_confi
                              mbl_rundir_t *out) {
     mbl_rundir_t rundir = {.path = path};
     mbl_status_t status =
-        mbl_comm_agree(comm, comm->rank == 0 ? open_logs(path, config, step, &rundir) : MBL_OK);
+        mbl_comm_agree(comm, comm->rank == 0 ? open_logs(comm, path, config, step, &rundir) : MBL_OK);
     if (status != MBL_OK) {
         mbl_rundir_close(&rundir);
         return status;

@@ -1,6 +1,7 @@
 /* What a run has written about itself, read back and added to: evaluations, samples, lines. */
 #include "run/rundir.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 
@@ -82,7 +83,7 @@ static json_t *score_object(const mbl_eval_score_t *score, const mbl_eval_score_
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                              const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
                              const mbl_eval_score_t *change) {
-    char line[1024] = "", text[64];
+    char line[1024] = "", text[64], date[32];
     if (!rundir->evals)
         return MBL_OK;
     json_t *rewards = json_object();
@@ -94,9 +95,10 @@ mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config
                                      mbl_eval_text(&scores[k], text));
     }
     MBL_INFO("eval at step %zu%s", step, line);
-    return mbl_jsonl_write(rundir->evals, json_pack("{s:I,s:{s:I,s:s%},s:o}", "step", (json_int_t)step,
-                                                    "prompts", "count", (json_int_t)set->prompts.count,
-                                                    "sha256", set->digest, (size_t)12, "rewards", rewards));
+    return mbl_jsonl_write(rundir->evals,
+                           json_pack("{s:I,s:s,s:{s:I,s:s%},s:o}", "step", (json_int_t)step, "time",
+                                     mbl_date(date), "prompts", "count", (json_int_t)set->prompts.count,
+                                     "sha256", set->digest, (size_t)12, "rewards", rewards));
 }
 
 static mbl_status_t write_sheet(const char *path, size_t step, const mbl_evaluator_t *evaluator) {

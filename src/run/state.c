@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "io/ckpt_writer.h"
 #include "run/gather.h"
+#include "run/identity.h"
 #include "run/resume.h"
 #include "run/rundir.h"
 
@@ -34,6 +35,8 @@ mbl_status_t mbl_state_new(mbl_engine_t *engine, mbl_state_t *out) {
     MBL_TRY_GOTO(
         mbl_update_new(engine->comm, engine->ops, model, state.lora, engine->config->seed, &state.update),
         failed);
+    MBL_TRY_GOTO(mbl_identity_program(engine->comm, &state.made_by), failed);
+    MBL_TRY_GOTO(mbl_identity_model(engine, state.update.policy.size, &state.made_with), failed);
     *out = state;
     return MBL_OK;
 failed:
@@ -48,6 +51,8 @@ void mbl_state_free(mbl_state_t *state) {
     mbl_ckpt_team_close(state->team);
     mbl_update_free(&state->update);
     mbl_lora_free(state->lora);
+    mbl_free(state->made_by);
+    mbl_free(state->made_with);
     memset(state, 0, sizeof *state);
 }
 
@@ -183,7 +188,7 @@ struct mbl_snapshot {
     char folder[512], step[32], rewards[2048], *config, *prompts;
     size_t best[MBL_MAX_REWARDS]; /* steps kept for their scores */
     mbl_ckpt_item_t items[N_VECTORS + N_SMALL];
-    mbl_ckpt_attr_t attrs[7];
+    mbl_ckpt_attr_t attrs[9];
 };
 
 static void free_snapshot(mbl_snapshot_t *s) {
@@ -241,7 +246,9 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
                                      {"prompts", s->prompts},
                                      {"rewards", s->rewards},
                                      {"precision", precision_of(state->engine)},
-                                     {"model_digest", mbl_pipeline_digest(state->engine->pipeline)}};
+                                     {"model_digest", mbl_pipeline_digest(state->engine->pipeline)},
+                                     {"made_by", state->made_by},
+                                     {"made_with", state->made_with}};
     memcpy(s->attrs, attrs, sizeof attrs);
     return mbl_ckpt_writer_open(&s->writer);
 }

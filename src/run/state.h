@@ -20,6 +20,7 @@ typedef struct {
     uint64_t step, epoch;
     uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */
     uint64_t empty_steps;              /* steps without any usable reward: nothing was updated */
+    char *made_by, *made_with;         /* what its checkpoints say of program and model; run/identity.h */
     mbl_ckpt_team_t *team;             /* of ranks that write checkpoints together; NULL: rank 0 writes */
     mbl_snapshot_t *snapshot;          /* what is being written; NULL until the first save */
 } mbl_state_t;

@@ -309,6 +309,7 @@ static mbl_status_t one_step(pretrain_t *p, size_t step) {
     size_t ranks = (size_t)p->engine.comm->size, rank = (size_t)p->engine.comm->rank;
     size_t first = config->pretrain.batch * rank / ranks, last = config->pretrain.batch * (rank + 1) / ranks;
     double loss = 0, norm, start = mbl_now();
+    char date[32];
     MBL_TRY(mbl_tensor_zero(p->engine.ops, &p->gradient));
     for (size_t i = first; i < last; i += p->rows) {
         size_t n = last - i < p->rows ? last - i : p->rows;
@@ -327,9 +328,9 @@ static mbl_status_t one_step(pretrain_t *p, size_t step) {
                  mbl_duration(seconds * (double)(config->pretrain.steps - step - 1), left));
     }
     return mbl_jsonl_write(p->rundir.metrics,
-                           json_pack("{s:I,s:o,s:o,s:{s:f}}", "step", (json_int_t)(step + 1), "loss",
-                                     mbl_jsonl_real(loss), "grad_norm", mbl_jsonl_real(norm), "seconds",
-                                     "total", seconds));
+                           json_pack("{s:I,s:s,s:o,s:o,s:{s:f}}", "step", (json_int_t)(step + 1), "time",
+                                     mbl_date(date), "loss", mbl_jsonl_real(loss), "grad_norm",
+                                     mbl_jsonl_real(norm), "seconds", "total", seconds));
 }
 
 static mbl_status_t evaluate(pretrain_t *p, size_t step) {

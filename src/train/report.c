@@ -100,6 +100,7 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step
 mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, const mbl_step_report_t *r) {
     const mbl_config_t *config = state->engine->config;
     const mbl_step_seconds_t *s = &r->seconds;
+    char date[32];
     if (!rundir->metrics)
         return MBL_OK;
     json_t *line = json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:o,s:f}", "step", (json_int_t)r->step, "epoch",
@@ -125,6 +126,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
     put_constraints(line, config, r);
     json_object_set_new(line, "x0_norm", mbl_jsonl_real(r->x0_norm * r->x0_norm));
     json_object_set_new(line, "alarms", alarm_counts(&state->alarms));
+    json_object_set_new(line, "time", json_string(mbl_date(date)));
     json_object_set_new(line, "seconds",
                         json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "rollout", s->rollout, "reward_wait",
                                   s->reward_wait, "train", s->train, "gram", s->gram, "qp", s->qp, "comm",

@@ -293,7 +293,7 @@ static void written_file_loads_equal(void **state) {
                           ("stages=[{steps: 10, rewards: [ocr], weights: [0.1], method: nash}, "
                            "{steps: 20, rewards: [ocr, small]}]")};
     assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", sets, 4, &config), MBL_OK);
-    assert_int_equal(mbl_config_write(config, path), MBL_OK);
+    assert_int_equal(mbl_config_write(config, path, NULL), MBL_OK);
     assert_int_equal(mbl_config_load(path, NULL, 0, &again), MBL_OK);
     assert_int_equal(mbl_config_json(config, &before), MBL_OK);
     assert_int_equal(mbl_config_json(again, &after), MBL_OK);
@@ -321,7 +321,7 @@ static void written_file_loads_equal(void **state) {
     mbl_free(after);
     mbl_free(from_json);
     mbl_config_free(again);
-    assert_int_equal(mbl_config_write(config, "/nonexistent/run.yaml"), MBL_ERR_IO);
+    assert_int_equal(mbl_config_write(config, "/nonexistent/run.yaml", NULL), MBL_ERR_IO);
     mbl_config_free(config);
     remove_folder(folder);
 }
@@ -366,7 +366,7 @@ static void every_allocation_may_fail(void **state) {
         mbl_mem_fail_at(++n);
         status = mbl_config_load(path, sets, 4, &config);
         if (status == MBL_OK)
-            status = mbl_config_write(config, copy);
+            status = mbl_config_write(config, copy, NULL);
         if (status == MBL_OK)
             status = mbl_config_json(config, &json);
         mbl_mem_fail_at(0);

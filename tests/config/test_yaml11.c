@@ -230,7 +230,7 @@ static void pyyaml_reads_and_writes_the_same(void **state) {
         MBL_OK)
         fail_msg("%s", mbl_fail_message());
     snprintf(path, sizeof path, "%s/run.yaml", folder);
-    assert_int_equal(mbl_config_write(config, path), MBL_OK);
+    assert_int_equal(mbl_config_write(config, path, NULL), MBL_OK);
     snprintf(path, sizeof path, "%s/script.py", folder);
     write_whole(path, script, strlen(script));
     snprintf(command, sizeof command, "%s %s %s", interpreter, path, folder);

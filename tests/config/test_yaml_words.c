@@ -21,7 +21,7 @@ static void indents(void **state) {
     REFUSED("train:\n  lr: 1e-4\n    beta: 1\n", NULL, "run.yaml:3",
             "\"beta: 1\" is indented by 4, further than the line above (2)", "expected one indent");
     REFUSED("seed: 1\n\n# note\n  train: {lr: 1e-4}\n", NULL, "run.yaml:4",
-            "is indented by 2, further than the line above (0)");
+            "is indented by 2 (the line above: 0)");
     REFUSED("train:\n    lr: 1e-4\n  beta: 1\n", NULL, "run.yaml:3",
             "\"beta: 1\" is indented by 2 (the line above: 4) and belongs to no section");
     REFUSED("rewards:\n  - {name: ocr}\n - {name: count}\n", NULL, "run.yaml:3",
