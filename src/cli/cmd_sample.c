@@ -19,7 +19,9 @@ static const char about[] =
     "pictures\n"
     "    marble sample --model deploy/examples/signs-base --lora adapter.safetensors --prompt TEXT --out "
     "pictures\n"
-    "OUT gets 000.png, 001.png, ... and sheet.png, all of them with captions.";
+    "OUT gets 000.png, 001.png, ..., in whose text chunks stands how they were made (prompt, seed, steps, "
+    "solver,\n"
+    "schedule, shift, model, LoRA), and sheet.png, all of them with captions.";
 
 typedef struct {
     const char *model, *prompts_file, *out, *checkpoint, *config, *lora, *solver, *precision;
@@ -45,6 +47,7 @@ typedef struct {
     const char **captions;
     uint32_t *index;
     int64_t *sample;
+    double shift; /* of the schedule that they are drawn by */
 } sample_t;
 
 static mbl_status_t gather_prompts(const options_t *o, sample_t *s) {
@@ -152,11 +155,22 @@ static mbl_status_t make_buffers(const options_t *o, sample_t *s) {
     return MBL_OK;
 }
 
+/* The shift that is asked for, that of the checkpoint's run, or the model's own; *of: whose it is. */
+static double shift_of(const options_t *o, const sample_t *s, const char **of) {
+    *of = o->shift > 0 ? "--shift" : s->config ? "rollout.shift of the checkpoint's run" : "the model's own";
+    return o->shift > 0 ? o->shift
+           : s->config  ? s->config->rollout.shift
+                        : mbl_pipeline_shift(s->engine.pipeline);
+}
+
 static mbl_status_t generate(const options_t *o, sample_t *s) {
     mbl_sampler_plan_t plan;
     mbl_solver_t solver = MBL_SOLVER_EULER;
+    const char *of;
     (void)mbl_solver_find(o->solver, &solver); /* one of the words the option takes */
-    MBL_TRY(mbl_sampler_plan(solver, o->steps, o->shift, &plan));
+    s->shift = shift_of(o, s, &of);
+    MBL_INFO("%s, %zu steps, shift %g (%s)", o->solver, o->steps, s->shift, of);
+    MBL_TRY(mbl_sampler_plan(solver, o->steps, s->shift, &plan));
     for (size_t first = 0; first < s->n; first += o->batch) {
         size_t n = s->n - first < o->batch ? s->n - first : o->batch;
         mbl_tensor_t x0 = mbl_tensor_rows(&s->x0, first, n);
@@ -176,13 +190,40 @@ static mbl_status_t generate(const options_t *o, sample_t *s) {
     return MBL_OK;
 }
 
+/* One image with all that it takes to draw it again, by diffusers too, up to the noise. */
+static mbl_status_t write_one(const options_t *o, const sample_t *s, size_t i, const char *path) {
+    char seed[64], sample[64], steps[64], shift[64];
+    const char *folder = o->checkpoint ? s->config->model.path : o->model;
+    snprintf(seed, sizeof seed, "%zu", o->seed);
+    snprintf(sample, sizeof sample, "%lld", (long long)s->sample[i]);
+    snprintf(steps, sizeof steps, "%zu", o->steps);
+    snprintf(shift, sizeof shift, "%g", s->shift);
+    const mbl_image_text_t texts[] = {
+        {"prompt", s->captions[i]},
+        {"seed", seed},
+        {"sample", sample},
+        {"steps", steps},
+        {"solver", o->solver},
+        {"schedule",
+         "sigmas = linspace(1, 1 / steps, steps), each shift * s / (1 + (shift - 1) * s), then 0"},
+        {"shift", shift},
+        {"model", folder},
+        {"model_digest", mbl_pipeline_digest(s->engine.pipeline)},
+        {"lora", o->lora         ? o->lora
+                 : o->checkpoint ? o->checkpoint
+                                 : "none"},
+        {"precision", o->precision},
+        {"software", "marble " MBL_VERSION}};
+    return mbl_image_write_png_text(path, &s->images[i], texts, sizeof texts / sizeof *texts);
+}
+
 static mbl_status_t write_files(const options_t *o, const sample_t *s) {
     char path[1024];
     mbl_image_t sheet;
     MBL_TRY(mbl_folder_make(o->out));
     for (size_t i = 0; i < s->n; i++) {
         snprintf(path, sizeof path, "%s/%03zu.png", o->out, i);
-        MBL_TRY(mbl_image_write_png(path, &s->images[i]));
+        MBL_TRY(write_one(o, s, i, path));
     }
     size_t scale = s->images[0].width < 128 ? 4 : 1;
     MBL_TRY(mbl_image_sheet(s->images, s->captions, NULL, s->n, s->n < 8 ? s->n : 8, scale, &sheet));
@@ -234,13 +275,8 @@ static mbl_status_t sample(const options_t *o) {
 int mbl_cmd_sample(int argc, char **argv) {
     static const char *const solvers[] = {"euler", "dpm1", "dpm2", NULL}, *const precisions[] = {
                                                                               "f32", "bf16", NULL};
-    options_t o = {.solver = "dpm2",
-                   .precision = "f32",
-                   .steps = 16,
-                   .per_prompt = 1,
-                   .batch = 32,
-                   .shift = 3,
-                   .seed = 42};
+    options_t o = {
+        .solver = "dpm2", .precision = "f32", .steps = 16, .per_prompt = 1, .batch = 32, .seed = 42};
     bool helped = false;
     mbl_arg_texts_t rest = {NULL, 0};
     const mbl_arg_t args[] = {
@@ -254,9 +290,15 @@ int mbl_cmd_sample(int argc, char **argv) {
          "one prompt a line (.txt), or objects with \"prompt\" (.jsonl)", 0, 0, 0, NULL},
         {"out", MBL_ARG_TEXT, &o.out, "DIR", "where the pictures go", true, 0, 0, NULL},
         {"per-prompt", MBL_ARG_COUNT, &o.per_prompt, "N", "pictures of each prompt", 0, 1, 10000, NULL},
-        {"steps", MBL_ARG_COUNT, &o.steps, "N", "sampling steps", 0, 1, MBL_SAMPLER_MAX_STEPS, NULL},
-        {"sampler", MBL_ARG_CHOICE, &o.solver, "NAME", "solver of the flow ODE", 0, 0, 0, solvers},
-        {"shift", MBL_ARG_NUMBER, &o.shift, "X", "of the sigma schedule", 0, 0.01, 100, NULL},
+        {"steps", MBL_ARG_COUNT, &o.steps, "N", "sampling steps; 16 unless given", 0, 1,
+         MBL_SAMPLER_MAX_STEPS, NULL},
+        {"sampler", MBL_ARG_CHOICE, &o.solver, "NAME", "solver of the flow ODE; dpm2 unless given", 0, 0, 0,
+         solvers},
+        {"shift", MBL_ARG_NUMBER, &o.shift, "X",
+         "of the sigma schedule; unless given, that of the run with --checkpoint (rollout.shift), else the "
+         "model's own "
+         "(scheduler/scheduler_config.json)",
+         0, 0.01, 100, NULL},
         {"seed", MBL_ARG_COUNT, &o.seed, "N", "of the starting noise", 0, 0, 0, NULL},
         {"checkpoint", MBL_ARG_TEXT, &o.checkpoint, "FILE",
          "use this checkpoint's adapter (its EMA) on its base model", 0, 0, 0, NULL},

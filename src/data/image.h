@@ -23,6 +23,12 @@ void mbl_image_to_chw(const uint8_t *rgb, size_t width, size_t height, float *ch
 /* PNG through libpng; written under a temporary name, then renamed. Errors: ERR_IO, ERR_FORMAT with the path.
  */
 mbl_status_t mbl_image_write_png(const char *path, const mbl_image_t *image);
+/* The same with texts in it, which `identify -verbose`, exiftool and PIL's Image.text show. */
+typedef struct {
+    const char *key, *text; /* of at most 79 letters of ASCII; UTF-8 */
+} mbl_image_text_t;
+mbl_status_t mbl_image_write_png_text(const char *path, const mbl_image_t *image,
+                                      const mbl_image_text_t *texts, size_t n);
 mbl_status_t mbl_image_read_png(const char *path, mbl_image_t *out);
 
 /* Size in bytes as baseline JPEG at `quality` (libjpeg, 4:2:0). Thread-safe. */

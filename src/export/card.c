@@ -106,6 +106,17 @@ static void write_text(FILE *out, const mbl_card_t *card, const json_t *evals, b
         "method `%s`. SHA-256 of\nthe base model's tensors: `%s`.\n\n%s",
         MBL_VERSION, c->model.lora.rank, c->model.lora.alpha, card->weights, card->step, card->adapter,
         mbl_config_word("balance.method", (int)c->balance.method), card->digest, card->how);
+    fprintf(
+        out,
+        "\n## Noise schedule\n\nImages were drawn in training by solver `%s` in %zu steps, for evaluations "
+        "by "
+        "`%s` in %zu, with shift %g:\n`sigmas = numpy.linspace(1, 1 / steps, steps)`, each of which becomes "
+        "`shift * s / (1 + (shift - 1) * s)`, then 0. diffusers draws by the same\nsigmas where its "
+        "scheduler "
+        "has `shift=%g` and the pipeline is given these `sigmas`.\n",
+        mbl_config_word("rollout.solver", (int)c->rollout.solver), c->rollout.steps,
+        mbl_config_word("eval.solver", (int)c->eval.solver), c->eval.steps, c->rollout.shift,
+        c->rollout.shift);
     write_rewards(out, card, evals);
     if (chart)
         fprintf(out, "\n## Weights of the rewards\n\n![averaged alpha by step](alpha.png)\n");

@@ -1,0 +1,140 @@
+/* src/data/image_text.c and marble sample: by which noise schedule images are drawn, and that they say so. */
+#include "small_run.h"
+
+#include "data/image.h"
+
+#include <png.h>
+
+/* The text of a PNG file of folder under a key; fails without one. */
+static char *text_of(const char *file, const char *key) {
+    char path[1024], *found = NULL;
+    png_textp texts;
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    FILE *in = fopen(path, "rb");
+    assert_non_null(in);
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+    png_infop info = png_create_info_struct(png);
+    png_init_io(png, in);
+    png_read_png(png, info, PNG_TRANSFORM_IDENTITY, NULL);
+    int n = png_get_text(png, info, &texts, NULL);
+    for (int i = 0; i < n; i++)
+        if (strcmp(texts[i].key, key) == 0)
+            found = strdup(texts[i].text);
+    png_destroy_read_struct(&png, &info, NULL);
+    fclose(in);
+    if (!found)
+        fail_msg("%s has no text %s", file, key);
+    return found;
+}
+
+static void check_text(const char *file, const char *key, const char *expected) {
+    char *text = text_of(file, key);
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static void texts_of_any_script_come_back(void **state) {
+    char path[1024];
+    uint8_t rgb[2 * 3 * 3] = {1, 2, 3, 250, 251, 252};
+    const mbl_image_t image = {2, 3, rgb};
+    mbl_image_t back;
+    const mbl_image_text_t texts[] = {
+        {"prompt", "a \"cat\", 100 % of it"}, {"other", "\xE3\x81\x82 \xC3\xA9"}, {"empty", ""}};
+    (void)state;
+    snprintf(path, sizeof path, "%s/t.png", folder);
+    assert_int_equal(mbl_image_write_png_text(path, &image, texts, 3), MBL_OK);
+    for (size_t i = 0; i < 3; i++)
+        check_text("t.png", texts[i].key, texts[i].text);
+    assert_int_equal(mbl_image_read_png(path, &back), MBL_OK);
+    assert_memory_equal(back.rgb, rgb, sizeof rgb);
+    mbl_image_free(&back);
+    mbl_fail_quiet(1);
+    assert_int_equal(mbl_image_write_png_text("/nowhere/t.png", &image, texts, 3), MBL_ERR_IO);
+    mbl_fail_quiet(0);
+}
+
+/* build/marble sample of one image into folder/OUT. */
+static void sample(const char *out, const char *more) {
+    char command[4096];
+    snprintf(
+        command, sizeof command,
+        "%s/marble sample --prompt 'three blue circles' --steps 3 --threads 1 --out %s/%s %s >%s/%s.log 2>&1",
+        MBL_BINARY_DIR, folder, out, more, folder, out);
+    assert_int_equal(system(command), 0);
+}
+
+static void same_image(const char *a, const char *b, bool same) {
+    char path[2][1024];
+    mbl_image_t image[2];
+    const char *out[2] = {a, b};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path[i], sizeof path[i], "%s/%s/000.png", folder, out[i]);
+        assert_int_equal(mbl_image_read_png(path[i], &image[i]), MBL_OK);
+    }
+    assert_int_equal(memcmp(image[0].rgb, image[1].rgb, 3 * image[0].width * image[0].height) == 0, same);
+    mbl_image_free(&image[0]);
+    mbl_image_free(&image[1]);
+}
+
+/* The model's own shift unless another is given; 3 is nobody's default. */
+static void the_shift_is_the_models(void **state) {
+    char more[1024], *text;
+    (void)state;
+    snprintf(
+        more, sizeof more,
+        "cp -r %s/deploy/examples/signs-base %s/shifted && sed -i 's/\"shift\": *[0-9.]*/\"shift\": 1.5/' "
+        "%s/shifted/scheduler/scheduler_config.json",
+        MBL_SOURCE_DIR, folder, folder);
+    assert_int_equal(system(more), 0);
+    snprintf(more, sizeof more, "--model %s/shifted", folder);
+    sample("own", more);
+    strcat(more, " --shift 1.5");
+    sample("same", more);
+    snprintf(more, sizeof more, "--model %s/shifted --shift 3 --seed 42", folder);
+    sample("three", more);
+    snprintf(more, sizeof more, "--model %s/deploy/examples/signs-base", MBL_SOURCE_DIR);
+    sample("base", more);
+    same_image("own", "same", true);
+    same_image("own", "three", false);
+    same_image("base", "three", true);
+    check_times("own.log", "dpm2, 3 steps, shift 1.5 (the model's own)", 1);
+    check_times("three.log", "shift 3 (--shift)", 1);
+    check_text("own/000.png", "shift", "1.5");
+    check_text("three/000.png", "shift", "3");
+    check_text("own/000.png", "prompt", "three blue circles");
+    check_text("own/000.png", "seed", "42");
+    check_text("own/000.png", "sample", "0");
+    check_text("own/000.png", "steps", "3");
+    check_text("own/000.png", "solver", "dpm2");
+    check_text("own/000.png", "lora", "none");
+    text = text_of("own/000.png", "schedule");
+    assert_non_null(strstr(text, "linspace(1, 1 / steps, steps)"));
+    free(text);
+}
+
+static void a_checkpoint_brings_its_own(void **state) {
+    char more[2048], path[512];
+    (void)state;
+    train_well(1, "run", "--set train.steps=1 --set rollout.shift=2");
+    snprintf(path, sizeof path, "%s/run/checkpoints/step-000001.h5", folder);
+    snprintf(more, sizeof more, "--checkpoint %s", path);
+    sample("trained", more);
+    check_times("trained.log", "shift 2 (rollout.shift of the checkpoint's run)", 1);
+    check_text("trained/000.png", "shift", "2");
+    check_text("trained/000.png", "lora", path);
+    snprintf(more, sizeof more,
+             "%s/marble export %s --lora %s/card/x.safetensors --card %s/card >%s/export.log 2>&1",
+             MBL_BINARY_DIR, path, folder, folder, folder);
+    assert_int_equal(system(more), 0);
+    check_times("card/README.md", "solver `dpm2` in 2 steps", 1);
+    check_times("card/README.md", "with shift 2:", 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(texts_of_any_script_come_back),
+        cmocka_unit_test(the_shift_is_the_models),
+        cmocka_unit_test(a_checkpoint_brings_its_own),
+    };
+    return cmocka_run_group_tests(tests, prepare_small, drop_folder);
+}
