@@ -171,7 +171,7 @@ static const double CANCELLED = 1e-14;
 
 /* Cosines and their summary over the rewards that have a gradient, from <D, g_k>. */
 static void take_cosines(const double *along, size_t k, mbl_balance_step_t *out) {
-    double sum = 0, squares = 0, low = INFINITY, n = 0;
+    double sum = 0, squares = 0, low = INFINITY, part = INFINITY, n = 0;
     for (size_t i = 0; i < k; i++) {
         bool measured = out->measured[i] && out->direction_norm > 0;
         out->cos[i] = measured ? along[i] / (out->norm[i] * out->direction_norm) : 0;
@@ -180,11 +180,13 @@ static void take_cosines(const double *along, size_t k, mbl_balance_step_t *out)
         n++;
         sum += out->cos[i];
         low = fmin(low, out->cos[i]);
+        part = fmin(part, out->cos_part[i]);
     }
     double mean = n > 0 ? sum / n : 0;
     for (size_t i = 0; i < k; i++)
         squares += out->measured[i] ? (out->cos[i] - mean) * (out->cos[i] - mean) : 0;
     out->cos_min = n > 0 ? low : 0;
+    out->cos_part_min = n > 0 ? part : 0;
     out->cos_mean = mean;
     out->cos_var = n > 0 ? squares / n : 0;
 }
@@ -286,6 +288,7 @@ static void take_measures(const mbl_balance_step_t *measured, mbl_balance_step_t
     step->cos_min = measured->cos_min;
     step->cos_mean = measured->cos_mean;
     step->cos_var = measured->cos_var;
+    step->cos_part_min = measured->cos_part_min;
 }
 
 void mbl_balance_measure(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step) {

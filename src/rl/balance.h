@@ -69,9 +69,9 @@ typedef struct {
     bool measured[MBL_MAX_REWARDS];     /* g_k is finite, of norm > 1e-12 and with a reward part of its own */
     bool used[MBL_MAX_REWARDS];         /* ... and takes part in the balance */
     size_t n_used;
-    double coefficient[MBL_SETS_MAX];  /* D = sum_j coefficient_j set_j */
-    double direction_norm;             /* |D|; 0 where D cancels out to rounding */
-    double cos_min, cos_mean, cos_var; /* over the measured rewards; 0 without any */
+    double coefficient[MBL_SETS_MAX];                /* D = sum_j coefficient_j set_j */
+    double direction_norm;                           /* |D|; 0 where D cancels out to rounding */
+    double cos_min, cos_mean, cos_var, cos_part_min; /* over the measured rewards; 0 without any */
     double kkt_residual;
     double seconds; /* of the solve, on rank 0 */
 } mbl_balance_step_t;

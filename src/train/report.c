@@ -93,6 +93,7 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step
     json_object_set_new(line, "cos_part", by_reward(config, r->update->balance.cos_part, one));
     json_object_set_new(line, "cos_step", by_reward(config, r->update->cos_step, one));
     json_object_set_new(line, "cos_min", mbl_jsonl_real(r->update->balance.cos_min));
+    json_object_set_new(line, "cos_part_min", mbl_jsonl_real(r->update->balance.cos_part_min));
     json_object_set_new(line, "cos_mean", mbl_jsonl_real(r->update->balance.cos_mean));
     json_object_set_new(line, "cos_var", mbl_jsonl_real(r->update->balance.cos_var));
 }
@@ -199,7 +200,8 @@ void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, d
                                      r->update->balance.alpha[k]);
     }
     if (balanced && r->update->cosines && size < sizeof balance)
-        snprintf(balance + size, sizeof balance - size, "  min cos %+.2f", r->update->balance.cos_min);
+        snprintf(balance + size, sizeof balance - size, "  min cos %+.2f, own part %+.2f",
+                 r->update->balance.cos_min, r->update->balance.cos_part_min);
     if (!r->update->finite)
         snprintf(balance, sizeof balance, "  | left out: not finite");
     if (seconds_left >= 0)

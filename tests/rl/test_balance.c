@@ -73,7 +73,7 @@ static void direction_of(const case_t *c, double *d) {
 
 /* Norms, cosines and their statistics are those of the vectors. */
 static void check_diagnostics(const case_t *c) {
-    double d[DIM], g[DIM], sum = 0, squares = 0, low = INFINITY, n = 0;
+    double d[DIM], g[DIM], sum = 0, squares = 0, low = INFINITY, part = INFINITY, n = 0;
     direction_of(c, d);
     double length = sqrt(dot(d, d));
     assert_near(c->step.direction_norm, length, 1e-12 * fmax(1, length));
@@ -92,10 +92,12 @@ static void check_diagnostics(const case_t *c) {
         sum += cosine;
         squares += cosine * cosine;
         low = fmin(low, cosine);
+        part = fmin(part, c->step.cos_part[k]);
         n++;
     }
     assert_near(c->step.n_used, n, 0);
     assert_near(c->step.cos_min, low, 1e-10);
+    assert_near(c->step.cos_part_min, part, 0);
     assert_near(c->step.cos_mean, sum / n, 1e-10);
     assert_near(c->step.cos_var, squares / n - sum / n * (sum / n), 1e-10);
 }
