@@ -1,6 +1,6 @@
 /* Operations in f64 against their definitions written out plainly, or against known values: what the
  * conformance suite compares everything else with must itself be right.   ctest-backends: far cuda
- * ctest-isas: avx2 */
+ * ctest-isas: portable avx2 */
 #include "ops_harness.h"
 
 enum { N = 37, T = 5, H = 3, HEAD = 6, D = H * HEAD };

@@ -4,6 +4,7 @@
  * columns, and no lane waits for another. Multiplications and additions may fuse (CMakeLists.txt). bf16 is
  * widened to f32 on the way in. */
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/isa_ops.h"
 #include "ops/cpu/small_gemm.h"
 #include "ops/cpu/vector.h"
 #include "base/mem.h"
@@ -36,10 +37,10 @@ static inline size_t merged_row(const mbl_tensor_t *out1, const mbl_tensor_t *ou
 #define MBL_TEMPLATE "ops/cpu/attention.inc"
 #include "ops/cpu/each_type.h"
 
-mbl_status_t mbl_cpu_attention(mbl_ops_t *ops, const mbl_attention_args_t *args) {
+mbl_status_t MBL_ISA_NAME(mbl_cpu_attention)(mbl_ops_t *ops, const mbl_attention_args_t *args) {
     return MBL_BY_TYPE(args->q->dtype, attention, ops, args);
 }
 
-mbl_status_t mbl_cpu_attention_bwd(mbl_ops_t *ops, const mbl_attention_bwd_args_t *args) {
+mbl_status_t MBL_ISA_NAME(mbl_cpu_attention_bwd)(mbl_ops_t *ops, const mbl_attention_bwd_args_t *args) {
     return MBL_BY_TYPE(args->q->dtype, attention_bwd, ops, args);
 }

@@ -8,7 +8,9 @@ static mbl_status_t cpu_open(mbl_ops_t *ops, int threads) {
     (void)threads; /* ops->threads has it */
     mbl_cpu_t *cpu;
     MBL_ALLOC(cpu, 1);
-    mbl_status_t status = mbl_cpu_matmuls_open(&cpu->matmuls);
+    mbl_status_t status = mbl_cpu_isa(&cpu->isa);
+    if (status == MBL_OK)
+        status = mbl_cpu_matmuls_open(&cpu->matmuls);
     if (status == MBL_OK)
         status = mbl_cpu_convs_open(&cpu->convs);
     if (status != MBL_OK) {

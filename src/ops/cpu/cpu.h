@@ -3,6 +3,7 @@
 #ifndef MBL_OPS_CPU_CPU_H
 #define MBL_OPS_CPU_CPU_H
 
+#include "ops/cpu/isa.h"
 #include "ops/ops.h"
 
 typedef struct mbl_cpu_matmuls
@@ -12,6 +13,7 @@ typedef struct mbl_cpu_convs mbl_cpu_convs_t; /* conv.c: the same */
 typedef struct {
     void *work; /* grown as asked, never shrunk */
     size_t work_bytes;
+    mbl_cpu_isa_t isa; /* of the loops in isa_ops.h */
     mbl_cpu_matmuls_t *matmuls;
     mbl_cpu_convs_t *convs;
 } mbl_cpu_t;

@@ -1,5 +1,5 @@
-/* Which instructions products and convolutions use, own ones and oneDNN's alike: the most that this processor
- * has, unless the environment says less. */
+/* Which instructions products, convolutions and the loops of isa_ops.h use, own ones and oneDNN's alike: the
+ * most that this processor has, unless the environment says less. */
 #ifndef MBL_OPS_CPU_ISA_H
 #define MBL_OPS_CPU_ISA_H
 

@@ -1,5 +1,6 @@
 /* Layer norms on the CPU, with and without modulation, and fused with the gated residual before them. */
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/isa_ops.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/vector.h"
 
@@ -9,7 +10,7 @@ enum { ROWS = 4 };
 #define MBL_TEMPLATE "ops/cpu/norm.inc"
 #include "ops/cpu/each_type.h"
 
-MBL_CPU_SLOT(layer_norm, x)
-MBL_CPU_SLOT(layer_norm_bwd, x)
-MBL_CPU_SLOT(layer_norm_affine, x)
-MBL_CPU_SLOT(gate_norm, x)
+MBL_ISA_SLOT(layer_norm, x)
+MBL_ISA_SLOT(layer_norm_bwd, x)
+MBL_ISA_SLOT(layer_norm_affine, x)
+MBL_ISA_SLOT(gate_norm, x)

@@ -1,5 +1,6 @@
 /* RMS norm of queries and keys, with the split of q, k and v into heads. */
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/isa_ops.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/vector.h"
 
@@ -12,10 +13,10 @@ enum { ROWS = 4, TOKENS = 16 };
 #define MBL_TEMPLATE "ops/cpu/qk_norm.inc"
 #include "ops/cpu/each_type.h"
 
-MBL_CPU_SLOT(qk_norm, qkv)
+MBL_ISA_SLOT(qk_norm, qkv)
 
 /* Sums over the batch are formed in a fixed number of pieces, added in order, whatever the thread count. */
-mbl_status_t mbl_cpu_qk_norm_bwd(mbl_ops_t *ops, const mbl_qk_norm_bwd_args_t *args) {
+mbl_status_t MBL_ISA_NAME(mbl_cpu_qk_norm_bwd)(mbl_ops_t *ops, const mbl_qk_norm_bwd_args_t *args) {
     void *partial = NULL;
     if (args->dweight_q) {
         size_t bytes = args->qkv->dim[0] * 2 * args->dq->dim[3] * sizeof(double);

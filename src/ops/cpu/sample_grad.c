@@ -3,6 +3,7 @@
  * them to the tile of all K blocks. So samples are added in order, whatever the thread count. Sums may use
  * fused multiply-add (CMakeLists.txt): no other form of the same sum has to give the same bits. */
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/isa_ops.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/vector.h"
 
@@ -76,7 +77,7 @@ static mbl_status_t make_plan(mbl_ops_t *ops, const mbl_sample_grad_args_t *args
     return MBL_OK;
 }
 
-mbl_status_t mbl_cpu_sample_grad(mbl_ops_t *ops, const mbl_sample_grad_args_t *args) {
+mbl_status_t MBL_ISA_NAME(mbl_cpu_sample_grad)(mbl_ops_t *ops, const mbl_sample_grad_args_t *args) {
     plan_t plan;
     MBL_TRY(make_plan(ops, args, &plan));
     size_t across = (args->b->dim[2] + plan.tile_q - 1) / plan.tile_q;

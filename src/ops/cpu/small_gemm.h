@@ -2,8 +2,14 @@
 #ifndef MBL_OPS_CPU_SMALL_GEMM_H
 #define MBL_OPS_CPU_SMALL_GEMM_H
 
+#include "ops/cpu/isa_ops.h"
+
 #include <stdbool.h>
 #include <stddef.h>
+
+/* Compiled for each instruction set, as the operations that call it. */
+#define mbl_small_gemm_f32 MBL_ISA_NAME(mbl_small_gemm_f32)
+#define mbl_small_gemm_f64 MBL_ISA_NAME(mbl_small_gemm_f64)
 
 /* Columns of b and y come in whole vectors of this many bytes. */
 enum { MBL_LANE_BYTES = 64 };
