@@ -9,6 +9,8 @@
 #include "run/resume.h"
 #include "run/rundir.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -391,13 +393,27 @@ static void tell_precision(const mbl_state_t *state, const char *path, const mbl
              was);
 }
 
-static mbl_status_t read_vectors(mbl_state_t *state, mbl_ckpt_t *ckpt, int n, float *vector) {
+/* Weights and moments that are no numbers would spread. */
+static mbl_status_t check_finite(const char *path, const char *name, const float *vector, size_t size) {
+    unsigned bad = 0;
+    for (size_t i = 0; i < size; i++)
+        bad |= !(fabsf(vector[i]) <= FLT_MAX);
+    for (size_t i = 0; bad && i < size; i++)
+        if (!isfinite(vector[i]))
+            return MBL_FAIL(MBL_ERR_FORMAT, "%s: %s: element %zu is %g; expected a finite number", path, name,
+                            i, (double)vector[i]);
+    return MBL_OK;
+}
+
+static mbl_status_t read_vectors(mbl_state_t *state, const char *path, mbl_ckpt_t *ckpt, int n,
+                                 float *vector) {
     const mbl_tensor_t *whole[] = {&state->update.policy.current, &state->update.policy.old,
                                    &state->update.policy.ema};
     const mbl_tensor_t *shard[] = {&state->update.optimizer.m, &state->update.optimizer.v};
     size_t size = state->update.policy.size;
     for (int i = 0; i < n; i++) {
         MBL_TRY(mbl_ckpt_read(ckpt, names[i], MBL_F32, size, vector));
+        MBL_TRY(check_finite(path, names[i], vector, size));
         if (i < M)
             MBL_TRY(mbl_upload_padded(state->engine->ops, vector, size, whole[i]));
         else
@@ -434,7 +450,7 @@ static mbl_status_t load(mbl_state_t *state, const char *path, bool everything, 
     mbl_status_t status;
     MBL_TRY_GOTO(check_identity(state, path, ckpt, everything, accept_prompts), done);
     MBL_ALLOC_GOTO(vector, state->update.policy.size, done);
-    MBL_TRY_GOTO(read_vectors(state, ckpt, everything ? N_VECTORS : M, vector), done);
+    MBL_TRY_GOTO(read_vectors(state, path, ckpt, everything ? N_VECTORS : M, vector), done);
     status = everything ? read_small(state, ckpt) : mbl_policy_loaded(&state->update.policy, false);
     if (everything && status == MBL_OK)
         tell_precision(state, path, ckpt);

@@ -257,6 +257,43 @@ static void definitions_of_before(void **state) {
     same_last_lines("whole", "from-before", "metrics.jsonl", 0, 4);
 }
 
+/* A copy of the whole run's step 4 in which element 77 of a vector is `value`. */
+static void write_poisoned(const char *name, const char *vector, float value) {
+    mbl_ckpt_t *ckpt;
+    mbl_ckpt_item_t items[32], item;
+    mbl_ckpt_attr_t attrs[16];
+    size_t n = 0, n_attrs = 0;
+    assert_int_equal(mbl_ckpt_open(in("whole/checkpoints/step-%06zu.h5", 4), &ckpt), MBL_OK);
+    for (; mbl_ckpt_item(ckpt, n, &item); items[n++] = item) {
+        void *data = calloc(item.count, mbl_dtype_size(item.dtype));
+        assert_int_equal(mbl_ckpt_read(ckpt, item.name, item.dtype, item.count, data), MBL_OK);
+        if (strcmp(item.name, vector) == 0)
+            ((float *)data)[77] = value;
+        item.data = data;
+    }
+    while (mbl_ckpt_attr_at(ckpt, n_attrs, &attrs[n_attrs]))
+        n_attrs++;
+    assert_int_equal(mbl_ckpt_write(in(name, 0), items, n, attrs, n_attrs), MBL_OK);
+    mbl_ckpt_close(ckpt);
+    for (size_t i = 0; i < n; i++)
+        free((void *)(uintptr_t)items[i].data);
+}
+
+/* Whole files by their digests, with numbers that are none. */
+static void vectors_that_are_not_finite_are_refused(void **state) {
+    static const char *const vectors[] = {"adapter/current", "adapter/ema", "optimizer/v"};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        char more[700], says[100];
+        write_poisoned("poisoned.h5", vectors[i], i ? INFINITY : NAN);
+        snprintf(more, sizeof more, "--resume %s", in("poisoned.h5", 0));
+        snprintf(says, sizeof says, "poisoned.h5: %s: element 77 is %s; expected a finite number", vectors[i],
+                 i ? "inf" : "nan");
+        assert_int_equal(train(1, "from-poisoned", more), 1);
+        must_say("from-poisoned", says);
+    }
+}
+
 static void the_newest_the_regular_and_the_best_stay(void **state) {
     size_t best = 0, at;
     double most = -INFINITY;
@@ -360,6 +397,7 @@ int main(void) {
         cmocka_unit_test(older_files_are_read),
         cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(definitions_of_before),
+        cmocka_unit_test(vectors_that_are_not_finite_are_refused),
         cmocka_unit_test(the_newest_the_regular_and_the_best_stay),
         cmocka_unit_test(a_failed_write_is_told_and_the_run_goes_on),
         cmocka_unit_test(stalls_are_measured),

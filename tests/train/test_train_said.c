@@ -106,7 +106,7 @@ static void a_run_may_go_on_whatever_comes(void **state) {
     check_times("differing", "0\n", 1);
 }
 
-/* F09: nothing is ever trained. old_equals_new holds though the old adapter lags and rounds. */
+/* Nothing is ever trained. old_equals_new holds though the old adapter lags and rounds. */
 static void steps_that_train_nothing_raise_an_alarm(void **state) {
     char more[2048];
     (void)state;
@@ -150,7 +150,7 @@ static void scores_of_nobody_are_null(void **state) {
     both_say("idle", "ocr                 -         -         -                      0   no interval\n");
 }
 
-/* F20: one image has no interval, and few have one that is marked. */
+/* One image has no interval, and few have one that is marked. */
 static void few_images_are_marked(void **state) {
     (void)state;
     train_well(1, "single", "--set eval.prompts=1 --set 'rewards=[{name: jpeg}]'");
