@@ -31,7 +31,7 @@ static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics
         const json_t *line = json_array_get(metrics, i);
         numbers[i] = (double)json_integer_value(json_object_get(line, "step"));
         for (size_t j = 0; j < k; j++)
-            numbers[(j + 1) * n + i] = number_at(line, "alpha", config->rewards.items[j].name, NULL);
+            numbers[(j + 1) * n + i] = number_at(mbl_rundir_alpha(line, true), NULL, config->rewards.items[j].name, NULL);
     }
     for (size_t j = 0; j < k; j++)
         lines[j] = (mbl_chart_line_t){config->rewards.items[j].name, numbers + (j + 1) * n};

@@ -91,6 +91,7 @@ typedef struct {
     double gram_share, alpha_half[2][MBL_MAX_REWARDS];
     double noise_ratio[MBL_MAX_REWARDS]; /* where `halves`: of the reward parts (noise.h) */
     double shrunk; /* the factor that balance.alpha was shrunk by, towards the target: 1 not at all */
+    double alpha_raw[MBL_MAX_REWARDS]; /* of the solution, where refreshed; balance.alpha is what was used */
     mbl_balance_step_t balance;
     double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
     struct {

@@ -34,6 +34,7 @@ static mbl_status_t solve_micro_batch(mbl_update_t *u, mbl_update_step_t *step, 
     MBL_TRY(mbl_update_form(u, step, gram));
     start = mbl_now();
     MBL_TRY(mbl_balance(u->comm, &options, gram, k, &step->balance, &step->out->balance));
+    memcpy(step->out->alpha_raw, step->out->balance.alpha, sizeof step->out->alpha_raw);
     step->out->seconds.qp += mbl_lap(&start);
     memcpy(step->coefficient, step->out->balance.coefficient, step->m * sizeof *step->coefficient);
     if (step->sets.kl) /* whether a reward is usable or not */

@@ -65,6 +65,7 @@ static mbl_status_t smooth(mbl_update_step_t *step, const mbl_balance_options_t 
     size_t k = step->args.batch->k;
     MBL_TRY(mbl_amortise_step(options, &step->balance, &step->cache, balance->used, k, &averaged));
     memcpy(balance->coefficient, averaged.coefficient, sizeof averaged.coefficient);
+    memcpy(balance->alpha, averaged.alpha, sizeof averaged.alpha);
     mbl_balance_measure(gram, &step->sets, k, balance);
     return MBL_OK;
 }
@@ -108,6 +109,7 @@ mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const do
     if (share)
         mbl_sets_scale(&step->sets, share->mask, share->rows, scaled);
     MBL_TRY(mbl_balance(u->comm, &options, scaled, k, &step->balance, &out->balance));
+    memcpy(out->alpha_raw, out->balance.alpha, sizeof out->alpha_raw);
     if (step->options->warmup) /* equal weights are no solution to average */
         step->balance = before;
     if (step->options->shrink && out->halves && !step->options->warmup && out->balance.n_used > 0)

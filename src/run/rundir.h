@@ -34,6 +34,11 @@ mbl_status_t mbl_rundir_lines(const char *checkpoint, const char *name, size_t s
  * beside "step". */
 const json_t *mbl_rundir_rewards(const json_t *line);
 
+/* The rewards' alpha in a line of metrics.jsonl by name: what the step used, or the average after it; NULL
+ * where it has none. Lines from before the average was called alpha_ema have it as alpha, and what was used
+ * as alpha_raw where the step solved. */
+const json_t *mbl_rundir_alpha(const json_t *line, bool average);
+
 /* Which checkpoint a run starts from. resume: NULL (none), "auto" (the newest good one of path/checkpoints,
  * or none) or a file. out is "" for none. Collective. */
 mbl_status_t mbl_rundir_resume(mbl_comm_t *comm, const char *path, const char *resume, char *out,

@@ -33,6 +33,13 @@ const json_t *mbl_rundir_rewards(const json_t *line) {
     return json_is_object(rewards) && !json_object_get(rewards, "mean") ? rewards : line;
 }
 
+const json_t *mbl_rundir_alpha(const json_t *line, bool average) {
+    const json_t *alpha = json_object_get(line, "alpha"), *ema = json_object_get(line, "alpha_ema");
+    const json_t *raw = json_object_get(line, "alpha_raw");
+    const json_t *found = average ? (ema ? ema : alpha) : ema || !raw ? alpha : raw;
+    return json_is_object(found) ? found : NULL;
+}
+
 /* The best step of one reward by the lines of eval.jsonl; false when there is none with a checkpoint. */
 static bool best_step(const char *path, const json_t *lines, const char *reward, size_t *out) {
     double best = 0;

@@ -77,11 +77,12 @@ static void put_halves(json_t *line, const mbl_config_t *config, const mbl_step_
 
 static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
     const size_t one = sizeof(double);
-    json_object_set_new(line, "alpha", by_reward(config, r->update->balance.alpha_mean, one));
+    json_object_set_new(line, "alpha", by_reward(config, r->update->balance.alpha, one));
+    json_object_set_new(line, "alpha_ema", by_reward(config, r->update->balance.alpha_mean, one));
     json_object_set_new(line, "refreshed", json_boolean(r->update->refreshed));
     json_object_set_new(line, "rewards_used", json_integer((json_int_t)r->update->balance.n_used));
     if (r->update->refreshed) {
-        json_object_set_new(line, "alpha_raw", by_reward(config, r->update->balance.alpha, one));
+        json_object_set_new(line, "alpha_raw", by_reward(config, r->update->alpha_raw, one));
         json_object_set_new(line, "gram_share", mbl_jsonl_real(r->update->gram_share));
         if (r->update->halves)
             put_halves(line, config, r);

@@ -107,11 +107,16 @@ static void make_run(char *checkpoint, char *alone) {
     snprintf(alone, 512, "%s/alone.h5", folder);
     assert_int_equal(mbl_ckpt_write(checkpoint, items, 2, attrs, 2), MBL_OK);
     assert_int_equal(mbl_ckpt_write(alone, items, 2, attrs, 2), MBL_OK);
-    for (int step = 1; step <= 9; step++) /* clean takes no part in the third step, no solve in the second */
+    for (int step = 1; step <= 9; step++) /* clean takes no part in the third step, no solve in the second;
+                                             the last two have the names of before alpha_ema */
         snprintf(metrics + strlen(metrics), sizeof metrics - strlen(metrics),
                  step == 2   ? "{\"step\": %d}\n"
                  : step == 3 ? "{\"step\": %d, \"alpha\": {\"ocr\": 0.5, \"clean\": null}}\n"
-                             : "{\"step\": %d, \"alpha\": {\"ocr\": 0.%d, \"clean\": 0.05}}\n",
+                 : step < 8
+                     ? "{\"step\": %d, \"alpha\": {\"ocr\": 0.%d, \"clean\": 0.05}, \"alpha_ema\": {\"ocr\": "
+                       "0.25}}\n"
+                     : "{\"step\": %d, \"alpha_raw\": {\"ocr\": 0.%d, \"clean\": 0.05}, \"alpha\": {\"ocr\": "
+                       "0.75}}\n",
                  step, step);
     snprintf(command, sizeof command, "%s/run/metrics.jsonl", folder);
     write_whole(command, metrics, strlen(metrics));
@@ -125,7 +130,7 @@ static void alpha_history(void **state) {
     memcpy(path, checkpoint, sizeof path);
     char *out = inspect(NULL, NULL, 0);
     static const char table[] =
-        "alpha, averaged, by metrics.jsonl of the run (7 steps) and in the checkpoint\n"
+        "alpha of the steps by metrics.jsonl of the run (7 steps), and the average in the checkpoint\n"
         "step        1       3       4       5       6       7       8   least    most  "
         "checkpoint\n"
         "ocr    0.1000  0.5000  0.4000  0.5000  0.6000  0.7000  0.8000  0.1000  0.8000      "
@@ -140,6 +145,13 @@ static void alpha_history(void **state) {
     const json_t *alpha = json_object_get(root, "alpha"), *history = json_object_get(alpha, "history");
     assert_int_equal(json_array_size(history), 7);
     assert_int_equal(json_integer_value(json_object_get(json_array_get(history, 6), "step")), 8);
+    static const double average[] = {[5] = 0.25, [6] = 0.75}, used[] = {[5] = 0.7, [6] = 0.8};
+    for (size_t i = 5; i < 7; i++) {
+        const json_t *at = json_array_get(history, i);
+        assert_near(json_number_value(json_object_get(json_object_get(at, "alpha"), "ocr")), used[i], 0);
+        assert_near(json_number_value(json_object_get(json_object_get(at, "alpha_ema"), "ocr")), average[i],
+                    0);
+    }
     assert_near(json_number_value(json_object_get(json_object_get(alpha, "checkpoint"), "clean")), 0.75,
                 1e-9);
     json_decref(root);

@@ -122,7 +122,7 @@ def alpha(runs, folder):
     figure, axes = _grid(rows, 2, 0.7 + 1.9 * rows, sharex=True, sharey=True)
     for axis, arm in zip(axes, arms):
         run = of_arm(runs, arm)[0]
-        mean, raw = numbers(run["alpha"]), numbers(run["alpha_raw"])
+        mean, raw = numbers(run.get("alpha_ema", run.get("alpha"))), numbers(run["alpha_raw"])  # or of an older run
         steps = np.arange(1, len(mean) + 1)
         for k, reward in enumerate(REWARDS):
             colour, dash = REWARD_STYLE[reward]

@@ -47,7 +47,10 @@ def read_run(path):
     run = {"arm": note["arm"], "seed": note["seed"], "settings": note["settings"], "steps": len(lines)}
     run["eval"] = [{"step": line["step"], **{name: of_rewards(line)[name] for name in REWARDS}}
                    for line in _lines(os.path.join(path, "eval.jsonl"))]
-    for key in ("reward", "alpha", "alpha_raw", "cos", "cos_step"):
+    for line in lines:  # runs from before the average was called alpha_ema
+        if "alpha" in line:
+            line.setdefault("alpha_ema", line["alpha"])
+    for key in ("reward", "alpha_ema", "alpha_raw", "cos", "cos_step"):
         run[key] = _short(_columns(lines, key), 3)
     if any("alpha_variance" in line for line in lines):
         run["alpha_variance"] = _short(_columns(lines, "alpha_variance"), 3)

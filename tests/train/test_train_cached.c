@@ -18,8 +18,9 @@ static void cached_steps(void **state) {
         assert_int_equal(solved(lines, i), i % 3 == 0);
         assert_int_equal(field(lines, i, "alpha_raw") != NULL, i % 3 == 0);
         assert_int_equal(compared(lines, i), i % 3 == 0 || i == 4);
-        json_object_foreach(field(lines, i, "alpha"), name, alpha)
-            assert_near(json_number_value(alpha), by(lines, i - i % 3, "alpha", name), 1e-12);
+        json_object_foreach(field(lines, i, "alpha_ema"), name, alpha)
+            assert_near(json_number_value(alpha), by(lines, i - i % 3, "alpha_ema", name), 1e-12);
+        compare(field(lines, i, "alpha"), field(lines, i, i % 3 ? "alpha_ema" : "alpha_raw"), 1e-8, "alpha");
     }
     assert_true(number_at(lines, 4, "cos_min") > -1);
     json_decref(lines);
@@ -57,6 +58,7 @@ static void weights_from_a_part_of_the_rows(void **state) {
     for (size_t i = 0; i < 4; i++) {
         assert_near(number_at(lines, i, "gram_share"), 0.5, 1e-12);
         assert_int_equal(compared(lines, i), i % 3 == 0);
+        compare(field(lines, i, "alpha"), field(lines, i, "alpha_ema"), 1e-8, "alpha"); /* used, too */
     }
     double norm = number_at(other, 0, "grad_norm"); /* AdamW then magnifies rounding */
     assert_near(number_at(lines, 0, "grad_norm"), norm, 1e-6 * norm);
@@ -83,7 +85,7 @@ static void warm_up_and_groups(void **state) {
     assert_near(by(lines, 0, "alpha_raw", "jpeg"), 0.5, 1e-8);
     assert_near(by(lines, 0, "alpha_raw", "color"), 0.25, 1e-8);
     /* the first solution starts the average */
-    compare(field(lines, 2, "alpha"), field(lines, 2, "alpha_raw"), 1e-8, "alpha");
+    compare(field(lines, 2, "alpha_ema"), field(lines, 2, "alpha_raw"), 1e-8, "alpha");
     json_decref(lines);
 }
 

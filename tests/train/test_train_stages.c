@@ -45,7 +45,7 @@ static void stages_one_after_another(void **state) {
     }
     assert_near(by(lines, 4, "alpha", "clean"), 3, 0);
     assert_true(fabs(by(lines, 4, "cos", "color")) > 0); /* compared with all the same */
-    compare(field(lines, 6, "alpha"), field(lines, 6, "alpha_raw"), 1e-8, "alpha");
+    compare(field(lines, 6, "alpha_ema"), field(lines, 6, "alpha_raw"), 1e-8, "alpha");
     compare(field(lines, 7, "alpha"), field(lines, 6, "alpha_raw"), 1e-8, "alpha");
     assert_true(by(lines, 6, "alpha", "clean") > 0 && by(lines, 6, "alpha", "color") > 0);
     json_decref(lines);

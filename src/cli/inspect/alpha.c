@@ -1,5 +1,5 @@
-/* marble inspect FILE.h5: how the rewards' shares of the direction went, step by step as the run's
- * metrics.jsonl tells it, and the averages that the checkpoint goes on with. */
+/* marble inspect FILE.h5: the rewards' shares of the direction, step by step as the run's metrics.jsonl has
+ * them, and the averages that the checkpoint goes on with. */
 #include "base/grid.h"
 #include "base/mem.h"
 #include "cli/inspect/inspect.h"
@@ -74,8 +74,7 @@ static mbl_status_t read_lines(const mbl_ckpt_t *ckpt, const char *path, history
     size_t at, step = strtoul(mbl_ckpt_attr(ckpt, "step"), NULL, 10);
     MBL_TRY(mbl_rundir_lines(path, "metrics.jsonl", step, &all));
     h->lines = json_array();
-    json_array_foreach(all, at, line) if (json_is_object(json_object_get(line, "alpha")))
-        json_array_append(h->lines, line);
+    json_array_foreach(all, at, line) if (mbl_rundir_alpha(line, false)) json_array_append(h->lines, line);
     json_decref(all);
     return h->lines ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for its metrics", path);
 }
@@ -88,7 +87,7 @@ static mbl_status_t read_history(mbl_ckpt_t *ckpt, const char *path, history_t *
 
 static double alpha_at(const history_t *h, size_t line, size_t reward) {
     const json_t *value =
-        json_object_get(json_object_get(json_array_get(h->lines, line), "alpha"), h->name[reward]);
+        json_object_get(mbl_rundir_alpha(json_array_get(h->lines, line), false), h->name[reward]);
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
@@ -143,7 +142,9 @@ static mbl_status_t print_history(const history_t *h) {
     for (size_t k = 0; k < h->k; k++)
         fill_reward(h, shown, k, grid);
     if (n > 0)
-        printf("\nalpha, averaged, by metrics.jsonl of the run (%zu steps) and in the checkpoint\n", n);
+        printf("\nalpha of the steps by metrics.jsonl of the run (%zu steps), and the average in the "
+               "checkpoint\n",
+               n);
     else
         printf("\nalpha, averaged; no metrics.jsonl lies beside the checkpoint to tell how it came about\n");
     mbl_status_t status = mbl_grid_print(grid, false, stdout);
@@ -168,8 +169,9 @@ static json_t *history_json(const history_t *h) {
         json_object_set_new(means, h->name[k], mbl_jsonl_real(h->mean[k]));
     for (size_t i = 0; i < json_array_size(h->lines); i++) {
         const json_t *line = json_array_get(h->lines, i);
-        json_array_append_new(history, json_pack("{s:O,s:O}", "step", json_object_get(line, "step"), "alpha",
-                                                 json_object_get(line, "alpha")));
+        json_array_append_new(history, json_pack("{s:O,s:O,s:O}", "step", json_object_get(line, "step"),
+                                                 "alpha", mbl_rundir_alpha(line, false), "alpha_ema",
+                                                 mbl_rundir_alpha(line, true)));
     }
     return json_pack("{s:o,s:o}", "checkpoint", means, "history", history);
 }

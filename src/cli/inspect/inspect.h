@@ -11,9 +11,10 @@
  * object; or, with `attribute`, the value of that attribute alone. */
 mbl_status_t mbl_inspect_checkpoint(const char *path, const char *attribute, bool json);
 
-/* Part of it: alpha by reward, over the steps up to the checkpoint's by the metrics.jsonl of its run, and
- * averaged as it goes on with. Nothing for checkpoints without rewards, or of methods that have no alpha. As
- * JSON: root.alpha, {"checkpoint": {reward: x}, "history": [{"step": n, "alpha": {reward: x}}]}. */
+/* Part of it: alpha by reward, as the steps up to the checkpoint's used it by the metrics.jsonl of its run,
+ * and averaged as it goes on with. Nothing for checkpoints without rewards, or of methods that have no alpha.
+ * As JSON: root.alpha, {"checkpoint": {reward: x}, "history": [{"step": n, "alpha": {reward: x}, "alpha_ema":
+ * {reward: x}}]}. */
 mbl_status_t mbl_inspect_alpha(mbl_ckpt_t *ckpt, const char *path);
 mbl_status_t mbl_inspect_alpha_json(mbl_ckpt_t *ckpt, const char *path, json_t *root);
 
