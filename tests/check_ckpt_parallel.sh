@@ -1,7 +1,9 @@
 #!/bin/sh
 # checkpoint.writer: parallel on two ranks, and an I/O error inside MPI-IO at the second checkpoint: the job ends within
-# limits.deadline, and the first checkpoint is whole and the latest. $1 is the marble program.
+# limits.deadline, and the first checkpoint is whole and the latest. Then a message about one that MPI does not take: the
+# job ends at once. $1 is the marble program.
 here=$(dirname "$0")
+marble=$1
 command -v cc >/dev/null || { echo "skipped: no C compiler"; exit 77; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -10,6 +12,7 @@ cat >"$folder/fail.c" <<'END'
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -31,17 +34,33 @@ static int fails(int fd) {
         return fails(fd) ? -1                                                                                \
                          : ((ssize_t(*)(int, const struct iovec *, int, off_t))dlsym(RTLD_NEXT, #name))(fd, data, n, at); \
     }
+extern char ompi_mpi_byte; /* of all messages, those that carry digests have it */
+int MPI_Isend(const void *data, int n, void *type, int to, int tag, void *comm, void **request) {
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    if (getenv("FAIL_SEND") && type == &ompi_mpi_byte && rank && *rank == '1')
+        return 16; /* MPI_ERR_OTHER */
+    return ((int (*)(const void *, int, void *, int, int, void *, void **))dlsym(RTLD_NEXT, "MPI_Isend"))(
+        data, n, type, to, tag, comm, request);
+}
 SINGLE(pwrite)
 SINGLE(pwrite64)
 SEVERAL(pwritev)
 SEVERAL(pwritev64)
 END
 cc -shared -fPIC -o "$folder/fail.so" "$folder/fail.c" -ldl || exit 1
+# run DEADLINE [OPTIONS of mpirun]
+run() {
+    deadline=$1
+    shift
+    rm -rf "$folder/run"
+    timeout -k 5 200 "$here/with_ranks" 2 -x LD_PRELOAD="$folder/fail.so" "$@" "$marble" train deploy/examples/quickstart.yaml \
+        --out "$folder/run" --set checkpoint.writer=parallel --set checkpoint.every=1 --set limits.deadline="$deadline" \
+        --set precision=f32 --set threads=1 --set prompts.groups=2 --set prompts.group_size=2 --set rollout.steps=4 \
+        --set eval.every=0 --set eval.prompts=2 --set eval.steps=1 --set train.steps=50 --set log.samples_every=0 \
+        >"$folder/log" 2>&1
+}
 start=$(date +%s)
-timeout -k 5 200 "$here/with_ranks" 2 -x LD_PRELOAD="$folder/fail.so" "$1" train deploy/examples/quickstart.yaml --out "$folder/run" \
-    --set checkpoint.writer=parallel --set checkpoint.every=1 --set limits.deadline=4s --set precision=f32 --set threads=1 \
-    --set prompts.groups=2 --set prompts.group_size=2 --set rollout.steps=4 --set eval.every=0 --set eval.prompts=2 \
-    --set eval.steps=1 --set train.steps=50 --set log.samples_every=0 >"$folder/log" 2>&1
+run 4s
 code=$?
 seconds=$(($(date +%s) - start))
 step=$("$1" inspect --attribute step "$folder/run/checkpoints/latest.h5")
@@ -51,3 +70,14 @@ if [ $code -ne 1 ] || [ "$step" != 1 ] || ! grep -q 'the checkpoint that all ran
     exit 1
 fi
 echo "an I/O error inside MPI-IO: code $code after $seconds s, the first checkpoint is whole"
+
+start=$(date +%s)
+run 300s -x FAIL_SEND=1
+code=$?
+seconds=$(($(date +%s) - start))
+if [ $code -ne 1 ] || [ $seconds -gt 60 ] || ! grep -q '^marble: \[rank 1\] error: mpi: a message about a checkpoint failed' "$folder/log"; then
+    cat "$folder/log"
+    echo "a message that MPI does not take: code $code after $seconds s; wanted 1 within 60 s, and the reason"
+    exit 1
+fi
+echo "a message that MPI does not take: code $code after $seconds s"

@@ -259,7 +259,7 @@ void mbl_lineup_free(mbl_lineup_t *l) {
 typedef struct {
     mbl_lineup_t *lineup;
     mbl_sampler_plan_t plan;
-    const volatile int *stop;
+    const volatile sig_atomic_t *stop;
     size_t done;
     double start;
 } drawing_t;
@@ -325,7 +325,7 @@ static mbl_status_t draw_entrant(drawing_t *d, mbl_lineup_entrant_t *e) {
     return status;
 }
 
-mbl_status_t mbl_lineup_run(mbl_lineup_t *l, const volatile int *stop) {
+mbl_status_t mbl_lineup_run(mbl_lineup_t *l, const volatile sig_atomic_t *stop) {
     const mbl_config_t *config = l->engine->config;
     drawing_t d = {.lineup = l, .stop = stop, .start = mbl_now()};
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &d.plan));

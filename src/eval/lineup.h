@@ -5,6 +5,8 @@
 
 #include "run/engine.h"
 
+#include <signal.h>
+
 typedef struct {
     const char *const *checkpoints; /* FILE or NAME=FILE each */
     size_t n_checkpoints;
@@ -47,7 +49,7 @@ typedef struct {
 mbl_status_t mbl_lineup_open(mbl_engine_t *engine, const mbl_lineup_options_t *options, mbl_lineup_t *out);
 /* Draws and scores everything; the scores are the same on every rank. ERR_STOPPED when `stop` becomes
  * nonzero. Collective. */
-mbl_status_t mbl_lineup_run(mbl_lineup_t *lineup, const volatile int *stop);
+mbl_status_t mbl_lineup_run(mbl_lineup_t *lineup, const volatile sig_atomic_t *stop);
 void mbl_lineup_free(mbl_lineup_t *lineup);
 
 #endif

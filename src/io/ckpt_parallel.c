@@ -2,6 +2,7 @@
  * waits in HDF5 for one that cannot go on. Our own waits sleep between looks; HDF5's spin, but are short. */
 #include "io/ckpt_parallel.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "io/checkpoint_internal.h"
 
@@ -36,22 +37,29 @@ mbl_status_t mbl_ckpt_team_open(mbl_comm_t *comm, mbl_ckpt_team_t **out) {
     return MBL_OK;
 }
 
-static mbl_status_t wait_for(MPI_Request *request) {
-    int done = 0;
-    while (MPI_Test(request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS) {
-        if (done)
+/* Waits for what a call began, which returned `code`. A message that failed leaves the ranks out of step, and
+ * some of them waiting for this one: the job ends. */
+static mbl_status_t wait_for(const mbl_ckpt_team_t *team, int code, MPI_Request *request) {
+    int done = 0, length;
+    char text[MPI_MAX_ERROR_STRING] = "unknown error";
+    while (code == MPI_SUCCESS) {
+        code = MPI_Test(request, &done, MPI_STATUS_IGNORE);
+        if (code == MPI_SUCCESS && done)
             return MBL_OK;
         nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
     }
-    return MBL_FAIL(MBL_ERR_COMM, "mpi: a message about a checkpoint failed");
+    MPI_Error_string(code, text, &length);
+    MBL_ERROR("mpi: a message about a checkpoint failed: %s; the job ends with it", text);
+    mbl_comm_abort(team->comm, 1);
+    return MBL_FAIL(MBL_ERR_COMM, "mpi: a message about a checkpoint failed: %s", text);
 }
 
-/* Whether all ranks are well. A failed message leaves the ranks out of step, which counts as a failure. */
+/* Whether all ranks are well. */
 static bool all_well(const mbl_ckpt_team_t *team, mbl_status_t mine) {
     MPI_Request request;
     int bad = mine != MBL_OK;
-    return MPI_Iallreduce(MPI_IN_PLACE, &bad, 1, MPI_INT, MPI_MAX, team->mpi, &request) == MPI_SUCCESS &&
-           wait_for(&request) == MBL_OK && !bad;
+    int code = MPI_Iallreduce(MPI_IN_PLACE, &bad, 1, MPI_INT, MPI_MAX, team->mpi, &request);
+    return wait_for(team, code, &request) == MBL_OK && !bad;
 }
 
 /* The digest of every whole on rank 0: its state goes from rank to rank, each adding its share. */
@@ -59,20 +67,20 @@ static mbl_status_t digest_parts(const mbl_ckpt_team_t *team, const mbl_ckpt_par
                                  char digests[][MBL_SHA256_HEX]) {
     MPI_Request request;
     mbl_sha256_t sha;
-    int bytes = (int)sizeof sha, last = team->size - 1;
+    int code, bytes = (int)sizeof sha, last = team->size - 1;
     for (size_t i = 0; i < n; i++) {
         mbl_sha256_init(&sha);
         if (team->rank > 0) {
-            MPI_Irecv(&sha, bytes, MPI_BYTE, team->rank - 1, (int)i, team->mpi, &request);
-            MBL_TRY(wait_for(&request));
+            code = MPI_Irecv(&sha, bytes, MPI_BYTE, team->rank - 1, (int)i, team->mpi, &request);
+            MBL_TRY(wait_for(team, code, &request));
         }
         mbl_sha256_update(&sha, parts[i].data, parts[i].count * sizeof *parts[i].data);
-        MPI_Isend(&sha, bytes, MPI_BYTE, (team->rank + 1) % team->size, (int)i, team->mpi, &request);
-        MBL_TRY(wait_for(&request));
+        code = MPI_Isend(&sha, bytes, MPI_BYTE, (team->rank + 1) % team->size, (int)i, team->mpi, &request);
+        MBL_TRY(wait_for(team, code, &request));
     }
     for (size_t i = 0; i < n && team->rank == 0; i++) {
-        MPI_Irecv(&sha, bytes, MPI_BYTE, last, (int)i, team->mpi, &request);
-        MBL_TRY(wait_for(&request));
+        code = MPI_Irecv(&sha, bytes, MPI_BYTE, last, (int)i, team->mpi, &request);
+        MBL_TRY(wait_for(team, code, &request));
         mbl_sha256_hex(&sha, digests[i]);
     }
     return MBL_OK;

@@ -6,6 +6,8 @@
 
 #include "model/pipeline.h"
 
+#include <signal.h>
+
 enum { MBL_SAMPLER_MAX_STEPS = 256 };
 
 typedef enum { MBL_SOLVER_EULER, MBL_SOLVER_DPM1, MBL_SOLVER_DPM2 } mbl_solver_t;
@@ -44,7 +46,7 @@ typedef struct {
     size_t n;
     uint64_t seed;
     uint32_t purpose, step;
-    const volatile int *stop;
+    const volatile sig_atomic_t *stop;
 } mbl_sample_request_t;
 mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *plan,
                              const mbl_sample_request_t *request, const mbl_tensor_t *x0);

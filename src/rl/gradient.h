@@ -8,6 +8,8 @@
 
 #include "rl/sets.h"
 
+#include <signal.h>
+
 typedef struct mbl_gradient mbl_gradient_t;
 
 /* Buffers for micro-batches of up to micro_batch rows and up to `parts` reward parts. */
@@ -42,7 +44,7 @@ typedef struct {
     const uint8_t *part_of;
     uint8_t part;
     bool add; /* to what stands in the sets, instead of overwriting it */
-    const volatile int *stop;
+    const volatile sig_atomic_t *stop;
     /* Called once in a run of all sets that does not fail before: the first `n` are done, while the last one
      * is not yet. NULL: nobody wants to know. */
     mbl_status_t (*ready)(void *context, size_t n);

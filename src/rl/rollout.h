@@ -5,6 +5,8 @@
 
 #include "rl/types.h"
 
+#include <signal.h>
+
 typedef struct {
     mbl_pipeline_t *pipeline;
     mbl_sampler_t *sampler;
@@ -15,8 +17,8 @@ typedef struct {
     mbl_panel_t *panel;
     size_t micro_batch;
     uint64_t seed;
-    uint32_t purpose, step;   /* of the noise: MBL_RNG_NOISE and the epoch, or MBL_RNG_EVAL */
-    const volatile int *stop; /* nonzero: end with ERR_STOPPED between solver steps; or NULL */
+    uint32_t purpose, step;            /* of the noise: MBL_RNG_NOISE and the epoch, or MBL_RNG_EVAL */
+    const volatile sig_atomic_t *stop; /* nonzero: end with ERR_STOPPED between solver steps; or NULL */
 } mbl_rollout_t;
 
 /* Views the scorers read while they work; [n] each, kept by the caller until mbl_panel_wait has returned. */

@@ -6,6 +6,8 @@
 #include "rl/types.h"
 #include "run/engine.h"
 
+#include <signal.h>
+
 typedef struct mbl_evaluator mbl_evaluator_t;
 
 typedef struct {
@@ -18,7 +20,7 @@ typedef struct {
         micro_batch; /* pictures of all ranks together; picture i shows prompt i modulo the set's count */
     const mbl_sampler_plan_t *plan;
     uint64_t seed;
-    const volatile int *stop;
+    const volatile sig_atomic_t *stop;
 } mbl_evaluator_options_t;
 
 mbl_status_t mbl_evaluator_new(const mbl_evaluator_options_t *options, mbl_evaluator_t **out);

@@ -14,7 +14,7 @@
 
 static const double same_signal_s = 0.5, soon_s = 1e-3;
 
-static volatile int stop_asked;
+static volatile sig_atomic_t stop_asked;
 static volatile sig_atomic_t signalled;
 static struct timespec first_signal;
 static struct sigaction hangup_before; /* of whoever started us: nohup ignores it */
@@ -72,7 +72,7 @@ static void set_timer(double seconds) {
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-const volatile int *mbl_stop_catch(double seconds) {
+const volatile sig_atomic_t *mbl_stop_catch(double seconds) {
     stop_asked = 0;
     signalled = 0;
     give_signals_a_stack();

@@ -4,12 +4,13 @@
 #ifndef MBL_TRAIN_STOP_H
 #define MBL_TRAIN_STOP_H
 
+#include <signal.h>
 /* Catches the signals from now on; seconds > 0 also asks to stop that long from now (SIGALRM). The flag
  * returned is nonzero once stopping was asked for; it lives as long as the process. A second signal within
  * half a second of the first is the same one on another way (a launcher passes on what the terminal sent
  * too).
  */
-const volatile int *mbl_stop_catch(double seconds);
+const volatile sig_atomic_t *mbl_stop_catch(double seconds);
 /* Nonzero when the run should stop. */
 int mbl_stop_check(void);
 /* Gives the signals back their default action and forgets the limit. */

@@ -112,7 +112,7 @@ static bool due(uint64_t before, uint64_t after, size_t every) {
 static mbl_status_t save(mbl_train_t *t, bool wait) {
     double start = mbl_now();
     mbl_status_t status = mbl_state_save(&t->state, t->out_dir, wait);
-    t->save_seconds += mbl_lap(&start);
+    mbl_timing_saved(&t->timing, mbl_lap(&start), false);
     return status;
 }
 
@@ -121,43 +121,40 @@ static mbl_status_t save(mbl_train_t *t, bool wait) {
 static void await_write(mbl_train_t *t) {
     double start = mbl_now();
     mbl_state_saved(&t->state, due(t->state.step - 1, t->state.step, t->config->checkpoint.every));
-    t->save_seconds += mbl_lap(&start);
+    mbl_timing_saved(&t->timing, mbl_lap(&start), true);
 }
 
-static mbl_status_t finish_step(mbl_train_t *t, double start, mbl_step_report_t *report,
-                                double before_seconds, uint64_t before_bytes) {
+static mbl_status_t finish_step(mbl_train_t *t, size_t steps, mbl_step_report_t *report) {
     report->step = t->state.step;
     report->epoch = t->state.epoch;
     report->stage = t->stage.index;
     report->lr = t->config->train.lr;
     report->update = &t->update;
     report->stats = t->stats;
-    report->samples = t->batch.n_global;
+    report->samples = (double)t->batch.n_global / (double)steps;
     report->seconds.train = t->update.seconds.train;
     report->seconds.gram = t->update.seconds.gram;
     report->seconds.qp = t->update.seconds.qp;
-    report->seconds.comm = t->comm->seconds - before_seconds;
-    report->bytes_comm = t->comm->bytes - before_bytes;
     await_write(t);
     MBL_TRY(mbl_policy_deviation(&t->state.update.policy, &report->old_deviate));
     MBL_TRY(look_for_alarms(t, report));
-    report->seconds.checkpoint = t->save_seconds;
-    report->seconds.total = mbl_now() - start + t->save_seconds;
-    t->save_seconds = 0;
-    t->mean_seconds =
-        t->mean_seconds > 0 ? 0.9 * t->mean_seconds + 0.1 * report->seconds.total : report->seconds.total;
+    report->bytes_comm = mbl_timing_step(&t->timing, t->comm, &report->seconds);
     MBL_TRY(mbl_report_metrics(&t->rundir, &t->state, report));
     if (t->comm->rank == 0)
         mbl_report_progress(&t->state, report,
-                            t->mean_seconds * (double)(t->config->train.steps - t->state.step));
+                            t->timing.mean * (double)(t->config->train.steps - t->state.step));
     return MBL_OK;
+}
+
+static size_t steps_of_epoch(const mbl_config_t *config) {
+    return config->train.inner_epochs * config->train.updates_per_epoch;
 }
 
 /* Whether one of the coming epoch's optimizer steps is one whose advantages are asked for: the first and
  * every advantages_every-th from there. */
 static bool advantages_due(const mbl_train_t *t) {
     size_t every = t->config->log.advantages_every;
-    size_t steps = t->config->train.inner_epochs * t->config->train.updates_per_epoch;
+    size_t steps = steps_of_epoch(t->config);
     return every > 0 && (t->state.step % every == 0 || t->state.step % every + steps > every);
 }
 
@@ -166,23 +163,21 @@ static bool advantages_due(const mbl_train_t *t) {
 static mbl_status_t epoch(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
     mbl_step_report_t report;
+    const size_t left = config->train.steps - t->state.step, most = steps_of_epoch(config);
+    const size_t steps = most < left ? most : left;
     bool updated = false;
     memset(&report, 0, sizeof report);
-    double start = mbl_now(), comm_seconds = t->comm->seconds;
-    uint64_t bytes = t->comm->bytes;
+    mbl_timing_epoch(&t->timing, t->comm);
     MBL_TRY(collect(t, &report));
     if (advantages_due(t))
         MBL_TRY(mbl_report_advantages(t->comm, &t->rundir, &t->state, &t->batch, t->a));
+    mbl_timing_drawn(&t->timing, t->comm, report.seconds.rollout, report.seconds.reward_wait, steps);
     for (size_t inner = 0; inner < config->train.inner_epochs; inner++)
         for (size_t slice = 0; slice < config->train.updates_per_epoch && t->state.step < config->train.steps;
              slice++) {
             MBL_TRY(mbl_train_update(t, inner, slice, updated ? NULL : t->stop));
             updated = true;
-            MBL_TRY(finish_step(t, start, &report, comm_seconds, bytes));
-            start = mbl_now();
-            comm_seconds = t->comm->seconds;
-            bytes = t->comm->bytes;
-            memset(&report.seconds, 0, sizeof report.seconds);
+            MBL_TRY(finish_step(t, steps, &report));
         }
     t->state.epoch++;
     t->state.constraint = t->constraint;

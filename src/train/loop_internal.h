@@ -8,11 +8,13 @@
 #include "train/report.h"
 #include "train/watch.h"
 
+#include <signal.h>
+
 typedef struct {
     const mbl_config_t *config;
     mbl_comm_t *comm;
     const char *out_dir;
-    const volatile int *stop;
+    const volatile sig_atomic_t *stop;
     mbl_engine_t engine;
     mbl_state_t state;
     mbl_rundir_t rundir;
@@ -40,8 +42,7 @@ typedef struct {
     mbl_alarm_findings_t alarms; /* the first that were found, at this step (0: none yet) */
     uint64_t alarm_step;
     mbl_eval_score_t base[MBL_MAX_REWARDS];
-    double mean_seconds; /* of an epoch, for the time left */
-    double save_seconds; /* that training stood still for a checkpoint since the last step was reported */
+    mbl_timing_t timing;
 } mbl_train_t;
 
 /* Engine, fresh state and buffers of a run; *t is zeroed but for config, comm, out_dir and stop. Closing is
@@ -59,6 +60,6 @@ mbl_status_t mbl_train_advantages(mbl_train_t *t);
 size_t mbl_train_timesteps(const mbl_config_t *config);
 /* One optimizer step, which t->update tells of: slice `slice` of inner epoch `inner`. Fails with ERR_STOPPED,
  * the state as it was, where *stop says so (NULL: never). Collective. */
-mbl_status_t mbl_train_update(mbl_train_t *t, size_t inner, size_t slice, const volatile int *stop);
+mbl_status_t mbl_train_update(mbl_train_t *t, size_t inner, size_t slice, const volatile sig_atomic_t *stop);
 
 #endif

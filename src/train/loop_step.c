@@ -37,7 +37,7 @@ size_t mbl_train_timesteps(const mbl_config_t *config) {
 }
 
 static mbl_gradient_args_t gradient_args(const mbl_train_t *t, size_t inner, size_t slice,
-                                         const volatile int *stop) {
+                                         const volatile sig_atomic_t *stop) {
     const mbl_config_t *config = t->config;
     return (mbl_gradient_args_t){.batch = &t->batch,
                                  .conditions = &t->engine.train.conditions,
@@ -126,7 +126,7 @@ static void count_empty(mbl_train_t *t, const mbl_update_result_t *done) {
                  (unsigned long long)t->state.step + 1);
 }
 
-mbl_status_t mbl_train_update(mbl_train_t *t, size_t inner, size_t slice, const volatile int *stop) {
+mbl_status_t mbl_train_update(mbl_train_t *t, size_t inner, size_t slice, const volatile sig_atomic_t *stop) {
     bool entered;
     MBL_TRY(mbl_train_enter_stage(t, &entered));
     if (entered) /* amid an epoch */

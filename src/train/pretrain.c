@@ -342,7 +342,7 @@ static mbl_status_t evaluate(pretrain_t *p, size_t step) {
     return mbl_rundir_samples(&p->rundir, step, p->evaluator);
 }
 
-static mbl_status_t run(pretrain_t *p, const volatile int *stop) {
+static mbl_status_t run(pretrain_t *p, const volatile sig_atomic_t *stop) {
     const mbl_config_t *config = p->engine.config;
     for (size_t step = p->state.optimizer.steps; step < config->pretrain.steps; step++) {
         MBL_TRY(one_step(p, step));

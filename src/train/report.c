@@ -109,7 +109,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
                              (json_int_t)r->epoch, "loss", mbl_jsonl_real(r->update->loss), "kl",
                              mbl_jsonl_real(r->update->kl), "lr", r->lr, "grad_norm",
                              mbl_jsonl_real(r->update->norm), "old_lag", mbl_jsonl_real(r->old_deviate),
-                             "samples_per_s", s->total > 0 ? (double)r->samples / s->total : 0.0);
+                             "samples_per_s", s->total > 0 ? r->samples / s->total : 0.0);
     if (config->stages.count > 0)
         json_object_set_new(line, "stage", json_integer((json_int_t)r->stage + 1));
     json_object_set_new(line, "reward",

@@ -5,18 +5,14 @@
 
 #include "run/rundir.h"
 #include "run/state.h"
-
-/* Seconds of this rank's step by phase. */
-typedef struct {
-    double rollout, reward_wait, train, gram, qp, comm, checkpoint, total;
-} mbl_step_seconds_t;
+#include "train/timing.h"
 
 /* One optimizer step as it is reported. */
 typedef struct {
     uint64_t step, epoch;
     size_t stage; /* from 0 */
     double lr, old_deviate;
-    size_t samples;
+    double samples; /* images of the epoch over its steps */
     const mbl_update_result_t *update;
     const mbl_reward_stats_t *stats;          /* [K] */
     const mbl_constraint_state_t *constraint; /* of this epoch, */

@@ -296,7 +296,7 @@ static void one_step_by_hand(void **state) {
     for (int i = 0; i < PICTURE; i++)
         v_host[i] = noise[i] - v_host[i];
     assert_near(relative_error_f32(got, v_host, PICTURE), 0, 1e-6);
-    volatile int stop = 1;
+    volatile sig_atomic_t stop = 1;
     request.stop = &stop;
     assert_int_equal(mbl_sampler_run(sampler, &plan, &request, &x0), MBL_ERR_STOPPED);
     request.stop = NULL;

@@ -50,7 +50,7 @@ static result_t *new_result(void) {
 
 /* Samples first .. first + n - 1 of the N into their places of `out`, as a rank that has only them does. */
 static mbl_status_t roll(world_t *w, const mbl_adapter_t *adapter, size_t first, size_t n, size_t micro_batch,
-                         size_t threads, const volatile int *stop, result_t *out) {
+                         size_t threads, const volatile sig_atomic_t *stop, result_t *out) {
     mbl_sampler_t *sampler;
     mbl_panel_t *panel;
     uint32_t prompt[N];
@@ -206,7 +206,7 @@ static void adapter_is_used(void **state) {
 static void stop_is_heeded(void **state) {
     world_t w;
     result_t *result = new_result();
-    const volatile int stop = 1;
+    const volatile sig_atomic_t stop = 1;
     (void)state;
     open_world(&w, MBL_F32);
     assert_int_equal(roll(&w, &w.tiny.old, 0, N, 5, 1, &stop, result), MBL_ERR_STOPPED);

@@ -18,7 +18,7 @@ static int two_signals(int first, int second, unsigned pause_ms) {
     int status;
     pid_t child = fork();
     if (child == 0) {
-        const volatile int *asked = mbl_stop_catch(0);
+        const volatile sig_atomic_t *asked = mbl_stop_catch(0);
         if (!freopen("/dev/null", "w", stderr) || *asked || mbl_stop_check())
             _exit(90);
         raise(first);
@@ -56,7 +56,7 @@ static void other_signals_only_ask(void **state) {
 static void nohup_is_respected(void **state) {
     (void)state;
     signal(SIGHUP, SIG_IGN);
-    const volatile int *asked = mbl_stop_catch(0);
+    const volatile sig_atomic_t *asked = mbl_stop_catch(0);
     raise(SIGHUP);
     assert_int_equal(*asked, 0);
     mbl_stop_release();
@@ -70,7 +70,7 @@ static void nohup_is_respected(void **state) {
 
 static void a_limit_asks_and_does_not_count_as_a_signal(void **state) {
     (void)state;
-    const volatile int *asked = mbl_stop_catch(0.05);
+    const volatile sig_atomic_t *asked = mbl_stop_catch(0.05);
     assert_int_equal(*asked, 0);
     for (double end = mbl_now() + 5; !*asked && mbl_now() < end;)
         usleep(1000);
