@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 
 size_t mbl_config_objectives(const mbl_config_t *config, size_t *of) {
-    size_t n = 0, found[MBL_QP_MAX];
+    size_t n = 0, found[MBL_MAX_REWARDS];
     for (size_t i = 0; i < config->rewards.count; i++) {
         const char *group = config->rewards.items[i].group;
         size_t j = 0;

@@ -258,6 +258,12 @@ static mbl_status_t read_strings(mbl_config_strings_t *place, const mbl_field_t 
             wrong_value(problems, field, key, item, "is not a name");
             return MBL_OK;
         }
+    for (const mbl_yaml_node_t *item = first; item; item = next_item(node, item))
+        if (strlen(item->text) >= MBL_LORA_TARGET_SIZE) {
+            mbl_config_problem(problems, item->line, "%s: a name of %zu letters; expected at most %d", key,
+                               strlen(item->text), MBL_LORA_TARGET_SIZE - 1);
+            return MBL_OK;
+        }
     if ((double)n < field->low || (double)n > field->high) {
         mbl_config_problem(problems, node->line, "%s: a list of %zu; expected %g to %g names", key, n,
                            field->low, field->high);

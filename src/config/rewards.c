@@ -213,9 +213,10 @@ mbl_status_t mbl_config_read_rewards(mbl_config_t *config, const mbl_yaml_node_t
     size_t n = 0, i = 0;
     for (const mbl_yaml_node_t *item = list->first; item; item = item->next)
         n++;
-    if (n == 0 || n > MBL_QP_MAX) {
+    if (n == 0 || n > MBL_MAX_REWARDS) {
         mbl_config_problem(problems, list->line,
-                           "rewards: a list of %zu; expected 1 to %d, such as [{name: ocr}]", n, MBL_QP_MAX);
+                           "rewards: a list of %zu; expected 1 to %d, such as [{name: ocr}]", n,
+                           MBL_MAX_REWARDS);
         return MBL_OK;
     }
     MBL_ALLOC(specs, n);

@@ -68,7 +68,7 @@ static const mbl_field_t fields[] = {
     OTHER(model.lora.targets, STRINGS,
           "attn.to_q, attn.to_k, attn.to_v, attn.to_out.0, attn.add_q_proj, attn.add_k_proj, "
           "attn.add_v_proj, attn.to_add_out",
-          1, 64, NULL, "linear layers that get an adapter, by the end of their names"),
+          1, MBL_LORA_MAX_TARGETS, NULL, "linear layers that get an adapter, by the end of their names"),
 
     CHOICE(prompts.source, "signs", source_words,
            "signs: sentences of the built-in world; file: train and test"),
@@ -115,7 +115,7 @@ static const mbl_field_t fields[] = {
     NUMBER(train.old_decay.hold, "0.5", 0, 1, CLOSED, "largest h"),
     NUMBER(train.ema, "0.9", 0, 1, BELOW, "largest decay of the weight average that is evaluated; 0: none"),
 
-    OTHER(rewards, REWARDS, "", 1, 64, NULL,
+    OTHER(rewards, REWARDS, "", 1, MBL_MAX_REWARDS, NULL,
           "what to improve: a list of {name, type, weight, min, group, on_failure, options}; rewards of a "
           "group "
           "share one objective, the mean of their gradients"),
@@ -207,7 +207,7 @@ static const mbl_field_t fields[] = {
           "newest checkpoints kept; 0: all. keep: 3 says the same"),
     COUNT(checkpoint.keep.every, "0", 0, 1e9, "optimizer steps",
           "checkpoints of these steps are kept for good; 0: none"),
-    OTHER(checkpoint.keep.best, STRINGS, "", 0, 64, NULL,
+    OTHER(checkpoint.keep.best, STRINGS, "", 0, MBL_MAX_REWARDS, NULL,
           "rewards; the checkpoint with the best mean of each in eval.jsonl is kept"),
     CHOICE(checkpoint.other_base, "refuse", other_base_words,
            "a checkpoint of another base model, by the digest of its tensors"),
@@ -222,7 +222,8 @@ static const mbl_field_t fields[] = {
     OTHER(limits.deadline, SECONDS, "1800", 0, 1e6, "seconds",
           "that a rank waits for the others in one message before it ends the job; 0: for ever"),
     OTHER(limits.micro_batch_bytes, BYTES, "0", 0, LARGE, "bytes",
-          "of activations of a micro-batch, which is cut to fit; 0: no limit"),
+          "of the activations of images that pass through the model at once, which are cut to fit; 0: no "
+          "limit"),
 
     CHOICE(log.level, "info", level_words, "least level that is printed"),
     COUNT(log.samples_every, "20", 0, 1e9, "optimizer steps", "between sheets of samples; 0: never"),

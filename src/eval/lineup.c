@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "run/evaluate.h"
+#include "run/micro_batch.h"
 #include "run/resume.h"
 #include "run/rundir.h"
 #include "run/state.h"
@@ -289,10 +290,9 @@ static mbl_status_t draw_seeds(drawing_t *d, mbl_lineup_entrant_t *e, const mbl_
     return MBL_OK;
 }
 
-static mbl_status_t draw_set(drawing_t *d, mbl_lineup_entrant_t *e, const mbl_lineup_set_t *s,
-                             const mbl_lora_t *lora, const mbl_adapter_t *adapter) {
-    mbl_engine_t *engine = d->lineup->engine;
-    mbl_evaluator_t *evaluator = NULL;
+static mbl_status_t new_evaluator(const drawing_t *d, const mbl_lineup_set_t *s, const mbl_lora_t *lora,
+                                  mbl_evaluator_t **out) {
+    const mbl_engine_t *engine = d->lineup->engine;
     mbl_evaluator_options_t options = {.comm = engine->comm,
                                        .pipeline = engine->pipeline,
                                        .lora = lora,
@@ -300,10 +300,18 @@ static mbl_status_t draw_set(drawing_t *d, mbl_lineup_entrant_t *e, const mbl_li
                                        .set = s->set,
                                        .k = engine->k,
                                        .pictures = engine->config->eval.prompts,
-                                       .micro_batch = engine->config->rollout.micro_batch,
                                        .plan = &d->plan,
                                        .stop = d->stop};
-    mbl_status_t status = mbl_comm_agree(engine->comm, mbl_evaluator_new(&options, &evaluator));
+    MBL_TRY(mbl_micro_batch_fit(engine->config, engine->pipeline, lora, MBL_TAPE_NONE, "rollout.micro_batch",
+                                engine->config->rollout.micro_batch, options.pictures, &options.micro_batch));
+    return mbl_evaluator_new(&options, out);
+}
+
+static mbl_status_t draw_set(drawing_t *d, mbl_lineup_entrant_t *e, const mbl_lineup_set_t *s,
+                             const mbl_lora_t *lora, const mbl_adapter_t *adapter) {
+    mbl_engine_t *engine = d->lineup->engine;
+    mbl_evaluator_t *evaluator = NULL;
+    mbl_status_t status = mbl_comm_agree(engine->comm, new_evaluator(d, s, lora, &evaluator));
     if (status == MBL_OK)
         status = draw_seeds(d, e, s, adapter, evaluator);
     mbl_evaluator_free(evaluator);

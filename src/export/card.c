@@ -21,6 +21,8 @@ static double number_at(const json_t *line, const char *key, const char *reward,
 
 /* ---- alpha.png ---- */
 
+_Static_assert((int)MBL_MAX_REWARDS <= (int)MBL_CHART_MAX_LINES, "a line for every reward");
+
 static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics, const char *path) {
     size_t n = json_array_size(metrics), k = config->rewards.count;
     mbl_chart_line_t lines[MBL_CHART_MAX_LINES];
@@ -31,7 +33,8 @@ static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics
         const json_t *line = json_array_get(metrics, i);
         numbers[i] = (double)json_integer_value(json_object_get(line, "step"));
         for (size_t j = 0; j < k; j++)
-            numbers[(j + 1) * n + i] = number_at(mbl_rundir_alpha(line, true), NULL, config->rewards.items[j].name, NULL);
+            numbers[(j + 1) * n + i] =
+                number_at(mbl_rundir_alpha(line, true), NULL, config->rewards.items[j].name, NULL);
     }
     for (size_t j = 0; j < k; j++)
         lines[j] = (mbl_chart_line_t){config->rewards.items[j].name, numbers + (j + 1) * n};

@@ -18,11 +18,11 @@ static bool matches(const char *name, const char *target) {
     return n >= k && strcmp(name + n - k, target) == 0 && (n == k || name[n - k - 1] == '.');
 }
 
-static bool wanted(mbl_lora_config_t *config, const char *name, unsigned *used) {
+static bool wanted(mbl_lora_config_t *config, const char *name, uint64_t *used) {
     bool found = false;
     for (size_t t = 0; t < config->n_targets; t++)
         if (matches(name, config->targets[t])) {
-            *used |= 1u << t;
+            *used |= (uint64_t)1 << t;
             found = true;
         }
     return found;
@@ -46,7 +46,7 @@ static const mbl_linear_t *linear_of(const mbl_mmdit_t *m, size_t id) {
 }
 
 /* Which linears of every group are adapted. */
-static void choose(const mbl_mmdit_t *m, mbl_lora_t *lora, unsigned *used) {
+static void choose(const mbl_mmdit_t *m, mbl_lora_t *lora, uint64_t *used) {
     lora->first_block = m->config.num_layers;
     for (size_t id = 0; id < lora->n_sites; id++) {
         size_t layer = id / (MBL_SIDES * MBL_LINEARS), side = id / MBL_LINEARS % MBL_SIDES;
@@ -102,7 +102,7 @@ mbl_status_t mbl_lora_new(const mbl_mmdit_t *model, const mbl_lora_config_t *con
     MBL_TRY(check_config(config));
     mbl_lora_t *lora;
     mbl_status_t status;
-    unsigned used = 0;
+    uint64_t used = 0; /* one bit a target */
     MBL_ALLOC(lora, 1);
     lora->config = *config;
     if (!config->n_targets) {
@@ -117,7 +117,7 @@ mbl_status_t mbl_lora_new(const mbl_mmdit_t *model, const mbl_lora_config_t *con
         if (!(used >> t & 1)) {
             status =
                 MBL_FAIL(MBL_ERR_CONFIG,
-                         "lora.targets: found %.32s, which no linear of the model's blocks is called; right "
+                         "lora.targets: found %s, which no linear of the model's blocks is called; right "
                          "would be attn.to_q, attn.to_out.0, attn.add_q_proj, attn.to_add_out, attn2.to_q, "
                          "ff.net.0.proj, ff.net.2, ff_context.net.2 and the like",
                          config->targets[t]);

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "model/text/tokenizer.h"
+#include "run/micro_batch.h"
 #include "run/stage.h"
 #include "run/state.h"
 
@@ -42,6 +43,28 @@ static mbl_status_t count_prompts(const mbl_config_t *config, size_t *out) {
     return MBL_OK;
 }
 
+/* As the run will, with a model that holds nothing. */
+static mbl_status_t fit_micro_batches(const mbl_config_t *config, mbl_plan_shape_t *s) {
+    mbl_ops_t *ops = NULL;
+    mbl_pipeline_t *pipeline = NULL;
+    mbl_lora_t *lora = NULL;
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_dry_open(&ops), done);
+    MBL_TRY_GOTO(mbl_pipeline_blank(ops, s->dtype, &s->model, s->tokens, &pipeline), done);
+    MBL_TRY_GOTO(mbl_lora_new(mbl_pipeline_model(pipeline), &s->lora, &lora), done);
+    MBL_TRY_GOTO(mbl_micro_batch_fit(config, pipeline, lora, MBL_TAPE_NONE, "rollout.micro_batch",
+                                     s->rollout_batch, s->pictures, &s->rollout_batch),
+                 done);
+    status = mbl_micro_batch_fit(config, pipeline, lora, MBL_TAPE_LORA, "train.micro_batch", s->train_batch,
+                                 s->pictures, &s->train_batch);
+done:
+    mbl_lora_free(lora);
+    mbl_pipeline_close(pipeline);
+    if (ops)
+        mbl_ops_close(ops);
+    return status;
+}
+
 mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_shape_t *out) {
     size_t groups = (config->prompts.groups + ranks - 1) / ranks; /* of the rank that has most */
     size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
@@ -62,6 +85,8 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
     MBL_TRY(mbl_stage_most_parts(config, &shape.rewards));
     MBL_TRY(mbl_state_lora(config, &shape.lora));
     MBL_TRY(read_sizes(config->model.path, &shape));
+    if (config->limits.micro_batch_bytes > 0)
+        MBL_TRY(fit_micro_batches(config, &shape));
     *out = shape;
     return MBL_OK;
 }

@@ -18,8 +18,8 @@ struct mbl_gradient {
     mbl_tensor_t coefficient;                                 /* [parts, rows] f32 */
     mbl_tensor_t sample;                                      /* [rows] i64 */
     mbl_tensor_t context, pooled;
-    float *host_f32; /* staging: max(parts, MBL_ROWS_TERMS) * rows */
-    double *host_f64;
+    float *host_f32;              /* staging: max(parts, MBL_ROWS_TERMS) * rows */
+    double *host_f64, *host_plus; /* the same; [rows] losses */
     int64_t *host_i64;
     uint32_t *order; /* [MBL_SAMPLER_MAX_STEPS] */
 };
@@ -67,6 +67,7 @@ static mbl_status_t make_buffers(mbl_gradient_t *g) {
     size_t staged = rows * (g->parts > MBL_ROWS_TERMS ? g->parts : MBL_ROWS_TERMS);
     MBL_ALLOC(g->host_f32, staged);
     MBL_ALLOC(g->host_f64, staged);
+    MBL_ALLOC(g->host_plus, rows);
     MBL_ALLOC(g->host_i64, rows);
     MBL_ALLOC(g->order, MBL_SAMPLER_MAX_STEPS);
     return MBL_OK;
@@ -109,6 +110,7 @@ void mbl_gradient_free(mbl_gradient_t *g) {
     mbl_tape_free(g->none);
     mbl_free(g->host_f32);
     mbl_free(g->host_f64);
+    mbl_free(g->host_plus);
     mbl_free(g->host_i64);
     mbl_free(g->order);
     mbl_free(g);
@@ -257,13 +259,11 @@ static void add_losses(const micro_t *m, const double *plus, const double *minus
 static mbl_status_t add_stats(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
     const mbl_gradient_args_t *args = m->args;
     double per_row = m->scale * args->beta / args->clip * kl_scale(args);
-    double plus[4096];
-    MBL_REQUIRE(m->n <= 4096, "train.micro_batch is %zu; at most 4096", m->n);
     MBL_TRY(download_real(g, &m->loss_plus));
     for (size_t i = 0; i < m->n; i++)
-        plus[i] = g->host_f64[i];
+        g->host_plus[i] = g->host_f64[i];
     MBL_TRY(download_real(g, &m->loss_minus));
-    add_losses(m, plus, g->host_f64, stats);
+    add_losses(m, g->host_plus, g->host_f64, stats);
     stats->rows += m->n;
     if (!m->kl)
         return MBL_OK;

@@ -8,6 +8,8 @@
 
 enum { MBL_MAX_PARTS = MBL_MAX_REWARDS + 1, MBL_NO_MASK = 255 };
 
+_Static_assert((int)MBL_MAX_PARTS <= (int)MBL_NO_MASK, "a mask's number is a byte");
+
 typedef struct {
     size_t parts;                 /* R */
     size_t count;                 /* M: distinct masks of the parts that apply to any sample */

@@ -5,8 +5,10 @@
 #include "comm/comm.h"
 #include "model/sampler.h"
 #include "reward/reward.h"
+#include "rl/qp.h"
 
-enum { MBL_MAX_REWARDS = 64 };
+/* K: of a run, and so of every table of it. The quadratic program and masks set it. */
+enum { MBL_MAX_REWARDS = MBL_QP_MAX };
 
 /* One rank's share of an epoch's rollout: whole prompt groups, in global order. K rewards, C x H x W latents.
  */

@@ -55,7 +55,8 @@ mbl_status_t mbl_update_prepare(mbl_update_t *u, mbl_pipeline_t *pipeline, const
         MBL_ALLOC(u->kl_rows, room->kl_rows);
     if (room->reference)
         MBL_TRY(mbl_reference_new(u->ops, room->reference, &u->reference));
-    return mbl_gradient_new(pipeline, u->policy.lora, room->micro_batch, room->parts, &u->gradient);
+    return mbl_gradient_new(pipeline, u->policy.lora, room->at_once ? room->at_once : room->micro_batch,
+                            room->parts, &u->gradient);
 }
 
 /* ---- a step ---- */

@@ -46,7 +46,8 @@ typedef struct {
     size_t parts; /* reward parts R: K, or K + 1 with an objective of the method's own */
     size_t masks; /* distinct masks of those (masks.h): up to R; 0: one */
     bool kl_apart;
-    size_t micro_batch; /* rows trained on at once */
+    size_t micro_batch; /* samples that belong together: of a partial Gram matrix, of marble_reference */
+    size_t at_once;     /* of them pass through the model at once; 0: all */
     size_t rows;        /* samples here * timesteps, of steps that solve on a part of them; 0: none does */
     size_t kl_rows;     /* the same, of steps that take the KL term of a fraction of them */
     bool halves;        /* steps may compare alpha between halves */

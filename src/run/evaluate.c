@@ -20,9 +20,13 @@ struct mbl_evaluator {
 };
 
 static mbl_status_t make_batch(mbl_evaluator_t *e) {
-    const mbl_evaluator_options_t *o = &e->options;
+    mbl_evaluator_options_t *o = &e->options;
     size_t c, height, width, high, wide, ranks = (size_t)o->comm->size, rank = (size_t)o->comm->rank;
-    size_t first = o->pictures * rank / ranks, n = o->pictures * (rank + 1) / ranks - first;
+    /* rank 0, whose images the sheet shows, has some even where there are fewer than ranks */
+    size_t first = (o->pictures * rank + ranks - 1) / ranks;
+    size_t n = (o->pictures * (rank + 1) + ranks - 1) / ranks - first;
+    if (o->micro_batch > n)
+        o->micro_batch = n ? n : 1;
     mbl_pipeline_latent(o->pipeline, &c, &height, &width);
     mbl_pipeline_picture_size(o->pipeline, &high, &wide);
     MBL_TRY(

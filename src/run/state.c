@@ -19,9 +19,7 @@ mbl_status_t mbl_state_lora(const mbl_config_t *config, mbl_lora_config_t *out) 
     out->rank = config->model.lora.rank;
     out->alpha = config->model.lora.alpha;
     out->n_targets = config->model.lora.targets.count;
-    if (out->n_targets > MBL_LORA_MAX_TARGETS)
-        return MBL_FAIL(MBL_ERR_CONFIG, "model.lora.targets: %zu given, at most %d", out->n_targets,
-                        MBL_LORA_MAX_TARGETS);
+    MBL_REQUIRE(out->n_targets <= MBL_LORA_MAX_TARGETS, "model.lora.targets: %zu", out->n_targets);
     for (size_t i = 0; i < out->n_targets; i++)
         snprintf(out->targets[i], sizeof out->targets[i], "%s", config->model.lora.targets.items[i]);
     return MBL_OK;
@@ -171,13 +169,16 @@ static void unpack(mbl_state_t *state, const small_t *small) {
 }
 
 /* The rewards' names in order, joined by spaces: alpha and counters are stored by position. */
-static mbl_status_t reward_names(const mbl_config_t *config, char *out, size_t size) {
-    size_t used = 0;
-    out[0] = 0;
+static mbl_status_t reward_names(const mbl_config_t *config, char **out) {
+    size_t size = 1;
     for (size_t k = 0; k < config->rewards.count; k++)
-        used += (size_t)snprintf(out + (used < size ? used : size), used < size ? size - used : 0, "%s%s",
-                                 k ? " " : "", config->rewards.items[k].name);
-    return used < size ? MBL_OK : MBL_FAIL(MBL_ERR_CONFIG, "the names of the rewards are too long together");
+        size += strlen(config->rewards.items[k].name) + 1;
+    char *at;
+    MBL_ALLOC(*out, size);
+    at = *out;
+    for (size_t k = 0; k < config->rewards.count; k++)
+        at += snprintf(at, size - (size_t)(at - *out), "%s%s", k ? " " : "", config->rewards.items[k].name);
+    return MBL_OK;
 }
 
 /* A copy of the state on its way to disk; it stays as it is until its write has ended. */
@@ -187,7 +188,7 @@ struct mbl_snapshot {
     float *shards;             /* with a team: vectors [M, padded] on rank 0 only, and m and v [2, count] */
     mbl_ckpt_part_t parts[2];
     small_t small;
-    char folder[512], step[32], rewards[2048], *config, *prompts;
+    char folder[512], step[32], *rewards, *config, *prompts;
     size_t best[MBL_MAX_REWARDS]; /* steps kept for their scores */
     mbl_ckpt_item_t items[N_VECTORS + N_SMALL];
     mbl_ckpt_attr_t attrs[9];
@@ -199,6 +200,7 @@ static void free_snapshot(mbl_snapshot_t *s) {
     mbl_ckpt_writer_close(s->writer);
     mbl_free(s->vectors);
     mbl_free(s->shards);
+    mbl_free(s->rewards);
     mbl_free(s->config);
     mbl_free(s->prompts);
     mbl_free(s);
@@ -233,7 +235,7 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     MBL_TRY(mbl_rundir_join(out_dir, "checkpoints", s->folder, sizeof s->folder));
     if (!first)
         return together ? mbl_ckpt_writer_open(&s->writer) : MBL_OK;
-    MBL_TRY(reward_names(state->engine->config, s->rewards, sizeof s->rewards));
+    MBL_TRY(reward_names(state->engine->config, &s->rewards));
     MBL_TRY(mbl_config_json(state->engine->config, &s->config));
     MBL_TRY(mbl_prompt_sets_describe(state->engine->config, &state->engine->train, &state->engine->test,
                                      &s->prompts));

@@ -52,7 +52,7 @@ static mbl_status_t collect(mbl_train_t *t, mbl_step_report_t *report) {
                              .conditions = &t->engine.train.conditions,
                              .prompts = &t->engine.train.prompts,
                              .panel = t->engine.panel,
-                             .micro_batch = config->rollout.micro_batch,
+                             .micro_batch = t->sampled_at_once,
                              .seed = config->seed,
                              .purpose = MBL_RNG_NOISE,
                              .step = (uint32_t)t->state.epoch,

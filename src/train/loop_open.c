@@ -2,6 +2,7 @@
 #include "train/loop_internal.h"
 
 #include "base/mem.h"
+#include "run/micro_batch.h"
 
 static mbl_status_t make_batch(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
@@ -30,6 +31,16 @@ static mbl_status_t make_batch(mbl_train_t *t) {
     return MBL_OK;
 }
 
+static mbl_status_t fit_micro_batches(mbl_train_t *t) {
+    const mbl_config_t *config = t->config;
+    mbl_pipeline_t *pipeline = t->engine.pipeline;
+    const size_t most = t->batch.n > config->eval.prompts ? t->batch.n : config->eval.prompts;
+    MBL_TRY(mbl_micro_batch_fit(config, pipeline, t->state.lora, MBL_TAPE_NONE, "rollout.micro_batch",
+                                config->rollout.micro_batch, most, &t->sampled_at_once));
+    return mbl_micro_batch_fit(config, pipeline, t->state.lora, MBL_TAPE_LORA, "train.micro_batch",
+                               config->train.micro_batch, t->batch.n, &t->trained_at_once);
+}
+
 static mbl_status_t prepare_update(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
     bool reference = t->stage.method == MBL_METHOD_REFERENCE;
@@ -40,6 +51,7 @@ static mbl_status_t prepare_update(mbl_train_t *t) {
                               .masks = t->most_parts, /* scores that fail make masks of their own */
                               .kl_apart = config->train.kl > 0 && config->balance.kl == MBL_CONFIG_KL_APART,
                               .micro_batch = config->train.micro_batch,
+                              .at_once = t->trained_at_once,
                               .rows = by_part ? rows : 0,
                               .kl_rows = config->train.kl_fraction < 1 ? rows : 0,
                               .halves = halves,
@@ -58,12 +70,13 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
     MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &t->eval_plan));
-    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, config->rollout.micro_batch, &t->sampler));
+    MBL_TRY(make_batch(t));
+    MBL_TRY(fit_micro_batches(t));
+    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, t->sampled_at_once, &t->sampler));
     if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)
         MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.update.policy.in_old, config->rollout.shift,
                               &t->merge));
     MBL_INFO("%s", t->state.made_with);
-    MBL_TRY(make_batch(t));
     MBL_TRY(prepare_update(t));
     mbl_evaluator_options_t options = {.comm = t->comm,
                                        .pipeline = t->engine.pipeline,
@@ -72,7 +85,7 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
                                        .set = &t->engine.test,
                                        .k = t->engine.k,
                                        .pictures = config->eval.prompts,
-                                       .micro_batch = config->rollout.micro_batch,
+                                       .micro_batch = t->sampled_at_once,
                                        .plan = &t->eval_plan,
                                        .seed = config->eval.seed,
                                        .stop = t->stop};

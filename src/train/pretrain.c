@@ -6,6 +6,7 @@
 #include "data/signs/signs.h"
 #include "rl/optimizer.h"
 #include "run/evaluate.h"
+#include "run/micro_batch.h"
 #include "train/pretrain_state.h"
 #include "run/rundir.h"
 #include "run/stop.h"
@@ -118,7 +119,10 @@ static mbl_status_t make_buffers(pretrain_t *p) {
     size_t c, height, width, tokens = mbl_pipeline_context_tokens(p->engine.pipeline),
                              padded = p->state.padded;
     mbl_pipeline_latent(p->engine.pipeline, &c, &height, &width);
-    p->rows = p->engine.config->train.micro_batch;
+    const mbl_config_t *config = p->engine.config;
+    const size_t ranks = (size_t)p->engine.comm->size, share = (config->pretrain.batch + ranks - 1) / ranks;
+    MBL_TRY(mbl_micro_batch_fit(config, p->engine.pipeline, NULL, MBL_TAPE_FULL, "train.micro_batch",
+                                config->train.micro_batch, share, &p->rows));
     p->elements = c * height * width;
     for (int i = 0; i < N_PICTURES; i++)
         MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->picture[i], 4, p->rows, c, height, width));
@@ -150,9 +154,10 @@ static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm
                                        .set = &p->engine.test,
                                        .k = p->engine.k,
                                        .pictures = config->eval.prompts,
-                                       .micro_batch = config->rollout.micro_batch,
                                        .plan = &p->plan,
                                        .seed = config->eval.seed};
+    MBL_TRY(mbl_micro_batch_fit(config, p->engine.pipeline, NULL, MBL_TAPE_NONE, "rollout.micro_batch",
+                                config->rollout.micro_batch, config->eval.prompts, &options.micro_batch));
     return mbl_evaluator_new(&options, &p->evaluator);
 }
 

@@ -9,7 +9,7 @@
 
 #include "ops/ops.h"
 
-enum { MBL_MMDIT_MAX_LAYERS = 64, MBL_LORA_MAX_TARGETS = 16 };
+enum { MBL_MMDIT_MAX_LAYERS = 64, MBL_LORA_MAX_TARGETS = 64, MBL_LORA_TARGET_SIZE = 64 };
 
 /* config.json of the transformer folder. */
 typedef struct {
@@ -67,7 +67,7 @@ typedef struct {
     double alpha;
     size_t
         n_targets; /* 0: all of attn.{to_q,to_k,to_v,to_out.0,add_q_proj,add_k_proj,add_v_proj,to_add_out} */
-    char targets[MBL_LORA_MAX_TARGETS][32];
+    char targets[MBL_LORA_MAX_TARGETS][MBL_LORA_TARGET_SIZE];
 } mbl_lora_config_t;
 
 /* The layout of adapters for a model: which linears, where A [rank,in] and B [out,rank] of each lie in a flat
@@ -121,6 +121,9 @@ mbl_status_t mbl_tape_new(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_
                           size_t max_n, size_t height, size_t width, size_t context_tokens, mbl_tape_t **out);
 void mbl_tape_free(mbl_tape_t *tape);
 size_t mbl_tape_bytes(const mbl_tape_t *tape);
+/* mbl_tape_bytes of the tape that mbl_tape_new would make. */
+mbl_status_t mbl_tape_count(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
+                            size_t max_n, size_t height, size_t width, size_t context_tokens, size_t *bytes);
 
 /* v [N,C_out,H,W] f32 (f64) = velocity. adapter NULL: the base alone. Local; allocates nothing. */
 mbl_status_t mbl_mmdit_forward(mbl_mmdit_t *model, const mbl_adapter_t *adapter,

@@ -182,6 +182,29 @@ static mbl_status_t check_shape(const mbl_mmdit_t *m, size_t max_n, size_t heigh
     return MBL_OK;
 }
 
+static mbl_tape_t shape_of(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
+                           size_t max_n, size_t height, size_t width, size_t context_tokens) {
+    size_t patch = model->config.patch_size;
+    return (mbl_tape_t){.model = model,
+                        .lora = lora,
+                        .kind = kind,
+                        .max_n = max_n,
+                        .height = height,
+                        .width = width,
+                        .tokens = {height / patch * (width / patch), context_tokens}};
+}
+
+mbl_status_t mbl_tape_count(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
+                            size_t max_n, size_t height, size_t width, size_t context_tokens, size_t *bytes) {
+    MBL_REQUIRE(model && bytes && (lora || kind != MBL_TAPE_LORA), "tape_count: model, layout, or a result");
+    MBL_TRY(check_shape(model, max_n, height, width, context_tokens));
+    mbl_tape_t tape = shape_of(model, lora, kind, max_n, height, width, context_tokens);
+    MBL_ALLOC(tape.acts, model->config.num_layers + 1);
+    *bytes = carve(&tape, NULL, 0);
+    mbl_free(tape.acts);
+    return MBL_OK;
+}
+
 mbl_status_t mbl_tape_new(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
                           size_t max_n, size_t height, size_t width, size_t context_tokens,
                           mbl_tape_t **out) {
@@ -190,15 +213,8 @@ mbl_status_t mbl_tape_new(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_
     MBL_TRY(check_shape(model, max_n, height, width, context_tokens));
     mbl_tape_t *tape;
     mbl_status_t status;
-    size_t patch = model->config.patch_size;
     MBL_ALLOC(tape, 1);
-    *tape = (mbl_tape_t){.model = model,
-                         .lora = lora,
-                         .kind = kind,
-                         .max_n = max_n,
-                         .height = height,
-                         .width = width,
-                         .tokens = {height / patch * (width / patch), context_tokens}};
+    *tape = shape_of(model, lora, kind, max_n, height, width, context_tokens);
     MBL_ALLOC_GOTO(tape->acts, model->config.num_layers + 1, fail);
     tape->bytes = carve(tape, NULL, 0);
     MBL_TRY_GOTO(model->ops->table->alloc(model->ops, tape->bytes, &tape->memory), fail);
