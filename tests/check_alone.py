@@ -159,9 +159,21 @@ try:
     inside = json.loads(start(1, [marble, "inspect", "--json", "whole/checkpoints/latest.h5"])[1])
     size = next(item["count"] for item in inside["datasets"] if item["name"] == "adapter/current")
     padded = 2 * (((size + 1) // 2 + 15) // 16 * 16)
-    code, log, seconds = start(2, train("deviation"), failing("deviation", 1, 2, FAIL_BYTES=8 * padded))
-    expect("deviation", code, log, seconds, 1, ["no memory"])
-    latest_is("deviation", 2)
+    for rank in (0, 1):
+        name = f"deviation{rank}"
+        code, log, seconds = start(2, train(name), failing(name, rank, 2, FAIL_BYTES=8 * padded))
+        expect(name, code, log, seconds, rank, ["no memory"])
+        latest_is(name, 2)
+
+    # A run.yaml that is another one on rank 1.
+    (folder / "other.yaml").write_text(CONFIG + "nothing: 1\nrollouts: {steps: 2}\n")
+    words = " ".join(f"'{word}'" for word in map(str, train("configuration")))
+    script = f"[ $OMPI_COMM_WORLD_RANK = 0 ] || cd other; exec {words}"
+    (folder / "other").mkdir()
+    shutil.copy(folder / "other.yaml", folder / "other/run.yaml")
+    (folder / "other/base").symlink_to(folder / "base")
+    code, log, seconds = start(2, ["sh", "-c", script])
+    expect("configuration", code, log, seconds, 1, ["nothing: unknown key", "(and 1 more)"], alone=False)
 
     # Prompts of which rank 1 sees nothing, or something else.
     (folder / "prompts.0.txt").write_text("a red sign that says \"K7\"\nthree blue circles\ngreen above purple\n")

@@ -53,6 +53,8 @@ mbl_status_t mbl_config_problems_end(mbl_config_problems_t *problems) {
         return MBL_OK;
     if (problems->count == 1)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s", problems->first);
+    if (mbl_log_rank() != 0) /* the list is rank 0's; this is logged where rank 0 found none */
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s (and %zu more)", problems->first, problems->count - 1);
     return MBL_FAIL(MBL_ERR_CONFIG, "%.300s: %zu problems, %s; correct them and start again",
                     problems->origin->file, problems->count,
                     problems->count > MAX_PROBLEMS ? "the first 20 above" : "all above");

@@ -91,12 +91,36 @@ static void the_build_has_a_name(void **state) {
         assert_non_null(strchr("0123456789abcdef", *c));
 }
 
+/* What rank 0 logs for all stays unsaid elsewhere, unless it turns out that rank 0 did not meet with it. */
+static void a_failure_of_another_rank_alone(void **state) {
+    (void)state;
+    assert_int_equal(mbl_log_open(path), MBL_OK);
+    mbl_log_set_rank(1, 2);
+    MBL_FAIL(MBL_ERR_CONFIG, "only here");
+    assert_int_equal(times("only here"), 0);
+    mbl_fail_show();
+    mbl_fail_show();
+    assert_int_equal(times("[rank 1] error: only here"), 1);
+    MBL_FAIL(MBL_ERR_IO, "said at once");
+    mbl_fail_show();
+    assert_int_equal(times("said at once"), 1);
+    MBL_FAIL(MBL_ERR_USAGE, "replaced");
+    mbl_fail_quiet(1);
+    MBL_FAIL(MBL_ERR_IO, "by a quiet one");
+    mbl_fail_quiet(0);
+    mbl_fail_show();
+    assert_int_equal(times("replaced") + times("by a quiet one"), 0);
+    mbl_log_set_rank(0, 1);
+    assert_int_equal(mbl_log_open(NULL), MBL_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(early_lines_come_first_and_once, make, drop),
         cmocka_unit_test_setup_teardown(a_table_is_in_the_file_line_by_line, make, drop),
         cmocka_unit_test_setup_teardown(too_many_early_lines_are_counted, make, drop),
         cmocka_unit_test(the_build_has_a_name),
+        cmocka_unit_test_setup_teardown(a_failure_of_another_rank_alone, make, drop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

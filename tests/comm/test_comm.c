@@ -212,6 +212,21 @@ static void agree_on(mbl_comm_t *comm) {
 }
 ON_EVERY_TRANSPORT(agree)
 
+static void same_on(mbl_comm_t *comm) {
+    const uint64_t large = 0xfedcba9876543210u, alike[] = {0, 2, large, UINT64_MAX};
+    uint64_t other[] = {large, large, large};
+    bool same = false;
+    assert_ok(mbl_comm_same(comm, alike, 4, &same));
+    assert_true(same);
+    other[1] ^= comm->rank == comm->size - 1 ? (uint64_t)1 << 63 : 0;
+    assert_ok(mbl_comm_same(comm, other, 3, &same));
+    assert_int_equal(same, comm->size == 1);
+    mbl_fail_quiet(1);
+    assert_int_equal(mbl_comm_same(comm, other, MBL_COMM_SAME + 1, &same), MBL_ERR_ARG);
+    mbl_fail_quiet(0);
+}
+ON_EVERY_TRANSPORT(same)
+
 static void counters_on(mbl_comm_t *comm) {
     uint64_t before = comm->bytes;
     double seconds = comm->seconds, start = mbl_now(), data[64] = {0}, out[256] = {0};
@@ -464,6 +479,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_prestate(chunks, state),
         cmocka_unit_test_prestate(sums_repeat, state),
         cmocka_unit_test_prestate(agree, state),
+        cmocka_unit_test_prestate(same, state),
         cmocka_unit_test_prestate(counters, state),
         cmocka_unit_test_prestate(bad_arguments, state),
         cmocka_unit_test_prestate(record_keeps_the_last, state),
