@@ -2,6 +2,7 @@
 #include "config/table.h"
 
 #include "base/suggest.h"
+#include "data/signs/signs.h"
 #include "ops/cpu/isa.h"
 #include "ops/list.h"
 #include "rl/qp.h"
@@ -207,6 +208,14 @@ static void check_model(const mbl_config_t *config, mbl_config_problems_t *probl
                            "pretrain.model.caption_projection_dim: %zu; expected %zu, num_attention_heads x "
                            "attention_head_dim",
                            config->pretrain.model.caption_projection_dim, width);
+    if (side != MBL_SIGNS_SIZE)
+        mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.sample_size"),
+                           "pretrain.model.sample_size: %zu; expected %d, the side of the signs' images",
+                           side, MBL_SIGNS_SIZE);
+    if (config->pretrain.model.in_channels != 3)
+        mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.in_channels"),
+                           "pretrain.model.in_channels: %zu; expected 3, red, green and blue",
+                           config->pretrain.model.in_channels);
     if (side % patch)
         mbl_config_problem(problems, mbl_config_line(config, "pretrain.model.sample_size"),
                            "pretrain.model.sample_size: %zu; expected a multiple of patch_size %zu", side,

@@ -174,7 +174,9 @@ static void pretrain_checks(void **state) {
         {"pretrain.batch=1", "pretrain.batch: 1 pictures for 2 ranks; start at most 1 ranks"},
         {"pretrain.warmup=2000", "pretrain.warmup: 2000; expected at most pretrain.steps 1000"},
         {"pretrain.model.num_attention_heads=8", "caption_projection_dim: 128; expected 256"},
-        {"pretrain.model.sample_size=30", "sample_size: 30; expected a multiple of patch_size 4"},
+        {"pretrain.model.sample_size=16", "sample_size: 16; expected 32"},
+        {"pretrain.model.in_channels=4", "in_channels: 4; expected 3"},
+        {"pretrain.model.patch_size=5", "sample_size: 32; expected a multiple of patch_size 5"},
         {"pretrain.model.pos_embed_max_size=4", "pos_embed_max_size: 4; expected at least 8"},
         {"pretrain.model.num_layers=2", "dual_attention_layers: 2; expected less than num_layers 2"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
