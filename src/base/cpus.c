@@ -194,3 +194,9 @@ void mbl_threads_choose(size_t asked, const char *environment, const mbl_cpus_t 
         out->by_mask = true;
     }
 }
+
+void mbl_threads_alone(mbl_threads_t *out) {
+    mbl_cpus_t cpus;
+    mbl_cpus_find(&cpus);
+    mbl_threads_choose(0, getenv("OMP_NUM_THREADS"), &cpus, 1, 1, out);
+}

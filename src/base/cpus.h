@@ -32,4 +32,7 @@ typedef struct {
 void mbl_threads_choose(size_t asked, const char *environment, const mbl_cpus_t *cpus, size_t same_mask,
                         size_t same_group, mbl_threads_t *out);
 
+/* The same for this process alone, by its environment. */
+void mbl_threads_alone(mbl_threads_t *out);
+
 #endif

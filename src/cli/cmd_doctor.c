@@ -83,10 +83,8 @@ static bool find_isa(findings_t *all) {
 
 static void find_compute(findings_t *all) {
     const dnnl_version_t *version = dnnl_version();
-    mbl_cpus_t cpus;
     mbl_threads_t threads;
-    mbl_cpus_find(&cpus);
-    mbl_threads_choose(0, getenv("OMP_NUM_THREADS"), &cpus, 1, 1, &threads);
+    mbl_threads_alone(&threads);
     snprintf(add(all, "onednn", true, NULL)->found, TEXT, "%d.%d.%d", version->major, version->minor,
              version->patch);
     const bool bf16 = find_isa(all);

@@ -1,5 +1,5 @@
-/* The identity of a transformer. Contents are digested in blocks, on all cores, and the digests of the blocks
- * digested: a large model takes seconds. */
+/* The identity of a transformer. Contents are digested in blocks, on several threads, and the digests of the
+ * blocks digested: a large model takes seconds. */
 #include "model/digest.h"
 #include "base/mem.h"
 
@@ -9,11 +9,11 @@
 enum { BLOCK = 4 << 20 };
 
 /* Updates `sha` with the digests of all blocks of `data`. */
-static mbl_status_t add_blocks(mbl_sha256_t *sha, const void *data, size_t bytes) {
+static mbl_status_t add_blocks(mbl_sha256_t *sha, int threads, const void *data, size_t bytes) {
     size_t blocks = (bytes + BLOCK - 1) / BLOCK;
     unsigned char(*digests)[MBL_SHA256_BYTES];
     MBL_ALLOC(digests, blocks ? blocks : 1);
-#pragma omp parallel for schedule(dynamic) if (blocks > 1)
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (blocks > 1)
     for (size_t i = 0; i < blocks; i++) {
         size_t begin = i * BLOCK, n = bytes - begin < BLOCK ? bytes - begin : BLOCK;
         mbl_sha256_t block;
@@ -26,7 +26,7 @@ static mbl_status_t add_blocks(mbl_sha256_t *sha, const void *data, size_t bytes
     return MBL_OK;
 }
 
-static mbl_status_t add_tensor(mbl_sha256_t *sha, const char *name, const char *dtype, int ndim,
+static mbl_status_t add_tensor(mbl_sha256_t *sha, int threads, const char *name, const char *dtype, int ndim,
                                const size_t *dim, const void *data, size_t bytes) {
     char text[64];
     mbl_sha256_update(sha, name, strlen(name) + 1);
@@ -35,25 +35,25 @@ static mbl_status_t add_tensor(mbl_sha256_t *sha, const char *name, const char *
         int n = snprintf(text, sizeof text, "%zu,", dim[i]);
         mbl_sha256_update(sha, text, (size_t)n);
     }
-    return add_blocks(sha, data, bytes);
+    return add_blocks(sha, threads, data, bytes);
 }
 
-mbl_status_t mbl_digest_tensors(const mbl_st_t *st, char out[MBL_SHA256_HEX]) {
+mbl_status_t mbl_digest_tensors(const mbl_st_t *st, int threads, char out[MBL_SHA256_HEX]) {
     mbl_sha256_t sha;
     mbl_sha256_init(&sha);
     for (size_t i = 0; i < mbl_st_count(st); i++) {
         const mbl_st_entry_t *entry = mbl_st_at(st, i);
-        MBL_TRY(
-            add_tensor(&sha, entry->name, entry->type, entry->ndim, entry->dim, entry->data, entry->bytes));
+        MBL_TRY(add_tensor(&sha, threads, entry->name, entry->type, entry->ndim, entry->dim, entry->data,
+                           entry->bytes));
     }
     mbl_sha256_hex(&sha, out);
     return MBL_OK;
 }
 
-mbl_status_t mbl_digest_files(const char *path, char out[MBL_SHA256_HEX]) {
+mbl_status_t mbl_digest_files(const char *path, int threads, char out[MBL_SHA256_HEX]) {
     mbl_st_t *st;
     MBL_TRY(mbl_st_open(path, &st));
-    mbl_status_t status = mbl_digest_tensors(st, out);
+    mbl_status_t status = mbl_digest_tensors(st, threads, out);
     mbl_st_close(st);
     return status;
 }
@@ -73,8 +73,8 @@ mbl_status_t mbl_digest_weights(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmd
     mbl_sha256_init(&sha);
     for (size_t i = 0; i < mbl_mmdit_param_count(model); i++) {
         const mbl_param_t *p = mbl_mmdit_param(model, i);
-        MBL_TRY_GOTO(add_tensor(&sha, p->name, mbl_dtype_name(wide), p->ndim, p->dim, host + p->offset * size,
-                                p->count * size),
+        MBL_TRY_GOTO(add_tensor(&sha, ops->threads, p->name, mbl_dtype_name(wide), p->ndim, p->dim,
+                                host + p->offset * size, p->count * size),
                      done);
     }
     mbl_sha256_hex(&sha, out);

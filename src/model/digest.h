@@ -7,9 +7,9 @@
 #include "model/safetensors.h"
 
 /* Of a safetensors file, index or folder that is open. */
-mbl_status_t mbl_digest_tensors(const mbl_st_t *st, char out[MBL_SHA256_HEX]);
+mbl_status_t mbl_digest_tensors(const mbl_st_t *st, int threads, char out[MBL_SHA256_HEX]);
 /* The same of what mbl_st_open makes of `path`. */
-mbl_status_t mbl_digest_files(const char *path, char out[MBL_SHA256_HEX]);
+mbl_status_t mbl_digest_files(const char *path, int threads, char out[MBL_SHA256_HEX]);
 /* Of the weights of a model in memory, as f32 (f64 for f64). */
 mbl_status_t mbl_digest_weights(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_t *model,
                                 char out[MBL_SHA256_HEX]);

@@ -157,7 +157,7 @@ static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fold
             goto done;
         }
         MBL_TRY_GOTO(mbl_mmdit_open(ops, dtype, path, &p->model), done);
-        MBL_TRY_GOTO(mbl_digest_files(path, p->digest), done);
+        MBL_TRY_GOTO(mbl_digest_files(path, ops->threads, p->digest), done);
     }
     MBL_TRY_GOTO(check_parts(p, folder), done);
     *out = p;

@@ -18,10 +18,8 @@ enum { BACKENDS = sizeof backends / sizeof backends[0] };
 static const char backend_names[] = MBL_OPS_BACKENDS(BACKEND_NAME) " auto";
 
 static int threads_of_process(void) {
-    mbl_cpus_t cpus;
     mbl_threads_t threads;
-    mbl_cpus_find(&cpus);
-    mbl_threads_choose(0, getenv("OMP_NUM_THREADS"), &cpus, 1, 1, &threads);
+    mbl_threads_alone(&threads);
     return threads.count;
 }
 

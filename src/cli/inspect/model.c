@@ -1,5 +1,6 @@
 /* The half of `marble inspect` that reads models. What is found goes into one JSON object; the text is
  * printed from it. */
+#include "base/cpus.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -32,8 +33,10 @@ static json_t *tensor_json(const mbl_st_entry_t *entry, size_t *count) {
 static mbl_status_t add_tensors(const char *path, json_t *out) {
     mbl_st_t *st;
     char digest[MBL_SHA256_HEX];
+    mbl_threads_t threads;
     MBL_TRY(mbl_st_open(path, &st));
-    mbl_status_t status = mbl_digest_tensors(st, digest);
+    mbl_threads_alone(&threads);
+    mbl_status_t status = mbl_digest_tensors(st, threads.count, digest);
     json_t *list = json_array();
     size_t parameters = 0, bytes = 0, count;
     for (size_t i = 0; i < mbl_st_count(st) && status == MBL_OK; i++) {
