@@ -82,6 +82,17 @@ static size_t bytes_of_one(const char *key) {
     return bytes;
 }
 
+/* marble plan counts the same. */
+static void plan_says(size_t bytes, size_t images) {
+    char command[1024], said[128];
+    snprintf(command, sizeof command,
+             "%s/marble plan %s/run.yaml --gpu h100 --set limits.micro_batch_bytes=%zu >%s/plan.log 2>&1",
+             MBL_BINARY_DIR, folder, bytes, folder);
+    assert_int_equal(system(command), 0);
+    snprintf(said, sizeof said, " %zu of a training micro-batch", images);
+    assert_true(log_has("plan", said));
+}
+
 /* Half the images, or one, pass at once, and the steps are the same up to rounding. */
 static void micro_batches_are_cut_to_bytes(void **state) {
     char options[256];
@@ -105,6 +116,7 @@ static void micro_batches_are_cut_to_bytes(void **state) {
         snprintf(said, sizeof said, "train.micro_batch: %zu images at once instead of 4", images);
         assert_true(log_has("cut", said));
         same_lines("uncut", "cut", "metrics.jsonl", 1e-3, 2);
+        plan_says(one * images, images);
     }
 }
 
