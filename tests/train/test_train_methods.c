@@ -103,6 +103,46 @@ static void the_released_method(void **state) {
     json_decref(lines);
 }
 
+/* The length of a run's second direction. */
+static double second_norm(const char *name, const char *options) {
+    char more[300];
+    snprintf(more, sizeof more, "--set train.steps=2 %s", options);
+    train_well(1, name, more);
+    json_t *lines = lines_of(name, "metrics.jsonl");
+    double norm = number_at(lines, 1, "grad_norm");
+    json_decref(lines);
+    assert_true(norm > 0);
+    return norm;
+}
+
+/* Definitions that have a name reach the step: gdpo goes by groups unless the deviation is named, the
+ * weighted sum may be a mean, the KL term is apart unless it is common, or of a fraction of the rows. */
+static void definitions_by_name(void **state) {
+    (void)state;
+    double by_group = second_norm("gdpo-group", "--set balance.method=gdpo --set advantage.std=group");
+    assert_near(second_norm("gdpo", "--set balance.method=gdpo"), by_group, 0);
+    double by_step = second_norm("gdpo-step", "--set balance.method=gdpo --set advantage.std=global");
+    assert_true(fabs(by_step - by_group) > 1e-4 * by_group);
+    double sum = second_norm("summed", "--set balance.method=weighted_sum");
+    double mean = second_norm("averaged", "--set balance.method=weighted_sum --set balance.weighted=mean");
+    assert_true(fabs(mean - sum) > 1e-4 * sum);
+    double apart = second_norm("kl-apart", "--set train.kl=1");
+    assert_near(second_norm("kl-named", "--set train.kl=1 --set balance.kl=apart"), apart, 0);
+    assert_true(fabs(second_norm("kl-common", "--set train.kl=1 --set balance.kl=common") - apart) >
+                1e-6 * apart);
+    assert_true(fabs(second_norm("kl-half", "--set train.kl=1 --set train.kl_fraction=0.5") - apart) >
+                1e-6 * apart);
+    second_norm("shrunk", "--set balance.shrink=average");
+    json_t *lines = lines_of("shrunk", "metrics.jsonl");
+    for (size_t i = 0; i < 2; i++) {
+        double left = number_at(lines, i, "shrunk");
+        assert_true(left >= 0 && left <= 1);
+        assert_int_equal(json_object_size(field(lines, i, "noise_ratio")),
+                         json_object_size(field(lines, i, "cos")));
+    }
+    json_decref(lines);
+}
+
 int main(void) {
     const struct CMUnitTest on_gpus[] = {
         cmocka_unit_test(a_reward_with_a_min),
@@ -111,6 +151,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_method_runs_and_marble_is_never_against_a_reward),
         cmocka_unit_test(alpha_of_two_halves),
+        cmocka_unit_test(definitions_by_name),
         cmocka_unit_test(a_reward_with_a_min),
         cmocka_unit_test(the_released_method),
     };
