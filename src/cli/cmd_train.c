@@ -47,9 +47,10 @@ int mbl_cmd_train(int argc, char **argv) {
         code = mbl_status_exit_code(status);
         mbl_run_folder(rest.items[0], folder, sizeof folder);
         if (status == MBL_OK)
-            code = mbl_run_close(
-                &run, mbl_train(run.config, run.comm,
-                                &(mbl_train_options_t){out ? out : folder, resume, accept != NULL}));
+            code = mbl_run_close(&run, mbl_train(run.config, run.comm,
+                                                 &(mbl_train_options_t){.out_dir = out ? out : folder,
+                                                                        .resume = resume,
+                                                                        .accept_prompts = accept != NULL}));
     }
     mbl_free(rest.items);
     mbl_free(sets.items);

@@ -2,14 +2,16 @@
 #ifndef MBL_TRAIN_LOOP_H
 #define MBL_TRAIN_LOOP_H
 
-#include "comm/comm.h"
-#include "config/config.h"
+#include "run/control.h"
+#include "run/events.h"
 
 typedef struct {
     const char *out_dir;
     const char
         *resume; /* NULL (afresh), "auto" (the newest good checkpoint of out_dir, or afresh) or a file */
-    bool accept_prompts; /* go on from a checkpoint that was made with other prompts */
+    bool accept_prompts;           /* go on from a checkpoint that was made with other prompts */
+    const mbl_events_t *observers; /* beside the run's own, behind them; NULL: none */
+    mbl_control_t *control;        /* the mailbox that the run reads, on every rank; NULL: none */
 } mbl_train_options_t;
 
 /* Runs or resumes a training run. ERR_STOPPED after a signal or the time limit, with a checkpoint.

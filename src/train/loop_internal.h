@@ -4,6 +4,7 @@
 
 #include "rl/merge.h"
 #include "rl/rollout.h"
+#include "run/control.h"
 #include "run/stage.h"
 #include "train/report.h"
 #include "train/watch.h"
@@ -18,6 +19,11 @@ typedef struct {
     mbl_engine_t engine;
     mbl_state_t state;
     mbl_rundir_t rundir;
+    mbl_events_t events;
+    mbl_control_t *control;      /* NULL: nobody asks */
+    mbl_control_request_t asked; /* and not done yet: checkpoint, evaluate, stop */
+    mbl_config_t **configs; /* made on the way by settings; freed at the end, since views of them live on */
+    size_t n_configs;
     mbl_stage_t stage; /* of the coming step */
     size_t most_parts; /* of any stage: R */
     mbl_sampler_plan_t plan, eval_plan;
@@ -45,6 +51,23 @@ typedef struct {
     mbl_eval_score_t base[MBL_MAX_REWARDS];
     mbl_timing_t timing;
 } mbl_train_t;
+
+/* The run's own observers into t->events, then those of `more` (NULL: none). */
+mbl_status_t mbl_train_observe(mbl_train_t *t, const mbl_events_t *more);
+/* A checkpoint, now. Collective. */
+mbl_status_t mbl_train_save(mbl_train_t *t, bool wait);
+/* Waits for the last checkpoint's write where this step will be saved too. Local. */
+void mbl_train_await_write(mbl_train_t *t);
+/* Scores of an adapter (NULL: the base model) and, where there is one, their difference to the base model's;
+ * shown to the observers. Collective. */
+mbl_status_t mbl_train_evaluate(mbl_train_t *t, const mbl_adapter_t *adapter, uint64_t step, bool sheet,
+                                mbl_eval_score_t *scores, mbl_eval_score_t *change);
+
+/* Between two steps: takes what was asked, and settings at once. Collective. */
+mbl_status_t mbl_train_read_control(mbl_train_t *t, double wait);
+/* Between two epochs: does what was asked, waits while the run is paused. ERR_STOPPED where it is to stop.
+ * Collective. */
+mbl_status_t mbl_train_follow_control(mbl_train_t *t);
 
 /* Engine, fresh state and buffers of a run; *t is zeroed but for config, comm, out_dir and stop. Closing is
  * right after a failure too. */

@@ -110,4 +110,7 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_free(t->valid);
     mbl_state_free(&t->state);
     mbl_engine_close(&t->engine);
+    for (size_t i = 0; i < t->n_configs; i++)
+        mbl_config_free(t->configs[i]);
+    mbl_free(t->configs);
 }

@@ -35,7 +35,7 @@ static json_t *counts_by_reward(const mbl_config_t *config, const mbl_reward_sta
 }
 
 /* Of the rewards with a min: how far below it they are (gap), and what that costs. */
-static void put_constraints(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
+static void put_constraints(json_t *line, const mbl_config_t *config, const mbl_event_step_t *r) {
     json_t *object = json_object();
     for (size_t k = 0; k < config->rewards.count; k++) {
         const mbl_reward_spec_t *spec = &config->rewards.items[k];
@@ -60,7 +60,7 @@ static json_t *alarm_counts(const mbl_alarm_state_t *alarms) {
 }
 
 /* What either half of the rows says, and the variance of alpha that follows for a solve on so many rows. */
-static void put_halves(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
+static void put_halves(json_t *line, const mbl_config_t *config, const mbl_event_step_t *r) {
     json_t *halves = json_object();
     double variance[MBL_MAX_REWARDS];
     for (size_t k = 0; k < config->rewards.count; k++) {
@@ -75,7 +75,7 @@ static void put_halves(json_t *line, const mbl_config_t *config, const mbl_step_
         json_object_set_new(line, "shrunk", mbl_jsonl_real(r->update->shrunk));
 }
 
-static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step_report_t *r) {
+static void put_balance(json_t *line, const mbl_config_t *config, const mbl_event_step_t *r) {
     const size_t one = sizeof(double);
     json_object_set_new(line, "alpha", by_reward(config, r->update->balance.alpha, one));
     json_object_set_new(line, "alpha_ema", by_reward(config, r->update->balance.alpha_mean, one));
@@ -99,8 +99,8 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_step
     json_object_set_new(line, "cos_var", mbl_jsonl_real(r->update->balance.cos_var));
 }
 
-mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, const mbl_step_report_t *r) {
-    const mbl_config_t *config = state->engine->config;
+mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *r) {
+    const mbl_config_t *config = r->state->engine->config;
     const mbl_step_seconds_t *s = &r->seconds;
     char date[32];
     if (!rundir->metrics)
@@ -127,7 +127,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_state_t *state, 
         put_balance(line, config, r);
     put_constraints(line, config, r);
     json_object_set_new(line, "x0_norm", mbl_jsonl_real(r->x0_norm * r->x0_norm));
-    json_object_set_new(line, "alarms", alarm_counts(&state->alarms));
+    json_object_set_new(line, "alarms", alarm_counts(&r->state->alarms));
     json_object_set_new(line, "time", json_string(mbl_date(date)));
     json_object_set_new(line, "seconds",
                         json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "rollout", s->rollout, "reward_wait",
@@ -171,21 +171,21 @@ static json_t *advantages_line(const mbl_state_t *state, const mbl_batch_t *batc
     return line;
 }
 
-mbl_status_t mbl_report_advantages(mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_state_t *state,
-                                   const mbl_batch_t *batch, const float *a) {
+mbl_status_t mbl_report_advantages(mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_event_images_t *images) {
+    const mbl_batch_t *batch = images->batch;
     double *table;
     size_t size = (batch->k + 1) * batch->n_global;
     MBL_ALLOC(table, size);
-    put_advantages(batch, a, table);
+    put_advantages(batch, images->a, table);
     mbl_status_t status = mbl_comm_allreduce(comm, table, size, MBL_COMM_F64, MBL_COMM_SUM);
     if (status == MBL_OK && rundir->advantages)
-        status = mbl_jsonl_write(rundir->advantages, advantages_line(state, batch, table));
+        status = mbl_jsonl_write(rundir->advantages, advantages_line(images->state, batch, table));
     mbl_free(table);
     return status;
 }
 
-void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, double seconds_left) {
-    const mbl_config_t *config = state->engine->config;
+void mbl_report_progress(const mbl_event_step_t *r) {
+    const mbl_config_t *config = r->state->engine->config;
     char rewards[512] = "", balance[512] = "", left[40] = "", duration[32], stage[64] = "";
     size_t used = 0, size = 0;
     bool balanced = r->update->balanced && r->update->finite;
@@ -205,8 +205,8 @@ void mbl_report_progress(const mbl_state_t *state, const mbl_step_report_t *r, d
                  r->update->balance.cos_min, r->update->balance.cos_part_min);
     if (!r->update->finite)
         snprintf(balance, sizeof balance, "  | left out: not finite");
-    if (seconds_left >= 0)
-        snprintf(left, sizeof left, "  left %s", mbl_duration(seconds_left, duration));
+    if (r->seconds_left >= 0)
+        snprintf(left, sizeof left, "  left %s", mbl_duration(r->seconds_left, duration));
     if (config->stages.count > 0)
         snprintf(stage, sizeof stage, "  stage %zu/%zu", r->stage + 1, config->stages.count);
     MBL_INFO("step %llu/%zu%s%s%s  | %.1f s%s", (unsigned long long)r->step, config->train.steps, stage,

@@ -57,7 +57,7 @@ static mbl_status_t train_to(const char *steps, const char *resume) {
     if (status == MBL_OK) {
         status = mbl_config_check(config, 1);
         if (status == MBL_OK)
-            status = mbl_train(config, comm, &(mbl_train_options_t){out, resume, false});
+            status = mbl_train(config, comm, &(mbl_train_options_t){.out_dir = out, .resume = resume});
         mbl_config_free(config);
     }
     mbl_comm_close(comm);

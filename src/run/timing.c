@@ -1,5 +1,5 @@
 /* Where the time of an epoch goes. */
-#include "train/timing.h"
+#include "run/timing.h"
 
 #include "base/clock.h"
 

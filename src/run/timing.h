@@ -1,7 +1,7 @@
 /* Where the time of an epoch goes: what its rollout took is shared evenly by its optimizer steps, so that
  * every line of metrics.jsonl is the cost of a step and the lines add up to the run. */
-#ifndef MBL_TRAIN_TIMING_H
-#define MBL_TRAIN_TIMING_H
+#ifndef MBL_RUN_TIMING_H
+#define MBL_RUN_TIMING_H
 
 #include "comm/comm.h"
 

@@ -1,0 +1,181 @@
+/* The observers of a training run, in their order: alarms, metrics, terminal, checkpoints, evaluations. */
+#include "train/loop_internal.h"
+
+#include "base/clock.h"
+
+/* Whether a multiple of `every` lies after `before`, up to `after`. */
+static bool due(uint64_t before, uint64_t after, size_t every) {
+    return every > 0 && before / every != after / every;
+}
+
+/* ---- alarms ---- */
+
+/* Checks every alarm and logs what was found. */
+static mbl_status_t check_alarms(void *self, const mbl_event_step_t *step) {
+    mbl_train_t *t = self;
+    size_t every = t->config->alarms.replica_mismatch;
+    const mbl_update_result_t *update = step->update;
+    mbl_alarm_numbers_t numbers = {.old_deviate = step->old_deviate,
+                                   .x0_norm = step->x0_norm,
+                                   .finite = update->finite,
+                                   .moved = update->norm > 0,
+                                   .active = t->stage.active,
+                                   .replicas_same = true,
+                                   .solves = step->solves,
+                                   .solved = update->refreshed && update->balance.n_used > 0,
+                                   .used = update->balance.n_used,
+                                   .k = t->engine.k,
+                                   .alpha = update->balance.alpha,
+                                   .stats = step->stats,
+                                   .outside = step->outside};
+    if (every > 0 && step->step % every == 0)
+        MBL_TRY(mbl_watch_replicas(t->comm, &t->state.update.policy, &numbers.replicas_same));
+    mbl_alarm_findings_t found;
+    mbl_alarms_check(&t->config->alarms, &numbers, &t->state.alarms, &found);
+    if (t->comm->rank == 0)
+        mbl_watch_tell(t->config, &t->state.alarms, &found, step->step);
+    bool any = found.give_up;
+    for (int i = 0; i < MBL_ALARMS && t->alarm_step == 0; i++)
+        any |= found.found[i];
+    if (any) {
+        t->alarms = found;
+        t->alarm_step = step->step;
+    }
+    return MBL_OK;
+}
+
+/* Which checkpoint to go on from after steps that were not finite. Rank 0. */
+static mbl_status_t name_last_good(const mbl_train_t *t) {
+    char folder[1024], path[1100];
+    bool found;
+    mbl_state_saved(&t->state, true);
+    MBL_TRY(mbl_rundir_join(t->out_dir, "checkpoints", folder, sizeof folder));
+    MBL_TRY(mbl_ckpt_latest(folder, NULL, path, sizeof path, &found));
+    if (found)
+        MBL_WARN("the last good checkpoint is %s; go on from it with --resume auto and a lower train.lr",
+                 path);
+    else
+        MBL_WARN("there is no checkpoint from before these steps; look at the base model and train.lr");
+    return MBL_OK;
+}
+
+/* Ends the run, with a checkpoint, at an alarm where alarms.on_alarm asks for it, or without one where step
+ * after step was not finite. */
+static mbl_status_t end_at_alarm(void *self, const mbl_event_epoch_t *epoch) {
+    mbl_train_t *t = self;
+    (void)epoch;
+    mbl_status_t verdict = mbl_watch_verdict(t->comm, t->config, &t->alarms, t->alarm_step);
+    if (verdict == MBL_ERR_ALARM && t->alarms.give_up)
+        MBL_TRY(mbl_comm_agree(t->comm, t->comm->rank == 0 ? name_last_good(t) : MBL_OK));
+    else if (verdict == MBL_ERR_ALARM &&
+             !t->alarms.found[MBL_ALARM_replica_mismatch]) /* which rank is right? */
+        MBL_TRY(mbl_train_save(t, true));
+    return mbl_comm_agree(t->comm, verdict); /* saving agreed that all went well */
+}
+
+/* ---- metrics, terminal ---- */
+
+static mbl_status_t write_metrics(void *self, const mbl_event_step_t *step) {
+    mbl_train_t *t = self;
+    return mbl_report_metrics(&t->rundir, step);
+}
+
+/* Where one of the epoch's optimizer steps is one whose advantages are asked for: the first and every
+ * advantages_every-th from there. */
+static mbl_status_t write_advantages(void *self, const mbl_event_images_t *images) {
+    mbl_train_t *t = self;
+    size_t every = t->config->log.advantages_every, at = every > 0 ? t->state.step % every : 0;
+    size_t steps = t->config->train.inner_epochs * t->config->train.updates_per_epoch;
+    return every > 0 && (at == 0 || at + steps > every) ? mbl_report_advantages(t->comm, &t->rundir, images)
+                                                        : MBL_OK;
+}
+
+static mbl_status_t write_evaluation(void *self, const mbl_event_eval_t *e) {
+    mbl_train_t *t = self;
+    return mbl_rundir_eval(&t->rundir, e->step, t->config, e->set, e->scores, e->change);
+}
+
+static mbl_status_t write_sheet(void *self, const mbl_event_eval_t *e) {
+    mbl_train_t *t = self;
+    return e->sheet ? mbl_rundir_samples(&t->rundir, e->step, e->evaluator) : MBL_OK;
+}
+
+static mbl_status_t print_progress(void *self, const mbl_event_step_t *step) {
+    const mbl_train_t *t = self;
+    if (t->comm->rank == 0)
+        mbl_report_progress(step);
+    return MBL_OK;
+}
+
+static mbl_status_t print_table(void *self, const mbl_event_end_t *end) {
+    const mbl_train_t *t = self;
+    return t->comm->rank == 0 ? mbl_report_table(t->config, end->base, end->trained, end->change) : MBL_OK;
+}
+
+/* ---- checkpoints ---- */
+
+mbl_status_t mbl_train_save(mbl_train_t *t, bool wait) {
+    double start = mbl_now();
+    mbl_status_t status = mbl_state_save(&t->state, t->out_dir, wait);
+    mbl_timing_saved(&t->timing, mbl_lap(&start), false);
+    return status;
+}
+
+/* Waiting here, before the step is shown, means that a run that dies has lost one reported step at most. */
+void mbl_train_await_write(mbl_train_t *t) {
+    double start = mbl_now();
+    mbl_state_saved(&t->state, due(t->state.step - 1, t->state.step, t->config->checkpoint.every));
+    mbl_timing_saved(&t->timing, mbl_lap(&start), true);
+}
+
+static mbl_status_t save_when_due(void *self, const mbl_event_epoch_t *epoch) {
+    mbl_train_t *t = self;
+    bool broken = t->state.alarms.run[MBL_ALARM_non_finite] > 0; /* the checkpoint before is the good one */
+    bool now = due(epoch->before, epoch->now, t->config->checkpoint.every) && !broken;
+    return now || epoch->last || epoch->checkpoint ? mbl_train_save(t, epoch->last) : MBL_OK;
+}
+
+/* ---- evaluations ---- */
+
+mbl_status_t mbl_train_evaluate(mbl_train_t *t, const mbl_adapter_t *adapter, uint64_t step, bool sheet,
+                                mbl_eval_score_t *scores, mbl_eval_score_t *change) {
+    MBL_TRY(mbl_evaluator_run(t->evaluator, adapter, scores));
+    if (adapter)
+        MBL_TRY(mbl_evaluator_compare(t->evaluator, change));
+    mbl_event_eval_t event = {.step = step,
+                              .set = &t->engine.test,
+                              .scores = scores,
+                              .change = adapter ? change : NULL,
+                              .evaluator = t->evaluator,
+                              .sheet = sheet};
+    return mbl_events_evaluated(&t->events, &event);
+}
+
+/* The last step's evaluation ends the run (loop.c). */
+static mbl_status_t evaluate_when_due(void *self, const mbl_event_epoch_t *epoch) {
+    mbl_train_t *t = self;
+    const mbl_config_t *config = t->config;
+    mbl_eval_score_t scores[MBL_MAX_REWARDS], change[MBL_MAX_REWARDS];
+    bool sheet = due(epoch->before, epoch->now, config->log.samples_every);
+    if (epoch->last || !(sheet || epoch->evaluate || due(epoch->before, epoch->now, config->eval.every)))
+        return MBL_OK;
+    return mbl_train_evaluate(t, &t->state.update.policy.in_ema, epoch->now, sheet, scores, change);
+}
+
+/* ---- the table ---- */
+
+static const mbl_observer_t observers[] = {
+    {.name = "alarms", .step = check_alarms, .epoch = end_at_alarm},
+    {.name = "metrics", .images = write_advantages, .step = write_metrics, .evaluated = write_evaluation},
+    {.name = "terminal", .step = print_progress, .end = print_table},
+    {.name = "checkpoints", .epoch = save_when_due},
+    {.name = "evaluations", .epoch = evaluate_when_due},
+    {.name = "samples", .evaluated = write_sheet}};
+
+mbl_status_t mbl_train_observe(mbl_train_t *t, const mbl_events_t *more) {
+    for (size_t i = 0; i < sizeof observers / sizeof *observers; i++)
+        MBL_TRY(mbl_events_add(&t->events, &observers[i], t));
+    for (size_t i = 0; more && i < more->n; i++)
+        MBL_TRY(mbl_events_add(&t->events, more->items[i].observer, more->items[i].self));
+    return MBL_OK;
+}

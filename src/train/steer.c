@@ -1,0 +1,89 @@
+/* What a person asks of the run under way (run/control.h), at the boundaries of steps and of epochs. */
+#include "train/loop_internal.h"
+
+#include "base/mem.h"
+#include "run/stop.h"
+
+#include <string.h>
+
+static const double PAUSE_S = 0.25; /* between looks into the mailbox; the other ranks wait for rank 0's */
+
+/* Keeps a configuration for the rest of the run. */
+static mbl_status_t keep_config(mbl_train_t *t, mbl_config_t *config) {
+    mbl_config_t **more;
+    MBL_ALLOC(more, t->n_configs + 1);
+    if (t->n_configs > 0)
+        memcpy(more, t->configs, t->n_configs * sizeof *more);
+    mbl_free(t->configs);
+    t->configs = more;
+    t->configs[t->n_configs++] = config;
+    return MBL_OK;
+}
+
+/* The run goes on with another configuration: everything reads it anew at every step, but for these. */
+static void take_config(mbl_train_t *t, const mbl_config_t *config) {
+    t->config = t->engine.config = config;
+    for (size_t k = 0; k < t->engine.k; k++)
+        t->min[k] = config->rewards.items[k].min;
+    mbl_control_config(t->control, config);
+}
+
+static mbl_status_t take_settings(mbl_train_t *t, const mbl_control_request_t *request) {
+    mbl_config_t *config;
+    MBL_TRY(mbl_control_configure(t->comm, t->config, request, &config));
+    if (!config)
+        return MBL_OK;
+    mbl_status_t status = keep_config(t, config);
+    if (status != MBL_OK)
+        mbl_config_free(config);
+    MBL_TRY(mbl_comm_agree(t->comm, status));
+    take_config(t, config);
+    const char *set = request->text;
+    for (size_t i = 0; i < request->sets && t->comm->rank == 0; i++, set += strlen(set) + 1)
+        MBL_INFO("from step %llu on: %s", (unsigned long long)t->state.step + 1, set);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_train_read_control(mbl_train_t *t, double wait) {
+    mbl_control_request_t request;
+    if (!t->control)
+        return MBL_OK;
+    MBL_TRY(mbl_control_read(t->control, t->comm, wait, &request));
+    if (request.sets > 0)
+        MBL_TRY(take_settings(t, &request));
+    t->asked.checkpoint |= request.checkpoint;
+    t->asked.evaluate |= request.evaluate;
+    t->asked.stop |= request.stop;
+    t->asked.paused = request.paused;
+    return MBL_OK;
+}
+
+/* Whether any rank was asked to stop, by a signal, a limit of time or the mailbox. */
+static mbl_status_t check_stop(mbl_train_t *t) {
+    bool stop = mbl_stop_check() || t->asked.stop;
+    return mbl_comm_agree(t->comm, stop ? MBL_ERR_STOPPED : MBL_OK);
+}
+
+/* A checkpoint or an evaluation that was asked for. */
+static mbl_status_t do_asked(mbl_train_t *t) {
+    mbl_event_epoch_t event = {.before = t->state.step,
+                               .now = t->state.step,
+                               .checkpoint = t->asked.checkpoint,
+                               .evaluate = t->asked.evaluate};
+    t->asked.checkpoint = t->asked.evaluate = false;
+    return event.checkpoint || event.evaluate ? mbl_events_epoch(&t->events, &event) : MBL_OK;
+}
+
+mbl_status_t mbl_train_follow_control(mbl_train_t *t) {
+    bool paused = false;
+    do {
+        MBL_TRY(mbl_train_read_control(t, paused ? PAUSE_S : 0));
+        MBL_TRY(check_stop(t));
+        MBL_TRY(do_asked(t));
+        if (t->asked.paused != paused && t->comm->rank == 0)
+            MBL_INFO("%s %llu", t->asked.paused ? "paused after step" : "goes on after step",
+                     (unsigned long long)t->state.step);
+        paused = t->asked.paused;
+    } while (paused);
+    return MBL_OK;
+}
