@@ -112,7 +112,7 @@ static mbl_status_t check_keys(const problem_t *p, json_t *json) {
 /* What only some methods know. */
 static mbl_status_t check_method(problem_t *p, const json_t *json) {
     const json_t *c = json_object_get(json, "cagrad_c");
-    bool floored = p->method == MBL_METHOD_MARBLE || p->method == MBL_METHOD_REFERENCE;
+    bool floored = mbl_method_is(p->method, MBL_METHOD_FLOOR);
     const char *wrong = p->method == MBL_METHOD_MARBLE ? NULL
                         : !p->normalize                ? "normalize: false"
                         : p->has_linear                ? "linear"

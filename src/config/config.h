@@ -11,6 +11,7 @@
 #include "rl/constraint.h"
 #include "rl/noise.h"
 #include "rl/alarms.h"
+#include "rl/method_list.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,18 +27,6 @@ typedef enum {
 } mbl_config_precision_t;
 typedef enum { MBL_CONFIG_SOURCE_SIGNS, MBL_CONFIG_SOURCE_FILE } mbl_config_source_t;
 typedef enum { MBL_CONFIG_STD_AUTO, MBL_CONFIG_STD_GLOBAL, MBL_CONFIG_STD_GROUP } mbl_config_std_t;
-typedef enum {
-    MBL_CONFIG_METHOD_MARBLE,
-    MBL_CONFIG_METHOD_EQUAL,
-    MBL_CONFIG_METHOD_WEIGHTED_SUM,
-    MBL_CONFIG_METHOD_FIXED,
-    MBL_CONFIG_METHOD_PCGRAD,
-    MBL_CONFIG_METHOD_UPGRAD,
-    MBL_CONFIG_METHOD_CAGRAD,
-    MBL_CONFIG_METHOD_NASH,
-    MBL_CONFIG_METHOD_GDPO,
-    MBL_CONFIG_METHOD_MARBLE_REFERENCE
-} mbl_config_method_t;
 typedef enum {
     MBL_CONFIG_COMMON_TOGETHER,
     MBL_CONFIG_COMMON_APART,
@@ -66,7 +55,7 @@ typedef struct {
 typedef struct {
     size_t steps;
     mbl_config_strings_t rewards; /* names */
-    mbl_config_method_t method;
+    mbl_method_t method;
     bool has_method; /* else balance.method */
     double *weights; /* [n_weights], one for each of its rewards; NULL: the rewards' own */
     size_t n_weights;
@@ -132,7 +121,7 @@ typedef struct {
         mbl_config_std_t std;
     } advantage;
     struct {
-        mbl_config_method_t method;
+        mbl_method_t method;
         mbl_config_common_t common;
         mbl_config_kl_t kl;
         mbl_config_weighted_t weighted;

@@ -28,10 +28,14 @@ static void check_groups(const mbl_config_t *config, const used_t *used, mbl_con
                                i, config->rewards.items[i].group, used->text);
 }
 
+/* Whether it finds weights for a whole step from the step's Gram matrix. */
+static bool solves_once(mbl_method_t method) {
+    return mbl_method_solves(method) && !mbl_method_is(method, MBL_METHOD_MICRO_BATCHES);
+}
+
 /* Equal weights come before those of a solve. */
 static void check_warmup(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
-    if (config->balance.warmup > used->first &&
-        (!mbl_method_solves(used->method) || used->method == MBL_METHOD_REFERENCE))
+    if (config->balance.warmup > used->first && !solves_once(used->method))
         mbl_config_problem(problems, mbl_config_line(config, "balance.warmup"),
                            "balance.warmup: %zu with %s, which has no first solve to wait "
                            "for; expected 0, or a method that solves, such as marble",
@@ -40,8 +44,7 @@ static void check_warmup(const mbl_config_t *config, const used_t *used, mbl_con
 
 /* A floor is a bound of the quadratic programme, which only marble solves. */
 static void check_floor(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
-    if (config->balance.floor > 0 && used->method != MBL_METHOD_MARBLE &&
-        used->method != MBL_METHOD_REFERENCE)
+    if (config->balance.floor > 0 && !mbl_method_is(used->method, MBL_METHOD_FLOOR))
         mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
                            "balance.floor: %g with %s, which has no least alpha; expected "
                            "balance.floor: 0 or balance.method: marble",
@@ -61,7 +64,8 @@ static void check_reference(const mbl_config_t *config, const used_t *used, mbl_
         {"balance.kl", "apart", config->balance.kl != MBL_CONFIG_KL_APART},
         {"train.kl_fraction", "1", config->train.kl_fraction < 1},
         {"stages", "no stages", config->stages.count > 0}};
-    for (size_t i = 0; used->method == MBL_METHOD_REFERENCE && i < sizeof keys / sizeof *keys; i++)
+    for (size_t i = 0;
+         mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES) && i < sizeof keys / sizeof *keys; i++)
         if (keys[i].wrong)
             mbl_config_problem(problems, mbl_config_line(config, keys[i].key), "%s: not with %s; expected %s",
                                keys[i].key, used->text, keys[i].need);
@@ -70,11 +74,13 @@ static void check_reference(const mbl_config_t *config, const used_t *used, mbl_
 /* A common part that is added once goes with methods that solve at every step, on all rows. */
 static void check_common(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     const char *word = mbl_config_word("balance.common", (int)config->balance.common), *need = NULL;
-    if (config->balance.common == MBL_CONFIG_COMMON_TOGETHER || used->method == MBL_METHOD_REFERENCE)
+    if (config->balance.common == MBL_CONFIG_COMMON_TOGETHER ||
+        mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES))
         return;
     if (mbl_method_has_objective(used->method))
         need = "a method with one gradient per reward";
-    else if (config->balance.common == MBL_CONFIG_COMMON_OFFSET && used->method != MBL_METHOD_MARBLE)
+    else if (config->balance.common == MBL_CONFIG_COMMON_OFFSET &&
+             !mbl_method_is(used->method, MBL_METHOD_OFFSET))
         need = "balance.method: marble";
     else if (config->balance.refresh_every != 1 || config->balance.gram_fraction < 1)
         need = "balance.refresh_every: 1 and balance.gram_fraction: 1";
@@ -85,7 +91,7 @@ static void check_common(const mbl_config_t *config, const used_t *used, mbl_con
 
 /* What only means something where alpha is solved for. */
 static void check_solving(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
-    bool solves = mbl_method_solves(used->method) && used->method != MBL_METHOD_REFERENCE;
+    bool solves = solves_once(used->method);
     const char *need = !solves ? "a method that solves on all rows, such as marble,"
                        : config->balance.common != MBL_CONFIG_COMMON_TOGETHER ? "balance.common: together"
                                                                               : NULL;
@@ -107,7 +113,7 @@ static void check_solving(const mbl_config_t *config, const used_t *used, mbl_co
 static const char *needed_by_min(const mbl_config_t *config, const used_t *used, size_t count, bool grouped) {
     if (config->stages.count > 0)
         return "no stages";
-    if (mbl_method_has_objective(used->method) || used->method == MBL_METHOD_REFERENCE)
+    if (mbl_method_has_objective(used->method) || mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES))
         return "a balance.method with one gradient per reward, such as marble,";
     if (config->balance.common != MBL_CONFIG_COMMON_TOGETHER)
         return "balance.common: together";
@@ -151,13 +157,12 @@ static used_t method_of(const mbl_config_t *config, size_t at) {
     bool own = config->stages.count > 0 && stages[at].has_method;
     for (size_t i = 0; i < at; i++)
         used.first += stages[i].steps;
-    const char *word =
-        mbl_config_word("balance.method", (int)(own ? stages[at].method : config->balance.method));
+    used.method = own ? stages[at].method : config->balance.method;
+    const char *word = mbl_method_name(used.method);
     if (own)
         snprintf(used.text, sizeof used.text, "stages.%zu.method: %.40s", at, word);
     else
         snprintf(used.text, sizeof used.text, "balance.method: %.40s", word);
-    mbl_method_find(word, &used.method);
     return used;
 }
 

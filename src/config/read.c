@@ -489,7 +489,7 @@ static mbl_status_t read_map(mbl_config_t *config, const mbl_yaml_node_t *map, c
 static void default_refresh(mbl_config_t *config) {
     size_t n;
     const mbl_field_t *fields = mbl_config_fields(&n), *field = mbl_config_field("balance.refresh_every");
-    if (config->balance.method == MBL_CONFIG_METHOD_MARBLE_REFERENCE &&
+    if (mbl_method_is(config->balance.method, MBL_METHOD_MICRO_BATCHES) &&
         config->origin->lines[field - fields] == 0)
         config->balance.refresh_every = 10;
 }

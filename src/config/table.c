@@ -7,7 +7,7 @@
 
 #define LARGE MBL_FIELD_LARGE
 #define FIELD(key, kind, fallback, low, high, ends, unit, words, help)                                       \
-    { #key, kind, offsetof(mbl_config_t, key), fallback, low, high, ends, unit, words, help }
+    { #key, kind, offsetof(mbl_config_t, key), fallback, low, high, ends, unit, words, help, NULL }
 #define COUNT(key, fallback, low, high, unit, help)                                                          \
     FIELD(key, MBL_FIELD_COUNT, fallback, low, high, MBL_FIELD_CLOSED, unit, NULL, help)
 #define NUMBER(key, fallback, low, high, ends, help)                                                         \
@@ -26,10 +26,13 @@ static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const merge_words[] = {"auto", "never", NULL};
 /* In the order of mbl_config_std_t. */
 static const char *const std_words[] = {"auto", "global", "group", NULL};
-/* In the order of mbl_config_method_t. */
-static const char *const method_words[] = {"marble", "equal",  "weighted_sum", "fixed", "pcgrad",
-                                           "upgrad", "cagrad", "nash",         "gdpo",  "marble_reference",
-                                           NULL};
+/* By mbl_method_t. */
+#define WORD(NAME, word, flags, help) [MBL_METHOD_##NAME] = #word,
+static const char *const method_words[MBL_METHODS + 1] = {MBL_METHOD_LIST(WORD, WORD)};
+#undef WORD
+#define HELP(NAME, word, flags, help) [MBL_METHOD_##NAME] = help,
+static const char *const method_help[] = {MBL_METHOD_LIST(HELP, HELP)};
+#undef HELP
 static const char *const refresh_words[] = {"raw", "smooth", NULL};
 /* In the order of mbl_common_t. */
 static const char *const common_words[] = {"together", "apart", "offset", NULL};
@@ -130,7 +133,8 @@ static const mbl_field_t fields[] = {
         "scores are divided by the deviation over the step or the group (auto: with gdpo the group, as its "
         "paper does, else the step)"),
 
-    CHOICE(balance.method, "marble", method_words, "how the gradients of the rewards become one direction"),
+    {"balance.method", MBL_FIELD_CHOICE, offsetof(mbl_config_t, balance.method), "marble", 0, 0, 0, NULL,
+     method_words, "how the gradients of the rewards become one direction", method_help},
     CHOICE(balance.common, "together", common_words,
            "the part that gradients share: balanced with each, or added once (offset: and allowed for)"),
     CHOICE(balance.kl, "apart", kl_words,

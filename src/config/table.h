@@ -36,6 +36,7 @@ typedef struct {
     const char *unit;         /* or NULL */
     const char *const *words; /* of a choice, NULL-terminated */
     const char *help;
+    const char *const *word_help; /* a line for each of `words`, or NULL */
 } mbl_field_t;
 
 /* The whole table, in the order in which it is written out. */

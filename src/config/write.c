@@ -398,5 +398,7 @@ void mbl_config_help(FILE *out) {
                 field->unit ? field->unit : "");
         fprintf(out, "      %s%s%s%s\n", field->help, field->fallback[0] ? " [default: " : "",
                 field->fallback, field->fallback[0] ? "]" : "");
+        for (size_t j = 0; field->word_help && field->words[j]; j++)
+            fprintf(out, "      %-16s %s\n", field->words[j], field->word_help[j]);
     }
 }

@@ -22,15 +22,15 @@ bool mbl_amortise_due(const mbl_amortise_t *cache, size_t every, const bool *val
  * with and without some rewards would not keep their proportions. */
 static double share_of(const mbl_balance_options_t *options, const mbl_objectives_t *objectives, size_t o,
                        double alpha_mean) {
-    if (options->method == MBL_METHOD_FIXED)
+    if (mbl_method_is(options->method, MBL_METHOD_WEIGHTS))
         return objectives->weight[o];
-    return options->method == MBL_METHOD_EQUAL ? 1 : alpha_mean;
+    return mbl_method_solves(options->method) ? alpha_mean : 1;
 }
 
 /* Priorities enter the QP as 1 / w (qp.h); the other methods put them into alpha. */
 static double priority_of(const mbl_balance_options_t *options, const mbl_objectives_t *objectives,
                           size_t o) {
-    return options->method == MBL_METHOD_MARBLE ? objectives->weight[o] : 1;
+    return mbl_method_is(options->method, MBL_METHOD_PRIORITIES) ? objectives->weight[o] : 1;
 }
 
 /* Means and sums over the n objectives that the coefficients need. */

@@ -9,40 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-static const struct {
-    const char *name;
-    mbl_method_fn *solve; /* NULL: an objective of its own stands behind the reward parts */
-} methods[] = {
-    [MBL_METHOD_MARBLE] = {"marble", mbl_method_marble},
-    [MBL_METHOD_EQUAL] = {"equal", mbl_method_equal},
-    [MBL_METHOD_WEIGHTED_SUM] = {"weighted_sum", NULL},
-    [MBL_METHOD_FIXED] = {"fixed", mbl_method_fixed},
-    [MBL_METHOD_PCGRAD] = {"pcgrad", mbl_method_pcgrad},
-    [MBL_METHOD_UPGRAD] = {"upgrad", mbl_method_upgrad},
-    [MBL_METHOD_CAGRAD] = {"cagrad", mbl_method_cagrad},
-    [MBL_METHOD_NASH] = {"nash", mbl_method_nash},
-    [MBL_METHOD_GDPO] = {"gdpo", NULL},
-    [MBL_METHOD_REFERENCE] = {"marble_reference", mbl_method_reference},
-};
-enum { N_METHODS = sizeof methods / sizeof *methods };
-
-bool mbl_method_find(const char *name, mbl_method_t *out) {
-    for (int i = 0; i < N_METHODS; i++)
-        if (strcmp(name, methods[i].name) == 0) {
-            *out = (mbl_method_t)i;
-            return true;
-        }
-    return false;
-}
-
-bool mbl_method_has_objective(mbl_method_t method) {
-    return !methods[method].solve;
-}
-
-bool mbl_method_solves(mbl_method_t method) {
-    return methods[method].solve && method != MBL_METHOD_EQUAL && method != MBL_METHOD_FIXED;
-}
-
 /* The Gram matrix [k, k] of the rewards' gradients; also which rewards are usable. */
 static void reward_gram(const double *gram, const mbl_sets_t *sets, const bool *active, size_t k,
                         double *rewards, mbl_balance_step_t *out) {
@@ -118,8 +84,9 @@ static mbl_status_t answer_objectives(const mbl_balance_options_t *options,
         norm[o] = sqrt(gram[o * n + o]);
         sum += objectives->weight[o];
     }
-    for (size_t o = 0; o < n; o++) /* of mean 1; as they are under marble_reference */
-        weights[o] = objectives->weight[o] * (options->method == MBL_METHOD_REFERENCE ? 1 : (double)n / sum);
+    bool as_given = mbl_method_is(options->method, MBL_METHOD_MICRO_BATCHES);
+    for (size_t o = 0; o < n; o++) /* of mean 1 */
+        weights[o] = objectives->weight[o] * (as_given ? 1 : (double)n / sum);
     mbl_method_args_t args = {.n = n,
                               .gram = gram,
                               .norm = norm,
@@ -127,7 +94,7 @@ static mbl_status_t answer_objectives(const mbl_balance_options_t *options,
                               .common = options->common == MBL_COMMON_OFFSET ? with_common : NULL,
                               .floor = options->floor,
                               .cagrad_c = options->cagrad_c};
-    return mbl_constraint_solve(methods[options->method].solve, &args, pressure, answer);
+    return mbl_constraint_solve(mbl_method_solver(options->method), &args, pressure, answer);
 }
 
 /* Alpha and coefficients of the usable rewards from the matrix over parts; unused ones get 0. The rewards of
@@ -255,10 +222,11 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
     MBL_REQUIRE(k >= 1 && k <= MBL_MAX_REWARDS, "%zu rewards; 1 to %d are possible", k, MBL_MAX_REWARDS);
     MBL_REQUIRE(sets->parts == k + summed, "balance: %zu reward parts; expected %zu", sets->parts,
                 k + summed);
-    MBL_REQUIRE(together || (!summed &&
-                             (options->common == MBL_COMMON_APART || options->method == MBL_METHOD_MARBLE)),
-                "balance: method %s cannot set the common part apart", methods[options->method].name);
+    MBL_REQUIRE(together || (!summed && (options->common == MBL_COMMON_APART ||
+                                         mbl_method_is(options->method, MBL_METHOD_OFFSET))),
+                "balance: method %s cannot set the common part apart", mbl_method_name(options->method));
     mbl_balance_step_t step;
+    bool averages_all = mbl_method_is(options->method, MBL_METHOD_MICRO_BATCHES);
     memset(&step, 0, sizeof step);
     reward_gram(gram, sets, options->active, k, rewards, &step);
     if (summed) {
@@ -266,10 +234,10 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
     } else if (step.n_used > 0) {
         MBL_TRY(solve(options, sets, gram, k, &step));
         mbl_sets_spread(sets, together ? NULL : step.used, step.coefficient);
-        if (options->method != MBL_METHOD_REFERENCE)
+        if (!averages_all)
             smooth(options->rho, k, &step, state);
     }
-    if (options->method == MBL_METHOD_REFERENCE) {
+    if (averages_all) {
         mbl_reference_smooth(options->rho, step.alpha, k, state);
         memcpy(step.alpha_mean, state->alpha_mean, sizeof step.alpha_mean);
     }

@@ -3,29 +3,8 @@
 #ifndef MBL_RL_BALANCE_H
 #define MBL_RL_BALANCE_H
 
+#include "rl/method_list.h"
 #include "rl/sets.h"
-
-/* What they do: methods.h. */
-typedef enum {
-    MBL_METHOD_MARBLE,
-    MBL_METHOD_EQUAL,
-    MBL_METHOD_WEIGHTED_SUM,
-    MBL_METHOD_FIXED,
-    MBL_METHOD_PCGRAD,
-    MBL_METHOD_UPGRAD,
-    MBL_METHOD_CAGRAD,
-    MBL_METHOD_NASH,
-    MBL_METHOD_GDPO,
-    MBL_METHOD_REFERENCE
-} mbl_method_t;
-/* By its name in run.yaml; false when there is none. */
-bool mbl_method_find(const char *name, mbl_method_t *out);
-/* Whether it follows one objective of its own (reward part K + 1), with the rewards' gradients for comparison
- * only: weighted_sum, gdpo. */
-bool mbl_method_has_objective(mbl_method_t method);
-
-/* Whether its shares are solved for at a step: not those of equal and fixed, and none of an objective. */
-bool mbl_method_solves(mbl_method_t method);
 
 /* What is balanced where objectives share a common part. */
 typedef enum {

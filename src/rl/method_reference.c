@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-mbl_status_t mbl_method_reference(const mbl_method_args_t *args, mbl_method_answer_t *out) {
+mbl_status_t mbl_method_marble_reference(const mbl_method_args_t *args, mbl_method_answer_t *out) {
     mbl_balance_result_t result;
     double inverse[MBL_MAX_REWARDS];
     for (size_t i = 0; i < args->n; i++)

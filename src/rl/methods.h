@@ -1,8 +1,9 @@
 /* The methods that turn a Gram matrix into a direction, as pure functions of numbers: one file each, chosen
- * by a table in balance.c. Weights of the rewards stand where a method has a mean over rewards. */
+ * by the list in method_list.h. Weights of the rewards stand where a method has a mean over rewards. */
 #ifndef MBL_RL_METHODS_H
 #define MBL_RL_METHODS_H
 
+#include "rl/method_list.h"
 #include "rl/types.h"
 
 typedef struct {
@@ -26,15 +27,15 @@ typedef struct {
 /* Fills *out, which the caller has zeroed. Errors: of the programme that a method solves. */
 typedef mbl_status_t mbl_method_fn(const mbl_method_args_t *args, mbl_method_answer_t *out);
 
-mbl_method_fn mbl_method_marble; /* arXiv 2605.06507: the shortest convex combination of unit gradients */
-mbl_method_fn mbl_method_equal;  /* all alpha equal, weights or not */
-mbl_method_fn mbl_method_fixed;  /* alpha = the weights of the rewards */
-mbl_method_fn mbl_method_pcgrad; /* arXiv 2001.06782: conflicts projected away, one after another */
-mbl_method_fn
-    mbl_method_upgrad; /* arXiv 2406.16232: mean of the projections onto the cone without conflict */
-mbl_method_fn mbl_method_cagrad;    /* arXiv 2110.14048: largest least progress near the mean gradient */
-mbl_method_fn mbl_method_nash;      /* arXiv 2202.01017: largest product of progresses */
-mbl_method_fn mbl_method_reference; /* marble with weights as in its released code */
+/* One for every method that weighs gradients: mbl_method_marble, ... */
+#define MBL_METHOD_DECLARE(NAME, word, flags, help) mbl_method_fn mbl_method_##word;
+#define MBL_METHOD_SKIP(NAME, word, flags, help)
+MBL_METHOD_LIST(MBL_METHOD_DECLARE, MBL_METHOD_SKIP)
+#undef MBL_METHOD_DECLARE
+#undef MBL_METHOD_SKIP
+
+/* NULL where it follows an objective of its own. */
+mbl_method_fn *mbl_method_solver(mbl_method_t method);
 
 /* From parts of unit gradients [n], of any positive sum, to alpha and D = m sum_k alpha_k g_k / n_k, m = mean
  * of the norms: all methods but for their directions take steps of comparable length. */

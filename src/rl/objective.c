@@ -15,6 +15,7 @@ static size_t find_mate(const mbl_balance_options_t *options, const bool *used, 
 
 mbl_status_t mbl_objectives(const mbl_balance_options_t *options, const bool *used, size_t k,
                             mbl_objectives_t *out) {
+    bool all_of_group = mbl_method_is(options->method, MBL_METHOD_MICRO_BATCHES);
     size_t in_use[MBL_MAX_REWARDS] = {0};
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < k; i++) {
@@ -34,7 +35,7 @@ mbl_status_t mbl_objectives(const mbl_balance_options_t *options, const bool *us
     }
     for (size_t o = 0; o < out->n; o++)
         out->weight[o] /= (double)in_use[o];
-    for (size_t i = 0; i < k && options->group && options->method == MBL_METHOD_REFERENCE; i++)
+    for (size_t i = 0; i < k && options->group && all_of_group; i++)
         for (size_t j = 0; !used[i] && j < k; j++)
             if (used[j] && options->group[j] == options->group[i]) {
                 out->size[out->of[j]]++;

@@ -101,8 +101,9 @@ static mbl_status_t choose_kl_rows(mbl_update_t *u, mbl_update_step_t *step) {
 
 mbl_status_t mbl_update_step(mbl_update_t *u, const mbl_update_options_t *options, mbl_update_result_t *out) {
     mbl_update_step_t step;
-    mbl_update_direction_fn *direction =
-        options->balance.method == MBL_METHOD_REFERENCE ? mbl_update_reference : mbl_update_balanced;
+    mbl_update_direction_fn *direction = mbl_method_is(options->balance.method, MBL_METHOD_MICRO_BATCHES)
+                                             ? mbl_update_reference
+                                             : mbl_update_balanced;
     mbl_update_begin(u, options, out, &step);
     MBL_TRY(choose_kl_rows(u, &step));
     MBL_TRY(direction(u, &step));

@@ -3,13 +3,6 @@
 
 #include <string.h>
 
-static mbl_status_t take_method(mbl_config_method_t method, size_t k, mbl_stage_t *out) {
-    if (!mbl_method_find(mbl_config_word("balance.method", (int)method), &out->method))
-        return MBL_FAIL(MBL_ERR_INTERNAL, "balance.method has no implementation");
-    out->parts = k + (mbl_method_has_objective(out->method) || out->method == MBL_METHOD_REFERENCE);
-    return MBL_OK;
-}
-
 static void take_rewards(const mbl_config_t *config, const mbl_config_stage_t *stage, mbl_stage_t *out) {
     for (size_t k = 0; k < config->rewards.count; k++) {
         out->active[k] = !stage;
@@ -34,8 +27,9 @@ mbl_status_t mbl_stage_at(const mbl_config_t *config, uint64_t step, mbl_stage_t
         at.end += stages[++at.index].steps;
     }
     stage = config->stages.count ? &stages[at.index] : NULL;
-    MBL_TRY(take_method(stage && stage->has_method ? stage->method : config->balance.method,
-                        config->rewards.count, &at));
+    at.method = stage && stage->has_method ? stage->method : config->balance.method;
+    at.parts = config->rewards.count +
+               (mbl_method_has_objective(at.method) || mbl_method_is(at.method, MBL_METHOD_MICRO_BATCHES));
     take_rewards(config, stage, &at);
     *out = at;
     return MBL_OK;

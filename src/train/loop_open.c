@@ -43,7 +43,7 @@ static mbl_status_t fit_micro_batches(mbl_train_t *t) {
 
 static mbl_status_t prepare_update(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
-    bool reference = t->stage.method == MBL_METHOD_REFERENCE;
+    bool reference = mbl_method_is(t->stage.method, MBL_METHOD_MICRO_BATCHES);
     bool halves = config->balance.alpha_halves > 0 || config->balance.shrink != MBL_SHRINK_OFF;
     size_t rows = mbl_train_timesteps(config) * t->batch.n;
     bool by_part = config->balance.gram_fraction < 1 || halves || reference;

@@ -9,7 +9,7 @@
 mbl_status_t mbl_train_advantages(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
     bool own = mbl_method_has_objective(t->stage.method);
-    bool gdpo = t->stage.method == MBL_METHOD_GDPO;
+    bool gdpo = mbl_method_is(t->stage.method, MBL_METHOD_ADVANTAGES);
     mbl_config_std_t std = config->advantage.std;
     mbl_advantage_options_t options = {.group_std =
                                            std == MBL_CONFIG_STD_AUTO ? gdpo : std == MBL_CONFIG_STD_GROUP,

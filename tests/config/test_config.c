@@ -30,7 +30,7 @@ static void defaults(void **state) {
     assert_near(config->train.old_decay.rate, 0.001, 0);
     assert_near(config->train.adam_eps, 1e-8, 0);
     assert_int_equal(config->advantage.std, MBL_CONFIG_STD_AUTO);
-    assert_int_equal(config->balance.method, MBL_CONFIG_METHOD_MARBLE);
+    assert_int_equal(config->balance.method, MBL_METHOD_MARBLE);
     assert_int_equal(config->checkpoint.keep.last, 3);
     assert_int_equal(config->checkpoint.keep.every, 0);
     assert_int_equal(config->checkpoint.keep.best.count, 0);
@@ -343,8 +343,18 @@ static void help_names_every_key(void **state) {
         "(0, 1]",
         "optimizer steps",
         "together | apart | offset",
-        "stages  "};
-    check_parts(text, parts, 10);
+        "stages  ",
+        "\n      marble_reference what MARBLE's released code does"};
+    check_parts(text, parts, 11);
+    for (mbl_method_t method = 0; method < MBL_METHODS; method++) {
+        char line[300];
+        snprintf(line, sizeof line, "\n      %-16s %s\n", mbl_method_name(method), mbl_method_help(method));
+        const char *part = line;
+        check_parts(text, &part, 1);
+        mbl_method_t found = MBL_METHODS;
+        assert_true(mbl_method_find(mbl_method_name(method), &found));
+        assert_int_equal(found, method);
+    }
     free(text);
 }
 

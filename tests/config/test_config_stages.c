@@ -21,7 +21,7 @@ static void stages_are_read(void **state) {
     assert_int_equal(first->rewards.count, 3);
     assert_string_equal(first->rewards.items[1], "clean");
     assert_true(!first->has_method && !first->weights);
-    assert_true(last->has_method && last->method == MBL_CONFIG_METHOD_WEIGHTED_SUM);
+    assert_true(last->has_method && last->method == MBL_METHOD_WEIGHTED_SUM);
     assert_int_equal(last->n_weights, 2);
     assert_near(last->weights[1], 2.5, 0);
     assert_int_equal(mbl_config_json(config, &before), MBL_OK);
