@@ -148,7 +148,7 @@ static mbl_update_options_t options_of(const mbl_plan_world_t *w, const mbl_batc
                                                .parts = s->rewards},
                                   .step = 1,
                                   .diagnose = true, /* as where a step solves on all rows */
-                                  .adamw = {1e-4, 0.9, 0.999, 1e-8, 0, 1},
+                                  .optimizer = {1e-4, 0.9, 0.999, 1e-8, 0, 1},
                                   .ema = 0.9};
 }
 

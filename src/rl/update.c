@@ -16,7 +16,7 @@ mbl_status_t mbl_update_new(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_mmdit_t 
     size_t count = mbl_shard_count(mbl_lora_size(lora), comm->size);
     u.padded = count * (size_t)comm->size;
     MBL_TRY_GOTO(mbl_policy_new(ops, model, lora, u.padded, seed, &u.policy), failed);
-    MBL_TRY_GOTO(mbl_optimizer_new(ops, count, &u.optimizer), failed);
+    MBL_TRY_GOTO(mbl_optimizer_new(ops, &mbl_optimizer_adamw, count, &u.optimizer), failed);
     *out = u;
     return MBL_OK;
 failed:
@@ -194,7 +194,7 @@ static mbl_status_t move(mbl_update_t *u, const mbl_update_step_t *step) {
         mbl_tensor_t before = mbl_update_behind(u, step);
         MBL_TRY(MBL_OP(u->ops, convert, .dst = &before, .src = &now));
     }
-    MBL_TRY(mbl_optimizer_step(u->comm, &u->optimizer, &step->options->adamw, &u->direction, step->norm,
+    MBL_TRY(mbl_optimizer_step(u->comm, &u->optimizer, &step->options->optimizer, &u->direction, step->norm,
                                &u->policy.current));
     MBL_TRY(mbl_policy_stepped(&u->policy));
     return step->diagnose ? cosines_of_step(u, step, &now) : MBL_OK;

@@ -74,7 +74,7 @@ typedef struct {
     bool diagnose;        /* form all gradients for cosines though the method does not need them */
     bool halves;          /* alpha from two disjoint halves of the solve's rows too */
     mbl_shrink_t shrink;  /* of a solve's alpha (noise.h), by such halves */
-    mbl_adamw_options_t adamw;
+    mbl_optimizer_options_t optimizer;
     double ema;
 } mbl_update_options_t;
 

@@ -56,9 +56,13 @@ void mbl_state_free(mbl_state_t *state) {
     memset(state, 0, sizeof *state);
 }
 
-enum { CURRENT, OLD, EMA, M, V, N_VECTORS };
-static const char *const names[N_VECTORS] = {"adapter/current", "adapter/old", "adapter/ema", "optimizer/m",
-                                             "optimizer/v"};
+/* The vectors of a checkpoint: whole ones, then the optimizer's, of which every rank has a shard. */
+enum { CURRENT, OLD, EMA, N_WHOLE, MOST_VECTORS = N_WHOLE + MBL_OPTIMIZER_STATES };
+static const char *const names[N_WHOLE] = {"adapter/current", "adapter/old", "adapter/ema"};
+
+static size_t n_vectors(const mbl_state_t *state) {
+    return N_WHOLE + state->update.optimizer.n;
+}
 
 /* Counters and small arrays, written and read through one list; older checkpoints lack some after the first
  * four. */
@@ -184,13 +188,15 @@ static mbl_status_t reward_names(const mbl_config_t *config, char **out) {
 /* A copy of the state on its way to disk; it stays as it is until its write has ended. */
 struct mbl_snapshot {
     mbl_ckpt_writer_t *writer; /* rank 0; with a team every rank */
-    float *vectors;            /* gathered: rank 0 [N_VECTORS, padded], others [padded] */
-    float *shards;             /* with a team: vectors [M, padded] on rank 0 only, and m and v [2, count] */
-    mbl_ckpt_part_t parts[2];
+    float *vectors;            /* gathered: rank 0 [vectors, padded], others [padded] */
+    float *shards; /* with a team: vectors [N_WHOLE, padded] on rank 0 only, and here [n, count] */
+    mbl_ckpt_part_t parts[MBL_OPTIMIZER_STATES];
+    char names[MBL_OPTIMIZER_STATES][MBL_OPTIMIZER_NAME];
     small_t small;
     char folder[512], step[32], *rewards, *config, *prompts;
-    size_t best[MBL_MAX_REWARDS]; /* steps kept for their scores */
-    mbl_ckpt_item_t items[N_VECTORS + N_SMALL];
+    const mbl_config_t *described; /* by `config` */
+    size_t best[MBL_MAX_REWARDS];  /* steps kept for their scores */
+    mbl_ckpt_item_t items[MOST_VECTORS + N_SMALL];
     mbl_ckpt_attr_t attrs[9];
 };
 
@@ -210,11 +216,10 @@ static void free_snapshot(mbl_snapshot_t *s) {
 static mbl_status_t make_parts(const mbl_state_t *state, mbl_snapshot_t *s) {
     const mbl_comm_t *comm = state->engine->comm;
     size_t size = state->update.policy.size, count = state->update.optimizer.count, first, last;
-    MBL_ALLOC(s->shards, 2 * count);
+    MBL_ALLOC(s->shards, state->update.optimizer.n * count);
     mbl_shard_range(size, comm->size, comm->rank, &first, &last);
-    for (int i = 0; i < 2; i++)
-        s->parts[i] =
-            (mbl_ckpt_part_t){names[M + i], size, first, last - first, s->shards + (size_t)i * count};
+    for (size_t i = 0; i < state->update.optimizer.n; i++)
+        s->parts[i] = (mbl_ckpt_part_t){s->names[i], size, first, last - first, s->shards + i * count};
     return MBL_OK;
 }
 
@@ -229,24 +234,25 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     MBL_ALLOC(s, 1);
     state->snapshot = s; /* freed with the state, whole or not */
     if (first || !together)
-        MBL_ALLOC(s->vectors, (!first ? 1 : together ? M : N_VECTORS) * state->update.padded);
+        MBL_ALLOC(s->vectors, (!first ? 1 : together ? N_WHOLE : n_vectors(state)) * state->update.padded);
+    for (size_t i = 0; i < state->update.optimizer.n; i++)
+        mbl_optimizer_dataset(&state->update.optimizer, i, s->names[i]);
     if (together)
         MBL_TRY(make_parts(state, s));
     MBL_TRY(mbl_rundir_join(out_dir, "checkpoints", s->folder, sizeof s->folder));
     if (!first)
         return together ? mbl_ckpt_writer_open(&s->writer) : MBL_OK;
     MBL_TRY(reward_names(state->engine->config, &s->rewards));
-    MBL_TRY(mbl_config_json(state->engine->config, &s->config));
     MBL_TRY(mbl_prompt_sets_describe(state->engine->config, &state->engine->train, &state->engine->test,
                                      &s->prompts));
-    for (int i = 0; i < N_VECTORS; i++)
-        s->items[i] =
-            (mbl_ckpt_item_t){names[i], MBL_F32, state->update.policy.size,
-                              together && i >= M ? NULL : s->vectors + (size_t)i * state->update.padded};
-    small_items(&s->small, state->engine->k, s->items + N_VECTORS);
+    for (size_t i = 0; i < n_vectors(state); i++)
+        s->items[i] = (mbl_ckpt_item_t){
+            i < N_WHOLE ? names[i] : s->names[i - N_WHOLE], MBL_F32, state->update.policy.size,
+            together && i >= N_WHOLE ? NULL : s->vectors + i * state->update.padded};
+    small_items(&s->small, state->engine->k, s->items + n_vectors(state));
     const mbl_ckpt_attr_t attrs[] = {{"kind", "train"},
                                      {"step", s->step},
-                                     {"config", s->config},
+                                     {"config", NULL}, /* describe_config */
                                      {"prompts", s->prompts},
                                      {"rewards", s->rewards},
                                      {"precision", precision_of(state->engine)},
@@ -263,20 +269,31 @@ static mbl_status_t copy_vectors(const mbl_state_t *state) {
     const mbl_engine_t *engine = state->engine;
     const mbl_tensor_t *whole[] = {&state->update.policy.current, &state->update.policy.old,
                                    &state->update.policy.ema};
-    const mbl_tensor_t *shard[] = {&state->update.optimizer.m, &state->update.optimizer.v};
+    const mbl_tensor_t *shard = state->update.optimizer.state;
+    size_t padded = state->update.padded, count = state->update.optimizer.count;
+    mbl_snapshot_t *s = state->snapshot;
     bool first = engine->comm->rank == 0;
-    for (int i = 0; i < N_VECTORS; i++) {
-        mbl_snapshot_t *s = state->snapshot;
-        if (i < M && first)
-            MBL_TRY(
-                mbl_tensor_download(engine->ops, whole[i], s->vectors + (size_t)i * state->update.padded));
-        else if (i >= M && state->team)
-            MBL_TRY(mbl_tensor_download(engine->ops, shard[i - M],
-                                        s->shards + (size_t)(i - M) * state->update.optimizer.count));
-        else if (i >= M)
-            MBL_TRY(mbl_gather_shards(engine->comm, engine->ops, shard[i - M],
-                                      s->vectors + (first ? (size_t)i * state->update.padded : 0)));
-    }
+    for (size_t i = 0; i < N_WHOLE && first; i++)
+        MBL_TRY(mbl_tensor_download(engine->ops, whole[i], s->vectors + i * padded));
+    for (size_t i = 0; i < state->update.optimizer.n; i++)
+        MBL_TRY(state->team ? mbl_tensor_download(engine->ops, &shard[i], s->shards + i * count)
+                            : mbl_gather_shards(engine->comm, engine->ops, &shard[i],
+                                                s->vectors + (first ? (N_WHOLE + i) * padded : 0)));
+    return MBL_OK;
+}
+
+/* The configuration as it is now: settings may have changed it since the last checkpoint (control.h). */
+static mbl_status_t describe_config(const mbl_state_t *state, mbl_snapshot_t *s) {
+    char *text;
+    if (s->described == state->engine->config)
+        return MBL_OK;
+    MBL_TRY(mbl_config_json(state->engine->config, &text));
+    mbl_free(s->config);
+    s->config = text;
+    s->described = state->engine->config;
+    for (size_t i = 0; i < sizeof s->attrs / sizeof *s->attrs; i++)
+        if (s->attrs[i].key && strcmp(s->attrs[i].key, "config") == 0)
+            s->attrs[i].value = text;
     return MBL_OK;
 }
 
@@ -286,17 +303,18 @@ static mbl_status_t make_job(const mbl_state_t *state, const char *out_dir, mbl_
     const mbl_config_t *config = state->engine->config;
     *job = (mbl_ckpt_job_t){.folder = s->folder, .step = (size_t)state->step, .team = state->team};
     job->parts = s->parts;
-    job->n_parts = 2;
+    job->n_parts = state->update.optimizer.n;
     if (state->engine->comm->rank > 0)
         return MBL_OK;
     job->items = s->items;
-    job->n = N_VECTORS + N_SMALL;
+    job->n = n_vectors(state) + N_SMALL;
     job->attrs = s->attrs;
     job->n_attrs = sizeof s->attrs / sizeof *s->attrs;
     job->keep.last = config->checkpoint.keep.last;
     job->keep.every = config->checkpoint.keep.every;
     job->keep.also = s->best;
     MBL_TRY(mbl_rundir_best(out_dir, config, (size_t)state->step, s->best, &job->keep.n_also));
+    MBL_TRY(describe_config(state, s));
     pack(state, &s->small);
     snprintf(s->step, sizeof s->step, "%llu", (unsigned long long)state->step);
     return MBL_OK;
@@ -407,19 +425,24 @@ static mbl_status_t check_finite(const char *path, const char *name, const float
     return MBL_OK;
 }
 
-static mbl_status_t read_vectors(mbl_state_t *state, const char *path, mbl_ckpt_t *ckpt, int n,
+/* The whole ones, or all. */
+static mbl_status_t read_vectors(mbl_state_t *state, const char *path, mbl_ckpt_t *ckpt, bool all,
                                  float *vector) {
     const mbl_tensor_t *whole[] = {&state->update.policy.current, &state->update.policy.old,
                                    &state->update.policy.ema};
-    const mbl_tensor_t *shard[] = {&state->update.optimizer.m, &state->update.optimizer.v};
+    const mbl_optimizer_t *optimizer = &state->update.optimizer;
+    mbl_engine_t *engine = state->engine;
     size_t size = state->update.policy.size;
-    for (int i = 0; i < n; i++) {
+    char name[MBL_OPTIMIZER_NAME];
+    for (size_t i = 0; i < N_WHOLE; i++) {
         MBL_TRY(mbl_ckpt_read(ckpt, names[i], MBL_F32, size, vector));
         MBL_TRY(check_finite(path, names[i], vector, size));
-        if (i < M)
-            MBL_TRY(mbl_upload_padded(state->engine->ops, vector, size, whole[i]));
-        else
-            MBL_TRY(mbl_scatter_shard(state->engine->comm, state->engine->ops, vector, size, shard[i - M]));
+        MBL_TRY(mbl_upload_padded(engine->ops, vector, size, whole[i]));
+    }
+    for (size_t i = 0; i < optimizer->n && all; i++) {
+        MBL_TRY(mbl_ckpt_read(ckpt, mbl_optimizer_dataset(optimizer, i, name), MBL_F32, size, vector));
+        MBL_TRY(check_finite(path, name, vector, size));
+        MBL_TRY(mbl_scatter_shard(engine->comm, engine->ops, vector, size, &optimizer->state[i]));
     }
     return MBL_OK;
 }
@@ -452,7 +475,7 @@ static mbl_status_t load(mbl_state_t *state, const char *path, bool everything, 
     mbl_status_t status;
     MBL_TRY_GOTO(check_identity(state, path, ckpt, everything, accept_prompts), done);
     MBL_ALLOC_GOTO(vector, state->update.policy.size, done);
-    MBL_TRY_GOTO(read_vectors(state, path, ckpt, everything ? N_VECTORS : M, vector), done);
+    MBL_TRY_GOTO(read_vectors(state, path, ckpt, everything, vector), done);
     status = everything ? read_small(state, ckpt) : mbl_policy_loaded(&state->update.policy, false);
     if (everything && status == MBL_OK)
         tell_precision(state, path, ckpt);

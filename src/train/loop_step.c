@@ -69,13 +69,13 @@ static mbl_balance_options_t balance_options(const mbl_train_t *t) {
                                    .pressure = t->pressure};
 }
 
-static mbl_adamw_options_t adamw_options(const mbl_config_t *config) {
-    return (mbl_adamw_options_t){.lr = config->train.lr,
-                                 .beta1 = config->train.adam_beta1,
-                                 .beta2 = config->train.adam_beta2,
-                                 .eps = config->train.adam_eps,
-                                 .weight_decay = config->train.weight_decay,
-                                 .grad_clip = config->train.grad_clip};
+static mbl_optimizer_options_t optimizer_options(const mbl_config_t *config) {
+    return (mbl_optimizer_options_t){.lr = config->train.lr,
+                                     .beta1 = config->train.adam_beta1,
+                                     .beta2 = config->train.adam_beta2,
+                                     .eps = config->train.adam_eps,
+                                     .weight_decay = config->train.weight_decay,
+                                     .grad_clip = config->train.grad_clip};
 }
 
 static bool falls_on(uint64_t step, size_t every) {
@@ -99,7 +99,7 @@ static mbl_update_options_t update_options(const mbl_train_t *t, const mbl_gradi
                                   .diagnose = falls_on(step, config->balance.diagnostics_every),
                                   .halves = falls_on(step, config->balance.alpha_halves),
                                   .shrink = config->balance.shrink,
-                                  .adamw = adamw_options(config),
+                                  .optimizer = optimizer_options(config),
                                   .ema = config->train.ema};
 }
 

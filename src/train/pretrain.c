@@ -296,12 +296,12 @@ static mbl_status_t update(pretrain_t *p, size_t step, double loss, double *norm
     if (!isfinite(square) || !isfinite(loss))
         return leave_out(p, step);
     p->broken = 0;
-    mbl_adamw_options_t options = {.lr = config->pretrain.lr * warm,
-                                   .beta1 = config->train.adam_beta1,
-                                   .beta2 = config->train.adam_beta2,
-                                   .eps = config->train.adam_eps,
-                                   .weight_decay = config->pretrain.weight_decay,
-                                   .grad_clip = config->pretrain.grad_clip};
+    mbl_optimizer_options_t options = {.lr = config->pretrain.lr * warm,
+                                       .beta1 = config->train.adam_beta1,
+                                       .beta2 = config->train.adam_beta2,
+                                       .eps = config->train.adam_eps,
+                                       .weight_decay = config->pretrain.weight_decay,
+                                       .grad_clip = config->pretrain.grad_clip};
     MBL_TRY(mbl_optimizer_step(comm, &p->state.optimizer, &options, &p->shard, *norm, &p->state.master));
     double decay = fmin((2 + (double)step) / (11 + (double)step), config->pretrain.ema);
     MBL_TRY(MBL_OP(ops, axpby, .y = &p->state.ema, .x = &p->state.master, .a = 1 - decay, .b = decay));

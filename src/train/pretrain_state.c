@@ -24,7 +24,7 @@ mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *out, mbl_ops_t *ops, m
     state.padded = count * (size_t)comm->size;
     MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &state.master, 1, state.padded), failed);
     MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &state.ema, 1, state.padded), failed);
-    MBL_TRY_GOTO(mbl_optimizer_new(ops, count, &state.optimizer), failed);
+    MBL_TRY_GOTO(mbl_optimizer_new(ops, &mbl_optimizer_adamw, count, &state.optimizer), failed);
     MBL_TRY_GOTO(fill(&state), failed);
     *out = state;
     return MBL_OK;
@@ -47,21 +47,32 @@ mbl_status_t mbl_pretrain_state_use(mbl_pretrain_state_t *state, const mbl_tenso
     return mbl_mmdit_set_weights(state->model, &own);
 }
 
-enum { MASTER, EMA, M, V, N_VECTORS };
-static const char *const names[N_VECTORS] = {"weights/master", "weights/ema", "optimizer/m", "optimizer/v"};
+/* Then the optimizer's. */
+enum { MASTER, EMA, N_WHOLE, MOST_VECTORS = N_WHOLE + MBL_OPTIMIZER_STATES };
+static const char *const names[N_WHOLE] = {"weights/master", "weights/ema"};
+
+static size_t n_vectors(const mbl_pretrain_state_t *state) {
+    return N_WHOLE + state->optimizer.n;
+}
+
+/* Of vector i; `room` holds it where it is the optimizer's. */
+static const char *name_of(const mbl_pretrain_state_t *state, size_t i, char *room) {
+    return i < N_WHOLE ? names[i] : mbl_optimizer_dataset(&state->optimizer, i - N_WHOLE, room);
+}
 
 static mbl_status_t write_file(const mbl_pretrain_state_t *state, const mbl_config_t *config,
                                const char *out_dir, float *const *vector) {
     char folder[512], path[640], step[32], *json;
-    mbl_ckpt_item_t items[N_VECTORS];
-    for (int i = 0; i < N_VECTORS; i++)
-        items[i] = (mbl_ckpt_item_t){names[i], MBL_F32, state->size, vector[i]};
+    char room[MOST_VECTORS][MBL_OPTIMIZER_NAME];
+    mbl_ckpt_item_t items[MOST_VECTORS];
+    for (size_t i = 0; i < n_vectors(state); i++)
+        items[i] = (mbl_ckpt_item_t){name_of(state, i, room[i]), MBL_F32, state->size, vector[i]};
     MBL_TRY(mbl_rundir_join(out_dir, "checkpoints", folder, sizeof folder));
     MBL_TRY(mbl_ckpt_path(folder, state->optimizer.steps, path, sizeof path));
     MBL_TRY(mbl_config_json(config, &json));
     snprintf(step, sizeof step, "%llu", (unsigned long long)state->optimizer.steps);
     mbl_ckpt_attr_t attrs[] = {{"kind", "pretrain"}, {"step", step}, {"config", json}};
-    mbl_status_t status = mbl_ckpt_write(path, items, N_VECTORS, attrs, sizeof attrs / sizeof *attrs);
+    mbl_status_t status = mbl_ckpt_write(path, items, n_vectors(state), attrs, sizeof attrs / sizeof *attrs);
     mbl_free(json);
     MBL_TRY(status);
     mbl_ckpt_keep_t keep = {.last = config->checkpoint.keep.last, .every = config->checkpoint.keep.every};
@@ -70,15 +81,17 @@ static mbl_status_t write_file(const mbl_pretrain_state_t *state, const mbl_conf
 
 mbl_status_t mbl_pretrain_state_save(mbl_pretrain_state_t *state, const mbl_config_t *config,
                                      const char *out_dir) {
-    float *vector[N_VECTORS], *all;
+    float *vector[MOST_VECTORS], *all;
     mbl_status_t status;
-    MBL_ALLOC(all, N_VECTORS * state->padded);
-    for (int i = 0; i < N_VECTORS; i++)
-        vector[i] = all + (size_t)i * state->padded;
+    MBL_ALLOC(all, n_vectors(state) * state->padded);
+    for (size_t i = 0; i < n_vectors(state); i++)
+        vector[i] = all + i * state->padded;
     MBL_TRY_GOTO(mbl_tensor_download(state->ops, &state->master, vector[MASTER]), done);
     MBL_TRY_GOTO(mbl_tensor_download(state->ops, &state->ema, vector[EMA]), done);
-    MBL_TRY_GOTO(mbl_gather_shards(state->comm, state->ops, &state->optimizer.m, vector[M]), done);
-    MBL_TRY_GOTO(mbl_gather_shards(state->comm, state->ops, &state->optimizer.v, vector[V]), done);
+    for (size_t i = 0; i < state->optimizer.n; i++)
+        MBL_TRY_GOTO(
+            mbl_gather_shards(state->comm, state->ops, &state->optimizer.state[i], vector[N_WHOLE + i]),
+            done);
     if (state->comm->rank == 0)
         status = write_file(state, config, out_dir, vector);
     status = mbl_comm_agree(state->comm, status);
@@ -88,19 +101,20 @@ done:
 }
 
 static mbl_status_t read_file(mbl_pretrain_state_t *state, mbl_ckpt_t *ckpt, float *vector) {
-    const mbl_tensor_t *whole[] = {&state->master, &state->ema},
-                       *shard[] = {&state->optimizer.m, &state->optimizer.v};
+    const mbl_tensor_t *whole[] = {&state->master, &state->ema};
+    char room[MBL_OPTIMIZER_NAME];
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *step = mbl_ckpt_attr(ckpt, "step");
     if (!kind || strcmp(kind, "pretrain") != 0 || !step)
         return MBL_FAIL(MBL_ERR_FORMAT,
                         "the checkpoint is of kind \"%s\"; pretraining resumes from kind \"pretrain\"",
                         kind ? kind : "");
-    for (int i = 0; i < N_VECTORS; i++) {
-        MBL_TRY(mbl_ckpt_read(ckpt, names[i], MBL_F32, state->size, vector));
-        if (i < M)
+    for (size_t i = 0; i < n_vectors(state); i++) {
+        MBL_TRY(mbl_ckpt_read(ckpt, name_of(state, i, room), MBL_F32, state->size, vector));
+        if (i < N_WHOLE)
             MBL_TRY(mbl_upload_padded(state->ops, vector, state->size, whole[i]));
         else
-            MBL_TRY(mbl_scatter_shard(state->comm, state->ops, vector, state->size, shard[i - M]));
+            MBL_TRY(mbl_scatter_shard(state->comm, state->ops, vector, state->size,
+                                      &state->optimizer.state[i - N_WHOLE]));
     }
     state->optimizer.steps = strtoull(step, NULL, 10);
     return mbl_pretrain_state_use(state, &state->master);

@@ -34,13 +34,13 @@ static void close_alone(mbl_comm_t *self, mbl_ops_t *ops) {
 
 /* STEPS of AdamW over the ranks of comm; out [N] the weights at the end. */
 static void train(mbl_comm_t *comm, mbl_ops_t *ops, float *out) {
-    static const mbl_adamw_options_t options = {0.01, 0.9, 0.999, 1e-8, 0.02, 1.0};
+    static const mbl_optimizer_options_t options = {0.01, 0.9, 0.999, 1e-8, 0.02, 1.0};
     size_t count = mbl_shard_count(N, comm->size), padded = count * (size_t)comm->size;
     mbl_tensor_t weights, gradient;
     mbl_optimizer_t optimizer;
     assert_ok(mbl_tensor_new(ops, MBL_F32, &weights, 1, padded));
     assert_ok(mbl_tensor_new(ops, MBL_F64, &gradient, 1, count));
-    assert_ok(mbl_optimizer_new(ops, count, &optimizer));
+    assert_ok(mbl_optimizer_new(ops, &mbl_optimizer_adamw, count, &optimizer));
     float *start = host_of(ops, &weights);
     for (size_t i = 0; i < N; i++)
         start[i] = (float)random_normal(99, i);
@@ -93,16 +93,16 @@ static void fill(mbl_ops_t *ops, const mbl_tensor_t *t, const json_t *values) {
 
 static void check_golden_case(mbl_comm_t *self, mbl_ops_t *ops, const json_t *golden, mbl_dtype_t dtype) {
     size_t n = json_array_size(json_object_get(golden, "start"));
-    mbl_adamw_options_t options = {.lr = number(golden, "lr"),
-                                   .beta1 = number(golden, "beta1"),
-                                   .beta2 = number(golden, "beta2"),
-                                   .eps = number(golden, "eps"),
-                                   .weight_decay = number(golden, "weight_decay")};
+    mbl_optimizer_options_t options = {.lr = number(golden, "lr"),
+                                       .beta1 = number(golden, "beta1"),
+                                       .beta2 = number(golden, "beta2"),
+                                       .eps = number(golden, "eps"),
+                                       .weight_decay = number(golden, "weight_decay")};
     mbl_tensor_t weights, gradient;
     mbl_optimizer_t optimizer;
     assert_ok(mbl_tensor_new(ops, MBL_F32, &weights, 1, n));
     assert_ok(mbl_tensor_new(ops, dtype, &gradient, 1, n));
-    assert_ok(mbl_optimizer_new(ops, n, &optimizer));
+    assert_ok(mbl_optimizer_new(ops, &mbl_optimizer_adamw, n, &optimizer));
     fill(ops, &weights, json_object_get(golden, "start"));
     for (size_t step = 0; step < json_array_size(json_object_get(golden, "weights")); step++) {
         const json_t *want = json_array_get(json_object_get(golden, "weights"), step);
@@ -137,12 +137,12 @@ static void adamw_agrees_with_pytorch(void **state) {
 
 /* One step with a gradient g, all of it `value`. */
 static double step_of(mbl_comm_t *self, mbl_ops_t *ops, double value, double norm, double clip) {
-    const mbl_adamw_options_t options = {0.1, 0.9, 0.999, 1, 0, clip}; /* eps 1: the length matters */
+    const mbl_optimizer_options_t options = {0.1, 0.9, 0.999, 1, 0, clip}; /* eps 1: the length matters */
     mbl_tensor_t weights, gradient;
     mbl_optimizer_t optimizer;
     assert_ok(mbl_tensor_new(ops, MBL_F32, &weights, 1, (size_t)16));
     assert_ok(mbl_tensor_new(ops, MBL_F64, &gradient, 1, (size_t)16));
-    assert_ok(mbl_optimizer_new(ops, 16, &optimizer));
+    assert_ok(mbl_optimizer_new(ops, &mbl_optimizer_adamw, 16, &optimizer));
     double *g = host_of(ops, &gradient);
     for (size_t i = 0; i < 16; i++)
         g[i] = value;
@@ -367,7 +367,7 @@ static void survives_without_memory(void **state) {
     mbl_policy_free(&policy);
     for (size_t i = 1; i <= 2 && !gpu; i++) {
         mbl_mem_fail_at(i);
-        assert_int_equal(mbl_optimizer_new(m->ops, 32, &optimizer), MBL_ERR_MEM);
+        assert_int_equal(mbl_optimizer_new(m->ops, &mbl_optimizer_adamw, 32, &optimizer), MBL_ERR_MEM);
         mbl_mem_fail_at(0);
     }
     mbl_fail_quiet(0);

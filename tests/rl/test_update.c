@@ -43,7 +43,7 @@ static mbl_update_options_t options_of(const world_t *w, mbl_method_t method) {
                                     .step = 1,
                                     .refresh_every = 1,
                                     .gram_fraction = 1,
-                                    .adamw = {1e-2, 0.9, 0.999, 1e-8, 1e-4, 1},
+                                    .optimizer = {1e-2, 0.9, 0.999, 1e-8, 1e-4, 1},
                                     .ema = 0.9};
     options.gradient.parts = K + mbl_method_has_objective(method);
     return options;
@@ -52,7 +52,8 @@ static mbl_update_options_t options_of(const world_t *w, mbl_method_t method) {
 /* Weights, moments and EMA. */
 static float *values_of(const world_t *w) {
     const mbl_update_t *u = &w->update;
-    const mbl_tensor_t *all[] = {&u->policy.current, &u->policy.ema, &u->optimizer.m, &u->optimizer.v};
+    const mbl_tensor_t *all[] = {&u->policy.current, &u->policy.ema, &u->optimizer.state[0],
+                                 &u->optimizer.state[1]};
     float *out = mbl_calloc(4 * u->padded, sizeof *out);
     for (size_t i = 0; i < 4; i++)
         assert_ok(mbl_tensor_download(u->ops, all[i], out + i * u->padded));

@@ -56,7 +56,7 @@ static void open_step(step_t *s, mbl_comm_t *comm, size_t which) {
                                         .step = 1,
                                         .refresh_every = 1,
                                         .gram_fraction = 1,
-                                        .adamw = {1e-6, 0.9, 0.999, 1e-8, 0, 0},
+                                        .optimizer = {1e-6, 0.9, 0.999, 1e-8, 0, 0},
                                         .ema = 0.9};
     s->want = new_rows(&s->m.c, 1);
     s->moment = mbl_calloc(s->update.optimizer.count, sizeof *s->moment);
@@ -77,7 +77,7 @@ static void form(step_t *s, mbl_comm_t *comm) {
 }
 
 static void take_step(step_t *s) {
-    assert_ok(mbl_tensor_download(s->m.c.tiny.ops, &s->update.optimizer.m, s->moment));
+    assert_ok(mbl_tensor_download(s->m.c.tiny.ops, &s->update.optimizer.state[0], s->moment));
     assert_ok(mbl_update_step(&s->update, &s->options, &s->result));
     assert_true(s->result.norm > 0);
     s->options.step++;
@@ -95,7 +95,7 @@ static void check_direction(step_t *s, mbl_comm_t *comm, const char *what) {
             s->want[i] += coefficient[j] * s->m.sum[j * size + i];
     float *now = mbl_calloc(count, sizeof *now);
     double *got = mbl_calloc(count, sizeof *got);
-    assert_ok(mbl_tensor_download(s->m.c.tiny.ops, &s->update.optimizer.m, now));
+    assert_ok(mbl_tensor_download(s->m.c.tiny.ops, &s->update.optimizer.state[0], now));
     for (size_t i = 0; i < count; i++)
         got[i] = ((double)now[i] - 0.9 * (double)s->moment[i]) / 0.1;
     size_t n = first >= size ? 0 : size - first < count ? size - first : count;

@@ -126,15 +126,14 @@ static double saved_floor(const char *name, size_t step) {
 }
 
 static void settings_hold_from_the_next_step_on(void **state) {
-    static const asked_t plan[] = {{2, 0, "train.lr=0.001"},
-                                   {3, 0, "balance.floor=0.25"},
-                                   {3, 0, "rewards.0.min=0.5"},
-                                   {5, 0, "train.lr=0.002"},
-                                   {4, MBL_CONTROL_CHECKPOINT, NULL}};
+    static const asked_t plan[] = {{2, 0, "train.lr=0.001"},      {3, 0, "balance.floor=0.25"},
+                                   {3, 0, "rewards.0.min=0.5"},   {5, 0, "train.lr=0.002"},
+                                   {5, 0, "balance.floor=0.125"}, {4, MBL_CONTROL_CHECKPOINT, NULL}};
     (void)state;
-    watcher_t w = {.plan = plan, .n = 5};
+    watcher_t w = {.plan = plan, .n = sizeof plan / sizeof *plan};
     assert_int_equal(run("set", NULL, &w), MBL_OK);
-    static const double lr[] = {0, 5e-4, 5e-4, 1e-3, 1e-3, 1e-3, 2e-3}, floor[] = {0, 0, 0, 0, .25, .25, .25};
+    static const double lr[] = {0, 5e-4, 5e-4, 1e-3, 1e-3, 1e-3, 2e-3},
+                        floor[] = {0, 0, 0, 0, .25, .25, .125};
     for (size_t step = 1; step <= STEPS; step++) {
         assert_near(w.lr[step], lr[step], 1e-15);
         assert_near(w.floor[step], floor[step], 0);
@@ -146,6 +145,7 @@ static void settings_hold_from_the_next_step_on(void **state) {
     assert_true(exists("set", 4) && exists("set", STEPS));
     assert_false(exists("set", 3) || exists("set", 5));
     assert_near(saved_floor("set", 4), 0.25, 0);
+    assert_near(saved_floor("set", STEPS), 0.125, 0);
 }
 
 /* As if no run had been interrupted: the weights that were steered away go on in the next. */

@@ -13,7 +13,7 @@ static mbl_update_options_t options_of(mbl_bench_world_t *w, const mbl_bench_met
                                     .gram_fraction = method->gram_fraction,
                                     .kl_fraction = method->kl_fraction,
                                     .diagnose = method->diagnose,
-                                    .adamw = {1e-5, 0.9, 0.999, 1e-8, 1e-4, 1.0},
+                                    .optimizer = {1e-5, 0.9, 0.999, 1e-8, 1e-4, 1.0},
                                     .ema = 0.9};
     options.gradient.parts = k + mbl_method_has_objective(method->method);
     options.gradient.kl_apart = method->kl_fraction > 0;
