@@ -1,5 +1,6 @@
-/* The panel: worker threads that take a few pictures at a time from a queue of batches and run every scorer
- * on them. Each score goes to its own place, so nothing depends on who computes it. */
+/* The panel: threads that take a few pictures at a time from a queue of batches and run scorers on them.
+ * Workers share one queue for all scorers that compute on the CPU; a scorer with a thread of its own has a
+ * queue of its own. Each score goes to its own place, so nothing depends on who computes it. */
 #include "reward/reward.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -11,7 +12,7 @@
 
 enum { CHUNK = 8, MOST_THREADS = 256 };
 
-/* One submit. */
+/* One submit, as it stands in one queue. */
 typedef struct batch {
     struct batch *next;
     const mbl_image_t *images;
@@ -23,6 +24,7 @@ typedef struct batch {
 
 typedef struct {
     const mbl_scorer_t *scorer;
+    size_t queue; /* of the scorer */
     char *name;
     mbl_on_failure_t on_failure;
     void *self;
@@ -32,23 +34,43 @@ typedef struct {
     char stop_text[512]; /* and what happened to it */
 } reward_t;
 
+/* The first is the workers'. */
+typedef struct {
+    mbl_panel_t *panel;
+    batch_t *head, *tail;
+    size_t chunk; /* pictures that a thread takes at once */
+} queue_t;
+
 struct mbl_panel {
     reward_t *rewards;
     size_t k;
+    queue_t *queues; /* [1 + those of scorers with their own thread] */
+    size_t n_queues;
     uv_thread_t *threads;
     size_t threads_started;
-    uv_mutex_t lock; /* guards all below and the counters of the rewards */
+    uv_mutex_t lock; /* guards all below, the queues and the counters of the rewards */
     uv_cond_t work, done;
-    batch_t *head, *tail, *spare;
-    size_t submitted, finished; /* pictures, ever */
+    batch_t *spare;
+    size_t pictures;            /* submitted, ever */
+    size_t submitted, finished; /* pictures, ever, in all queues */
     bool closing;
 };
 
-/* One score, whatever the scorer does. Returns false when it failed; why is then in mbl_fail_message. */
-static bool score_one(const reward_t *reward, const mbl_image_t *image, const mbl_prompt_t *prompt,
-                      mbl_score_t *out) {
-    mbl_score_t score = {0};
-    mbl_status_t status = reward->scorer->score(reward->self, image, prompt, &score);
+static size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static size_t most_of(const mbl_scorer_t *scorer) {
+    return scorer->batch > 0 ? least(scorer->batch, MBL_SCORER_MOST) : MBL_SCORER_MOST;
+}
+
+static bool has_own_thread(const mbl_scorer_t *scorer) {
+    return scorer->device || scorer->async;
+}
+
+/* What a scorer said of one picture, as it counts. Not OK when it is a failure; why is then in
+ * mbl_fail_message. */
+static mbl_status_t take_score(mbl_status_t status, mbl_score_t score, mbl_score_t *out) {
     if (status == MBL_OK && score.state == MBL_SCORE_VALID && !isfinite(score.value))
         status = MBL_FAIL(MBL_ERR_NUMERIC, "the score is %f", score.value);
     else if (status == MBL_OK && score.state == MBL_SCORE_FAILED)
@@ -58,7 +80,7 @@ static bool score_one(const reward_t *reward, const mbl_image_t *image, const mb
     if (score.state != MBL_SCORE_VALID)
         score.value = 0;
     *out = score;
-    return status == MBL_OK;
+    return status;
 }
 
 static void note_failure(mbl_panel_t *panel, reward_t *reward, size_t picture, const char *prompt) {
@@ -75,45 +97,58 @@ static void note_failure(mbl_panel_t *panel, reward_t *reward, size_t picture, c
                  reward->name, prompt, mbl_fail_message());
 }
 
-static void score_range(mbl_panel_t *panel, const batch_t *batch, size_t from, size_t to) {
-    for (size_t i = from; i < to; i++)
-        for (size_t k = 0; k < panel->k; k++) {
-            reward_t *reward = &panel->rewards[k];
-            if (!score_one(reward, &batch->images[i], batch->prompts[i], &batch->scores[i * panel->k + k]))
-                note_failure(panel, reward, batch->first + i, batch->prompts[i]->text);
-        }
+/* One call of a scorer for pictures from to from + n of a batch. */
+static void score_call(mbl_panel_t *panel, size_t k, const batch_t *batch, size_t from, size_t n) {
+    reward_t *reward = &panel->rewards[k];
+    mbl_score_t said[MBL_SCORER_MOST] = {{0}};
+    mbl_status_t status =
+        reward->scorer->score(reward->self, batch->images + from, batch->prompts + from, n, said);
+    for (size_t i = 0; i < n; i++)
+        if (take_score(status, said[i], &batch->scores[(from + i) * panel->k + k]) != MBL_OK)
+            note_failure(panel, reward, batch->first + from + i, batch->prompts[from + i]->text);
+}
+
+static void score_range(const queue_t *queue, const batch_t *batch, size_t from, size_t to) {
+    mbl_panel_t *panel = queue->panel;
+    for (size_t k = 0; k < panel->k; k++) {
+        size_t most = most_of(panel->rewards[k].scorer);
+        if (panel->rewards[k].queue == (size_t)(queue - panel->queues))
+            for (size_t i = from; i < to; i += most)
+                score_call(panel, k, batch, i, least(most, to - i));
+    }
 }
 
 /* Takes the next pictures, with the lock held. A batch leaves the queue with its last ones; its box may then
- * be used anew, so the worker gets a copy. */
-static bool take_range(mbl_panel_t *panel, batch_t *copy, size_t *from, size_t *to) {
-    batch_t *batch = panel->head;
+ * be used anew, so the thread gets a copy. */
+static bool take_range(queue_t *queue, batch_t *copy, size_t *from, size_t *to) {
+    batch_t *batch = queue->head;
     if (!batch)
         return false;
     *copy = *batch;
     *from = batch->taken;
-    *to = batch->n - batch->taken > CHUNK ? batch->taken + CHUNK : batch->n;
+    *to = batch->taken + least(queue->chunk, batch->n - batch->taken);
     batch->taken = *to;
     if (batch->taken == batch->n) {
-        panel->head = batch->next;
-        if (!panel->head)
-            panel->tail = NULL;
-        batch->next = panel->spare;
-        panel->spare = batch;
+        queue->head = batch->next;
+        if (!queue->head)
+            queue->tail = NULL;
+        batch->next = queue->panel->spare;
+        queue->panel->spare = batch;
     }
     return true;
 }
 
 static void work(void *argument) {
-    mbl_panel_t *panel = argument;
+    queue_t *queue = argument;
+    mbl_panel_t *panel = queue->panel;
     batch_t batch;
     size_t from, to;
     mbl_fail_quiet(1); /* note_failure speaks, once */
     uv_mutex_lock(&panel->lock);
     for (;;) {
-        if (take_range(panel, &batch, &from, &to)) {
+        if (take_range(queue, &batch, &from, &to)) {
             uv_mutex_unlock(&panel->lock);
-            score_range(panel, &batch, from, to);
+            score_range(queue, &batch, from, to);
             uv_mutex_lock(&panel->lock);
             panel->finished += to - from;
             if (panel->finished == panel->submitted)
@@ -143,23 +178,43 @@ static mbl_status_t open_reward(const mbl_scorer_t *scorer, const mbl_reward_spe
     return MBL_OK;
 }
 
-static mbl_status_t start_threads(mbl_panel_t *panel, size_t threads) {
-    MBL_ALLOC(panel->threads, threads);
-    for (; panel->threads_started < threads; panel->threads_started++) {
-        int error = uv_thread_create(&panel->threads[panel->threads_started], work, panel);
-        if (error)
-            return MBL_FAIL(MBL_ERR_MEM, "thread %zu of %zu for rewards: %s", panel->threads_started + 1,
-                            threads, uv_strerror(error));
-    }
+static mbl_status_t start_thread(mbl_panel_t *panel, queue_t *queue) {
+    int error = uv_thread_create(&panel->threads[panel->threads_started], work, queue);
+    if (error)
+        return MBL_FAIL(MBL_ERR_MEM, "thread %zu for rewards: %s", panel->threads_started + 1,
+                        uv_strerror(error));
+    panel->threads_started++;
+    return MBL_OK;
+}
+
+/* The workers, and a thread for every queue behind the first. */
+static mbl_status_t start_threads(mbl_panel_t *panel, size_t workers) {
+    MBL_ALLOC(panel->threads, workers + panel->n_queues - 1);
+    for (size_t i = 0; i < workers; i++)
+        MBL_TRY(start_thread(panel, &panel->queues[0]));
+    for (size_t i = 1; i < panel->n_queues; i++)
+        MBL_TRY(start_thread(panel, &panel->queues[i]));
+    return MBL_OK;
+}
+
+static mbl_status_t make_queues(mbl_panel_t *panel, const mbl_scorer_t *const *scorers, size_t k) {
+    MBL_ALLOC(panel->queues, k + 1);
+    panel->queues[panel->n_queues++] = (queue_t){.panel = panel, .chunk = CHUNK};
+    for (size_t i = 0; i < k; i++)
+        if (has_own_thread(scorers[i])) {
+            panel->rewards[i].queue = panel->n_queues;
+            panel->queues[panel->n_queues++] = (queue_t){.panel = panel, .chunk = most_of(scorers[i])};
+        }
     return MBL_OK;
 }
 
 static mbl_status_t fill_panel(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs, size_t k,
-                               size_t threads, mbl_panel_t *panel) {
+                               size_t workers, mbl_panel_t *panel) {
     MBL_ALLOC(panel->rewards, k);
     for (; panel->k < k; panel->k++)
         MBL_TRY(open_reward(scorers[panel->k], &specs[panel->k], &panel->rewards[panel->k]));
-    return start_threads(panel, threads);
+    MBL_TRY(make_queues(panel, scorers, k));
+    return start_threads(panel, workers);
 }
 
 /* The locks of an otherwise empty panel. */
@@ -258,6 +313,7 @@ void mbl_panel_close(mbl_panel_t *panel) {
     uv_cond_destroy(&panel->work);
     uv_mutex_destroy(&panel->lock);
     mbl_free(panel->threads);
+    mbl_free(panel->queues);
     mbl_free(panel->rewards);
     mbl_free(panel);
 }
@@ -267,26 +323,44 @@ bool mbl_panel_applies(const mbl_panel_t *panel, size_t k, const mbl_prompt_t *p
     return !reward->scorer->applies || reward->scorer->applies(reward->self, prompt);
 }
 
+/* Boxes for every queue into the spare ones. */
+static mbl_status_t have_spares(mbl_panel_t *panel) {
+    size_t have = 0;
+    uv_mutex_lock(&panel->lock);
+    for (const batch_t *batch = panel->spare; batch; batch = batch->next)
+        have++;
+    uv_mutex_unlock(&panel->lock);
+    for (; have < panel->n_queues; have++) { /* threads only add to them */
+        batch_t *batch;
+        MBL_ALLOC(batch, 1);
+        uv_mutex_lock(&panel->lock);
+        batch->next = panel->spare;
+        panel->spare = batch;
+        uv_mutex_unlock(&panel->lock);
+    }
+    return MBL_OK;
+}
+
 mbl_status_t mbl_panel_submit(mbl_panel_t *panel, const mbl_image_t *images,
                               const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores) {
     if (n == 0)
         return MBL_OK;
+    MBL_TRY(have_spares(panel));
     uv_mutex_lock(&panel->lock);
-    batch_t *batch = panel->spare;
-    if (batch)
+    for (size_t i = 0; i < panel->n_queues; i++) {
+        queue_t *queue = &panel->queues[i];
+        batch_t *batch = panel->spare;
         panel->spare = batch->next;
-    uv_mutex_unlock(&panel->lock);
-    if (!batch)
-        MBL_ALLOC(batch, 1);
-    uv_mutex_lock(&panel->lock);
-    *batch =
-        (batch_t){.images = images, .prompts = prompts, .scores = scores, .n = n, .first = panel->submitted};
-    panel->submitted += n;
-    if (panel->tail)
-        panel->tail->next = batch;
-    else
-        panel->head = batch;
-    panel->tail = batch;
+        *batch = (batch_t){
+            .images = images, .prompts = prompts, .scores = scores, .n = n, .first = panel->pictures};
+        if (queue->tail)
+            queue->tail->next = batch;
+        else
+            queue->head = batch;
+        queue->tail = batch;
+        panel->submitted += n;
+    }
+    panel->pictures += n;
     uv_cond_broadcast(&panel->work);
     uv_mutex_unlock(&panel->lock);
     return MBL_OK;

@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-static const mbl_scorer_t *const scorers[] = {
-    &mbl_scorer_ocr, &mbl_scorer_count, &mbl_scorer_color, &mbl_scorer_clean, &mbl_scorer_jpeg,
-};
+#define LISTED(name) &mbl_scorer_##name,
+static const mbl_scorer_t *const scorers[] = {MBL_SCORER_LIST(LISTED)};
+#undef LISTED
 enum { SCORERS = sizeof scorers / sizeof *scorers };
 
 const mbl_scorer_t *mbl_scorer_at(size_t i) {

@@ -19,21 +19,38 @@ typedef struct {
     mbl_score_state_t state;
 } mbl_score_t;
 
-/* A scorer: one file each in src/reward. `score` is called from worker threads, several at a time, so it
- * keeps no state outside `self`, which it only reads. It sets *out for one picture and prompt; an error
- * return counts as failed. */
+/* A scorer: one file each in src/reward. `score` is called from threads of the panel, so it keeps no state
+ * outside `self`. It sets out [n] for n pictures and their prompts; an error return counts as n failed
+ * scores. */
 typedef struct {
     const char *name;
     const char *help; /* one line, for listings */
     double low, high; /* range a sane answer lies in; outside is an alarm, not an error */
+    /* What it can do. `batch`: pictures that one call takes at most; 0: MBL_SCORER_MOST. `device`: it
+     * computes on an accelerator; `async`: it waits for somebody else, such as a server. Either is called by
+     * one thread of its own, one call at a time, and keeps no worker; the others are called by several
+     * workers at a time and only read `self`. */
+    size_t batch;
+    bool device, async;
     mbl_status_t (*open)(const char *options,
                          void **self); /* options: a JSON object or NULL; NULL slot: no state */
     void (*close)(void *self);         /* NULL slot: nothing to free */
-    mbl_status_t (*score)(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
+    mbl_status_t (*score)(void *self, const mbl_image_t *images, const mbl_prompt_t *const *prompts, size_t n,
                           mbl_score_t *out);
     /* whether a prompt has a score at all, whatever the image; NULL slot: every prompt has */
     bool (*applies)(const void *self, const mbl_prompt_t *prompt);
 } mbl_scorer_t;
+enum { MBL_SCORER_MOST = 256 };
+
+/* `batch_name`, a `score` for scorers that look at one picture at a time, from
+ * one(self, image, prompt, out). */
+#define MBL_SCORE_EACH(batch_name, one)                                                                      \
+    static mbl_status_t batch_name(void *self, const mbl_image_t *images,                                    \
+                                   const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *out) {         \
+        for (size_t i = 0; i < n; i++)                                                                       \
+            MBL_TRY(one(self, &images[i], prompts[i], &out[i]));                                             \
+        return MBL_OK;                                                                                       \
+    }
 
 /* The scorer called `name`, NULL when there is none; the i-th of all, NULL past the end. */
 const mbl_scorer_t *mbl_scorer_find(const char *name);
@@ -52,7 +69,7 @@ typedef struct {
     const char *options; /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;
 
-/* K open scorers and the worker threads that run them. */
+/* K open scorers and the threads that run them: workers, and one for each that has its own. */
 typedef struct mbl_panel mbl_panel_t;
 
 /* threads 0: one worker. Errors: ERR_CONFIG for an unknown scorer (names those that exist). Close with

@@ -1,10 +1,13 @@
-/* The built-in scorers, one file each; the registry lists them. */
+/* The one list of built-in scorers. A new one is a file that defines mbl_scorer_NAME and a word here. */
 #ifndef MBL_REWARD_SCORERS_H
 #define MBL_REWARD_SCORERS_H
 
 #include "reward/reward.h"
 
-extern const mbl_scorer_t mbl_scorer_ocr, mbl_scorer_count, mbl_scorer_color, mbl_scorer_clean,
-    mbl_scorer_jpeg;
+#define MBL_SCORER_LIST(X) X(ocr) X(count) X(color) X(clean) X(jpeg)
+
+#define MBL_SCORER_DECLARE(name) extern const mbl_scorer_t mbl_scorer_##name;
+MBL_SCORER_LIST(MBL_SCORER_DECLARE)
+#undef MBL_SCORER_DECLARE
 
 #endif

@@ -11,12 +11,18 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
+#include <uv.h>
 
 enum { SIZE = MBL_SIGNS_SIZE, PIXELS = SIZE * SIZE };
 
 typedef struct {
     uint8_t rgb[3 * PIXELS];
 } picture_t;
+
+static mbl_status_t score_of(const mbl_scorer_t *scorer, const mbl_image_t *image, const mbl_prompt_t *prompt,
+                             mbl_score_t *out) {
+    return scorer->score(NULL, image, &prompt, 1, out);
+}
 
 /* What a scorer says; fails the test when it breaks. */
 static mbl_score_t ask(const char *name, picture_t *picture, const char *sentence) {
@@ -25,7 +31,7 @@ static mbl_score_t ask(const char *name, picture_t *picture, const char *sentenc
     mbl_image_t image = {SIZE, SIZE, picture->rgb};
     const mbl_scorer_t *scorer = mbl_scorer_find(name);
     assert_non_null(scorer);
-    assert_int_equal(scorer->score(NULL, &image, &prompt, &score), MBL_OK);
+    assert_int_equal(score_of(scorer, &image, &prompt, &score), MBL_OK);
     if (score.state == MBL_SCORE_VALID && !(score.value >= scorer->low && score.value <= scorer->high))
         fail_msg("%s of '%s' is %f, outside %f .. %f", name, sentence, score.value, scorer->low,
                  scorer->high);
@@ -378,7 +384,7 @@ static void what_applies_is_known_beforehand(void **state) {
         for (size_t k = 0; k < 5; k++) {
             const mbl_scorer_t *scorer = mbl_scorer_find(names[k]);
             mbl_score_t score;
-            assert_int_equal(scorer->score(NULL, &image, &prompt, &score), MBL_OK);
+            assert_int_equal(score_of(scorer, &image, &prompt, &score), MBL_OK);
             bool applies = !scorer->applies || scorer->applies(NULL, &prompt);
             assert_int_equal(applies, score.state == MBL_SCORE_VALID);
             applied[k] += applies;
@@ -397,10 +403,10 @@ static void other_sizes_fail(void **state) {
     mbl_score_t score;
     mbl_fail_quiet(1);
     for (size_t i = 0; i < 3; i++)
-        assert_int_equal(mbl_scorer_at(i)->score(NULL, &image, &prompt, &score), MBL_ERR_REWARD);
+        assert_int_equal(score_of(mbl_scorer_at(i), &image, &prompt, &score), MBL_ERR_REWARD);
     mbl_fail_quiet(0);
-    assert_int_equal(mbl_scorer_find("clean")->score(NULL, &image, &dog, &score), MBL_OK);
-    assert_int_equal(mbl_scorer_find("jpeg")->score(NULL, &image, &dog, &score), MBL_OK);
+    assert_int_equal(score_of(mbl_scorer_find("clean"), &image, &dog, &score), MBL_OK);
+    assert_int_equal(score_of(mbl_scorer_find("jpeg"), &image, &dog, &score), MBL_OK);
 }
 
 /* A batch of true and disturbed pictures with their prompts. */
@@ -482,8 +488,8 @@ static void close_bad(void *self) {
     *(int *)self = 2;
 }
 
-static mbl_status_t score_bad(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
-                              mbl_score_t *out) {
+static mbl_status_t score_bad_one(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
+                                  mbl_score_t *out) {
     if (*(const int *)self != 1)
         return MBL_FAIL(MBL_ERR_INTERNAL, "not open");
     *out = (mbl_score_t){.value = 3, .state = MBL_SCORE_VALID};
@@ -504,10 +510,13 @@ static mbl_status_t score_bad(const void *self, const mbl_image_t *image, const 
     }
 }
 
+MBL_SCORE_EACH(score_bad, score_bad_one)
+
 static const mbl_scorer_t bad = {.name = "bad",
                                  .help = "misbehaves",
                                  .low = 0,
                                  .high = 3,
+                                 .batch = 1,
                                  .open = open_bad,
                                  .close = close_bad,
                                  .score = score_bad};
@@ -551,6 +560,102 @@ static void failures_are_failed_not_zero(void **state) {
                 assert_int_equal(scores[2 * i + 1].state, MBL_SCORE_VALID);
             }
         }
+}
+
+/* What was asked of a scorer, by all threads. */
+static struct {
+    uv_mutex_t lock;
+    size_t under_way, most_at_once, calls, largest, pictures;
+    bool by_others; /* by more threads than one */
+    uv_thread_t thread;
+} calls;
+
+/* The first byte of every picture; the whole call fails where one of them is 0. */
+static mbl_status_t score_several(void *self, const mbl_image_t *images, const mbl_prompt_t *const *prompts,
+                                  size_t n, mbl_score_t *out) {
+    uv_thread_t me = uv_thread_self();
+    (void)self;
+    (void)prompts;
+    uv_mutex_lock(&calls.lock);
+    calls.by_others |= calls.calls > 0 && !uv_thread_equal(&me, &calls.thread);
+    calls.thread = me;
+    calls.calls++;
+    calls.pictures += n;
+    calls.largest = n > calls.largest ? n : calls.largest;
+    calls.under_way++;
+    calls.most_at_once = calls.under_way > calls.most_at_once ? calls.under_way : calls.most_at_once;
+    uv_mutex_unlock(&calls.lock);
+    uv_sleep(2);
+    bool zero = false;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = (mbl_score_t){.value = images[i].rgb[0], .state = MBL_SCORE_VALID};
+        zero |= images[i].rgb[0] == 0;
+    }
+    uv_mutex_lock(&calls.lock);
+    calls.under_way--;
+    uv_mutex_unlock(&calls.lock);
+    return zero ? MBL_FAIL(MBL_ERR_REWARD, "a picture of zeros") : MBL_OK;
+}
+
+/* Calls are as large as a scorer takes them; one that waits or has a device is called by one thread, one call
+ * at a time, while the workers go on with the others. A call that fails takes its pictures along and no
+ * others. */
+static void scorers_take_batches(void **state) {
+    enum { N = 50, ZERO = 23 };
+    static const struct {
+        size_t batch, threads, largest, calls;
+        bool device, async;
+    } kinds[] = {{4, 3, 4, 13, false, false}, /* workers take 8 at a time, at last 2 */
+                 {0, 1, 8, 7, false, false},
+                 {16, 3, 16, 4, true, false},
+                 {0, 3, N, 1, false, true},
+                 {1, 2, 1, N, false, true}};
+    static picture_t pictures[N];
+    static mbl_image_t images[N];
+    static const mbl_prompt_t prompt = {"anything", NULL};
+    const mbl_prompt_t *asked[N];
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        pictures[i] = flat((uint8_t[3]){(uint8_t)(i == ZERO ? 0 : i + 1), 0, 0});
+        images[i] = (mbl_image_t){SIZE, SIZE, pictures[i].rgb};
+        asked[i] = &prompt;
+    }
+    for (size_t j = 0; j < sizeof kinds / sizeof *kinds; j++) {
+        mbl_scorer_t scorer = {.name = "several",
+                               .low = 0,
+                               .high = 255,
+                               .batch = kinds[j].batch,
+                               .device = kinds[j].device,
+                               .async = kinds[j].async,
+                               .score = score_several};
+        const mbl_scorer_t *scorers[] = {&scorer, mbl_scorer_find("clean")};
+        mbl_reward_spec_t specs[] = {{.name = "several"}, {.name = "clean"}};
+        mbl_score_t scores[2 * N];
+        mbl_panel_t *panel;
+        memset(&calls, 0, sizeof calls);
+        assert_int_equal(uv_mutex_init(&calls.lock), 0);
+        mbl_log_set_level(MBL_LOG_OFF);
+        assert_int_equal(mbl_panel_open_with(scorers, specs, 2, kinds[j].threads, &panel), MBL_OK);
+        assert_int_equal(mbl_panel_submit(panel, images, asked, N, scores), MBL_OK);
+        assert_int_equal(mbl_panel_wait(panel), MBL_OK);
+        mbl_panel_close(panel);
+        mbl_log_set_level(MBL_LOG_INFO);
+        uv_mutex_destroy(&calls.lock);
+        assert_int_equal(calls.pictures, N);
+        assert_int_equal(calls.largest, kinds[j].largest);
+        assert_int_equal(calls.calls, kinds[j].calls);
+        if (kinds[j].device || kinds[j].async)
+            assert_true(calls.most_at_once == 1 && !calls.by_others);
+        size_t failed = 0;
+        for (size_t i = 0; i < N; i++) {
+            failed += scores[2 * i].state == MBL_SCORE_FAILED;
+            if (scores[2 * i].state == MBL_SCORE_VALID)
+                assert_near(scores[2 * i].value, (double)i + 1, 0);
+            assert_int_equal(scores[2 * i + 1].state, MBL_SCORE_VALID);
+        }
+        assert_int_equal(scores[2 * ZERO].state, MBL_SCORE_FAILED);
+        assert_in_range(failed, 1, kinds[j].largest);
+    }
 }
 
 static void wrong_specs_are_refused(void **state) {
@@ -614,6 +719,7 @@ int main(void) {
         cmocka_unit_test(other_sizes_fail),
         cmocka_unit_test(panel_is_the_same_on_any_threads),
         cmocka_unit_test(failures_are_failed_not_zero),
+        cmocka_unit_test(scorers_take_batches),
         cmocka_unit_test(wrong_specs_are_refused),
         cmocka_unit_test(panel_survives_want_of_memory),
     };

@@ -166,7 +166,7 @@ static void scores_are_of_the_pictures(void **state) {
             void *self = NULL;
             if (scorer->open)
                 assert_ok(scorer->open(NULL, &self));
-            assert_ok(scorer->score(self, &image, prompt, &want));
+            assert_ok(scorer->score(self, &image, &prompt, 1, &want));
             if (scorer->close)
                 scorer->close(self);
             bool applies = k == OCR     ? scene.kind == MBL_SIGNS_TEXT

@@ -6,7 +6,7 @@
 #include "reward/scorers.h"
 #include "reward/signs/world.h"
 
-static mbl_status_t score_clean(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
+static mbl_status_t score_image(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
                                 mbl_score_t *out) {
     (void)self;
     (void)prompt;
@@ -22,8 +22,11 @@ static mbl_status_t score_clean(const void *self, const mbl_image_t *image, cons
     return MBL_OK;
 }
 
+MBL_SCORE_EACH(score_clean, score_image)
+
 const mbl_scorer_t mbl_scorer_clean = {.name = "clean",
                                        .help = "pixels near a colour of the signs world: no blur, no noise",
                                        .low = 0,
                                        .high = 1,
+                                       .batch = 1,
                                        .score = score_clean};

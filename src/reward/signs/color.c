@@ -45,7 +45,7 @@ static double figure(const mbl_image_t *image, int color, bool ink_aside, double
     return right / (all > least ? all : least);
 }
 
-static mbl_status_t score_color(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
+static mbl_status_t score_image(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
                                 mbl_score_t *out) {
     (void)self;
     mbl_signs_scene_t asked;
@@ -64,9 +64,12 @@ static mbl_status_t score_color(const void *self, const mbl_image_t *image, cons
     return MBL_OK;
 }
 
+MBL_SCORE_EACH(score_color, score_image)
+
 const mbl_scorer_t mbl_scorer_color = {.name = "color",
                                        .help = "the asked colours where something is drawn",
                                        .low = 0,
                                        .high = 1,
+                                       .batch = 1,
                                        .score = score_color,
                                        .applies = mbl_world_asks_any};

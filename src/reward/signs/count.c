@@ -83,7 +83,7 @@ static double credit(const field_t *field, int asked) {
     return best < least_overlap ? 0.25 : own == best ? 1 : 0.5;
 }
 
-static mbl_status_t score_count(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
+static mbl_status_t score_image(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
                                 mbl_score_t *out) {
     (void)self;
     mbl_signs_scene_t asked;
@@ -118,9 +118,12 @@ static bool count_applies(const void *self, const mbl_prompt_t *prompt) {
     return mbl_world_asks(prompt, MBL_SIGNS_COUNT);
 }
 
+MBL_SCORE_EACH(score_count, score_image)
+
 const mbl_scorer_t mbl_scorer_count = {.name = "count",
                                        .help = "as many shapes as asked, of the asked colour and shape",
                                        .low = 0,
                                        .high = 1,
+                                       .batch = 1,
                                        .score = score_count,
                                        .applies = count_applies};

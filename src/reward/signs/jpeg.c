@@ -53,8 +53,8 @@ static mbl_status_t clean_bytes(const mbl_signs_scene_t *scene, size_t *bytes) {
     return MBL_FAIL(MBL_ERR_INTERNAL, "jpeg: a scene of unknown kind %d", (int)scene->kind);
 }
 
-static mbl_status_t score_jpeg(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
-                               mbl_score_t *out) {
+static mbl_status_t score_image(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
+                                mbl_score_t *out) {
     (void)self;
     mbl_signs_scene_t asked;
     bool inside;
@@ -67,9 +67,12 @@ static mbl_status_t score_jpeg(const void *self, const mbl_image_t *image, const
     return MBL_OK;
 }
 
+MBL_SCORE_EACH(score_jpeg, score_image)
+
 const mbl_scorer_t mbl_scorer_jpeg = {
     .name = "jpeg",
     .help = "minus the kilobytes as JPEG at quality 90, no better than a clean picture",
     .low = -1000,
     .high = 0,
+    .batch = 1,
     .score = score_jpeg};

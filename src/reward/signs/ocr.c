@@ -72,8 +72,8 @@ static int edit_distance(const char *a, const char *b) {
     return d[la][lb];
 }
 
-static mbl_status_t score_ocr(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
-                              mbl_score_t *out) {
+static mbl_status_t score_image(const void *self, const mbl_image_t *image, const mbl_prompt_t *prompt,
+                                mbl_score_t *out) {
     (void)self;
     mbl_signs_scene_t asked;
     bool inside;
@@ -97,10 +97,13 @@ static bool ocr_applies(const void *self, const mbl_prompt_t *prompt) {
     return mbl_world_asks(prompt, MBL_SIGNS_TEXT);
 }
 
+MBL_SCORE_EACH(score_ocr, score_image)
+
 const mbl_scorer_t mbl_scorer_ocr = {.name = "ocr",
                                      .help =
                                          "the quoted text is what the sign says (1 - edit distance / length)",
                                      .low = 0,
                                      .high = 1,
+                                     .batch = 1,
                                      .score = score_ocr,
                                      .applies = ocr_applies};
