@@ -46,16 +46,19 @@ static mbl_status_t time_call(const mbl_bench_t *bench, mbl_ops_t *ops, mbl_op_t
                               const char *shape, mbl_dtype_t dtype, work_t work) {
     call_t call = {ops, args, op};
     mbl_bench_time_t time;
-    double bytes = work.numbers * (double)mbl_dtype_size(dtype), copied;
+    double bytes = work.numbers * (double)mbl_dtype_size(dtype), copied, peak;
     MBL_TRY(mbl_bench_copy(bench, ops, bytes, &copied));
+    MBL_TRY(mbl_bench_peak(bench, ops, MBL_F32, &peak)); /* of bf16 too: it is computed with in f32 */
     MBL_TRY(mbl_bench_measure(bench, run_call, &call, &time));
     char what[96];
     snprintf(what, sizeof what, "%s %s %s", mbl_op_name(op), mbl_dtype_name(dtype), shape);
-    const mbl_bench_figure_t figure[] = {{.name = "gflops", .value = 1e-9 * work.flops / time.median},
-                                         {.name = "gb_per_s", .value = 1e-9 * bytes / time.median},
-                                         {.name = "percent_of_copy", .value = 100 * copied / time.median},
-                                         {.name = "threads", .value = (double)ops->threads}};
-    return mbl_bench_print(bench, "loops", what, &time, figure, 4);
+    const mbl_bench_figure_t figure[] = {
+        {.name = "gflops", .value = 1e-9 * work.flops / time.median},
+        {.name = "gb_per_s", .value = 1e-9 * bytes / time.median},
+        {.name = "percent_of_copy", .value = 100 * copied / time.median},
+        {.name = "threads", .value = (double)ops->threads},
+        {.name = "percent_of_peak", .value = peak > 0 ? 100 * work.flops / time.median / peak : 0}};
+    return mbl_bench_print(bench, "loops", what, &time, figure, peak > 0 ? 5 : 4);
 }
 
 /* Every tensor of a case is taken from here and freed with it. */

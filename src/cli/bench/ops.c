@@ -151,10 +151,14 @@ static mbl_status_t print_attention(const mbl_bench_t *bench, const attention_t 
     char what[64];
     snprintf(what, sizeof what, "%s %zux%zux%zux%zu %s", mbl_dtype_name(x->heads[0].dtype), dim[0], dim[1],
              dim[2], dim[3], direction);
-    double flops = products * 2 * (double)(dim[0] * dim[1]) * (double)(dim[2] * dim[2]) * (double)dim[3];
-    const mbl_bench_figure_t figure[] = {{.name = "gflops", .value = 1e-9 * flops / time->median},
-                                         {.name = "threads", .value = (double)x->ops->threads}};
-    return mbl_bench_print(bench, "attention", what, time, figure, 2);
+    double flops = products * 2 * (double)(dim[0] * dim[1]) * (double)(dim[2] * dim[2]) * (double)dim[3],
+           peak;
+    MBL_TRY(mbl_bench_peak(bench, x->ops, MBL_F32, &peak)); /* the CPU widens bf16 */
+    const mbl_bench_figure_t figure[] = {
+        {.name = "gflops", .value = 1e-9 * flops / time->median},
+        {.name = "threads", .value = (double)x->ops->threads},
+        {.name = "percent_of_peak", .value = peak > 0 ? 100 * flops / time->median / peak : 0}};
+    return mbl_bench_print(bench, "attention", what, time, figure, peak > 0 ? 3 : 2);
 }
 
 static mbl_status_t time_attention(const mbl_bench_t *bench, mbl_ops_t *ops, const size_t dim[4],
