@@ -385,8 +385,11 @@ int mbl_cmd_solve(int argc, char **argv) {
         "the floor. A zero gradient takes no part. Other methods print neither objective nor active.\n\n"
         "example: three rewards, the first two at odds\n"
         "  $ echo '{\"gram\": [[1, -0.8, 0.1], [-0.8, 4, 0.2], [0.1, 0.2, 9]]}' | marble solve";
-    static const char *const methods[] = {
-        "marble", "equal", "fixed", "pcgrad", "upgrad", "cagrad", "nash", "marble_reference", NULL};
+#define WORD(NAME, word, flags, help) #word,
+#define NONE(NAME, word, flags, help)
+    static const char *const methods[] = {MBL_METHOD_LIST(WORD, NONE) NULL};
+#undef WORD
+#undef NONE
     const char *method = "marble";
     const mbl_arg_t args[] = {
         {"method", MBL_ARG_CHOICE, &method, "NAME",
