@@ -22,6 +22,7 @@
     X(ERR_DEVICE, "the compute device failed")                                                               \
     X(ERR_REWARD, "a reward could not be computed")                                                          \
     X(ERR_ALARM, "a health alarm stopped the run, with a checkpoint")                                        \
+    X(ERR_BUSY, "another process works there")                                                               \
     X(ERR_STOPPED, "stopped on request, with a checkpoint")                                                  \
     X(ERR_INTERNAL, "a defect in marble")
 
