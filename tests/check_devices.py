@@ -25,8 +25,8 @@ checkpoint: {{every: 1, keep: 0}}
 pretrain: {{steps: 3, warmup: 2, batch: 12, eval_every: 2, checkpoint_every: 1}}
 log: {{level: info, samples_every: 2}}
 """
-# what of a run's lines depends on the clock or on the transport
-TIMES = ("seconds", "samples_per_s", "bytes_comm", "time")
+# what of a run's lines depends on the clock, on the transport or on which run it is
+TIMES = ("seconds", "samples_per_s", "bytes_comm", "time", "run")
 
 
 def call(device, ranks, *arguments, code=0, nccl="1", log=False):
@@ -56,7 +56,9 @@ def contents(run):
         if path.suffix == ".jsonl":
             found[name] = lines(path)
         elif path.suffix == ".h5":
-            found[name] = re.findall(rb"[0-9a-f]{64}", path.read_bytes())  # the datasets' digests
+            digests = re.findall(rb"[0-9a-f]{64}", path.read_bytes())
+            attributes = re.search(rb"attributes_sha256.{0,120}?([0-9a-f]{64})", path.read_bytes(), re.DOTALL).group(1)
+            found[name] = [d for d in digests[:-1] if d != attributes]  # the datasets'; the others know which run it is
             assert len(found[name]) >= 4, path
         else:
             found[name] = path.read_bytes()

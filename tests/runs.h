@@ -81,7 +81,8 @@ static inline void train_well(int ranks, const char *out, const char *more) {
     }
 }
 
-/* metrics.jsonl or eval.jsonl as an array, without what times and rank counts may change. */
+/* metrics.jsonl or eval.jsonl as an array, without what times and rank counts may change and which run it is.
+ */
 static inline json_t *lines_of(const char *out, const char *file) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s/%s", folder, out, file);
@@ -94,6 +95,7 @@ static inline json_t *lines_of(const char *out, const char *file) {
         json_object_del(object, "samples_per_s");
         json_object_del(object, "time");
         json_object_del(object, "bytes_comm");
+        assert_int_equal(json_object_del(object, "run"), 0);
         json_array_append_new(lines, object);
     }
     free(text);

@@ -14,12 +14,16 @@ static const char about[] =
 int mbl_cmd_pretrain(int argc, char **argv) {
     const char *out = NULL, *resume = NULL;
     char folder[512];
-    bool helped = false;
+    bool helped = false, overwrite = false;
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE",
          "overrides a key of RUN.yaml, as in --set pretrain.steps=500", 0, 0, 0, NULL},
-        {"out", MBL_ARG_TEXT, &out, "DIR", "the run's folder; runs/RUN unless given", 0, 0, 0, NULL},
+        {"out", MBL_ARG_TEXT, &out, "DIR",
+         "the run's folder; unless given runs/RUN, or where RUN.yaml is the run.yaml of a run, that run's", 0,
+         0, 0, NULL},
+        {"overwrite", MBL_ARG_FLAG, &overwrite, NULL,
+         "a run that OUT holds is moved to OUT.1, and a new one begins", 0, 0, 0, NULL},
         {"resume", MBL_ARG_TEXT, &resume, "auto|FILE",
          "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL}};
     const mbl_args_t spec = {"pretrain", "RUN.yaml", about, args, sizeof args / sizeof *args, 1, 1};
@@ -29,9 +33,10 @@ int mbl_cmd_pretrain(int argc, char **argv) {
         return mbl_status_exit_code(status);
     status = mbl_run_open(rest.items[0], &sets, mbl_config_check_pretrain, &run);
     int code = mbl_status_exit_code(status);
-    mbl_run_folder(rest.items[0], folder, sizeof folder);
+    mbl_rundir_options_t options =
+        mbl_run_folder(rest.items[0], out, resume, overwrite, folder, sizeof folder);
     if (status == MBL_OK)
-        code = mbl_run_close(&run, mbl_pretrain(run.config, run.comm, out ? out : folder, resume));
+        code = mbl_run_close(&run, mbl_pretrain(run.config, run.comm, &options));
     mbl_free(rest.items);
     mbl_free(sets.items);
     return code;

@@ -18,12 +18,16 @@ int mbl_cmd_train(int argc, char **argv) {
     static const char *const acceptable[] = {"prompts", NULL};
     const char *out = NULL, *resume = NULL, *accept = NULL;
     char folder[512];
-    bool helped = false, help_config = false;
+    bool helped = false, help_config = false, overwrite = false;
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml, as in --set train.lr=1e-4",
          0, 0, 0, NULL},
-        {"out", MBL_ARG_TEXT, &out, "DIR", "the run's folder; runs/RUN unless given", 0, 0, 0, NULL},
+        {"out", MBL_ARG_TEXT, &out, "DIR",
+         "the run's folder; unless given runs/RUN, or where RUN.yaml is the run.yaml of a run, that run's", 0,
+         0, 0, NULL},
+        {"overwrite", MBL_ARG_FLAG, &overwrite, NULL,
+         "a run that OUT holds is moved to OUT.1, and a new one begins", 0, 0, 0, NULL},
         {"resume", MBL_ARG_TEXT, &resume, "auto|FILE",
          "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL},
         {"accept", MBL_ARG_CHOICE, &accept, "WHAT",
@@ -45,12 +49,11 @@ int mbl_cmd_train(int argc, char **argv) {
     if (!help_config && status == MBL_OK) {
         status = mbl_run_open(rest.items[0], &sets, mbl_config_check, &run);
         code = mbl_status_exit_code(status);
-        mbl_run_folder(rest.items[0], folder, sizeof folder);
+        mbl_train_options_t options = {
+            .folder = mbl_run_folder(rest.items[0], out, resume, overwrite, folder, sizeof folder),
+            .accept_prompts = accept != NULL};
         if (status == MBL_OK)
-            code = mbl_run_close(&run, mbl_train(run.config, run.comm,
-                                                 &(mbl_train_options_t){.out_dir = out ? out : folder,
-                                                                        .resume = resume,
-                                                                        .accept_prompts = accept != NULL}));
+            code = mbl_run_close(&run, mbl_train(run.config, run.comm, &options));
     }
     mbl_free(rest.items);
     mbl_free(sets.items);

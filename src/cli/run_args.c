@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "run/identity.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { DEADLINE_S = 1800 }; /* of one collective until limits.deadline is known and has been agreed on */
@@ -52,8 +53,25 @@ int mbl_run_close(mbl_run_t *run, mbl_status_t status) {
     return code;
 }
 
-void mbl_run_folder(const char *yaml, char *out, size_t size) {
+/* The folder that RUN.yaml lies in, where that is a run's own; false when it is none. */
+static bool folder_of_run(const char *yaml, char *room, size_t size) {
+    const char *slash = strrchr(yaml, '/'), *name = slash ? slash + 1 : yaml;
+    size_t step;
+    if (strcmp(name, "run.yaml") != 0)
+        return false;
+    snprintf(room, size, "%.*s", slash > yaml ? (int)(slash - yaml) : 1, slash ? yaml : ".");
+    return mbl_rundir_holds(room, &step);
+}
+
+mbl_rundir_options_t mbl_run_folder(const char *yaml, const char *out, const char *resume, bool overwrite,
+                                    char *room, size_t size) {
+    mbl_rundir_options_t options = {
+        .path = out ? out : room, .resume = resume, .overwrite = overwrite, .yaml = yaml};
+    if (out || folder_of_run(yaml, room, size))
+        return options;
     const char *name = strrchr(yaml, '/') ? strrchr(yaml, '/') + 1 : yaml;
     const char *dot = strrchr(name, '.');
-    snprintf(out, size, "runs/%.*s", dot && dot > name ? (int)(dot - name) : (int)strlen(name), name);
+    snprintf(room, size, "runs/%.*s", dot && dot > name ? (int)(dot - name) : (int)strlen(name), name);
+    options.by_default = true;
+    return options;
 }

@@ -5,7 +5,7 @@
 
 #include "cli/args.h"
 #include "comm/comm.h"
-#include "config/config.h"
+#include "run/rundir.h"
 
 /* An opened run: its configuration and its ranks. */
 typedef struct {
@@ -20,7 +20,9 @@ mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
 /* Ends the job where `status` is this rank's alone (mbl_comm_settle). Returns the exit code. */
 int mbl_run_close(mbl_run_t *run, mbl_status_t status);
 
-/* The run folder when --out is not given: runs/NAME for NAME.yaml (out at least 512 bytes). */
-void mbl_run_folder(const char *yaml, char *out, size_t size);
+/* The run's folder, as the options say: --out; without it the folder of RUN.yaml where that is the run.yaml
+ * of a run, else runs/NAME for NAME.yaml. `room` [at least 512] may be what `path` points at. */
+mbl_rundir_options_t mbl_run_folder(const char *yaml, const char *out, const char *resume, bool overwrite,
+                                    char *room, size_t size);
 
 #endif

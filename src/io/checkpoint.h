@@ -65,6 +65,10 @@ typedef struct {
  * removes the checkpoints that `keep` does not name; that of `step` always stays. Folders and empty files
  * called like checkpoints do not count. OK: a run would go on from this one. */
 mbl_status_t mbl_ckpt_publish(const char *folder, size_t step, const mbl_ckpt_keep_t *keep);
+/* step-NNNNNN.h5 (+ suffix) and nothing else. */
+bool mbl_ckpt_parse_step(const char *name, const char *suffix, size_t *step);
+/* The step that latest.h5 of a folder names, false when there is none. */
+bool mbl_ckpt_pointed(const char *folder, size_t *step);
 /* latest.h5 alone: a relative symbolic link, replaced by rename; where there are no links a small file, which
  * mbl_ckpt_open follows, said the first time; where neither can be, none. */
 mbl_status_t mbl_ckpt_point_latest(const char *folder, size_t step);

@@ -61,10 +61,6 @@ mbl_status_t mbl_ckpt_seal_check(int fd, const char *path, size_t size, bool *wh
 mbl_status_t mbl_ckpt_verify_inside(const char *path);
 /* mbl_ckpt_open without the search for another good one in the folder. */
 mbl_status_t mbl_ckpt_open_only(const char *path, mbl_ckpt_t **out);
-/* step-NNNNNN.h5 (+ suffix) and nothing else. */
-bool mbl_ckpt_parse_step(const char *name, const char *suffix, size_t *step);
-/* The step that latest.h5 of a folder names, false when there is none. */
-bool mbl_ckpt_pointed(const char *folder, size_t *step);
 /* The newest checkpoint beside `path`, other than it, that verifies; false when there is none. */
 bool mbl_ckpt_other_good(const char *path, char *out, size_t size);
 

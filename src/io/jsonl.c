@@ -21,6 +21,7 @@ struct mbl_jsonl {
     bool torn; /* the file ends with part of a line, from `end` on */
     off_t end;
     size_t held_bytes, held_room, held_lines, failures, lost;
+    char run[40]; /* what every line names under "run"; "" for none */
 };
 
 /* Whether a line stays; a line that is no object is counted. */
@@ -193,7 +194,15 @@ static mbl_status_t hold(mbl_jsonl_t *jsonl, const char *line, size_t size) {
     return MBL_OK;
 }
 
+void mbl_jsonl_name_run(mbl_jsonl_t *jsonl, const char *run) {
+    snprintf(jsonl->run, sizeof jsonl->run, "%s", run);
+}
+
 mbl_status_t mbl_jsonl_write(mbl_jsonl_t *jsonl, json_t *object) {
+    if (jsonl->run[0] && object && json_object_set_new(object, "run", json_string(jsonl->run)) != 0) {
+        json_decref(object);
+        object = NULL;
+    }
     char *text = object ? json_dumps(object, JSON_REAL_PRECISION(9)) : NULL;
     json_decref(object);
     if (!text)
@@ -238,6 +247,35 @@ mbl_status_t mbl_jsonl_read(const char *path, size_t last_step, json_t **out) {
         fclose(file);
     *out = lines;
     return MBL_OK;
+}
+
+/* The last whole line that is an object, looked for in the last `most` bytes. */
+static json_t *last_object(FILE *file, long most) {
+    json_t *found = NULL;
+    char *text = mbl_calloc((size_t)most + 1, 1);
+    if (text && fseek(file, 0, SEEK_END) == 0) {
+        long size = ftell(file), from = size > most ? size - most : 0;
+        size_t n = fseek(file, from, SEEK_SET) == 0 ? fread(text, 1, (size_t)most, file) : 0;
+        text[n] = 0;
+        for (char *start = text + n; !found && start > text;) {
+            while (start > text && start[-1] != '\n')
+                start--;
+            found = from > 0 && start == text ? NULL : json_loads(start, JSON_DISABLE_EOF_CHECK, NULL);
+            if (start > text)
+                *--start = 0;
+        }
+    }
+    mbl_free(text);
+    return found;
+}
+
+json_t *mbl_jsonl_last(const char *path) {
+    enum { MOST = 1 << 22 };
+    FILE *file = fopen(path, "rbe");
+    json_t *found = file ? last_object(file, MOST) : NULL;
+    if (file)
+        fclose(file);
+    return found;
 }
 
 json_t *mbl_jsonl_real(double value) {

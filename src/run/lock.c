@@ -15,8 +15,11 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { TRIES = 60, RETRY_NS = 50000000, GUARD_STALE_S = 60 };
+
 struct mbl_lock {
-    char *path, *own; /* own: a name beside it that no other process uses */
+    char *path, *own,
+        *guard_path; /* own: a name beside it that no other process uses; guard_path: see take_over */
     char text[MBL_HOLDER_TEXT];
     mbl_holder_t self;
     pthread_t thread;
@@ -55,19 +58,19 @@ static int write_own(const mbl_lock_t *lock, int flags, const char *path) {
 
 /* 0, EEXIST when there is one, or why it cannot be made. *now: the time by the file system's clock. An answer
  * that NFS lost looks like a failure of link; the number of names then says that it was none. */
-static int make(const mbl_lock_t *lock, time_t *now) {
+static int make(const mbl_lock_t *lock, const char *path, time_t *now) {
     struct stat about;
     int error = write_own(lock, O_TRUNC, lock->own);
     if (!error && stat(lock->own, &about) == 0)
         *now = about.st_mtime;
-    if (!error && link(lock->own, lock->path) != 0) {
+    if (!error && link(lock->own, path) != 0) {
         error = errno;
         if (stat(lock->own, &about) == 0 && about.st_nlink == 2)
             error = 0;
     }
     unlink(lock->own);
     if (error && error != EEXIST && error != ENOSPC && error != EDQUOT && error != ENOENT)
-        error = write_own(lock, O_EXCL, lock->path); /* no links here */
+        error = write_own(lock, O_EXCL, path); /* no links here */
     return error;
 }
 
@@ -114,42 +117,55 @@ static mbl_status_t busy(const char *path, const char *who) {
         (int)(strrchr(path, '/') - path), path, who);
 }
 
-/* Takes a stale lock away. It is moved first and looked at once more: somebody else may have been faster, and
- * then it is a new one, which is put back. */
-static mbl_status_t take_away(const mbl_lock_t *lock, const char *text, const char *why) {
+/* Puts this process into a stale lock. Only one does so at a time, by a second file, and looks once more
+ * then; the lock itself is replaced, so that there is no moment without one. *mine: done. */
+static mbl_status_t take_over(const mbl_lock_t *lock, const char *text, const char *why, bool *mine) {
     char found[MBL_HOLDER_TEXT];
-    time_t when;
-    if (rename(lock->path, lock->own) != 0)
-        return errno == ENOENT ? MBL_OK
-                               : MBL_FAIL(MBL_ERR_IO, "%s: a stale lock, and it cannot be removed: %s",
-                                          lock->path, strerror(errno));
-    bool same = read_lock(lock->own, found, &when) == 0 && strcmp(found, text) == 0;
-    if (!same)
-        (void)!link(lock->own, lock->path);
+    time_t when = 0, now = time(NULL);
+    int error = make(lock, lock->guard_path, &now);
+    if (error == EEXIST) { /* another one is about to; it may have died over it */
+        if (read_lock(lock->guard_path, found, &when) == 0 && difftime(now, when) > GUARD_STALE_S)
+            unlink(lock->guard_path);
+        return MBL_OK;
+    }
+    if (error)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be made: %s", lock->guard_path, strerror(error));
+    if (read_lock(lock->path, found, &when) == 0 && strcmp(found, text) == 0) {
+        error = write_own(lock, O_TRUNC, lock->own);
+        if (!error && rename(lock->own, lock->path) != 0)
+            error = errno;
+        *mine = !error;
+    }
     unlink(lock->own);
-    if (same)
+    unlink(lock->guard_path);
+    if (*mine)
         MBL_WARN("%s: taken over from %s", lock->path, why);
-    return MBL_OK;
+    return error ? MBL_FAIL(MBL_ERR_IO, "%s: a stale lock, and it cannot be replaced: %s", lock->path,
+                            strerror(error))
+                 : MBL_OK;
 }
 
 static mbl_status_t acquire(const mbl_lock_t *lock) {
-    enum { TRIES = 5 };
     for (int i = 0; i < TRIES; i++) {
         char text[MBL_HOLDER_TEXT], why[MBL_HOLDER_TEXT];
         time_t when = 0, now = time(NULL);
-        int error = make(lock, &now);
+        bool mine = false;
+        int error = make(lock, lock->path, &now);
         if (!error)
             return MBL_OK;
         if (error != EEXIST)
             return MBL_FAIL(MBL_ERR_IO, "%s: cannot be made: %s", lock->path, strerror(error));
         error = read_lock(lock->path, text, &when);
-        if (error == ENOENT || error == ESTALE)
-            continue;
-        if (error)
+        if (error && error != ENOENT && error != ESTALE)
             return MBL_FAIL(MBL_ERR_IO, "%s: cannot be read: %s", lock->path, strerror(error));
+        if (error)
+            continue;
         if (!is_stale(text, difftime(now, when), &lock->self, why))
             return busy(lock->path, why);
-        MBL_TRY(take_away(lock, text, why));
+        MBL_TRY(take_over(lock, text, why, &mine));
+        if (mine)
+            return MBL_OK;
+        nanosleep(&(struct timespec){.tv_nsec = RETRY_NS}, NULL);
     }
     return busy(lock->path, "and others try to");
 }
@@ -163,7 +179,7 @@ void mbl_lock_beat(mbl_lock_t *lock) {
         return;
     int error = read_lock(lock->path, text, &when);
     if (error == ENOENT)
-        error = make(lock, &when);
+        error = make(lock, lock->path, &when);
     else if (!error && strcmp(text, lock->text) == 0)
         (void)!utimensat(AT_FDCWD, lock->path, NULL, 0); /* by the clock of the file system */
     else if (!error)
@@ -206,6 +222,7 @@ static void free_lock(mbl_lock_t *lock) {
     pthread_cond_destroy(&lock->changed);
     mbl_free(lock->path);
     mbl_free(lock->own);
+    mbl_free(lock->guard_path);
     mbl_free(lock);
 }
 
@@ -218,7 +235,8 @@ static mbl_status_t new_lock(const char *folder, mbl_lock_t **out) {
     mbl_holder_write(&lock->self, lock->text);
     lock->path = mbl_format("%s/lock", folder);
     lock->own = mbl_format("%s/lock.%s.%lld.%lld", folder, lock->self.host, lock->self.pid, lock->self.start);
-    if (!lock->path || !lock->own) {
+    lock->guard_path = mbl_format("%s/lock.taking", folder);
+    if (!lock->path || !lock->own || !lock->guard_path) {
         free_lock(lock);
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for its lock", folder);
     }

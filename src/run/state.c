@@ -197,7 +197,8 @@ struct mbl_snapshot {
     const mbl_config_t *described; /* by `config` */
     size_t best[MBL_MAX_REWARDS];  /* steps kept for their scores */
     mbl_ckpt_item_t items[MOST_VECTORS + N_SMALL];
-    mbl_ckpt_attr_t attrs[9];
+    mbl_ckpt_attr_t attrs[10];
+    size_t n_attrs;
 };
 
 static void free_snapshot(mbl_snapshot_t *s) {
@@ -259,7 +260,10 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
                                      {"model_digest", mbl_pipeline_digest(state->engine->pipeline)},
                                      {"made_by", state->made_by},
                                      {"made_with", state->made_with}};
+    s->n_attrs = sizeof attrs / sizeof *attrs;
     memcpy(s->attrs, attrs, sizeof attrs);
+    if (state->run)
+        s->attrs[s->n_attrs++] = (mbl_ckpt_attr_t){MBL_CKPT_RUN_KEY, state->run};
     return mbl_ckpt_writer_open(&s->writer);
 }
 
@@ -309,7 +313,7 @@ static mbl_status_t make_job(const mbl_state_t *state, const char *out_dir, mbl_
     job->items = s->items;
     job->n = n_vectors(state) + N_SMALL;
     job->attrs = s->attrs;
-    job->n_attrs = sizeof s->attrs / sizeof *s->attrs;
+    job->n_attrs = s->n_attrs;
     job->keep.last = config->checkpoint.keep.last;
     job->keep.every = config->checkpoint.keep.every;
     job->keep.also = s->best;
@@ -495,4 +499,9 @@ mbl_status_t mbl_state_load(mbl_state_t *state, const char *path, bool accept_pr
 
 mbl_status_t mbl_state_load_adapters(mbl_state_t *state, const char *path) {
     return mbl_comm_agree(state->engine->comm, load(state, path, false, false));
+}
+
+size_t mbl_state_bytes(const mbl_state_t *state) {
+    enum { REST = 1 << 18 };
+    return n_vectors(state) * state->update.policy.size * sizeof(float) + REST;
 }

@@ -21,6 +21,7 @@ typedef struct {
     uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */
     uint64_t empty_steps;              /* steps without any usable reward: nothing was updated */
     char *made_by, *made_with;         /* what its checkpoints say of program and model; run/identity.h */
+    const char *run;                   /* the id of the run that saves; NULL: none is named */
     mbl_ckpt_team_t *team;             /* of ranks that write checkpoints together; NULL: rank 0 writes */
     mbl_snapshot_t *snapshot;          /* what is being written; NULL until the first save */
 } mbl_state_t;
@@ -44,6 +45,8 @@ void mbl_state_saved(const mbl_state_t *state, bool wait);
 /* From a checkpoint file; "" leaves the state fresh. Refuses a checkpoint of another kind, base model,
  * adapter layout, set of rewards or (unless accept_prompts) prompts. Collective. */
 mbl_status_t mbl_state_load(mbl_state_t *state, const char *path, bool accept_prompts);
+/* About how many bytes a checkpoint of it has. */
+size_t mbl_state_bytes(const mbl_state_t *state);
 /* Only the adapters of a checkpoint, for evaluation and sampling (any number of ranks). */
 mbl_status_t mbl_state_load_adapters(mbl_state_t *state, const char *path);
 

@@ -3,6 +3,7 @@
 #include "train/loop.h"
 
 #include "base/clock.h"
+#include "base/quote.h"
 #include "base/rng.h"
 #include "rl/pick.h"
 #include "train/loop_internal.h"
@@ -143,8 +144,23 @@ static mbl_status_t finish(mbl_train_t *t) {
     return mbl_events_end(&t->events, &(mbl_event_end_t){t->base, trained, change});
 }
 
+/* Whether this run has been to its end already, the last evaluation included. */
+static mbl_status_t is_through(mbl_train_t *t, bool *through) {
+    MBL_TRY(mbl_rundir_evaluated(t->comm, &t->rundir, t->state.step, through));
+    *through = *through && t->state.step >= t->config->train.steps;
+    if (*through)
+        MBL_INFO("step %llu of %zu is done and evaluated: there is nothing left to do (a higher train.steps "
+                 "goes on)",
+                 (unsigned long long)t->state.step, t->config->train.steps);
+    return MBL_OK;
+}
+
 static mbl_status_t run(mbl_train_t *t) {
     size_t steps = t->config->train.steps;
+    bool through;
+    MBL_TRY(is_through(t, &through));
+    if (through)
+        return MBL_OK;
     MBL_TRY(evaluate_base(t));
     while (t->state.step < steps) {
         mbl_event_epoch_t done = {.before = t->state.step};
@@ -159,9 +175,12 @@ static mbl_status_t run(mbl_train_t *t) {
 
 /* Stopped before an update: the state is that of the last whole epoch. */
 static mbl_status_t save_stopped(mbl_train_t *t) {
+    char yaml[600], quoted[1200];
     MBL_TRY(mbl_train_save(t, true));
-    MBL_INFO("stopped at step %llu of %zu; go on with: marble train %s/run.yaml --out %s --resume auto",
-             (unsigned long long)t->state.step, t->config->train.steps, t->out_dir, t->out_dir);
+    MBL_TRY(mbl_rundir_join(t->out_dir, "run.yaml", yaml, sizeof yaml));
+    MBL_INFO("stopped at step %llu of %zu; go on with: marble train %s --resume auto",
+             (unsigned long long)t->state.step, t->config->train.steps,
+             mbl_quote(yaml, quoted, sizeof quoted));
     return mbl_comm_agree(t->comm, MBL_ERR_STOPPED);
 }
 
@@ -174,22 +193,23 @@ static mbl_status_t settle(mbl_train_t *t, mbl_status_t status) {
 }
 
 mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_train_options_t *options) {
-    const char *out_dir = options->out_dir;
-    char checkpoint[1024];
     mbl_train_t t;
     memset(&t, 0, sizeof t);
     t.config = config;
     t.comm = comm;
-    t.out_dir = out_dir;
+    t.out_dir = options->folder.path;
     t.control = options->control;
     t.stop = mbl_stop_catch(mbl_stop_seconds(config->limits.seconds, config->limits.margin));
     mbl_status_t status;
+    MBL_TRY_GOTO(mbl_rundir_look(comm, &options->folder), done);
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_train_open(&t)), done);
-    MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done); /* only now is it a run */
+    MBL_TRY_GOTO(mbl_rundir_enter(comm, &options->folder, &t.rundir), done); /* only now is it a run */
+    t.state.run = t.rundir.run;
     MBL_TRY_GOTO(mbl_state_writers(&t.state), done);
-    MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, options->resume, checkpoint, sizeof checkpoint), done);
-    MBL_TRY_GOTO(mbl_state_load(&t.state, checkpoint, options->accept_prompts), done);
-    MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, t.state.step, &t.rundir), done);
+    MBL_TRY_GOTO(mbl_state_load(&t.state, t.rundir.checkpoint, options->accept_prompts), done);
+    MBL_TRY_GOTO(mbl_rundir_begin(comm, &t.rundir, config, t.state.step), done);
+    mbl_rundir_space(&t.rundir, config, mbl_state_bytes(&t.state), t.state.step, config->train.steps,
+                     config->checkpoint.every);
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_prompt_report_run(&t.engine)), done);
     MBL_TRY_GOTO(mbl_train_observe(&t, options->observers), done);
     if (t.control)

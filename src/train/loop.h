@@ -4,11 +4,10 @@
 
 #include "run/control.h"
 #include "run/events.h"
+#include "run/rundir.h"
 
 typedef struct {
-    const char *out_dir;
-    const char
-        *resume; /* NULL (afresh), "auto" (the newest good checkpoint of out_dir, or afresh) or a file */
+    mbl_rundir_options_t folder;
     bool accept_prompts;           /* go on from a checkpoint that was made with other prompts */
     const mbl_events_t *observers; /* beside the run's own, behind them; NULL: none */
     mbl_control_t *control;        /* the mailbox that the run reads, on every rank; NULL: none */

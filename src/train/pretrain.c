@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/quote.h"
 #include "data/signs/signs.h"
 #include "rl/optimizer.h"
 #include "run/evaluate.h"
@@ -360,7 +361,10 @@ static mbl_status_t run(pretrain_t *p, const volatile sig_atomic_t *stop) {
             (config->pretrain.checkpoint_every && done % config->pretrain.checkpoint_every == 0))
             MBL_TRY(mbl_pretrain_state_save(&p->state, config, p->out_dir));
         if (stopped && !last) {
-            MBL_INFO("stopped at step %zu with a checkpoint; go on with --resume auto", done);
+            char yaml[600], quoted[1200];
+            MBL_TRY(mbl_rundir_join(p->out_dir, "run.yaml", yaml, sizeof yaml));
+            MBL_INFO("stopped at step %zu with a checkpoint; go on with: marble pretrain %s --resume auto",
+                     done, mbl_quote(yaml, quoted, sizeof quoted));
             return mbl_comm_agree(p->engine.comm, MBL_ERR_STOPPED); /* saving agreed that all went well */
         }
         if (last || (config->pretrain.eval_every && done % config->pretrain.eval_every == 0))
@@ -369,18 +373,19 @@ static mbl_status_t run(pretrain_t *p, const volatile sig_atomic_t *stop) {
     return mbl_pretrain_state_export(&p->state, p->out_dir);
 }
 
-mbl_status_t mbl_pretrain(const mbl_config_t *config, mbl_comm_t *comm, const char *out_dir,
-                          const char *resume) {
+mbl_status_t mbl_pretrain(const mbl_config_t *config, mbl_comm_t *comm, const mbl_rundir_options_t *folder) {
     mbl_status_t status;
-    char checkpoint[1024];
     pretrain_t p;
     memset(&p, 0, sizeof p);
-    p.out_dir = out_dir;
-    MBL_TRY_GOTO(mbl_rundir_make(comm, out_dir), done);
+    p.out_dir = folder->path;
+    MBL_TRY_GOTO(mbl_rundir_look(comm, folder), done);
+    MBL_TRY_GOTO(mbl_rundir_enter(comm, folder, &p.rundir), done);
     MBL_TRY_GOTO(mbl_comm_agree(comm, open_all(&p, config, comm)), done);
-    MBL_TRY_GOTO(mbl_rundir_resume(comm, out_dir, resume, checkpoint, sizeof checkpoint), done);
-    MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_pretrain_state_load(&p.state, checkpoint)), done);
-    MBL_TRY_GOTO(mbl_rundir_open(comm, out_dir, config, p.state.optimizer.steps, &p.rundir), done);
+    p.state.run = p.rundir.run;
+    MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_pretrain_state_load(&p.state, p.rundir.checkpoint)), done);
+    MBL_TRY_GOTO(mbl_rundir_begin(comm, &p.rundir, config, p.state.optimizer.steps), done);
+    mbl_rundir_space(&p.rundir, config, mbl_pretrain_state_bytes(&p.state), p.state.optimizer.steps,
+                     config->pretrain.steps, config->pretrain.checkpoint_every);
     status = run(&p, mbl_stop_catch(mbl_stop_seconds(config->limits.seconds, config->limits.margin)));
     mbl_stop_release();
 done:

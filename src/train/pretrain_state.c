@@ -71,8 +71,10 @@ static mbl_status_t write_file(const mbl_pretrain_state_t *state, const mbl_conf
     MBL_TRY(mbl_ckpt_path(folder, state->optimizer.steps, path, sizeof path));
     MBL_TRY(mbl_config_json(config, &json));
     snprintf(step, sizeof step, "%llu", (unsigned long long)state->optimizer.steps);
-    mbl_ckpt_attr_t attrs[] = {{"kind", "pretrain"}, {"step", step}, {"config", json}};
-    mbl_status_t status = mbl_ckpt_write(path, items, n_vectors(state), attrs, sizeof attrs / sizeof *attrs);
+    mbl_ckpt_attr_t attrs[] = {
+        {"kind", "pretrain"}, {"step", step}, {"config", json}, {MBL_CKPT_RUN_KEY, state->run}};
+    mbl_status_t status = mbl_ckpt_write(path, items, n_vectors(state), attrs,
+                                         sizeof attrs / sizeof *attrs - (state->run ? 0 : 1));
     mbl_free(json);
     MBL_TRY(status);
     mbl_ckpt_keep_t keep = {.last = config->checkpoint.keep.last, .every = config->checkpoint.keep.every};
@@ -152,4 +154,9 @@ done:
 
 mbl_status_t mbl_pretrain_state_export(mbl_pretrain_state_t *state, const char *out_dir) {
     return mbl_comm_agree(state->comm, state->comm->rank == 0 ? export_model(state, out_dir) : MBL_OK);
+}
+
+size_t mbl_pretrain_state_bytes(const mbl_pretrain_state_t *state) {
+    enum { REST = 1 << 16 };
+    return n_vectors(state) * state->size * sizeof(float) + REST;
 }

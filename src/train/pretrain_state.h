@@ -13,6 +13,7 @@ typedef struct {
     size_t size, padded;      /* weights of the model; padded to ranks * shard */
     mbl_tensor_t master, ema; /* f32 [padded] */
     mbl_optimizer_t optimizer;
+    const char *run; /* the id of the run that saves; NULL: none is named */
 } mbl_pretrain_state_t;
 
 mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *state, mbl_ops_t *ops, mbl_mmdit_t *model,
@@ -23,6 +24,8 @@ mbl_status_t mbl_pretrain_state_use(mbl_pretrain_state_t *state, const mbl_tenso
 /* Checkpoint of everything in out_dir/checkpoints. Collective. */
 mbl_status_t mbl_pretrain_state_save(mbl_pretrain_state_t *state, const mbl_config_t *config,
                                      const char *out_dir);
+/* About how many bytes a checkpoint of it has. */
+size_t mbl_pretrain_state_bytes(const mbl_pretrain_state_t *state);
 /* From a checkpoint file; "" leaves the state fresh. Collective. */
 mbl_status_t mbl_pretrain_state_load(mbl_pretrain_state_t *state, const char *path);
 /* The average as out_dir/model/transformer, in bf16. Collective. */

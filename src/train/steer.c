@@ -58,10 +58,12 @@ mbl_status_t mbl_train_read_control(mbl_train_t *t, double wait) {
     return MBL_OK;
 }
 
-/* Whether any rank was asked to stop, by a signal, a limit of time or the mailbox. */
+/* Whether any rank was asked to stop, by a signal, a limit of time or the mailbox, or the run's folder is
+ * another's now, which ends it without a checkpoint. */
 static mbl_status_t check_stop(mbl_train_t *t) {
     bool stop = mbl_stop_check() || t->asked.stop;
-    return mbl_comm_agree(t->comm, stop ? MBL_ERR_STOPPED : MBL_OK);
+    mbl_status_t held = mbl_rundir_held(&t->rundir);
+    return mbl_comm_agree(t->comm, held != MBL_OK ? held : stop ? MBL_ERR_STOPPED : MBL_OK);
 }
 
 /* A checkpoint or an evaluation that was asked for. */

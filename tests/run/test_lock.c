@@ -113,14 +113,15 @@ static void one_at_a_time(void **state) {
 
 /* Many at once: exactly one gets it, each time. */
 static void many_at_once(void **state) {
-    enum { MANY = 8, ROUNDS = 10 };
+    enum { MANY = 8, ROUNDS = 20 };
     (void)state;
     for (int round = 0; round < ROUNDS; round++) {
         pid_t child[MANY];
-        int winners = 0, go[2], done[2];
+        int winners = 0, go[2], done[2], tried[2];
         char byte = 0;
         assert_int_equal(pipe(go), 0);
         assert_int_equal(pipe(done), 0);
+        assert_int_equal(pipe(tried), 0);
         if (round % 2) { /* a stale one to be fought for */
             mbl_holder_t dead;
             char text[MBL_HOLDER_TEXT];
@@ -138,7 +139,7 @@ static void many_at_once(void **state) {
                 if (read(go[0], &byte, 1) < 0) /* until all may start */
                     _exit(9);
                 mbl_status_t status = mbl_lock_take(folder, &lock);
-                if (read(done[0], &byte, 1) < 0) /* until all have tried */
+                if (write(tried[1], "x", 1) != 1 || read(done[0], &byte, 1) < 0) /* until all have tried */
                     _exit(9);
                 _exit(status == MBL_OK ? 1 : status == MBL_ERR_BUSY ? 0 : 8);
             }
@@ -146,8 +147,11 @@ static void many_at_once(void **state) {
         close(go[0]);
         close(done[0]);
         close(go[1]);
-        usleep(50000);
+        for (int i = 0; i < MANY; i++)
+            assert_int_equal(read(tried[0], &byte, 1), 1);
         close(done[1]);
+        close(tried[0]);
+        close(tried[1]);
         for (int i = 0; i < MANY; i++) {
             int status;
             assert_int_equal(waitpid(child[i], &status, 0), child[i]);
@@ -336,7 +340,7 @@ static void allocations_may_fail(void **state) {
             break;
         assert_int_equal(status, MBL_ERR_MEM);
     }
-    assert_int_equal(at, 4);
+    assert_int_equal(at, 5);
 }
 
 int main(void) {

@@ -57,7 +57,8 @@ static mbl_status_t train_to(const char *steps, const char *resume) {
     if (status == MBL_OK) {
         status = mbl_config_check(config, 1);
         if (status == MBL_OK)
-            status = mbl_train(config, comm, &(mbl_train_options_t){.out_dir = out, .resume = resume});
+            status =
+                mbl_train(config, comm, &(mbl_train_options_t){.folder = {.path = out, .resume = resume}});
         mbl_config_free(config);
     }
     mbl_comm_close(comm);
@@ -65,6 +66,8 @@ static mbl_status_t train_to(const char *steps, const char *resume) {
 }
 
 static mbl_status_t fresh_run(void) {
+    if (remove_run() != 0) /* what an earlier one left would be refused */
+        return MBL_ERR_IO;
     return train_to("train.steps=1", NULL);
 }
 

@@ -114,8 +114,8 @@ static void alarms_are_told_counted_and_heeded(void **state) {
     }
     json_decref(lines);
     snprintf(half, sizeof half, "%s --set alarms.on_alarm=stop", more);
-    assert_int_equal(train(2, "alarm", half), 1);
-    snprintf(path, sizeof path, "%s/alarm.log", folder);
+    assert_int_equal(train(2, "stopped", half), 1);
+    snprintf(path, sizeof path, "%s/stopped.log", folder);
     char *log = read_whole(path, NULL);
     if (!strstr(log, "step 2: alarm alpha_collapse: ") || !strstr(log, "stopped, as alarms.on_alarm is stop"))
         fail_msg("%s", log);

@@ -50,8 +50,8 @@ static void the_step_is_compared_with_rewards_of_no_weight(void **state) {
         char more[256];
         snprintf(more, sizeof more, VARIED "--set balance.method=%s --set train.steps=1 --set train.kl=0",
                  methods[i]);
-        train_well(1, "first", more);
-        json_t *lines = lines_of("first", "metrics.jsonl");
+        train_well(1, methods[i], more);
+        json_t *lines = lines_of(methods[i], "metrics.jsonl");
         for (int k = 0; k < 5; k++) {
             double cosine = by(lines, 0, "cos", rewards[k]), of_step = by(lines, 0, "cos_step", rewards[k]);
             if (!(fabs(of_step) > 0.1 * fabs(cosine) && cosine != 0))

@@ -1,0 +1,183 @@
+/* What a run leaves behind when it goes on from an earlier step. */
+#include "run/aside.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "io/checkpoint.h"
+#include "io/jsonl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *const line_files[] = {"metrics.jsonl", "eval.jsonl", "advantages.jsonl"};
+
+enum { ROOM = 640 };
+typedef struct {
+    const char *folder, *run;
+    size_t step, later, highest; /* later: checkpoints of steps after it */
+    bool verify;
+    char to[ROOM]; /* the folder aside, "" until one is needed */
+} aside_t;
+
+static mbl_status_t join(char out[ROOM], const char *a, const char *b, const char *c) {
+    int n = snprintf(out, ROOM, "%s/%s%s%s", a, b, *c ? "/" : "", c);
+    return n > 0 && n < ROOM ? MBL_OK : MBL_FAIL(MBL_ERR_ARG, "%s: the path is too long", a);
+}
+
+/* The first aside-N that is not there yet, with its folder `kind`. */
+static mbl_status_t make_place(aside_t *a, const char *kind) {
+    char path[ROOM];
+    for (unsigned n = 1; !a->to[0]; n++) {
+        char name[32];
+        snprintf(name, sizeof name, "aside-%u", n);
+        MBL_TRY(join(path, a->folder, name, ""));
+        if (mkdir(path, 0777) == 0)
+            snprintf(a->to, sizeof a->to, "%s", path);
+        else if (errno != EEXIST)
+            return MBL_FAIL(MBL_ERR_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
+    }
+    MBL_TRY(join(path, a->to, kind, ""));
+    return mbl_folder_make(path);
+}
+
+static mbl_status_t move(aside_t *a, const char *kind, const char *name) {
+    char from[ROOM], to[ROOM];
+    MBL_TRY(make_place(a, kind));
+    MBL_TRY(join(from, a->folder, kind, name));
+    MBL_TRY(join(to, a->to, kind, name));
+    if (rename(from, to) != 0)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be moved to %s: %s", from, to, strerror(errno));
+    return MBL_OK;
+}
+
+/* Why a file of an earlier step is no checkpoint of this run; NULL when it is one, or may be. */
+static mbl_status_t judge(const aside_t *a, const char *name, const char **why) {
+    char path[ROOM], run[MBL_CKPT_RUN_ROOM];
+    struct stat about;
+    MBL_TRY(join(path, a->folder, "checkpoints", name));
+    *why = NULL;
+    if (stat(path, &about) != 0 || !S_ISREG(about.st_mode) || about.st_size == 0) {
+        *why = "no file with anything in it";
+        return MBL_OK;
+    }
+    if (!a->verify)
+        return MBL_OK;
+    mbl_fail_quiet(1);
+    mbl_status_t status = mbl_ckpt_run_of(path, run);
+    mbl_fail_quiet(0);
+    if (status == MBL_ERR_MEM)
+        return MBL_FAIL(status, "%s: no memory to read it", path);
+    if (status != MBL_OK)
+        *why = "damaged";
+    else if (run[0] && strcmp(run, a->run) != 0)
+        *why = "of another run";
+    return MBL_OK;
+}
+
+static mbl_status_t visit_checkpoint(aside_t *a, const char *name) {
+    size_t step;
+    const char *why;
+    if (!mbl_ckpt_parse_step(name, "", &step))
+        return MBL_OK;
+    if (step > a->step) {
+        a->later++;
+        a->highest = step > a->highest ? step : a->highest;
+        return move(a, "checkpoints", name);
+    }
+    if (step == a->step) /* what the run goes on from was verified when it was read */
+        return MBL_OK;
+    MBL_TRY(judge(a, name, &why));
+    if (!why)
+        return MBL_OK;
+    MBL_TRY(move(a, "checkpoints", name));
+    MBL_WARN("%s/checkpoints/%s: no checkpoint of this run (%s); it is now in %s", a->folder, name, why,
+             a->to);
+    return MBL_OK;
+}
+
+static mbl_status_t visit_sample(aside_t *a, const char *name) {
+    size_t step;
+    char again[64];
+    if (sscanf(name, "step-%zu.png", &step) != 1 || step <= a->step)
+        return MBL_OK;
+    snprintf(again, sizeof again, "step-%06zu.png", step);
+    return strcmp(again, name) == 0 ? move(a, "samples", name) : MBL_OK;
+}
+
+/* Every name of a folder, which may lose some on the way (readdir then shows the others all the same). */
+static mbl_status_t visit(aside_t *a, const char *kind, mbl_status_t (*one)(aside_t *a, const char *name)) {
+    char path[ROOM];
+    mbl_status_t status = MBL_OK;
+    MBL_TRY(join(path, a->folder, kind, ""));
+    DIR *dir = opendir(path);
+    if (!dir && errno != ENOENT)
+        return MBL_FAIL(MBL_ERR_IO, "%s: cannot be listed: %s", path, strerror(errno));
+    for (struct dirent *entry; dir && status == MBL_OK && (entry = readdir(dir));)
+        status = one(a, entry->d_name);
+    if (dir)
+        closedir(dir);
+    return status;
+}
+
+/* Before anything moves: from here on `auto` means the earlier step. */
+static mbl_status_t turn_latest(const aside_t *a) {
+    char folder[ROOM], path[ROOM];
+    size_t at;
+    bool named;
+    MBL_TRY(join(folder, a->folder, "checkpoints", ""));
+    named = mbl_ckpt_pointed(folder, &at);
+    MBL_TRY(mbl_ckpt_path(folder, a->step, path, sizeof path));
+    if (mbl_file_exists(path))
+        return named && at == a->step ? MBL_OK : mbl_ckpt_point_latest(folder, a->step);
+    MBL_TRY(join(path, folder, "latest.h5", ""));
+    if (named && at > a->step && unlink(path) != 0)
+        return MBL_FAIL(MBL_ERR_IO, "%s: names a later step, and it cannot be removed: %s", path,
+                        strerror(errno));
+    return MBL_OK;
+}
+
+/* Whether there is a checkpoint, or what is called like one, of a later step. */
+static mbl_status_t look_for_later(aside_t *a, const char *name) {
+    size_t step;
+    if (mbl_ckpt_parse_step(name, "", &step) && step > a->step)
+        a->later++;
+    return MBL_OK;
+}
+
+static mbl_status_t copy_lines(aside_t *a) {
+    char from[ROOM], to[ROOM];
+    struct stat about;
+    MBL_TRY(make_place(a, "checkpoints"));
+    for (size_t i = 0; i < sizeof line_files / sizeof *line_files; i++) {
+        MBL_TRY(join(from, a->folder, line_files[i], ""));
+        MBL_TRY(join(to, a->to, line_files[i], ""));
+        MBL_TRY(mbl_jsonl_copy_later(from, (long)a->step, to));
+        if (stat(to, &about) == 0 && about.st_size == 0)
+            unlink(to);
+    }
+    return MBL_OK;
+}
+
+mbl_status_t mbl_aside(const char *folder, const char *run, size_t step, bool verify) {
+    aside_t a = {.folder = folder, .run = run, .step = step, .verify = verify};
+    MBL_TRY(visit(&a, "checkpoints", look_for_later));
+    MBL_TRY(turn_latest(&a));
+    if (a.later > 0)
+        MBL_TRY(copy_lines(&a));
+    bool later = a.later > 0;
+    a.later = 0;
+    MBL_TRY(visit(&a, "checkpoints", visit_checkpoint));
+    if (later)
+        MBL_TRY(visit(&a, "samples", visit_sample));
+    if (a.later > 0)
+        MBL_WARN("%s: goes on from step %zu; the %zu checkpoint%s of later steps (up to %zu), their lines "
+                 "and samples are "
+                 "kept in %s",
+                 folder, step, a.later, a.later == 1 ? "" : "s", a.highest, a.to);
+    return MBL_OK;
+}
