@@ -1,6 +1,6 @@
 #!/bin/sh
 # What a command printed and could not be written is a failure: every command with an answer, and all help, on a full standard
-# output ends with 1 and says so.
+# output ends with 1 and says so; so do some whose standard output is closed.
 marble=$1
 [ -x "$marble" ] || { echo "usage: check_full_stdout.sh PATH_OF_MARBLE"; exit 2; }
 [ -w /dev/full ] || { echo "no /dev/full here"; exit 77; }
@@ -52,4 +52,14 @@ full plan --model deploy/examples/sd3.5-medium.json --size 64
 full plan --model deploy/examples/sd3.5-medium.json --size 64 --json
 echo '{"gram": [[1, 0.5], [0.5, 1]]}' >"$folder/gram.json"
 full solve "$folder/gram.json"
+for command in --version doctor "inspect $last"; do
+    # shellcheck disable=SC2086
+    "$marble" $command >&- 2>"$folder/said"
+    code=$?
+    if [ $code -ne 1 ] || ! grep -q 'cannot be written' "$folder/said"; then
+        echo "marble $command >&-: exit $code, expected 1 with \"cannot be written\"; said:"
+        cat "$folder/said"
+        failed=1
+    fi
+done
 exit $failed

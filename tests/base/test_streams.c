@@ -4,9 +4,7 @@
 #include "base/log.h"
 #include "base/streams.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,31 +106,11 @@ static void a_table_that_nobody_gets_is_in_the_log(void **state) {
     remove_folder(folder);
 }
 
-/* Every kind of command, at a full disk and with its output closed: exit code 1; with a reader that goes away
- * it ends by itself, not by a signal. */
-static void commands_say_so(void **state) {
-    static const char *const words[] = {"--version",    "--help",
-                                        "train --help", "train --help-config",
-                                        "doctor",       "inspect deploy/examples/signs-base"};
-    static const char *const to[] = {">/dev/full", ">&-"};
-    char command[1024];
-    (void)state;
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        for (size_t j = 0; j < sizeof to / sizeof *to; j++) {
-            snprintf(command, sizeof command, "cd %s && %s/marble %s %s 2>/dev/null", MBL_SOURCE_DIR,
-                     MBL_BINARY_DIR, words[i], to[j]);
-            int status = system(command);
-            if (!WIFEXITED(status) || WEXITSTATUS(status) != 1)
-                fail_msg("%s: status %d, expected exit code 1", command, status);
-        }
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closed_descriptors_are_taken),
         cmocka_unit_test(the_log_survives_its_terminal),
         cmocka_unit_test(a_table_that_nobody_gets_is_in_the_log),
-        cmocka_unit_test(commands_say_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
