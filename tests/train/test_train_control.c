@@ -94,10 +94,10 @@ static mbl_status_t run(const char *name, const char *resume, watcher_t *w) {
     assert_int_equal(mbl_config_parse(text, strlen(text), "run.yaml", NULL, 0, &config), MBL_OK);
     assert_int_equal(mbl_control_new(&w->control), MBL_OK);
     assert_int_equal(mbl_events_add(&events, &watcher, w), MBL_OK);
-    mbl_status_t status =
-        mbl_train(config, comm,
-                  &(mbl_train_options_t){
-                      .out_dir = out, .resume = resume, .observers = &events, .control = w->control});
+    mbl_status_t status = mbl_train(config, comm,
+                                    &(mbl_train_options_t){.folder = {.path = out, .resume = resume},
+                                                           .observers = &events,
+                                                           .control = w->control});
     if (w->wakes)
         uv_thread_join(&w->waker);
     mbl_control_free(w->control);
