@@ -8,12 +8,15 @@ mbl_status_t mbl_gram_ready(void *context, size_t n) {
     sum->agreed = mbl_comm_agree(sum->comm, MBL_OK);
     MBL_TRY(sum->agreed);
     sum->begun = n;
-    return mbl_comm_reduce_scatter_begin(sum->comm, &sets, &shard);
+    /* the others wait for a rank that could not begin: it ends the job */
+    return mbl_comm_settle(sum->comm, mbl_comm_reduce_scatter_begin(sum->comm, &sets, &shard));
 }
 
 mbl_status_t mbl_gram_formed(mbl_gram_sum_t *sum, mbl_status_t mine) {
     if (sum->met && sum->agreed != MBL_OK)
         return sum->agreed;
+    if (mine == MBL_ERR_DEVICE && sum->begun > 0) /* what this rank began ends on no other */
+        (void)mbl_comm_settle(sum->comm, mine);
     mbl_status_t all = mbl_comm_agree(sum->comm, mine);
     if (all != MBL_OK) /* what began is waited for: every rank began it */
         (void)mbl_comm_finish(sum->comm);
