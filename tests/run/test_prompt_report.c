@@ -99,7 +99,7 @@ static void other_quotes_are_near_misses(void **state) {
     check_times("quotes.log", "the first: a red sign that says \xE2\x80\x9CK2\xE2\x80\x9D", 2);
     snprintf(more, sizeof more, "%s --set 'rewards=[{name: clean}]'", prompts_of("quotes.txt"));
     train_well(1, "unread", more);
-    check_times("unread.log", "quotes", 0);
+    check_times("unread.log", "quote text in other than straight double quotes", 0);
 }
 
 int main(void) {
