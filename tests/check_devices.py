@@ -46,6 +46,17 @@ def lines(path):
     return found
 
 
+def image(png):
+    """The chunks of a PNG file but its texts, which name the folder."""
+    kept, at = [], 8
+    while at < len(png):
+        end = at + 12 + int.from_bytes(png[at:at + 4], "big")
+        if png[at + 4:at + 8] != b"tEXt":
+            kept.append(png[at:end])
+        at = end
+    return b"".join(kept)
+
+
 def contents(run):
     """Everything a run left behind that another device must repeat: by relative name, comparable."""
     found = {}
@@ -56,10 +67,11 @@ def contents(run):
         if path.suffix == ".jsonl":
             found[name] = lines(path)
         elif path.suffix == ".h5":
-            digests = re.findall(rb"[0-9a-f]{64}", path.read_bytes())
-            attributes = re.search(rb"attributes_sha256.{0,120}?([0-9a-f]{64})", path.read_bytes(), re.DOTALL).group(1)
-            found[name] = [d for d in digests[:-1] if d != attributes]  # the datasets'; the others know which run it is
-            assert len(found[name]) >= 4, path
+            # the digest of every dataset; those of the attributes, the seal and the whole file know which run it is
+            found[name] = re.findall(rb"(?<![0-9A-Za-z_])sha256\0.{0,80}?([0-9a-f]{64})", path.read_bytes(), re.DOTALL)
+            assert len(found[name]) >= 4, (path, found[name])
+        elif path.suffix == ".png":
+            found[name] = image(path.read_bytes())
         else:
             found[name] = path.read_bytes()
     return found
