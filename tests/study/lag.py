@@ -90,6 +90,11 @@ def mean(values):
     return statistics.fmean(values) if values else None
 
 
+def rounded(value):
+    """None where no image had the reward."""
+    return None if value is None else round(value, 4)
+
+
 def figures(path):
     """What the table needs of a finished run; None of another folder."""
     try:
@@ -111,7 +116,7 @@ def figures(path):
             "noise_ratio": {r: mean([line.get("noise_ratio", {}).get(r) for line in late]) for r in REWARDS},
             "shrunk": mean([line.get("shrunk") for line in late]),
             "old_lag": mean([line.get("old_lag", line.get("old_deviate")) for line in late]),
-            "curve": {r: [round(line["reward"][r], 4) for line in lines] for r in REWARDS}}
+            "curve": {r: [rounded(line["reward"][r]) for line in lines] for r in REWARDS}}
 
 
 def shown(value, form):
