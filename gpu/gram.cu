@@ -127,7 +127,10 @@ template <class T> static mbl_status_t run(mbl_ops_t *ops, const mbl_gram_args_t
     bool wide = (uintptr_t)t->data % 16 == 0 && t->stride[0] * sizeof(T) % 16 == 0;
     cudaStream_t stream = mbl_cuda_stream(ops);
     void *work;
-    MBL_TRY(mbl_cuda_workspace(ops, (segments + 1) * k * k * sizeof(double), &work));
+    /* How many rows there are changes from step to step (a common part for every distinct mask), and scratch
+     * that grows costs all graphs: so it is taken for the next multiple of 16. */
+    size_t rows = mbl_ceil_div(k, 16) * 16;
+    MBL_TRY(mbl_cuda_workspace(ops, (segments + 1) * rows * rows * sizeof(double), &work));
     double *gram = (double *)work;
     gram_call_t<T> x = {(const T *)t->data, t->stride[0], t->dim[1], length, (int)k,
                         (int)segments,      gram + k * k};
