@@ -21,7 +21,7 @@ expect() {
 }
 
 # short SETTING...: a run of one small step.
-short="pretrain deploy/examples/pretrain.yaml --out $folder/run --set device=cpu --set pretrain.steps=1 --set pretrain.warmup=0 \
+short="pretrain deploy/examples/pretrain.yaml --out $folder/run --overwrite --set device=cpu --set pretrain.steps=1 --set pretrain.warmup=0 \
     --set pretrain.batch=2 --set train.micro_batch=1 --set rollout.micro_batch=1 --set eval.prompts=2 --set eval.steps=1 \
     --set pretrain.checkpoint_every=0"
 

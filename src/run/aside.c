@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "io/checkpoint.h"
 #include "io/jsonl.h"
+#include "run/rundir.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -55,7 +56,7 @@ static mbl_status_t move(aside_t *a, const char *kind, const char *name) {
     return MBL_OK;
 }
 
-/* Why a file of an earlier step is no checkpoint of this run; NULL when it is one, or may be. */
+/* Why a file is no checkpoint of this run; NULL when it is one, or may be. */
 static mbl_status_t judge(const aside_t *a, const char *name, const char **why) {
     char path[ROOM], run[MBL_CKPT_RUN_ROOM];
     struct stat about;
@@ -84,14 +85,14 @@ static mbl_status_t visit_checkpoint(aside_t *a, const char *name) {
     const char *why;
     if (!mbl_ckpt_parse_step(name, "", &step))
         return MBL_OK;
-    if (step > a->step) {
+    if (step == a->step) /* what the run goes on from was verified when it was read */
+        return MBL_OK;
+    MBL_TRY(judge(a, name, &why));
+    if (step > a->step && !why) {
         a->later++;
         a->highest = step > a->highest ? step : a->highest;
         return move(a, "checkpoints", name);
     }
-    if (step == a->step) /* what the run goes on from was verified when it was read */
-        return MBL_OK;
-    MBL_TRY(judge(a, name, &why));
     if (!why)
         return MBL_OK;
     MBL_TRY(move(a, "checkpoints", name));
@@ -167,8 +168,14 @@ mbl_status_t mbl_aside(const char *folder, const char *run, size_t step, bool ve
     aside_t a = {.folder = folder, .run = run, .step = step, .verify = verify};
     MBL_TRY(visit(&a, "checkpoints", look_for_later));
     MBL_TRY(turn_latest(&a));
-    if (a.later > 0)
+    size_t reached = 0;
+    bool anew = a.later == 0 && step == 0 && mbl_rundir_holds(folder, &reached) && reached > 0;
+    if (a.later > 0 || anew)
         MBL_TRY(copy_lines(&a));
+    if (anew)
+        MBL_WARN("%s: no checkpoint to go on from was found: begins anew at step 1; the lines up to step %zu "
+                 "are kept in %s",
+                 folder, reached, a.to);
     bool later = a.later > 0;
     a.later = 0;
     MBL_TRY(visit(&a, "checkpoints", visit_checkpoint));

@@ -94,6 +94,14 @@ static mbl_status_t check_file(const mbl_rundir_options_t *o, const found_t *fou
     if (status != MBL_OK)
         return MBL_OK; /* reading it says why */
     bool inside = mbl_rundir_of(o->resume, home) && same_folder(home, o->path);
+    if (run[0] && strcmp(run, found->head.id) == 0 && !inside)
+        return MBL_FAIL(
+            MBL_ERR_USAGE,
+            "--resume %s: a checkpoint of run %s that does not lie in %s/checkpoints (it may be one that was "
+            "moved aside, and what is there now belongs to another branch); expected one that does, or "
+            "another "
+            "--out",
+            o->resume, run, o->path);
     if (run[0] ? strcmp(run, found->head.id) == 0 || (inside && !found->head.id[0])
                : inside || !found->head.id[0])
         return MBL_OK;

@@ -118,6 +118,11 @@ static void an_earlier_step_leaves_the_later_ones_aside(void **state) {
     assert_int_equal(steps_in("branch/metrics.jsonl"), 3);
     train_well(1, "branch", "--resume auto --set train.steps=4 --set train.lr=1e-3");
     must_say("branch.log", "at step 3");
+    /* what was moved aside does not come back among the lines of the branch that took its place */
+    snprintf(more, sizeof more, "--resume %s", in("branch/aside-1/checkpoints/step-000004.h5"));
+    assert_int_equal(train(1, "branch", more), 2);
+    must_say("branch.log", "that does not lie in");
+    assert_int_equal(steps_in("branch/metrics.jsonl"), 4);
     /* a checkpoint of that run is none of another's folder */
     snprintf(more, sizeof more, "--resume %s", in("one.1/checkpoints/step-000001.h5"));
     assert_int_equal(train(1, "branch", more), 2);
@@ -126,6 +131,17 @@ static void an_earlier_step_leaves_the_later_ones_aside(void **state) {
     must_say("fork.log", "a new run, ");
     run_of("fork", after);
     assert_string_not_equal(before, after);
+}
+
+static void without_a_checkpoint_its_lines_are_kept(void **state) {
+    (void)state;
+    train_well(1, "anew", "");
+    remove_folder(in("anew/checkpoints"));
+    train_well(1, "anew", "--resume auto --set train.steps=1");
+    must_say("anew.log",
+             "no checkpoint to go on from was found: begins anew at step 1; the lines up to step 2");
+    assert_int_equal(steps_in("anew/aside-1/metrics.jsonl"), 2);
+    assert_int_equal(steps_in("anew/metrics.jsonl"), 1);
 }
 
 /* A run without end into folder/busy, once it has written a checkpoint. */
@@ -261,6 +277,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_second_run_is_refused_or_moves_the_first),
         cmocka_unit_test(an_earlier_step_leaves_the_later_ones_aside),
+        cmocka_unit_test(without_a_checkpoint_its_lines_are_kept),
         cmocka_unit_test(one_process_at_a_time),
         cmocka_unit_test(from_its_own_yaml),
         cmocka_unit_test(by_default_a_folder_belongs_to_its_file),
