@@ -256,9 +256,11 @@ static void gram(const mbl_gram_args_t *x, mbl_cost_t *out) {
     size_t segments = ceil_div(t->dim[1], length);
     out->launches = groups > 1 ? 3 : 2;
     out->flops[MBL_UNIT_F64] = (double)k * (double)(k + 1) * (double)t->dim[1];
-    out->work = (segments + 1) * k * k * sizeof(double);
+    size_t rows = ceil_div(k, 16) * 16; /* scratch is taken for so many */
+    out->work = (segments + 1) * rows * rows * sizeof(double);
     /* a pair of row groups reads both */
-    out->bytes += (double)(groups - 1) * bytes_of(t) + 2.0 * (double)out->work;
+    out->bytes +=
+        (double)(groups - 1) * bytes_of(t) + 2.0 * (double)((segments + 1) * k * k * sizeof(double));
 }
 
 /* ---- all of them ---- */
