@@ -15,7 +15,8 @@
 #include "ops/tensor.h"
 
 enum { MBL_CHECKPOINT_VERSION = 1, MBL_CKPT_RUN_ROOM = 40 };
-#define MBL_CKPT_RUN_KEY "run" /* attribute: the id of the run that wrote it */
+#define MBL_CKPT_RUN_KEY "run"       /* attribute: the id of the run that wrote it, */
+#define MBL_CKPT_BRANCH_KEY "branch" /* and how often that had gone back to an earlier step; none: never */
 
 typedef struct {
     const char *name;  /* "adapter/current", "optimizer/m", ...: groups are made as needed */
@@ -74,16 +75,31 @@ bool mbl_ckpt_pointed(const char *folder, size_t *step);
 mbl_status_t mbl_ckpt_point_latest(const char *folder, size_t step);
 /* The file that a path names, through such a small file too. */
 mbl_status_t mbl_ckpt_follow(const char *path, char *out, size_t size);
+/* Where a checkpoint comes from, by its attributes. */
+typedef struct {
+    char run[MBL_CKPT_RUN_ROOM]; /* "": it names none (those of older versions) */
+    size_t branch, step;
+} mbl_ckpt_origin_t;
+/* Reads the file once, all of it; datasets are not verified. */
+mbl_status_t mbl_ckpt_origin(const char *path, mbl_ckpt_origin_t *out);
+/* A run (NULL: any) and the steps back[n] that it went back to, in their order: what branch b wrote later
+ * than back[i], i >= b, it has left behind. */
+typedef struct {
+    const char *run;
+    const size_t *back;
+    size_t n;
+} mbl_ckpt_lineage_t;
+/* Why a checkpoint is none of theirs, NULL when it is one, or may be one. */
+const char *mbl_ckpt_stranger(const mbl_ckpt_origin_t *origin, const mbl_ckpt_lineage_t *lineage);
+
 /* The newest checkpoint of `folder` that verifies: what latest.h5 points at (a run resumed from an earlier
  * step has published that later than any higher step left over), then by falling step; warns about each
- * damaged one. run (NULL: any): those whose attribute MBL_CKPT_RUN_KEY is another are passed over with a
- * warning. *found false when there is none at all; ERR_FORMAT when there are some and all are damaged,
- * ERR_CONFIG when some are of other runs and none is good. */
-mbl_status_t mbl_ckpt_latest(const char *folder, const char *run, char *out, size_t size, bool *found);
+ * damaged one. Strangers to lineage (NULL: none is) are passed over with a warning. *found false when there
+ * is none at all; ERR_FORMAT when there are some and all are damaged, ERR_CONFIG when some are strangers and
+ * none is good. */
+mbl_status_t mbl_ckpt_latest(const char *folder, const mbl_ckpt_lineage_t *lineage, char *out, size_t size,
+                             bool *found);
 /* The highest step of a file called like a checkpoint, whatever is in it; false when there is none. */
 bool mbl_ckpt_highest(const char *folder, size_t *step);
-/* What run wrote a checkpoint: its attribute into out [MBL_CKPT_RUN_ROOM], "" when it names none (those of
- * older versions). Reads the file once, all of it; datasets are not verified. */
-mbl_status_t mbl_ckpt_run_of(const char *path, char *out);
 
 #endif

@@ -105,13 +105,13 @@ static void latest_first(const char *folder, size_t *steps, size_t n) {
 }
 
 typedef struct {
-    const struct stat *except; /* NULL: none */
-    const char *run;           /* only those of this run and those that name none; NULL: any */
+    const struct stat *except;         /* NULL: none */
+    const mbl_ckpt_lineage_t *lineage; /* NULL: any */
     bool warn;
-    size_t tried, foreign; /* out; foreign: good, and of another run */
+    size_t tried, foreign; /* out; foreign: good, and a stranger */
 } search_t;
 
-/* Whether one is good, and of the run that is looked for. */
+/* Whether one is good, and of the run that is looked for, where it is now. */
 static mbl_status_t try_one(const char *path, search_t *search, bool *good) {
     mbl_ckpt_t *ckpt = NULL;
     mbl_fail_quiet(1);
@@ -123,12 +123,16 @@ static mbl_status_t try_one(const char *path, search_t *search, bool *good) {
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory to read it", path);
     if (opened != MBL_OK && search->warn)
         MBL_WARN("%s; looking for another one", mbl_fail_message());
-    const char *run = opened == MBL_OK && search->run ? mbl_ckpt_attr(ckpt, MBL_CKPT_RUN_KEY) : NULL;
-    if (run && strcmp(run, search->run) != 0) {
+    mbl_ckpt_origin_t origin;
+    if (*good)
+        mbl_ckpt_take_origin(ckpt, &origin);
+    const char *why = *good && search->lineage ? mbl_ckpt_stranger(&origin, search->lineage) : NULL;
+    if (why) {
         *good = false;
         ++search->foreign;
         if (search->warn)
-            MBL_WARN("%s: of another run, %s; looking for one of %s", path, run, search->run);
+            MBL_WARN("%s: %s (run %s, step %zu); looking for another one", path, why, origin.run,
+                     origin.step);
     }
     mbl_ckpt_close(ckpt);
     return MBL_OK;
@@ -169,16 +173,18 @@ bool mbl_ckpt_other_good(const char *path, char *out, size_t size) {
     return found;
 }
 
-mbl_status_t mbl_ckpt_latest(const char *folder, const char *run, char *out, size_t size, bool *found) {
+mbl_status_t mbl_ckpt_latest(const char *folder, const mbl_ckpt_lineage_t *lineage, char *out, size_t size,
+                             bool *found) {
     bool good = false;
-    search_t search = {.run = run, .warn = true};
+    search_t search = {.lineage = lineage, .warn = true};
     MBL_TRY(first_good(folder, &search, out, size, &good));
     if (!good && search.foreign > 0)
         return MBL_FAIL(
             MBL_ERR_CONFIG,
-            "%s: none of the %zu checkpoints in it is a good one of run %s (%zu are of other runs); expected "
-            "--resume FILE with another --out to go on from one of those",
-            folder, search.tried, run, search.foreign);
+            "%s: none of the %zu checkpoints in it is a good one of this run%s%s (%zu are of other runs, or "
+            "of "
+            "branches that it left); expected --resume FILE with another --out to go on from one of those",
+            folder, search.tried, lineage->run ? ", " : "", lineage->run ? lineage->run : "", search.foreign);
     if (!good && search.tried > 0)
         return MBL_FAIL(
             MBL_ERR_FORMAT,

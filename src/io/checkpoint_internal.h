@@ -57,6 +57,8 @@ void mbl_ckpt_seal(unsigned char *image, size_t size);
 mbl_status_t mbl_ckpt_seal_file(int fd, const char *path, size_t size);
 mbl_status_t mbl_ckpt_seal_check(int fd, const char *path, size_t size, bool *whole);
 
+void mbl_ckpt_take_origin(const mbl_ckpt_t *ckpt, mbl_ckpt_origin_t *out);
+
 /* Digests of everything inside a file that has no trailer yet. */
 mbl_status_t mbl_ckpt_verify_inside(const char *path);
 /* mbl_ckpt_open without the search for another good one in the folder. */

@@ -6,6 +6,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { BLOCK_BYTES = 1 << 20 };
@@ -347,13 +348,29 @@ mbl_status_t mbl_ckpt_open_only(const char *path, mbl_ckpt_t **out) {
     return open_followed(path, true, out);
 }
 
-mbl_status_t mbl_ckpt_run_of(const char *path, char *out) {
-    mbl_ckpt_t *ckpt;
+void mbl_ckpt_take_origin(const mbl_ckpt_t *ckpt, mbl_ckpt_origin_t *out) {
+    const char *run = mbl_ckpt_attr(ckpt, MBL_CKPT_RUN_KEY), *step = mbl_ckpt_attr(ckpt, "step"),
+               *branch = mbl_ckpt_attr(ckpt, MBL_CKPT_BRANCH_KEY);
+    snprintf(out->run, sizeof out->run, "%s", run ? run : "");
+    out->step = step ? strtoul(step, NULL, 10) : 0;
+    out->branch = branch ? strtoul(branch, NULL, 10) : 0;
+}
+
+mbl_status_t mbl_ckpt_origin(const char *path, mbl_ckpt_origin_t *out) {
+    mbl_ckpt_t *ckpt = NULL;
     MBL_TRY(open_followed(path, false, &ckpt));
-    const char *run = mbl_ckpt_attr(ckpt, MBL_CKPT_RUN_KEY);
-    snprintf(out, MBL_CKPT_RUN_ROOM, "%s", run ? run : "");
+    mbl_ckpt_take_origin(ckpt, out);
     mbl_ckpt_close(ckpt);
     return MBL_OK;
+}
+
+const char *mbl_ckpt_stranger(const mbl_ckpt_origin_t *origin, const mbl_ckpt_lineage_t *lineage) {
+    if (lineage->run && origin->run[0] && strcmp(origin->run, lineage->run) != 0)
+        return "of another run";
+    for (size_t i = origin->branch; i < lineage->n; i++)
+        if (origin->step > lineage->back[i])
+            return "of a branch that this run left when it went back to an earlier step";
+    return NULL;
 }
 
 mbl_status_t mbl_ckpt_verify_inside(const char *path) {

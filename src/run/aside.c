@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "io/checkpoint.h"
 #include "io/jsonl.h"
+#include "run/branch.h"
 #include "run/rundir.h"
 
 #include <dirent.h>
@@ -19,7 +20,8 @@ static const char *const line_files[] = {"metrics.jsonl", "eval.jsonl", "advanta
 
 enum { ROOM = 640 };
 typedef struct {
-    const char *folder, *run;
+    const char *folder;
+    mbl_ckpt_lineage_t lineage;
     size_t step, later, highest; /* later: checkpoints of steps after it */
     bool verify;
     char to[ROOM]; /* the folder aside, "" until one is needed */
@@ -58,7 +60,8 @@ static mbl_status_t move(aside_t *a, const char *kind, const char *name) {
 
 /* Why a file is no checkpoint of this run; NULL when it is one, or may be. */
 static mbl_status_t judge(const aside_t *a, const char *name, const char **why) {
-    char path[ROOM], run[MBL_CKPT_RUN_ROOM];
+    char path[ROOM];
+    mbl_ckpt_origin_t origin;
     struct stat about;
     MBL_TRY(join(path, a->folder, "checkpoints", name));
     *why = NULL;
@@ -69,14 +72,11 @@ static mbl_status_t judge(const aside_t *a, const char *name, const char **why) 
     if (!a->verify)
         return MBL_OK;
     mbl_fail_quiet(1);
-    mbl_status_t status = mbl_ckpt_run_of(path, run);
+    mbl_status_t status = mbl_ckpt_origin(path, &origin);
     mbl_fail_quiet(0);
     if (status == MBL_ERR_MEM)
         return MBL_FAIL(status, "%s: no memory to read it", path);
-    if (status != MBL_OK)
-        *why = "damaged";
-    else if (run[0] && strcmp(run, a->run) != 0)
-        *why = "of another run";
+    *why = status == MBL_OK ? mbl_ckpt_stranger(&origin, &a->lineage) : "damaged";
     return MBL_OK;
 }
 
@@ -164,27 +164,47 @@ static mbl_status_t copy_lines(aside_t *a) {
     return MBL_OK;
 }
 
-mbl_status_t mbl_aside(const char *folder, const char *run, size_t step, bool verify) {
-    aside_t a = {.folder = folder, .run = run, .step = step, .verify = verify};
-    MBL_TRY(visit(&a, "checkpoints", look_for_later));
-    MBL_TRY(turn_latest(&a));
+/* Copies of lines, then the files themselves. */
+static mbl_status_t move_all(aside_t *a) {
     size_t reached = 0;
-    bool anew = a.later == 0 && step == 0 && mbl_rundir_holds(folder, &reached) && reached > 0;
-    if (a.later > 0 || anew)
-        MBL_TRY(copy_lines(&a));
+    bool later = a->later > 0;
+    bool anew = !later && a->step == 0 && mbl_rundir_holds(a->folder, &reached) && reached > 0;
+    if (later || anew)
+        MBL_TRY(copy_lines(a));
     if (anew)
         MBL_WARN("%s: no checkpoint to go on from was found: begins anew at step 1; the lines up to step %zu "
                  "are kept in %s",
-                 folder, reached, a.to);
-    bool later = a.later > 0;
-    a.later = 0;
-    MBL_TRY(visit(&a, "checkpoints", visit_checkpoint));
+                 a->folder, reached, a->to);
+    a->later = 0;
+    MBL_TRY(visit(a, "checkpoints", visit_checkpoint));
     if (later)
-        MBL_TRY(visit(&a, "samples", visit_sample));
-    if (a.later > 0)
+        MBL_TRY(visit(a, "samples", visit_sample));
+    if (a->later > 0)
         MBL_WARN("%s: goes on from step %zu; the %zu checkpoint%s of later steps (up to %zu), their lines "
-                 "and samples are "
-                 "kept in %s",
-                 folder, step, a.later, a.later == 1 ? "" : "s", a.highest, a.to);
+                 "and samples are kept in %s",
+                 a->folder, a->step, a->later, a->later == 1 ? "" : "s", a->highest, a->to);
     return MBL_OK;
+}
+
+/* Whether the run leaves a branch behind: later checkpoints, or (those are away already) that latest.h5 names
+ * one. */
+static bool leaves_branch(const aside_t *a) {
+    char folder[ROOM];
+    size_t at;
+    return a->later > 0 || (join(folder, a->folder, "checkpoints", "") == MBL_OK &&
+                            mbl_ckpt_pointed(folder, &at) && at > a->step);
+}
+
+mbl_status_t mbl_aside(const char *folder, const char *run, size_t step, bool verify) {
+    aside_t a = {.folder = folder, .step = step, .verify = verify};
+    mbl_branches_t branches;
+    MBL_TRY(visit(&a, "checkpoints", look_for_later));
+    if (leaves_branch(&a)) /* known before anything moves */
+        MBL_TRY(mbl_branches_add(folder, step));
+    MBL_TRY(turn_latest(&a));
+    MBL_TRY(mbl_branches_read(folder, &branches));
+    a.lineage = mbl_branches_lineage(&branches, run);
+    mbl_status_t status = move_all(&a);
+    mbl_branches_free(&branches);
+    return status;
 }

@@ -11,7 +11,8 @@
  * metrics.jsonl, eval.jsonl and advantages.jsonl), and so is what stands among its checkpoints and is none of
  * it: folders, empty files and, where `verify` (which reads each once), damaged ones and those of other runs.
  * All is said. Where a run begins anew since it has no checkpoint, its lines are kept so, too. latest.h5 then
- * names the checkpoint of `step`, or none if that lies elsewhere. Other lines of steps that no checkpoint was
+ * names the checkpoint of `step`, or none if that lies elsewhere; a run that leaves checkpoints behind is on
+ * another branch from here on (branch.h). Other lines of steps that no checkpoint was
  * written for stay where they are. A crash on the way leaves nothing lost, and the next call goes on with the
  * rest. */
 mbl_status_t mbl_aside(const char *folder, const char *run, size_t step, bool verify);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "run/aside.h"
+#include "run/branch.h"
 #include "run/identity.h"
 
 #include <math.h>
@@ -47,7 +48,11 @@ static mbl_status_t write_yaml(const mbl_comm_t *comm, const mbl_rundir_t *rundi
 static mbl_status_t begin(const mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_config_t *config,
                           size_t step) {
     long last = step ? (long)step : -1;
+    mbl_branches_t branches;
     MBL_TRY(mbl_aside(rundir->path, rundir->run, step, config->checkpoint.keep.last > 0));
+    MBL_TRY(mbl_branches_read(rundir->path, &branches));
+    rundir->branch = branches.n;
+    mbl_branches_free(&branches);
     MBL_TRY(write_yaml(comm, rundir, config));
     MBL_TRY(open_lines(rundir, "metrics.jsonl", last, &rundir->metrics));
     MBL_TRY(open_lines(rundir, "eval.jsonl", last, &rundir->evals));
@@ -58,6 +63,10 @@ static mbl_status_t begin(const mbl_comm_t *comm, mbl_rundir_t *rundir, const mb
 mbl_status_t mbl_rundir_begin(mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_config_t *config,
                               size_t step) {
     return mbl_comm_agree(comm, comm->rank == 0 ? begin(comm, rundir, config, step) : MBL_OK);
+}
+
+bool mbl_rundir_forks(const mbl_rundir_t *rundir) {
+    return rundir->checkpoint[0] && !rundir->goes_on;
 }
 
 void mbl_rundir_close(mbl_rundir_t *rundir) {

@@ -23,9 +23,10 @@ typedef struct {
     const char *path;
     mbl_lock_t *lock;             /* rank 0 */
     char run[MBL_RUN_ID];         /* the id, on every rank */
+    size_t branch;                /* of it (branch.h); rank 0, once it has begun */
     char checkpoint[1024];        /* what the run goes on from, "" afresh; on every rank */
     char from[PATH_MAX];          /* RUN.yaml that it was begun with, "" where that is not known */
-    bool goes_on;                 /* the folder holds this run already */
+    bool goes_on;                 /* the folder holds this run already; on every rank */
     mbl_jsonl_t *metrics, *evals; /* NULL below rank 0 */
     mbl_jsonl_t *advantages;      /* ... and unless log.advantages_every */
     size_t lost_samples;          /* sheets that could not be written */
@@ -39,6 +40,9 @@ mbl_status_t mbl_rundir_look(mbl_comm_t *comm, const mbl_rundir_options_t *optio
  * where asked for, opens log.txt, finds the checkpoint to go on from and the run's id, and makes sure that
  * all of it can be written (rank 0). Close it also when a later call fails. Collective. */
 mbl_status_t mbl_rundir_enter(mbl_comm_t *comm, const mbl_rundir_options_t *options, mbl_rundir_t *out);
+/* A new run that begins with another one's checkpoint: it needs one of its own at once, or `auto` would find
+ * none in its folder and begin anew. Once it has begun; local, the same on every rank. */
+bool mbl_rundir_forks(const mbl_rundir_t *rundir);
 /* Once the state of `step` is loaded: moves aside what came after it (aside.h), cuts the lines that will be
  * written again, opens the files of lines and writes run.yaml (rank 0). Collective. */
 mbl_status_t mbl_rundir_begin(mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_config_t *config,

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/quote.h"
 #include "io/checkpoint.h"
+#include "run/branch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -84,12 +85,26 @@ static mbl_status_t check_origin(const mbl_rundir_options_t *o, const found_t *f
                     o->path, found->head.from, yaml, mbl_quote(o->path, quoted, sizeof quoted));
 }
 
+/* One that was moved aside and copied back belongs to other lines than those that are there now. */
+static mbl_status_t check_branch(const mbl_rundir_options_t *o, const mbl_ckpt_origin_t *origin) {
+    mbl_branches_t branches;
+    MBL_TRY(mbl_branches_read(o->path, &branches));
+    mbl_ckpt_lineage_t lineage = mbl_branches_lineage(&branches, NULL);
+    const char *why = mbl_ckpt_stranger(origin, &lineage);
+    mbl_branches_free(&branches);
+    return why ? MBL_FAIL(MBL_ERR_USAGE, "--resume %s: step %zu %s; expected another --out to go on from it",
+                          o->resume, origin->step, why)
+               : MBL_OK;
+}
+
 /* A file to go on from has to be one of the run that the folder holds. One that names no run may be it where
  * it lies in the folder, or where the run has no name either. */
 static mbl_status_t check_file(const mbl_rundir_options_t *o, const found_t *found) {
-    char run[MBL_CKPT_RUN_ROOM], home[PATH_MAX];
+    char home[PATH_MAX];
+    mbl_ckpt_origin_t origin;
+    const char *run = origin.run;
     mbl_fail_quiet(1);
-    mbl_status_t status = mbl_ckpt_run_of(o->resume, run);
+    mbl_status_t status = mbl_ckpt_origin(o->resume, &origin);
     mbl_fail_quiet(0);
     if (status != MBL_OK)
         return MBL_OK; /* reading it says why */
@@ -104,7 +119,7 @@ static mbl_status_t check_file(const mbl_rundir_options_t *o, const found_t *fou
             o->resume, run, o->path);
     if (run[0] ? strcmp(run, found->head.id) == 0 || (inside && !found->head.id[0])
                : inside || !found->head.id[0])
-        return MBL_OK;
+        return inside ? check_branch(o, &origin) : MBL_OK;
     return MBL_FAIL(
         MBL_ERR_USAGE,
         "--resume %s: %s%s, and %s holds run %s; expected another --out, or a checkpoint of that run",
@@ -173,6 +188,7 @@ static mbl_status_t move_away(const mbl_rundir_options_t *o, const found_t *foun
 static mbl_status_t find_checkpoint(const mbl_rundir_options_t *o, const found_t *found, mbl_rundir_t *r) {
     char folder[ROOM];
     bool good = false;
+    mbl_branches_t branches;
     if (!o->resume)
         return MBL_OK;
     if (strcmp(o->resume, "auto") != 0) {
@@ -182,8 +198,11 @@ static mbl_status_t find_checkpoint(const mbl_rundir_options_t *o, const found_t
                    : MBL_FAIL(MBL_ERR_ARG, "%s: the path is too long", o->resume);
     }
     MBL_TRY(mbl_rundir_join(o->path, "checkpoints", folder, sizeof folder));
-    MBL_TRY(mbl_ckpt_latest(folder, found->head.id[0] ? found->head.id : NULL, r->checkpoint,
-                            sizeof r->checkpoint, &good));
+    MBL_TRY(mbl_branches_read(o->path, &branches));
+    mbl_ckpt_lineage_t lineage = mbl_branches_lineage(&branches, found->head.id[0] ? found->head.id : NULL);
+    mbl_status_t status = mbl_ckpt_latest(folder, &lineage, r->checkpoint, sizeof r->checkpoint, &good);
+    mbl_branches_free(&branches);
+    MBL_TRY(status);
     if (!good) {
         MBL_INFO("%s holds no checkpoint: starting afresh", folder);
         r->checkpoint[0] = 0;
@@ -193,14 +212,15 @@ static mbl_status_t find_checkpoint(const mbl_rundir_options_t *o, const found_t
 
 /* The id of the run that goes on, or a new one. */
 static mbl_status_t find_run(const mbl_rundir_options_t *o, const found_t *found, mbl_rundir_t *r) {
-    char run[MBL_CKPT_RUN_ROOM] = "";
+    mbl_ckpt_origin_t origin = {.run = ""};
+    const char *run = origin.run;
     r->goes_on = found->holds && r->checkpoint[0];
     if (!o->yaml || !realpath(o->yaml, r->from))
         r->from[0] = 0;
     if (r->checkpoint[0]) {
         mbl_fail_quiet(1);
-        if (mbl_ckpt_run_of(r->checkpoint, run) != MBL_OK)
-            run[0] = 0; /* reading it says why */
+        if (mbl_ckpt_origin(r->checkpoint, &origin) != MBL_OK)
+            origin.run[0] = 0; /* reading it says why */
         mbl_fail_quiet(0);
     }
     if (!r->goes_on) {
@@ -247,5 +267,6 @@ mbl_status_t mbl_rundir_enter(mbl_comm_t *comm, const mbl_rundir_options_t *opti
     out->path = options->path;
     MBL_TRY(mbl_comm_agree(comm, comm->rank == 0 ? enter(options, out) : MBL_OK));
     MBL_TRY(mbl_comm_bcast(comm, out->run, sizeof out->run, 0));
+    MBL_TRY(mbl_comm_bcast(comm, &out->goes_on, sizeof out->goes_on, 0));
     return mbl_comm_bcast(comm, out->checkpoint, sizeof out->checkpoint, 0);
 }

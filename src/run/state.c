@@ -193,11 +193,11 @@ struct mbl_snapshot {
     mbl_ckpt_part_t parts[MBL_OPTIMIZER_STATES];
     char names[MBL_OPTIMIZER_STATES][MBL_OPTIMIZER_NAME];
     small_t small;
-    char folder[512], step[32], *rewards, *config, *prompts;
+    char folder[512], step[32], branch[32], *rewards, *config, *prompts;
     const mbl_config_t *described; /* by `config` */
     size_t best[MBL_MAX_REWARDS];  /* steps kept for their scores */
     mbl_ckpt_item_t items[MOST_VECTORS + N_SMALL];
-    mbl_ckpt_attr_t attrs[10];
+    mbl_ckpt_attr_t attrs[11];
     size_t n_attrs;
 };
 
@@ -264,6 +264,9 @@ static mbl_status_t make_snapshot(mbl_state_t *state, const char *out_dir) {
     memcpy(s->attrs, attrs, sizeof attrs);
     if (state->run)
         s->attrs[s->n_attrs++] = (mbl_ckpt_attr_t){MBL_CKPT_RUN_KEY, state->run};
+    snprintf(s->branch, sizeof s->branch, "%zu", state->branch);
+    if (state->run && state->branch > 0)
+        s->attrs[s->n_attrs++] = (mbl_ckpt_attr_t){MBL_CKPT_BRANCH_KEY, s->branch};
     return mbl_ckpt_writer_open(&s->writer);
 }
 

@@ -208,6 +208,9 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_t
     MBL_TRY_GOTO(mbl_state_writers(&t.state), done);
     MBL_TRY_GOTO(mbl_state_load(&t.state, t.rundir.checkpoint, options->accept_prompts), done);
     MBL_TRY_GOTO(mbl_rundir_begin(comm, &t.rundir, config, t.state.step), done);
+    t.state.branch = t.rundir.branch;
+    if (mbl_rundir_forks(&t.rundir))
+        MBL_TRY_GOTO(mbl_state_save(&t.state, t.out_dir, true), done);
     mbl_rundir_space(&t.rundir, config, mbl_state_bytes(&t.state), t.state.step, config->train.steps,
                      config->checkpoint.every);
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_prompt_report_run(&t.engine)), done);

@@ -384,6 +384,9 @@ mbl_status_t mbl_pretrain(const mbl_config_t *config, mbl_comm_t *comm, const mb
     p.state.run = p.rundir.run;
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_pretrain_state_load(&p.state, p.rundir.checkpoint)), done);
     MBL_TRY_GOTO(mbl_rundir_begin(comm, &p.rundir, config, p.state.optimizer.steps), done);
+    p.state.branch = p.rundir.branch;
+    if (mbl_rundir_forks(&p.rundir))
+        MBL_TRY_GOTO(mbl_pretrain_state_save(&p.state, config, p.out_dir), done);
     mbl_rundir_space(&p.rundir, config, mbl_pretrain_state_bytes(&p.state), p.state.optimizer.steps,
                      config->pretrain.steps, config->pretrain.checkpoint_every);
     status = run(&p, mbl_stop_catch(mbl_stop_seconds(config->limits.seconds, config->limits.margin)));

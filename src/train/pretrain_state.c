@@ -62,7 +62,7 @@ static const char *name_of(const mbl_pretrain_state_t *state, size_t i, char *ro
 
 static mbl_status_t write_file(const mbl_pretrain_state_t *state, const mbl_config_t *config,
                                const char *out_dir, float *const *vector) {
-    char folder[512], path[640], step[32], *json;
+    char folder[512], path[640], step[32], branch[32], *json;
     char room[MOST_VECTORS][MBL_OPTIMIZER_NAME];
     mbl_ckpt_item_t items[MOST_VECTORS];
     for (size_t i = 0; i < n_vectors(state); i++)
@@ -71,10 +71,14 @@ static mbl_status_t write_file(const mbl_pretrain_state_t *state, const mbl_conf
     MBL_TRY(mbl_ckpt_path(folder, state->optimizer.steps, path, sizeof path));
     MBL_TRY(mbl_config_json(config, &json));
     snprintf(step, sizeof step, "%llu", (unsigned long long)state->optimizer.steps);
-    mbl_ckpt_attr_t attrs[] = {
-        {"kind", "pretrain"}, {"step", step}, {"config", json}, {MBL_CKPT_RUN_KEY, state->run}};
+    snprintf(branch, sizeof branch, "%zu", state->branch);
+    const mbl_ckpt_attr_t attrs[] = {{"kind", "pretrain"},
+                                     {"step", step},
+                                     {"config", json},
+                                     {MBL_CKPT_RUN_KEY, state->run},
+                                     {MBL_CKPT_BRANCH_KEY, branch}};
     mbl_status_t status = mbl_ckpt_write(path, items, n_vectors(state), attrs,
-                                         sizeof attrs / sizeof *attrs - (state->run ? 0 : 1));
+                                         3 + (state->run != NULL) + (state->run && state->branch > 0));
     mbl_free(json);
     MBL_TRY(status);
     mbl_ckpt_keep_t keep = {.last = config->checkpoint.keep.last, .every = config->checkpoint.keep.every};

@@ -14,6 +14,7 @@ typedef struct {
     mbl_tensor_t master, ema; /* f32 [padded] */
     mbl_optimizer_t optimizer;
     const char *run; /* the id of the run that saves; NULL: none is named */
+    size_t branch;   /* of that (run/branch.h); rank 0 */
 } mbl_pretrain_state_t;
 
 mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *state, mbl_ops_t *ops, mbl_mmdit_t *model,

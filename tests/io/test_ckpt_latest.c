@@ -60,15 +60,20 @@ static bool there(size_t step) {
     return access(path, F_OK) == 0;
 }
 
-/* A checkpoint of `run` (NULL: it names none). */
-static void write_step(size_t step, const char *run) {
+/* A checkpoint of `run` (NULL: it names none), and of a branch of it (NULL: the first). */
+static void write_branch(size_t step, const char *run, const char *branch) {
     float value = (float)step;
     char path[512], text[32];
     const mbl_ckpt_item_t item = {"adapter/current", MBL_F32, 1, &value};
     snprintf(text, sizeof text, "%zu", step);
-    const mbl_ckpt_attr_t attrs[] = {{"step", text}, {MBL_CKPT_RUN_KEY, run}};
+    const mbl_ckpt_attr_t attrs[] = {{"step", text}, {MBL_CKPT_RUN_KEY, run}, {MBL_CKPT_BRANCH_KEY, branch}};
     assert_int_equal(mbl_ckpt_path(folder, step, path, sizeof path), MBL_OK);
-    assert_int_equal(mbl_ckpt_write(path, &item, 1, attrs, run ? 2 : 1), MBL_OK);
+    assert_int_equal(mbl_ckpt_write(path, &item, 1, attrs, 1 + (size_t)(run != NULL) + (run && branch)),
+                     MBL_OK);
+}
+
+static void write_step(size_t step, const char *run) {
+    write_branch(step, run, NULL);
 }
 
 static mbl_status_t publish(size_t step, size_t last) {
@@ -76,12 +81,17 @@ static mbl_status_t publish(size_t step, size_t last) {
     return mbl_ckpt_publish(folder, step, &keep);
 }
 
-/* The step that `auto` goes on from, for `run`. */
-static size_t latest(const char *run) {
+/* The step that `auto` goes on from. */
+static size_t latest_of(const mbl_ckpt_lineage_t *lineage) {
     char path[512];
     bool found = false;
-    assert_int_equal(mbl_ckpt_latest(folder, run, path, sizeof path, &found), MBL_OK);
+    assert_int_equal(mbl_ckpt_latest(folder, lineage, path, sizeof path, &found), MBL_OK);
     return found ? strtoul(strrchr(path, '-') + 1, NULL, 10) : 0;
+}
+
+static size_t latest(const char *run) {
+    const mbl_ckpt_lineage_t lineage = {.run = run};
+    return latest_of(&lineage);
 }
 
 static void must_be_step(const char *name, const char *step) {
@@ -127,7 +137,9 @@ static void without_latest(void **state) {
 }
 
 static void other_runs_are_passed_over(void **state) {
-    char run[MBL_CKPT_RUN_ROOM], path[512];
+    const mbl_ckpt_lineage_t another = {.run = "cccc"};
+    mbl_ckpt_origin_t origin;
+    char path[512];
     bool found;
     (void)state;
     write_step(1, "aaaa");
@@ -140,13 +152,33 @@ static void other_runs_are_passed_over(void **state) {
     assert_int_equal(latest("cccc"), 2); /* names none: may be any run's */
     assert_int_equal(publish(4, 0), MBL_OK);
     assert_int_equal(latest("aaaa"), 3); /* whatever latest.h5 says */
-    assert_int_equal(mbl_ckpt_run_of(in("latest.h5"), run), MBL_OK);
-    assert_string_equal(run, "bbbb");
-    assert_int_equal(mbl_ckpt_run_of(in("step-000002.h5"), run), MBL_OK);
-    assert_string_equal(run, "");
+    assert_int_equal(mbl_ckpt_origin(in("latest.h5"), &origin), MBL_OK);
+    assert_string_equal(origin.run, "bbbb");
+    assert_int_equal(mbl_ckpt_origin(in("step-000002.h5"), &origin), MBL_OK);
+    assert_string_equal(origin.run, "");
     assert_int_equal(unlink(in("step-000002.h5")), 0);
-    assert_int_equal(mbl_ckpt_latest(folder, "cccc", path, sizeof path, &found), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_ckpt_latest(folder, &another, path, sizeof path, &found), MBL_ERR_CONFIG);
     assert_non_null(strstr(mbl_fail_message(), "of the 3 checkpoints"));
+}
+
+/* A run that went from step 5 back to 2, then from 4 back to 3. */
+static void of_branches_that_were_left(void **state) {
+    const size_t back[] = {2, 3};
+    const mbl_ckpt_lineage_t lineage = {.run = "aaaa", .back = back, .n = 2}, before = {"aaaa", back, 1};
+    (void)state;
+    write_branch(2, "aaaa", NULL);
+    write_branch(3, "aaaa", "1");
+    write_branch(4, "aaaa", "1");
+    write_branch(5, "aaaa", NULL);
+    assert_int_equal(latest_of(&before), 4);
+    assert_int_equal(latest_of(&lineage), 3);
+    write_branch(4, "aaaa", "2");
+    assert_int_equal(latest_of(&lineage), 4);
+    assert_int_equal(publish(5, 0), MBL_OK); /* whatever latest.h5 says */
+    assert_int_equal(latest_of(&lineage), 4);
+    write_branch(3, "aaaa", NULL);
+    assert_int_equal(unlink(in("step-000004.h5")), 0);
+    assert_int_equal(latest_of(&lineage), 2);
 }
 
 /* Folders and empty files called like checkpoints take no place of those that `keep` holds. */
@@ -173,6 +205,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(without_links, setup, teardown),
         cmocka_unit_test_setup_teardown(without_latest, setup, teardown),
         cmocka_unit_test_setup_teardown(other_runs_are_passed_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(of_branches_that_were_left, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_none_does_not_count, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

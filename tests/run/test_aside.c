@@ -29,14 +29,20 @@ static bool there(const char *name) {
     return access(in(name), F_OK) == 0;
 }
 
-static void write_step(size_t step, const char *run) {
+/* Of a branch of `run`, NULL: of the first. */
+static void write_branch_step(size_t step, const char *run, const char *branch) {
     float value = (float)step;
     char path[512], text[32];
     const mbl_ckpt_item_t item = {"adapter/current", MBL_F32, 1, &value};
     snprintf(text, sizeof text, "%zu", step);
-    const mbl_ckpt_attr_t attrs[] = {{"step", text}, {MBL_CKPT_RUN_KEY, run}};
+    const mbl_ckpt_attr_t attrs[] = {{"step", text}, {MBL_CKPT_RUN_KEY, run}, {MBL_CKPT_BRANCH_KEY, branch}};
     assert_int_equal(mbl_ckpt_path(in("checkpoints"), step, path, sizeof path), MBL_OK);
-    assert_int_equal(mbl_ckpt_write(path, &item, 1, attrs, run ? 2 : 1), MBL_OK);
+    assert_int_equal(mbl_ckpt_write(path, &item, 1, attrs, 1 + (size_t)(run != NULL) + (branch != NULL)),
+                     MBL_OK);
+}
+
+static void write_step(size_t step, const char *run) {
+    write_branch_step(step, run, NULL);
 }
 
 static void write_lines(const char *name, size_t n) {
@@ -80,6 +86,7 @@ static size_t latest(void) {
 }
 
 static void later_steps_are_kept_aside(void **state) {
+    const mbl_ckpt_lineage_t lineage = {.run = own};
     char path[512];
     bool found;
     (void)state;
@@ -92,7 +99,7 @@ static void later_steps_are_kept_aside(void **state) {
         snprintf(name, sizeof name, "aside-1/checkpoints/step-%06d.h5", step);
         assert_int_equal(there(name), step > 2);
     }
-    assert_int_equal(mbl_ckpt_latest(in("aside-1/checkpoints"), own, path, sizeof path, &found), MBL_OK);
+    assert_int_equal(mbl_ckpt_latest(in("aside-1/checkpoints"), &lineage, path, sizeof path, &found), MBL_OK);
     assert_true(found); /* whole */
     char *text = read_whole(in("aside-1/metrics.jsonl"), NULL);
     assert_int_equal(strncmp(text, "{\"step\": 3,", 11), 0);
@@ -107,6 +114,10 @@ static void later_steps_are_kept_aside(void **state) {
     assert_int_equal(mbl_aside(folder, own, 1, true), MBL_OK);
     assert_true(there("aside-2/checkpoints/step-000002.h5") && there("aside-2/checkpoints/step-000003.h5"));
     assert_int_equal(latest(), 1);
+    text = read_whole(in("branches.jsonl"), NULL);
+    assert_int_equal(strncmp(text, "{\"step\": 2,", 11), 0);
+    assert_non_null(strstr(text, "\n{\"step\": 1,"));
+    free(text);
 }
 
 static void nothing_later_is_nothing_to_do(void **state) {
@@ -149,6 +160,41 @@ static void what_is_none_of_it_is_moved_too(void **state) {
     assert_int_equal(latest(), 6);
     assert_int_equal(mbl_aside(folder, own, 6, true), MBL_OK);
     assert_false(there("aside-3"));
+}
+
+/* Files of other runs and of branches that were left are moved aside wherever they stand, each named once,
+ * and then count for nothing that is kept. */
+static void strangers_above_the_step(void **state) {
+    char text[4096], log[512];
+    const mbl_ckpt_keep_t keep = {.last = 2};
+    (void)state;
+    write_whole(in("branches.jsonl"), "{\"step\": 3}\n", 12);
+    write_step(2, own);
+    write_step(4, other); /* above the step that the run goes on from, as the next ones */
+    write_step(5, own);   /* of the branch that it left at step 3 */
+    write_whole(in("checkpoints/step-000006.h5"), "damaged", 7);
+    snprintf(log, sizeof log, "%s", in("log.txt"));
+    mbl_log_set_level(MBL_LOG_WARN);
+    assert_int_equal(mbl_log_open(log), MBL_OK);
+    assert_int_equal(mbl_aside(folder, own, 3, true), MBL_OK);
+    assert_int_equal(mbl_aside(folder, own, 3, true), MBL_OK);
+    assert_int_equal(mbl_log_open(NULL), MBL_OK);
+    mbl_log_set_level(MBL_LOG_OFF);
+    char *said = read_whole(log, NULL);
+    snprintf(text, sizeof text, "%s", said);
+    free(said);
+    static const char *const names[] = {"step-000004.h5: no checkpoint of this run (of another run)",
+                                        "step-000005.h5: no checkpoint of this run (of a branch that",
+                                        "step-000006.h5: no checkpoint of this run (damaged)"};
+    for (size_t i = 0; i < 3; i++) {
+        const char *at = strstr(text, names[i]);
+        if (!at || strstr(at + 1, names[i]))
+            fail_msg("\"%s\" does not stand once in:\n%s", names[i], text);
+    }
+    write_branch_step(4, own, "2");
+    assert_int_equal(mbl_ckpt_publish(in("checkpoints"), 4, &keep), MBL_OK);
+    assert_true(there("checkpoints/step-000003.h5") && there("checkpoints/step-000004.h5"));
+    assert_false(there("checkpoints/step-000002.h5") || there("checkpoints/step-000005.h5"));
 }
 
 static void ids(void **state) {
@@ -204,6 +250,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(nothing_later_is_nothing_to_do, setup, teardown),
         cmocka_unit_test_setup_teardown(from_elsewhere, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_none_of_it_is_moved_too, setup, teardown),
+        cmocka_unit_test_setup_teardown(strangers_above_the_step, setup, teardown),
         cmocka_unit_test_setup_teardown(ids, setup, teardown),
         cmocka_unit_test_setup_teardown(the_last_line, setup, teardown),
     };

@@ -116,9 +116,20 @@ static void an_earlier_step_leaves_the_later_ones_aside(void **state) {
     assert_false(there("branch/checkpoints/step-000004.h5"));
     assert_int_equal(steps_in("branch/aside-1/metrics.jsonl"), 2);
     assert_int_equal(steps_in("branch/metrics.jsonl"), 3);
+    /* what was moved aside does not come back among the lines of the branch that took its place, neither */
+    char *old = in("branch/aside-1/checkpoints/step-000004.h5"),
+         *back = in("branch/checkpoints/step-000004.h5");
+    snprintf(more, sizeof more, "cp %s %s && rm %s", old, back, in("branch/checkpoints/latest.h5"));
+    assert_int_equal(system(more), 0);
+    snprintf(more, sizeof more, "--resume %s --set train.steps=5", back);
+    assert_int_equal(train(1, "branch", more), 2);
+    must_say("branch.log", "step 4 of a branch that this run left when it went back to an earlier step");
     train_well(1, "branch", "--resume auto --set train.steps=4 --set train.lr=1e-3");
+    must_say("branch.log", "step-000004.h5: of a branch that this run left");
     must_say("branch.log", "at step 3");
-    /* what was moved aside does not come back among the lines of the branch that took its place */
+    run_of("branch", after);
+    assert_string_equal(before, after);
+    /* nor from where it lies */
     snprintf(more, sizeof more, "--resume %s", in("branch/aside-1/checkpoints/step-000004.h5"));
     assert_int_equal(train(1, "branch", more), 2);
     must_say("branch.log", "that does not lie in");
@@ -144,22 +155,47 @@ static void without_a_checkpoint_its_lines_are_kept(void **state) {
     assert_int_equal(steps_in("anew/metrics.jsonl"), 1);
 }
 
-/* A run without end into folder/busy, once it has written a checkpoint. */
-static pid_t start_busy(void) {
-    char yaml[600], out[600];
+/* A run without end into folder/name that resumes `from`, once it has written a checkpoint. */
+static pid_t start_endless(const char *name, const char *from, const char *every) {
+    char yaml[600], out[600], latest[300], lock[300];
     snprintf(yaml, sizeof yaml, "%s", in("run.yaml"));
-    snprintf(out, sizeof out, "%s", in("busy"));
+    snprintf(out, sizeof out, "%s", in(name));
+    snprintf(latest, sizeof latest, "%s/checkpoints/latest.h5", name);
+    snprintf(lock, sizeof lock, "%s/lock", name);
     pid_t child = fork();
     if (child == 0) {
         if (!freopen("/dev/null", "w", stderr))
             _exit(99);
         execl(MBL_BINARY_DIR "/marble", "marble", "train", yaml, "--out", out, "--set", "train.steps=100000",
-              "--resume", "auto", NULL);
+              "--set", every, "--resume", from, NULL);
         _exit(99);
     }
-    for (int i = 0; i < 3000 && !(there("busy/checkpoints/latest.h5") && there("busy/lock")); i++)
+    for (int i = 0; i < 3000 && !(there(latest) && there(lock)); i++)
         usleep(10000);
     return child;
+}
+
+static pid_t start_busy(void) {
+    return start_endless("busy", "auto", "checkpoint.every=1");
+}
+
+static void must_be_killed(pid_t child) {
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
+/* A run that begins with another one's checkpoint keeps its start, whenever it is killed. */
+static void a_fork_keeps_its_start(void **state) {
+    char from[600];
+    (void)state;
+    train_well(1, "parent", "");
+    snprintf(from, sizeof from, "%s", in("parent/checkpoints/step-000001.h5"));
+    must_be_killed(start_endless("young", from, "checkpoint.every=90000"));
+    assert_true(there("young/checkpoints/step-000001.h5"));
+    remove_folder(in("parent"));
+    train_well(1, "young", "--resume auto");
+    must_say("young.log", "young/checkpoints/step-000001.h5 at step 1");
+    assert_int_equal(steps_in("young/metrics.jsonl"), 1);
 }
 
 static void must_end_with_a_checkpoint(pid_t child) {
@@ -187,9 +223,7 @@ static void one_process_at_a_time(void **state) {
     child = start_busy();
     kill(child, SIGHUP); /* its terminal closes */
     must_end_with_a_checkpoint(child);
-    child = start_busy();
-    kill(child, SIGKILL); /* the lock stays, and is taken over */
-    assert_int_equal(waitpid(child, NULL, 0), child);
+    must_be_killed(start_busy()); /* the lock stays, and is taken over */
     assert_true(there("busy/lock"));
     train_well(1, "busy", "--resume auto --set train.steps=1");
     must_say("busy.log", "busy/lock: taken over from pid ");
@@ -278,6 +312,7 @@ int main(void) {
         cmocka_unit_test(a_second_run_is_refused_or_moves_the_first),
         cmocka_unit_test(an_earlier_step_leaves_the_later_ones_aside),
         cmocka_unit_test(without_a_checkpoint_its_lines_are_kept),
+        cmocka_unit_test(a_fork_keeps_its_start),
         cmocka_unit_test(one_process_at_a_time),
         cmocka_unit_test(from_its_own_yaml),
         cmocka_unit_test(by_default_a_folder_belongs_to_its_file),
