@@ -13,8 +13,8 @@ typedef enum {
     MBL_ARG_COUNT,  /* size_t in [low, high] (high 0: no end) */
     MBL_ARG_NUMBER, /* double in [low, high] (both 0: any) */
     MBL_ARG_CHOICE, /* const char *, one of `words` */
-    MBL_ARG_OUT, /* const char *, a file to write; "-" (standard output) when it is the last word or the next
-                    one is an option */
+    MBL_ARG_OUT, /* const char *, a file to write or another text that may be left out; "-" (standard output,
+                    all) when it is the last word or the next one is an option */
     MBL_ARG_TEXTS,  /* mbl_arg_texts_t: may be given again and again */
     MBL_ARG_PHRASES /* the same, and may be empty: no other text, file or operand may */
 } mbl_arg_kind_t;

@@ -4,6 +4,8 @@
 #include "cli/run_args.h"
 #include "train/loop.h"
 
+#include <string.h>
+
 static const char about[] =
     "Fine-tunes the model of RUN.yaml on all its rewards at once. One process trains on this machine's\n"
     "cores; under mpirun or srun every rank takes a share of the prompts:\n"
@@ -16,9 +18,9 @@ static const char about[] =
 
 int mbl_cmd_train(int argc, char **argv) {
     static const char *const acceptable[] = {"prompts", NULL};
-    const char *out = NULL, *resume = NULL, *accept = NULL;
+    const char *out = NULL, *resume = NULL, *accept = NULL, *help_config = NULL;
     char folder[512];
-    bool helped = false, help_config = false, overwrite = false;
+    bool helped = false, overwrite = false;
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml, as in --set train.lr=1e-4",
@@ -32,19 +34,19 @@ int mbl_cmd_train(int argc, char **argv) {
          "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL},
         {"accept", MBL_ARG_CHOICE, &accept, "WHAT",
          "go on from a checkpoint made with other prompts than the files hold now", 0, 0, 0, acceptable},
-        {"help-config", MBL_ARG_FLAG, &help_config, NULL,
-         "every key of RUN.yaml: type, range, unit, default, meaning", 0, 0, 0, NULL}};
+        {"help-config", MBL_ARG_OUT, &help_config, "[SECTION]",
+         "every key of RUN.yaml, or those of a section: type, range, unit, default, meaning", 0, 0, 0, NULL}};
     const mbl_args_t spec = {"train", "RUN.yaml", about, args, sizeof args / sizeof *args, 0, 1};
     mbl_run_t run;
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
     if (help_config) {
-        mbl_config_help(stdout);
-        status = mbl_args_printed("train");
+        status = mbl_config_help(strcmp(help_config, "-") == 0 ? NULL : help_config, stdout);
+        if (status == MBL_OK)
+            status = mbl_args_printed("train");
     } else if (rest.count == 0)
-        status = MBL_FAIL(MBL_ERR_USAGE,
-                          "train: no RUN.yaml given; try: marble train deploy/examples/quickstart.yaml");
+        status = MBL_FAIL(MBL_ERR_USAGE, "train: no RUN.yaml given; marble init writes one");
     int code = mbl_status_exit_code(status);
     if (!help_config && status == MBL_OK) {
         status = mbl_run_open(rest.items[0], &sets, mbl_config_check, &run);

@@ -7,6 +7,7 @@
  * be written is a failure. A run's answer is its folder: it goes on without a terminal. */
 #define MBL_COMMANDS(X)                                                                                      \
     X(inspect, "what is in a checkpoint or a model, digests verified", true)                                 \
+    X(init, "write a run.yaml to begin with", true)                                                          \
     X(train, "fine-tune a model on several rewards at once", false)                                          \
     X(pretrain, "train a small base model of the signs world", false)                                        \
     X(stop, "ask the run that is at work in a folder to stop with a checkpoint", true)                       \

@@ -211,8 +211,13 @@ mbl_status_t mbl_config_write(const mbl_config_t *config, const char *path, cons
  * mbl_config_parse reads it back. Free with mbl_free. */
 mbl_status_t mbl_config_json(const mbl_config_t *config, char **out);
 
-/* `marble train --help-config`: every key with type, range, unit, default and meaning. */
-void mbl_config_help(FILE *out);
+/* The keys that were set, by the file or an override, each with its value and comment, below a note (NULL:
+ * none) in comments: a file to begin with. Stream errors are left to the caller. */
+void mbl_config_write_set(const mbl_config_t *config, const char *note, FILE *out);
+
+/* `marble train --help-config`: every key with type, range, unit, default and meaning. `section` (NULL: all):
+ * "train", "train.old_decay", "rewards" or one key; ERR_USAGE, which names the sections, for another. */
+mbl_status_t mbl_config_help(const char *section, FILE *out);
 
 /* Whether matrix products run in bf16: what `precision` says, auto meaning on a GPU, and on a CPU with
  * AVX512-BF16 or AMX. */

@@ -12,6 +12,15 @@
 #include <string.h>
 
 static const char *const item_keys[] = {"name", "type", "weight", "min", "group", "on_failure", "options"};
+static const char *const item_help[] = {
+    "what metrics and tables call it: up to 32 letters, digits, _ or -",
+    "the scorer, one of those below [default: the name]",
+    "of method weighted_sum, and its priority with the others [default: 1]",
+    "its mean is kept at or above this, instead of being improved (see constraint)",
+    "rewards of one group share one objective, the mean of their gradients",
+    "skip: an image it fails on counts for the other rewards only; stop: the run ends with a checkpoint "
+    "[default: skip]",
+    "what the scorer takes, as {key: value}"};
 enum { N_KEYS = sizeof item_keys / sizeof *item_keys, MAX_NAME = 32 };
 
 static const mbl_field_t weight_field = {.kind = MBL_FIELD_NUMBER,
@@ -28,6 +37,13 @@ static const mbl_field_t on_failure_field = {.kind = MBL_FIELD_CHOICE,
                                              .offset = offsetof(mbl_reward_spec_t, on_failure),
                                              .fallback = "skip",
                                              .words = mbl_config_on_failure_words};
+
+const char *mbl_config_reward_key(size_t i, const char **help) {
+    if (i >= N_KEYS)
+        return NULL;
+    *help = item_help[i];
+    return item_keys[i];
+}
 
 static void free_specs(mbl_reward_spec_t *specs, size_t n) {
     for (size_t i = 0; i < n; i++) {

@@ -106,6 +106,10 @@ int mbl_config_line(const mbl_config_t *config, const char *key);
 /* One value of a node into its place in `base`. */
 mbl_status_t mbl_config_read_field(void *base, const mbl_field_t *field, const char *key,
                                    const mbl_yaml_node_t *node, mbl_config_problems_t *problems);
+/* How many leading characters of two keys are whole words they share ("train." of train.lr and train.ema). */
+size_t mbl_config_shared_section(const char *a, const char *b);
+/* The keys of a reward in the list `rewards`, each with its help; NULL past the end. */
+const char *mbl_config_reward_key(size_t i, const char **help);
 /* A short printable form of a node's value, in quotes when it is a scalar that is not a number. */
 char *mbl_config_shown(const mbl_yaml_node_t *node, char out[80]);
 /* False for text with control characters or line breaks. */

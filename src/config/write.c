@@ -1,4 +1,4 @@
-/* The configuration going out: the resolved run.yaml, JSON, and the help of every key. */
+/* The configuration going out: the resolved run.yaml, one to begin with, and JSON. */
 #include "config/table.h"
 
 #include "base/mem.h"
@@ -162,8 +162,7 @@ static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t 
     }
 }
 
-/* How many leading characters of two keys are whole words they share ("train." of train.lr and train.ema). */
-static size_t shared_section(const char *a, const char *b) {
+size_t mbl_config_shared_section(const char *a, const char *b) {
     size_t shared = 0;
     for (size_t i = 0; a[i] && a[i] == b[i]; i++)
         if (a[i] == '.')
@@ -180,7 +179,7 @@ static int depth_at(const char *key, size_t end) {
 
 /* "train:  # loss and optimizer" for every section that begins with this key. */
 static void write_headings(FILE *out, const char *key, const char *previous) {
-    for (size_t i = shared_section(key, previous); key[i]; i++) {
+    for (size_t i = mbl_config_shared_section(key, previous); key[i]; i++) {
         if (key[i] != '.')
             continue;
         char path[128];
@@ -208,26 +207,45 @@ static void write_note(FILE *out, const char *note) {
     }
 }
 
-static void write_all(FILE *out, const mbl_config_t *config, const char *note) {
+/* A key of a list, below its heading. */
+static void write_maps(FILE *out, const mbl_field_t *field, const mbl_config_t *config) {
+    fprintf(out, "\n%s:  # %s\n", field->key, field->help);
+    (field->kind == MBL_FIELD_REWARDS ? write_rewards : write_stages)(out, config);
+}
+
+/* The keys that say something; with `set`, only those that the file or a --set gave. */
+static void write_keys(FILE *out, const mbl_config_t *config, bool set) {
     size_t n;
     const mbl_field_t *fields = mbl_config_fields(&n);
-    fputs("# The resolved configuration of this run: every key with its value, range and meaning.\n", out);
-    write_note(out, note);
+    const char *previous = "";
     for (size_t i = 0; i < n; i++) {
         const mbl_field_t *field = &fields[i];
         const char *dot = strrchr(field->key, '.');
-        write_headings(out, field->key, i ? fields[i - 1].key : "");
+        if (set && config->origin->lines[i] == 0)
+            continue;
+        write_headings(out, field->key, previous);
+        previous = field->key;
         if (!says_something(field, config))
             continue;
         if (is_list_of_maps(field)) {
-            fprintf(out, "\n%s:  # %s\n", field->key, field->help);
-            (field->kind == MBL_FIELD_REWARDS ? write_rewards : write_stages)(out, config);
+            write_maps(out, field, config);
             continue;
         }
         fprintf(out, "%*s%s: ", 2 * depth_at(field->key, strlen(field->key)), "", dot ? dot + 1 : field->key);
         write_value(out, field, config);
         write_comment(out, field);
     }
+}
+
+static void write_resolved(FILE *out, const mbl_config_t *config, const char *note) {
+    fputs("# The resolved configuration of this run: every key with its value, range and meaning.\n", out);
+    write_note(out, note);
+    write_keys(out, config, false);
+}
+
+void mbl_config_write_set(const mbl_config_t *config, const char *note, FILE *out) {
+    write_note(out, note);
+    write_keys(out, config, true);
 }
 
 mbl_status_t mbl_config_write(const mbl_config_t *config, const char *path, const char *note) {
@@ -237,7 +255,7 @@ mbl_status_t mbl_config_write(const mbl_config_t *config, const char *path, cons
     FILE *out = fopen(temporary, "w");
     bool good = out != NULL;
     if (out) {
-        write_all(out, config, note);
+        write_resolved(out, config, note);
         good = !ferror(out) && fflush(out) == 0 && fsync(fileno(out)) == 0;
         good = fclose(out) == 0 && good && rename(temporary, path) == 0;
     }
@@ -365,40 +383,4 @@ mbl_status_t mbl_config_json(const mbl_config_t *config, char **out) {
         return MBL_FAIL(MBL_ERR_MEM, "no memory for the configuration as JSON");
     *out = copy;
     return MBL_OK;
-}
-
-static const char *kind_name(mbl_field_kind_t kind) {
-    static const char *const names[] = {"whole", "bytes", "number",  "seconds", "choice", "folder",
-                                        "file",  "names", "numbers", "list",    "list"};
-    return names[kind];
-}
-
-void mbl_config_help(FILE *out) {
-    size_t n;
-    const mbl_field_t *fields = mbl_config_fields(&n);
-    fputs("Keys of run.yaml. Every one has a default; --set KEY=VALUE overrides the file, for instance\n"
-          "--set train.lr=1e-4 --set 'model.lora.targets=[attn.to_q, attn.to_k]' --set rewards.0.weight=2.\n"
-          "Paths are looked up from the current folder, then from the folder of the file.\n",
-          out);
-    for (size_t i = 0; i < n; i++) {
-        char range[200], section[128];
-        const mbl_field_t *field = &fields[i];
-        size_t end = strrchr(field->key, '.') ? (size_t)(strrchr(field->key, '.') - field->key) : 0;
-        const char *previous = i ? fields[i - 1].key : "";
-        if (i == 0 || shared_section(field->key, previous) != (end ? end + 1 : 0)) {
-            snprintf(section, sizeof section, "%.*s", (int)end, field->key);
-            const char *help = mbl_config_section_help(section);
-            fprintf(out, "\n%s%s%s\n", section, *help ? ": " : "", help);
-        } else if (!end && strchr(previous, '.'))
-            fputc('\n', out);
-        mbl_config_range(field, range, sizeof range);
-        fprintf(out, "  %-38s %s%s%s%s%s\n", field->key,
-                field->kind == MBL_FIELD_CHOICE ? "" : kind_name(field->kind),
-                range[0] && field->kind != MBL_FIELD_CHOICE ? ", " : "", range, field->unit ? ", " : "",
-                field->unit ? field->unit : "");
-        fprintf(out, "      %s%s%s%s\n", field->help, field->fallback[0] ? " [default: " : "",
-                field->fallback, field->fallback[0] ? "]" : "");
-        for (size_t j = 0; field->word_help && field->words[j]; j++)
-            fprintf(out, "      %-16s %s\n", field->words[j], field->word_help[j]);
-    }
 }

@@ -331,7 +331,7 @@ static void help_names_every_key(void **state) {
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
-    mbl_config_help(out);
+    assert_int_equal(mbl_config_help(NULL, out), MBL_OK);
     fclose(out);
     const char *const parts[] = {
         "--set KEY=VALUE",
