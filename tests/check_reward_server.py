@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""proto/python/marble_reward.py as clients and the trainer meet it: JSON and the binary extension, several rewards of one file,
+batches across clients, N/A, errors that name the function, workers that die, tokens, sockets, how it starts and ends."""
+import base64
+import json
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+from reward_client import PROGRAM, Client, Server, flat, infer_body, post
+
+REWARDS = '''
+import os, sys, time
+from marble_reward import reward, device
+
+print("loaded on", device())
+
+@reward("bright", range=(0, 1), images="raw")
+def bright(images, prompts, metadata):
+    return [sum(image.data) / len(image.data) / 255 for image in images]
+
+@reward("quoted", images="raw")
+def quoted(images, prompts, metadata):
+    return [(len(p.split('"')[1]), "counted") if p.count('"') > 1 else (None, "no quoted text") for p in prompts]
+
+@reward("tagged", images="raw", batch=3)
+def tagged(images, prompts, metadata):
+    return [m.get("tag", -1) * 10 + len(images) for m in metadata]
+
+@reward("slow", images="raw")
+def slow(images, prompts, metadata):
+    time.sleep(float(prompts[0]))
+    return [len(images)] * len(images)
+
+@reward("bad", range=(0, 1), images="raw")
+def bad(images, prompts, metadata):
+    images[0].data[0] = 77
+    for text in prompts:
+        if text == "raise":
+            raise KeyError("no such thing")
+        if text == "die":
+            os.abort()
+        if text == "exit":
+            sys.exit("leaves")
+    value = {"nan": float("nan"), "far": 2.0, "text": "0.5", "huge": 10**400}.get(prompts[0], 0.5)
+    return [value] * (len(images) + (prompts[0] == "many"))
+'''
+
+
+class Protocol(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(REWARDS, "--workers", "2", "--device", "cpu,other", listen=["127.0.0.1:0", "unix:DIR/s"])
+
+    def setUp(self):
+        self.server.until(lambda: self.server.metrics()["workers_ready"] == 2, "both workers")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.close()
+
+    def test_metadata(self):
+        with self.server.client() as client:
+            self.assertEqual(client.get("/v2").json["extensions"], ["binary_tensor_data"])
+            for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/bright/ready", "/v2/models/rewards/versions/1/ready"):
+                self.assertEqual(client.get(path).status, 200, path)
+            self.assertEqual(client.get("/v2/models").json["models"], ["bright", "quoted", "tagged", "slow", "bad", "rewards"])
+            bright = client.get("/v2/models/bright").json
+            self.assertEqual(bright["parameters"], {"max_batch_size": 64, "min": 0, "max": 1})
+            self.assertEqual(bright["inputs"][0], {"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]})
+            self.assertEqual([(o["name"], o["datatype"]) for o in bright["outputs"]],
+                             [("scores", "FP32"), ("valid", "BOOL"), ("reason", "BYTES")])
+            both = client.get("/v2/models/rewards").json
+            self.assertEqual([o["name"] for o in both["outputs"]][3:6], ["quoted", "quoted.valid", "quoted.reason"])
+            self.assertEqual(both["parameters"], {"max_batch_size": 3})
+        for path, status, word in (("/v2/models/none", 404, "bright"), ("/v2/models/bright/versions/2", 404, "expected 1"),
+                                   ("/v3", 404, "/v2"), ("/v2/models/bright/infer", 405, "expected POST")):
+            answer = self.server.get(path)
+            self.assertEqual(answer.status, status, path)
+            self.assertIn(word, answer.error)
+
+    def test_json_and_binary_agree(self):
+        pixels, shape = flat([0, 51, 255])
+        for which in (0, 1):
+            for binary in (True, False):
+                with self.server.client(which) as client:
+                    answer = client.infer("bright", pixels, shape, ["a", "b", "c"], binary=binary, id="x7")
+                    self.assertEqual(answer.status, 200, answer.body)
+                    found = answer.outputs()
+                    for score, expected in zip(found["scores"], (0, 0.2, 1)):
+                        self.assertAlmostEqual(score, expected, 6)
+                    self.assertEqual(found["valid"], [True] * 3)
+                    self.assertEqual(found["reason"], [""] * 3)
+                    self.assertIn(b'"id": "x7"', answer.body)
+                    self.assertEqual("inference-header-content-length" in answer.fields, binary)
+
+    def test_nested_json_images(self):
+        body = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 1, 2, 3], "data": [[[[0, 0, 0], [255, 255, 255]]]]},
+                           {"name": "prompts", "datatype": "BYTES", "shape": [1, 1], "data": [["é"]]}]}
+        with self.server.client() as client:
+            self.assertEqual(client.ask(post("bright", json.dumps(body).encode())).outputs()["scores"], [0.5])
+
+    def test_not_applicable_is_no_score(self):
+        pixels, shape = flat([1, 2])
+        with self.server.client() as client:
+            found = client.infer("quoted", pixels, shape, ['says "Grüße"', "nothing"]).outputs()
+            self.assertEqual(found["scores"][0], 5)
+            self.assertTrue(math.isnan(found["scores"][1]))
+            self.assertEqual(found["valid"], [True, False])
+            self.assertEqual(found["reason"], ["counted", "no quoted text"])
+            found = client.infer("quoted", pixels, shape, ['says "Grüße"', "nothing"], binary=False).outputs()
+            self.assertEqual(found["scores"], [5, None])
+
+    def test_several_rewards(self):
+        pixels, shape = flat([0, 255])
+        before = self.server.metrics().get('images_total{reward="slow"}', 0)
+        with self.server.client() as client:
+            found = client.infer("rewards", pixels, shape, ['"ab"', "c"], ['{"tag": 3}', ""],
+                                 outputs=["quoted", "bright", "tagged", "quoted.valid"]).outputs()
+            self.assertEqual(list(found), ["quoted", "bright", "tagged", "quoted.valid"])
+            self.assertEqual((found["bright"], found["tagged"], found["quoted.valid"]), ([0, 1], [32, -8], [True, False]))
+            answer = client.infer("rewards", pixels, shape, ["a", "b"], outputs=["quoted", "scores"])
+            self.assertEqual(answer.status, 400)
+            self.assertIn("outputs[1]: 'scores'", answer.error)
+        self.assertEqual(self.server.metrics().get('images_total{reward="slow"}', 0), before, "a reward ran that nobody asked for")
+
+    def test_large_requests_are_split(self):
+        pixels, shape = flat(range(8))
+        with self.server.client() as client:
+            found = client.infer("tagged", pixels, shape, ["p"] * 8, [json.dumps({"tag": i}) for i in range(8)]).outputs()
+        self.assertEqual(found["scores"], [i * 10 + n for i, n in zip(range(8), (3, 3, 3, 3, 3, 3, 2, 2))])
+
+    def test_faults_name_the_function(self):
+        pixels, shape = flat([5, 6])
+        for prompt, word in (("raise", "raised KeyError (rewards_file.py:29): 'no such thing'"), ("exit", "raised SystemExit"),
+                             ("nan", "returned nan for image 0"), ("far", "outside of its declared range (0, 1)"),
+                             ("text", "returned '0.5' for image 0"), ("many", "returned 3 scores for 2 images"),
+                             ("huge", "raised OverflowError"), ("die", "was ended by SIGABRT while reward")):
+            with self.server.client() as client:
+                answer = client.infer("bad", pixels, shape, [prompt, "b"])
+                self.assertEqual(answer.status, 500, prompt)
+                self.assertIn("bad", answer.error)
+                self.assertIn(word, answer.error)
+                # The connection and the server go on.
+                self.assertEqual(client.infer("bad", pixels, shape, ["fine", "b"]).outputs()["scores"], [0.5, 0.5])
+
+    def test_batches_across_clients(self):
+        """Two clients' requests become one call; a third one's fault is its own."""
+        pixels, shape = flat([1])
+        with self.server.client() as a, self.server.client() as b, self.server.client() as c, self.server.client() as d, \
+                self.server.client() as e:
+            for client in (c, d):
+                length, body = infer_body(pixels, shape, ["0.4"])
+                client.send(post("slow", body, length))  # both workers are busy
+            time.sleep(0.1)
+            for client, text in ((a, "0"), (b, "0"), (e, "x")):
+                length, body = infer_body(pixels, shape, [text])
+                client.send(post("slow", body, length))
+            self.assertEqual([c.read().outputs()["scores"], d.read().outputs()["scores"]], [[1], [1]])
+            answers = [a.read(), b.read(), e.read()]
+        self.assertEqual([answer.status for answer in answers], [200, 200, 200])
+        self.assertEqual([answer.outputs()["scores"] for answer in answers], [[3], [3], [3]])
+
+    def test_a_fault_is_not_shared(self):
+        pixels, shape = flat([1])
+        with self.server.client() as a, self.server.client() as b, self.server.client() as c, self.server.client() as d:
+            for client in (c, d):
+                length, body = infer_body(pixels, shape, ["0.4"])
+                client.send(post("slow", body, length))
+            time.sleep(0.1)
+            for client, text in ((a, "fine"), (b, "raise")):
+                length, body = infer_body(pixels, shape, [text])
+                client.send(post("bad", body, length))
+            self.assertEqual([a.read().status, b.read().status], [200, 500])
+
+    def test_images_are_private(self):
+        """A reward that writes into its images does not change what another one of the same request sees."""
+        pixels, shape = flat([0])
+        with self.server.client() as client:
+            for _ in range(3):
+                found = client.infer("rewards", pixels, shape, ["fine"], outputs=["bad", "bright"]).outputs()
+                self.assertEqual(found["bright"], [0])
+
+    def test_files_need_pillow_or_are_read(self):
+        """JPEG or PNG as BYTES; this test knows which of both answers to expect."""
+        png = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4//8/AwQDMQAz1wX7GqMxzgAAAABJRU5ErkJggg==")
+        body = {"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(png).decode()],
+                            "parameters": {"content_type": "base64"}},
+                           {"name": "prompts", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}
+        with self.server.client() as client:
+            answer = client.ask(post("bright", json.dumps(body).encode()))
+            try:
+                import PIL.Image  # noqa: F401
+            except ImportError:
+                self.assertEqual(answer.status, 400)
+                self.assertIn("need Pillow", answer.error)
+            else:
+                self.assertEqual(answer.outputs()["scores"], [1])
+                body["inputs"][0]["data"] = ["AAAA"]
+                answer = client.ask(post("bright", json.dumps(body).encode()))
+                self.assertIn("images[0]: not a JPEG or PNG", answer.error)
+
+    def test_devices(self):
+        self.server.until(lambda: {"loaded on cpu", "loaded on other"} <= set(self.server.text().splitlines()), "devices")
+
+
+class Life(unittest.TestCase):
+    def test_stops_gracefully(self):
+        pixels, shape = flat([1])
+        with Server(REWARDS, listen=["unix:DIR/s"]) as server, server.client() as busy, server.client() as idle:
+            self.assertEqual(idle.get("/v2").status, 200)
+            length, body = infer_body(pixels, shape, ["0.5"])
+            busy.send(post("slow", body, length))
+            time.sleep(0.2)
+            server.child.send_signal(signal.SIGTERM)
+            self.assertRaises(EOFError, idle.read)
+            answer = busy.read()
+            self.assertEqual((answer.status, answer.fields["connection"], answer.outputs()["scores"]), (200, "close", [1]))
+            self.assertEqual(server.child.wait(10), 0)
+            self.assertFalse((server.path / "s").exists())
+
+    def test_a_call_that_hangs(self):
+        pixels, shape = flat([1])
+        with Server(REWARDS, "--seconds", "0.5") as server, server.client() as client:
+            answer = client.infer("slow", pixels, shape, ["60"])
+            self.assertEqual(answer.status, 504)
+            self.assertIn('reward "slow" took over 0.5 s for 1 images', answer.error)
+            server.until(lambda: server.metrics()["workers_ready"] == 1, "a new worker")
+            self.assertEqual(client.infer("slow", pixels, shape, ["0"]).status, 200)
+
+    def test_all_workers_die(self):
+        with Server(REWARDS) as server, server.client() as client:
+            os.kill(server.workers()[0], signal.SIGKILL)
+            # Nobody learns of it before the next request, which fails; then the server says that it is not ready.
+            self.assertEqual(client.infer("bright", *flat([1]), ["a"]).status, 500)
+            self.assertEqual(server.get("/v2/health/ready").status, 503)
+            server.until(lambda: server.get("/v2/health/ready").status == 200, "ready again")
+            self.assertEqual(client.infer("bright", *flat([1]), ["a"]).status, 200)
+
+    def test_token(self):
+        pixels, shape = flat([1])
+        with Server(REWARDS, environment={"MARBLE_REWARD_TOKEN": "s3cret"}) as server:
+            for fields, status in (((), 401), (("Authorization: Bearer s3cre",), 401), (("Authorization: Bearer s3cret",), 200)):
+                with server.client() as client:
+                    self.assertEqual(client.infer("bright", pixels, shape, ["a"], fields=fields).status, status)
+                with server.client() as client:
+                    self.assertEqual(client.get("/metrics", fields).status, status)
+            with server.client() as client:
+                self.assertEqual(client.get("/v2/health/live").status, 200)
+            self.assertNotIn("s3cret", server.text())
+            self.assertNotIn(b"s3cret", pathlib.Path(f"/proc/{server.workers()[0]}/environ").read_bytes())
+
+    def test_ends_with_its_parent(self):
+        script = (f"import subprocess, sys; child = subprocess.Popen([sys.executable, {str(PROGRAM)!r}, 'serve', sys.argv[1], '--listen', "
+                  "'127.0.0.1:0', '--with-parent'], stdout=subprocess.PIPE, text=True); print(child.stdout.readline(), child.pid, flush=True); "
+                  "sys.stdin.read()")
+        with Server(REWARDS) as server:  # for its file
+            parent = subprocess.Popen([sys.executable, "-c", script, str(server.path / "rewards_file.py")], stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            address, child = parent.stdout.readline().split()[1], int(parent.stdout.readline())
+            with Client(address) as client:
+                self.assertEqual(client.get("/v2").status, 200)
+            parent.kill()
+            parent.communicate()
+            server.until(lambda: not os.path.exists(f"/proc/{child}"), "the child ends", 5)
+
+    def test_files_that_cannot_be_loaded(self):
+        for text, word in (("import nothing_of_this_name", "(rewards_file.py:1): No module named"), ("x = 1", "declares no reward"),
+                           ("from marble_reward import reward\n@reward('a b')\ndef f(i, p, m): pass", "expected a name of letters"),
+                           ("from marble_reward import reward\n@reward('rewards', images='raw')\ndef f(i, p, m): pass", "--name"),
+                           ("import os\nos._exit(3)", "ended with exit code 3 while it loaded")):
+            with Server(text, ready=False) as server:
+                self.assertEqual(server.child.wait(10), 1)
+                self.assertIn(word, server.text())
+
+    def test_check(self):
+        def check(rewards):
+            with Server(rewards, "--check", "--check-side", "16", ready=False) as server:
+                return server.child.wait(20), server.child.stdout.read() + server.text()
+
+        code, text = check(REWARDS.split('@reward("tagged"')[0])
+        self.assertEqual(code, 0, text)
+        for word in ("bright (range 0 to 1)", "N/A", "no quoted text", "images a second", "all good"):
+            self.assertIn(word, text)
+        head = "from marble_reward import reward\nimport time\n@reward('f', range=(0, 1), images='raw')\ndef f(images, prompts, metadata):\n    "
+        for body, word in (("return [0.5]", "returned 1 scores for 6 images"), ("return [time.perf_counter() % 1 for _ in images]", "again"),
+                           ("return [i / 6 for i in range(6)][:len(images)] if len(images) < 7 else [0] * len(images)", "reverse order"),
+                           ("return [1 / len(images)] * len(images)", "image 3 alone"), ("return [7] * len(images)", "outside of its declared")):
+            code, text = check(head + body)
+            self.assertEqual(code, 1, text)
+            self.assertIn(word, text)
+            self.assertIn("fault", text)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1] + [word for word in sys.argv[1:] if not os.path.isfile(word)])
