@@ -1,9 +1,10 @@
-/* marble inspect: what is in a checkpoint or a model. */
+/* marble inspect: what is in a checkpoint, a run's folder or a model. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/inspect/inspect.h"
+#include "run/rundir.h"
 
 #include <errno.h>
 #include <string.h>
@@ -20,6 +21,13 @@ static mbl_status_t inspect(const char *path, const char *attribute, const char 
         return MBL_FAIL(MBL_ERR_USAGE, "%s: cannot be opened: %s", path, strerror(errno));
     if (prompts)
         return mbl_inspect_prompts(path, prompts, json);
+    size_t step;
+    if (S_ISDIR(about.st_mode) && mbl_rundir_holds(path, &step)) {
+        if (attribute)
+            return MBL_FAIL(MBL_ERR_USAGE,
+                            "%s: --attribute is for checkpoints; expected one of %s/checkpoints", path, path);
+        return mbl_inspect_run(path, json);
+    }
     if (S_ISDIR(about.st_mode) || ends_with(path, ".safetensors") ||
         ends_with(path, ".safetensors.index.json")) {
         if (attribute)
@@ -64,8 +72,9 @@ int mbl_cmd_inspect(int argc, char **argv) {
     const mbl_args_t spec = {
         "inspect",
         "PATH",
-        "Says what is in a checkpoint (FILE.h5), after verifying all of it, or in a model: a\n"
-        "diffusers folder, one part of it, or a .safetensors file.",
+        "Says what is in a checkpoint (FILE.h5), after verifying all of it; how far a run is (its folder)\n"
+        "and what its rewards were before and are now; or what is in a model: a diffusers folder, one part\n"
+        "of it, or a .safetensors file.",
         args,
         sizeof args / sizeof *args,
         1,

@@ -6,7 +6,7 @@
 /* name, one line for the list of commands, and whether standard output is its answer: then one that could not
  * be written is a failure. A run's answer is its folder: it goes on without a terminal. */
 #define MBL_COMMANDS(X)                                                                                      \
-    X(inspect, "what is in a checkpoint or a model, digests verified", true)                                 \
+    X(inspect, "what is in a checkpoint, a run's folder or a model", true)                                   \
     X(init, "write a run.yaml to begin with", true)                                                          \
     X(train, "fine-tune a model on several rewards at once", false)                                          \
     X(pretrain, "train a small base model of the signs world", false)                                        \

@@ -21,6 +21,10 @@ mbl_status_t mbl_inspect_alpha_json(mbl_ckpt_t *ckpt, const char *path, json_t *
 /* What two checkpoints differ in: attributes (the configuration key by key) and datasets. */
 mbl_status_t mbl_inspect_diff(const char *a, const char *b, bool json);
 
+/* The folder of a run: its state, step, checkpoints and rewards before and now; as JSON the last line of
+ * metrics.jsonl, the first and the last of eval.jsonl besides. */
+mbl_status_t mbl_inspect_run(const char *path, bool json);
+
 /* A model folder, one part of it, or a safetensors file or index: configuration, digest, parameters and
  * tensors. */
 mbl_status_t mbl_inspect_model(const char *path, bool json);
