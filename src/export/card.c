@@ -52,12 +52,15 @@ static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics
 /* One cell: mean and interval, as far as there are scores enough for them. */
 static void write_score(FILE *out, const json_t *rewards, const char *name) {
     double mean = number_at(rewards, NULL, name, "mean"), ci95 = number_at(rewards, NULL, name, "ci95");
+    double of = number_at(rewards, NULL, name, "prompts");
+    if (isnan(of)) /* a line of an older version: its images */
+        of = number_at(rewards, NULL, name, "n");
     if (isnan(mean))
         fputs(" - |", out);
     else if (isnan(ci95))
         fprintf(out, " %.4f |", mean);
     else
-        fprintf(out, " %.4f +- %.4f |", mean, ci95);
+        fprintf(out, " %.4f +- %.4f%s |", mean, ci95, of < MBL_EVAL_FEW ? "*" : "");
 }
 
 static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals) {
@@ -66,11 +69,13 @@ static void write_rewards(FILE *out, const mbl_card_t *card, const json_t *evals
     const json_t *before = mbl_rundir_rewards(first), *after = mbl_rundir_rewards(last);
     if (n < 2)
         return;
-    fprintf(out,
-            "\n## Rewards on held-out prompts\n\nMean and 95 %% interval, before (step %lld) and after (step "
-            "%lld, averaged weights).\n\n| reward | before | after |\n|---|---|---|\n",
-            (long long)json_integer_value(json_object_get(first, "step")),
-            (long long)json_integer_value(json_object_get(last, "step")));
+    fprintf(
+        out,
+        "\n## Rewards on held-out prompts\n\nMean and 95 %% interval (* from fewer than %d prompts), before "
+        "(step %lld) and after (step %lld, averaged weights).\n\n| reward | before | after "
+        "|\n|---|---|---|\n",
+        MBL_EVAL_FEW, (long long)json_integer_value(json_object_get(first, "step")),
+        (long long)json_integer_value(json_object_get(last, "step")));
     for (size_t k = 0; k < card->config->rewards.count; k++) {
         const char *name = card->config->rewards.items[k].name;
         fprintf(out, "| %s |", name);

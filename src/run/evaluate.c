@@ -17,6 +17,8 @@ struct mbl_evaluator {
     uint32_t *prompt;
     int64_t *sample;
     mbl_score_t *kept;
+    mbl_eval_sums_t *sums; /* [prompts + 1, K]: sums of an evaluation */
+    size_t prompts;        /* that the images of all ranks show */
 };
 
 static mbl_status_t make_batch(mbl_evaluator_t *e) {
@@ -35,6 +37,8 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
     MBL_ALLOC(e->sample, n);
     MBL_ALLOC(e->batch.scores, n * o->k);
     MBL_ALLOC(e->kept, n * o->k);
+    e->prompts = o->pictures < o->set->prompts.count ? o->pictures : o->set->prompts.count;
+    MBL_ALLOC(e->sums, (e->prompts + 1) * o->k);
     MBL_ALLOC(e->batch.rgb, n * high * wide * 3);
     MBL_ALLOC(e->views.images, n);
     MBL_ALLOC(e->views.prompts, n);
@@ -72,6 +76,7 @@ void mbl_evaluator_free(mbl_evaluator_t *e) {
     mbl_free(e->batch.scores);
     mbl_free(e->batch.rgb);
     mbl_free(e->kept);
+    mbl_free(e->sums);
     mbl_free(e->views.images);
     mbl_free(e->views.prompts);
     mbl_free(e->prompt);
@@ -79,28 +84,42 @@ void mbl_evaluator_free(mbl_evaluator_t *e) {
     mbl_free(e);
 }
 
+void mbl_eval_mean(const mbl_eval_sums_t *by_prompt, size_t prompts, size_t stride, mbl_eval_score_t *out) {
+    double sum = 0, n = 0, squares = 0, used = 0;
+    for (size_t p = 0; p < prompts; p++) {
+        sum += by_prompt[p * stride].sum;
+        n += by_prompt[p * stride].count;
+        used += by_prompt[p * stride].count > 0;
+    }
+    out->mean = n > 0 ? sum / n : NAN;
+    for (size_t p = 0; p < prompts; p++) {
+        double away = n > 0 ? by_prompt[p * stride].sum - out->mean * by_prompt[p * stride].count : 0;
+        squares += away * away;
+    }
+    out->n = (size_t)n;
+    out->prompts = (size_t)used;
+    out->ci95 = used > 1 ? 1.959964 * sqrt(used / (used - 1) * squares) / n : NAN;
+}
+
 /* Mean and interval of each reward's scores, or of their differences from the kept ones. */
 static mbl_status_t summarise(const mbl_evaluator_t *e, bool difference, mbl_eval_score_t *out) {
-    double sums[MBL_MAX_REWARDS][5];
-    size_t k_all = e->options.k;
-    memset(sums, 0, sizeof sums);
+    size_t k_all = e->options.k, prompts = e->prompts;
+    mbl_eval_sums_t *sums = e->sums, *others = sums + prompts * k_all; /* [P, K]; [K] N/A and failed */
+    memset(sums, 0, (prompts + 1) * k_all * sizeof *sums);
     for (size_t i = 0; i < e->batch.n * k_all; i++) {
         const mbl_score_t *score = &e->batch.scores[i], *old = &e->kept[i];
-        double *sum = sums[i % k_all], value = score->value - (difference ? old->value : 0);
+        mbl_eval_sums_t *sum = &sums[e->prompt[i / k_all] * k_all + i % k_all], *other = &others[i % k_all];
         mbl_score_state_t state = difference && old->state > score->state ? old->state : score->state;
-        sum[0] += state == MBL_SCORE_VALID;
-        sum[1] += state == MBL_SCORE_NA;
-        sum[2] += state == MBL_SCORE_FAILED;
-        sum[3] += state == MBL_SCORE_VALID ? value : 0;
-        sum[4] += state == MBL_SCORE_VALID ? value * value : 0;
+        sum->count += state == MBL_SCORE_VALID;
+        sum->sum += state == MBL_SCORE_VALID ? score->value - (difference ? old->value : 0) : 0;
+        other->sum += state == MBL_SCORE_NA;
+        other->count += state == MBL_SCORE_FAILED;
     }
-    MBL_TRY(
-        mbl_comm_allreduce(e->options.comm, sums, sizeof sums / sizeof(double), MBL_COMM_F64, MBL_COMM_SUM));
+    MBL_TRY(mbl_comm_allreduce(e->options.comm, sums, 2 * (prompts + 1) * k_all, MBL_COMM_F64, MBL_COMM_SUM));
     for (size_t k = 0; k < k_all; k++) {
-        double n = sums[k][0], mean = n > 0 ? sums[k][3] / n : NAN;
-        double variance = n > 1 ? fmax(0, sums[k][4] - n * mean * mean) / (n - 1) : NAN;
-        out[k] = (mbl_eval_score_t){mean, 1.959964 * sqrt(variance / n), (size_t)n, (size_t)sums[k][1],
-                                    (size_t)sums[k][2]};
+        mbl_eval_mean(sums + k, prompts, k_all, &out[k]);
+        out[k].na = (size_t)others[k].sum;
+        out[k].failed = (size_t)others[k].count;
     }
     return MBL_OK;
 }
@@ -111,7 +130,8 @@ char *mbl_eval_text(const mbl_eval_score_t *score, char out[64]) {
     else if (isnan(score->ci95))
         snprintf(out, 64, " %.3f", score->mean);
     else
-        snprintf(out, 64, " %.3f +-%.3f%s", score->mean, score->ci95, score->n < MBL_EVAL_FEW ? "*" : "");
+        snprintf(out, 64, " %.3f +-%.3f%s", score->mean, score->ci95,
+                 score->prompts < MBL_EVAL_FEW ? "*" : "");
     return out;
 }
 

@@ -27,13 +27,22 @@ mbl_status_t mbl_evaluator_new(const mbl_evaluator_options_t *options, mbl_evalu
 void mbl_evaluator_free(mbl_evaluator_t *evaluator);
 
 typedef struct {
-    /* over valid scores, NAN without any; half-width of the normal 95 % interval of the mean, NAN below two
-     */
+    /* over valid scores, NAN without any; half-width of the normal 95 % interval of the mean over prompts,
+     * NAN below two of them */
     double mean, ci95;
-    size_t n, na, failed;
+    size_t n, na, failed, prompts; /* images; prompts with a valid one */
 } mbl_eval_score_t;
 
-/* An interval from fewer scores says little, which is said of it. */
+/* A mean over images with its interval over prompts, since the images of one prompt are not independent: the
+ * ratio of two sums over P prompts has the variance P / (P - 1) sum_p (s_p - mean n_p)^2 / n^2 (Cochran,
+ * Sampling Techniques, 1977, section 6.4). With one image of each prompt that is the usual one. by_prompt
+ * [prompts, stride], its first column; sets mean, ci95, n and prompts of *out. */
+typedef struct {
+    double sum, count; /* of the valid scores of a prompt's images */
+} mbl_eval_sums_t;
+void mbl_eval_mean(const mbl_eval_sums_t *by_prompt, size_t prompts, size_t stride, mbl_eval_score_t *out);
+
+/* An interval from fewer prompts says little, which is said of it. */
 enum { MBL_EVAL_FEW = 8 };
 /* " 0.123 +-0.045" into out, "*" behind where the scores are few, no interval where there is none, " -"
  * without a mean; returns out. */

@@ -77,9 +77,10 @@ mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_
 }
 
 static json_t *score_object(const mbl_eval_score_t *score, const mbl_eval_score_t *change) {
-    json_t *one = json_pack("{s:o,s:o,s:I,s:I,s:I}", "mean", mbl_jsonl_real(score->mean), "ci95",
-                            mbl_jsonl_real(score->ci95), "n", (json_int_t)score->n, "na",
-                            (json_int_t)score->na, "failed", (json_int_t)score->failed);
+    json_t *one = json_pack("{s:o,s:o,s:I,s:I,s:I,s:I}", "mean", mbl_jsonl_real(score->mean), "ci95",
+                            mbl_jsonl_real(score->ci95), "n", (json_int_t)score->n, "prompts",
+                            (json_int_t)score->prompts, "na", (json_int_t)score->na, "failed",
+                            (json_int_t)score->failed);
     if (change) {
         json_object_set_new(one, "change", mbl_jsonl_real(change->mean));
         json_object_set_new(one, "change_ci95", mbl_jsonl_real(change->ci95));

@@ -221,7 +221,7 @@ static void write_mean(FILE *out, int width, const char *format, double mean) {
     fprintf(out, " %*s", width, text);
 }
 
-/* Whether the interval of the paired difference leaves zero out; one image has no interval. */
+/* Whether the interval of the paired difference leaves zero out; one prompt has no interval. */
 static const char *verdict(const mbl_eval_score_t *difference) {
     return isnan(difference->ci95)                ? "no interval"
            : difference->mean > difference->ci95  ? "better"
@@ -237,7 +237,7 @@ static void write_table(FILE *out, const mbl_config_t *config, const mbl_eval_sc
     for (size_t k = 0; k < config->rewards.count; k++) {
         const mbl_eval_score_t *d = &difference[k];
         char interval[32] = "";
-        bool marked = !isnan(d->ci95) && d->n < MBL_EVAL_FEW;
+        bool marked = !isnan(d->ci95) && d->prompts < MBL_EVAL_FEW;
         if (!isnan(d->ci95))
             snprintf(interval, sizeof interval, "+- %.4f%s", d->ci95, marked ? "*" : "");
         few |= marked;
@@ -248,7 +248,7 @@ static void write_table(FILE *out, const mbl_config_t *config, const mbl_eval_sc
         fprintf(out, " %-13s %8zu   %s\n", interval, d->n, verdict(d));
     }
     if (few)
-        fprintf(out, "* from fewer than %d images: such an interval says little\n", MBL_EVAL_FEW);
+        fprintf(out, "* from fewer than %d prompts: such an interval says little\n", MBL_EVAL_FEW);
 }
 
 mbl_status_t mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,

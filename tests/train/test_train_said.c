@@ -150,8 +150,8 @@ static void scores_of_nobody_are_null(void **state) {
     both_say("idle", "ocr                 -         -         -                      0   no interval\n");
 }
 
-/* One image has no interval, and few have one that is marked. */
-static void few_images_are_marked(void **state) {
+/* One prompt has no interval, however many images it has, and few have one that is marked. */
+static void few_prompts_are_marked(void **state) {
     (void)state;
     train_well(1, "single", "--set eval.prompts=1 --set 'rewards=[{name: jpeg}]'");
     check_times("single/log.txt", "1   no interval\n", 1);
@@ -162,8 +162,28 @@ static void few_images_are_marked(void **state) {
     assert_true(json_is_number(json_object_get(jpeg, "mean")));
     assert_true(json_is_null(json_object_get(jpeg, "ci95")));
     json_decref(line);
+    write_lines("alone.txt", "three blue circles\n");
+    char more[1200];
+    snprintf(more, sizeof more,
+             "%s --set eval.prompts=8 --set prompts.groups=1 --set 'rewards=[{name: jpeg}]'",
+             prompts_of("alone.txt"));
+    train_well(1, "alone", more);
+    both_say("alone", "8   no interval\n");
+    check_times("alone.log", "better", 0);
+    check_times("alone.log", "+-", 0);
+    write_lines("two.txt", "three blue circles\ntwo red circles\n");
+    snprintf(more, sizeof more,
+             "%s --set eval.prompts=8 --set prompts.groups=1 --set 'rewards=[{name: jpeg}]'",
+             prompts_of("two.txt"));
+    train_well(1, "two", more);
+    both_say("two", "* from fewer than 8 prompts");
+    line = last_line("two", "eval.jsonl");
+    jpeg = json_object_get(json_object_get(line, "rewards"), "jpeg");
+    assert_int_equal(json_integer_value(json_object_get(jpeg, "n")), 8);
+    assert_int_equal(json_integer_value(json_object_get(jpeg, "prompts")), 2);
+    json_decref(line);
     train_well(1, "seven", "--set eval.prompts=7 --set 'rewards=[{name: jpeg}]'");
-    both_say("seven", "* from fewer than 8 images");
+    both_say("seven", "* from fewer than 8 prompts");
     check_times("seven.log", "* ", 2); /* the interval in the table, and what it means */
     train_well(1, "eight", "--set eval.prompts=8 --set 'rewards=[{name: jpeg}]'");
     check_times("eight.log", "*", 0);
@@ -186,7 +206,7 @@ int main(void) {
         cmocka_unit_test(a_run_may_go_on_whatever_comes),
         cmocka_unit_test(steps_that_train_nothing_raise_an_alarm),
         cmocka_unit_test(scores_of_nobody_are_null),
-        cmocka_unit_test(few_images_are_marked),
+        cmocka_unit_test(few_prompts_are_marked),
         cmocka_unit_test(a_collapse_of_rewards_raises_an_alarm),
     };
     return cmocka_run_group_tests(tests, prepare_small, drop_folder);
