@@ -99,6 +99,18 @@ static mbl_status_t choose_kl_rows(mbl_update_t *u, mbl_update_step_t *step) {
     return MBL_OK;
 }
 
+/* Sums without a term are no numbers. */
+static void take_losses(const mbl_update_step_t *step) {
+    const mbl_gradient_args_t *args = &step->args;
+    bool rewarded = !args->masks;
+    for (size_t k = 0; k < args->batch->k && !rewarded; k++)
+        rewarded = args->masks->of[k] != MBL_NO_MASK;
+    if (!rewarded)
+        step->out->loss = NAN;
+    if (!(args->kl > 0))
+        step->out->kl = NAN;
+}
+
 mbl_status_t mbl_update_step(mbl_update_t *u, const mbl_update_options_t *options, mbl_update_result_t *out) {
     mbl_update_step_t step;
     mbl_update_direction_fn *direction = mbl_method_is(options->balance.method, MBL_METHOD_MICRO_BATCHES)
@@ -111,6 +123,7 @@ mbl_status_t mbl_update_step(mbl_update_t *u, const mbl_update_options_t *option
     if (!step.formed)
         MBL_TRY(mbl_update_combine(u, &step));
     MBL_TRY(mbl_update_apply(u, &step));
+    take_losses(&step);
     out->seconds.train += mbl_lap(&start);
     return MBL_OK;
 }
@@ -182,7 +195,7 @@ static mbl_status_t cosines_of_step(mbl_update_t *u, const mbl_update_step_t *st
         double norm = balance->norm[k] * sqrt(gram[last * m + last]), along = gram[k * m + last];
         if (step->sets.of[k] != MBL_NO_MASK)
             along += gram[(step->sets.parts + step->sets.of[k]) * m + last];
-        step->out->cos_step[k] = balance->measured[k] && norm > 0 ? along / norm : 0;
+        step->out->cos_step[k] = balance->measured[k] && norm > 0 ? along / norm : NAN;
     }
     return MBL_OK;
 }

@@ -79,7 +79,7 @@ typedef struct {
 } mbl_update_options_t;
 
 typedef struct {
-    double loss, kl; /* of all ranks */
+    double loss, kl; /* of all ranks; NAN: no reward applies to any sample, the KL term is off */
     /* of the direction, before the clip; 0 or NAN: there was none, the weights stayed */
     double norm;
     /* loss, KL and all gradients formed; where one is not, the step is left out: the update stays as it was,
@@ -94,7 +94,7 @@ typedef struct {
     double shrunk; /* the factor that balance.alpha was shrunk by, towards the target: 1 not at all */
     double alpha_raw[MBL_MAX_REWARDS]; /* of the solution, where refreshed; balance.alpha is what was used */
     mbl_balance_step_t balance;
-    double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k) */
+    double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k); NAN where either is none */
     struct {
         double train, gram, qp;
     } seconds; /* of this rank */

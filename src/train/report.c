@@ -42,9 +42,10 @@ static void put_constraints(json_t *line, const mbl_config_t *config, const mbl_
         if (!isnan(spec->min))
             json_object_set_new(
                 object, spec->name,
-                json_pack("{s:f,s:f,s:f}", "multiplier", r->constraint->multiplier[k], "pressure",
-                          r->pressure[k], "gap",
-                          r->constraint->seen[k] ? spec->min - r->constraint->level[k] : 0.0));
+                json_pack(
+                    "{s:f,s:f,s:o}", "multiplier", r->constraint->multiplier[k], "pressure", r->pressure[k],
+                    "gap",
+                    mbl_jsonl_real(r->constraint->seen[k] ? spec->min - r->constraint->level[k] : NAN)));
     }
     if (json_object_size(object) > 0)
         json_object_set(line, "constraint", object);
@@ -75,28 +76,50 @@ static void put_halves(json_t *line, const mbl_config_t *config, const mbl_event
         json_object_set_new(line, "shrunk", mbl_jsonl_real(r->update->shrunk));
 }
 
+/* What the gradients of the whole step say of each reward; null where that one, or the direction, is none. */
+static void put_cosines(json_t *line, const mbl_config_t *config, const mbl_event_step_t *r) {
+    const mbl_balance_step_t *b = &r->update->balance;
+    const double *const found[] = {b->cos, b->cos_part, r->update->cos_step};
+    static const char *const names[] = {"cos", "cos_part", "cos_step"};
+    double norm[MBL_MAX_REWARDS], value[MBL_MAX_REWARDS];
+    bool any = false, moved = r->update->norm > 0;
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        norm[k] = r->stats[k].valid > 0 ? b->norm[k] : NAN;
+        any |= b->measured[k] && moved;
+    }
+    json_object_set_new(line, "grad_norm_by", by_reward(config, norm, sizeof *norm));
+    for (size_t i = 0; i < sizeof found / sizeof *found; i++) {
+        for (size_t k = 0; k < config->rewards.count; k++)
+            value[k] = b->measured[k] && moved ? found[i][k] : NAN;
+        json_object_set_new(line, names[i], by_reward(config, value, sizeof *value));
+    }
+    json_object_set_new(line, "cos_min", mbl_jsonl_real(any ? b->cos_min : NAN));
+    json_object_set_new(line, "cos_part_min", mbl_jsonl_real(any ? b->cos_part_min : NAN));
+    json_object_set_new(line, "cos_mean", mbl_jsonl_real(any ? b->cos_mean : NAN));
+    json_object_set_new(line, "cos_var", mbl_jsonl_real(any ? b->cos_var : NAN));
+}
+
+/* Shares of the direction, or null where no reward was usable and so nothing was shared out. */
+static json_t *shares(const mbl_config_t *config, const mbl_event_step_t *r, const double *alpha) {
+    double none[MBL_MAX_REWARDS];
+    for (size_t k = 0; k < config->rewards.count; k++)
+        none[k] = NAN;
+    return by_reward(config, r->solves && r->update->balance.n_used == 0 ? none : alpha, sizeof *none);
+}
+
 static void put_balance(json_t *line, const mbl_config_t *config, const mbl_event_step_t *r) {
-    const size_t one = sizeof(double);
-    json_object_set_new(line, "alpha", by_reward(config, r->update->balance.alpha, one));
-    json_object_set_new(line, "alpha_ema", by_reward(config, r->update->balance.alpha_mean, one));
+    json_object_set_new(line, "alpha", shares(config, r, r->update->balance.alpha));
+    json_object_set_new(line, "alpha_ema", shares(config, r, r->update->balance.alpha_mean));
     json_object_set_new(line, "refreshed", json_boolean(r->update->refreshed));
     json_object_set_new(line, "rewards_used", json_integer((json_int_t)r->update->balance.n_used));
     if (r->update->refreshed) {
-        json_object_set_new(line, "alpha_raw", by_reward(config, r->update->alpha_raw, one));
+        json_object_set_new(line, "alpha_raw", shares(config, r, r->update->alpha_raw));
         json_object_set_new(line, "gram_share", mbl_jsonl_real(r->update->gram_share));
         if (r->update->halves)
             put_halves(line, config, r);
     }
-    if (!r->update->cosines)
-        return;
-    json_object_set_new(line, "grad_norm_by", by_reward(config, r->update->balance.norm, one));
-    json_object_set_new(line, "cos", by_reward(config, r->update->balance.cos, one));
-    json_object_set_new(line, "cos_part", by_reward(config, r->update->balance.cos_part, one));
-    json_object_set_new(line, "cos_step", by_reward(config, r->update->cos_step, one));
-    json_object_set_new(line, "cos_min", mbl_jsonl_real(r->update->balance.cos_min));
-    json_object_set_new(line, "cos_part_min", mbl_jsonl_real(r->update->balance.cos_part_min));
-    json_object_set_new(line, "cos_mean", mbl_jsonl_real(r->update->balance.cos_mean));
-    json_object_set_new(line, "cos_var", mbl_jsonl_real(r->update->balance.cos_var));
+    if (r->update->cosines)
+        put_cosines(line, config, r);
 }
 
 mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *r) {
@@ -105,11 +128,11 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *r)
     char date[32];
     if (!rundir->metrics)
         return MBL_OK;
-    json_t *line = json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:o,s:f}", "step", (json_int_t)r->step, "epoch",
+    json_t *line = json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:o,s:o}", "step", (json_int_t)r->step, "epoch",
                              (json_int_t)r->epoch, "loss", mbl_jsonl_real(r->update->loss), "kl",
                              mbl_jsonl_real(r->update->kl), "lr", r->lr, "grad_norm",
                              mbl_jsonl_real(r->update->norm), "old_lag", mbl_jsonl_real(r->old_deviate),
-                             "samples_per_s", s->total > 0 ? r->samples / s->total : 0.0);
+                             "samples_per_s", mbl_jsonl_real(s->total > 0 ? r->samples / s->total : NAN));
     if (config->stages.count > 0)
         json_object_set_new(line, "stage", json_integer((json_int_t)r->stage + 1));
     json_object_set_new(line, "reward",
@@ -188,7 +211,7 @@ void mbl_report_progress(const mbl_event_step_t *r) {
     const mbl_config_t *config = r->state->engine->config;
     char rewards[512] = "", balance[512] = "", left[40] = "", duration[32], stage[64] = "";
     size_t used = 0, size = 0;
-    bool balanced = r->update->balanced && r->update->finite;
+    bool balanced = r->update->balanced && r->update->finite && (!r->solves || r->update->balance.n_used > 0);
     for (size_t k = 0; k < config->rewards.count; k++) {
         const char *name = config->rewards.items[k].name;
         if (used < sizeof rewards && r->stats[k].valid > 0)

@@ -98,7 +98,7 @@ def numbers(rows):
 
 
 def cosines(run, key="cos"):
-    """[steps, K]; NaN where a reward took no part (the program writes 0)."""
+    """[steps, K]; NaN where a reward took no part (older versions of the program wrote 0)."""
     values = numbers(run[key])
     values[values == 0] = np.nan
     return values

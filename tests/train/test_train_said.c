@@ -150,6 +150,57 @@ static void scores_of_nobody_are_null(void **state) {
     both_say("idle", "ocr                 -         -         -                      0   no interval\n");
 }
 
+/* A reward's entry under a key of a line. */
+static const json_t *of_reward(const json_t *line, const char *key, const char *reward) {
+    const json_t *found = json_object_get(json_object_get(line, key), reward);
+    if (!found)
+        fail_msg("no %s.%s", key, reward);
+    return found;
+}
+
+/* No number stands for what was not computed: of steps without any usable reward, of a reward without a score
+ * among others, of a KL term that is off. */
+static void what_was_not_computed_is_null(void **state) {
+    static const char *const whole[] = {"loss", "cos_min", "cos_part_min", "cos_mean", "cos_var"};
+    static const char *const each[] = {"cos", "cos_part", "cos_step", "grad_norm_by"};
+    static const char *const weights[] = {"alpha", "alpha_ema", "alpha_raw"};
+    char more[2048];
+    (void)state;
+    json_t *line = last_line("idle", "metrics.jsonl");
+    for (size_t i = 0; i < 5; i++)
+        if (!json_is_null(json_object_get(line, whole[i])))
+            fail_msg("%s is no null", whole[i]);
+    for (size_t i = 0; i < 4; i++)
+        assert_true(json_is_null(of_reward(line, each[i], "ocr")));
+    for (size_t i = 0; i < 3; i++)
+        assert_true(json_is_null(of_reward(line, weights[i], "ocr")));
+    assert_int_equal(json_integer_value(json_object_get(line, "rewards_used")), 0);
+    json_decref(line);
+    check_times("idle.log", "alpha", 0);
+    snprintf(more, sizeof more, "%s --set 'rewards=[{name: ocr},{name: jpeg}]' --set train.kl=0",
+             prompts_of("idle.txt"));
+    train_well(1, "half", more);
+    line = last_line("half", "metrics.jsonl");
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(json_is_null(of_reward(line, each[i], "ocr")));
+        assert_true(json_is_number(of_reward(line, each[i], "jpeg")));
+    }
+    for (size_t i = 0; i < 5; i++)
+        assert_true(json_is_number(json_object_get(line, whole[i])));
+    assert_true(json_is_null(json_object_get(line, "kl")));
+    assert_true(json_real_value(of_reward(line, "alpha", "ocr")) ==
+                0); /* it takes no part: that is its share */
+    assert_true(json_real_value(of_reward(line, "alpha", "jpeg")) == 1);
+    json_decref(line);
+    snprintf(more, sizeof more, "%s --set 'rewards=[{name: ocr, min: 0.5},{name: jpeg}]'",
+             prompts_of("idle.txt"));
+    train_well(1, "limited", more);
+    line = last_line("limited", "metrics.jsonl");
+    assert_true(json_is_null(json_object_get(of_reward(line, "constraint", "ocr"), "gap")));
+    assert_true(json_is_number(json_object_get(line, "kl")));
+    json_decref(line);
+}
+
 /* One prompt has no interval, however many images it has, and few have one that is marked. */
 static void few_prompts_are_marked(void **state) {
     (void)state;
@@ -206,6 +257,7 @@ int main(void) {
         cmocka_unit_test(a_run_may_go_on_whatever_comes),
         cmocka_unit_test(steps_that_train_nothing_raise_an_alarm),
         cmocka_unit_test(scores_of_nobody_are_null),
+        cmocka_unit_test(what_was_not_computed_is_null),
         cmocka_unit_test(few_prompts_are_marked),
         cmocka_unit_test(a_collapse_of_rewards_raises_an_alarm),
     };
