@@ -144,16 +144,18 @@ void mbl_log_print(const char *text) {
     pthread_mutex_unlock(&the_log.lock);
 }
 
-static void log_line(mbl_log_level_t level, const char *text) {
+/* `record`: into the file whatever the level. */
+static void log_line(mbl_log_level_t level, bool record, const char *text) {
     static const char *const labels[] = {"debug: ", "", "warning: ", "error: ", ""};
     char where[32] = "";
-    if (level < the_log.level || (the_log.rank != 0 && level < MBL_LOG_WARN))
+    bool shown = level >= the_log.level;
+    if ((!shown && !record) || (the_log.rank != 0 && level < MBL_LOG_WARN))
         return;
     if (the_log.size > 1 && level >= MBL_LOG_WARN)
         snprintf(where, sizeof where, "[rank %d] ", the_log.rank);
     pthread_mutex_lock(&the_log.lock);
-    if (fprintf(stderr, "%s%s%s%s\n", level >= MBL_LOG_WARN ? "marble: " : "", where, labels[level], text) <
-        0)
+    if (shown && fprintf(stderr, "%s%s%s%s\n", level >= MBL_LOG_WARN ? "marble: " : "", where, labels[level],
+                         text) < 0)
         note_deaf(1, "standard error", errno);
     keep_line(where, labels[level], text, strlen(text));
     pthread_mutex_unlock(&the_log.lock);
@@ -165,7 +167,16 @@ void mbl_log_at(mbl_log_level_t level, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    log_line(level, text);
+    log_line(level, false, text);
+}
+
+void mbl_log_record(const char *format, ...) {
+    char text[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    log_line(MBL_LOG_INFO, true, text);
 }
 
 mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const char *format, ...) {
@@ -179,7 +190,7 @@ mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const 
     int users_own = status == MBL_ERR_CONFIG || status == MBL_ERR_USAGE || status == MBL_ERR_ALARM;
     fail_left_out = users_own && the_log.rank != 0;
     if (!fail_left_out)
-        log_line(MBL_LOG_ERROR, fail_message);
+        log_line(MBL_LOG_ERROR, false, fail_message);
     if (!users_own)
         mbl_log_at(MBL_LOG_DEBUG, "  %s at %s:%d", mbl_status_name(status), file, line);
     return status;
@@ -187,7 +198,7 @@ mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const 
 
 void mbl_fail_show(void) {
     if (fail_left_out)
-        log_line(MBL_LOG_ERROR, fail_message);
+        log_line(MBL_LOG_ERROR, false, fail_message);
     fail_left_out = false;
 }
 

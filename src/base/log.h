@@ -19,6 +19,10 @@ void mbl_log_print(const char *text);
 
 /* printf format, no newline. Thread-safe. */
 void mbl_log_at(mbl_log_level_t level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same at level info, for what a run's log cannot do without (what it is made by and from): the file
+ * takes it whatever the level is. */
+void mbl_log_record(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#define MBL_RECORD(...) mbl_log_record(__VA_ARGS__)
 #define MBL_DEBUG(...) mbl_log_at(MBL_LOG_DEBUG, __VA_ARGS__)
 #define MBL_INFO(...) mbl_log_at(MBL_LOG_INFO, __VA_ARGS__)
 #define MBL_WARN(...) mbl_log_at(MBL_LOG_WARN, __VA_ARGS__)

@@ -14,7 +14,7 @@ enum { DEADLINE_S = 1800 }; /* of one collective until limits.deadline is known 
 static mbl_status_t log_program(const mbl_comm_t *comm) {
     char *program;
     MBL_TRY(mbl_identity_program(comm, &program));
-    MBL_INFO("%s", program);
+    MBL_RECORD("%s", program);
     mbl_free(program);
     return MBL_OK;
 }

@@ -229,7 +229,8 @@ static const mbl_field_t fields[] = {
           "of the activations of images that pass through the model at once, which are cut to fit; 0: no "
           "limit"),
 
-    CHOICE(log.level, "info", level_words, "least level that is printed"),
+    CHOICE(log.level, "info", level_words,
+           "least level that is printed; what log.txt begins with stands there at any"),
     COUNT(log.samples_every, "20", 0, 1e9, "optimizer steps", "between sheets of samples; 0: never"),
     COUNT(log.advantages_every, "0", 0, 1e9, "optimizer steps",
           "between lines of advantages.jsonl, the advantages of every image of a step; 0: never"),

@@ -48,7 +48,7 @@ mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine) {
 mbl_status_t mbl_engine_device(mbl_engine_t *engine) {
     const char *device = mbl_config_word("device", engine->config->device);
     MBL_TRY(mbl_engine_threads(engine->config, engine->comm, &engine->threads));
-    MBL_INFO("%s", engine->threads.text);
+    MBL_RECORD("%s", engine->threads.text);
     MBL_TRY(mbl_comm_agree(engine->comm, mbl_ops_open(device, engine->threads.count, &engine->ops)));
     engine->ops->record = engine->config->cuda.graphs == MBL_CONFIG_GRAPHS_ON;
     return mbl_comm_attach(engine->comm, engine->ops);

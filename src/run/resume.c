@@ -55,7 +55,7 @@ static void compare_key(const char *path, const char *key, const json_t *was, co
     shown(was, before);
     shown(is, after);
     if (!is_fixed(key)) {
-        MBL_INFO("%s: on resume, %s changes from %s to %s", path, key, before, after);
+        MBL_RECORD("%s: on resume, %s changes from %s to %s", path, key, before, after);
         return;
     }
     ++*refused;

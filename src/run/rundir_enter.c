@@ -180,7 +180,7 @@ static mbl_status_t move_away(const mbl_rundir_options_t *o, const found_t *foun
     r->lock = NULL;
     snprintf(lock, sizeof lock, "%s/lock", to);
     unlink(lock);
-    MBL_INFO("--overwrite: the run that was in %s, up to step %zu, is now in %s", o->path, found->step, to);
+    MBL_RECORD("--overwrite: the run that was in %s, up to step %zu, is now in %s", o->path, found->step, to);
     MBL_TRY(mbl_folder_make(o->path));
     return mbl_lock_take(o->path, &r->lock);
 }
@@ -204,7 +204,7 @@ static mbl_status_t find_checkpoint(const mbl_rundir_options_t *o, const found_t
     mbl_branches_free(&branches);
     MBL_TRY(status);
     if (!good) {
-        MBL_INFO("%s holds no checkpoint: starting afresh", folder);
+        MBL_RECORD("%s holds no checkpoint: starting afresh", folder);
         r->checkpoint[0] = 0;
     }
     return MBL_OK;
@@ -226,8 +226,8 @@ static mbl_status_t find_run(const mbl_rundir_options_t *o, const found_t *found
     if (!r->goes_on) {
         MBL_TRY(mbl_run_id_make(r->run));
         if (r->checkpoint[0])
-            MBL_INFO("%s: a new run, %s, that begins with %s%s%s", o->path, r->run, r->checkpoint,
-                     run[0] ? " of run " : "", run);
+            MBL_RECORD("%s: a new run, %s, that begins with %s%s%s", o->path, r->run, r->checkpoint,
+                       run[0] ? " of run " : "", run);
         return MBL_OK;
     }
     if (found->head.from[0])
@@ -238,9 +238,10 @@ static mbl_status_t find_run(const mbl_rundir_options_t *o, const found_t *found
         return MBL_OK;
     }
     MBL_TRY(mbl_run_id_make(r->run));
-    MBL_INFO("%s: its lines and checkpoints up to here name no run (an older version wrote them); from here "
-             "on this is run %s",
-             o->path, r->run);
+    MBL_RECORD(
+        "%s: its lines and checkpoints up to here name no run (an older version wrote them); from here "
+        "on this is run %s",
+        o->path, r->run);
     return MBL_OK;
 }
 

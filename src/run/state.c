@@ -496,7 +496,7 @@ mbl_status_t mbl_state_load(mbl_state_t *state, const char *path, bool accept_pr
     if (!path[0])
         return MBL_OK;
     MBL_TRY(mbl_comm_agree(state->engine->comm, load(state, path, true, accept_prompts)));
-    MBL_INFO("resumed from %s at step %llu", path, (unsigned long long)state->step);
+    MBL_RECORD("resumed from %s at step %llu", path, (unsigned long long)state->step);
     return MBL_OK;
 }
 

@@ -149,9 +149,10 @@ static mbl_status_t is_through(mbl_train_t *t, bool *through) {
     MBL_TRY(mbl_rundir_evaluated(t->comm, &t->rundir, t->state.step, through));
     *through = *through && t->state.step >= t->config->train.steps;
     if (*through)
-        MBL_INFO("step %llu of %zu is done and evaluated: there is nothing left to do (a higher train.steps "
-                 "goes on)",
-                 (unsigned long long)t->state.step, t->config->train.steps);
+        MBL_RECORD(
+            "step %llu of %zu is done and evaluated: there is nothing left to do (a higher train.steps "
+            "goes on)",
+            (unsigned long long)t->state.step, t->config->train.steps);
     return MBL_OK;
 }
 
@@ -178,9 +179,9 @@ static mbl_status_t save_stopped(mbl_train_t *t) {
     char yaml[600], quoted[1200];
     MBL_TRY(mbl_train_save(t, true));
     MBL_TRY(mbl_rundir_join(t->out_dir, "run.yaml", yaml, sizeof yaml));
-    MBL_INFO("stopped at step %llu of %zu; go on with: marble train %s --resume auto",
-             (unsigned long long)t->state.step, t->config->train.steps,
-             mbl_quote(yaml, quoted, sizeof quoted));
+    MBL_RECORD("stopped at step %llu of %zu; go on with: marble train %s --resume auto",
+               (unsigned long long)t->state.step, t->config->train.steps,
+               mbl_quote(yaml, quoted, sizeof quoted));
     return mbl_comm_agree(t->comm, MBL_ERR_STOPPED);
 }
 

@@ -76,7 +76,7 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
     if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)
         MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.update.policy.in_old, config->rollout.shift,
                               &t->merge));
-    MBL_INFO("%s", t->state.made_with);
+    MBL_RECORD("%s", t->state.made_with);
     MBL_TRY(prepare_update(t));
     mbl_evaluator_options_t options = {.comm = t->comm,
                                        .pipeline = t->engine.pipeline,

@@ -363,8 +363,8 @@ static mbl_status_t run(pretrain_t *p, const volatile sig_atomic_t *stop) {
         if (stopped && !last) {
             char yaml[600], quoted[1200];
             MBL_TRY(mbl_rundir_join(p->out_dir, "run.yaml", yaml, sizeof yaml));
-            MBL_INFO("stopped at step %zu with a checkpoint; go on with: marble pretrain %s --resume auto",
-                     done, mbl_quote(yaml, quoted, sizeof quoted));
+            MBL_RECORD("stopped at step %zu with a checkpoint; go on with: marble pretrain %s --resume auto",
+                       done, mbl_quote(yaml, quoted, sizeof quoted));
             return mbl_comm_agree(p->engine.comm, MBL_ERR_STOPPED); /* saving agreed that all went well */
         }
         if (last || (config->pretrain.eval_every && done % config->pretrain.eval_every == 0))

@@ -138,7 +138,7 @@ mbl_status_t mbl_pretrain_state_load(mbl_pretrain_state_t *state, const char *pa
     mbl_free(vector);
     mbl_ckpt_close(ckpt);
     if (status == MBL_OK)
-        MBL_INFO("resumed from %s at step %llu", path, (unsigned long long)state->optimizer.steps);
+        MBL_RECORD("resumed from %s at step %llu", path, (unsigned long long)state->optimizer.steps);
     return status;
 }
 

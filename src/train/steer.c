@@ -40,7 +40,7 @@ static mbl_status_t take_settings(mbl_train_t *t, const mbl_control_request_t *r
     take_config(t, config);
     const char *set = request->text;
     for (size_t i = 0; i < request->sets && t->comm->rank == 0; i++, set += strlen(set) + 1)
-        MBL_INFO("from step %llu on: %s", (unsigned long long)t->state.step + 1, set);
+        MBL_RECORD("from step %llu on: %s", (unsigned long long)t->state.step + 1, set);
     return MBL_OK;
 }
 

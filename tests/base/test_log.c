@@ -39,6 +39,7 @@ static void early_lines_come_first_and_once(void **state) {
     MBL_DEBUG("below the level");
     mbl_log_set_level(MBL_LOG_WARN);
     MBL_INFO("below it too");
+    MBL_RECORD("made by %d", 7);
     mbl_log_set_level(MBL_LOG_INFO);
     assert_int_equal(mbl_log_open(path), MBL_OK);
     MBL_WARN("after");
@@ -47,6 +48,7 @@ static void early_lines_come_first_and_once(void **state) {
     assert_int_equal(times("before\n"), 1);
     assert_int_equal(times("warning: after\n"), 1);
     assert_int_equal(times("below"), 0);
+    assert_int_equal(times("made by 7\n"), 1);
     char *text = read_whole(path, NULL);
     assert_true(strstr(text, "before") < strstr(text, "after"));
     free(text);

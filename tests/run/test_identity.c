@@ -24,6 +24,30 @@ static void the_first_lines_of_a_log(void **state) {
     free(text);
 }
 
+/* The head of log.txt does not depend on what is printed: version, command, device and model, what a run goes
+ * on from and with which changes. */
+static void a_quiet_run_has_them_too(void **state) {
+    static const char *const always[] = {" rank: ",
+                                         " a rank; ",
+                                         "of adapters trained",
+                                         "thread: ",
+                                         "quiet/checkpoints/step-000001.h5 at step 1",
+                                         "on resume, train.lr changes from "};
+    (void)state;
+    train_well(1, "quiet", "--set train.steps=1 --set log.level=error");
+    check_times("quiet.log", "marble", 0); /* but for the table on standard output */
+    train_well(1, "quiet", "--set train.steps=2 --set log.level=error --set train.lr=1e-5 --resume auto");
+    for (size_t i = 0; i < sizeof always / sizeof *always; i++) {
+        check_times("quiet/log.txt", always[i], i < 4 ? 2 : 1);
+        check_times("quiet.log", always[i], 0);
+    }
+    check_times("quiet/log.txt", "step 1/1", 0);
+    char more[1024];
+    snprintf(more, sizeof more, "--set log.level=warn --resume %s/quiet/checkpoints/step-000001.h5", folder);
+    train_well(1, "fork", more);
+    check_times("fork/log.txt", ": a new run, ", 1);
+}
+
 /* A shell takes the command as it stands there. */
 static void the_command_can_be_run_again(void **state) {
     char command[2048];
@@ -76,9 +100,8 @@ static void lines_have_their_time(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_first_lines_of_a_log),
-        cmocka_unit_test(the_command_can_be_run_again),
-        cmocka_unit_test(checkpoints_and_yaml_say_it_too),
+        cmocka_unit_test(the_first_lines_of_a_log),     cmocka_unit_test(a_quiet_run_has_them_too),
+        cmocka_unit_test(the_command_can_be_run_again), cmocka_unit_test(checkpoints_and_yaml_say_it_too),
         cmocka_unit_test(lines_have_their_time),
     };
     return cmocka_run_group_tests(tests, prepare_small, drop_folder);
