@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "comm/list.h"
-#include "comm/place.h"
+#include "comm/space.h"
 #include "comm/record.h"
 
 #include <string.h>
@@ -63,7 +63,7 @@ mbl_status_t mbl_comm_open(const char *name, double deadline_s, mbl_comm_t **out
     mbl_comm_t *comm;
     MBL_ALLOC(comm, 1);
     comm->table = table;
-    comm->culprit = -1;
+    comm->failed_rank = -1;
     comm->deadline_s = deadline_s;
     comm->chunk_bytes = CHUNK_BYTES;
     mbl_status_t status = table->open(comm);
@@ -107,7 +107,7 @@ mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root
         return MBL_OK;
     mbl_comm_event_t *e =
         mbl_record_begin(comm, "bcast", MBL_HOST, MBL_COMM_U8, comm->rank == root ? bytes : 0);
-    return mbl_record_end(comm, e, mbl_place_bcast(comm, MBL_HOST, data, bytes, root));
+    return mbl_record_end(comm, e, mbl_space_bcast(comm, MBL_HOST, data, bytes, root));
 }
 
 mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_comm_type_t type,
@@ -119,7 +119,7 @@ mbl_status_t mbl_comm_allreduce(mbl_comm_t *comm, void *data, size_t count, mbl_
     if (!count)
         return MBL_OK;
     mbl_comm_event_t *e = mbl_record_begin(comm, "allreduce", MBL_HOST, type, bytes);
-    return mbl_record_end(comm, e, mbl_place_allreduce(comm, MBL_HOST, data, count, type, op));
+    return mbl_record_end(comm, e, mbl_space_allreduce(comm, MBL_HOST, data, count, type, op));
 }
 
 mbl_status_t mbl_comm_reduce_scatter(mbl_comm_t *comm, const void *in, void *out, size_t count,
@@ -130,7 +130,7 @@ mbl_status_t mbl_comm_reduce_scatter(mbl_comm_t *comm, const void *in, void *out
     if (!count)
         return MBL_OK;
     mbl_comm_event_t *e = mbl_record_begin(comm, "reduce_scatter", MBL_HOST, type, bytes);
-    return mbl_record_end(comm, e, mbl_place_reduce_scatter(comm, MBL_HOST, in, out, count, type));
+    return mbl_record_end(comm, e, mbl_space_reduce_scatter(comm, MBL_HOST, in, out, count, type));
 }
 
 mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, size_t bytes) {
@@ -140,7 +140,7 @@ mbl_status_t mbl_comm_allgather(mbl_comm_t *comm, const void *in, void *out, siz
     if (!bytes)
         return MBL_OK;
     mbl_comm_event_t *e = mbl_record_begin(comm, "allgather", MBL_HOST, MBL_COMM_U8, bytes);
-    return mbl_record_end(comm, e, mbl_place_allgather(comm, MBL_HOST, in, out, bytes));
+    return mbl_record_end(comm, e, mbl_space_allgather(comm, MBL_HOST, in, out, bytes));
 }
 
 mbl_status_t mbl_comm_poll_error(mbl_comm_t *comm) {
@@ -165,7 +165,7 @@ mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine) {
     mbl_status_t all = gravity == 0 ? MBL_OK : gravity == 1 ? MBL_ERR_STOPPED : (mbl_status_t)(gravity - 1);
     comm->agreed = all;
     if (gravity > 1)
-        comm->culprit = first;
+        comm->failed_rank = first;
     if (mine == MBL_OK && all != MBL_OK && all != MBL_ERR_STOPPED) {
         mbl_fail_quiet(1); /* the rank that failed logs why */
         MBL_FAIL(all, "rank %d failed: %s", first, mbl_status_text(all));

@@ -15,7 +15,7 @@ typedef struct mbl_comm mbl_comm_t;
 typedef struct {
     const char *op;
     mbl_comm_type_t type;
-    mbl_place_t place; /* of the data */
+    mbl_space_t space; /* of the data */
     size_t bytes;
     uint64_t step;
     double start, seconds; /* by mbl_now(); how long it took, once it ended */
@@ -25,7 +25,7 @@ enum { MBL_COMM_RECORD = 64 };
 
 typedef struct {
     const char *name;
-    mbl_place_t place;                      /* of the memory its collectives take */
+    mbl_space_t space;                      /* of the memory its collectives take */
     int (*available)(const char **why_not); /* local; nonzero when this build and this process can use it */
     mbl_status_t (*open)(mbl_comm_t *comm);
     void (*close)(mbl_comm_t *comm);
@@ -54,7 +54,7 @@ struct mbl_comm {
     int local_rank, local_size; /* among the ranks on this host, */
     int host;                   /* of which this is the first */
     mbl_status_t agreed;        /* what all ranks last agreed on; see mbl_comm_settle */
-    int culprit;        /* the rank whose failure the last agreement on one spread; -1: there was none */
+    int failed_rank;    /* the rank whose failure the last agreement on one spread; -1: there was none */
     double deadline_s;  /* a collective that takes longer is an error (ERR_DEADLINE, then abort); 0 waits for
                            ever. The same on every rank. */
     size_t chunk_bytes; /* a transport moves at most this much in one message; the same on every rank */
@@ -69,8 +69,8 @@ struct mbl_comm {
     uint64_t step;             /* of the run, for the record; the caller may set it */
     uint64_t calls;            /* collectives so far; number i is in record[i % MBL_COMM_RECORD] */
     mbl_comm_event_t record[MBL_COMM_RECORD];
-    bool told;   /* the record was printed */
-    void *stage; /* memory of table->place that they pass through, grown up to chunk_bytes */
+    bool reported; /* the record was printed */
+    void *stage;   /* memory of table->space that they pass through, grown up to chunk_bytes */
     size_t stage_bytes;
 };
 
@@ -102,15 +102,15 @@ void mbl_comm_abort(mbl_comm_t *comm, int exit_code);
 
 /* Tensors of `ops` may be given to the collectives on tensors from here on, until the next attach (NULL: none
  * any more); before ops is closed. Where they lie on a device, they travel over NCCL if that is there on
- * every rank (and MBL_NCCL=0 is not set), else in parts through host memory, and the log says so. ERR_DEVICE
- * where two ranks share a GPU. Collective for a device's ops, else local. */
+ * every rank (and MARBLE_NCCL=0 is not set), else in parts through host memory, and the log says so.
+ * ERR_DEVICE where two ranks share a GPU. Collective for a device's ops, else local. */
 mbl_status_t mbl_comm_attach(mbl_comm_t *comm, mbl_ops_t *ops);
 /* A transport for device memory by itself, over `base`, as attach makes it (tests). Both must outlive it.
  * Collective. Close with mbl_comm_close. */
 mbl_status_t mbl_comm_open_beside(mbl_comm_t *base, const mbl_comm_table_t *table, mbl_ops_t *ops,
                                   mbl_comm_t **out);
 /* As reduce_scatter, row by row: in [rows, size * count] and out [rows, count] (or without rows) of one type
- * (f32, f64, i64 or u8), rows dense, in one place; out's row may be in's own block. */
+ * (f32, f64, i64 or u8), rows dense, in one memory space; out's row may be in's own block. */
 mbl_status_t mbl_comm_reduce_scatter_tensor(mbl_comm_t *comm, const mbl_tensor_t *in,
                                             const mbl_tensor_t *out);
 /* The same, but it may return before it is done: neither tensor may be touched until mbl_comm_finish, and
@@ -120,9 +120,9 @@ mbl_status_t mbl_comm_finish(mbl_comm_t *comm); /* OK at once when nothing was b
 /* As allgather: in [count] -> out [size * count], likewise; in may be out's own block. */
 mbl_status_t mbl_comm_allgather_tensor(mbl_comm_t *comm, const mbl_tensor_t *in, const mbl_tensor_t *out);
 
-/* Makes every rank return the same status: the gravest of all ranks' (OK only if all are OK;
- * ERR_STOPPED is the mildest failure), which `agreed` remembers; `culprit` is the first rank that has it. A
- * failure that only rank 0 would have logged (base/status.h) is logged by the rank that met with it where
+/* Makes every rank return the same status: the most severe of all ranks' (OK only if all are OK;
+ * ERR_STOPPED is the mildest failure), which `agreed` remembers; `failed_rank` is the first rank that has it.
+ * A failure that only rank 0 would have logged (base/status.h) is logged by the rank that met with it where
  * rank 0 did not. Also how ranks agree on "stop now". */
 mbl_status_t mbl_comm_agree(mbl_comm_t *comm, mbl_status_t mine);
 

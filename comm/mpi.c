@@ -12,7 +12,7 @@
 #include <time.h>
 
 enum {
-    LARGE_BYTES = 256 << 10, /* from here on ranks meet in a barrier first, see meet() */
+    LARGE_BYTES = 256 << 10, /* from here on ranks rendezvous in a barrier first, see rendezvous() */
     PIECE_BYTES = 1 << 20    /* pipeline granule of reduce_scatter */
 };
 
@@ -62,9 +62,9 @@ static mbl_status_t begin(mbl_comm_t *comm) {
 }
 
 /* Waits for n requests. The first 50 us spin (a small message between ranks that are in step), then up to
- * `patience` seconds give the core away between looks, then sleeps grow with the time waited: a few percent
+ * `spin_s` seconds give the core away between looks, then sleeps grow with the time waited: a few percent
  * late at worst, and next to no CPU. */
-static mbl_status_t wait_all(mbl_comm_t *comm, int n, MPI_Request *requests, double patience,
+static mbl_status_t wait_all(mbl_comm_t *comm, int n, MPI_Request *requests, double spin_s,
                              const char *what) {
     mpi_t *mpi = comm->impl;
     double start = mbl_now();
@@ -82,27 +82,27 @@ static mbl_status_t wait_all(mbl_comm_t *comm, int n, MPI_Request *requests, dou
         }
         if (waited < 50e-6)
             continue;
-        if (waited < patience) {
+        if (waited < spin_s) {
             sched_yield();
             continue;
         }
-        double nap = waited / 16;
-        nap = nap < 20e-6 ? 20e-6 : nap > 1e-3 ? 1e-3 : nap;
-        nanosleep(&(struct timespec){.tv_nsec = (long)(nap * 1e9)}, NULL);
+        double back_off = waited / 16;
+        back_off = back_off < 20e-6 ? 20e-6 : back_off > 1e-3 ? 1e-3 : back_off;
+        nanosleep(&(struct timespec){.tv_nsec = (long)(back_off * 1e9)}, NULL);
     }
 }
 
 /* Before a large transfer: wait cheaply for the slowest rank, so that the transfer itself, which only
- * advances while we look at it, can be looked at without sleeping. Returns the patience for it. */
-static mbl_status_t meet(mbl_comm_t *comm, size_t bytes, double *patience) {
+ * advances while we look at it, can be looked at without sleeping. Returns the spin timeout for it. */
+static mbl_status_t rendezvous(mbl_comm_t *comm, size_t bytes, double *spin_s) {
     mpi_t *mpi = comm->impl;
-    *patience = 0;
+    *spin_s = 0;
     if (bytes < LARGE_BYTES)
         return MBL_OK;
     MPI_Request request;
     MBL_TRY(check(mpi, MPI_Ibarrier(mpi->world, &request), "barrier"));
     MBL_TRY(wait_all(comm, 1, &request, 0, "the meeting before a large transfer"));
-    *patience = 0.02;
+    *spin_s = 0.02;
     return MBL_OK;
 }
 
@@ -202,14 +202,14 @@ static void mpi_close(mbl_comm_t *comm) {
 static mbl_status_t mpi_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root) {
     mpi_t *mpi = comm->impl;
     unsigned char *at = data;
-    double patience;
+    double spin_s;
     MBL_TRY(begin(comm));
-    MBL_TRY(meet(comm, bytes, &patience));
+    MBL_TRY(rendezvous(comm, bytes, &spin_s));
     for (size_t done = 0, n; done < bytes; done += n) {
         n = bytes - done < comm->chunk_bytes ? bytes - done : comm->chunk_bytes;
         MPI_Request request;
         MBL_TRY(check(mpi, MPI_Ibcast(at + done, (int)n, MPI_BYTE, root, mpi->world, &request), "bcast"));
-        MBL_TRY(wait_all(comm, 1, &request, patience, "bcast"));
+        MBL_TRY(wait_all(comm, 1, &request, spin_s, "bcast"));
     }
     return MBL_OK;
 }
@@ -221,9 +221,9 @@ static mbl_status_t mpi_allreduce(mbl_comm_t *comm, void *data, size_t count, mb
     MPI_Op operation = op == MBL_COMM_SUM ? MPI_SUM : op == MBL_COMM_MAX ? MPI_MAX : MPI_MIN;
     size_t size = mbl_comm_type_size(type), most = comm->chunk_bytes / size;
     unsigned char *at = data;
-    double patience;
+    double spin_s;
     MBL_TRY(begin(comm));
-    MBL_TRY(meet(comm, count * size, &patience));
+    MBL_TRY(rendezvous(comm, count * size, &spin_s));
     for (size_t done = 0, n; done < count; done += n) {
         n = count - done < most ? count - done : most;
         MPI_Request request;
@@ -231,7 +231,7 @@ static mbl_status_t mpi_allreduce(mbl_comm_t *comm, void *data, size_t count, mb
             mpi,
             MPI_Iallreduce(MPI_IN_PLACE, at + done * size, (int)n, element, operation, mpi->world, &request),
             "allreduce"));
-        MBL_TRY(wait_all(comm, 1, &request, patience, "allreduce"));
+        MBL_TRY(wait_all(comm, 1, &request, spin_s, "allreduce"));
     }
     return MBL_OK;
 }
@@ -276,9 +276,9 @@ static mbl_status_t mpi_reduce_scatter(mbl_comm_t *comm, const void *in, void *o
     const unsigned char *own = (const unsigned char *)in + (size_t)comm->rank * count * size;
     MPI_Datatype element = datatype(type);
     MPI_Request requests[2][2];
-    double patience;
+    double spin_s;
     MBL_TRY(begin(comm));
-    MBL_TRY(meet(comm, count * size * (size_t)comm->size, &patience));
+    MBL_TRY(rendezvous(comm, count * size * (size_t)comm->size, &spin_s));
     if (total)
         MBL_TRY(post(comm, in, count, type, exchange(comm, count, most, 0), mpi->pieces, requests[0]));
     if (out != own)
@@ -288,7 +288,7 @@ static mbl_status_t mpi_reduce_scatter(mbl_comm_t *comm, const void *in, void *o
         if (m + 1 < total)
             MBL_TRY(
                 post(comm, in, count, type, exchange(comm, count, most, m + 1), next, requests[(m + 1) % 2]));
-        MBL_TRY(wait_all(comm, 2, requests[m % 2], patience, "reduce_scatter"));
+        MBL_TRY(wait_all(comm, 2, requests[m % 2], spin_s, "reduce_scatter"));
         exchange_t e = exchange(comm, count, most, m);
         MBL_TRY(check(mpi,
                       MPI_Reduce_local(mpi->pieces + m % 2 * PIECE_BYTES,
@@ -301,7 +301,7 @@ static mbl_status_t mpi_reduce_scatter(mbl_comm_t *comm, const void *in, void *o
 /* n bytes of each rank's block of `bytes`, from offset `first`. The receive type is as wide as a whole block,
  * which puts the parts where they belong however long the blocks are. */
 static mbl_status_t gather_part(mbl_comm_t *comm, const unsigned char *in, unsigned char *out, size_t bytes,
-                                size_t first, size_t n, double patience) {
+                                size_t first, size_t n, double spin_s) {
     mpi_t *mpi = comm->impl;
     MPI_Datatype part = MPI_DATATYPE_NULL, block = MPI_DATATYPE_NULL;
     MPI_Request request;
@@ -316,7 +316,7 @@ static mbl_status_t gather_part(mbl_comm_t *comm, const unsigned char *in, unsig
                                       block, mpi->world, &request),
                        "allgather"),
                  done);
-    status = wait_all(comm, 1, &request, patience, "allgather");
+    status = wait_all(comm, 1, &request, spin_s, "allgather");
 done:
     /* a type still in use by a transfer lives until that ends */
     if (block != MPI_DATATYPE_NULL)
@@ -327,12 +327,12 @@ done:
 }
 
 static mbl_status_t mpi_allgather(mbl_comm_t *comm, const void *in, void *out, size_t bytes) {
-    double patience;
+    double spin_s;
     MBL_TRY(begin(comm));
-    MBL_TRY(meet(comm, bytes * (size_t)comm->size, &patience));
+    MBL_TRY(rendezvous(comm, bytes * (size_t)comm->size, &spin_s));
     for (size_t done = 0, n; done < bytes; done += n) {
         n = bytes - done < comm->chunk_bytes ? bytes - done : comm->chunk_bytes;
-        MBL_TRY(gather_part(comm, in, out, bytes, done, n, patience));
+        MBL_TRY(gather_part(comm, in, out, bytes, done, n, spin_s));
     }
     return MBL_OK;
 }
@@ -367,7 +367,7 @@ static void mpi_abort(mbl_comm_t *comm, int exit_code) {
 
 const mbl_comm_table_t mbl_comm_mpi = {
     .name = "mpi",
-    .place = MBL_HOST,
+    .space = MBL_HOST,
     .available = mpi_available,
     .open = mpi_open,
     .close = mpi_close,

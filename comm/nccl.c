@@ -58,7 +58,7 @@ static mbl_status_t check(nccl_t *n, ncclResult_t result, const char *what) {
     const char *advice = "", *detail = ncclGetLastError(n->nccl);
     if (result == ncclSystemError || (detail && strstr(detail, "interface")))
         advice = "; is the network reachable on every host? NCCL_SOCKET_IFNAME names the interface to use, "
-                 "NCCL_DEBUG=WARN tells more, MBL_NCCL=0 goes through MPI";
+                 "NCCL_DEBUG=WARN tells more, MARBLE_NCCL=0 goes through MPI";
     else if (result == ncclRemoteError)
         advice = "; another rank died or lost its connection";
     else if (result == ncclUnhandledCudaError) /* this rank's own GPU gives its error at every call */
@@ -80,7 +80,7 @@ static mbl_status_t poll(nccl_t *n, const char *what, bool *busy) {
  * up to a millisecond. */
 static mbl_status_t pause_or_late(mbl_comm_t *comm, double start, const char *what) {
     nccl_t *n = comm->impl;
-    double now = mbl_now(), waited = now - start, nap = waited / 16;
+    double now = mbl_now(), waited = now - start, back_off = waited / 16;
     if (n->end > 0 && now > n->end) {
         MBL_FAIL(MBL_ERR_DEADLINE,
                  "nccl: rank %d waited more than %g s in %s; another rank hangs or died, or the network does",
@@ -92,7 +92,7 @@ static mbl_status_t pause_or_late(mbl_comm_t *comm, double start, const char *wh
     if (waited < 2e-3)
         sched_yield();
     else
-        nanosleep(&(struct timespec){.tv_nsec = (long)(1e9 * (nap < 1e-3 ? nap : 1e-3))}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = (long)(1e9 * (back_off < 1e-3 ? back_off : 1e-3))}, NULL);
     return MBL_OK;
 }
 
@@ -147,9 +147,9 @@ static mbl_status_t nccl_finish(mbl_comm_t *comm) {
 /* ---- opening ---- */
 
 static int nccl_available(const char **why_not) {
-    const char *wanted = getenv("MBL_NCCL");
+    const char *wanted = getenv("MARBLE_NCCL");
     bool off = wanted && !strcmp(wanted, "0");
-    *why_not = off ? "MBL_NCCL=0 asks for that" : "";
+    *why_not = off ? "MARBLE_NCCL=0 asks for that" : "";
     return !off;
 }
 
@@ -165,7 +165,7 @@ static mbl_status_t same_version(mbl_comm_t *comm) {
     if (ends[0] != -ends[1])
         return MBL_FAIL(MBL_ERR_COMM,
                         "nccl: this rank has version %d, others have %d to %d; install one on every host, or "
-                        "go through MPI with MBL_NCCL=0",
+                        "go through MPI with MARBLE_NCCL=0",
                         version, (int)-ends[1], (int)ends[0]);
     return MBL_OK;
 }
@@ -189,7 +189,7 @@ static mbl_status_t own_gpus(mbl_comm_t *comm) {
             status =
                 MBL_FAIL(MBL_ERR_DEVICE,
                          "nccl: ranks %d and %d share one GPU (%.100s), which NCCL cannot; start at most "
-                         "one rank per GPU, or go through MPI with MBL_NCCL=0",
+                         "one rank per GPU, or go through MPI with MARBLE_NCCL=0",
                          comm->rank, r, properties.name);
 done:
     mbl_free(ids);
@@ -328,7 +328,7 @@ static void nccl_abort(mbl_comm_t *comm, int exit_code) {
 
 const mbl_comm_table_t mbl_comm_nccl = {
     .name = "nccl",
-    .place = MBL_DEVICE,
+    .space = MBL_DEVICE,
     .available = nccl_available,
     .open = nccl_open,
     .close = nccl_close,

@@ -7,4 +7,4 @@ static int stub_available(const char **why_not) {
     return 0;
 }
 
-const mbl_comm_table_t mbl_comm_nccl = {.name = "nccl", .place = MBL_DEVICE, .available = stub_available};
+const mbl_comm_table_t mbl_comm_nccl = {.name = "nccl", .space = MBL_DEVICE, .available = stub_available};

@@ -7,12 +7,12 @@ static mbl_comm_event_t *event(mbl_comm_t *comm, uint64_t number) {
     return &comm->record[number % MBL_COMM_RECORD];
 }
 
-mbl_comm_event_t *mbl_record_begin(mbl_comm_t *comm, const char *op, mbl_place_t place, mbl_comm_type_t type,
+mbl_comm_event_t *mbl_record_begin(mbl_comm_t *comm, const char *op, mbl_space_t space, mbl_comm_type_t type,
                                    size_t bytes) {
     mbl_comm_event_t *e = event(comm, comm->calls++);
     *e = (mbl_comm_event_t){.op = op,
                             .type = type,
-                            .place = place,
+                            .space = space,
                             .bytes = bytes,
                             .step = comm->step,
                             .start = mbl_now(),
@@ -35,7 +35,7 @@ static void print(mbl_comm_t *comm) {
         const mbl_comm_event_t *e = event(comm, i);
         MBL_WARN("  #%llu step %llu %s of %zu bytes (%s, %s) %s, %.3f s", (unsigned long long)i + 1,
                  (unsigned long long)e->step, e->op, e->bytes, type_name(e->type),
-                 e->place == MBL_HOST ? "host" : "device", states[e->state],
+                 e->space == MBL_HOST ? "host" : "device", states[e->state],
                  e->state == MBL_COMM_WAITS ? mbl_now() - e->start : e->seconds);
     }
 }
@@ -46,8 +46,8 @@ mbl_status_t mbl_record_end(mbl_comm_t *comm, mbl_comm_event_t *e, mbl_status_t 
     comm->seconds += e->seconds;
     if (status == MBL_OK)
         comm->bytes += e->bytes;
-    if ((status == MBL_ERR_COMM || status == MBL_ERR_DEADLINE) && !comm->told) {
-        comm->told = true;
+    if ((status == MBL_ERR_COMM || status == MBL_ERR_DEADLINE) && !comm->reported) {
+        comm->reported = true;
         print(comm);
     }
     return status;

@@ -62,7 +62,7 @@ static void self_abort(mbl_comm_t *comm, int exit_code) {
 
 const mbl_comm_table_t mbl_comm_self = {
     .name = "self",
-    .place = MBL_HOST,
+    .space = MBL_HOST,
     .available = self_available,
     .open = self_open,
     .close = self_close,

@@ -1,8 +1,8 @@
-/* Collectives on tensors: shapes, types and places checked, then as for plain memory; and the transport for
- * memory of a device beside one for the host. */
+/* Collectives on tensors: shapes, types and memory spaces checked, then as for plain memory; and the
+ * transport for memory of a device beside one for the host. */
 #include "base/mem.h"
 #include "comm/list.h"
-#include "comm/place.h"
+#include "comm/space.h"
 #include "comm/record.h"
 
 static mbl_status_t type_of(const char *what, const mbl_tensor_t *in, const mbl_tensor_t *out,
@@ -15,13 +15,13 @@ static mbl_status_t type_of(const char *what, const mbl_tensor_t *in, const mbl_
     char from[MBL_TENSOR_TEXT], to[MBL_TENSOR_TEXT];
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (in->ndim > 0 && out->ndim > 0 && in->dtype == known[i].dtype && out->dtype == in->dtype &&
-            out->place == in->place && in->stride[in->ndim - 1] == 1 && out->stride[out->ndim - 1] == 1) {
+            out->space == in->space && in->stride[in->ndim - 1] == 1 && out->stride[out->ndim - 1] == 1) {
             *type = known[i].type;
             return MBL_OK;
         }
     return MBL_FAIL(
         MBL_ERR_ARG,
-        "comm: %s from %s to %s; right would be contiguous tensors in one place, of one type that "
+        "comm: %s from %s to %s; right would be contiguous tensors in one memory space, of one type that "
         "has sums",
         what, mbl_tensor_text(in, from), mbl_tensor_text(out, to));
 }
@@ -59,7 +59,7 @@ mbl_status_t mbl_comm_open_beside(mbl_comm_t *base, const mbl_comm_table_t *tabl
     comm->ops = ops;
     comm->rank = base->rank;
     comm->size = base->size;
-    comm->culprit = -1;
+    comm->failed_rank = -1;
     comm->local_rank = base->local_rank;
     comm->local_size = base->local_size;
     comm->host = base->host;
@@ -86,11 +86,11 @@ mbl_status_t mbl_comm_attach(mbl_comm_t *comm, mbl_ops_t *ops) {
     MBL_REQUIRE(comm, "comm: attach without a communicator");
     mbl_comm_close(comm->device);
     comm->device = NULL;
-    mbl_place_release(comm);
+    mbl_space_release(comm);
     if (comm->base) /* a `device`: its backend stays until it is closed */
         return MBL_OK;
     comm->ops = ops;
-    return ops && ops->table->place == MBL_DEVICE && comm->size > 1 ? open_device(comm) : MBL_OK;
+    return ops && ops->table->space == MBL_DEVICE && comm->size > 1 ? open_device(comm) : MBL_OK;
 }
 
 /* ---- collectives ---- */
@@ -110,7 +110,7 @@ static size_t payload(const mbl_tensor_t *t) {
 static mbl_status_t scatter_rows(mbl_comm_t *comm, const mbl_tensor_t *in, const mbl_tensor_t *out,
                                  mbl_comm_type_t type) {
     for (size_t r = 0; r < rows_of(in); r++)
-        MBL_TRY(mbl_place_reduce_scatter(comm, in->place, row(in, r), row(out, r), out->dim[out->ndim - 1],
+        MBL_TRY(mbl_space_reduce_scatter(comm, in->space, row(in, r), row(out, r), out->dim[out->ndim - 1],
                                          type));
     return MBL_OK;
 }
@@ -119,7 +119,7 @@ mbl_status_t mbl_comm_reduce_scatter_tensor(mbl_comm_t *comm, const mbl_tensor_t
                                             const mbl_tensor_t *out) {
     mbl_comm_type_t type;
     MBL_TRY(check_reduce_scatter(comm, in, out, &type));
-    mbl_comm_event_t *e = mbl_record_begin(comm, "reduce_scatter", in->place, type, payload(in));
+    mbl_comm_event_t *e = mbl_record_begin(comm, "reduce_scatter", in->space, type, payload(in));
     return mbl_record_end(comm, e, scatter_rows(comm, in, out, type));
 }
 
@@ -128,17 +128,17 @@ mbl_status_t mbl_comm_reduce_scatter_begin(mbl_comm_t *comm, const mbl_tensor_t 
     mbl_comm_type_t type;
     mbl_status_t status = MBL_OK;
     MBL_TRY(check_reduce_scatter(comm, in, out, &type));
-    mbl_comm_t *carrier = mbl_place_carrier(comm, in->place);
-    if (carrier->table->place != in->place || !carrier->table->reduce_scatter_start)
+    mbl_comm_t *target = mbl_space_comm(comm, in->space);
+    if (target->table->space != in->space || !target->table->reduce_scatter_start)
         return mbl_comm_reduce_scatter_tensor(comm, in, out);
-    mbl_comm_event_t *e = mbl_record_begin(comm, "reduce_scatter", in->place, type, payload(in));
+    mbl_comm_event_t *e = mbl_record_begin(comm, "reduce_scatter", in->space, type, payload(in));
     for (size_t r = 0; status == MBL_OK && r < rows_of(in); r++)
-        status = carrier->table->reduce_scatter_start(carrier, row(in, r), row(out, r),
-                                                      out->dim[out->ndim - 1], type);
+        status = target->table->reduce_scatter_start(target, row(in, r), row(out, r), out->dim[out->ndim - 1],
+                                                     type);
     if (status != MBL_OK)
         return mbl_record_end(comm, e, status);
     comm->pending = e;
-    comm->pending_on = carrier;
+    comm->pending_on = target;
     return MBL_OK;
 }
 
@@ -157,6 +157,6 @@ mbl_status_t mbl_comm_allgather_tensor(mbl_comm_t *comm, const mbl_tensor_t *in,
     MBL_TRY(type_of("allgather", in, out, &type));
     MBL_REQUIRE(in->ndim == 1, "comm: allgather of %d dimensions", in->ndim);
     MBL_TRY(lengths(comm, "allgather", out, in));
-    mbl_comm_event_t *e = mbl_record_begin(comm, "allgather", in->place, type, payload(in));
-    return mbl_record_end(comm, e, mbl_place_allgather(comm, in->place, in->data, out->data, payload(in)));
+    mbl_comm_event_t *e = mbl_record_begin(comm, "allgather", in->space, type, payload(in));
+    return mbl_record_end(comm, e, mbl_space_allgather(comm, in->space, in->data, out->data, payload(in)));
 }

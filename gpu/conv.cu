@@ -1,7 +1,7 @@
-/* Convolutions of pictures, channels last: windows of the picture are laid out as rows of a matrix, a band of
+/* Convolutions of images, channels last: windows of the image are laid out as rows of a matrix, a band of
  * them at a time, and multiplied with the weights by cublasLt. A band is as large as half of an H100's
  * second-level cache, so that the product may find there what was just laid out, and still gives it a tile
- * for most multiprocessors. 1 x 1 windows are the picture itself. */
+ * for most multiprocessors. 1 x 1 windows are the image itself. */
 #include "gpu/elem.h"
 
 static const size_t band_bytes = 32 << 20;

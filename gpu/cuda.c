@@ -190,16 +190,16 @@ static mbl_status_t copy_to_host(mbl_cuda_t *cuda, char *dst, const char *src, s
     return check_fault(cuda);
 }
 
-static mbl_status_t cuda_copy(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
-                              mbl_place_t src_place, size_t bytes) {
+static mbl_status_t cuda_copy(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, const void *src,
+                              mbl_space_t src_space, size_t bytes) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     MBL_CUDA_TRY(cudaSetDevice(cuda->device.index), "choosing the device");
-    if (dst_place == MBL_DEVICE && src_place == MBL_DEVICE)
+    if (dst_space == MBL_DEVICE && src_space == MBL_DEVICE)
         return mbl_cuda_record_copy(ops, dst, src, bytes);
     MBL_TRY(mbl_cuda_record_flush(ops));
-    if (dst_place == MBL_HOST && src_place == MBL_HOST)
+    if (dst_space == MBL_HOST && src_space == MBL_HOST)
         memmove(dst, src, bytes);
-    else if (dst_place == MBL_HOST)
+    else if (dst_space == MBL_HOST)
         return copy_to_host(cuda, dst, src, bytes);
     else
         return copy_to_device(cuda, dst, src, bytes);
@@ -224,7 +224,7 @@ static void cuda_free_host(mbl_ops_t *ops, void *ptr) {
 
 const mbl_ops_table_t mbl_ops_cuda = {.name = "cuda",
                                       .automatic = !MBL_CUDA_EMULATED,
-                                      .place = MBL_DEVICE,
+                                      .space = MBL_DEVICE,
                                       .open = cuda_open,
                                       .close = cuda_close,
                                       .describe = cuda_describe,

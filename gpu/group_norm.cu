@@ -1,4 +1,4 @@
-/* Group norm of pictures, channels last. A thread takes 16 bytes of channels over a span of tokens: the means
+/* Group norm of images, channels last. A thread takes 16 bytes of channels over a span of tokens: the means
  * and squares of its channels there (those of one group together where that can be), then a block for each
  * group puts the spans together in f64, in their order, and the result is written with the threads as
  * before. */

@@ -1,4 +1,4 @@
-/* What enters and leaves the model: pictures to tokens and back, the sinusoids of the timestep, embeddings.
+/* What enters and leaves the model: images to tokens and back, the sinusoids of the timestep, embeddings.
  */
 #include "gpu/elem.h"
 
@@ -9,8 +9,8 @@ typedef struct {
     bool cpq, to_tokens;
 } layout_t;
 
-/* Where number i of the tokens lies in the pictures. */
-__device__ inline size_t picture_of(const layout_t &l, size_t i) {
+/* Where number i of the tokens lies in the images. */
+__device__ inline size_t image_of(const layout_t &l, size_t i) {
     const size_t p = l.patch, across = l.width / p, tokens = l.height / p * across, size = l.channels * p * p;
     const size_t within = i % size, token = i / size % tokens, n = i / size / tokens;
     const size_t c = l.cpq ? within / (p * p) : within % l.channels;
@@ -19,7 +19,7 @@ __device__ inline size_t picture_of(const layout_t &l, size_t i) {
     return ((n * l.channels + c) * l.height + token / across * p + y) * l.width + token % across * p + x;
 }
 
-/* Where number i of the pictures lies in the tokens. */
+/* Where number i of the images lies in the tokens. */
 __device__ inline size_t token_of(const layout_t &l, size_t i) {
     const size_t p = l.patch, across = l.width / p;
     const size_t column = i % l.width, row = i / l.width % l.height,
@@ -33,7 +33,7 @@ template <class T, class U>
 __global__ void __launch_bounds__(MBL_THREADS) move(U *dst, const T *src, layout_t l) {
     const size_t i = (size_t)blockIdx.x * MBL_THREADS + threadIdx.x;
     if (i < l.count)
-        mbl_store(dst + i, mbl_load(src[l.to_tokens ? picture_of(l, i) : token_of(l, i)]));
+        mbl_store(dst + i, mbl_load(src[l.to_tokens ? image_of(l, i) : token_of(l, i)]));
 }
 
 static mbl_status_t move_all(mbl_ops_t *ops, const char *what, const mbl_tensor_t *dst,

@@ -66,12 +66,12 @@ static mbl_status_t run_product(mbl_ops_t *ops, const mbl_matmul_args_t *x, cubl
                         "cublasLt: no algorithm for a product of %lld x %lld x %lld in %s", (long long)what.m,
                         (long long)what.k, (long long)what.n, mbl_dtype_name(x->a->dtype));
     *refused = true;
-    if (!m->told)
+    if (!m->reported)
         MBL_WARN(
             "cublasLt takes no gelu into a product of %lld x %lld x %lld in %s on this GPU: a kernel of ours "
             "follows such products; results are the same to rounding",
             (long long)what.m, (long long)what.k, (long long)what.n, mbl_dtype_name(x->a->dtype));
-    m->told = true;
+    m->reported = true;
     return MBL_OK;
 }
 

@@ -28,7 +28,7 @@ typedef struct {
 struct mbl_cuda_matmuls {
     cublasLtHandle_t handle;
     void *space;
-    bool told; /* that an epilogue was refused */
+    bool reported; /* that an epilogue was refused */
     size_t n;
     mbl_cuda_plan_t *plan[MBL_CUDA_PLANS];
 };

@@ -98,7 +98,7 @@ static mbl_tensor_t plain(const mbl_tensor_t *t) {
     memset(&out, 0, sizeof out);
     out.data = t->data;
     out.dtype = t->dtype;
-    out.place = t->place;
+    out.space = t->space;
     out.ndim = t->ndim;
     for (int i = 0; i < t->ndim; i++) {
         out.dim[i] = t->dim[i];

@@ -11,4 +11,4 @@ static mbl_status_t stub_open(mbl_ops_t *ops, int threads) {
 }
 
 const mbl_ops_table_t mbl_ops_cuda = {
-    .name = "cuda", .missing = missing, .automatic = true, .place = MBL_DEVICE, .open = stub_open};
+    .name = "cuda", .missing = missing, .automatic = true, .space = MBL_DEVICE, .open = stub_open};

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The commands give the same on every backend: far (device addresses that fault on the host) to the bit; with a second argument
+"""The commands give the same on every backend: fake (device addresses that fault on the host) to the bit; with a second argument
 `cuda`, the emulated GPU to rounding, over NCCL and over MPI. MBL_DEVICE names the backend where the configuration says auto."""
 import json
 import os
@@ -33,7 +33,7 @@ def call(device, ranks, *arguments, code=0, nccl="1", log=False):
     command = [marble, *map(str, arguments)]
     if ranks > 1:
         command = [str(source / "with_ranks"), str(ranks), *command]
-    done = subprocess.run(command, env=dict(os.environ, MBL_DEVICE=device, MBL_NCCL=nccl), text=True, capture_output=True)
+    done = subprocess.run(command, env=dict(os.environ, MARBLE_DEVICE=device, MARBLE_NCCL=nccl), text=True, capture_output=True)
     assert done.returncode == code, f"{device}: {' '.join(command)}\nexit {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr if log else done.stdout
 
@@ -78,10 +78,10 @@ def contents(run):
 
 
 def same(folder, case):
-    want, got = contents(folder / "cpu" / case), contents(folder / "far" / case)
+    want, got = contents(folder / "cpu" / case), contents(folder / "fake" / case)
     assert want.keys() == got.keys() and any(n.endswith(".png") for n in want), (case, list(want), list(got))
     for name in want:
-        assert got[name] == want[name], f"{case}: {name} differs\ncpu {str(want[name])[:2000]}\nfar {str(got[name])[:2000]}"
+        assert got[name] == want[name], f"{case}: {name} differs\ncpu {str(want[name])[:2000]}\nfake {str(got[name])[:2000]}"
 
 
 def run_all(folder, device):
@@ -99,7 +99,7 @@ def run_all(folder, device):
     answer = call(device, 1, "eval", yaml, "--checkpoint", checkpoint, "--seeds", "1,2", "--json")
     (out / "one/eval.txt").write_text(answer.replace(str(out), "OUT"))  # it names the checkpoint
     call(device, 1, "sample", "--model", source.parent / "deploy/examples/signs-base", "--prompt", "three blue circles",
-         "--checkpoint", checkpoint, "--config", yaml, "--steps", 3, "--threads", 1, "--out", out / "pictures")
+         "--checkpoint", checkpoint, "--config", yaml, "--steps", 3, "--threads", 1, "--out", out / "images")
 
 
 def close(a, b, where, scale=0.0):
@@ -140,24 +140,24 @@ def check_cuda(folder):
     for run in ("nccl", "mpi"):
         for name in ("metrics.jsonl", "eval.jsonl"):
             close(lines(folder / "cpu/small" / name), lines(folder / "cuda" / run / name), f"{run} {name}")
-        staged = "mpi moves device memory between ranks through the host: MBL_NCCL=0" in (folder / f"cuda/{run}/log.txt").read_text()
+        staged = "mpi moves device memory between ranks through the host: MARBLE_NCCL=0" in (folder / f"cuda/{run}/log.txt").read_text()
         assert staged == (run == "mpi"), run
     saved = [folder / "cuda" / run / "checkpoints/step-000003.h5" for run in ("nccl", "again")]
     diff = call("cpu", 1, "inspect", saved[1], "--diff", saved[0])
     assert "datasets equal to the bit" in diff and "config.cuda.graphs" in diff and "\ndatasets" not in diff, diff
 
 
-def check_far(folder):
-    for device in ("cpu", "far"):
+def check_fake(folder):
+    for device in ("cpu", "fake"):
         run_all(folder, device)
-    for case in ("one", "two", "bf16", "part", "sum", "again", "base", "pictures"):
+    for case in ("one", "two", "bf16", "part", "sum", "again", "base", "images"):
         same(folder, case)
     assert "device memory" not in (folder / "cpu/two/log.txt").read_text()
-    assert (folder / "far/two/log.txt").read_text().count("mpi moves device memory between ranks through the host") == 1
+    assert (folder / "fake/two/log.txt").read_text().count("mpi moves device memory between ranks through the host") == 1
     # the run that was cut in two ended like the one that was not
-    assert contents(folder / "far/again")["checkpoints/step-000003.h5"] == contents(folder / "far/two")["checkpoints/step-000003.h5"]
-    call("far", 1, "bench", "step", "--json", "--threads", 1, "--runs", 1, "--samples", 2)
-    call("far", 1, "bench", "gradients", "--json", "--threads", 1, "--runs", 1, "--samples", 2)
+    assert contents(folder / "fake/again")["checkpoints/step-000003.h5"] == contents(folder / "fake/two")["checkpoints/step-000003.h5"]
+    call("fake", 1, "bench", "step", "--json", "--threads", 1, "--runs", 1, "--samples", 2)
+    call("fake", 1, "bench", "gradients", "--json", "--threads", 1, "--runs", 1, "--samples", 2)
     call("abacus", 1, "train", folder / "run.yaml", "--out", folder / "none", code=2)
 
 
@@ -168,6 +168,6 @@ try:
         assert "emulated" in json.loads(call("cpu", 1, "doctor", "--json"))["cuda"]["found"]
         check_cuda(folder)
     else:
-        check_far(folder)
+        check_fake(folder)
 finally:
     shutil.rmtree(folder)

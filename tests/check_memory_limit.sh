@@ -26,7 +26,7 @@ limited() {
     fi
 }
 for limit in 100000 115000 130000 145000 160000 175000 190000 205000 220000; do
-    limited $limit sample --model $base --prompt 'three blue circles' --steps 2 --threads 2 --out "$folder/pictures"
+    limited $limit sample --model $base --prompt 'three blue circles' --steps 2 --threads 2 --out "$folder/images"
     rm -rf "$folder/run"
     limited $limit train "$base/../quickstart.yaml" --out "$folder/run" --set threads=2 --set train.steps=1 --set prompts.groups=2 \
         --set prompts.group_size=2 --set prompts.train_count=8 --set prompts.test_count=4 --set rollout.steps=4 \

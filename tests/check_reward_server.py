@@ -47,7 +47,7 @@ def bad(images, prompts, metadata):
             os.abort()
         if text == "exit":
             sys.exit("leaves")
-    value = {"nan": float("nan"), "far": 2.0, "text": "0.5", "huge": 10**400}.get(prompts[0], 0.5)
+    value = {"nan": float("nan"), "fake": 2.0, "text": "0.5", "huge": 10**400}.get(prompts[0], 0.5)
     return [value] * (len(images) + (prompts[0] == "many"))
 '''
 
@@ -138,7 +138,7 @@ class Protocol(unittest.TestCase):
     def test_faults_name_the_function(self):
         pixels, shape = flat([5, 6])
         for prompt, word in (("raise", "raised KeyError (rewards_file.py:29): 'no such thing'"), ("exit", "raised SystemExit"),
-                             ("nan", "returned nan for image 0"), ("far", "outside of its declared range (0, 1)"),
+                             ("nan", "returned nan for image 0"), ("fake", "outside of its declared range (0, 1)"),
                              ("text", "returned '0.5' for image 0"), ("many", "returned 3 scores for 2 images"),
                              ("huge", "raised OverflowError"), ("die", "was ended by SIGABRT while reward")):
             with self.server.client() as client:

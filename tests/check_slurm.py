@@ -184,7 +184,7 @@ def out_of_time(seconds):
     return verify
 
 
-def told_in_time():
+def signalled_in_time():
     """Slurm's own signal before the end, which comes within half a minute; not to come back is told."""
     run = Run("told-in-time", "--time=1", "--signal=B:USR1@50", "--partition=apart", "--nodes=1", "--ntasks=1",
               settings=["limits.margin=0", "train.steps=5000", "checkpoint.every=5000"],
@@ -286,7 +286,7 @@ def everything():
                    stderr=subprocess.DEVNULL, check=True)
     try:
         with slurm_cluster.Cluster(folder / "cluster") as cluster:
-            verify_told = told_in_time() # these two run on the partition `apart` while the others go on
+            verify_signalled = signalled_in_time() # these two run on the partition `apart` while the others go on
             verify_out = out_of_time(unbroken())
             gpus()
             array()
@@ -295,7 +295,7 @@ def everything():
             broken_node()
             node_down()
             mpirun_resubmitted()
-            verify_told()
+            verify_signalled()
             verify_out()
     except slurm_cluster.Lacking as why:
         lack(f"Slurm does not run here: {why}")

@@ -57,9 +57,9 @@ static inline void make_batch(case_t *c) {
     c->batch.sample = c->sample;
 }
 
-static inline void open_case_of(case_t *c, mbl_dtype_t dtype, int threads, size_t heads, size_t picture) {
+static inline void open_case_of(case_t *c, mbl_dtype_t dtype, int threads, size_t heads, size_t image) {
     memset(c, 0, sizeof *c);
-    tiny_open(&c->tiny, dtype, threads, heads, picture, 2, 2, case_prompts, PROMPTS);
+    tiny_open(&c->tiny, dtype, threads, heads, image, 2, 2, case_prompts, PROMPTS);
     assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, 3, &c->plan));
     make_batch(c);
     make_factors(c);

@@ -15,7 +15,7 @@ void check_near(double a, double b, double tolerance, const char *what, const ch
 }
 
 const char *test_backend(void) {
-    const char *name = getenv("MBL_TEST_BACKEND");
+    const char *name = getenv("MARBLE_TEST_BACKEND");
     return name ? name : "cpu";
 }
 

@@ -14,8 +14,8 @@
     check_near((double)(a), (double)(b), (double)(tolerance), #a, __FILE__, __LINE__)
 void check_near(double a, double b, double tolerance, const char *what, const char *file, int line);
 
-/* The backend a test runs on: what MBL_TEST_BACKEND names, else cpu. need_backend ends the program with code
- * 77, which ctest counts as skipped, where this build has it and this machine lacks its device. */
+/* The backend a test runs on: what MARBLE_TEST_BACKEND names, else cpu. need_backend ends the program with
+ * code 77, which ctest counts as skipped, where this build has it and this machine lacks its device. */
 const char *test_backend(void);
 void need_backend(void);
 

@@ -51,11 +51,11 @@ static inline void tiny_set_adapter(tiny_t *t, mbl_adapter_t *adapter, uint32_t 
     mbl_tensor_free(t->ops, &values);
 }
 
-/* `heads` heads of 8, pictures of picture x picture in patches, adapters of a rank. The same numbers for
+/* `heads` heads of 8, images of image x image in patches, adapters of a rank. The same numbers for
  * every dtype and thread count. */
-static inline void tiny_open(tiny_t *t, mbl_dtype_t dtype, int threads, size_t heads, size_t picture,
+static inline void tiny_open(tiny_t *t, mbl_dtype_t dtype, int threads, size_t heads, size_t image,
                              size_t patch, size_t rank, const char *const *prompts, size_t n_prompts) {
-    mbl_mmdit_config_t config = {.sample_size = picture,
+    mbl_mmdit_config_t config = {.sample_size = image,
                                  .patch_size = patch,
                                  .in_channels = 3,
                                  .out_channels = 3,
@@ -65,7 +65,7 @@ static inline void tiny_open(tiny_t *t, mbl_dtype_t dtype, int threads, size_t h
                                  .joint_attention_dim = TINY_HIDDEN,
                                  .caption_projection_dim = 8 * heads,
                                  .pooled_projection_dim = TINY_POOLED,
-                                 .pos_embed_max_size = picture / patch,
+                                 .pos_embed_max_size = image / patch,
                                  .qk_norm = true};
     mbl_lora_config_t lora = {.rank = rank, .alpha = 2 * (double)rank};
     mbl_tensor_t master;

@@ -1,15 +1,15 @@
 /* What the tests of marble train share: a run of a few small steps on a tiny model that a second of
- * pretraining has made, on the backend that MBL_TEST_BACKEND names, and what metrics.jsonl says of it. In 16
- * pictures of that model no text can be read and no shape counted, so `ocr` and `count` are scored but flat;
+ * pretraining has made, on the backend that MARBLE_TEST_BACKEND names, and what metrics.jsonl says of it. In
+ * 16 images of that model no text can be read and no shape counted, so `ocr` and `count` are scored but flat;
  * test_train_signs has runs in which all five vary. */
 #ifndef MBL_TESTS_TRAIN_CASE_H
 #define MBL_TESTS_TRAIN_CASE_H
 
 #include "runs.h"
 
-/* Of the run in prepare()'s run.yaml: 4 groups of 4 pictures in micro-batches of 4, each pass over 2
+/* Of the run in prepare()'s run.yaml: 4 groups of 4 images in micro-batches of 4, each pass over 2
  * timesteps. */
-enum { STEPS = 6, PICTURES = 16, GROUP = 4, PASSES = 8 };
+enum { STEPS = 6, IMAGES = 16, GROUP = 4, PASSES = 8 };
 
 static const char train_config[] =
     "seed: 7\n"
@@ -24,7 +24,7 @@ static const char train_config[] =
     "checkpoint: {every: 2, keep: 0}\n"
     "log: {level: warn, samples_every: 0, advantages_every: 2}\n";
 
-/* What emulated GPUs get through: 4 pictures a step. For tests that count no pictures. */
+/* What emulated GPUs get through: 4 images a step. For tests that count no images. */
 static const char train_config_gpu[] =
     "seed: 7\n"
     "precision: f32\n"
@@ -45,7 +45,7 @@ static inline int prepare(void **state) {
     return 0;
 }
 
-/* For tests that count pictures, on GPUs too. */
+/* For tests that count images, on GPUs too. */
 static inline int prepare_counted(void **state) {
     (void)state;
     make_folder(train_config);

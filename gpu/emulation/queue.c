@@ -191,7 +191,7 @@ cudaError_t mbl_emu_drain(cudaStream_t stream) {
     return mbl_emu_drain_to(stream, NULL);
 }
 
-static void nap(void) {
+static void back_off(void) {
     const struct timespec pause = {0, 20000};
     mbl_emu_unlock();
     nanosleep(&pause, NULL);
@@ -201,14 +201,14 @@ static void nap(void) {
 cudaError_t mbl_emu_finish_mark(const mbl_emu_mark_t *mark) {
     int device = mark->stream->device;
     while (!mark->done && mbl_emu_drain_to(mark->stream, mark) == cudaErrorNotReady)
-        nap();
+        back_off();
     mbl_emu_clock_merge(queue.host, mark->clock);
     return queue.error[device];
 }
 
 void mbl_emu_run_out(cudaStream_t stream) {
     while (mbl_emu_drain_to(stream, NULL) == cudaErrorNotReady)
-        nap();
+        back_off();
 }
 
 cudaError_t mbl_emu_finish(cudaStream_t stream) {

@@ -143,7 +143,7 @@ static void check_meeting(const mbl_emu_warp_state_t *warp, const mbl_emu_lane_t
     }
 }
 
-static void meet(mbl_emu_lane_t *me) {
+static void rendezvous(mbl_emu_lane_t *me) {
     mbl_emu_run_t *run = &mbl_emu_run;
     mbl_emu_warp_state_t *warp = &run->warp[run->running / MBL_EMU_WARP];
     int own = run->running % MBL_EMU_WARP;
@@ -169,7 +169,7 @@ static mbl_emu_lane_t *arrive(mbl_emu_collective_t kind, unsigned mask, int line
 }
 
 void mbl_emu_syncwarp(unsigned mask, int line) {
-    meet(arrive(MBL_EMU_SYNC, mask, line));
+    rendezvous(arrive(MBL_EMU_SYNC, mask, line));
 }
 
 uint64_t mbl_emu_shuffle(mbl_emu_collective_t kind, unsigned mask, uint64_t value, int argument, int width,
@@ -180,14 +180,14 @@ uint64_t mbl_emu_shuffle(mbl_emu_collective_t kind, unsigned mask, uint64_t valu
     me->value = value;
     me->argument = argument;
     me->width = width;
-    meet(me);
+    rendezvous(me);
     return me->value;
 }
 
 unsigned mbl_emu_ballot(unsigned mask, int predicate, int line) {
     mbl_emu_lane_t *me = arrive(MBL_EMU_BALLOT, mask, line);
     me->value = predicate != 0;
-    meet(me);
+    rendezvous(me);
     return (unsigned)me->value;
 }
 
@@ -207,7 +207,7 @@ void mbl_emu_mma_bf16(float *d, const uint32_t *a, const uint32_t *b, int line) 
     me->operand[0] = d;
     me->operand[1] = (void *)(uintptr_t)a;
     me->operand[2] = (void *)(uintptr_t)b;
-    meet(me);
+    rendezvous(me);
 }
 
 void mbl_emu_load_matrices(uint32_t *out, const void *row, bool transposed, int line) {
@@ -221,7 +221,7 @@ void mbl_emu_load_matrices(uint32_t *out, const void *row, bool transposed, int 
         mbl_emu_broken("line %d: a matrix load from an address that is not a multiple of 16", line);
     me->operand[0] = out;
     me->operand[1] = (void *)(uintptr_t)row;
-    meet(me);
+    rendezvous(me);
 }
 
 void mbl_emu_copy16(void *shared, const void *from, bool some) {

@@ -19,7 +19,7 @@ bool mbl_add(size_t a, size_t b, size_t *result) {
     return !__builtin_add_overflow(a, b, result);
 }
 
-static bool told_to_fail(void) {
+static bool due_to_fail(void) {
     atomic_fetch_add(&mem_count, 1);
     size_t n = atomic_load(&mem_fail);
     return n > 0 && atomic_fetch_sub(&mem_fail, 1) == 1;
@@ -27,7 +27,7 @@ static bool told_to_fail(void) {
 
 void *mbl_calloc(size_t count, size_t size) {
     size_t bytes;
-    if (told_to_fail() || !mbl_mul(count, size, &bytes) || bytes > SIZE_MAX - 64)
+    if (due_to_fail() || !mbl_mul(count, size, &bytes) || bytes > SIZE_MAX - 64)
         return NULL;
     bytes = (bytes + 63) / 64 * 64;
     void *ptr = aligned_alloc(64, bytes ? bytes : 64);

@@ -15,7 +15,7 @@ typedef enum {
     MBL_RNG_PROMPTS = 4,   /* order of prompts */
     MBL_RNG_TIMESTEPS = 5, /* order of a sample's training timesteps */
     MBL_RNG_TRAIN = 6,     /* noise added to x0 in training */
-    MBL_RNG_WORLD = 7,     /* the signs world: pictures and sentences */
+    MBL_RNG_WORLD = 7,     /* the signs world: images and sentences */
     MBL_RNG_GRAM = 8,      /* which micro-batches go into a partial Gram matrix */
     MBL_RNG_EVAL = 9,      /* noise of an evaluation */
     MBL_RNG_STUDY = 10,    /* bootstrap and the like */

@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/run_args.h"
-#include "eval/standings.h"
+#include "eval/results.h"
 #include "run/prompt_report.h"
 #include "run/stop.h"
 
@@ -14,15 +14,15 @@
 #include <unistd.h>
 
 static const char about[] =
-    "Draws pictures for held-out prompts with the base model and with checkpoints (their EMA, the adapter\n"
+    "Draws images for held-out prompts with the base model and with checkpoints (their EMA, the adapter\n"
     "that runs report), all from the same noise, and scores them with every reward of RUN.yaml: means,\n"
-    "differences picture by picture and win rates, with 95 % intervals by bootstrap over the prompts.\n"
+    "differences image by image and win rates, with 95 % intervals by bootstrap over the prompts.\n"
     "    marble eval run.yaml                                            # the base model alone\n"
     "    marble eval run.yaml --checkpoint runs/run/checkpoints/latest.h5\n"
     "    marble eval run.yaml --checkpoint runs/a/checkpoints/latest.h5 \\\n"
     "        --checkpoint other=runs/b/checkpoints/step-000080.h5 --prompts test --prompts drawbench.txt \\\n"
     "        --seeds 1,2,3 --json scores.json --markdown scores.md      # both, and against each other\n"
-    "Every set shows eval.prompts pictures for each seed; --set eval.prompts=N changes that. Any number of\n"
+    "Every set shows eval.prompts images for each seed; --set eval.prompts=N changes that. Any number of\n"
     "ranks under mpirun gives the same answer. Ctrl-C, SIGTERM or SIGUSR1 ends it with exit code 1;\n"
     "what was drawn by then is not kept.";
 
@@ -106,9 +106,9 @@ static mbl_status_t put_text(const char *path, const char *text, size_t size) {
     return MBL_OK;
 }
 
-static mbl_status_t write_json(const mbl_standings_t *standings, const char *path) {
+static mbl_status_t write_json(const mbl_results_t *results, const char *path) {
     json_t *root;
-    MBL_TRY(mbl_standings_json(standings, &root));
+    MBL_TRY(mbl_results_json(results, &root));
     char *text = json_dumps(root, JSON_REAL_PRECISION(9));
     json_decref(root);
     char *line = text ? mbl_format("%s\n", text) : NULL;
@@ -119,13 +119,13 @@ static mbl_status_t write_json(const mbl_standings_t *standings, const char *pat
     return status;
 }
 
-static mbl_status_t write_text(const mbl_standings_t *standings, bool markdown, const char *path) {
+static mbl_status_t write_text(const mbl_results_t *results, bool markdown, const char *path) {
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return MBL_FAIL(MBL_ERR_MEM, "eval: no memory for a table");
-    mbl_status_t status = mbl_standings_print(standings, markdown, out);
+    mbl_status_t status = mbl_results_print(results, markdown, out);
     if (fclose(out) != 0 && status == MBL_OK)
         status = MBL_FAIL(MBL_ERR_MEM, "eval: no memory for a table");
     if (status == MBL_OK)
@@ -138,25 +138,25 @@ static bool to_output(const char *path) {
     return path && strcmp(path, "-") == 0;
 }
 
-static mbl_status_t write_all(const mbl_standings_t *standings, const options_t *o) {
+static mbl_status_t write_all(const mbl_results_t *results, const options_t *o) {
     if (!to_output(o->json) && !to_output(o->markdown))
-        MBL_TRY(write_text(standings, false, "-"));
+        MBL_TRY(write_text(results, false, "-"));
     if (o->json)
-        MBL_TRY(write_json(standings, o->json));
-    return o->markdown ? write_text(standings, true, o->markdown) : MBL_OK;
+        MBL_TRY(write_json(results, o->json));
+    return o->markdown ? write_text(results, true, o->markdown) : MBL_OK;
 }
 
-static mbl_status_t answer(const mbl_lineup_t *lineup, const options_t *o) {
-    mbl_standings_t standings;
-    MBL_TRY(mbl_standings_new(lineup, o->resamples, &standings));
-    mbl_status_t status = write_all(&standings, o);
-    mbl_standings_free(&standings);
+static mbl_status_t answer(const mbl_comparison_t *comparison, const options_t *o) {
+    mbl_results_t results;
+    MBL_TRY(mbl_results_new(comparison, o->resamples, &results));
+    mbl_status_t status = write_all(&results, o);
+    mbl_results_free(&results);
     return status;
 }
 
 /* ---- running ---- */
 
-static mbl_status_t report_set(const mbl_engine_t *engine, const mbl_lineup_set_t *set) {
+static mbl_status_t report_set(const mbl_engine_t *engine, const mbl_comparison_set_t *set) {
     char *name = mbl_format("prompts of %s", set->name);
     mbl_status_t status =
         name ? mbl_prompt_report_set(engine, &set->set->prompts, name) : MBL_FAIL(MBL_ERR_MEM, "no memory");
@@ -165,24 +165,24 @@ static mbl_status_t report_set(const mbl_engine_t *engine, const mbl_lineup_set_
 }
 
 static mbl_status_t line_up(mbl_engine_t *engine, const options_t *o) {
-    const mbl_lineup_options_t options = {.checkpoints = o->checkpoints.items,
-                                          .n_checkpoints = o->checkpoints.count,
-                                          .prompts = o->prompts.items,
-                                          .n_prompts = o->prompts.count,
-                                          .seeds = o->seeds,
-                                          .n_seeds = o->n_seeds,
-                                          .adapter = o->adapter};
-    mbl_lineup_t lineup;
-    MBL_TRY(mbl_lineup_open(engine, &options, &lineup));
+    const mbl_comparison_options_t options = {.checkpoints = o->checkpoints.items,
+                                              .n_checkpoints = o->checkpoints.count,
+                                              .prompts = o->prompts.items,
+                                              .n_prompts = o->prompts.count,
+                                              .seeds = o->seeds,
+                                              .n_seeds = o->n_seeds,
+                                              .adapter = o->adapter};
+    mbl_comparison_t comparison;
+    MBL_TRY(mbl_comparison_open(engine, &options, &comparison));
     mbl_status_t status = MBL_OK;
-    for (size_t i = 0; i < lineup.n_sets && status == MBL_OK; i++)
-        status = report_set(engine, &lineup.sets[i]);
+    for (size_t i = 0; i < comparison.n_sets && status == MBL_OK; i++)
+        status = report_set(engine, &comparison.sets[i]);
     status = mbl_comm_agree(engine->comm, status);
     if (status == MBL_OK)
-        status = mbl_lineup_run(&lineup, mbl_stop_catch(0));
+        status = mbl_comparison_run(&comparison, mbl_stop_catch(0));
     if (status == MBL_OK)
-        status = mbl_comm_agree(engine->comm, engine->comm->rank == 0 ? answer(&lineup, o) : MBL_OK);
-    mbl_lineup_free(&lineup);
+        status = mbl_comm_agree(engine->comm, engine->comm->rank == 0 ? answer(&comparison, o) : MBL_OK);
+    mbl_comparison_free(&comparison);
     mbl_stop_release();
     return status;
 }

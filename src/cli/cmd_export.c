@@ -11,7 +11,7 @@ static const char about[] =
     "folder for PEFT, or merged into a copy of its base model:\n"
     "    marble export runs/run/checkpoints/latest.h5 --lora pytorch_lora_weights.safetensors\n"
     "    marble export runs/run/checkpoints/latest.h5 --peft adapter --merged model\n"
-    "    marble sample --model model --prompt 'three blue circles' --out pictures\n"
+    "    marble sample --model model --prompt 'three blue circles' --out images\n"
     "Folders get a model card: README.md with the configuration and the rewards before and after, and a\n"
     "chart of the rewards' weights. What exists stays: a file that is there, or a folder with something in\n"
     "it, is refused without --force; the base model's own folder always is.";
@@ -37,8 +37,8 @@ int mbl_cmd_export(int argc, char **argv) {
          "--merged also removes the weights that lie in the model's parts)",
          0, 0, 0, NULL},
         {"adapter", MBL_ARG_CHOICE, &o.adapter, "NAME",
-         "the average of weights that runs report, the weights, or those that drew the last pictures", 0, 0,
-         0, adapters},
+         "the average of weights that runs report, the weights, or those that drew the last images", 0, 0, 0,
+         adapters},
         {"precision", MBL_ARG_CHOICE, &precision, "NAME", "of merged weights; adapters are f32", 0, 0, 0,
          precisions},
         {"model", MBL_ARG_TEXT, &o.model, "DIR", "the base model, where it is no longer where the run had it",

@@ -18,7 +18,7 @@ static const char about[] =
 
 /* What --model is told beside the file. */
 typedef struct {
-    size_t size, tokens, batch, rewards, rank, steps, pictures, prompts;
+    size_t size, tokens, batch, rewards, rank, steps, images, prompts;
     const char *precision;
 } sizes_t;
 
@@ -29,7 +29,7 @@ static mbl_status_t shape_of_model(const char *path, const sizes_t *sizes, size_
                               .tokens = sizes->tokens,
                               .prompts = sizes->prompts,
                               .rewards = sizes->rewards,
-                              .pictures = sizes->pictures,
+                              .images = sizes->images,
                               .ranks = ranks,
                               .rollout_batch = sizes->batch,
                               .train_batch = sizes->batch,
@@ -103,11 +103,11 @@ int mbl_cmd_plan(int argc, char **argv) {
         {"size", MBL_ARG_COUNT, &sizes.size, "N", "side of the latents; 0: the file's sample_size", 0, 0,
          65536, NULL},
         {"tokens", MBL_ARG_COUNT, &sizes.tokens, "N", "context tokens", 0, 1, 65536, NULL},
-        {"batch", MBL_ARG_COUNT, &sizes.batch, "N", "pictures of a micro-batch", 0, 1, 4096, NULL},
+        {"batch", MBL_ARG_COUNT, &sizes.batch, "N", "images of a micro-batch", 0, 1, 4096, NULL},
         {"rewards", MBL_ARG_COUNT, &sizes.rewards, "N", "rewards", 0, 1, MBL_MAX_REWARDS, NULL},
         {"rank", MBL_ARG_COUNT, &sizes.rank, "N", "rank of the adapters", 0, 1, 1024, NULL},
         {"steps", MBL_ARG_COUNT, &sizes.steps, "N", "sampling steps", 0, 1, MBL_SAMPLER_MAX_STEPS, NULL},
-        {"pictures", MBL_ARG_COUNT, &sizes.pictures, "N", "pictures of an epoch on a rank", 0, 1, 1e6, NULL},
+        {"images", MBL_ARG_COUNT, &sizes.images, "N", "images of an epoch on a rank", 0, 1, 1e6, NULL},
         {"prompts", MBL_ARG_COUNT, &sizes.prompts, "N", "prompts kept encoded on the device", 0, 1, 1e6,
          NULL},
         {"precision", MBL_ARG_CHOICE, &sizes.precision, "TYPE", "of matrix products", 0, 0, 0, precisions}};

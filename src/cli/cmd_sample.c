@@ -1,4 +1,4 @@
-/* marble sample: pictures for prompts, one file each and a captioned sheet. */
+/* marble sample: images for prompts, one file each and a captioned sheet. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -13,12 +13,12 @@
 #include <string.h>
 
 static const char about[] =
-    "Generates pictures with a diffusers model folder, or with a checkpoint's adapter on its base model:\n"
-    "    marble sample --model deploy/examples/signs-base --prompt 'three blue circles' --out pictures\n"
+    "Generates images with a diffusers model folder, or with a checkpoint's adapter on its base model:\n"
+    "    marble sample --model deploy/examples/signs-base --prompt 'three blue circles' --out images\n"
     "    marble sample --checkpoint runs/quickstart/checkpoints/latest.h5 --prompts prompts.txt --out "
-    "pictures\n"
+    "images\n"
     "    marble sample --model deploy/examples/signs-base --lora adapter.safetensors --prompt TEXT --out "
-    "pictures\n"
+    "images\n"
     "OUT gets 000.png, 001.png, ..., in whose text chunks stands how they were made (prompt, seed, steps, "
     "solver,\n"
     "schedule, shift, model, LoRA), and sheet.png, all of them with captions.";
@@ -136,7 +136,7 @@ static mbl_status_t open_model(const options_t *o, sample_t *s, mbl_comm_t *comm
 static mbl_status_t make_buffers(const options_t *o, sample_t *s) {
     size_t c, height, width, high, wide;
     mbl_pipeline_latent(s->engine.pipeline, &c, &height, &width);
-    mbl_pipeline_picture_size(s->engine.pipeline, &high, &wide);
+    mbl_pipeline_image_size(s->engine.pipeline, &high, &wide);
     MBL_TRY(mbl_prompt_report_cuts(s->engine.pipeline, s->prompt, s->n_prompts, "prompts"));
     MBL_TRY(mbl_pipeline_encode(s->engine.pipeline, s->prompt, s->n_prompts, &s->conditions));
     MBL_TRY(mbl_sampler_new(s->engine.pipeline, s->lora ? s->lora : s->state.lora, o->batch, &s->sampler));
@@ -185,7 +185,7 @@ static mbl_status_t generate(const options_t *o, sample_t *s) {
                                         .purpose = MBL_RNG_NOISE};
         MBL_TRY(mbl_sampler_run(s->sampler, &plan, &request, &x0));
         MBL_TRY(mbl_pipeline_decode(s->engine.pipeline, &x0, s->images[first].rgb));
-        MBL_INFO("%zu of %zu pictures", first + n, s->n);
+        MBL_INFO("%zu of %zu images", first + n, s->n);
     }
     return MBL_OK;
 }
@@ -231,7 +231,7 @@ static mbl_status_t write_files(const options_t *o, const sample_t *s) {
     mbl_status_t status = mbl_image_write_png(path, &sheet);
     mbl_image_free(&sheet);
     if (status == MBL_OK)
-        MBL_INFO("%zu pictures and sheet.png are in %s", s->n, o->out);
+        MBL_INFO("%zu images and sheet.png are in %s", s->n, o->out);
     return status;
 }
 
@@ -288,8 +288,8 @@ int mbl_cmd_sample(int argc, char **argv) {
          NULL},
         {"prompts", MBL_ARG_TEXT, &o.prompts_file, "FILE",
          "one prompt a line (.txt), or objects with \"prompt\" (.jsonl)", 0, 0, 0, NULL},
-        {"out", MBL_ARG_TEXT, &o.out, "DIR", "where the pictures go", true, 0, 0, NULL},
-        {"per-prompt", MBL_ARG_COUNT, &o.per_prompt, "N", "pictures of each prompt", 0, 1, 10000, NULL},
+        {"out", MBL_ARG_TEXT, &o.out, "DIR", "where the images go", true, 0, 0, NULL},
+        {"per-prompt", MBL_ARG_COUNT, &o.per_prompt, "N", "images of each prompt", 0, 1, 10000, NULL},
         {"steps", MBL_ARG_COUNT, &o.steps, "N", "sampling steps; 16 unless given", 0, 1,
          MBL_SAMPLER_MAX_STEPS, NULL},
         {"sampler", MBL_ARG_CHOICE, &o.solver, "NAME", "solver of the flow ODE; dpm2 unless given", 0, 0, 0,
@@ -309,7 +309,7 @@ int mbl_cmd_sample(int argc, char **argv) {
          NULL},
         {"set", MBL_ARG_TEXTS, &o.sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"precision", MBL_ARG_CHOICE, &o.precision, "NAME", "compute type", 0, 0, 0, precisions},
-        {"batch", MBL_ARG_COUNT, &o.batch, "N", "pictures sampled at once", 0, 1, 4096, NULL},
+        {"batch", MBL_ARG_COUNT, &o.batch, "N", "images sampled at once", 0, 1, 4096, NULL},
         {"threads", MBL_ARG_COUNT, &o.threads, "N", "0: OMP_NUM_THREADS, or the CPUs it may use", 0, 0, 4096,
          NULL}};
     const mbl_args_t spec = {"sample", "", about, args, sizeof args / sizeof *args, 0, 0};

@@ -12,7 +12,7 @@ static const char about[] =
     "    marble train run.yaml\n"
     "    mpirun -np 8 marble train run.yaml --set train.lr=1e-4 --out runs/second\n"
     "Progress goes to the terminal and to OUT/log.txt, figures to OUT/metrics.jsonl and OUT/eval.jsonl,\n"
-    "pictures to OUT/samples. Ctrl-C, SIGTERM or SIGUSR1 writes a checkpoint and ends with exit code 75;\n"
+    "images to OUT/samples. Ctrl-C, SIGTERM or SIGUSR1 writes a checkpoint and ends with exit code 75;\n"
     "--resume auto goes on from there. mpirun leaves its ranks no time at the first two but passes the\n"
     "third on: kill -USR1 $(pgrep -n mpirun)";
 

@@ -11,7 +11,7 @@
     X(train, "fine-tune a model on several rewards at once", false)                                          \
     X(pretrain, "train a small base model of the signs world", false)                                        \
     X(stop, "ask the run that is at work in a folder to stop with a checkpoint", true)                       \
-    X(sample, "pictures for prompts", true)                                                                  \
+    X(sample, "images for prompts", true)                                                                    \
     X(eval, "every reward on the held-out prompts", true)                                                    \
     X(export, "an adapter for diffusers or PEFT, or a merged model, from a checkpoint", true)                \
     X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix", true)                         \

@@ -44,10 +44,10 @@ mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
 }
 
 int mbl_run_close(mbl_run_t *run, mbl_status_t status) {
-    int code = mbl_status_exit_code(mbl_comm_settle(run->comm, status)), culprit = run->comm->culprit;
+    int code = mbl_status_exit_code(mbl_comm_settle(run->comm, status)), failed_rank = run->comm->failed_rank;
     mbl_config_free(run->config);
     /* Only the rank with the broken device may say so: its node is the one to avoid. */
-    if (status == MBL_ERR_DEVICE && culprit >= 0 && culprit != run->comm->rank)
+    if (status == MBL_ERR_DEVICE && failed_rank >= 0 && failed_rank != run->comm->rank)
         code = 1;
     mbl_comm_close(run->comm);
     return code;

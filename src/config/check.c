@@ -236,7 +236,7 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
     mbl_config_problems_t problems = {.origin = config->origin};
     if (ranks > config->pretrain.batch)
         mbl_config_problem(&problems, mbl_config_line(config, "pretrain.batch"),
-                           "pretrain.batch: %zu pictures for %zu ranks; start at most %zu ranks",
+                           "pretrain.batch: %zu images for %zu ranks; start at most %zu ranks",
                            config->pretrain.batch, ranks, config->pretrain.batch);
     if (config->pretrain.warmup > config->pretrain.steps)
         mbl_config_problem(&problems, mbl_config_line(config, "pretrain.warmup"),

@@ -42,7 +42,7 @@ static void check_warmup(const mbl_config_t *config, const used_t *used, mbl_con
                            config->balance.warmup, used->text);
 }
 
-/* A floor is a bound of the quadratic programme, which only marble solves. */
+/* A floor is a bound of the quadratic program, which only marble solves. */
 static void check_floor(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     if (config->balance.floor > 0 && !mbl_method_is(used->method, MBL_METHOD_FLOOR))
         mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),

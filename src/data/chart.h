@@ -1,4 +1,4 @@
-/* Line charts as pictures, drawn with the caption font: what a model card shows of a run. */
+/* Line charts as images, drawn with the caption font: what a model card shows of a run. */
 #ifndef MBL_DATA_CHART_H
 #define MBL_DATA_CHART_H
 

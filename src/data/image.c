@@ -1,4 +1,4 @@
-/* Pictures in memory and as PNG files; their size as JPEG. */
+/* Images in memory and as PNG files; their size as JPEG. */
 #include "data/image.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -12,14 +12,14 @@
 
 #include <jpeglib.h>
 
-/* A picture larger than this is refused: a damaged header must not take the machine's memory. */
+/* An image larger than this is refused: a damaged header must not take the machine's memory. */
 #define LARGEST_BYTES ((size_t)1 << 30)
 
 mbl_status_t mbl_image_new(size_t width, size_t height, mbl_image_t *out) {
     size_t pixels, bytes;
     MBL_REQUIRE(width > 0 && height > 0 && mbl_mul(width, height, &pixels) && mbl_mul(pixels, 3, &bytes) &&
                     bytes <= LARGEST_BYTES,
-                "a picture of %zu x %zu: from 1 x 1 to %zu bytes would be right", width, height,
+                "an image of %zu x %zu: from 1 x 1 to %zu bytes would be right", width, height,
                 LARGEST_BYTES);
     uint8_t *rgb;
     MBL_ALLOC(rgb, bytes);
@@ -51,7 +51,7 @@ void mbl_image_to_chw(const uint8_t *rgb, size_t width, size_t height, float *ch
 mbl_status_t mbl_image_write_png(const char *path, const mbl_image_t *image) {
     MBL_REQUIRE(image->width > 0 && image->height > 0 && image->width <= UINT32_MAX &&
                     image->height <= UINT32_MAX,
-                "%s: a picture of %zu x %zu is no PNG", path, image->width, image->height);
+                "%s: an image of %zu x %zu is no PNG", path, image->width, image->height);
     png_image png = {.version = PNG_IMAGE_VERSION,
                      .width = (png_uint_32)image->width,
                      .height = (png_uint_32)image->height,
@@ -70,8 +70,8 @@ static mbl_status_t read_open_png(const char *path, png_image *png, FILE *file, 
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: not a PNG that can be read: %s", path, png->message);
     png->format = PNG_FORMAT_RGB;
     if ((size_t)png->width * png->height > LARGEST_BYTES / 3)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: a picture of %u x %u; up to %zu bytes are read", path,
-                        png->width, png->height, LARGEST_BYTES);
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: an image of %u x %u; up to %zu bytes are read", path, png->width,
+                        png->height, LARGEST_BYTES);
     mbl_image_t image;
     MBL_TRY(mbl_image_new(png->width, png->height, &image));
     const png_color white = {255, 255, 255}; /* under what is transparent */
@@ -151,7 +151,7 @@ static void compress(struct jpeg_compress_struct *jpeg, const mbl_image_t *image
 mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t *bytes) {
     MBL_REQUIRE(image->width > 0 && image->width <= JPEG_MAX_DIMENSION && image->height > 0 &&
                     image->height <= JPEG_MAX_DIMENSION && quality >= 1 && quality <= 100,
-                "JPEG of a %zu x %zu picture at quality %d: sides from 1 to %ld and quality from 1 to 100 "
+                "JPEG of a %zu x %zu image at quality %d: sides from 1 to %ld and quality from 1 to 100 "
                 "would be right",
                 image->width, image->height, quality, JPEG_MAX_DIMENSION);
     struct jpeg_compress_struct jpeg = {0}; /* nothing to destroy, should creating it fail */
@@ -164,7 +164,7 @@ mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t 
     failure.base.output_message = jpeg_silent;
     if (setjmp(failure.back)) {
         jpeg_destroy_compress(&jpeg);
-        return MBL_FAIL(MBL_ERR_FORMAT, "JPEG of a %zu x %zu picture: %s", image->width, image->height,
+        return MBL_FAIL(MBL_ERR_FORMAT, "JPEG of a %zu x %zu image: %s", image->width, image->height,
                         failure.message);
     }
     jpeg_create_compress(&jpeg);

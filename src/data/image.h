@@ -1,4 +1,4 @@
-/* Pictures: 8-bit RGB, row-major [height, width, 3], and their files. */
+/* Images: 8-bit RGB, row-major [height, width, 3], and their files. */
 #ifndef MBL_DATA_IMAGE_H
 #define MBL_DATA_IMAGE_H
 
@@ -12,7 +12,7 @@ typedef struct {
     uint8_t *rgb; /* [height, width, 3]; owned by whoever made it, see each call */
 } mbl_image_t;
 
-/* Allocates a black picture; free with mbl_image_free. */
+/* Allocates a black image; free with mbl_image_free. */
 mbl_status_t mbl_image_new(size_t width, size_t height, mbl_image_t *out);
 void mbl_image_free(mbl_image_t *image);
 
@@ -34,7 +34,7 @@ mbl_status_t mbl_image_read_png(const char *path, mbl_image_t *out);
 /* Size in bytes as baseline JPEG at `quality` (libjpeg, 4:2:0). Thread-safe. */
 mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t *bytes);
 
-/* A sheet: n pictures of one size, enlarged `scale` times without smoothing, `columns` to a row, a caption
+/* A sheet: n images of one size, enlarged `scale` times without smoothing, `columns` to a row, a caption
  * (UTF-8, wrapped to the cell, eight lines at most) below each and a title above all; captions, one of them,
  * or the title may be NULL. Free *sheet. */
 mbl_status_t mbl_image_sheet(const mbl_image_t *images, const char *const *captions, const char *title,

@@ -23,7 +23,7 @@ void mbl_prompts_free(mbl_prompts_t *prompts) {
     *prompts = (mbl_prompts_t){NULL, 0};
 }
 
-/* Streams apart from those of the training pictures, which use small steps. */
+/* Streams apart from those of the training images, which use small steps. */
 static mbl_rng_t pile_rng(uint64_t seed, int split, int kind) {
     return mbl_rng(seed, MBL_RNG_WORLD, 0xFFFF0000u + (uint32_t)split, (uint64_t)kind);
 }

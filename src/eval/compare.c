@@ -11,7 +11,7 @@
 
 /* ---- bootstrap over prompts ---- */
 
-/* Values of pictures, added up by prompt: sum and count [prompts, columns] of the m prompts in which anything
+/* Values of images, added up by prompt: sum and count [prompts, columns] of the m prompts in which anything
  * counts. The statistic is the mean over the columns of sum / count. */
 typedef struct {
     double *sum, *count, *resampled;
@@ -115,19 +115,19 @@ static mbl_interval_t interval(const mbl_compare_t *c, heap_t *heap) {
 /* ---- z-scores ---- */
 
 /* Twice over the scores: first the means, then the squares about them. */
-void mbl_compare_scale(size_t pictures, size_t k, const mbl_score_t *const *tables, size_t n, double *mean,
+void mbl_compare_scale(size_t images, size_t k, const mbl_score_t *const *tables, size_t n, double *mean,
                        double *deviation) {
     for (size_t j = 0; j < k; j++) {
         double count = 0, sum = 0, squares = 0;
         for (size_t t = 0; t < n; t++)
-            for (size_t i = 0; i < pictures; i++) {
+            for (size_t i = 0; i < images; i++) {
                 const mbl_score_t *score = &tables[t][i * k + j];
                 count += score->state == MBL_SCORE_VALID;
                 sum += score->state == MBL_SCORE_VALID ? score->value : 0;
             }
         mean[j] = count > 0 ? sum / count : NAN;
         for (size_t t = 0; t < n; t++)
-            for (size_t i = 0; i < pictures; i++) {
+            for (size_t i = 0; i < images; i++) {
                 const mbl_score_t *score = &tables[t][i * k + j];
                 double away = score->state == MBL_SCORE_VALID ? score->value - mean[j] : 0;
                 squares += away * away;
@@ -142,13 +142,13 @@ static double z_of(double away, double deviation) {
     return deviation > 0 ? away / deviation : 0;
 }
 
-/* ---- one contestant ---- */
+/* ---- one candidate ---- */
 
 static mbl_compare_score_t reward_mean(const mbl_compare_t *c, const mbl_score_t *scores, size_t j,
                                        heap_t *heap) {
     mbl_compare_score_t out = {.n = 0};
     empty_heap(c, 1, heap);
-    for (size_t i = 0; i < c->pictures; i++) {
+    for (size_t i = 0; i < c->images; i++) {
         const mbl_score_t *score = &scores[i * c->k + j];
         out.n += score->state == MBL_SCORE_VALID;
         out.na += score->state == MBL_SCORE_NA;
@@ -164,7 +164,7 @@ static mbl_compare_score_t composite_mean(const mbl_compare_t *c, const mbl_scor
                                           const double *mean, const double *deviation, heap_t *heap) {
     mbl_compare_score_t out = {.n = 0};
     empty_heap(c, c->k, heap);
-    for (size_t i = 0; i < c->pictures; i++) {
+    for (size_t i = 0; i < c->images; i++) {
         size_t valid = 0, failed = 0;
         for (size_t j = 0; j < c->k; j++) {
             const mbl_score_t *score = &scores[i * c->k + j];
@@ -194,9 +194,9 @@ mbl_status_t mbl_compare_scores(const mbl_compare_t *c, const mbl_score_t *score
     return MBL_OK;
 }
 
-/* ---- two contestants ---- */
+/* ---- two candidates ---- */
 
-/* b - a of picture i in reward j, when both are valid. */
+/* b - a of image i in reward j, when both are valid. */
 static bool both(const mbl_compare_t *c, const mbl_score_t *a, const mbl_score_t *b, size_t i, size_t j,
                  double *difference) {
     const mbl_score_t *x = &a[i * c->k + j], *y = &b[i * c->k + j];
@@ -204,10 +204,10 @@ static bool both(const mbl_compare_t *c, const mbl_score_t *a, const mbl_score_t
     return x->state == MBL_SCORE_VALID && y->state == MBL_SCORE_VALID;
 }
 
-/* How picture i does: the difference in reward j or (j = k) the mean of its z-scores' differences. False when
+/* How image i does: the difference in reward j or (j = k) the mean of its z-scores' differences. False when
  * it does not count. */
-static bool picture(const mbl_compare_t *c, const mbl_score_t *a, const mbl_score_t *b,
-                    const double *deviation, size_t i, size_t j, double *difference) {
+static bool image(const mbl_compare_t *c, const mbl_score_t *a, const mbl_score_t *b, const double *deviation,
+                  size_t i, size_t j, double *difference) {
     double sum = 0, one;
     size_t n = 0;
     if (j < c->k)
@@ -226,7 +226,7 @@ static void put_differences(const mbl_compare_t *c, const mbl_score_t *a, const 
                             const double *deviation, size_t j, heap_t *heap) {
     double difference;
     empty_heap(c, j < c->k ? 1 : c->k, heap);
-    for (size_t i = 0; i < c->pictures; i++) {
+    for (size_t i = 0; i < c->images; i++) {
         if (j < c->k && both(c, a, b, i, j, &difference))
             put(heap, c->prompt[i], 0, difference);
         for (size_t l = 0; j == c->k && l < c->k; l++)
@@ -242,8 +242,8 @@ static mbl_compare_pair_t compare_column(const mbl_compare_t *c, const mbl_score
     put_differences(c, a, b, deviation, j, heap);
     out.difference = interval(c, heap);
     empty_heap(c, 1, heap);
-    for (size_t i = 0; i < c->pictures; i++) {
-        if (!picture(c, a, b, deviation, i, j, &difference))
+    for (size_t i = 0; i < c->images; i++) {
+        if (!image(c, a, b, deviation, i, j, &difference))
             continue;
         out.n++;
         out.won += difference > 0;

@@ -101,7 +101,7 @@ static mbl_status_t write_merged(const export_t *e) {
         "The adapter is merged into the weights:\n\n```python\nfrom diffusers import "
         "SD3Transformer2DModel\ntransformer = SD3Transformer2DModel.from_pretrained(\"THIS_FOLDER\", "
         "subfolder=\"transformer\")\n```\n\n```sh\nmarble sample --model THIS_FOLDER --prompt TEXT "
-        "--out pictures\n```\n");
+        "--out images\n```\n");
 }
 
 /* How to load the file of --lora from the folder of its card: a JSON string is a string of Python too. */

@@ -1,5 +1,5 @@
 /* A diffusers folder: opening with its parts checked against each other, prompts to conditions, latents to
- * pictures. */
+ * images. */
 #include "model/pipeline_internal.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -226,7 +226,7 @@ void mbl_pipeline_latent(const mbl_pipeline_t *pipeline, size_t *channels, size_
     *height = *width = config->sample_size;
 }
 
-void mbl_pipeline_picture_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width) {
+void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width) {
     *height = *width = mbl_mmdit_config(pipeline->model)->sample_size;
 }
 
@@ -326,12 +326,12 @@ mbl_status_t mbl_conditions_gather(mbl_pipeline_t *pipeline, const mbl_condition
     return MBL_OK;
 }
 
-/* ---- pictures ---- */
+/* ---- images ---- */
 
 /* Latents on the host: where they are, or in a buffer that is kept. */
 static mbl_status_t on_host(mbl_pipeline_t *p, const mbl_tensor_t *latents, const void **out) {
     size_t bytes = mbl_tensor_count(latents) * mbl_dtype_size(latents->dtype);
-    if (latents->place == MBL_HOST) {
+    if (latents->space == MBL_HOST) {
         MBL_TRY(p->ops->table->sync(p->ops));
         *out = latents->data;
         return MBL_OK;

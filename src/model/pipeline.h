@@ -14,7 +14,7 @@ mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fo
 mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                               const mbl_mmdit_config_t *config, uint64_t seed, mbl_pipeline_t **out);
 /* The same with a blank transformer and neither text encoder nor tokenizer, for prompts of `tokens` tokens:
- * everything but encoding works on it. For counting (ops/dry.h). */
+ * everything but encoding works on it. For counting (ops/cost_model.h). */
 mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config,
                                 size_t tokens, mbl_pipeline_t **out);
 void mbl_pipeline_close(mbl_pipeline_t *pipeline);
@@ -47,10 +47,10 @@ mbl_status_t mbl_conditions_gather(mbl_pipeline_t *pipeline, const mbl_condition
                                    const uint32_t *index, size_t n, const mbl_tensor_t *context,
                                    const mbl_tensor_t *pooled);
 
-/* Latents [n,C,H,W] f32 in the backend's place to 8-bit pictures rgb [n,H',W',3] on the host (here H' = H
- * where there is no vae). */
+/* Latents [n,C,H,W] f32 in the backend's memory space to 8-bit images rgb [n,H',W',3] on the host (here H' =
+ * H where there is no vae). */
 mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb);
-void mbl_pipeline_picture_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width);
+void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width);
 
 /* Writes the fixed parts of a fresh signs-type folder: tokenizer/ (a vocabulary with one token per word and
  * glyph, `tokens` long), text_encoder/ (random, frozen, width `hidden`, `layers` layers, projected to

@@ -16,7 +16,7 @@ struct mbl_pipeline {
     size_t tokens; /* of a prompt */
     double shift;  /* of the scheduler */
     char digest[MBL_SHA256_HEX];
-    void *host; /* latents on their way to pictures */
+    void *host; /* latents on their way to images */
     size_t host_bytes;
 };
 

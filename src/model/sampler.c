@@ -95,7 +95,7 @@ static mbl_status_t make_buffers(mbl_sampler_t *s) {
 
 mbl_status_t mbl_sampler_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, size_t max_n,
                              mbl_sampler_t **out) {
-    MBL_REQUIRE(pipeline && max_n > 0, "a sampler for %zu pictures at once", max_n);
+    MBL_REQUIRE(pipeline && max_n > 0, "a sampler for %zu images at once", max_n);
     mbl_status_t status;
     size_t c, h, w;
     mbl_sampler_t *s;
@@ -138,13 +138,13 @@ static mbl_status_t upload_rows(mbl_sampler_t *s, const double *value, size_t ro
         else
             f32[i] = (float)value[i / n];
     }
-    *view = rows == 1 ? mbl_tensor_of(to->data, s->type, to->place, 1, n)
-                      : mbl_tensor_of(to->data, s->type, to->place, 2, rows, n);
+    *view = rows == 1 ? mbl_tensor_of(to->data, s->type, to->space, 1, n)
+                      : mbl_tensor_of(to->data, s->type, to->space, 2, rows, n);
     return mbl_tensor_upload(s->ops, view, s->numbers);
 }
 
 static mbl_tensor_t as_rows(const mbl_sampler_t *s, const mbl_tensor_t *t, size_t n) {
-    return mbl_tensor_of(t->data, s->type, t->place, 2, n, s->elements);
+    return mbl_tensor_of(t->data, s->type, t->space, 2, n, s->elements);
 }
 
 /* The model's velocity of a step, recorded: only t differs between steps. */
@@ -155,7 +155,7 @@ static mbl_status_t velocity(mbl_sampler_t *s, const mbl_sample_request_t *reque
         s->ops, mbl_mmdit_forward(mbl_pipeline_model(s->pipeline), request->adapter, input, s->tape, v));
 }
 
-/* One solver step on x [n,E] (x as a picture batch in `input`); `now` receives the x0 prediction. */
+/* One solver step on x [n,E] (x as an image batch in `input`); `now` receives the x0 prediction. */
 static mbl_status_t take_step(mbl_sampler_t *s, const mbl_sampler_plan_t *plan, size_t i,
                               const mbl_sample_request_t *request, mbl_mmdit_input_t *input,
                               const mbl_tensor_t *x, const mbl_tensor_t *now, const mbl_tensor_t *before) {
@@ -189,7 +189,7 @@ static mbl_status_t start(mbl_sampler_t *s, const mbl_sample_request_t *request,
 mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *plan,
                              const mbl_sample_request_t *request, const mbl_tensor_t *x0) {
     size_t n = request->n;
-    MBL_REQUIRE(n > 0 && n <= sampler->max_n, "%zu pictures, right would be 1 to %zu", n, sampler->max_n);
+    MBL_REQUIRE(n > 0 && n <= sampler->max_n, "%zu images, right would be 1 to %zu", n, sampler->max_n);
     MBL_REQUIRE(x0->dtype == sampler->type && mbl_tensor_contiguous(x0) &&
                     mbl_tensor_count(x0) == n * sampler->elements,
                 "sampler: x0 must be contiguous, %s, of %zu x %zu elements", mbl_dtype_name(sampler->type), n,

@@ -35,7 +35,7 @@ mbl_status_t mbl_sampler_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, s
                              mbl_sampler_t **out);
 void mbl_sampler_free(mbl_sampler_t *sampler);
 
-/* Generates n pictures' latents x0 [n,C,H,W] f32 for conditions rows index[0..n-1]. Noise of sample i is the
+/* Generates n images' latents x0 [n,C,H,W] f32 for conditions rows index[0..n-1]. Noise of sample i is the
  * stream (seed, purpose, step, sample[i]). stop (or NULL) is looked at between steps:
  * nonzero ends with ERR_STOPPED. */
 typedef struct {

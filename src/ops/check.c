@@ -153,7 +153,7 @@ MBL_OPS_LIST(SLOT)
 
 static mbl_status_t open_round(mbl_ops_t *ops, const mbl_ops_table_t *inner, int threads) {
     check_t *check;
-    if (inner->place != MBL_HOST)
+    if (inner->space != MBL_HOST)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED, "check: backend '%s' keeps its tensors on a device",
                         inner->name);
     MBL_ALLOC(check, 1);
@@ -196,10 +196,10 @@ static void check_free(mbl_ops_t *ops, void *ptr) {
     inner->table->free(inner, ptr);
 }
 
-static mbl_status_t check_copy(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
-                               mbl_place_t src_place, size_t bytes) {
+static mbl_status_t check_copy(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, const void *src,
+                               mbl_space_t src_space, size_t bytes) {
     mbl_ops_t *inner = &check_of(ops)->inner;
-    return inner->table->copy(inner, dst, dst_place, src, src_place, bytes);
+    return inner->table->copy(inner, dst, dst_space, src, src_space, bytes);
 }
 
 static mbl_status_t check_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
@@ -213,7 +213,7 @@ static mbl_status_t check_sync(mbl_ops_t *ops) {
 }
 
 const mbl_ops_table_t mbl_ops_check = {.name = "check",
-                                       .place = MBL_HOST,
+                                       .space = MBL_HOST,
                                        .open = check_open,
                                        .close = check_close,
                                        .alloc = check_alloc,

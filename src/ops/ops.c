@@ -1,4 +1,4 @@
-/* Backends by name, and the memory of tensors in a backend's place. */
+/* Backends by name, and the memory of tensors in a backend's memory space. */
 #include "ops/ops.h"
 #include "base/cpus.h"
 #include "base/mem.h"
@@ -56,7 +56,7 @@ static mbl_status_t open_automatic(int threads, mbl_ops_t **out) {
 
 mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out) {
     MBL_REQUIRE(name && out, "ops_open: name or out is NULL");
-    const char *named = getenv("MBL_DEVICE");
+    const char *named = getenv("MARBLE_DEVICE");
     if (strcmp(name, "auto") == 0 && named && *named)
         name = named;
     if (strcmp(name, "auto") == 0)
@@ -77,7 +77,7 @@ void mbl_ops_close(mbl_ops_t *ops) {
 mbl_status_t mbl_tensor_new(mbl_ops_t *ops, mbl_dtype_t dtype, mbl_tensor_t *out, int ndim, ...) {
     MBL_REQUIRE(ndim >= 1 && ndim <= MBL_MAX_DIMS, "tensor: %d dimensions, 1 to %d are possible", ndim,
                 MBL_MAX_DIMS);
-    mbl_tensor_t t = {.dtype = dtype, .place = ops->table->place, .own = true, .ndim = ndim};
+    mbl_tensor_t t = {.dtype = dtype, .space = ops->table->space, .own = true, .ndim = ndim};
     va_list dims;
     va_start(dims, ndim);
     for (int i = 0; i < ndim; i++)
@@ -117,12 +117,12 @@ static size_t bytes_of(const mbl_tensor_t *t) {
 
 mbl_status_t mbl_tensor_upload(mbl_ops_t *ops, const mbl_tensor_t *t, const void *host) {
     MBL_TRY(check_whole(t, "upload"));
-    return ops->table->copy(ops, t->data, t->place, host, MBL_HOST, bytes_of(t));
+    return ops->table->copy(ops, t->data, t->space, host, MBL_HOST, bytes_of(t));
 }
 
 mbl_status_t mbl_tensor_download(mbl_ops_t *ops, const mbl_tensor_t *t, void *host) {
     MBL_TRY(check_whole(t, "download"));
-    return ops->table->copy(ops, host, MBL_HOST, t->data, t->place, bytes_of(t));
+    return ops->table->copy(ops, host, MBL_HOST, t->data, t->space, bytes_of(t));
 }
 
 mbl_status_t mbl_tensor_copy(mbl_ops_t *ops, const mbl_tensor_t *dst, const mbl_tensor_t *src) {
@@ -131,7 +131,7 @@ mbl_status_t mbl_tensor_copy(mbl_ops_t *ops, const mbl_tensor_t *dst, const mbl_
     char to[MBL_TENSOR_TEXT], from[MBL_TENSOR_TEXT];
     MBL_REQUIRE(dst->dtype == src->dtype && mbl_tensor_count(dst) == mbl_tensor_count(src),
                 "copy: %s from %s", mbl_tensor_text(dst, to), mbl_tensor_text(src, from));
-    return ops->table->copy(ops, dst->data, dst->place, src->data, src->place, bytes_of(dst));
+    return ops->table->copy(ops, dst->data, dst->space, src->data, src->space, bytes_of(dst));
 }
 
 mbl_status_t mbl_tensor_zero(mbl_ops_t *ops, const mbl_tensor_t *t) {

@@ -2,10 +2,10 @@
  * the model and the method call only what is declared here.
  *
  * Every operation takes one argument struct of tensor pointers and scalars. mbl_op_X(ops, &args) checks
- * shapes, types and places, calls the backend's slot, or the default built from other slots where a backend
- * leaves an optional slot empty, and counts calls, seconds and bytes. Shapes use N samples, T tokens, D
- * width, H heads, d head size (D = H d), E elements per sample, R rows. ct is the compute type (f32, bf16 or
- * f64; all ct tensors of a call agree); st = mbl_dtype_stat(ct). "+=" operands accumulate. Operands marked
+ * shapes, types and memory spaces, calls the backend's slot, or the default built from other slots where a
+ * backend leaves an optional slot empty, and counts calls, seconds and bytes. Shapes use N samples, T tokens,
+ * D width, H heads, d head size (D = H d), E elements per sample, R rows. ct is the compute type (f32, bf16
+ * or f64; all ct tensors of a call agree); st = mbl_dtype_stat(ct). "+=" operands accumulate. Operands marked
  * (or NULL) may be left out. Unless said, outputs do not overlap inputs. A sample's result does not depend on
  * which other samples share the batch, and no result depends on the number of threads, with one exception: a
  * matmul whose sum is long beside its result (K of thousands, as in weight gradients) may be cut along K, so
@@ -109,7 +109,7 @@ typedef struct {
     const mbl_tensor_t *dh, *dgate, *dy, *gate, *h;
 } mbl_gate_bwd_args_t;
 
-/* Pictures [N,C,Hh,Ww] <-> tokens [N,(Hh/p)(Ww/p),C p p] in the given order within a token; f32 or ct on
+/* Images [N,C,Hh,Ww] <-> tokens [N,(Hh/p)(Ww/p),C p p] in the given order within a token; f32 or ct on
  * either side. */
 typedef struct {
     const mbl_tensor_t *tokens, *image;
@@ -201,7 +201,7 @@ typedef struct {
     uint64_t step;
 } mbl_adamw_args_t;
 
-/* ---- required, of picture decoders; forward only: those are frozen ---- */
+/* ---- required, of image decoders; forward only: those are frozen ---- */
 
 /* y [N,H,W,O] = conv(x) + bias, or y += (accumulate): x [N,Hx,Wx,C], first enlarged with every pixel repeated
  * up x up times (1: as it is) and framed by `pad` rows and columns of zeros, seen through windows of kh x kw
@@ -214,7 +214,7 @@ typedef struct {
     bool accumulate;
 } mbl_conv2d_args_t;
 
-/* Group norm over pictures as tokens: y = act((x - mean) rstd weight + bias), mean and rstd over all T tokens
+/* Group norm over images as tokens: y = act((x - mean) rstd weight + bias), mean and rstd over all T tokens
  * of a sample and the D / groups neighbouring channels of a group; act is silu, or nothing. x, y [N,T,D] ct;
  * weight, bias [D] ct. Sums of f32 or bf16 are f32 over a few tokens and f64 beyond. y may be x. */
 typedef struct {
@@ -278,14 +278,14 @@ typedef struct {
     const char *name;
     const char *missing; /* why this build lacks it and how to get it; NULL where it is built in */
     bool automatic;      /* "auto" may pick it */
-    mbl_place_t place;   /* where its tensors live */
+    mbl_space_t space;   /* where its tensors live */
     mbl_status_t (*open)(mbl_ops_t *ops, int threads);
     void (*close)(mbl_ops_t *ops);
     void (*describe)(mbl_ops_t *ops, char *out, size_t size);        /* the device, in one line (or NULL) */
     mbl_status_t (*alloc)(mbl_ops_t *ops, size_t bytes, void **out); /* zeroed, 64-byte aligned */
     void (*free)(mbl_ops_t *ops, void *ptr);
-    mbl_status_t (*copy)(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
-                         mbl_place_t src_place,
+    mbl_status_t (*copy)(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, const void *src,
+                         mbl_space_t src_space,
                          size_t bytes); /* on return the host's side may be read or reused */
     mbl_status_t (*zero)(mbl_ops_t *ops, void *ptr, size_t bytes);
     mbl_status_t (*sync)(mbl_ops_t *ops); /* everything asked for is done */
@@ -316,15 +316,15 @@ struct mbl_ops {
 };
 
 /* name: "cpu", "check" (a checking wrapper round cpu: poisons outputs, refuses stale or uninitialised reads),
- * "cuda", "far" (cpu's operations on addresses that fault on the host, see far.c); "auto" is what the
- * environment variable MBL_DEVICE names, or the fastest that works here. threads 0:
- * OMP_NUM_THREADS, or the CPUs that the process may use (base/cpus.h).
- * Errors: ERR_CONFIG for an unknown name (lists those there are), ERR_UNSUPPORTED for one this build lacks
- * (says how to get it). Close with mbl_ops_close. */
+ * "cuda", "fake" (cpu's operations on addresses that fault on the host, see fake_device.c); "auto" is what
+ * the environment variable MARBLE_DEVICE names, or the fastest that works here. threads 0: OMP_NUM_THREADS,
+ * or the CPUs that the process may use (base/cpus.h). Errors: ERR_CONFIG for an unknown name (lists those
+ * there are), ERR_UNSUPPORTED for one this build lacks (says how to get it). Close with mbl_ops_close. */
 mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out);
 void mbl_ops_close(mbl_ops_t *ops);
 
-/* A zeroed contiguous tensor in the backend's place; ndim dims follow (size_t). Free with mbl_tensor_free. */
+/* A zeroed contiguous tensor in the backend's memory space; ndim dims follow (size_t). Free with
+ * mbl_tensor_free. */
 mbl_status_t mbl_tensor_new(mbl_ops_t *ops, mbl_dtype_t dtype, mbl_tensor_t *out, int ndim, ...);
 void mbl_tensor_free(mbl_ops_t *ops, mbl_tensor_t *t); /* NULL or empty is fine; clears *t */
 /* Whole-tensor copies between host memory and a contiguous tensor, bytes = count * dtype size, and within a

@@ -2,7 +2,7 @@
 #ifndef MBL_OPS_ROOFLINE_H
 #define MBL_OPS_ROOFLINE_H
 
-#include "ops/dry.h"
+#include "ops/cost_model.h"
 
 typedef struct {
     const char *name;       /* "h100" */

@@ -77,8 +77,8 @@ static void set_shape(mbl_tensor_t *t, int ndim, va_list dims) {
 
 static const mbl_tensor_t empty_tensor = {.data = NULL};
 
-mbl_tensor_t mbl_tensor_of(void *data, mbl_dtype_t dtype, mbl_place_t place, int ndim, ...) {
-    mbl_tensor_t t = {.data = data, .dtype = dtype, .place = place};
+mbl_tensor_t mbl_tensor_of(void *data, mbl_dtype_t dtype, mbl_space_t space, int ndim, ...) {
+    mbl_tensor_t t = {.data = data, .dtype = dtype, .space = space};
     if (ndim < 1 || ndim > MBL_MAX_DIMS) {
         MBL_FAIL(MBL_ERR_ARG, "tensor: %d dimensions, 1 to %d are possible", ndim, MBL_MAX_DIMS);
         return empty_tensor;

@@ -10,14 +10,14 @@
 #include <stdint.h>
 
 typedef enum { MBL_F32, MBL_BF16, MBL_F64, MBL_I32, MBL_I64, MBL_U8 } mbl_dtype_t;
-typedef enum { MBL_HOST, MBL_DEVICE } mbl_place_t;
+typedef enum { MBL_HOST, MBL_DEVICE } mbl_space_t;
 
 enum { MBL_MAX_DIMS = 4 };
 
 typedef struct {
     void *data;
     mbl_dtype_t dtype;
-    mbl_place_t place;
+    mbl_space_t space;
     bool own; /* mbl_tensor_free releases data */
     int ndim;
     size_t dim[MBL_MAX_DIMS];
@@ -38,7 +38,7 @@ enum { MBL_TENSOR_TEXT = 112 };
 char *mbl_tensor_text(const mbl_tensor_t *t, char *out);
 
 /* A contiguous tensor over memory somebody else owns. ndim dims follow (size_t each). */
-mbl_tensor_t mbl_tensor_of(void *data, mbl_dtype_t dtype, mbl_place_t place, int ndim, ...);
+mbl_tensor_t mbl_tensor_of(void *data, mbl_dtype_t dtype, mbl_space_t space, int ndim, ...);
 #define MBL_TENSOR_1(data, dtype, a) mbl_tensor_of((data), (dtype), MBL_HOST, 1, (size_t)(a))
 #define MBL_TENSOR_2(data, dtype, a, b) mbl_tensor_of((data), (dtype), MBL_HOST, 2, (size_t)(a), (size_t)(b))
 

@@ -249,23 +249,23 @@ static mbl_status_t check_gate_bwd(const mbl_gate_bwd_args_t *a) {
     return MBL_OK;
 }
 
-static mbl_status_t check_picture(const char *op, const mbl_tensor_t *tokens, const mbl_tensor_t *image,
-                                  size_t patch) {
+static mbl_status_t check_image(const char *op, const mbl_tensor_t *tokens, const mbl_tensor_t *image,
+                                size_t patch) {
     MBL_TRY(anchor(op, image, 4, false));
     MBL_TRY(anchor(op, tokens, 3, false));
     size_t n = image->dim[0], c = image->dim[1], h = image->dim[2], w = image->dim[3];
     MBL_REQUIRE(patch > 0 && h % patch == 0 && w % patch == 0,
-                "%s: pictures of %zu x %zu do not divide into patches of %zu", op, h, w, patch);
+                "%s: images of %zu x %zu do not divide into patches of %zu", op, h, w, patch);
     MBL_TRY(expect(op, image, image->dtype, WHOLE, 4, n, c, h, w));
     return expect(op, tokens, tokens->dtype, WHOLE, 3, n, h / patch * (w / patch), c * patch * patch);
 }
 
 static mbl_status_t check_patchify(const mbl_patchify_args_t *a) {
-    return check_picture("patchify: tokens, image", a->tokens, a->image, a->patch);
+    return check_image("patchify: tokens, image", a->tokens, a->image, a->patch);
 }
 
 static mbl_status_t check_unpatchify(const mbl_unpatchify_args_t *a) {
-    return check_picture("unpatchify: tokens, image", a->tokens, a->image, a->patch);
+    return check_image("unpatchify: tokens, image", a->tokens, a->image, a->patch);
 }
 
 static mbl_status_t check_timestep(const mbl_timestep_args_t *a) {
@@ -472,9 +472,9 @@ static mbl_status_t check_operands(mbl_ops_t *ops, mbl_op_t op, const void *args
         MBL_REQUIRE(mbl_tensor_count(t) > 0 && t->stride[t->ndim - 1] == 1,
                     "%s: %s (%s) must hold something and have dense rows", mbl_op_name(op), operand[i].name,
                     mbl_tensor_text(t, text));
-        mbl_place_t place = op == MBL_OP_gram && operand[i].role == MBL_OUT ? MBL_HOST : ops->table->place;
-        MBL_REQUIRE(t->place == place, "%s: %s is %s the device", mbl_op_name(op), operand[i].name,
-                    place == MBL_HOST ? "on" : "not on");
+        mbl_space_t space = op == MBL_OP_gram && operand[i].role == MBL_OUT ? MBL_HOST : ops->table->space;
+        MBL_REQUIRE(t->space == space, "%s: %s is %s the device", mbl_op_name(op), operand[i].name,
+                    space == MBL_HOST ? "on" : "not on");
     }
     return MBL_OK;
 }

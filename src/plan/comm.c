@@ -26,13 +26,13 @@ static mbl_status_t mute_allgather(mbl_comm_t *comm, const void *in, void *out, 
 }
 
 static const mbl_comm_table_t mute_host = {.name = "plan",
-                                           .place = MBL_HOST,
+                                           .space = MBL_HOST,
                                            .bcast = mute_bcast,
                                            .allreduce = mute_allreduce,
                                            .reduce_scatter = mute_reduce_scatter,
                                            .allgather = mute_allgather};
 static const mbl_comm_table_t mute_device = {.name = "plan",
-                                             .place = MBL_DEVICE,
+                                             .space = MBL_DEVICE,
                                              .bcast = mute_bcast,
                                              .allreduce = mute_allreduce,
                                              .reduce_scatter = mute_reduce_scatter,
@@ -42,7 +42,7 @@ static void open_one(const mbl_comm_table_t *table, size_t ranks, mbl_comm_t *ou
     memset(out, 0, sizeof *out);
     out->table = table;
     out->size = out->local_size = (int)ranks;
-    out->culprit = -1;
+    out->failed_rank = -1;
 }
 
 void mbl_plan_comm(size_t ranks, mbl_plan_comm_t *out) {

@@ -1,18 +1,18 @@
-/* Counting an epoch with the model code on the dry backend. */
+/* Counting an epoch with the model code on the cost model. */
 #include "plan/plan.h"
 
 #include "base/mem.h"
-#include "plan/world.h"
+#include "plan/setup.h"
 
 #include <string.h>
 
-const char *const mbl_plan_phase_names[MBL_PLAN_PHASES] = {"merging the old adapter", "rollout micro-batch",
-                                                           "training micro-batch", "optimizer step"};
+const char *const mbl_plan_phase_names[MBL_PLAN_PHASES] = {
+    "merging the rollout policy", "rollout micro-batch", "training micro-batch", "optimizer step"};
 
 /* What was counted since the last time. */
-static mbl_status_t take(mbl_plan_world_t *w, size_t times, mbl_plan_count_t *out) {
+static mbl_status_t take(mbl_plan_setup_t *w, size_t times, mbl_plan_count_t *out) {
     size_t n;
-    const mbl_dry_item_t *items = mbl_dry_take(w->ops, &n);
+    const mbl_cost_item_t *items = mbl_cost_model_take(w->ops, &n);
     out->times = times;
     out->n = n;
     MBL_ALLOC(out->item, n + 1);
@@ -25,34 +25,34 @@ static size_t ceil_div(size_t a, size_t b) {
 }
 
 /* Runs a phase and takes its counts. */
-static mbl_status_t count_phase(mbl_plan_world_t *w, mbl_plan_phase_t phase, size_t times,
+static mbl_status_t count_phase(mbl_plan_setup_t *w, mbl_plan_phase_t phase, size_t times,
                                 mbl_plan_count_t *out) {
-    MBL_TRY(mbl_plan_world_run(w, phase));
+    MBL_TRY(mbl_plan_setup_run(w, phase));
     return take(w, times, out);
 }
 
-static mbl_status_t count_world(mbl_plan_world_t *w, mbl_plan_t *out) {
+static mbl_status_t count_setup(mbl_plan_setup_t *w, mbl_plan_t *out) {
     const mbl_plan_shape_t *s = w->shape;
-    size_t n, batches = ceil_div(s->pictures, s->train_batch);
-    const size_t times[MBL_PLAN_PHASES] = {s->merge, ceil_div(s->pictures, s->rollout_batch),
+    size_t n, batches = ceil_div(s->images, s->train_batch);
+    const size_t times[MBL_PLAN_PHASES] = {s->merge, ceil_div(s->images, s->rollout_batch),
                                            batches * s->timesteps * s->inner_epochs,
                                            s->inner_epochs * s->updates};
-    (void)mbl_dry_take(w->ops, &n); /* making the world is not of an epoch */
+    (void)mbl_cost_model_take(w->ops, &n); /* making the setup is not of an epoch */
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
         MBL_TRY(count_phase(w, phase, times[phase], &out->phase[phase]));
-    out->memory.peak = mbl_dry_peak(w->ops);
-    out->memory.scratch = out->memory.peak - mbl_dry_live(w->ops);
+    out->memory.peak = mbl_cost_model_peak(w->ops);
+    out->memory.scratch = out->memory.peak - mbl_cost_model_live(w->ops);
     return MBL_OK;
 }
 
 static mbl_status_t count_all(const mbl_plan_shape_t *shape, mbl_plan_t *out) {
-    mbl_plan_world_t w = {.shape = shape, .live = mbl_dry_live};
-    MBL_TRY(mbl_dry_open(&w.ops));
+    mbl_plan_setup_t w = {.shape = shape, .live = mbl_cost_model_live};
+    MBL_TRY(mbl_cost_model_open(&w.ops));
     mbl_ops_t *ops = w.ops;
-    mbl_status_t status = mbl_plan_world_open(&w, &out->memory);
+    mbl_status_t status = mbl_plan_setup_open(&w, &out->memory);
     if (status == MBL_OK) {
-        status = count_world(&w, out);
-        mbl_plan_world_close(&w);
+        status = count_setup(&w, out);
+        mbl_plan_setup_close(&w);
     }
     mbl_ops_close(ops);
     return status;

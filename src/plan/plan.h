@@ -1,12 +1,12 @@
-/* What an epoch costs on a GPU, counted without one: the model code runs on the dry backend (ops/dry.h) with
- * the run's shapes. Counts the transformer's passes, the loss, Gram matrix, optimizer and adapters of one
- * rank; text encoders, image decoders, scoring, messages between ranks and the
- * buffers of balance.alpha_halves are not in it. */
+/* What an epoch costs on a GPU, counted without one: the model code runs on the cost model (ops/cost_model.h)
+ * with the run's shapes. Counts the transformer's passes, the loss, Gram matrix, optimizer and adapters of
+ * one rank; text encoders, image decoders, scoring, messages between ranks and the buffers of
+ * balance.alpha_halves are not in it. */
 #ifndef MBL_TRAIN_PLAN_H
 #define MBL_TRAIN_PLAN_H
 
 #include "model/sampler.h"
-#include "ops/dry.h"
+#include "ops/cost_model.h"
 #include "config/config.h"
 
 /* One rank's share of a run. */
@@ -16,20 +16,20 @@ typedef struct {
     mbl_lora_config_t lora;
     size_t tokens, prompts; /* of the context; prompts kept encoded on the device */
     size_t rewards;         /* K */
-    size_t pictures, ranks; /* per rank and epoch */
+    size_t images, ranks;   /* per rank and epoch */
     size_t rollout_batch, rollout_steps;
     mbl_solver_t solver;
-    size_t train_batch, timesteps; /* trained on, of every picture */
+    size_t train_batch, timesteps; /* trained on, of every image */
     size_t inner_epochs, updates;  /* passes over an epoch, optimizer steps in each */
     bool kl, kl_apart;             /* a reference pass too; and a backward pass of the KL term's own */
-    bool merge, merged;            /* there is room to merge the old adapter for the rollout; which runs so */
+    bool merge, merged; /* there is room to merge the rollout policy for the rollout; which runs so */
 } mbl_plan_shape_t;
 
 /* The shape of a configuration on `ranks` ranks, from the files of its model that hold sizes (transformer/
  * and tokenizer/). */
 mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_shape_t *out);
 
-/* Unit by unit: merging the old adapter and measuring what that does; all solver steps of a rollout
+/* Unit by unit: merging the rollout policy and measuring what that does; all solver steps of a rollout
  * micro-batch; a training micro-batch (forward passes of old, reference and current adapter, loss, backward
  * passes of reward and common part, and of the KL term); an optimizer step beside them. `times` of it make an
  * epoch; a last micro-batch that is not full counts as full. */
@@ -42,7 +42,7 @@ typedef enum {
 } mbl_plan_phase_t;
 extern const char *const mbl_plan_phase_names[MBL_PLAN_PHASES];
 typedef struct {
-    mbl_dry_item_t *item;
+    mbl_cost_item_t *item;
     size_t n, times;
 } mbl_plan_count_t;
 

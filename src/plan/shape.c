@@ -49,14 +49,14 @@ static mbl_status_t fit_micro_batches(const mbl_config_t *config, mbl_plan_shape
     mbl_pipeline_t *pipeline = NULL;
     mbl_lora_t *lora = NULL;
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_dry_open(&ops), done);
+    MBL_TRY_GOTO(mbl_cost_model_open(&ops), done);
     MBL_TRY_GOTO(mbl_pipeline_blank(ops, s->dtype, &s->model, s->tokens, &pipeline), done);
     MBL_TRY_GOTO(mbl_lora_new(mbl_pipeline_model(pipeline), &s->lora, &lora), done);
     MBL_TRY_GOTO(mbl_micro_batch_fit(config, pipeline, lora, MBL_TAPE_NONE, "rollout.micro_batch",
-                                     s->rollout_batch, s->pictures, &s->rollout_batch),
+                                     s->rollout_batch, s->images, &s->rollout_batch),
                  done);
     status = mbl_micro_batch_fit(config, pipeline, lora, MBL_TAPE_LORA, "train.micro_batch", s->train_batch,
-                                 s->pictures, &s->train_batch);
+                                 s->images, &s->train_batch);
 done:
     mbl_lora_free(lora);
     mbl_pipeline_close(pipeline);
@@ -69,7 +69,7 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
     size_t groups = (config->prompts.groups + ranks - 1) / ranks; /* of the rank that has most */
     size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
     mbl_plan_shape_t shape = {.dtype = config->precision == MBL_CONFIG_PRECISION_F32 ? MBL_F32 : MBL_BF16,
-                              .pictures = groups * config->prompts.group_size,
+                              .images = groups * config->prompts.group_size,
                               .ranks = ranks,
                               .rollout_steps = config->rollout.steps,
                               .solver = config->rollout.solver,
@@ -79,8 +79,8 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
                               .updates = config->train.updates_per_epoch,
                               .kl = config->train.kl > 0,
                               .kl_apart = config->train.kl > 0 && config->balance.kl == MBL_CONFIG_KL_APART};
-    shape.rollout_batch = least(config->rollout.micro_batch, shape.pictures);
-    shape.train_batch = least(config->train.micro_batch, shape.pictures);
+    shape.rollout_batch = least(config->rollout.micro_batch, shape.images);
+    shape.train_batch = least(config->train.micro_batch, shape.images);
     MBL_TRY(count_prompts(config, &shape.prompts));
     MBL_TRY(mbl_stage_most_parts(config, &shape.rewards));
     MBL_TRY(mbl_state_lora(config, &shape.lora));

@@ -1,4 +1,4 @@
-/* Rewards: a registry of scorers and the panel that runs all of a run's rewards over a batch of pictures.
+/* Rewards: a registry of scorers and the scorer pool that runs all of a run's rewards over a batch of images.
  * A score is a number, not applicable (the reward does not apply to this prompt), or failed (the scorer
  * broke, or answered NaN or infinity). The three are never mixed up. */
 #ifndef MBL_REWARD_REWARD_H
@@ -19,14 +19,14 @@ typedef struct {
     mbl_score_state_t state;
 } mbl_score_t;
 
-/* A scorer: one file each in src/reward. `score` is called from threads of the panel, so it keeps no state
- * outside `self`. It sets out [n] for n pictures and their prompts; an error return counts as n failed
+/* A scorer: one file each in src/reward. `score` is called from threads of the scorer pool, so it keeps no
+ * state outside `self`. It sets out [n] for n images and their prompts; an error return counts as n failed
  * scores. */
 typedef struct {
     const char *name;
     const char *help; /* one line, for listings */
     double low, high; /* range a sane answer lies in; outside is an alarm, not an error */
-    /* What it can do. `batch`: pictures that one call takes at most; 0: MBL_SCORER_MOST. `device`: it
+    /* What it can do. `batch`: images that one call takes at most; 0: MBL_SCORER_MOST. `device`: it
      * computes on an accelerator; `async`: it waits for somebody else, such as a server. Either is called by
      * one thread of its own, one call at a time, and keeps no worker; the others are called by several
      * workers at a time and only read `self`. */
@@ -42,7 +42,7 @@ typedef struct {
 } mbl_scorer_t;
 enum { MBL_SCORER_MOST = 256 };
 
-/* `batch_name`, a `score` for scorers that look at one picture at a time, from
+/* `batch_name`, a `score` for scorers that look at one image at a time, from
  * one(self, image, prompt, out). */
 #define MBL_SCORE_EACH(batch_name, one)                                                                      \
     static mbl_status_t batch_name(void *self, const mbl_image_t *images,                                    \
@@ -70,28 +70,29 @@ typedef struct {
 } mbl_reward_spec_t;
 
 /* K open scorers and the threads that run them: workers, and one for each that has its own. */
-typedef struct mbl_panel mbl_panel_t;
+typedef struct mbl_scorer_pool mbl_scorer_pool_t;
 
 /* threads 0: one worker. Errors: ERR_CONFIG for an unknown scorer (names those that exist). Close with
- * mbl_panel_close. */
-mbl_status_t mbl_panel_open(const mbl_reward_spec_t *specs, size_t k, size_t threads, mbl_panel_t **out);
+ * mbl_scorer_pool_close. */
+mbl_status_t mbl_scorer_pool_open(const mbl_reward_spec_t *specs, size_t k, size_t threads,
+                                  mbl_scorer_pool_t **out);
 /* The same with scorers [k] that need not be registered; specs give the rest. */
-mbl_status_t mbl_panel_open_with(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs, size_t k,
-                                 size_t threads, mbl_panel_t **out);
+mbl_status_t mbl_scorer_pool_open_with(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs,
+                                       size_t k, size_t threads, mbl_scorer_pool_t **out);
 /* Waits for what is under way, ends the threads, closes the scorers; NULL is fine. */
-void mbl_panel_close(mbl_panel_t *panel);
+void mbl_scorer_pool_close(mbl_scorer_pool_t *pool);
 
 /* Whether reward k has a score for a prompt at all; the others are not applicable. */
-bool mbl_panel_applies(const mbl_panel_t *panel, size_t k, const mbl_prompt_t *prompt);
+bool mbl_scorer_pool_applies(const mbl_scorer_pool_t *pool, size_t k, const mbl_prompt_t *prompt);
 
-/* Starts scoring n pictures in the background and returns; `images`, `prompts` (pointers, [n]) and `scores`
- * [n, K] must stay in place until mbl_panel_wait. Several submits may be under way. Results do not depend on
- * the number of threads. */
-mbl_status_t mbl_panel_submit(mbl_panel_t *panel, const mbl_image_t *images,
-                              const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores);
+/* Starts scoring n images in the background and returns; `images`, `prompts` (pointers, [n]) and `scores`
+ * [n, K] must stay in place until mbl_scorer_pool_wait. Several submits may be under way. Results do not
+ * depend on the number of threads. */
+mbl_status_t mbl_scorer_pool_submit(mbl_scorer_pool_t *pool, const mbl_image_t *images,
+                                    const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores);
 /* Waits for everything submitted. ERR_REWARD when a reward whose on_failure is stop failed since the last
  * wait (says which and on what prompt). One thread submits and waits. A reward's first failure is logged with
  * its reason, later ones only counted. */
-mbl_status_t mbl_panel_wait(mbl_panel_t *panel);
+mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool);
 
 #endif

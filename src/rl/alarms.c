@@ -48,8 +48,8 @@ static void check_adapters(const mbl_alarm_limits_t *limits, const mbl_alarm_num
     found(out, MBL_ALARM_replica_mismatch, limits->replica_mismatch > 0 && !n->replicas_same, 1, 0);
 }
 
-static void check_pictures(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *n,
-                           mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
+static void check_images(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *n,
+                         mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
     if (state->x0_steps < FIRST_STEPS) {
         state->x0_norm += n->x0_norm;
         state->x0_steps++;
@@ -124,7 +124,7 @@ void mbl_alarms_check(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_
                       mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
     memset(out, 0, sizeof *out);
     check_adapters(limits, numbers, state, out);
-    check_pictures(limits, numbers, state, out);
+    check_images(limits, numbers, state, out);
     check_alpha(limits, numbers, state, out);
     check_rewards(limits, numbers, state, out);
     check_scores(limits, numbers, state, out);
@@ -160,11 +160,10 @@ char *mbl_alarm_text(mbl_alarm_t alarm, const mbl_alarm_limits_t *limits,
                  percent, reward, limits->patience);
         break;
     case MBL_ALARM_x0_norm_drift:
-        snprintf(
-            text, room,
-            "the pictures' root mean square is %+.0f %% off the first steps', for %zu steps: a reward may "
-            "pay for brightness; look at samples/, raise train.kl or lower train.lr",
-            percent, limits->patience);
+        snprintf(text, room,
+                 "the images' root mean square is %+.0f %% off the first steps', for %zu steps: a reward may "
+                 "pay for brightness; look at samples/, raise train.kl or lower train.lr",
+                 percent, limits->patience);
         break;
     case MBL_ALARM_alpha_collapse:
         snprintf(text, room,

@@ -9,9 +9,9 @@
  * to the end: checkpoints count by position. */
 #define MBL_ALARM_LIST(X)                                                                                    \
     X(old_equals_new)   /* the trained adapter is bit for bit the one that draws, step after step */         \
-    X(old_drift)        /* the two are far apart: the pictures trained on are not the policy's own */        \
+    X(old_drift)        /* the two are far apart: the images trained on are not the policy's own */          \
     X(no_variance)      /* nearly all prompt groups of a reward score alike: nothing to learn from */        \
-    X(x0_norm_drift)    /* pictures became brighter or darker than at the start */                           \
+    X(x0_norm_drift)    /* images became brighter or darker than at the start */                             \
     X(alpha_collapse)   /* one reward holds nearly all of alpha */                                           \
     X(alpha_stale)      /* alpha was solved for long ago */                                                  \
     X(non_finite)       /* loss or gradients are not finite */                                               \

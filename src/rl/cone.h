@@ -1,4 +1,4 @@
-/* The quadratic programme of a projection onto a cone, as a pure function of numbers:
+/* The quadratic program of a projection onto a cone, as a pure function of numbers:
  *     minimise 1/2 x' C x + b' x   subject to   x >= 0
  * C positive semidefinite, b in its range (else there may be no minimum). Dense, active set, f64. */
 #ifndef MBL_RL_CONE_H

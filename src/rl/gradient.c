@@ -52,10 +52,10 @@ static mbl_status_t make_buffers(mbl_gradient_t *g) {
     mbl_dtype_t ct = mbl_mmdit_weights(g->model)->dtype, st = mbl_dtype_stat(ct);
     mbl_pipeline_latent(g->pipeline, &c, &height, &width);
     g->elements = c * height * width;
-    mbl_tensor_t *pictures[] = {&g->noise, &g->xt, &g->v,   &g->v_old, &g->v_ref,
-                                &g->u,     &g->h,  &g->dkl, &g->seed};
-    for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++)
-        MBL_TRY(mbl_tensor_new(g->ops, st, pictures[i], 4, rows, c, height, width));
+    mbl_tensor_t *images[] = {&g->noise, &g->xt, &g->v,   &g->v_old, &g->v_ref,
+                              &g->u,     &g->h,  &g->dkl, &g->seed};
+    for (size_t i = 0; i < sizeof images / sizeof *images; i++)
+        MBL_TRY(mbl_tensor_new(g->ops, st, images[i], 4, rows, c, height, width));
     mbl_tensor_t *numbers[] = {&g->t, &g->loss_plus, &g->loss_minus, &g->kl};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         MBL_TRY(mbl_tensor_new(g->ops, st, numbers[i], 1, rows));
@@ -147,7 +147,7 @@ static mbl_status_t download_real(mbl_gradient_t *g, const mbl_tensor_t *t) {
 /* y = sum_j mix_j x_j per row; mix [terms * n] stands in host_f64. */
 static mbl_status_t combine_rows(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *y, size_t terms,
                                  const mbl_tensor_t *const *x) {
-    mbl_tensor_t mix = mbl_tensor_of(g->mix.data, g->mix.dtype, g->mix.place, 2, terms, m->n);
+    mbl_tensor_t mix = mbl_tensor_of(g->mix.data, g->mix.dtype, g->mix.space, 2, terms, m->n);
     mbl_tensor_t flat = mbl_tensor_reshape(y, 2, m->n, g->elements), flat_x[MBL_ROWS_TERMS];
     mbl_rows_combine_args_t args = {.y = &flat, .coefficient = &mix};
     for (size_t j = 0; j < terms; j++) {
@@ -277,7 +277,7 @@ static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tens
                              const mbl_tensor_t *sets, size_t rows) {
     mbl_mmdit_input_t input = {&m->xt, &m->t, &m->context, &m->pooled};
     mbl_tensor_t coefficient =
-        mbl_tensor_of(g->coefficient.data, MBL_F32, g->coefficient.place, 2, rows, m->n);
+        mbl_tensor_of(g->coefficient.data, MBL_F32, g->coefficient.space, 2, rows, m->n);
     mbl_gradient_sink_t sink = {.sets = sets, .coefficient = &coefficient};
     MBL_TRY(mbl_tensor_upload(g->ops, &coefficient, g->host_f32));
     MBL_TRY(mbl_ops_record_begin(g->ops));

@@ -1,4 +1,4 @@
-/* Merging the old adapter for the rollout, and how far that moves the velocities. */
+/* Merging the rollout policy for the rollout, and how far that moves the velocities. */
 #include "rl/merge.h"
 
 #include "base/mem.h"
@@ -15,7 +15,7 @@ struct mbl_merge {
     mbl_adapter_t merged;
     mbl_tape_t *tape;
     mbl_sampler_plan_t plan;
-    mbl_dtype_t type; /* of pictures and velocities */
+    mbl_dtype_t type; /* of images and velocities */
     size_t elements;
     mbl_tensor_t x, v[2], t, coefficient, sample, context, pooled;
     double *numbers; /* [2, SAMPLES * elements] on the host */

@@ -1,4 +1,4 @@
-/* Rollouts with the old adapter merged into the weights of its linears, which saves a block of the
+/* Rollouts with the rollout policy merged into the weights of its linears, which saves a block of the
  * transformer a third of its launches: where the velocities stay the same. */
 #ifndef MBL_RL_MERGE_H
 #define MBL_RL_MERGE_H

@@ -1,7 +1,7 @@
 /* cagrad (arXiv 2110.14048): of the directions within c |g_0| of the mean gradient g_0, the one whose least
  * progress over the rewards is largest. Its dual is to minimise <g_w, g_0> + s |g_w| over convex combinations
  * g_w, s = c |g_0|; then D = g_0 + s g_w / |g_w|. As |g_w| = min over r of (|g_w|^2 / r + r) / 2, the dual is
- * the exact quadratic programme for a fixed r, with one unknown r = |g_w|. */
+ * the exact quadratic program for a fixed r, with one unknown r = |g_w|. */
 #include "rl/methods.h"
 #include "rl/qp.h"
 

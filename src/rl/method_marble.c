@@ -1,4 +1,4 @@
-/* marble (arXiv 2605.06507): the weights of the quadratic programme; no reward of positive weight is gone
+/* marble (arXiv 2605.06507): the weights of the quadratic program; no reward of positive weight is gone
  * against. */
 #include "rl/methods.h"
 #include "rl/qp.h"

@@ -1,4 +1,4 @@
-/* marble_reference: the quadratic programme as the released code poses it. A weight multiplies its unit
+/* marble_reference: the quadratic program as the released code poses it. A weight multiplies its unit
  * gradient, before the solve and in D = m sum_k alpha_k w_k g_k / n_k; so a reward of greater weight gets
  * less alpha, the other way round than under marble. */
 #include "rl/methods.h"

@@ -21,10 +21,10 @@ typedef struct {
 typedef struct {
     double alpha[MBL_MAX_REWARDS];       /* [n] part of every unit gradient in D, sum 1 */
     double coefficient[MBL_MAX_REWARDS]; /* [n] D = sum_k coefficient_k g_k */
-    double kkt_residual;                 /* of the programme, where a method solves one */
+    double kkt_residual;                 /* of the quadratic program, where a method solves one */
 } mbl_method_answer_t;
 
-/* Fills *out, which the caller has zeroed. Errors: of the programme that a method solves. */
+/* Fills *out, which the caller has zeroed. Errors: of the quadratic program that a method solves. */
 typedef mbl_status_t mbl_method_fn(const mbl_method_args_t *args, mbl_method_answer_t *out);
 
 /* One for every method that weighs gradients: mbl_method_marble, ... */

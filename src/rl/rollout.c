@@ -1,9 +1,9 @@
-/* Rollout with the old adapter; scoring overlaps sampling. */
+/* Rollout with the rollout policy; scoring overlaps sampling. */
 #include "rl/rollout.h"
 
 mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_rollout_views_t *views) {
     size_t height, width;
-    mbl_pipeline_picture_size(rollout->pipeline, &height, &width);
+    mbl_pipeline_image_size(rollout->pipeline, &height, &width);
     for (size_t first = 0; first < batch->n; first += rollout->micro_batch) {
         size_t n = batch->n - first < rollout->micro_batch ? batch->n - first : rollout->micro_batch;
         mbl_tensor_t x0 = mbl_tensor_rows(&batch->x0, first, n);
@@ -23,8 +23,8 @@ mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_r
             views->images[first + i] = (mbl_image_t){width, height, rgb + i * height * width * 3};
             views->prompts[first + i] = &rollout->prompts->items[batch->prompt[first + i]];
         }
-        MBL_TRY(mbl_panel_submit(rollout->panel, views->images + first, views->prompts + first, n,
-                                 batch->scores + first * batch->k));
+        MBL_TRY(mbl_scorer_pool_submit(rollout->pool, views->images + first, views->prompts + first, n,
+                                       batch->scores + first * batch->k));
     }
     return MBL_OK;
 }

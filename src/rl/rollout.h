@@ -1,4 +1,4 @@
-/* Rollout: samples every picture of a rank's batch with the old adapter and has it scored while the next
+/* Rollout: samples every image of a rank's batch with the rollout policy and has it scored while the next
  * micro-batch is sampled. */
 #ifndef MBL_RL_ROLLOUT_H
 #define MBL_RL_ROLLOUT_H
@@ -14,20 +14,21 @@ typedef struct {
     const mbl_adapter_t *adapter;
     const mbl_conditions_t *conditions; /* of the prompt set */
     const mbl_prompts_t *prompts;
-    mbl_panel_t *panel;
+    mbl_scorer_pool_t *pool;
     size_t micro_batch;
     uint64_t seed;
     uint32_t purpose, step;            /* of the noise: MBL_RNG_NOISE and the epoch, or MBL_RNG_EVAL */
     const volatile sig_atomic_t *stop; /* nonzero: end with ERR_STOPPED between solver steps; or NULL */
 } mbl_rollout_t;
 
-/* Views the scorers read while they work; [n] each, kept by the caller until mbl_panel_wait has returned. */
+/* Views the scorers read while they work; [n] each, kept by the caller until mbl_scorer_pool_wait has
+ * returned. */
 typedef struct {
     mbl_image_t *images;
     const mbl_prompt_t **prompts;
 } mbl_rollout_views_t;
 
-/* Fills batch->x0, batch->rgb and, once mbl_panel_wait has returned, batch->scores. Local. */
+/* Fills batch->x0, batch->rgb and, once mbl_scorer_pool_wait has returned, batch->scores. Local. */
 mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_rollout_views_t *views);
 
 #endif

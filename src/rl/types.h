@@ -20,7 +20,7 @@ typedef struct {
     const int64_t *sample;  /* [n] index of the sample among n_global; all randomness is keyed by it */
     mbl_tensor_t x0;        /* [n,C,H,W] f32 */
     mbl_score_t *scores;    /* [n,K] */
-    uint8_t *rgb;           /* [n,H',W',3] the decoded pictures */
+    uint8_t *rgb;           /* [n,H',W',3] the decoded images */
 } mbl_batch_t;
 
 /* Statistics of one reward over all ranks' samples of an epoch. */

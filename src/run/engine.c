@@ -42,7 +42,7 @@ mbl_status_t mbl_engine_threads(const mbl_config_t *config, mbl_comm_t *comm, mb
 }
 
 mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine) {
-    return mbl_config_bf16(engine->config, engine->ops->table->place == MBL_DEVICE) ? MBL_BF16 : MBL_F32;
+    return mbl_config_bf16(engine->config, engine->ops->table->space == MBL_DEVICE) ? MBL_BF16 : MBL_F32;
 }
 
 mbl_status_t mbl_engine_device(mbl_engine_t *engine) {
@@ -57,7 +57,7 @@ mbl_status_t mbl_engine_device(mbl_engine_t *engine) {
 static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
     MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(engine), config->model.path, &engine->pipeline));
-    MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &engine->panel));
+    MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &engine->pool));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
     return mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test);
 }
@@ -110,7 +110,7 @@ mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_e
 void mbl_engine_close(mbl_engine_t *engine) {
     mbl_prompt_set_free(engine->pipeline, &engine->test);
     mbl_prompt_set_free(engine->pipeline, &engine->train);
-    mbl_panel_close(engine->panel);
+    mbl_scorer_pool_close(engine->pool);
     mbl_pipeline_close(engine->pipeline);
     if (engine->ops && engine->comm)
         (void)mbl_comm_attach(engine->comm, NULL);

@@ -13,7 +13,7 @@ typedef struct {
     mbl_comm_t *comm;
     mbl_ops_t *ops;
     mbl_pipeline_t *pipeline;
-    mbl_panel_t *panel;
+    mbl_scorer_pool_t *pool;
     mbl_prompt_set_t train, test;
     size_t k;              /* rewards */
     mbl_threads_t threads; /* of this rank, and why so many */

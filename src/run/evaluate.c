@@ -25,19 +25,19 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
     mbl_evaluator_options_t *o = &e->options;
     size_t c, height, width, high, wide, ranks = (size_t)o->comm->size, rank = (size_t)o->comm->rank;
     /* rank 0, whose images the sheet shows, has some even where there are fewer than ranks */
-    size_t first = (o->pictures * rank + ranks - 1) / ranks;
-    size_t n = (o->pictures * (rank + 1) + ranks - 1) / ranks - first;
+    size_t first = (o->images * rank + ranks - 1) / ranks;
+    size_t n = (o->images * (rank + 1) + ranks - 1) / ranks - first;
     if (o->micro_batch > n)
         o->micro_batch = n ? n : 1;
     mbl_pipeline_latent(o->pipeline, &c, &height, &width);
-    mbl_pipeline_picture_size(o->pipeline, &high, &wide);
+    mbl_pipeline_image_size(o->pipeline, &high, &wide);
     MBL_TRY(
         mbl_tensor_new(mbl_pipeline_ops(o->pipeline), MBL_F32, &e->batch.x0, 4, n ? n : 1, c, height, width));
     MBL_ALLOC(e->prompt, n);
     MBL_ALLOC(e->sample, n);
     MBL_ALLOC(e->batch.scores, n * o->k);
     MBL_ALLOC(e->kept, n * o->k);
-    e->prompts = o->pictures < o->set->prompts.count ? o->pictures : o->set->prompts.count;
+    e->prompts = o->images < o->set->prompts.count ? o->images : o->set->prompts.count;
     MBL_ALLOC(e->sums, (e->prompts + 1) * o->k);
     MBL_ALLOC(e->batch.rgb, n * high * wide * 3);
     MBL_ALLOC(e->views.images, n);
@@ -47,7 +47,7 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
         e->sample[i] = (int64_t)(first + i);
     }
     e->batch.n = n;
-    e->batch.n_global = o->pictures;
+    e->batch.n_global = o->images;
     e->batch.group_size = 1;
     e->batch.k = o->k;
     e->batch.prompt = e->prompt;
@@ -143,13 +143,13 @@ mbl_status_t mbl_evaluator_run(mbl_evaluator_t *e, const mbl_adapter_t *adapter,
                              .adapter = adapter,
                              .conditions = &o->set->conditions,
                              .prompts = &o->set->prompts,
-                             .panel = o->panel,
+                             .pool = o->pool,
                              .micro_batch = o->micro_batch,
                              .seed = o->seed,
                              .purpose = MBL_RNG_EVAL,
                              .stop = o->stop};
     mbl_status_t status = mbl_rollout(&rollout, &e->batch, &e->views);
-    mbl_status_t scored = mbl_panel_wait(o->panel);
+    mbl_status_t scored = mbl_scorer_pool_wait(o->pool);
     MBL_TRY(mbl_comm_agree(o->comm, status != MBL_OK ? status : scored));
     return summarise(e, false, out);
 }
@@ -158,9 +158,9 @@ void mbl_evaluator_reseed(mbl_evaluator_t *e, uint64_t seed) {
     e->options.seed = seed;
 }
 
-/* Sums of tables in which every rank has filled in its pictures. */
+/* Sums of tables in which every rank has filled in its images. */
 mbl_status_t mbl_evaluator_scores(const mbl_evaluator_t *e, mbl_score_t *out) {
-    size_t k = e->options.k, size = e->options.pictures * k;
+    size_t k = e->options.k, size = e->options.images * k;
     double *table; /* value and state of each score */
     MBL_ALLOC(table, 2 * size);
     for (size_t i = 0; i < e->batch.n * k; i++) {

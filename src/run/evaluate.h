@@ -1,4 +1,4 @@
-/* Evaluation: pictures for held-out prompts from fixed noise, scored by every reward. The same evaluator run
+/* Evaluation: images for held-out prompts from fixed noise, scored by every reward. The same evaluator run
  * on two adapters gives paired scores, so that their difference has a narrow interval. */
 #ifndef MBL_TRAIN_EVALUATE_H
 #define MBL_TRAIN_EVALUATE_H
@@ -14,10 +14,10 @@ typedef struct {
     mbl_comm_t *comm;
     mbl_pipeline_t *pipeline;
     const mbl_lora_t *lora; /* of the adapters that will be evaluated; NULL: base only */
-    mbl_panel_t *panel;
+    mbl_scorer_pool_t *pool;
     const mbl_prompt_set_t *set;
-    size_t k, pictures,
-        micro_batch; /* pictures of all ranks together; picture i shows prompt i modulo the set's count */
+    size_t k, images,
+        micro_batch; /* images of all ranks together; image i shows prompt i modulo the set's count */
     const mbl_sampler_plan_t *plan;
     uint64_t seed;
     const volatile sig_atomic_t *stop;
@@ -53,15 +53,15 @@ mbl_status_t mbl_evaluator_run(mbl_evaluator_t *evaluator, const mbl_adapter_t *
                                mbl_eval_score_t *out);
 /* The noise that later runs start from. */
 void mbl_evaluator_reseed(mbl_evaluator_t *evaluator, uint64_t seed);
-/* The scores of the last run, of all ranks, out [pictures, K]: the same on every rank. Collective. */
+/* The scores of the last run, of all ranks, out [images, K]: the same on every rank. Collective. */
 mbl_status_t mbl_evaluator_scores(const mbl_evaluator_t *evaluator, mbl_score_t *out);
 /* Keeps the scores of the last run as what later runs are compared with. */
 void mbl_evaluator_keep(mbl_evaluator_t *evaluator);
-/* Last run minus kept run, over pictures valid in both: mean difference and its 95 % half-width, out [K].
+/* Last run minus kept run, over images valid in both: mean difference and its 95 % half-width, out [K].
  * Collective. */
 mbl_status_t mbl_evaluator_compare(mbl_evaluator_t *evaluator, mbl_eval_score_t *out);
 
-/* A sheet of this rank's first n pictures of the last run with prompts and scores as captions; free *sheet.
+/* A sheet of this rank's first n images of the last run with prompts and scores as captions; free *sheet.
  * Local. */
 mbl_status_t mbl_evaluator_sheet(const mbl_evaluator_t *evaluator, size_t n, const char *title,
                                  mbl_image_t *sheet);

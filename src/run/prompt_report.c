@@ -74,7 +74,7 @@ typedef struct {
 static void count(const mbl_engine_t *engine, const mbl_prompts_t *prompts, size_t *out) {
     for (size_t k = 0; k < engine->k; k++)
         for (size_t i = 0; i < prompts->count; i++)
-            out[k] += mbl_panel_applies(engine->panel, k, &prompts->items[i]);
+            out[k] += mbl_scorer_pool_applies(engine->pool, k, &prompts->items[i]);
 }
 
 static void fill_table(const mbl_engine_t *engine, const counts_t *counts, mbl_grid_t *grid) {

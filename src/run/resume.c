@@ -131,7 +131,7 @@ static const struct {
      "reward does not apply; it is one over those that it applies to now. The KL term was part of "
      "each, as with balance.kl: common"}};
 
-static void tell_newer(const char *path, const json_t *was) {
+static void log_newer(const char *path, const json_t *was) {
     for (size_t i = 0; i < sizeof newer_keys / sizeof *newer_keys; i++)
         if (!value_at(was, newer_keys[i].key) && mbl_log_rank() == 0)
             MBL_WARN("%s: of a version without %s: %s", path, newer_keys[i].key, newer_keys[i].was);
@@ -152,7 +152,7 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
     if (status == MBL_OK)
         compare(path, was, is, &refused);
     compare_retired(path, was, &refused);
-    tell_newer(path, was);
+    log_newer(path, was);
     json_decref(was);
     json_decref(is);
     if (refused)

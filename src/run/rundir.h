@@ -84,12 +84,12 @@ mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_
                              size_t *n);
 
 /* One evaluation on a prompt set: a log line and a line of eval.jsonl, {"step", "prompts": {"count",
- * "sha256"}, "rewards": {NAME: {...}}}; with `change`, the difference to the base model picture by picture
+ * "sha256"}, "rewards": {NAME: {...}}}; with `change`, the difference to the base model image by image
  * too (NULL: none). Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                              const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
                              const mbl_eval_score_t *change);
-/* samples/step-NNNNNN.png from the evaluator's last pictures; one that cannot be written is a warning and
+/* samples/step-NNNNNN.png from the evaluator's last images; one that cannot be written is a warning and
  * counted. Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_evaluator_t *evaluator);
 

@@ -332,7 +332,7 @@ static mbl_status_t last_write(const mbl_state_t *state, bool wait) {
     return s && s->writer ? mbl_ckpt_writer_result(s->writer, wait) : MBL_OK;
 }
 
-static void tell_lost(mbl_status_t status) {
+static void log_lost(mbl_status_t status) {
     if (status != MBL_OK)
         MBL_ERROR("the checkpoint before that one stays the latest; training goes on and the next is written "
                   "when it is "
@@ -340,7 +340,7 @@ static void tell_lost(mbl_status_t status) {
 }
 
 void mbl_state_saved(const mbl_state_t *state, bool wait) {
-    tell_lost(last_write(state, wait));
+    log_lost(last_write(state, wait));
 }
 
 mbl_status_t mbl_state_writers(mbl_state_t *state) {
@@ -360,7 +360,7 @@ mbl_status_t mbl_state_save(mbl_state_t *state, const char *out_dir, bool wait) 
     mbl_comm_t *comm = state->engine->comm;
     mbl_status_t status = state->snapshot ? MBL_OK : make_snapshot(state, out_dir);
     MBL_TRY(mbl_comm_agree(comm, status));
-    tell_lost(last_write(state, true));
+    log_lost(last_write(state, true));
     mbl_ckpt_job_t job;
     MBL_TRY(copy_vectors(state));
     status = make_job(state, out_dir, &job);
@@ -409,7 +409,7 @@ static mbl_status_t check_identity(const mbl_state_t *state, const char *path, c
 
 /* `auto` on another device may be another precision. The state is f32 either way, so the run goes on, and
  * says so. */
-static void tell_precision(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt) {
+static void log_precision(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt) {
     const mbl_engine_t *engine = state->engine;
     const char *was = mbl_ckpt_attr(ckpt, "precision"), *is = precision_of(engine);
     if (!was || strcmp(was, is) == 0 || engine->comm->rank > 0)
@@ -485,7 +485,7 @@ static mbl_status_t load(mbl_state_t *state, const char *path, bool everything, 
     MBL_TRY_GOTO(read_vectors(state, path, ckpt, everything, vector), done);
     status = everything ? read_small(state, ckpt) : mbl_policy_loaded(&state->update.policy, false);
     if (everything && status == MBL_OK)
-        tell_precision(state, path, ckpt);
+        log_precision(state, path, ckpt);
 done:
     mbl_free(vector);
     mbl_ckpt_close(ckpt);

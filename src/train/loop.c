@@ -1,4 +1,4 @@
-/* The RL loop: prompts, rollout with the old adapter, rewards, advantages, the steps of an epoch, and what
+/* The RL loop: prompts, rollout with the rollout policy, rewards, advantages, the steps of an epoch, and what
  * happens between epochs is shown to observers (observers.c). */
 #include "train/loop.h"
 
@@ -14,8 +14,8 @@
 
 /* ---- an epoch ---- */
 
-/* What the rollout runs with: the old adapter, merged into the weights where the velocities allow it. Ranks
- * measure the same and take the worst. */
+/* What the rollout runs with: the rollout policy, merged into the weights where the velocities allow it.
+ * Ranks measure the same and take the worst. */
 static mbl_status_t choose_adapter(mbl_train_t *t, const mbl_adapter_t **out) {
     const mbl_config_t *config = t->config;
     double deviation = 0;
@@ -35,7 +35,7 @@ static mbl_status_t choose_adapter(mbl_train_t *t, const mbl_adapter_t **out) {
     return MBL_OK;
 }
 
-/* Pictures, scores and advantages of this epoch. Ranks agree at its end, so a stop or a failure on one
+/* Images, scores and advantages of this epoch. Ranks agree at its end, so a stop or a failure on one
  * reaches all. */
 static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
     const mbl_config_t *config = t->config;
@@ -52,7 +52,7 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
                              .adapter = adapter,
                              .conditions = &t->engine.train.conditions,
                              .prompts = &t->engine.train.prompts,
-                             .panel = t->engine.panel,
+                             .pool = t->engine.pool,
                              .micro_batch = t->sampled_at_once,
                              .seed = config->seed,
                              .purpose = MBL_RNG_NOISE,
@@ -60,7 +60,7 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
                              .stop = t->stop};
     mbl_status_t status = mbl_rollout(&rollout, &t->batch, &t->views);
     shown->seconds.rollout = mbl_lap(&start);
-    mbl_status_t scored = mbl_panel_wait(t->engine.panel);
+    mbl_status_t scored = mbl_scorer_pool_wait(t->engine.pool);
     shown->seconds.reward_wait = mbl_lap(&start);
     MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
     MBL_TRY(mbl_train_advantages(t));

@@ -29,8 +29,8 @@ typedef struct {
     mbl_sampler_plan_t plan, eval_plan;
     mbl_sampler_t *sampler;
     size_t sampled_at_once, trained_at_once; /* images */
-    mbl_merge_t *merge;                      /* of the old adapter into the rollout's weights; NULL: never */
-    bool merged;                             /* in the last epoch */
+    mbl_merge_t *merge; /* of the rollout policy into the rollout's weights; NULL: never */
+    bool merged;        /* in the last epoch */
     mbl_evaluator_t *evaluator;
     mbl_batch_t batch;
     mbl_rollout_views_t views;
@@ -77,7 +77,7 @@ void mbl_train_close(mbl_train_t *t);
 /* The stage of the coming step; *entered: it is another than that of the step before. */
 mbl_status_t mbl_train_enter_stage(mbl_train_t *t, bool *entered);
 
-/* Advantages of the pictures for the stage under way. Collective. */
+/* Advantages of the images for the stage under way. Collective. */
 mbl_status_t mbl_train_advantages(mbl_train_t *t);
 
 /* Timesteps of each sample that are trained on. */

@@ -11,7 +11,7 @@ static mbl_status_t make_batch(mbl_train_t *t) {
     t->first_group = groups * rank / ranks;
     size_t n = (groups * (rank + 1) / ranks - t->first_group) * size, k = t->engine.k;
     mbl_pipeline_latent(t->engine.pipeline, &c, &height, &width);
-    mbl_pipeline_picture_size(t->engine.pipeline, &high, &wide);
+    mbl_pipeline_image_size(t->engine.pipeline, &high, &wide);
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F32, &t->batch.x0, 4, n, c, height, width));
     MBL_ALLOC(t->prompt, n);
     MBL_ALLOC(t->scratch, t->engine.train.prompts.count);
@@ -81,10 +81,10 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
     mbl_evaluator_options_t options = {.comm = t->comm,
                                        .pipeline = t->engine.pipeline,
                                        .lora = t->state.lora,
-                                       .panel = t->engine.panel,
+                                       .pool = t->engine.pool,
                                        .set = &t->engine.test,
                                        .k = t->engine.k,
-                                       .pictures = config->eval.prompts,
+                                       .images = config->eval.prompts,
                                        .micro_batch = t->sampled_at_once,
                                        .plan = &t->eval_plan,
                                        .seed = config->eval.seed,

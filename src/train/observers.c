@@ -33,7 +33,7 @@ static mbl_status_t check_alarms(void *self, const mbl_event_step_t *step) {
     mbl_alarm_findings_t found;
     mbl_alarms_check(&t->config->alarms, &numbers, &t->state.alarms, &found);
     if (t->comm->rank == 0)
-        mbl_watch_tell(t->config, &t->state.alarms, &found, step->step);
+        mbl_watch_log(t->config, &t->state.alarms, &found, step->step);
     bool any = found.give_up;
     for (int i = 0; i < MBL_ALARMS && t->alarm_step == 0; i++)
         any |= found.found[i];

@@ -15,20 +15,20 @@
 #include <math.h>
 #include <string.h>
 
-/* Pictures of a micro-batch: x0, noise, xt, v and dv [rows, C, H, W], t [rows]. */
-enum { X0, NOISE, XT, V, DV, N_PICTURES };
+/* Images of a micro-batch: x0, noise, xt, v and dv [rows, C, H, W], t [rows]. */
+enum { X0, NOISE, XT, V, DV, N_IMAGES };
 
 typedef struct {
     mbl_pretrain_state_t state;
     mbl_engine_t engine;
     mbl_mmdit_t *model;
     mbl_tape_t *tape;
-    mbl_tensor_t picture[N_PICTURES], t, mix, sample, context, pooled;
+    mbl_tensor_t image[N_IMAGES], t, mix, sample, context, pooled;
     mbl_tensor_t gradient, shard; /* [padded], [count] f32 */
     mbl_signs_scene_t *scenes;    /* of the training prompts */
     uint32_t *of_kind[3];         /* prompts by kind, */
     uint32_t n_of_kind[3];        /* and how many */
-    size_t rows, elements;        /* micro-batch; per picture */
+    size_t rows, elements;        /* micro-batch; per image */
     size_t broken;                /* steps in a row up to now that were not finite */
     float *host;                  /* [rows, elements] */
     float *host_mix;              /* [MBL_ROWS_TERMS, rows] */
@@ -106,7 +106,7 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
     e->k = config->rewards.count;
     MBL_TRY(mbl_engine_device(e));
     MBL_TRY(mbl_pipeline_new(e->ops, mbl_engine_dtype(e), folder, &fresh, config->seed, &e->pipeline));
-    MBL_TRY(mbl_panel_open(config->rewards.items, config->rewards.count, 1, &e->panel));
+    MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &e->pool));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 1, &e->test));
     p->model = mbl_pipeline_model(e->pipeline);
@@ -125,8 +125,8 @@ static mbl_status_t make_buffers(pretrain_t *p) {
     MBL_TRY(mbl_micro_batch_fit(config, p->engine.pipeline, NULL, MBL_TAPE_FULL, "train.micro_batch",
                                 config->train.micro_batch, share, &p->rows));
     p->elements = c * height * width;
-    for (int i = 0; i < N_PICTURES; i++)
-        MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->picture[i], 4, p->rows, c, height, width));
+    for (int i = 0; i < N_IMAGES; i++)
+        MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->image[i], 4, p->rows, c, height, width));
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->t, 1, p->rows));
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->mix, 2, (size_t)MBL_ROWS_TERMS, p->rows));
     MBL_TRY(mbl_tensor_new(ops, MBL_I64, &p->sample, 1, p->rows));
@@ -151,10 +151,10 @@ static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &p->plan));
     mbl_evaluator_options_t options = {.comm = comm,
                                        .pipeline = p->engine.pipeline,
-                                       .panel = p->engine.panel,
+                                       .pool = p->engine.pool,
                                        .set = &p->engine.test,
                                        .k = p->engine.k,
-                                       .pictures = config->eval.prompts,
+                                       .images = config->eval.prompts,
                                        .plan = &p->plan,
                                        .seed = config->eval.seed};
     MBL_TRY(mbl_micro_batch_fit(config, p->engine.pipeline, NULL, MBL_TAPE_NONE, "rollout.micro_batch",
@@ -170,8 +170,8 @@ static void close_all(pretrain_t *p) {
     mbl_tensor_t *tensors[] = {&p->t, &p->mix, &p->sample, &p->context, &p->pooled, &p->gradient, &p->shard};
     for (size_t i = 0; ops && i < sizeof tensors / sizeof *tensors; i++)
         mbl_tensor_free(ops, tensors[i]);
-    for (int i = 0; ops && i < N_PICTURES; i++)
-        mbl_tensor_free(ops, &p->picture[i]);
+    for (int i = 0; ops && i < N_IMAGES; i++)
+        mbl_tensor_free(ops, &p->image[i]);
     mbl_pretrain_state_free(&p->state);
     mbl_free(p->host);
     mbl_free(p->host_mix);
@@ -183,7 +183,7 @@ static void close_all(pretrain_t *p) {
     mbl_engine_close(&p->engine);
 }
 
-/* y = mix_0 a + mix_1 b (+ mix_2 c) per picture. */
+/* y = mix_0 a + mix_1 b (+ mix_2 c) per image. */
 static mbl_status_t combine(pretrain_t *p, const mbl_tensor_t *y, const mbl_tensor_t *mix,
                             const mbl_tensor_t *a, const mbl_tensor_t *b, const mbl_tensor_t *c) {
     const mbl_tensor_t *from[] = {y, a, b, c};
@@ -194,13 +194,13 @@ static mbl_status_t combine(pretrain_t *p, const mbl_tensor_t *y, const mbl_tens
                   .x = {&flat[1], &flat[2], c ? &flat[3] : NULL});
 }
 
-/* Draws n training pictures from global position `first` of step `step`: x0, noise, t, xt, conditions. */
+/* Draws n training images from global position `first` of step `step`: x0, noise, t, xt, conditions. */
 static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n) {
     const mbl_config_t *config = p->engine.config;
     mbl_ops_t *ops = p->engine.ops;
     for (size_t i = 0; i < n; i++) {
         uint8_t rgb[MBL_SIGNS_SIZE * MBL_SIGNS_SIZE * 3];
-        uint64_t picture = step * config->pretrain.batch + first + i;
+        uint64_t image = step * config->pretrain.batch + first + i;
         mbl_rng_t rng = mbl_rng(config->seed, MBL_RNG_TRAIN, (uint32_t)step, first + i);
         float normal[2];
         mbl_rng_normal2(&rng, normal);
@@ -208,8 +208,8 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
             1 /
             (1 + exp(-(config->pretrain.timestep_mean + config->pretrain.timestep_std * (double)normal[0])));
         if (config->pretrain.pictures)
-            picture = mbl_rng_below(&rng, (uint32_t)config->pretrain.pictures);
-        rng = mbl_rng(config->seed, MBL_RNG_WORLD, 0, picture);
+            image = mbl_rng_below(&rng, (uint32_t)config->pretrain.pictures);
+        rng = mbl_rng(config->seed, MBL_RNG_WORLD, 0, image);
         double which = (double)mbl_rng_uniform(&rng), text = config->pretrain.text_share;
         int kind = which < text                                  ? MBL_SIGNS_TEXT
                    : which < text + config->pretrain.count_share ? MBL_SIGNS_COUNT
@@ -221,12 +221,11 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
         p->host_mix[i] = (float)(1 - t);
         p->host_mix[n + i] = (float)t;
     }
-    mbl_tensor_t x0 = mbl_tensor_rows(&p->picture[X0], 0, n),
-                 noise = mbl_tensor_rows(&p->picture[NOISE], 0, n);
-    mbl_tensor_t xt = mbl_tensor_rows(&p->picture[XT], 0, n), t = mbl_tensor_rows(&p->t, 0, n);
+    mbl_tensor_t x0 = mbl_tensor_rows(&p->image[X0], 0, n), noise = mbl_tensor_rows(&p->image[NOISE], 0, n);
+    mbl_tensor_t xt = mbl_tensor_rows(&p->image[XT], 0, n), t = mbl_tensor_rows(&p->t, 0, n);
     mbl_tensor_t sample = mbl_tensor_rows(&p->sample, 0, n),
                  flat = mbl_tensor_reshape(&noise, 2, n, p->elements);
-    mbl_tensor_t mix = mbl_tensor_of(p->mix.data, MBL_F32, p->mix.place, 2, (size_t)2, n);
+    mbl_tensor_t mix = mbl_tensor_of(p->mix.data, MBL_F32, p->mix.space, 2, (size_t)2, n);
     mbl_tensor_t context = mbl_tensor_rows(&p->context, 0, n), pooled = mbl_tensor_rows(&p->pooled, 0, n);
     MBL_TRY(mbl_tensor_upload(ops, &x0, p->host));
     MBL_TRY(mbl_tensor_upload(ops, &t, p->host_mix + n));
@@ -243,12 +242,12 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
  */
 static mbl_status_t learn_rows(pretrain_t *p, size_t n, double *loss) {
     mbl_ops_t *ops = p->engine.ops;
-    mbl_tensor_t view[N_PICTURES], mix = mbl_tensor_of(p->mix.data, MBL_F32, p->mix.place, 2, (size_t)3, n);
+    mbl_tensor_t view[N_IMAGES], mix = mbl_tensor_of(p->mix.data, MBL_F32, p->mix.space, 2, (size_t)3, n);
     mbl_tensor_t t = mbl_tensor_rows(&p->t, 0, n), context = mbl_tensor_rows(&p->context, 0, n);
     mbl_tensor_t pooled = mbl_tensor_rows(&p->pooled, 0, n);
     double total = (double)p->engine.config->pretrain.batch * (double)p->elements, square;
-    for (int i = 0; i < N_PICTURES; i++)
-        view[i] = mbl_tensor_rows(&p->picture[i], 0, n);
+    for (int i = 0; i < N_IMAGES; i++)
+        view[i] = mbl_tensor_rows(&p->image[i], 0, n);
     mbl_mmdit_input_t input = {&view[XT], &t, &context, &pooled};
     MBL_TRY(mbl_mmdit_forward(p->model, NULL, &input, p->tape, &view[V]));
     for (size_t i = 0; i < n; i++) {
@@ -329,7 +328,7 @@ static mbl_status_t one_step(pretrain_t *p, size_t step) {
     double seconds = mbl_lap(&start);
     if ((step + 1) % 20 == 0 || step == 0) {
         char left[32];
-        MBL_INFO("pretrain %zu/%zu  loss %.4f  grad %.3f  %.0f pictures/s  left %s", step + 1,
+        MBL_INFO("pretrain %zu/%zu  loss %.4f  grad %.3f  %.0f images/s  left %s", step + 1,
                  config->pretrain.steps, loss, norm, (double)config->pretrain.batch / seconds,
                  mbl_duration(seconds * (double)(config->pretrain.steps - step - 1), left));
     }

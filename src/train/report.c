@@ -255,8 +255,7 @@ static const char *verdict(const mbl_eval_score_t *difference) {
 static void write_table(FILE *out, const mbl_config_t *config, const mbl_eval_score_t *base,
                         const mbl_eval_score_t *trained, const mbl_eval_score_t *difference) {
     bool few = false;
-    fprintf(out, "\n%-12s %8s %9s   %-22s %8s\n", "reward", "base", "trained", "difference (95 %)",
-            "pictures");
+    fprintf(out, "\n%-12s %8s %9s   %-22s %8s\n", "reward", "base", "trained", "difference (95 %)", "images");
     for (size_t k = 0; k < config->rewards.count; k++) {
         const mbl_eval_score_t *d = &difference[k];
         char interval[32] = "";

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TOLD_EVERY = 100 };
+enum { LOG_EVERY = 100 };
 
 /* Sum of squares of this rank's latents. */
 static mbl_status_t latent_squares(mbl_ops_t *ops, const mbl_batch_t *batch, double *out) {
@@ -78,11 +78,11 @@ static void text_of(const mbl_config_t *config, const mbl_alarm_findings_t *find
                    size);
 }
 
-void mbl_watch_tell(const mbl_config_t *config, const mbl_alarm_state_t *state,
-                    const mbl_alarm_findings_t *findings, uint64_t step) {
+void mbl_watch_log(const mbl_config_t *config, const mbl_alarm_state_t *state,
+                   const mbl_alarm_findings_t *findings, uint64_t step) {
     char text[600];
     for (int i = 0; i < MBL_ALARMS; i++) {
-        if (!findings->found[i] || state->count[i] % TOLD_EVERY != 1)
+        if (!findings->found[i] || state->count[i] % LOG_EVERY != 1)
             continue;
         text_of(config, findings, (mbl_alarm_t)i, text, sizeof text);
         MBL_WARN("step %llu: alarm %s (%llu steps so far)", (unsigned long long)step, text,

@@ -6,7 +6,7 @@
 #include "rl/alarms.h"
 #include "config/config.h"
 
-/* The pictures of an epoch, over all ranks. */
+/* The images of an epoch, over all ranks. */
 typedef struct {
     double x0_norm;                  /* root mean square of the latents */
     size_t outside[MBL_MAX_REWARDS]; /* valid scores outside the range that the scorer declares */
@@ -16,13 +16,13 @@ typedef struct {
 mbl_status_t mbl_watch_epoch(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_config_t *config,
                              const mbl_batch_t *batch, mbl_watch_t *out);
 
-/* Whether all ranks hold the same bits in the trained and the old adapter: a 64-bit checksum, smallest
+/* Whether all ranks hold the same bits in the trained and the rollout policy: a 64-bit checksum, smallest
  * against largest. Collective (one all-reduce of two numbers). */
 mbl_status_t mbl_watch_replicas(mbl_comm_t *comm, const mbl_policy_t *policy, bool *same);
 
 /* Logs what was found (rank 0): at the first and then at every hundredth step of an alarm. */
-void mbl_watch_tell(const mbl_config_t *config, const mbl_alarm_state_t *state,
-                    const mbl_alarm_findings_t *findings, uint64_t step);
+void mbl_watch_log(const mbl_config_t *config, const mbl_alarm_state_t *state,
+                   const mbl_alarm_findings_t *findings, uint64_t step);
 
 /* The failure that ends a run whose alarms.on_alarm is stop, for the first alarm found, or any run that gives
  * up on steps that are not finite; MBL_OK without one.

@@ -55,7 +55,7 @@ static void permutation_is_one(void **state) {
         assert_int_equal(seen[i], 1);
 }
 
-static void memory_fails_when_told(void **state) {
+static void memory_fails_when_asked_to(void **state) {
     (void)state;
     size_t live = mbl_mem_live();
     assert_null(mbl_calloc(SIZE_MAX / 2, 3));
@@ -94,7 +94,7 @@ static void durations_read_well(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normal_moments_and_streams),
-        cmocka_unit_test(permutation_is_one),       cmocka_unit_test(memory_fails_when_told),
+        cmocka_unit_test(permutation_is_one),       cmocka_unit_test(memory_fails_when_asked_to),
         cmocka_unit_test(arena_counts_then_carves), cmocka_unit_test(durations_read_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

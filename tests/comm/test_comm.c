@@ -1,5 +1,5 @@
 /* comm: one conformance body for every transport, deadlines, launch detection, shard arithmetic. Every rank
- * runs the same tests in the same order. With MBL_TEST_BACKEND the transport for that device's memory too,
+ * runs the same tests in the same order. With MARBLE_TEST_BACKEND the transport for that device's memory too,
  * which the bodies' host memory passes through the device for.   ctest-ranks: 1 2 4   ctest-backends: cuda */
 #include "support.h"
 #include "base/clock.h"
@@ -145,7 +145,7 @@ ON_EVERY_TRANSPORT(bcast_and_allgather)
  * larger and fewer ones): what happens to counts beyond INT_MAX. */
 static void chunks_on(mbl_comm_t *comm) {
     size_t usual = comm->chunk_bytes;
-    comm->chunk_bytes = comm->table->place == MBL_DEVICE ? 120000 : 1000;
+    comm->chunk_bytes = comm->table->space == MBL_DEVICE ? 120000 : 1000;
     allreduce_sums_on(comm);
     reduce_scatter_on(comm);
     bcast_and_allgather_on(comm);
@@ -163,7 +163,7 @@ static void sums_repeat_on(mbl_comm_t *comm) {
         for (size_t i = 0; i < all; i++)
             in[i] = 1.0 / (1 + (double)((i * 31 + (size_t)comm->rank * 17) % 97)) *
                     (value(comm->rank, i) > 2 ? -1e8 : 1);
-        for (int round = 0, rounds = comm->table->place == MBL_DEVICE ? 10 : 50; round < rounds; round++) {
+        for (int round = 0, rounds = comm->table->space == MBL_DEVICE ? 10 : 50; round < rounds; round++) {
             if ((round + comm->rank) % 3 == 0)
                 usleep(300); /* arrive in a different order */
             memcpy(sum, in, all * sizeof *sum);
@@ -185,17 +185,17 @@ ON_EVERY_TRANSPORT(sums_repeat)
 
 static void agree_on(mbl_comm_t *comm) {
     int last = comm->size - 1;
-    assert_int_equal(comm->culprit, -1);
+    assert_int_equal(comm->failed_rank, -1);
     assert_int_equal(mbl_comm_agree(comm, MBL_OK), MBL_OK);
     assert_int_equal(comm->agreed, MBL_OK);
-    assert_int_equal(comm->culprit, -1);
+    assert_int_equal(comm->failed_rank, -1);
     for (int who = 0; who <= last; who++) {
         mbl_status_t mine = comm->rank == who ? MBL_ERR_IO : MBL_OK;
         mbl_fail_quiet(1);
         MBL_FAIL(MBL_OK, "nothing yet");
         mbl_fail_quiet(0);
         assert_int_equal(mbl_comm_agree(comm, mine), MBL_ERR_IO);
-        assert_int_equal(comm->culprit, who);
+        assert_int_equal(comm->failed_rank, who);
         assert_int_equal(comm->agreed, MBL_ERR_IO);
         assert_int_equal(mbl_comm_settle(comm, MBL_ERR_IO), MBL_ERR_IO); /* all know of it */
         char want[64];
@@ -204,7 +204,7 @@ static void agree_on(mbl_comm_t *comm) {
             assert_non_null(strstr(mbl_fail_message(), want));
     }
     assert_int_equal(mbl_comm_agree(comm, MBL_ERR_CONFIG), MBL_ERR_CONFIG);
-    assert_int_equal(comm->culprit, 0); /* the first of several, who has logged it for all */
+    assert_int_equal(comm->failed_rank, 0); /* the first of several, who has logged it for all */
     /* a wish to stop must not hide a failure */
     mbl_status_t mixed = comm->rank == 0 ? MBL_ERR_STOPPED : comm->rank == last ? MBL_ERR_ARG : MBL_OK;
     assert_int_equal(mbl_comm_agree(comm, mixed), last ? MBL_ERR_ARG : MBL_ERR_STOPPED);
@@ -296,7 +296,7 @@ static void record_keeps_the_last_on(mbl_comm_t *comm) {
         assert_int_equal(e->state, MBL_COMM_DONE);
         assert_true(e->seconds >= 0 && e->seconds < 60);
     }
-    assert_false(comm->told);
+    assert_false(comm->reported);
     comm->step = 0;
 }
 ON_EVERY_TRANSPORT(record_keeps_the_last)
@@ -489,7 +489,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(shards_partition),
         cmocka_unit_test_prestate(speed, state),
     };
-    const char *device = getenv("MBL_TEST_BACKEND");
+    const char *device = getenv("MARBLE_TEST_BACKEND");
     if (device && all.mpi &&
         (mbl_ops_open(device, 1, &all.ops) != MBL_OK ||
          mbl_comm_open_beside(all.mpi, &mbl_comm_nccl, all.ops, &all.nccl) != MBL_OK))

@@ -24,7 +24,8 @@ static double sum_of_values(size_t i) {
     return sum;
 }
 
-/* A vector of n elements with this rank's values and a few of 77 behind them, in the backend's place. */
+/* A vector of n elements with this rank's values and a few of 77 behind them, in the backend's memory space.
+ */
 static mbl_tensor_t vector(mbl_ops_t *ops, mbl_dtype_t dtype, size_t n) {
     mbl_tensor_t t;
     double *d = mbl_calloc(n + GUARD, sizeof *d);
@@ -91,11 +92,11 @@ static void check_allgather(mbl_ops_t *ops, mbl_dtype_t dtype, size_t n, bool in
 
 /* The backends to try: the one the environment names, or those of every build. */
 static size_t backends(const char **names) {
-    names[0] = getenv("MBL_TEST_BACKEND");
+    names[0] = getenv("MARBLE_TEST_BACKEND");
     if (names[0])
         return 1;
     names[0] = "cpu";
-    names[1] = "far";
+    names[1] = "fake";
     return 2;
 }
 
@@ -147,7 +148,7 @@ static void what_does_not_fit_is_refused(void **state) {
     float host[64] = {0};
     (void)state;
     size_t size = (size_t)comm->size;
-    assert_ok(mbl_ops_open("far", 1, &ops));
+    assert_ok(mbl_ops_open("fake", 1, &ops));
     mbl_tensor_t t = vector(ops, MBL_F32, 8 * size), here = MBL_TENSOR_1(host, MBL_F32, 8), shard, whole,
                  half;
     whole = mbl_tensor_rows(&t, 0, 8 * size);

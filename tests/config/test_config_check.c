@@ -171,7 +171,7 @@ static void pretrain_checks(void **state) {
     const struct {
         const char *set, *part;
     } cases[] = {
-        {"pretrain.batch=1", "pretrain.batch: 1 pictures for 2 ranks; start at most 1 ranks"},
+        {"pretrain.batch=1", "pretrain.batch: 1 images for 2 ranks; start at most 1 ranks"},
         {"pretrain.warmup=2000", "pretrain.warmup: 2000; expected at most pretrain.steps 1000"},
         {"pretrain.model.num_attention_heads=8", "caption_projection_dim: 128; expected 256"},
         {"pretrain.model.sample_size=16", "sample_size: 16; expected 32"},

@@ -98,7 +98,7 @@ static void damaged_png_is_refused(void **state) {
         bytes[bit / 8] = (char)(bytes[bit / 8] ^ 1 << bit % 8);
     }
     assert_true(refused > size); /* of 8/3 size flips */
-    write_whole(path, "a text, not a picture", 21);
+    write_whole(path, "a text, not an image", 21);
     assert_int_equal(mbl_image_read_png(path, &back), MBL_ERR_FORMAT);
     mbl_fail_quiet(0);
     free(bytes);
@@ -121,7 +121,7 @@ static void absent_places_are_named(void **state) {
     mbl_image_free(&image);
 }
 
-/* Sizes that follow from the format: an even picture has headers, and per block of 8 x 8 a few bits. */
+/* Sizes that follow from the format: an even image has headers, and per block of 8 x 8 a few bits. */
 static void jpeg_sizes_are_plausible(void **state) {
     (void)state;
     mbl_image_t even, noise = random_image(32, 32, 4), large = random_image(256, 128, 5);
@@ -185,7 +185,7 @@ static size_t inked(const mbl_image_t *image, size_t left, size_t top, size_t wi
     return count;
 }
 
-static void sheet_holds_pictures_and_captions(void **state) {
+static void sheet_holds_images_and_captions(void **state) {
     (void)state;
     mbl_image_t images[3], plain, captioned, titled;
     const char *captions[3] = {"one", NULL, "a long caption that needs more than one line"};
@@ -225,13 +225,10 @@ static void sheet_holds_pictures_and_captions(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(floats_become_bytes_and_back),
-        cmocka_unit_test(png_comes_back),
-        cmocka_unit_test(damaged_png_is_refused),
-        cmocka_unit_test(absent_places_are_named),
-        cmocka_unit_test(jpeg_sizes_are_plausible),
-        cmocka_unit_test(jpeg_from_several_threads),
-        cmocka_unit_test(sheet_holds_pictures_and_captions),
+        cmocka_unit_test(floats_become_bytes_and_back),    cmocka_unit_test(png_comes_back),
+        cmocka_unit_test(damaged_png_is_refused),          cmocka_unit_test(absent_places_are_named),
+        cmocka_unit_test(jpeg_sizes_are_plausible),        cmocka_unit_test(jpeg_from_several_threads),
+        cmocka_unit_test(sheet_holds_images_and_captions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,19 +8,19 @@ static __global__ void add_one(float *y, const float *x, int n) {
     if (i < n)
         y[i] = x[i] + 1.0f;
 }
-static void inside(const world_t *w) {
+static void inside(const fixture_t *w) {
     MBL_LAUNCH(add_one, 2, 128, 0, w->stream, w->b, w->a, COUNT);
 }
-static void read_past_end(const world_t *w) {
+static void read_past_end(const fixture_t *w) {
     MBL_LAUNCH(add_one, 1, 128, 0, w->stream, w->b, w->a + COUNT - 127, 128);
 }
-static void write_past_end(const world_t *w) {
+static void write_past_end(const fixture_t *w) {
     MBL_LAUNCH(add_one, 1, 128, 0, w->stream, w->b + COUNT - 127, w->a, 128);
 }
-static void read_before_start(const world_t *w) {
+static void read_before_start(const fixture_t *w) {
     MBL_LAUNCH(add_one, 1, 128, 0, w->stream, w->b, w->a - 1, 128);
 }
-static void read_freed(const world_t *w) {
+static void read_freed(const fixture_t *w) {
     void *gone;
     if (cudaMalloc(&gone, COUNT * sizeof(float)) != cudaSuccess || cudaFree(gone) != cudaSuccess)
         return;
@@ -34,7 +34,7 @@ static __global__ void shared_index(float *y, int reach) {
     __syncthreads();
     y[i] = tile[i + reach];
 }
-static void shared_past_end(const world_t *w) {
+static void shared_past_end(const fixture_t *w) {
     MBL_LAUNCH(shared_index, 1, 128, 0, w->stream, w->b, 1);
 }
 static __global__ void dynamic_index(float *y, int reach) {
@@ -44,7 +44,7 @@ static __global__ void dynamic_index(float *y, int reach) {
     __syncthreads();
     y[i] = tile[i + reach];
 }
-static void dynamic_inside(const world_t *w) {
+static void dynamic_inside(const fixture_t *w) {
     MBL_LAUNCH(dynamic_index, 2, 64, 64 * sizeof(float), w->stream, w->b, 0);
 }
 static __global__ void dynamic_inside_blocks(float *y) {
@@ -54,26 +54,26 @@ static __global__ void dynamic_inside_blocks(float *y) {
     __syncthreads();
     y[blockIdx.x * 64 + i] = tile[63 - i];
 }
-static void dynamic_clean(const world_t *w) {
+static void dynamic_clean(const fixture_t *w) {
     MBL_LAUNCH(dynamic_inside_blocks, 4, 64, 64 * sizeof(float), w->stream, w->b);
 }
-static void dynamic_past_end(const world_t *w) {
+static void dynamic_past_end(const fixture_t *w) {
     MBL_LAUNCH(dynamic_index, 1, 64, 64 * sizeof(float), w->stream, w->b, 1);
 }
-static void dynamic_missing(const world_t *w) {
+static void dynamic_missing(const fixture_t *w) {
     MBL_LAUNCH(dynamic_index, 1, 64, 0, w->stream, w->b, 0);
 }
 
 static __global__ void copy4(float *y, const float *x) {
     reinterpret_cast<float4 *>(y)[threadIdx.x] = reinterpret_cast<const float4 *>(x)[threadIdx.x];
 }
-static void aligned(const world_t *w) {
+static void aligned(const fixture_t *w) {
     MBL_LAUNCH(copy4, 1, 32, 0, w->stream, w->b, w->a);
 }
-static void misaligned_load(const world_t *w) {
+static void misaligned_load(const fixture_t *w) {
     MBL_LAUNCH(copy4, 1, 32, 0, w->stream, w->b, w->a + 1);
 }
-static void misaligned_store(const world_t *w) {
+static void misaligned_store(const fixture_t *w) {
     MBL_LAUNCH(copy4, 1, 32, 0, w->stream, w->b + 2, w->a);
 }
 static __global__ void misaligned_matrix(uint32_t *y) {
@@ -85,11 +85,11 @@ static __global__ void misaligned_matrix(uint32_t *y) {
     mbl_load_matrices(m, &tile[threadIdx.x * 4 + 1]);
     y[threadIdx.x] = m[0];
 }
-static void misaligned_row(const world_t *w) {
+static void misaligned_row(const fixture_t *w) {
     MBL_LAUNCH(misaligned_matrix, 1, 32, 0, w->stream, reinterpret_cast<uint32_t *>(w->b));
 }
 
-static void copy_too_long(const world_t *w) {
+static void copy_too_long(const fixture_t *w) {
     (void)cudaMemsetAsync(w->b + 1, 0, COUNT * sizeof(float), w->stream);
 }
 

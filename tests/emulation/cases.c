@@ -10,7 +10,7 @@ static bool make(void **out, size_t bytes, int value) {
     return cudaMalloc(out, bytes) == cudaSuccess && cudaMemset(*out, value, bytes) == cudaSuccess;
 }
 
-static bool make_world(world_t *w) {
+static bool make_fixture(fixture_t *w) {
     return make((void **)&w->a, COUNT * sizeof(float), 0x3f) &&
            make((void **)&w->b, COUNT * sizeof(float), 0x3f) &&
            make((void **)&w->n, COUNT * sizeof(int), 0) &&
@@ -21,7 +21,7 @@ static bool make_world(world_t *w) {
 }
 
 /* NAN in b stands for a wrong result. */
-static bool results_good(const world_t *w) {
+static bool results_good(const fixture_t *w) {
     float b[COUNT];
     if (cudaMemcpy(b, w->b, sizeof b, cudaMemcpyDeviceToHost) != cudaSuccess)
         return false;
@@ -32,8 +32,8 @@ static bool results_good(const world_t *w) {
 }
 
 static int run(const case_t *c) {
-    world_t w;
-    if (!make_world(&w)) {
+    fixture_t w;
+    if (!make_fixture(&w)) {
         printf("%s: cannot make its memory and streams: %s\n", c->name,
                cudaGetErrorString(cudaGetLastError()));
         return 1;

@@ -15,11 +15,11 @@ typedef struct {
     float *a, *b, *fresh;
     int *n; /* [COUNT] zeros */
     cudaStream_t stream, other;
-} world_t;
+} fixture_t;
 
 typedef struct {
     const char *name;
-    void (*run)(const world_t *world);
+    void (*run)(const fixture_t *fixture);
     cudaError_t error;     /* what waiting for the device gives */
     const char *report[4]; /* all of these are in the report; none: there is no report */
 } case_t;

@@ -62,7 +62,7 @@ def check(folder):
     refused(folder, 2, "two ranks of this job would share GPU 0", "MARBLE_SHARE_GPU=1",
             everywhere={"MARBLE_EMULATED_DEVICES": "1"})
     refused(folder, 2, "nccl: ranks 0 and 1 share one GPU", everywhere={"MARBLE_EMULATED_DEVICES": "1", "MARBLE_SHARE_GPU": "1"})
-    refused(folder, 2, "nccl: this rank has version", "21800 to 22700", "MBL_NCCL=0", last={"MARBLE_EMULATED_NCCL": "21800"})
+    refused(folder, 2, "nccl: this rank has version", "21800 to 22700", "MARBLE_NCCL=0", last={"MARBLE_EMULATED_NCCL": "21800"})
     output = refused(folder, 2, "no socket interface found", "NCCL_SOCKET_IFNAME names the interface",
                      everywhere={"NCCL_SOCKET_IFNAME": "carrier-pigeon"})
     assert "rank 1 failed" not in output, output

@@ -11,29 +11,29 @@ static __global__ void fill(float *y, const float *x) {
 static __global__ void later(float *y, const float *x) {
     y[threadIdx.x] = x[threadIdx.x];
 }
-static void fill_twice(const world_t *w) {
+static void fill_twice(const fixture_t *w) {
     for (int i = 0; i < 2; i++)
         MBL_LAUNCH(fill, 1, COUNT, 0, w->stream, w->b, w->a);
 }
 
-static void third_unchecked(const world_t *w) {
+static void third_unchecked(const fixture_t *w) {
     fill_twice(w);
     MBL_LAUNCH(fill, 1, COUNT, 0, w->stream, w->a, w->fresh); /* reads what nobody wrote */
 }
-static void second_checked(const world_t *w) {
+static void second_checked(const fixture_t *w) {
     MBL_LAUNCH(fill, 1, COUNT, 0, w->stream, w->b, w->a);
     MBL_LAUNCH(fill, 1, COUNT, 0, w->stream, w->b, w->fresh);
 }
-static void other_grid_checked(const world_t *w) {
+static void other_grid_checked(const fixture_t *w) {
     fill_twice(w);
     MBL_LAUNCH(fill, 1, COUNT / 2, 0, w->stream, w->b, w->fresh);
 }
-static void written_unseen(const world_t *w) {
+static void written_unseen(const fixture_t *w) {
     fill_twice(w);
     MBL_LAUNCH(fill, 1, COUNT, 0, w->stream, w->fresh, w->a);
     MBL_LAUNCH(later, 1, COUNT, 0, w->stream, w->b, w->fresh);
 }
-static void copied_unseen(const world_t *w) {
+static void copied_unseen(const fixture_t *w) {
     void *next;
     fill_twice(w);
     MBL_LAUNCH(fill, 1, COUNT, 0, w->stream, w->fresh, w->a);
@@ -43,7 +43,7 @@ static void copied_unseen(const world_t *w) {
     MBL_LAUNCH(later, 1, COUNT, 0, w->stream, w->b, static_cast<const float *>(next));
 }
 /* What is allocated later does not count as written. */
-static void fresh_again(const world_t *w) {
+static void fresh_again(const fixture_t *w) {
     void *next;
     fill_twice(w);
     MBL_LAUNCH(fill, 1, COUNT, 0, w->stream, w->fresh, w->a);
@@ -53,7 +53,7 @@ static void fresh_again(const world_t *w) {
     MBL_LAUNCH(later, 1, COUNT, 0, w->stream, w->b, static_cast<const float *>(next));
 }
 /* The quick launch orders the other two, though it is in no record. */
-static void ordered_through(const world_t *w) {
+static void ordered_through(const fixture_t *w) {
     cudaEvent_t first, second;
     cudaStream_t third;
     if (cudaEventCreate(&first) != cudaSuccess || cudaEventCreate(&second) != cudaSuccess ||
@@ -67,7 +67,7 @@ static void ordered_through(const world_t *w) {
     (void)cudaStreamWaitEvent(third, second, 0);
     MBL_LAUNCH(later, 1, COUNT, 0, third, w->b, w->fresh);
 }
-static void unordered(const world_t *w) {
+static void unordered(const fixture_t *w) {
     fill_twice(w);
     MBL_LAUNCH(fill, 1, COUNT, 0, w->stream, w->a, w->b);
     MBL_LAUNCH(later, 1, COUNT, 0, w->other, w->fresh, w->b);
@@ -80,7 +80,7 @@ static __global__ void through_shared(float *y, bool all) {
     __syncthreads();
     y[threadIdx.x] = tile[COUNT - 1 - threadIdx.x];
 }
-static void shared_after_quick(const world_t *w) {
+static void shared_after_quick(const fixture_t *w) {
     for (int i = 0; i < 3; i++)
         MBL_LAUNCH(through_shared, 1, COUNT, 0, w->stream, w->b, true);
     MBL_LAUNCH(through_shared, 2, COUNT, 0, w->stream, w->b, false);
@@ -101,7 +101,7 @@ static __global__ void compute(float *y) {
 static __global__ void compare(float *y, const float *x) {
     y[threadIdx.x] = __float_as_uint(y[threadIdx.x]) == __float_as_uint(x[threadIdx.x]) ? 0.0f : NAN;
 }
-static void same_bits(const world_t *w) {
+static void same_bits(const fixture_t *w) {
     for (int i = 0; i < 2; i++)
         MBL_LAUNCH(compute, 1, COUNT, 0, w->stream, w->a);
     MBL_LAUNCH(compute, 1, COUNT, 0, w->stream, w->b);

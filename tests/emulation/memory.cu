@@ -6,22 +6,22 @@ static __global__ void copy(float *y, const float *x, int n) {
     for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
         y[i] = x[i];
 }
-static void written(const world_t *w) {
+static void written(const fixture_t *w) {
     (void)cudaMemsetAsync(w->fresh, 0, COUNT * sizeof(float), w->stream);
     MBL_LAUNCH(copy, 1, 64, 0, w->stream, w->b, w->fresh, COUNT);
 }
-static void unwritten(const world_t *w) {
+static void unwritten(const fixture_t *w) {
     MBL_LAUNCH(copy, 1, 64, 0, w->stream, w->b, w->fresh, COUNT);
 }
-static void unwritten_tail(const world_t *w) {
+static void unwritten_tail(const fixture_t *w) {
     (void)cudaMemsetAsync(w->fresh, 0, (COUNT - 1) * sizeof(float), w->stream);
     MBL_LAUNCH(copy, 1, 64, 0, w->stream, w->b, w->fresh, COUNT);
 }
-static void unwritten_moved(const world_t *w) {
+static void unwritten_moved(const fixture_t *w) {
     (void)cudaMemcpyAsync(w->b, w->fresh, 64, cudaMemcpyDeviceToDevice, w->stream); /* allowed */
     MBL_LAUNCH(copy, 1, 64, 0, w->stream, w->a, w->b, 16);                          /* this is not */
 }
-static void unwritten_to_host(const world_t *w) {
+static void unwritten_to_host(const fixture_t *w) {
     float host[4];
     (void)cudaMemcpyAsync(host, w->fresh, sizeof host, cudaMemcpyDeviceToHost, w->stream);
 }
@@ -32,7 +32,7 @@ static __global__ void shared_fresh(float *y) {
     __syncthreads();
     y[threadIdx.x] = tile[63 - threadIdx.x];
 }
-static void shared_unwritten(const world_t *w) {
+static void shared_unwritten(const fixture_t *w) {
     MBL_LAUNCH(shared_fresh, 1, 64, 0, w->stream, w->b);
 }
 /* What an earlier block wrote is not this one's. */
@@ -42,22 +42,22 @@ static __global__ void shared_kept(float *y) {
         tile[threadIdx.x] = 1.0f;
     y[blockIdx.x * 64 + threadIdx.x] = tile[threadIdx.x];
 }
-static void shared_of_earlier_block(const world_t *w) {
+static void shared_of_earlier_block(const fixture_t *w) {
     MBL_LAUNCH(shared_kept, 2, 64, 0, w->stream, w->b);
 }
 
-static void host_pointer(const world_t *w) {
+static void host_pointer(const fixture_t *w) {
     static float here[COUNT];
     MBL_LAUNCH(copy, 1, 64, 0, w->stream, w->b, (const float *)here, COUNT);
 }
-static void host_pointer_written(const world_t *w) {
+static void host_pointer_written(const fixture_t *w) {
     static float here[COUNT];
     MBL_LAUNCH(copy, 1, 64, 0, w->stream, here, w->a, COUNT);
 }
-static void null_pointer(const world_t *w) {
+static void null_pointer(const fixture_t *w) {
     MBL_LAUNCH(copy, 1, 64, 0, w->stream, w->b, (const float *)nullptr, COUNT);
 }
-static void pinned_pointer(const world_t *w) {
+static void pinned_pointer(const fixture_t *w) {
     void *pinned;
     if (cudaMallocHost(&pinned, COUNT * sizeof(float)) != cudaSuccess)
         return;
@@ -65,7 +65,7 @@ static void pinned_pointer(const world_t *w) {
     MBL_LAUNCH(copy, 1, 64, 0, w->stream, w->b, (const float *)pinned, COUNT);
     (void)cudaFreeHost(pinned);
 }
-static void other_device(const world_t *w) {
+static void other_device(const fixture_t *w) {
     void *there;
     if (cudaSetDevice(1) != cudaSuccess || cudaMalloc(&there, COUNT * sizeof(float)) != cudaSuccess ||
         cudaMemset(there, 0, COUNT * sizeof(float)) != cudaSuccess || cudaSetDevice(0) != cudaSuccess)
@@ -79,7 +79,7 @@ static __global__ void constants(float *y) {
         own[(i + threadIdx.x) % 8] = table[i % 4];
     y[threadIdx.x] = own[threadIdx.x % 8];
 }
-static void constants_and_stack(const world_t *w) {
+static void constants_and_stack(const fixture_t *w) {
     MBL_LAUNCH(constants, 1, 64, 0, w->stream, w->b);
 }
 

@@ -15,29 +15,29 @@ static void follow(cudaStream_t later, cudaStream_t earlier) {
     (void)cudaEventDestroy(event);
 }
 
-static void with_event(const world_t *w) {
+static void with_event(const fixture_t *w) {
     MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->b, w->a, 2.0f);
     follow(w->other, w->stream);
     MBL_LAUNCH(scale, 1, 64, 0, w->other, w->fresh, w->b, 2.0f);
     follow(w->stream, w->other);
     MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->b, w->fresh, 2.0f);
 }
-static void read_without_event(const world_t *w) {
+static void read_without_event(const fixture_t *w) {
     MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->b, w->a, 2.0f);
     MBL_LAUNCH(scale, 1, 64, 0, w->other, w->fresh, w->b, 2.0f);
 }
-static void write_without_event(const world_t *w) {
+static void write_without_event(const fixture_t *w) {
     MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->fresh, w->a, 2.0f);
     follow(w->other, w->stream);
     MBL_LAUNCH(scale, 1, 64, 0, w->other, w->b, w->fresh, 2.0f);
     MBL_LAUNCH(scale, 1, 32, 0, w->stream, w->fresh, w->a, 3.0f); /* the other one may still read it */
 }
-static void event_too_early(const world_t *w) {
+static void event_too_early(const fixture_t *w) {
     follow(w->other, w->stream);
     MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->b, w->a, 2.0f);
     MBL_LAUNCH(scale, 1, 64, 0, w->other, w->fresh, w->b, 2.0f);
 }
-static void copy_without_event(const world_t *w) {
+static void copy_without_event(const fixture_t *w) {
     void *pinned;
     if (cudaMallocHost(&pinned, 256) != cudaSuccess)
         return;
@@ -45,12 +45,12 @@ static void copy_without_event(const world_t *w) {
     (void)cudaMemcpyAsync(pinned, w->b, 256, cudaMemcpyDeviceToHost, w->other);
     (void)cudaFreeHost(pinned);
 }
-static void host_between(const world_t *w) {
+static void host_between(const fixture_t *w) {
     MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->b, w->a, 2.0f);
     (void)cudaStreamSynchronize(w->stream);
     MBL_LAUNCH(scale, 1, 64, 0, w->other, w->fresh, w->b, 2.0f);
 }
-static void both_read(const world_t *w) {
+static void both_read(const fixture_t *w) {
     MBL_LAUNCH(scale, 1, 64, 0, w->stream, w->b, w->a, 2.0f);
     MBL_LAUNCH(scale, 1, 64, 0, w->other, w->fresh, w->a, 2.0f);
 }

@@ -21,13 +21,13 @@ template <bool first, bool each> static __global__ void block_sum(float *y, cons
     if (i == 0)
         y[blockIdx.x] = part[0];
 }
-static void sum_clean(const world_t *w) {
+static void sum_clean(const fixture_t *w) {
     MBL_LAUNCH((block_sum<true, true>), 2, 128, 0, w->stream, w->b, w->a);
 }
-static void read_after_write(const world_t *w) {
+static void read_after_write(const fixture_t *w) {
     MBL_LAUNCH((block_sum<false, true>), 1, 128, 0, w->stream, w->b, w->a);
 }
-static void write_after_read(const world_t *w) {
+static void write_after_read(const fixture_t *w) {
     MBL_LAUNCH((block_sum<true, false>), 1, 128, 0, w->stream, w->b, w->a);
 }
 
@@ -37,20 +37,20 @@ static __global__ void all_write_one(float *y) {
     __syncthreads();
     y[threadIdx.x] = one[0];
 }
-static void write_after_write(const world_t *w) {
+static void write_after_write(const fixture_t *w) {
     MBL_LAUNCH(all_write_one, 1, 64, 0, w->stream, w->b);
 }
 
 static __global__ void neighbours(__nv_bfloat16 *y, const float *x) {
     y[threadIdx.x] = __float2bfloat16(x[threadIdx.x]);
 }
-static void halves_of_a_word(const world_t *w) {
+static void halves_of_a_word(const fixture_t *w) {
     MBL_LAUNCH(neighbours, 1, 128, 0, w->stream, reinterpret_cast<__nv_bfloat16 *>(w->b), w->a);
 }
 static __global__ void same_half(__nv_bfloat16 *y, const float *x) {
     y[threadIdx.x / 2] = __float2bfloat16(x[threadIdx.x]);
 }
-static void same_half_of_a_word(const world_t *w) {
+static void same_half_of_a_word(const fixture_t *w) {
     MBL_LAUNCH(same_half, 1, 128, 0, w->stream, reinterpret_cast<__nv_bfloat16 *>(w->b), w->a);
 }
 
@@ -58,7 +58,7 @@ static __global__ void shift_in_global(float *x) {
     float next = threadIdx.x < 63 ? x[threadIdx.x + 1] : 0.0f;
     x[threadIdx.x] = next;
 }
-static void global_in_block(const world_t *w) {
+static void global_in_block(const fixture_t *w) {
     MBL_LAUNCH(shift_in_global, 1, 64, 0, w->stream, w->b);
 }
 static __global__ void shift_with_barrier(float *x) {
@@ -66,7 +66,7 @@ static __global__ void shift_with_barrier(float *x) {
     __syncthreads();
     x[threadIdx.x] = next;
 }
-static void global_in_block_clean(const world_t *w) {
+static void global_in_block_clean(const fixture_t *w) {
     MBL_LAUNCH(shift_with_barrier, 1, 64, 0, w->stream, w->b);
 }
 
@@ -74,7 +74,7 @@ static __global__ void blocks_write_one(float *y) {
     if (threadIdx.x == 0)
         y[0] = (float)blockIdx.x;
 }
-static void between_blocks(const world_t *w) {
+static void between_blocks(const fixture_t *w) {
     MBL_LAUNCH(blocks_write_one, 3, 32, 0, w->stream, w->b);
 }
 static __global__ void read_neighbour_block(float *y) {
@@ -82,7 +82,7 @@ static __global__ void read_neighbour_block(float *y) {
     float other = y[(i + 32) % 64];
     y[i] = other;
 }
-static void read_between_blocks(const world_t *w) {
+static void read_between_blocks(const fixture_t *w) {
     MBL_LAUNCH(read_neighbour_block, 2, 32, 0, w->stream, w->b);
 }
 static __global__ void read_everywhere(float *y, const float *x) {
@@ -91,7 +91,7 @@ static __global__ void read_everywhere(float *y, const float *x) {
         sum += x[i];
     y[blockIdx.x * 32 + threadIdx.x] = sum;
 }
-static void all_read_one(const world_t *w) {
+static void all_read_one(const fixture_t *w) {
     MBL_LAUNCH(read_everywhere, 4, 32, 0, w->stream, w->b, w->a);
     MBL_LAUNCH(read_everywhere, 4, 32, 0, w->stream, w->a,
                w->b); /* the next launch may write what this read */
@@ -109,10 +109,10 @@ static __global__ void count(int *n, bool plain) {
     if (plain && threadIdx.x == 1)
         n[0] += 1;
 }
-static void atomics_clean(const world_t *w) {
+static void atomics_clean(const fixture_t *w) {
     MBL_LAUNCH(count, 3, 64, 0, w->stream, w->n, false);
 }
-static void atomic_and_plain(const world_t *w) {
+static void atomic_and_plain(const fixture_t *w) {
     MBL_LAUNCH(count, 3, 64, 0, w->stream, w->n, true);
 }
 
@@ -121,7 +121,7 @@ static __global__ void half_at_barrier(float *y) {
         __syncthreads();
     y[threadIdx.x] = 1.0f;
 }
-static void barrier_of_half(const world_t *w) {
+static void barrier_of_half(const fixture_t *w) {
     MBL_LAUNCH(half_at_barrier, 1, 64, 0, w->stream, w->b);
 }
 static __global__ void ended_before_barrier(float *y) {
@@ -130,7 +130,7 @@ static __global__ void ended_before_barrier(float *y) {
     __syncthreads();
     y[threadIdx.x] = 1.0f;
 }
-static void barrier_after_end(const world_t *w) {
+static void barrier_after_end(const fixture_t *w) {
     MBL_LAUNCH(ended_before_barrier, 1, 64, 0, w->stream, w->b);
 }
 static __global__ void two_barriers(float *y) {
@@ -140,7 +140,7 @@ static __global__ void two_barriers(float *y) {
         __syncthreads();
     y[threadIdx.x] = 1.0f;
 }
-static void barrier_of_two_sites(const world_t *w) {
+static void barrier_of_two_sites(const fixture_t *w) {
     MBL_LAUNCH(two_barriers, 1, 64, 0, w->stream, w->b);
 }
 

@@ -65,7 +65,7 @@ static double deviation(const char *one, const char *other, const char *dataset)
     return error;
 }
 
-/* Metrics have two digits in common: where gradients oppose each other, as those of groups of two pictures
+/* Metrics have two digits in common: where gradients oppose each other, as those of groups of two images
  * do, the length of what is left of them is a small difference of large numbers (with oneDNN's kernels for
  * SSE4.1 it agrees to 2e-3). */
 static void same_run(const char *one, const char *other, size_t lines) {
@@ -101,7 +101,7 @@ static void from_one_to_the_other(void **state) {
 }
 
 /* auto is bf16 on every GPU; f32 stands here for what it is on a CPU that multiplies bf16 slowly. */
-static void another_precision_is_told(void **state) {
+static void another_precision_is_logged(void **state) {
     char more[700];
     (void)state;
     snprintf(more, sizeof more,
@@ -126,7 +126,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(devices_agree),
         cmocka_unit_test(from_one_to_the_other),
-        cmocka_unit_test(another_precision_is_told),
+        cmocka_unit_test(another_precision_is_logged),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);
 }

@@ -16,7 +16,7 @@ static __global__ void warp_sum(float *y, const float *x) {
     int same = __all_sync(all_lanes, first == sum && above == sum && below == sum);
     y[threadIdx.x] = same && (big == all_lanes || big == 0) ? sum : NAN;
 }
-static void sum_of_lanes(const world_t *w) {
+static void sum_of_lanes(const fixture_t *w) {
     MBL_LAUNCH(warp_sum, 1, 128, 0, w->stream, w->b, w->a);
 }
 static __global__ void shuffle_of_some(float *y, const float *x) {
@@ -25,7 +25,7 @@ static __global__ void shuffle_of_some(float *y, const float *x) {
         v += __shfl_xor_sync(all_lanes, v, 1);
     y[threadIdx.x] = v;
 }
-static void lane_missing(const world_t *w) {
+static void lane_missing(const fixture_t *w) {
     MBL_LAUNCH(shuffle_of_some, 1, 32, 0, w->stream, w->b, w->a);
 }
 static __global__ void shuffle_and_vote(float *y, const float *x) {
@@ -36,7 +36,7 @@ static __global__ void shuffle_and_vote(float *y, const float *x) {
         v = (float)__any_sync(all_lanes, v > 0.0f);
     y[threadIdx.x] = v;
 }
-static void two_kinds(const world_t *w) {
+static void two_kinds(const fixture_t *w) {
     MBL_LAUNCH(shuffle_and_vote, 1, 32, 0, w->stream, w->b, w->a);
 }
 static __global__ void halves(float *y, const float *x) {
@@ -47,19 +47,19 @@ static __global__ void halves(float *y, const float *x) {
         v -= __shfl_xor_sync(0xffff0000u, v, 1);
     y[threadIdx.x] = v;
 }
-static void halves_apart(const world_t *w) {
+static void halves_apart(const fixture_t *w) {
     MBL_LAUNCH(halves, 1, 32, 0, w->stream, w->b, w->a);
 }
 static __global__ void left_out(float *y, const float *x) {
     y[threadIdx.x] = __shfl_sync(0x0000ffffu, x[threadIdx.x], 0);
 }
-static void lane_left_out(const world_t *w) {
+static void lane_left_out(const fixture_t *w) {
     MBL_LAUNCH(left_out, 1, 32, 0, w->stream, w->b, w->a);
 }
 static __global__ void from_nobody(float *y, const float *x) {
     y[threadIdx.x] = __shfl_sync(all_lanes, x[threadIdx.x], 20);
 }
-static void source_missing(const world_t *w) {
+static void source_missing(const fixture_t *w) {
     MBL_LAUNCH(from_nobody, 1, 16, 0, w->stream, w->b, w->a);
 }
 
@@ -78,10 +78,10 @@ template <bool sync> static __global__ void exchange(float *y, const float *x) {
     tile[i] = other;
     y[i] = other;
 }
-static void warp_exchange(const world_t *w) {
+static void warp_exchange(const fixture_t *w) {
     MBL_LAUNCH(exchange<true>, 1, 64, 0, w->stream, w->b, w->a);
 }
-static void warp_race(const world_t *w) {
+static void warp_race(const fixture_t *w) {
     MBL_LAUNCH(exchange<false>, 1, 64, 0, w->stream, w->b, w->a);
 }
 /* __syncwarp does not order two warps. */
@@ -94,7 +94,7 @@ static __global__ void exchange_warps(float *y, const float *x) {
     __syncwarp();
     y[i] = tile[i ^ 32];
 }
-static void warps_race(const world_t *w) {
+static void warps_race(const fixture_t *w) {
     MBL_LAUNCH(exchange_warps, 1, 64, 0, w->stream, w->b, w->a);
 }
 
@@ -121,7 +121,7 @@ static __global__ void multiply(float *y) {
         y[row * 8 + column] = sum == d[i] ? sum : NAN;
     }
 }
-static void mma(const world_t *w) {
+static void mma(const fixture_t *w) {
     MBL_LAUNCH(multiply, 1, 32, 0, w->stream, w->b);
 }
 static __global__ void multiply_of_half(float *y) {
@@ -131,7 +131,7 @@ static __global__ void multiply_of_half(float *y) {
         mbl_mma_bf16(d, a, b);
     y[threadIdx.x] = d[0];
 }
-static void mma_of_half(const world_t *w) {
+static void mma_of_half(const fixture_t *w) {
     MBL_LAUNCH(multiply_of_half, 1, 32, 0, w->stream, w->b);
 }
 
@@ -149,13 +149,13 @@ template <bool wait, bool barrier> static __global__ void fetch(float *y, const 
     if (!wait)
         mbl_copy_wait<0>();
 }
-static void async_clean(const world_t *w) {
+static void async_clean(const fixture_t *w) {
     MBL_LAUNCH((fetch<true, true>), 1, 32, 0, w->stream, w->b, w->a);
 }
-static void async_no_wait(const world_t *w) {
+static void async_no_wait(const fixture_t *w) {
     MBL_LAUNCH((fetch<false, true>), 1, 32, 0, w->stream, w->b, w->a);
 }
-static void async_no_barrier(const world_t *w) {
+static void async_no_barrier(const fixture_t *w) {
     MBL_LAUNCH((fetch<true, false>), 1, 32, 0, w->stream, w->b, w->a);
 }
 

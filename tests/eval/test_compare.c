@@ -29,7 +29,7 @@ static void interval_is(mbl_interval_t got, double value, double low, double hig
 
 /* ---- by hand ---- */
 
-/* Four pictures of two prompts, two rewards; the second applies to the first prompt only. */
+/* Four images of two prompts, two rewards; the second applies to the first prompt only. */
 static const uint32_t two_prompts[] = {0, 1, 0, 1};
 static const mbl_compare_t small = {4, 2, 2, two_prompts, 400, 7};
 static const mbl_score_t first[] = {V(0), V(2), V(1), NA, V(0), V(4), V(1), NA};
@@ -76,11 +76,11 @@ static void pairs(void **state) {
     assert_int_equal(out[0].won, 2);
     assert_int_equal(out[0].tied, 1);
     assert_int_equal(out[0].lost, 1);
-    interval_is(out[1].difference, 0, NAN, NAN, 1e-15); /* one picture is valid in both */
+    interval_is(out[1].difference, 0, NAN, NAN, 1e-15); /* one image is valid in both */
     assert_int_equal(out[1].n, 1);
     assert_int_equal(out[1].tied, 1);
     assert_near(out[2].difference.value, (0.125 / 0.5 + 0) / 2, 1e-15);
-    assert_int_equal(out[2].won, 2); /* by picture: (2 + 0) / 2, 0, 1, -2 */
+    assert_int_equal(out[2].won, 2); /* by image: (2 + 0) / 2, 0, 1, -2 */
     assert_int_equal(out[2].tied, 1);
     assert_int_equal(mbl_compare_pair(&small, second, first, deviation, back), MBL_OK);
     for (int j = 0; j < 3; j++) { /* the other way round: the same, mirrored */
@@ -130,9 +130,9 @@ static void normal_scores(mbl_score_t *scores, size_t n) {
         scores[i] = (mbl_score_t){(double)value[i], MBL_SCORE_VALID};
 }
 
-/* Of many prompts with a picture each, the interval is the normal one; a second picture of every prompt with
- * the same score changes nothing, while as a picture of another prompt it would narrow it by sqrt 2. */
-static void pictures_of_a_prompt_go_together(void **state) {
+/* Of many prompts with an image each, the interval is the normal one; a second image of every prompt with
+ * the same score changes nothing, while as an image of another prompt it would narrow it by sqrt 2. */
+static void images_of_a_prompt_go_together(void **state) {
     static mbl_score_t scores[2 * MANY];
     static uint32_t prompt[2 * MANY], apart[2 * MANY];
     double mean, deviation, width[3];
@@ -150,7 +150,7 @@ static void pictures_of_a_prompt_go_together(void **state) {
                                    {2 * MANY, 1, 2 * MANY, apart, 2000, 1}};
     for (int i = 0; i < 3; i++) {
         const mbl_score_t *tables[] = {scores};
-        mbl_compare_scale(cases[i].pictures, 1, tables, 1, &mean, &deviation);
+        mbl_compare_scale(cases[i].images, 1, tables, 1, &mean, &deviation);
         assert_int_equal(mbl_compare_scores(&cases[i], scores, &mean, &deviation, out), MBL_OK);
         width[i] = out[0].mean.high - out[0].mean.low;
         assert_true(out[0].mean.low < mean && mean < out[0].mean.high);
@@ -190,17 +190,17 @@ static void check_case(const json_t *one) {
     mbl_compare_score_t out[9];
     mbl_compare_pair_t pair[9];
     const json_t *prompts = json_object_get(one, "prompt");
-    mbl_compare_t c = {.pictures = json_array_size(prompts),
+    mbl_compare_t c = {.images = json_array_size(prompts),
                        .k = json_array_size(json_object_get(one, "mean")),
                        .prompts = (size_t)json_integer_value(json_object_get(one, "prompts")),
                        .prompt = prompt,
                        .resamples = (size_t)json_integer_value(json_object_get(one, "resamples")),
                        .seed = (uint64_t)json_integer_value(json_object_get(one, "seed"))};
-    for (size_t i = 0; i < c.pictures; i++)
+    for (size_t i = 0; i < c.images; i++)
         prompt[i] = (uint32_t)json_integer_value(json_array_get(prompts, i));
     for (size_t t = 0; t < 2; t++)
-        read_table(one, t, c.pictures * c.k, table[t]);
-    mbl_compare_scale(c.pictures, c.k, tables, 2, mean, deviation);
+        read_table(one, t, c.images * c.k, table[t]);
+    mbl_compare_scale(c.images, c.k, tables, 2, mean, deviation);
     for (size_t j = 0; j < c.k; j++) {
         assert_near(mean[j], number(json_array_get(json_object_get(one, "mean"), j)), 1e-12);
         assert_near(deviation[j], number(json_array_get(json_object_get(one, "deviation"), j)), 1e-12);
@@ -255,7 +255,7 @@ int main(void) {
         cmocka_unit_test(means),
         cmocka_unit_test(pairs),
         cmocka_unit_test(nothing_to_count),
-        cmocka_unit_test(pictures_of_a_prompt_go_together),
+        cmocka_unit_test(images_of_a_prompt_go_together),
         cmocka_unit_test(as_numpy),
         cmocka_unit_test(without_memory),
     };

@@ -33,7 +33,7 @@ static void the_base_alone(void **state) {
     (void)state;
     eval_well(1, "--set eval.prompts=3");
     must_have("printed",
-              "test: 3 pictures of each, 3 prompts (the first of 8; --set eval.prompts=8 takes all), 1 "
+              "test: 3 images of each, 3 prompts (the first of 8; --set eval.prompts=8 takes all), 1 "
               "seed\n");
     char *text = read_in("printed");
     assert_null(strstr(text, "z-score"));

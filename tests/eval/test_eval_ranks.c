@@ -18,21 +18,22 @@ static void several_ranks_say_the_same(void **state) {
         compare(found[0], found[i], 1e-5, names[i]);
     }
     must_have("printed", "b: b/checkpoints/step-000003.h5, step 3, adapter ema\n");
-    must_have("printed", "test: 24 pictures of each, 8 prompts, 2 seeds\n");
-    must_have("printed", "few: 24 pictures of each, 3 prompts, 2 seeds\n");
+    must_have("printed", "test: 24 images of each, 8 prompts, 2 seeds\n");
+    must_have("printed", "few: 24 images of each, 3 prompts, 2 seeds\n");
     must_have("printed", "b against a@3\n");
     must_have("table.md", "### b against a@3\n\n| reward | difference |");
-    const json_t *entrants = json_object_get(found[0], "entrants"), *all = json_object_get(found[0], "all");
-    assert_int_equal(json_array_size(entrants), 3);
-    assert_string_equal(json_string_value(json_object_get(json_array_get(entrants, 1), "name")), "a@3");
+    const json_t *candidates = json_object_get(found[0], "candidates"),
+                 *all = json_object_get(found[0], "all");
+    assert_int_equal(json_array_size(candidates), 3);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(candidates, 1), "name")), "a@3");
     assert_int_equal(json_array_size(json_object_get(all, "pairs")), 3);
-    /* b against base is b against a and a against base, picture by picture */
+    /* b against base is b against a and a against base, image by image */
     double difference[3];
     for (size_t i = 0; i < 3; i++) {
         const json_t *pair = json_object_get(json_array_get(json_object_get(all, "pairs"), i), "rewards");
         difference[i] = number(pair, "clean", "mean");
         assert_true(difference[i] != 0);
-        assert_near(number(pair, "count", "n"), 2 * (3 + 4), 0); /* of twelve pictures: two prompts, one */
+        assert_near(number(pair, "count", "n"), 2 * (3 + 4), 0); /* of twelve images: two prompts, one */
     }
     assert_near(difference[1], difference[0] + difference[2], 1e-8);
     for (int i = 0; i < counts; i++)

@@ -1,5 +1,5 @@
 /* marble export, as a user would: what is written holds the checkpoint's adapter, samples drawn with it, with
- * the checkpoint and with the merged model are the same pictures, and the card tells of the run. */
+ * the checkpoint and with the merged model are the same images, and the card tells of the run. */
 #include "runs.h"
 
 #include "model/lora_file.h"
@@ -117,7 +117,7 @@ static void every_adapter_is_the_checkpoints(void **state) {
         free(text[i]);
 }
 
-static void samples_are_the_same_pictures(void **state) {
+static void samples_are_the_same_images(void **state) {
     static const char *const models[] = {
         "--model base/model --checkpoint run/checkpoints/latest.h5 --config run.yaml --out by-checkpoint",
         "--model base/model --lora lora.safetensors --out by-file",
@@ -147,7 +147,7 @@ static void samples_are_the_same_pictures(void **state) {
         free(sheet[i]);
 }
 
-static void the_card_tells_of_the_run(void **state) {
+static void the_card_describes_the_run(void **state) {
     (void)state;
     marble_well("export run/checkpoints/step-000002.h5 --card card2");
     char *text = read_whole(in("card2/README.md"), NULL), *png = read_whole(in("card2/alpha.png"), NULL);
@@ -168,7 +168,7 @@ static void the_card_tells_of_the_run(void **state) {
     free(text);
 }
 
-static void what_is_wrong_is_told(void **state) {
+static void errors_say_what_is_wrong(void **state) {
     (void)state;
     assert_int_equal(marble("export run/checkpoints/latest.h5"), 2);
     said("nothing to write");
@@ -187,9 +187,9 @@ static void what_is_wrong_is_told(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_adapter_is_the_checkpoints),
-        cmocka_unit_test(samples_are_the_same_pictures),
-        cmocka_unit_test(the_card_tells_of_the_run),
-        cmocka_unit_test(what_is_wrong_is_told),
+        cmocka_unit_test(samples_are_the_same_images),
+        cmocka_unit_test(the_card_describes_the_run),
+        cmocka_unit_test(errors_say_what_is_wrong),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);
 }

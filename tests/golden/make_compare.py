@@ -22,7 +22,7 @@ def philox(seed, purpose, step, sample, blocks):
 
 
 def interval(columns, prompt, resamples, seed):
-    """columns [pictures, j], NaN where a picture does not count: the mean over j of the columns' means, and its interval."""
+    """columns [images, j], NaN where an image does not count: the mean over j of the columns' means, and its interval."""
     used = [p for p in sorted(set(prompt)) if not np.isnan(columns[prompt == p]).all()]
     if not used:
         return [None, None, None]
@@ -39,20 +39,20 @@ def interval(columns, prompt, resamples, seed):
     return [value, *np.percentile(drawn, [2.5, 97.5])]
 
 
-def case(rng, pictures, k, prompts, resamples, seed):
-    prompt = rng.integers(0, prompts, pictures)
-    state = rng.choice(3, size=(2, pictures, k), p=[0.75, 0.15, 0.1])  # valid, N/A, failed
+def case(rng, images, k, prompts, resamples, seed):
+    prompt = rng.integers(0, prompts, images)
+    state = rng.choice(3, size=(2, images, k), p=[0.75, 0.15, 0.1])  # valid, N/A, failed
     state[:, :, 0] = 0
     state[:, :, k - 1] = np.where(prompt == prompt[0], 0, 1)  # a reward for one prompt alone
-    values = np.round(rng.normal(size=(2, pictures, k)) * np.arange(1, k + 1) + rng.normal(size=(1, pictures, k)), 1)
-    values[1, :, 0] = np.round(values[0, :, 0] + rng.choice([-0.3, 0, 0.5], pictures), 1)
+    values = np.round(rng.normal(size=(2, images, k)) * np.arange(1, k + 1) + rng.normal(size=(1, images, k)), 1)
+    values[1, :, 0] = np.round(values[0, :, 0] + rng.choice([-0.3, 0, 0.5], images), 1)
     a, b = (np.where(s == 0, v, np.nan) for s, v in zip(state, values))
     both = np.concatenate([a, b])
     mean, deviation = np.nanmean(both, 0), np.nanstd(both, 0)
     z = (b - a) / deviation
     with np.errstate(invalid="ignore"):
-        by_picture = np.array([np.nanmean(row) if not np.isnan(row).all() else np.nan for row in z])
-    differences = [*(b - a).T, by_picture]
+        by_image = np.array([np.nanmean(row) if not np.isnan(row).all() else np.nan for row in z])
+    differences = [*(b - a).T, by_image]
     scores = [[interval(t[:, [j]], prompt, resamples, seed) for j in range(k)]
               + [interval((t - mean) / deviation, prompt, resamples, seed)] for t in (a, b)]
     pair = [interval(c, prompt, resamples, seed) for c in [*((b - a)[:, [j]] for j in range(k)), z]]

@@ -1,5 +1,5 @@
-"""Convolutions, group norm with silu, and nearest-neighbour enlargement by torch in f64, as a picture decoder chains
-them, for tests/ops/test_decoder_ops.c: writes decoder.json. Weights and pictures are in torch's order, channels first; numbers are
+"""Convolutions, group norm with silu, and nearest-neighbour enlargement by torch in f64, as an image decoder chains
+them, for tests/ops/test_decoder_ops.c: writes decoder.json. Weights and images are in torch's order, channels first; numbers are
 multiples of 1/16. Run: python make_decoder.py"""
 import json
 import os

@@ -1,7 +1,7 @@
 """Golden data of tests/model/test_mmdit.c: outputs and gradients of diffusers' SD3Transformer2DModel in f64.
 
 Weights and inputs follow from a hash of name and index that the test computes too, so the file holds only
-pictures of the answers: outputs, and for every gradient its norm and four random projections.
+images of the answers: outputs, and for every gradient its norm and four random projections.
 
   python3 tests/golden/make_mmdit.py      (needs torch, diffusers, safetensors)
 """

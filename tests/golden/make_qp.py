@@ -1,4 +1,4 @@
-"""Makes qp.json: quadratic programmes with reference answers, by means that share nothing with src/rl/qp.c: every
+"""Makes qp.json: quadratic programs with reference answers, by means that share nothing with src/rl/qp.c: every
 support is tried (up to 9 variables) with a spectral solve of its optimality conditions and, of the optimal
 points, the shortest is kept; larger ones as non-negative least squares. Needs numpy and scipy: python make_qp.py > qp.json"""
 import itertools

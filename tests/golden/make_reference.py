@@ -1,6 +1,6 @@
 """Makes reference.json: three optimizer steps as MARBLE's released training code does them (aim-uofa/MARBLE at
 1bf9543: train.py, flow_grpo/stat_tracking.py, flow_grpo/pareto_balancer), its formulas written anew for a linear
-model v = W phi and differentiated by torch in float64. The quadratic programme is solved exactly, by trying every
+model v = W phi and differentiated by torch in float64. The quadratic program is solved exactly, by trying every
 support, in place of SLSQP. Every weighted case has prompts that some rewards do not apply to.
 python make_reference.py > reference.json"""
 import itertools
@@ -46,7 +46,7 @@ def gradient(loss, W):
     return torch.autograd.grad(loss, W, retain_graph=True)[0].reshape(-1)
 
 
-def programme(C, floor):
+def solve_qp(C, floor):
     """argmin a'Ca / 2 with sum a = 1, a >= floor: the best of the feasible stationary points of all supports."""
     n, best = len(C), None
     for size in range(1, n + 1):
@@ -71,7 +71,7 @@ def balance(grads, weights, floor):
         alpha[valid] = 1
         return grads[valid[0]], alpha
     U = torch.stack([weights[k] * grads[k] / norms[k] for k in valid])
-    alpha[valid] = programme((U @ U.T).numpy(), floor)
+    alpha[valid] = solve_qp((U @ U.T).numpy(), floor)
     return torch.as_tensor(alpha[valid]) @ U * np.mean([norms[k] for k in valid]), alpha
 
 

@@ -150,7 +150,7 @@ static void same_content_same_bytes(void **state) {
     remove_folder(folder);
 }
 
-static void wrong_reads_are_told(void **state) {
+static void wrong_reads_are_reported(void **state) {
     (void)state;
     char folder[256];
     content_t c;
@@ -239,8 +239,8 @@ static void damage_is_refused(void **state) {
         must_be_refused(path, "flipped bit", at);
         whole[at] = kept;
     }
-    /* MBL_PROOF=long: every byte of the header, 1,000 anywhere behind it, every byte of the trailer */
-    for (size_t i = 0, header = 4096; getenv("MBL_PROOF") && i < header + 1000 + 128; i++) {
+    /* MARBLE_PROOF=long: every byte of the header, 1,000 anywhere behind it, every byte of the trailer */
+    for (size_t i = 0, header = 4096; getenv("MARBLE_PROOF") && i < header + 1000 + 128; i++) {
         size_t at = i < header          ? i
                     : i < header + 1000 ? header + mbl_rng_below(&rng, (uint32_t)(n - header - 128))
                                         : n - 128 + (i - header - 1000);
@@ -544,7 +544,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),
         cmocka_unit_test(same_content_same_bytes),
-        cmocka_unit_test(wrong_reads_are_told),
+        cmocka_unit_test(wrong_reads_are_reported),
         cmocka_unit_test(wrong_content_is_refused),
         cmocka_unit_test(damage_is_refused),
         cmocka_unit_test(inner_digests_work),

@@ -148,7 +148,7 @@ static void check_failure(const char *to, int who, mbl_status_t want) {
     assert_int_equal(mbl_comm_barrier(comm), MBL_OK);
 }
 
-static void a_layout_that_fails_is_told(void **state) {
+static void a_layout_that_fails_is_reported(void **state) {
     char nowhere[600];
     (void)state;
     if (no_team())
@@ -159,6 +159,6 @@ static void a_layout_that_fails_is_told(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_file_is_the_gathered_one),
-                                       cmocka_unit_test(a_layout_that_fails_is_told)};
+                                       cmocka_unit_test(a_layout_that_fails_is_reported)};
     return cmocka_run_group_tests(tests, prepare, finish);
 }

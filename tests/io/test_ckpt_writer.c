@@ -127,10 +127,10 @@ typedef struct {
     content_t *content;
     mbl_ckpt_writer_t *writer;
     size_t live;
-} world_t;
+} fixture_t;
 
-static int open_world(void **state) {
-    world_t *w = calloc(1, sizeof *w);
+static int open_fixture(void **state) {
+    fixture_t *w = calloc(1, sizeof *w);
     assert_non_null(w);
     temporary_folder(w->folder);
     w->content = new_content(w->folder);
@@ -140,8 +140,8 @@ static int open_world(void **state) {
     return 0;
 }
 
-static int close_world(void **state) {
-    world_t *w = *state;
+static int close_fixture(void **state) {
+    fixture_t *w = *state;
     shut_gate(false);
     mbl_ckpt_writer_close(w->writer);
     assert_int_equal(mbl_mem_live(), w->live);
@@ -155,7 +155,7 @@ static int close_world(void **state) {
 
 /* A write ends, its data change and the next begins, as in a run with a checkpoint at every step. */
 static void data_may_change_between_writes(void **state) {
-    world_t *w = *state;
+    fixture_t *w = *state;
     for (size_t step = 1; step <= 5; step++) {
         fill(w->content, step);
         assert_int_equal(mbl_ckpt_writer_start(w->writer, &w->content->job), MBL_OK);
@@ -172,7 +172,7 @@ static void data_may_change_between_writes(void **state) {
 /* While a write goes on: no file of its name, nothing to tell, no second write; the caller's thread is free.
  */
 static void one_write_at_a_time(void **state) {
-    world_t *w = *state;
+    fixture_t *w = *state;
     fill(w->content, 1);
     shut_gate(true);
     assert_int_equal(mbl_ckpt_writer_start(w->writer, &w->content->job), MBL_OK);
@@ -189,7 +189,7 @@ static void one_write_at_a_time(void **state) {
 
 /* The job itself is copied at the start; only what it points to has to stay. */
 static void the_job_is_copied(void **state) {
-    world_t *w = *state;
+    fixture_t *w = *state;
     mbl_ckpt_job_t *job = malloc(sizeof *job);
     fill(w->content, 3);
     shut_gate(true);
@@ -204,8 +204,8 @@ static void the_job_is_copied(void **state) {
 }
 
 /* The thread's failure, with its words, in the caller's thread; then the writer is as good as new. */
-static void a_failure_is_told_once(void **state) {
-    world_t *w = *state;
+static void a_failure_is_reported_once(void **state) {
+    fixture_t *w = *state;
     content_t *c = w->content;
     fill(c, 1);
     snprintf(c->folder, sizeof c->folder, "%.250s/none", w->folder);
@@ -234,7 +234,7 @@ static void *open_gate_later(void *context) {
 
 /* Close in the middle of a write: it returns when the file is there whole. */
 static void close_waits_for_the_write(void **state) {
-    world_t *w = *state;
+    fixture_t *w = *state;
     pthread_t other;
     fill(w->content, 7);
     shut_gate(true);
@@ -250,7 +250,7 @@ static void close_waits_for_the_write(void **state) {
 
 /* Close right after the start, when the thread may not even have woken up, and with a failure untold. */
 static void close_at_once_loses_nothing(void **state) {
-    world_t *w = *state;
+    fixture_t *w = *state;
     fill(w->content, 4);
     assert_int_equal(mbl_ckpt_writer_start(w->writer, &w->content->job), MBL_OK);
     mbl_ckpt_writer_close(w->writer);
@@ -263,8 +263,8 @@ static void close_at_once_loses_nothing(void **state) {
     mbl_ckpt_writer_close(NULL);
 }
 
-static void nothing_written_has_nothing_to_tell(void **state) {
-    world_t *w = *state;
+static void nothing_written_has_nothing_to_report(void **state) {
+    fixture_t *w = *state;
     assert_int_equal(mbl_ckpt_writer_result(w->writer, false), MBL_OK);
     assert_int_equal(mbl_ckpt_writer_result(w->writer, true), MBL_OK);
     mbl_mem_fail_at(1);
@@ -276,15 +276,15 @@ static void nothing_written_has_nothing_to_tell(void **state) {
     assert_null(second);
 }
 
-#define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, open_world, close_world)
+#define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, open_fixture, close_fixture)
 
 int main(void) {
-    const struct CMUnitTest tests[] = {IN_WORLD(data_may_change_between_writes),
-                                       IN_WORLD(one_write_at_a_time),
-                                       IN_WORLD(the_job_is_copied),
-                                       IN_WORLD(a_failure_is_told_once),
-                                       IN_WORLD(close_waits_for_the_write),
-                                       IN_WORLD(close_at_once_loses_nothing),
-                                       IN_WORLD(nothing_written_has_nothing_to_tell)};
+    const struct CMUnitTest tests[] = {WITH_FIXTURE(data_may_change_between_writes),
+                                       WITH_FIXTURE(one_write_at_a_time),
+                                       WITH_FIXTURE(the_job_is_copied),
+                                       WITH_FIXTURE(a_failure_is_reported_once),
+                                       WITH_FIXTURE(close_waits_for_the_write),
+                                       WITH_FIXTURE(close_at_once_loses_nothing),
+                                       WITH_FIXTURE(nothing_written_has_nothing_to_report)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,7 +159,7 @@ static void later_lines_are_copied(void **state) {
     assert_int_equal(mbl_jsonl_copy_later(path, 2, aside), MBL_ERR_IO);
 }
 
-static void bad_places_are_told(void **state) {
+static void bad_places_are_reported(void **state) {
     (void)state;
     mbl_jsonl_t *jsonl;
     char elsewhere[600];
@@ -201,7 +201,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(damaged_lines_go, setup, teardown),
         cmocka_unit_test_setup_teardown(full_disk_costs_no_line, setup, teardown),
         cmocka_unit_test_setup_teardown(later_lines_are_copied, setup, teardown),
-        cmocka_unit_test_setup_teardown(bad_places_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(bad_places_are_reported, setup, teardown),
         cmocka_unit_test_setup_teardown(no_memory_is_survived, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,9 +22,9 @@ typedef struct {
     mmdit_io_t io;
     float *values; /* of the adapter */
     char folder[256];
-} world_t;
+} fixture_t;
 
-static void open_world(world_t *w, const char *folder) {
+static void open_fixture(fixture_t *w, const char *folder) {
     const mmdit_case_t *c = &mmdit_cases[0];
     mbl_lora_config_t config = {.rank = RANK, .alpha = alpha};
     memset(w, 0, sizeof *w);
@@ -41,7 +41,7 @@ static void open_world(world_t *w, const char *folder) {
     case_io(w->ops, MBL_F32, c, SAMPLES, &w->io);
 }
 
-static void close_world(world_t *w, bool remove) {
+static void close_fixture(fixture_t *w, bool remove) {
     io_free(&w->io);
     mbl_free(w->values);
     mbl_adapter_free(w->model, &w->adapter);
@@ -52,7 +52,7 @@ static void close_world(world_t *w, bool remove) {
         remove_folder(w->folder);
 }
 
-static const char *in(const world_t *w, const char *name) {
+static const char *in(const fixture_t *w, const char *name) {
     static char path[4][512];
     static int next;
     char *out = path[next++ % 4];
@@ -61,7 +61,7 @@ static const char *in(const world_t *w, const char *name) {
 }
 
 /* The velocity of `model` with an adapter (or NULL), [SAMPLES, C, H, W]. */
-static float *velocity(world_t *w, mbl_mmdit_t *model, const mbl_adapter_t *adapter) {
+static float *velocity(fixture_t *w, mbl_mmdit_t *model, const mbl_adapter_t *adapter) {
     size_t n = mbl_tensor_count(&w->io.v);
     const mmdit_case_t *c = &mmdit_cases[0];
     float *out = calloc(n, sizeof *out);
@@ -73,7 +73,7 @@ static float *velocity(world_t *w, mbl_mmdit_t *model, const mbl_adapter_t *adap
     return out;
 }
 
-static float *merged_weights(world_t *w, size_t *n) {
+static float *merged_weights(fixture_t *w, size_t *n) {
     mbl_tensor_t flat;
     *n = mbl_mmdit_weights(w->model)->dim[0];
     float *weights = mbl_calloc(*n, sizeof *weights);
@@ -108,9 +108,9 @@ static void check_names(const char *kind, const char *path) {
 }
 
 static void names_are_those_of_diffusers_and_peft(void **state) {
-    world_t w;
+    fixture_t w;
     (void)state;
-    open_world(&w, NULL);
+    open_fixture(&w, NULL);
     assert_ok(mbl_lora_write(w.lora, w.values, in(&w, "a.safetensors")));
     assert_ok(mbl_lora_write_peft(w.lora, w.values, "some/base", in(&w, "peft")));
     check_names("diffusers", in(&w, "a.safetensors"));
@@ -122,13 +122,13 @@ static void names_are_those_of_diffusers_and_peft(void **state) {
     assert_near(json_number_value(json_object_get(config, "lora_alpha")), alpha, 0);
     assert_int_equal(json_array_size(json_object_get(config, "target_modules")), 8);
     json_decref(config);
-    close_world(&w, true);
+    close_fixture(&w, true);
 }
 
 static void values_come_back(void **state) {
-    world_t w;
+    fixture_t w;
     (void)state;
-    open_world(&w, NULL);
+    open_fixture(&w, NULL);
     size_t n = mbl_lora_size(w.lora);
     float *back = calloc(n, sizeof *back);
     assert_ok(mbl_lora_write(w.lora, w.values, in(&w, "a.safetensors")));
@@ -150,15 +150,15 @@ static void values_come_back(void **state) {
     assert_int_equal(mbl_lora_size(found), n);
     mbl_lora_free(found);
     free(back);
-    close_world(&w, true);
+    close_fixture(&w, true);
 }
 
 static void a_merged_model_moves_alike(void **state) {
-    world_t w;
+    fixture_t w;
     size_t n;
     mbl_mmdit_t *merged;
     (void)state;
-    open_world(&w, NULL);
+    open_fixture(&w, NULL);
     float *weights = merged_weights(&w, &n), *want = velocity(&w, w.model, &w.adapter);
     float *base = velocity(&w, w.model, NULL);
     assert_ok(mbl_mmdit_save(w.model, weights, MBL_F32, in(&w, "merged")));
@@ -172,15 +172,15 @@ static void a_merged_model_moves_alike(void **state) {
     free(got);
     mbl_free(weights);
     mbl_mmdit_close(merged);
-    close_world(&w, true);
+    close_fixture(&w, true);
 }
 
 static void other_files_are_refused(void **state) {
-    world_t w;
+    fixture_t w;
     mbl_lora_config_t config;
     static const float numbers[32];
     (void)state;
-    open_world(&w, NULL);
+    open_fixture(&w, NULL);
     float *back = calloc(mbl_lora_size(w.lora), sizeof *back);
     mbl_st_tensor_t odd[] = {{"transformer_blocks.0.attn.to_q.lora_A.weight", MBL_F32, 2, {4, 8}, numbers},
                              {"transformer_blocks.0.attn.to_q.lora_B.weight", MBL_F32, 2, {8, 4}, numbers},
@@ -197,7 +197,7 @@ static void other_files_are_refused(void **state) {
     assert_int_equal(mbl_lora_read_config(path, &config), MBL_ERR_FORMAT);
     assert_int_equal(mbl_lora_read_config(in(&w, "none"), &config), MBL_ERR_IO);
     free(back);
-    close_world(&w, true);
+    close_fixture(&w, true);
 }
 
 static void folders_are_copied(void **state) {
@@ -225,9 +225,9 @@ static void folders_are_copied(void **state) {
 }
 
 static void no_memory_is_survived(void **state) {
-    world_t w;
+    fixture_t w;
     (void)state;
-    open_world(&w, NULL);
+    open_fixture(&w, NULL);
     float *back = calloc(mbl_lora_size(w.lora), sizeof *back);
     size_t live = mbl_mem_live(), failures = 0;
     for (size_t at = 1;; at++) {
@@ -252,7 +252,7 @@ static void no_memory_is_survived(void **state) {
     }
     assert_true(failures > 30);
     free(back);
-    close_world(&w, true);
+    close_fixture(&w, true);
 }
 
 static mbl_st_tensor_t tensor_of(const char *name, const mbl_tensor_t *t, const void *data) {
@@ -263,12 +263,12 @@ static mbl_st_tensor_t tensor_of(const char *name, const mbl_tensor_t *t, const 
 }
 
 static int write_for_parity(const char *folder) {
-    world_t w;
+    fixture_t w;
     size_t n;
-    open_world(&w, folder);
+    open_fixture(&w, folder);
     float *weights = merged_weights(&w, &n), *base = velocity(&w, w.model, NULL);
     float *adapted = velocity(&w, w.model, &w.adapter), *plain = mbl_calloc(n, sizeof *plain);
-    mbl_tensor_t flat = mbl_tensor_of(plain, MBL_F32, w.io.v.place, 1, n);
+    mbl_tensor_t flat = mbl_tensor_of(plain, MBL_F32, w.io.v.space, 1, n);
     assert_ok(mbl_mmdit_get_weights(w.model, &flat));
     assert_ok(mbl_folder_make(in(&w, "base")));
     assert_ok(mbl_folder_make(in(&w, "merged")));
@@ -287,7 +287,7 @@ static int write_for_parity(const char *folder) {
     free(adapted);
     mbl_free(plain);
     mbl_free(weights);
-    close_world(&w, false);
+    close_fixture(&w, false);
     return 0;
 }
 

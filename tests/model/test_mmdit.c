@@ -1,5 +1,5 @@
 /* The MM-DiT against diffusers (golden/make_mmdit.py): outputs, gradients of all weights, LoRA gradient sets,
- * in f64 and in f32; bf16 near f32.   ctest-backends: far cuda */
+ * in f64 and in f32; bf16 near f32.   ctest-backends: fake cuda */
 #include "mmdit_case.h"
 
 #include "model/safetensors.h"

@@ -1,4 +1,4 @@
-/* src/model/pipeline: a fresh folder saved and opened again, conditions, pictures, the digest, damaged
+/* src/model/pipeline: a fresh folder saved and opened again, conditions, images, the digest, damaged
  * folders, failing memory. */
 #include "support.h"
 #include "base/json.h"
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIDE = 8, TOKENS = 12, HIDDEN = 32, JOINT = 40, POOLED = 24, PICTURE = 3 * SIDE * SIDE };
+enum { SIDE = 8, TOKENS = 12, HIDDEN = 32, JOINT = 40, POOLED = 24, IMAGE = 3 * SIDE * SIDE };
 static const mbl_mmdit_config_t small = {.sample_size = SIDE,
                                          .patch_size = 4,
                                          .in_channels = 3,
@@ -87,7 +87,7 @@ static void fresh_folder_opens(void **state) {
     assert_near(mbl_pipeline_shift(p), 3, 0);
     mbl_pipeline_latent(p, &c, &h, &w);
     assert_true(c == 3 && h == SIDE && w == SIDE);
-    mbl_pipeline_picture_size(p, &h, &w);
+    mbl_pipeline_image_size(p, &h, &w);
     assert_true(h == SIDE && w == SIDE);
     mbl_pipeline_close(p);
 }
@@ -159,11 +159,11 @@ static void conditions(void **state) {
     mbl_pipeline_close(p);
 }
 
-static void pictures(void **state) {
+static void images(void **state) {
     (void)state;
     mbl_pipeline_t *p;
     mbl_tensor_t latents;
-    uint8_t rgb[2 * PICTURE];
+    uint8_t rgb[2 * IMAGE];
     make_model();
     assert_int_equal(mbl_pipeline_open(ops, MBL_F32, folder, &p), MBL_OK);
     assert_int_equal(
@@ -172,11 +172,11 @@ static void pictures(void **state) {
     const float values[] = {-1, 1, 0, -3, 7, NAN, INFINITY, -INFINITY, -0.5f, 0.2f};
     const uint8_t want[] = {0, 255, 128, 0, 255, 0, 255, 0, 64, 153};
     for (int i = 0; i < 10; i++)
-        x[PICTURE + SIDE * SIDE + i] = values[i]; /* second picture, green */
+        x[IMAGE + SIDE * SIDE + i] = values[i]; /* second image, green */
     assert_int_equal(mbl_pipeline_decode(p, &latents, rgb), MBL_OK);
     for (int i = 0; i < 10; i++) {
-        assert_int_equal(rgb[PICTURE + 3 * i + 1], want[i]);
-        assert_int_equal(rgb[PICTURE + 3 * i], 128);
+        assert_int_equal(rgb[IMAGE + 3 * i + 1], want[i]);
+        assert_int_equal(rgb[IMAGE + 3 * i], 128);
         assert_int_equal(rgb[3 * i + 1], 128);
     }
     mbl_tensor_free(ops, &latents);
@@ -323,7 +323,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(fresh_folder_opens),
         cmocka_unit_test(sentences_are_words),
         cmocka_unit_test(conditions),
-        cmocka_unit_test(pictures),
+        cmocka_unit_test(images),
         cmocka_unit_test(digest_is_of_the_files),
         cmocka_unit_test(damaged_folders),
         cmocka_unit_test(survives_failing_memory),

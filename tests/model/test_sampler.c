@@ -1,5 +1,5 @@
 /* src/model/sampler: coefficients against DPM-Solver++ written out, orders of convergence on an equation with
- * a known solution, and pictures that depend neither on their batch nor on the number of pictures at once. */
+ * a known solution, and images that depend neither on their batch nor on the number of images at once. */
 #include "support.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -149,13 +149,13 @@ typedef struct {
     mbl_conditions_t conditions;
     mbl_lora_t *lora;
     mbl_adapter_t adapter;
-} world_t;
+} fixture_t;
 
 static const char *const words[] = {"red", "blue", "sign", "circle", "a", "three"};
 static const char *const prompts[] = {"a red sign", "three blue circle", "a blue circle"};
-enum { SIDE = 8, PICTURE = 3 * SIDE * SIDE };
+enum { SIDE = 8, IMAGE = 3 * SIDE * SIDE };
 
-static void open_world(world_t *w, mbl_dtype_t type) {
+static void open_fixture(fixture_t *w, mbl_dtype_t type) {
     const mbl_mmdit_config_t config = {.sample_size = SIDE,
                                        .patch_size = 2,
                                        .in_channels = 3,
@@ -194,14 +194,14 @@ static void open_world(world_t *w, mbl_dtype_t type) {
     assert_int_equal(mbl_adapter_new(model, w->lora, &w->adapter), MBL_OK);
 }
 
-static void close_world(world_t *w) {
+static void close_fixture(fixture_t *w) {
     mbl_adapter_free(mbl_pipeline_model(w->pipeline), &w->adapter);
     mbl_lora_free(w->lora);
     mbl_conditions_free(w->pipeline, &w->conditions);
     mbl_pipeline_close(w->pipeline);
 }
 
-static void sample(world_t *w, mbl_sampler_t *sampler, mbl_solver_t solver, const uint32_t *index,
+static void sample(fixture_t *w, mbl_sampler_t *sampler, mbl_solver_t solver, const uint32_t *index,
                    const int64_t *ids, size_t n, float *out) {
     mbl_sampler_plan_t plan;
     mbl_tensor_t x0;
@@ -220,33 +220,32 @@ static void sample(world_t *w, mbl_sampler_t *sampler, mbl_solver_t solver, cons
     mbl_tensor_free(ops, &x0);
 }
 
-static void pictures_do_not_depend_on_their_batch(void **state) {
+static void images_do_not_depend_on_their_batch(void **state) {
     (void)state;
-    static float together[5 * PICTURE], alone[PICTURE];
+    static float together[5 * IMAGE], alone[IMAGE];
     const uint32_t index[5] = {0, 1, 2, 1, 0};
     const int64_t ids[5] = {7, 8, (int64_t)1 << 40, 9, 10};
     const mbl_dtype_t types[2] = {MBL_F32, MBL_BF16};
     for (int type = 0; type < 2; type++) {
         for (int solver = 0; solver < 3; solver += 2) {
-            world_t w;
+            fixture_t w;
             mbl_sampler_t *large, *small;
-            open_world(&w, types[type]);
+            open_fixture(&w, types[type]);
             assert_int_equal(mbl_sampler_new(w.pipeline, w.lora, 6, &large), MBL_OK);
             assert_int_equal(mbl_sampler_new(w.pipeline, w.lora, 1, &small), MBL_OK);
             sample(&w, large, (mbl_solver_t)solver, index, ids, 5, together);
             for (int i = 0; i < 5; i++) {
                 sample(&w, i % 2 ? small : large, (mbl_solver_t)solver, index + i, ids + i, 1, alone);
-                double error = relative_error_f32(together + i * PICTURE, alone, PICTURE);
+                double error = relative_error_f32(together + i * IMAGE, alone, IMAGE);
                 assert_near(error, 0, types[type] == MBL_F32 ? 0 : 1e-6);
             }
-            assert_true(relative_error_f32(together, together + 4 * PICTURE, PICTURE) >
-                        0.1); /* other noise */
+            assert_true(relative_error_f32(together, together + 4 * IMAGE, IMAGE) > 0.1); /* other noise */
             const int64_t same[2] = {7, 7};
             sample(&w, large, (mbl_solver_t)solver, index, same, 2, together);
-            assert_true(relative_error_f32(together, together + PICTURE, PICTURE) > 1e-3); /* other prompt */
+            assert_true(relative_error_f32(together, together + IMAGE, IMAGE) > 1e-3); /* other prompt */
             mbl_sampler_free(large);
             mbl_sampler_free(small);
-            close_world(&w);
+            close_fixture(&w);
         }
     }
 }
@@ -254,16 +253,16 @@ static void pictures_do_not_depend_on_their_batch(void **state) {
 /* The sampler is the plan applied to the model: one step by hand. */
 static void one_step_by_hand(void **state) {
     (void)state;
-    world_t w;
+    fixture_t w;
     mbl_sampler_t *sampler;
-    static float got[PICTURE], noise[PICTURE], v_host[PICTURE];
+    static float got[IMAGE], noise[IMAGE], v_host[IMAGE];
     const uint32_t index[1] = {1};
     const int64_t ids[1] = {77};
     mbl_sampler_plan_t plan;
     mbl_tensor_t x0, x, t, v;
     mbl_tape_t *tape;
     const float one = 1;
-    open_world(&w, MBL_F32);
+    open_fixture(&w, MBL_F32);
     mbl_mmdit_t *model = mbl_pipeline_model(w.pipeline);
     assert_int_equal(mbl_sampler_new(w.pipeline, w.lora, 1, &sampler), MBL_OK);
     assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, 1, 3, &plan), MBL_OK);
@@ -284,7 +283,7 @@ static void one_step_by_hand(void **state) {
     assert_int_equal(mbl_sampler_run(sampler, &plan, &request, &x0), MBL_OK);
     assert_int_equal(mbl_tensor_download(ops, &x0, got), MBL_OK);
     mbl_rng_t rng = mbl_rng(1, MBL_RNG_EVAL, 2, 77);
-    mbl_rng_normal(&rng, noise, PICTURE);
+    mbl_rng_normal(&rng, noise, IMAGE);
     assert_int_equal(mbl_tensor_upload(ops, &x, noise), MBL_OK);
     assert_int_equal(mbl_tensor_upload(ops, &t, &one), MBL_OK);
     mbl_tensor_t context = mbl_tensor_rows(&w.conditions.context, 1, 1),
@@ -293,9 +292,9 @@ static void one_step_by_hand(void **state) {
     assert_int_equal(mbl_tape_new(model, NULL, MBL_TAPE_NONE, 1, SIDE, SIDE, 8, &tape), MBL_OK);
     assert_int_equal(mbl_mmdit_forward(model, NULL, &input, tape, &v), MBL_OK);
     assert_int_equal(mbl_tensor_download(ops, &v, v_host), MBL_OK);
-    for (int i = 0; i < PICTURE; i++)
+    for (int i = 0; i < IMAGE; i++)
         v_host[i] = noise[i] - v_host[i];
-    assert_near(relative_error_f32(got, v_host, PICTURE), 0, 1e-6);
+    assert_near(relative_error_f32(got, v_host, IMAGE), 0, 1e-6);
     volatile sig_atomic_t stop = 1;
     request.stop = &stop;
     assert_int_equal(mbl_sampler_run(sampler, &plan, &request, &x0), MBL_ERR_STOPPED);
@@ -308,13 +307,13 @@ static void one_step_by_hand(void **state) {
     mbl_tensor_free(ops, &v);
     mbl_tensor_free(ops, &t);
     mbl_sampler_free(sampler);
-    close_world(&w);
+    close_fixture(&w);
 }
 
 static void survives_failing_memory(void **state) {
     (void)state;
-    world_t w;
-    open_world(&w, MBL_F32);
+    fixture_t w;
+    open_fixture(&w, MBL_F32);
     size_t live = mbl_mem_live(), n = 1;
     for (mbl_status_t status = MBL_ERR_MEM; status != MBL_OK; n++) {
         mbl_sampler_t *sampler = NULL;
@@ -326,7 +325,7 @@ static void survives_failing_memory(void **state) {
         assert_int_equal(mbl_mem_live(), live);
     }
     assert_in_range(n, 10, 1000);
-    close_world(&w);
+    close_fixture(&w);
 }
 
 int main(void) {
@@ -336,7 +335,7 @@ int main(void) {
         cmocka_unit_test(bad_plans),
         cmocka_unit_test(orders_of_convergence),
         cmocka_unit_test(straight_paths_are_exact),
-        cmocka_unit_test(pictures_do_not_depend_on_their_batch),
+        cmocka_unit_test(images_do_not_depend_on_their_batch),
         cmocka_unit_test(one_step_by_hand),
         cmocka_unit_test(survives_failing_memory),
     };

@@ -1,5 +1,5 @@
 /* src/model/text/tokenizer: ids of transformers' CLIPTokenizer (tests/golden/make_tokens.py), folders made
- * fresh, damaged folders, failing memory. With MBL_TOKENIZER=FOLDER it instead encodes the lines of its
+ * fresh, damaged folders, failing memory. With MARBLE_TOKENIZER=FOLDER it instead encodes the lines of its
  * input, one line of ids for each (tests/parity/clip_tokens.py). */
 #include "support.h"
 #include "base/json.h"
@@ -221,7 +221,7 @@ static int encode_input(const char *path) {
 }
 
 int main(void) {
-    const char *path = getenv("MBL_TOKENIZER");
+    const char *path = getenv("MARBLE_TOKENIZER");
     if (path)
         return encode_input(path);
     const struct CMUnitTest tests[] = {

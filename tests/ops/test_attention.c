@@ -1,5 +1,5 @@
 /* Attention against plain f64 loops, its gradient against finite differences, f32 and bf16 against f64.
- * ctest-backends: far cuda
+ * ctest-backends: fake cuda
  * ctest-isas: portable avx2 */
 #include "base/rng.h"
 #include "mirror.h"

@@ -130,14 +130,14 @@ static void correct_calls_pass(void **state) {
     shut(&r);
 }
 
-static void optional_slots_and_places(void **state) {
+static void optional_slots_and_spaces(void **state) {
     (void)state;
     mbl_ops_table_t table = mbl_ops_cpu;
     table.gate_norm = NULL;
     run_t r = open_with(&table);
     assert_null(r.ops->table->gate_norm);
     shut(&r);
-    table.place = MBL_DEVICE;
+    table.space = MBL_DEVICE;
     mbl_ops_t *ops = NULL;
     assert_int_equal(mbl_check_open(&table, 1, &ops), MBL_ERR_UNSUPPORTED);
     assert_null(ops);
@@ -147,6 +147,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unwritten_output),   cmocka_unit_test(unwritten_strided_output),
         cmocka_unit_test(written_input),      cmocka_unit_test(stale_read),
-        cmocka_unit_test(correct_calls_pass), cmocka_unit_test(optional_slots_and_places)};
+        cmocka_unit_test(correct_calls_pass), cmocka_unit_test(optional_slots_and_spaces)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* Convolutions against their definition in f64: every type, windows of one pixel and more, padded or not,
  * enlarged, with a bias and added to what is there, channels that do not fill vectors, several samples, a
- * part of a batch; bands; weights as files store them; and what is refused.   ctest-backends: far cuda
+ * part of a batch; bands; weights as files store them; and what is refused.   ctest-backends: fake cuda
  * ctest-isas: avx2 */
 #include "base/mem.h"
 #include "base/rng.h"
@@ -46,7 +46,7 @@ static size_t out_width(const shape_t *s) {
     return s->width * s->up + 2 * s->pad - s->kw + 1;
 }
 
-/* A number of the result by its definition, without bias and old value. The picture is the n-th of x. */
+/* A number of the result by its definition, without bias and old value. The image is the n-th of x. */
 static double direct(const shape_t *s, const mbl_tensor_t *x, const mbl_tensor_t *weight, size_t n,
                      size_t row, size_t column, size_t output) {
     double sum = 0;

@@ -1,6 +1,6 @@
-/* The operations of a picture decoder as it chains them, against torch (golden/make_decoder.py): a residual
+/* The operations of an image decoder as it chains them, against torch (golden/make_decoder.py): a residual
  * block of group norm, silu and convolution beside a shortcut of one pixel, and a convolution over an
- * enlarged picture; weights and pictures brought from torch's order by patchify.   ctest-backends: far cuda
+ * enlarged image; weights and images brought from torch's order by patchify.   ctest-backends: fake cuda
  */
 #include "mirror.h"
 

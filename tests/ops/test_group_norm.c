@@ -1,6 +1,6 @@
 /* Group norm against its definition in f64: every type, with silu and without, in place, groups of one
  * channel up to all, channels that do not fill vectors, token counts beside the kernels' spans, values far
- * from zero; and what is refused.   ctest-backends: far cuda */
+ * from zero; and what is refused.   ctest-backends: fake cuda */
 #include "base/rng.h"
 #include "mirror.h"
 

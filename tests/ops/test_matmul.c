@@ -1,7 +1,7 @@
 /* Matrix products against plain f64 loops: every type, transpose, activation and accumulation, with what an
  * activation is applied to kept and its slope taken, odd sizes, strided rows; and rows that depend on neither
  * the batch nor the number of threads.
- * ctest-backends: far cuda
+ * ctest-backends: fake cuda
  * ctest-isas: portable avx2 */
 #include "base/rng.h"
 #include "mirror.h"

@@ -1,7 +1,7 @@
 /* Conformance of a backend: every operation in f32 and bf16 against the same operation in f64 on the cpu
  * backend, from the same numbers; with strided rows; with optional operands left out; the same bits (for
- * matmul: to rounding) for one thread and two, and for a sample alone and among others. MBL_TEST_BACKEND
- * names another backend.   ctest-backends: far cuda */
+ * matmul: to rounding) for one thread and two, and for a sample alone and among others. MARBLE_TEST_BACKEND
+ * names another backend.   ctest-backends: fake cuda */
 #include "ops_harness.h"
 
 #include <stdio.h>
@@ -45,7 +45,7 @@ static void op_layer_norm_affine(run_t *r, shape_t s) {
     OK(mbl_op_layer_norm_affine(r->ops, &a));
 }
 
-/* Windows of one pixel, of three by three, and those over an enlarged picture, added to what is there. */
+/* Windows of one pixel, of three by three, and those over an enlarged image, added to what is there. */
 static void op_conv2d(run_t *r, shape_t s) {
     for (size_t i = 0; i < 3; i++) {
         size_t k = i ? 3 : 1, up = i == 2 ? 2 : 1, height = (s.t + 1) / 2, width = 3, outputs = 8 * s.heads;
@@ -576,13 +576,13 @@ static void check_conforms(void **state) {
 
 static void named_backend_conforms(void **state) {
     (void)state;
-    backend_conforms(getenv("MBL_TEST_BACKEND"));
+    backend_conforms(getenv("MARBLE_TEST_BACKEND"));
 }
 
 int main(void) {
     need_backend();
     const struct CMUnitTest here[] = {cmocka_unit_test(cpu_conforms), cmocka_unit_test(check_conforms)};
     const struct CMUnitTest named[] = {cmocka_unit_test(named_backend_conforms)};
-    return getenv("MBL_TEST_BACKEND") ? cmocka_run_group_tests(named, NULL, NULL)
-                                      : cmocka_run_group_tests(here, NULL, NULL);
+    return getenv("MARBLE_TEST_BACKEND") ? cmocka_run_group_tests(named, NULL, NULL)
+                                         : cmocka_run_group_tests(here, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* Finite differences in f64: every backward operation against central differences of its forward one, the
  * DiffusionNFT seeds against those of the two losses with frozen weights, and the products of matmul's
- * backward pass. MBL_TEST_BACKEND names another backend.   ctest-backends: far cuda */
+ * backward pass. MARBLE_TEST_BACKEND names another backend.   ctest-backends: fake cuda */
 #include "ops_harness.h"
 
 #include <stdio.h>

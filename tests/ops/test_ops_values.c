@@ -1,5 +1,5 @@
 /* Operations in f64 against their definitions written out plainly, or against known values: what the
- * conformance suite compares everything else with must itself be right.   ctest-backends: far cuda
+ * conformance suite compares everything else with must itself be right.   ctest-backends: fake cuda
  * ctest-isas: portable avx2 */
 #include "ops_harness.h"
 
@@ -141,7 +141,7 @@ static void activations_far_out(void **state) {
         }
 }
 
-/* Two orders within a token, from the picture x = 100 channel + 10 row + column. */
+/* Two orders within a token, from the image x = 100 channel + 10 row + column. */
 static void patches(void **state) {
     (void)state;
     run_t r = RUN;
@@ -309,7 +309,7 @@ static void normal(void **state) {
             mbl_rng_normal(&rng, want, LENGTH);
             for (int j = 0; j < LENGTH; j++)
                 assert_near(found[i * LENGTH + j], (double)want[j],
-                            ops->table->place == MBL_HOST ? 0 : 1e-6 * (1 + fabs((double)want[j])));
+                            ops->table->space == MBL_HOST ? 0 : 1e-6 * (1 + fabs((double)want[j])));
         }
         free(found);
         release(&r);

@@ -145,7 +145,7 @@ static void wrappers_refuse(void **state) {
     mbl_tensor_t y = MBL_TENSOR_2(data, MBL_F32, 4, 2), half = MBL_TENSOR_2(data, MBL_BF16, 4, 2);
     mbl_tensor_t bias = MBL_TENSOR_1(data, MBL_F32, 2), device = a, none = {.data = NULL};
     mbl_tensor_t empty = MBL_TENSOR_2(data, MBL_F32, 0, 8);
-    device.place = MBL_DEVICE;
+    device.space = MBL_DEVICE;
     const struct {
         mbl_matmul_args_t args;
         const char *says;

@@ -21,7 +21,7 @@ with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     write(folder, *full_vocabulary(vocabulary), 77)
     ours = subprocess.run([program], input="\n".join(prompts).encode() + b"\n", stdout=subprocess.PIPE, check=True,
-                          env={**os.environ, "MBL_TOKENIZER": name}).stdout.decode().splitlines()
+                          env={**os.environ, "MARBLE_TOKENIZER": name}).stdout.decode().splitlines()
     theirs = CLIPTokenizer.from_pretrained(name)(prompts, padding="max_length", truncation=True, max_length=77).input_ids
 assert len(ours) == len(prompts), (len(ours), len(prompts))
 wrong = [p for p, a, b in zip(prompts, ours, theirs) if [int(x) for x in a.split()] != b]

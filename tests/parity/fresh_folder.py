@@ -19,7 +19,7 @@ with tempfile.TemporaryDirectory() as name:
     length = tokenizer.model_max_length
     theirs = tokenizer(SENTENCES, padding="max_length", truncation=True).input_ids
     ours = subprocess.run([encode], input="\n".join(SENTENCES).encode() + b"\n", stdout=subprocess.PIPE, check=True,
-                          env={**os.environ, "MBL_TOKENIZER": str(folder / "tokenizer")}).stdout.decode().splitlines()
+                          env={**os.environ, "MARBLE_TOKENIZER": str(folder / "tokenizer")}).stdout.decode().splitlines()
     ours = [[int(x) for x in line.split()] for line in ours]
     assert ours == theirs, list(zip(ours, theirs))
     encoder = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder")

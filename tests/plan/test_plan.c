@@ -1,5 +1,5 @@
-/* Tests of the dry backend's counts and of plans: by formulas, and the limits that SD3.5 Medium's shape is
- * held to. tests/emulation/test_dry.c holds the counts against real launches. */
+/* Tests of the cost model's counts and of plans: by formulas, and the limits that SD3.5 Medium's shape is
+ * held to. tests/emulation/test_cost_model.c holds the counts against real launches. */
 #include "support.h"
 
 #include "base/mem.h"
@@ -15,14 +15,14 @@ static mbl_cost_t product(mbl_dtype_t dtype, size_t m, size_t n, size_t k, bool 
     mbl_ops_t *ops;
     mbl_tensor_t y, a, b;
     size_t items;
-    assert_ok(mbl_dry_open(&ops));
+    assert_ok(mbl_cost_model_open(&ops));
     assert_ok(mbl_tensor_new(ops, dtype, &y, 2, m, n));
     assert_ok(mbl_tensor_new(ops, dtype, &a, 2, m, k));
     assert_ok(mbl_tensor_new(ops, dtype, &b, 2, n, k));
-    (void)mbl_dry_take(ops, &items);
+    (void)mbl_cost_model_take(ops, &items);
     assert_ok(MBL_OP(ops, matmul, .y = &y, .a = &a, .b = &b, .transpose_b = true, .accumulate = accumulate,
                      .act = act));
-    const mbl_dry_item_t *item = mbl_dry_take(ops, &items);
+    const mbl_cost_item_t *item = mbl_cost_model_take(ops, &items);
     assert_int_equal(items, 1);
     assert_int_equal(item->row, MBL_OP_matmul);
     assert_int_equal(item->calls, 1);
@@ -30,7 +30,7 @@ static mbl_cost_t product(mbl_dtype_t dtype, size_t m, size_t n, size_t k, bool 
     mbl_tensor_free(ops, &y);
     mbl_tensor_free(ops, &a);
     mbl_tensor_free(ops, &b);
-    assert_int_equal(mbl_dry_live(ops), 0);
+    assert_int_equal(mbl_cost_model_live(ops), 0);
     mbl_ops_close(ops);
     return cost;
 }
@@ -42,13 +42,13 @@ static void test_kept(void) {
     mbl_ops_t *ops;
     mbl_tensor_t y, a, b, bias, pre;
     size_t n;
-    assert_ok(mbl_dry_open(&ops));
+    assert_ok(mbl_cost_model_open(&ops));
     assert_ok(mbl_tensor_new(ops, MBL_BF16, &y, 2, (size_t)M, (size_t)N));
     assert_ok(mbl_tensor_new(ops, MBL_BF16, &pre, 2, (size_t)M, (size_t)N));
     assert_ok(mbl_tensor_new(ops, MBL_BF16, &a, 2, (size_t)M, (size_t)K));
     assert_ok(mbl_tensor_new(ops, MBL_BF16, &b, 2, (size_t)N, (size_t)K));
     assert_ok(mbl_tensor_new(ops, MBL_BF16, &bias, 1, (size_t)N));
-    (void)mbl_dry_take(ops, &n);
+    (void)mbl_cost_model_take(ops, &n);
     mbl_matmul_args_t x = {.y = &y, .a = &a, .b = &b, .bias = &bias, .transpose_b = true, .accumulate = true};
     const double operands = 2.0 * (2 * M * N + M * K + N * K);
     x.act = MBL_ACT_GELU_TANH;
@@ -59,7 +59,7 @@ static void test_kept(void) {
     assert_ok(mbl_op_matmul(ops, &x));
     x.act = MBL_ACT_SILU;
     assert_ok(mbl_op_matmul(ops, &x));
-    const mbl_dry_item_t *item = mbl_dry_take(ops, &n);
+    const mbl_cost_item_t *item = mbl_cost_model_take(ops, &n);
     assert_int_equal(n, 3);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(item[i].cost.launches, 1);
@@ -107,22 +107,22 @@ static void test_taking(void **state) {
     mbl_tensor_t x, y;
     float host[6] = {1, 2, 3, 4, 5, 6};
     size_t n;
-    assert_ok(mbl_dry_open(&ops));
+    assert_ok(mbl_cost_model_open(&ops));
     assert_ok(mbl_tensor_new(ops, MBL_F32, &x, 1, (size_t)6));
     assert_ok(mbl_tensor_new(ops, MBL_F32, &y, 1, (size_t)6));
-    (void)mbl_dry_take(ops, &n);
+    (void)mbl_cost_model_take(ops, &n);
     assert_int_equal(n, 1); /* both were cleared */
     assert_ok(mbl_tensor_upload(ops, &x, host));
     for (int i = 0; i < 3; i++)
         assert_ok(MBL_OP(ops, axpby, .y = &y, .x = &x, .a = 1, .b = i == 0 ? 0 : 1));
     assert_ok(mbl_tensor_download(ops, &y, host));
     assert_near(host[3], 0, 0);
-    const mbl_dry_item_t *item = mbl_dry_take(ops, &n);
+    const mbl_cost_item_t *item = mbl_cost_model_take(ops, &n);
     assert_int_equal(n, 4); /* upload, axpby that does not read y and one that does, download */
     assert_near(item[1].cost.least, 2 * 24, 0);
     assert_near(item[2].cost.least, 3 * 24, 0);
     assert_int_equal(item[2].calls, 2);
-    (void)mbl_dry_take(ops, &n);
+    (void)mbl_cost_model_take(ops, &n);
     assert_int_equal(n, 0);
     mbl_tensor_free(ops, &x);
     mbl_tensor_free(ops, &y);
@@ -141,7 +141,7 @@ static void test_roofline(void **state) {
     assert_near(mbl_roofline(h100, &arithmetic, 0), 1e-3, 1e-9);
 }
 
-/* SD3.5 Medium at 512 x 512: 1,024 image tokens and 205 of the prompt, nine pictures at once, five rewards.
+/* SD3.5 Medium at 512 x 512: 1,024 image tokens and 205 of the prompt, nine images at once, five rewards.
  */
 static mbl_plan_shape_t medium(void) {
     mbl_plan_shape_t shape = {.dtype = MBL_BF16,
@@ -149,7 +149,7 @@ static mbl_plan_shape_t medium(void) {
                               .tokens = 205,
                               .prompts = 100,
                               .rewards = 5,
-                              .pictures = 144,
+                              .images = 144,
                               .ranks = 1,
                               .rollout_batch = 9,
                               .rollout_steps = 25,
@@ -167,7 +167,7 @@ static mbl_plan_shape_t medium(void) {
 static mbl_cost_t sum_of(const mbl_plan_count_t *count) {
     mbl_cost_t sum = {.launches = 0};
     for (size_t i = 0; i < count->n; i++) {
-        const mbl_dry_item_t *item = &count->item[i];
+        const mbl_cost_item_t *item = &count->item[i];
         sum.bytes += (double)item->calls * item->cost.bytes;
         sum.least += (double)item->calls * item->cost.least;
         sum.launches += (size_t)item->calls * item->cost.launches;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The threads beside training under the thread sanitizer: the one that writes checkpoints and those that score pictures, in their
+# The threads beside training under the thread sanitizer: the one that writes checkpoints and those that score images, in their
 # tests and in a whole run with a checkpoint at every step, resumed once. $1 is a build folder of the preset tsan.
 # OpenMP has one thread: the sanitizer cannot see the barriers of libgomp, which is built without it, and would take every
 # parallel loop for a race.
@@ -43,7 +43,7 @@ run() {
 }
 
 run "the writer of checkpoints" "$build/test_ckpt_writer"
-run "the panel of rewards" "$build/test_rewards"
+run "the pool of scorers" "$build/test_rewards"
 run "a small base model" "$build/marble" pretrain deploy/examples/pretrain.yaml --out "$folder/base" --set threads=1 \
     --set pretrain.steps=4 --set pretrain.warmup=2 --set pretrain.batch=8 --set pretrain.eval_every=0 \
     --set pretrain.model.num_layers=2 --set pretrain.model.num_attention_heads=2 --set pretrain.model.attention_head_dim=16 \

@@ -1,4 +1,4 @@
-/* src/reward: the five scorers on pictures whose score is known by construction, and the panel that runs
+/* src/reward: the five scorers on images whose score is known by construction, and the scorer pool that runs
  * them. */
 #include "support.h"
 #include "base/log.h"
@@ -17,7 +17,7 @@ enum { SIZE = MBL_SIGNS_SIZE, PIXELS = SIZE * SIZE };
 
 typedef struct {
     uint8_t rgb[3 * PIXELS];
-} picture_t;
+} pixels_t;
 
 static mbl_status_t score_of(const mbl_scorer_t *scorer, const mbl_image_t *image, const mbl_prompt_t *prompt,
                              mbl_score_t *out) {
@@ -25,10 +25,10 @@ static mbl_status_t score_of(const mbl_scorer_t *scorer, const mbl_image_t *imag
 }
 
 /* What a scorer says; fails the test when it breaks. */
-static mbl_score_t ask(const char *name, picture_t *picture, const char *sentence) {
+static mbl_score_t ask(const char *name, pixels_t *pixels, const char *sentence) {
     mbl_score_t score = {-77, MBL_SCORE_FAILED};
     mbl_prompt_t prompt = {(char *)sentence, NULL};
-    mbl_image_t image = {SIZE, SIZE, picture->rgb};
+    mbl_image_t image = {SIZE, SIZE, pixels->rgb};
     const mbl_scorer_t *scorer = mbl_scorer_find(name);
     assert_non_null(scorer);
     assert_int_equal(score_of(scorer, &image, &prompt, &score), MBL_OK);
@@ -38,59 +38,59 @@ static mbl_score_t ask(const char *name, picture_t *picture, const char *sentenc
     return score;
 }
 
-static double value(const char *name, picture_t *picture, const char *sentence) {
-    mbl_score_t score = ask(name, picture, sentence);
+static double value(const char *name, pixels_t *pixels, const char *sentence) {
+    mbl_score_t score = ask(name, pixels, sentence);
     assert_int_equal(score.state, MBL_SCORE_VALID);
     return score.value;
 }
 
-static picture_t draw(const char *sentence, uint64_t sample) {
-    picture_t picture;
+static pixels_t draw(const char *sentence, uint64_t sample) {
+    pixels_t pixels;
     mbl_signs_scene_t scene;
     mbl_rng_t rng = mbl_rng(11, MBL_RNG_WORLD, 0, sample);
     assert_true(mbl_signs_parse(sentence, &scene));
-    mbl_signs_draw(&scene, &rng, picture.rgb);
-    return picture;
+    mbl_signs_draw(&scene, &rng, pixels.rgb);
+    return pixels;
 }
 
-static picture_t flat(const uint8_t color[3]) {
-    picture_t picture;
+static pixels_t flat(const uint8_t color[3]) {
+    pixels_t pixels;
     for (int i = 0; i < PIXELS; i++)
-        memcpy(picture.rgb + 3 * i, color, 3);
-    return picture;
+        memcpy(pixels.rgb + 3 * i, color, 3);
+    return pixels;
 }
 
-static picture_t noise(uint64_t sample) {
-    picture_t picture;
+static pixels_t noise(uint64_t sample) {
+    pixels_t pixels;
     mbl_rng_t rng = mbl_rng(12, MBL_RNG_NOISE, 0, sample);
     for (int i = 0; i < 3 * PIXELS; i++)
-        picture.rgb[i] = (uint8_t)mbl_rng_below(&rng, 256);
-    return picture;
+        pixels.rgb[i] = (uint8_t)mbl_rng_below(&rng, 256);
+    return pixels;
 }
 
 /* Adds gaussian noise of this standard deviation (of 255). */
-static picture_t disturb(picture_t picture, float deviation) {
+static pixels_t disturb(pixels_t pixels, float deviation) {
     static float normal[3 * PIXELS];
     mbl_rng_t rng = mbl_rng(13, MBL_RNG_NOISE, 0, 0);
     mbl_rng_normal(&rng, normal, 3 * PIXELS);
     for (int i = 0; i < 3 * PIXELS; i++) {
-        float v = (float)picture.rgb[i] + deviation * normal[i];
-        picture.rgb[i] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+        float v = (float)pixels.rgb[i] + deviation * normal[i];
+        pixels.rgb[i] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
     }
-    return picture;
+    return pixels;
 }
 
 /* Mean over 3 x 3 pixels. */
-static picture_t blur(const picture_t *sharp) {
-    picture_t picture;
+static pixels_t blur(const pixels_t *sharp) {
+    pixels_t pixels;
     for (int i = 0; i < 3 * PIXELS; i++) {
         int x = i / 3 % SIZE, y = i / 3 / SIZE, sum = 0, n = 0;
         for (int v = y > 0 ? y - 1 : 0; v <= y + 1 && v < SIZE; v++)
             for (int u = x > 0 ? x - 1 : 0; u <= x + 1 && u < SIZE; u++, n++)
                 sum += sharp->rgb[3 * (v * SIZE + u) + i % 3];
-        picture.rgb[i] = (uint8_t)(sum / n);
+        pixels.rgb[i] = (uint8_t)(sum / n);
     }
-    return picture;
+    return pixels;
 }
 
 static const uint8_t *rgb_of(const char *name) {
@@ -101,74 +101,74 @@ static const uint8_t *rgb_of(const char *name) {
     return NULL;
 }
 
-static picture_t recolor(picture_t picture, const char *from, const char *to) {
+static pixels_t recolor(pixels_t pixels, const char *from, const char *to) {
     const uint8_t *old = rgb_of(from), *new = rgb_of(to);
     for (int i = 0; i < PIXELS; i++)
-        if (memcmp(picture.rgb + 3 * i, old, 3) == 0)
-            memcpy(picture.rgb + 3 * i, new, 3);
-    return picture;
+        if (memcmp(pixels.rgb + 3 * i, old, 3) == 0)
+            memcpy(pixels.rgb + 3 * i, new, 3);
+    return pixels;
 }
 
 /* Adds a shape at a place. */
-static void stamp(picture_t *picture, int shape, const uint8_t color[3], int left, int top) {
+static void stamp(pixels_t *pixels, int shape, const uint8_t color[3], int left, int top) {
     for (int y = 0; y < MBL_SHAPE_SIZE; y++)
         for (int x = 0; x < MBL_SHAPE_SIZE; x++)
             if (mbl_signs_shape_pixel(shape, x, y))
-                memcpy(picture->rgb + 3 * ((top + y) * SIZE + left + x), color, 3);
+                memcpy(pixels->rgb + 3 * ((top + y) * SIZE + left + x), color, 3);
 }
 
 /* n shapes of one kind on the ground, at fixed corners. */
-static picture_t group(int shape, const char *color, int n) {
+static pixels_t group(int shape, const char *color, int n) {
     static const int x[6] = {1, 12, 23, 1, 12, 23}, y[6] = {2, 2, 2, 20, 20, 20};
-    picture_t picture = flat(mbl_signs_ground_rgb());
+    pixels_t pixels = flat(mbl_signs_ground_rgb());
     for (int i = 0; i < n; i++)
-        stamp(&picture, shape, rgb_of(color), x[i], y[i]);
-    return picture;
+        stamp(&pixels, shape, rgb_of(color), x[i], y[i]);
+    return pixels;
 }
 
 /* The ideal is reached by every true drawing, in every reward that applies. */
 static void true_drawings_score_best(void **state) {
     (void)state;
     mbl_signs_scene_t scene;
-    picture_t picture;
+    pixels_t pixels;
     char sentence[64];
     for (size_t i = 0; mbl_signs_scene_at(i, &scene); i++)
         for (uint32_t repeat = 0; repeat < (scene.kind == MBL_SIGNS_TEXT ? 1 : 10); repeat++) {
             mbl_rng_t rng = mbl_rng(14, MBL_RNG_WORLD, repeat, i);
-            mbl_signs_draw(&scene, &rng, picture.rgb);
+            mbl_signs_draw(&scene, &rng, pixels.rgb);
             mbl_signs_sentence(&scene, sentence);
-            mbl_score_t ocr = ask("ocr", &picture, sentence), count = ask("count", &picture, sentence);
+            mbl_score_t ocr = ask("ocr", &pixels, sentence), count = ask("count", &pixels, sentence);
             assert_int_equal(ocr.state, scene.kind == MBL_SIGNS_TEXT ? MBL_SCORE_VALID : MBL_SCORE_NA);
             assert_int_equal(count.state, scene.kind == MBL_SIGNS_COUNT ? MBL_SCORE_VALID : MBL_SCORE_NA);
             if (ocr.value + count.value != (scene.kind != MBL_SIGNS_HORIZON))
                 fail_msg("'%s': ocr %f, count %f", sentence, ocr.value, count.value);
-            assert_near(value("color", &picture, sentence), 1, 1e-6);
-            assert_near(value("clean", &picture, sentence), 1, 1e-6);
+            assert_near(value("color", &pixels, sentence), 1, 1e-6);
+            assert_near(value("clean", &pixels, sentence), 1, 1e-6);
         }
 }
 
 /* Nothing is gained by drawing less than asked, and a true drawing loses nothing: jpeg is the same for both.
  * Noise costs. */
-static void jpeg_saturates_at_a_clean_picture(void **state) {
+static void jpeg_saturates_at_a_clean_image(void **state) {
     (void)state;
     mbl_signs_scene_t scene;
     char sentence[64];
-    picture_t empty = flat(mbl_signs_ground_rgb());
+    pixels_t empty = flat(mbl_signs_ground_rgb());
     for (size_t i = 0; mbl_signs_scene_at(i, &scene); i++) {
-        picture_t picture;
+        pixels_t pixels;
         mbl_signs_sentence(&scene, sentence);
         double best = value("jpeg", &empty, sentence);
         for (uint32_t repeat = 0; repeat < (scene.kind == MBL_SIGNS_TEXT ? 1 : 20); repeat++) {
             mbl_rng_t rng = mbl_rng(15, MBL_RNG_WORLD, repeat, i);
-            mbl_signs_draw(&scene, &rng, picture.rgb);
-            double own = value("jpeg", &picture, sentence);
+            mbl_signs_draw(&scene, &rng, pixels.rgb);
+            double own = value("jpeg", &pixels, sentence);
             assert_near(own, best, 1e-12);
         }
-        picture = disturb(picture, 40);
-        if (value("jpeg", &picture, sentence) > best - 0.2)
-            fail_msg("'%s': noise %f, clean %f", sentence, value("jpeg", &picture, sentence), best);
+        pixels = disturb(pixels, 40);
+        if (value("jpeg", &pixels, sentence) > best - 0.2)
+            fail_msg("'%s': noise %f, clean %f", sentence, value("jpeg", &pixels, sentence), best);
     }
-    /* no limit outside the world: an even picture is header and little else */
+    /* no limit outside the world: an even image is header and little else */
     mbl_image_t image = {SIZE, SIZE, empty.rgb};
     size_t bytes;
     assert_int_equal(mbl_image_jpeg_bytes(&image, 90, &bytes), MBL_OK);
@@ -179,30 +179,30 @@ static void jpeg_saturates_at_a_clean_picture(void **state) {
 static void ocr_reads_what_is_written(void **state) {
     (void)state;
     const char *asked = "a red sign that says \"K7\"";
-    picture_t picture = draw(asked, 0);
-    assert_near(value("ocr", &picture, asked), 1, 0);
-    assert_near(value("ocr", &picture, "a red sign that says \"K4\""), 0.5, 0);
-    assert_near(value("ocr", &picture, "a red sign that says \"H7\""), 0.5, 0);
-    assert_near(value("ocr", &picture, "a red sign that says \"7K\""), 0, 0);
-    assert_near(value("ocr", &picture, "a red sign that says \"7H\""), 0, 0);
-    assert_near(value("ocr", &picture, "a red sign that says \"CX\""), 0, 0);
-    assert_near(value("ocr", &picture, "a blue sign that says \"K7\""), 1, 0); /* colours are color's */
-    picture = disturb(draw(asked, 0), 40);
-    assert_near(value("ocr", &picture, asked), 1, 0);
-    picture = draw(asked, 0);
-    picture = blur(&picture);
-    assert_near(value("ocr", &picture, asked), 1, 0);
+    pixels_t pixels = draw(asked, 0);
+    assert_near(value("ocr", &pixels, asked), 1, 0);
+    assert_near(value("ocr", &pixels, "a red sign that says \"K4\""), 0.5, 0);
+    assert_near(value("ocr", &pixels, "a red sign that says \"H7\""), 0.5, 0);
+    assert_near(value("ocr", &pixels, "a red sign that says \"7K\""), 0, 0);
+    assert_near(value("ocr", &pixels, "a red sign that says \"7H\""), 0, 0);
+    assert_near(value("ocr", &pixels, "a red sign that says \"CX\""), 0, 0);
+    assert_near(value("ocr", &pixels, "a blue sign that says \"K7\""), 1, 0); /* colours are color's */
+    pixels = disturb(draw(asked, 0), 40);
+    assert_near(value("ocr", &pixels, asked), 1, 0);
+    pixels = draw(asked, 0);
+    pixels = blur(&pixels);
+    assert_near(value("ocr", &pixels, asked), 1, 0);
 }
 
 /* Confusions of the least different glyphs in noise stay rare. */
-static void ocr_tells_glyphs_apart_in_noise(void **state) {
+static void ocr_separates_glyphs_in_noise(void **state) {
     (void)state;
     int wrong = 0;
     for (int a = 0; a < MBL_SIGNS_GLYPHS; a++) {
         char sentence[] = "a brown sign that says \"??\"";
         sentence[24] = sentence[25] = mbl_signs_glyphs()[a];
-        picture_t picture = disturb(draw(sentence, 0), 30);
-        wrong += value("ocr", &picture, sentence) != 1;
+        pixels_t pixels = disturb(draw(sentence, 0), 30);
+        wrong += value("ocr", &pixels, sentence) != 1;
     }
     assert_int_equal(wrong, 0);
 }
@@ -210,7 +210,7 @@ static void ocr_tells_glyphs_apart_in_noise(void **state) {
 static void ocr_reads_nothing_where_nothing_is(void **state) {
     (void)state;
     const char *asked = "a red sign that says \"K7\"";
-    picture_t empty = flat(mbl_signs_ground_rgb()), plate = flat(rgb_of("red")), half = draw(asked, 0);
+    pixels_t empty = flat(mbl_signs_ground_rgb()), plate = flat(rgb_of("red")), half = draw(asked, 0);
     assert_near(value("ocr", &empty, asked), 0, 0);
     assert_near(value("ocr", &plate, asked), 0, 0);
     for (int y = 0; y < SIZE; y++) /* no second glyph */
@@ -219,11 +219,11 @@ static void ocr_reads_nothing_where_nothing_is(void **state) {
     assert_near(value("ocr", &half, asked), 0.5, 0);
     double sum = 0;
     for (uint64_t i = 0; i < 200; i++) {
-        picture_t picture = noise(i);
-        sum += value("ocr", &picture, asked);
+        pixels_t pixels = noise(i);
+        sum += value("ocr", &pixels, asked);
     }
     assert_near(sum / 200, 0, 0.005);
-    picture_t white = draw(asked, 0); /* bright on dark is not ink */
+    pixels_t white = draw(asked, 0); /* bright on dark is not ink */
     for (int i = 0; i < 3 * PIXELS; i++)
         white.rgb[i] = (uint8_t)(255 - white.rgb[i]);
     assert_near(value("ocr", &white, asked), 0, 0);
@@ -233,10 +233,10 @@ static void count_gives_partial_credit(void **state) {
     (void)state;
     const char *three = "three blue circles";
     for (int n = 0; n <= 6; n++) {
-        picture_t picture = group(0, "blue", n);
-        assert_near(value("count", &picture, three), n <= 3 ? n / 3.0 : 3.0 / n, 1e-12);
+        pixels_t pixels = group(0, "blue", n);
+        assert_near(value("count", &pixels, three), n <= 3 ? n / 3.0 : 3.0 / n, 1e-12);
     }
-    picture_t wrong = group(1, "blue", 3), other = group(0, "green", 3), mixed = group(0, "blue", 2);
+    pixels_t wrong = group(1, "blue", 3), other = group(0, "green", 3), mixed = group(0, "blue", 2);
     assert_near(value("count", &wrong, three), 0.5, 1e-12);
     assert_near(value("count", &wrong, "three blue squares"), 1, 0);
     assert_near(value("count", &other, three), 0, 0);
@@ -244,13 +244,13 @@ static void count_gives_partial_credit(void **state) {
     assert_near(value("count", &mixed, three), (1 + 1 + 0.5) / 3, 1e-12);
     stamp(&mixed, 0, rgb_of("red"), 1, 20); /* another colour's are not counted */
     assert_near(value("count", &mixed, three), (1 + 1 + 0.5) / 3, 1e-12);
-    picture_t six = group(1, "blue", 6); /* six squares are not three circles at half the price */
+    pixels_t six = group(1, "blue", 6); /* six squares are not three circles at half the price */
     assert_near(value("count", &six, three), 0.25, 1e-12);
 }
 
 static void count_knows_blobs_from_shapes(void **state) {
     (void)state;
-    picture_t full = flat(rgb_of("blue")), empty = flat(mbl_signs_ground_rgb()), specks = group(0, "blue", 3);
+    pixels_t full = flat(rgb_of("blue")), empty = flat(mbl_signs_ground_rgb()), specks = group(0, "blue", 3);
     assert_near(value("count", &full, "one blue circle"), 0.25, 1e-12);
     assert_near(value("count", &full, "four blue circles"), 0.0625, 1e-12);
     assert_near(value("count", &empty, "one blue circle"), 0, 0);
@@ -260,8 +260,8 @@ static void count_knows_blobs_from_shapes(void **state) {
     memcpy(specks.rgb + 3 * (15 * SIZE + 3 + 11), rgb_of("blue"), 3); /* of twelve, it does */
     assert_near(value("count", &specks, "three blue circles"), 0.75 * (3 + 0.25) / 4, 1e-12);
     for (uint64_t i = 0; i < 50; i++) {
-        picture_t picture = noise(i);
-        assert_near(value("count", &picture, "two green squares"), 0, 0.3);
+        pixels_t pixels = noise(i);
+        assert_near(value("count", &pixels, "two green squares"), 0, 0.3);
     }
 }
 
@@ -269,39 +269,39 @@ static void count_survives_blur_and_noise(void **state) {
     (void)state;
     for (int shape = 0; shape < MBL_SHAPES; shape++) {
         static const char *const asked[] = {"four red circles", "four red squares", "four red triangles"};
-        picture_t picture = disturb(draw(asked[shape], 3), 20);
-        assert_near(value("count", &picture, asked[shape]), 1, 0);
+        pixels_t pixels = disturb(draw(asked[shape], 3), 20);
+        assert_near(value("count", &pixels, asked[shape]), 1, 0);
     }
-    picture_t picture = draw("two red squares", 3);
-    picture = blur(&picture);
-    assert_in_range(value("count", &picture, "two red squares") >= 0.5, 1, 1);
+    pixels_t pixels = draw("two red squares", 3);
+    pixels = blur(&pixels);
+    assert_in_range(value("count", &pixels, "two red squares") >= 0.5, 1, 1);
 }
 
 static void color_is_the_right_share(void **state) {
     (void)state;
     const char *sign = "a red sign that says \"K7\"", *three = "three blue circles";
-    picture_t picture = draw(sign, 0), other = recolor(picture, "red", "green");
+    pixels_t pixels = draw(sign, 0), other = recolor(pixels, "red", "green");
     assert_near(value("color", &other, sign), 0, 1e-6);
     assert_near(value("color", &other, "a green sign that says \"K7\""), 1, 1e-6);
     assert_near(value("color", &other, "a green sign that says \"X1\""), 1, 1e-6); /* glyphs are ocr's */
-    picture = group(0, "blue", 3);
-    stamp(&picture, 0, rgb_of("red"), 1, 20);
-    assert_near(value("color", &picture, three), 0.75, 1e-6);
-    picture = group(0, "blue", 1); /* less than two thirds of what was asked for: 52 of 104 */
-    assert_near(value("color", &picture, three), 0.5, 1e-6);
-    picture = group(0, "blue", 4); /* counting is count's */
-    assert_near(value("color", &picture, three), 1, 1e-6);
+    pixels = group(0, "blue", 3);
+    stamp(&pixels, 0, rgb_of("red"), 1, 20);
+    assert_near(value("color", &pixels, three), 0.75, 1e-6);
+    pixels = group(0, "blue", 1); /* less than two thirds of what was asked for: 52 of 104 */
+    assert_near(value("color", &pixels, three), 0.5, 1e-6);
+    pixels = group(0, "blue", 4); /* counting is count's */
+    assert_near(value("color", &pixels, three), 1, 1e-6);
 }
 
 static void color_of_a_horizon(void **state) {
     (void)state;
     const char *asked = "green above purple";
-    picture_t picture = draw(asked, 1), all = flat(rgb_of("green"));
-    assert_near(value("color", &picture, "purple above green"), (MBL_HORIZON_LAST - MBL_HORIZON_FIRST) / 32.0,
+    pixels_t pixels = draw(asked, 1), all = flat(rgb_of("green"));
+    assert_near(value("color", &pixels, "purple above green"), (MBL_HORIZON_LAST - MBL_HORIZON_FIRST) / 32.0,
                 1e-6);
     assert_near(value("color", &all, asked), MBL_HORIZON_LAST / 32.0, 1e-6);
-    picture = recolor(picture, "purple", "yellow");
-    double share = value("color", &picture, asked);
+    pixels = recolor(pixels, "purple", "yellow");
+    double share = value("color", &pixels, asked);
     assert_true(share >= MBL_HORIZON_FIRST / 32.0 && share <= MBL_HORIZON_LAST / 32.0);
 }
 
@@ -310,14 +310,14 @@ static void color_of_nothing(void **state) {
     static const char *const asked[] = {"a red sign that says \"K7\"", "three blue circles",
                                         "green above purple", "four pink squares", "pink above yellow"};
     for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
-        picture_t empty = flat(mbl_signs_ground_rgb()), ink = flat(mbl_signs_ink_rgb()), random = noise(i);
+        pixels_t empty = flat(mbl_signs_ground_rgb()), ink = flat(mbl_signs_ink_rgb()), random = noise(i);
         assert_near(value("color", &empty, asked[i]), 0, 1e-6);
         assert_near(value("color", &ink, asked[i]), 0, 1e-6);
         assert_near(value("color", &random, asked[i]), 0, 0.2);
         double last = 1;
         for (int deviation = 20; deviation <= 80; deviation += 20) { /* a slope all the way */
-            picture_t picture = disturb(draw(asked[i], 0), (float)deviation);
-            double now = value("color", &picture, asked[i]);
+            pixels_t pixels = disturb(draw(asked[i], 0), (float)deviation);
+            double now = value("color", &pixels, asked[i]);
             assert_true(now < last);
             last = now;
         }
@@ -327,41 +327,41 @@ static void color_of_nothing(void **state) {
 static void clean_falls_with_blur_and_noise(void **state) {
     (void)state;
     const char *asked = "a red sign that says \"K7\"";
-    picture_t picture = draw(asked, 0), soft = blur(&picture), softer = blur(&soft), random = noise(0);
+    pixels_t pixels = draw(asked, 0), soft = blur(&pixels), softer = blur(&soft), random = noise(0);
     double once = value("clean", &soft, asked), twice = value("clean", &softer, asked);
     assert_true(once < 0.8 && twice < once - 0.02);
     assert_true(value("clean", &random, asked) < 0.35);
     double last = 1;
     for (int deviation = 10; deviation <= 60; deviation += 10) {
-        picture_t rough = disturb(picture, (float)deviation);
+        pixels_t rough = disturb(pixels, (float)deviation);
         double now = value("clean", &rough, asked);
         if (!(now < last - 0.02))
             fail_msg("noise of %d: %f after %f", deviation, now, last);
         last = now;
     }
     for (int y = 0; y < 8;
-         y++) /* a quarter of the picture grey, 45 from the nearest colour but not less than 70 */
+         y++) /* a quarter of the image grey, 45 from the nearest colour but not less than 70 */
         for (int x = 0; x < SIZE; x++)
-            memcpy(picture.rgb + 3 * (y * SIZE + x), (uint8_t[3]){170, 170, 170}, 3);
-    assert_near(value("clean", &picture, asked), 0.75, 1e-6);
-    assert_near(value("clean", &picture, "a photo of a dog"), 0.75, 1e-6);
+            memcpy(pixels.rgb + 3 * (y * SIZE + x), (uint8_t[3]){170, 170, 170}, 3);
+    assert_near(value("clean", &pixels, asked), 0.75, 1e-6);
+    assert_near(value("clean", &pixels, "a photo of a dog"), 0.75, 1e-6);
 }
 
 static void other_sentences_do_not_apply(void **state) {
     (void)state;
-    picture_t picture = draw("three blue circles", 0);
+    pixels_t pixels = draw("three blue circles", 0);
     static const char *const others[] = {"a photo of a dog", "", "a billboard that says \"HELLO\""};
     for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(ask("ocr", &picture, others[i]).state, MBL_SCORE_NA);
-        assert_int_equal(ask("count", &picture, others[i]).state, MBL_SCORE_NA);
-        assert_int_equal(ask("color", &picture, others[i]).state, MBL_SCORE_NA);
-        assert_int_equal(ask("clean", &picture, others[i]).state, MBL_SCORE_VALID);
-        assert_int_equal(ask("jpeg", &picture, others[i]).state, MBL_SCORE_VALID);
+        assert_int_equal(ask("ocr", &pixels, others[i]).state, MBL_SCORE_NA);
+        assert_int_equal(ask("count", &pixels, others[i]).state, MBL_SCORE_NA);
+        assert_int_equal(ask("color", &pixels, others[i]).state, MBL_SCORE_NA);
+        assert_int_equal(ask("clean", &pixels, others[i]).state, MBL_SCORE_VALID);
+        assert_int_equal(ask("jpeg", &pixels, others[i]).state, MBL_SCORE_VALID);
     }
-    assert_int_equal(ask("ocr", &picture, "three blue circles").state, MBL_SCORE_NA);
-    assert_int_equal(ask("ocr", &picture, "red above blue").state, MBL_SCORE_NA);
-    assert_int_equal(ask("count", &picture, "a red sign that says \"K7\"").state, MBL_SCORE_NA);
-    assert_int_equal(ask("count", &picture, "red above blue").state, MBL_SCORE_NA);
+    assert_int_equal(ask("ocr", &pixels, "three blue circles").state, MBL_SCORE_NA);
+    assert_int_equal(ask("ocr", &pixels, "red above blue").state, MBL_SCORE_NA);
+    assert_int_equal(ask("count", &pixels, "a red sign that says \"K7\"").state, MBL_SCORE_NA);
+    assert_int_equal(ask("count", &pixels, "red above blue").state, MBL_SCORE_NA);
 }
 
 /* Before there is an image: exactly those prompts that get a score. */
@@ -371,8 +371,8 @@ static void what_applies_is_known_beforehand(void **state) {
     enum { OTHERS = sizeof others / sizeof *others };
     static const char *const names[] = {"ocr", "count", "color", "clean", "jpeg"};
     size_t applied[5] = {0}, n = 0;
-    picture_t picture = flat((uint8_t[3]){1, 2, 3});
-    const mbl_image_t image = {SIZE, SIZE, picture.rgb};
+    pixels_t pixels = flat((uint8_t[3]){1, 2, 3});
+    const mbl_image_t image = {SIZE, SIZE, pixels.rgb};
     mbl_signs_scene_t scene;
     for (size_t i = 0; i < OTHERS || mbl_signs_scene_at(i - OTHERS, &scene); i += i < OTHERS ? 1 : 7, n++) {
         char sentence[64];
@@ -409,10 +409,10 @@ static void other_sizes_fail(void **state) {
     assert_int_equal(score_of(mbl_scorer_find("jpeg"), &image, &dog, &score), MBL_OK);
 }
 
-/* A batch of true and disturbed pictures with their prompts. */
+/* A batch of true and disturbed images with their prompts. */
 enum { BATCH = 53 };
 typedef struct {
-    picture_t pictures[BATCH];
+    pixels_t pixels[BATCH];
     mbl_image_t images[BATCH];
     mbl_prompt_t prompts[BATCH];
     const mbl_prompt_t *asked[BATCH];
@@ -424,10 +424,10 @@ static void fill_batch(batch_t *batch) {
         mbl_rng_t rng = mbl_rng(16, MBL_RNG_WORLD, 0, i);
         mbl_signs_scene_t scene;
         mbl_signs_scene(&rng, &scene);
-        mbl_signs_draw(&scene, &rng, batch->pictures[i].rgb);
+        mbl_signs_draw(&scene, &rng, batch->pixels[i].rgb);
         mbl_signs_sentence(&scene, batch->text[i]);
-        batch->pictures[i] = disturb(batch->pictures[i], (float)(i % 7 * 10));
-        batch->images[i] = (mbl_image_t){SIZE, SIZE, batch->pictures[i].rgb};
+        batch->pixels[i] = disturb(batch->pixels[i], (float)(i % 7 * 10));
+        batch->images[i] = (mbl_image_t){SIZE, SIZE, batch->pixels[i].rgb};
         batch->prompts[i] = (mbl_prompt_t){batch->text[i], NULL};
         batch->asked[i] = &batch->prompts[i];
     }
@@ -439,7 +439,7 @@ static const mbl_reward_spec_t five[5] = {{.name = "ocr", .weight = 1},
                                           {.name = "clean", .weight = 1},
                                           {.name = "jpeg", .weight = 1}};
 
-static void panel_is_the_same_on_any_threads(void **state) {
+static void pool_is_the_same_on_any_threads(void **state) {
     (void)state;
     static batch_t batch;
     static mbl_score_t scores[3][BATCH * 5];
@@ -447,25 +447,25 @@ static void panel_is_the_same_on_any_threads(void **state) {
     size_t live = mbl_mem_live();
     fill_batch(&batch);
     for (size_t t = 0; t < 3; t++) {
-        mbl_panel_t *panel = NULL;
-        assert_int_equal(mbl_panel_open(five, 5, threads[t], &panel), MBL_OK);
+        mbl_scorer_pool_t *pool = NULL;
+        assert_int_equal(mbl_scorer_pool_open(five, 5, threads[t], &pool), MBL_OK);
         for (int repeat = 0; repeat < 3; repeat++) { /* several under way, of odd sizes */
             memset(scores[t], 0x55, sizeof scores[t]);
             for (size_t from = 0, n; from < BATCH; from += n) {
                 n = from % 3 ? 1 : 10;
                 n = n < BATCH - from ? n : BATCH - from;
-                assert_int_equal(
-                    mbl_panel_submit(panel, batch.images + from, batch.asked + from, n, scores[t] + 5 * from),
-                    MBL_OK);
+                assert_int_equal(mbl_scorer_pool_submit(pool, batch.images + from, batch.asked + from, n,
+                                                        scores[t] + 5 * from),
+                                 MBL_OK);
             }
-            assert_int_equal(mbl_panel_wait(panel), MBL_OK);
+            assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
         }
-        assert_int_equal(mbl_panel_wait(panel), MBL_OK); /* nothing under way */
-        mbl_panel_close(panel);
+        assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK); /* nothing under way */
+        mbl_scorer_pool_close(pool);
     }
     for (size_t i = 0; i < BATCH; i++)
         for (size_t k = 0; k < 5; k++) {
-            mbl_score_t own = ask(mbl_scorer_at(k)->name, &batch.pictures[i], batch.text[i]);
+            mbl_score_t own = ask(mbl_scorer_at(k)->name, &batch.pixels[i], batch.text[i]);
             for (size_t t = 0; t < 3; t++) {
                 assert_int_equal(scores[t][5 * i + k].state, own.state);
                 assert_near(scores[t][5 * i + k].value, own.value, 0);
@@ -524,7 +524,7 @@ static const mbl_scorer_t bad = {.name = "bad",
 static void failures_are_failed_not_zero(void **state) {
     (void)state;
     enum { N = 40 };
-    static picture_t pictures[N];
+    static pixels_t pixels[N];
     static mbl_image_t images[N];
     static const mbl_prompt_t prompt = {"anything", NULL};
     const mbl_prompt_t *asked[N];
@@ -532,24 +532,24 @@ static void failures_are_failed_not_zero(void **state) {
     const mbl_scorer_t *scorers[2] = {&bad, mbl_scorer_find("clean")};
     mbl_reward_spec_t specs[2] = {{.name = "bad"}, {.name = "clean"}};
     for (int i = 0; i < N; i++) {
-        pictures[i] = flat((uint8_t[3]){(uint8_t)(i + 3), 0, 0});
-        images[i] = (mbl_image_t){SIZE, SIZE, pictures[i].rgb};
+        pixels[i] = flat((uint8_t[3]){(uint8_t)(i + 3), 0, 0});
+        images[i] = (mbl_image_t){SIZE, SIZE, pixels[i].rgb};
         asked[i] = &prompt;
     }
     for (int stop = 0; stop < 2; stop++)
         for (size_t threads = 1; threads <= 3; threads += 2) {
-            mbl_panel_t *panel;
+            mbl_scorer_pool_t *pool;
             specs[0].on_failure = stop ? MBL_ON_FAILURE_STOP : MBL_ON_FAILURE_SKIP;
             mbl_log_set_level(MBL_LOG_OFF);
-            assert_int_equal(mbl_panel_open_with(scorers, specs, 2, threads, &panel), MBL_OK);
-            assert_int_equal(mbl_panel_submit(panel, images, asked, N, scores), MBL_OK);
-            assert_int_equal(mbl_panel_wait(panel), stop ? MBL_ERR_REWARD : MBL_OK);
-            if (stop) { /* the earliest: picture 2, whose first byte is 5 */
+            assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, threads, &pool), MBL_OK);
+            assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
+            assert_int_equal(mbl_scorer_pool_wait(pool), stop ? MBL_ERR_REWARD : MBL_OK);
+            if (stop) { /* the earliest: image 2, whose first byte is 5 */
                 assert_non_null(
                     strstr(mbl_fail_message(), "reward bad failed on 'anything': no answer for anything"));
             }
-            assert_int_equal(mbl_panel_wait(panel), MBL_OK); /* told once */
-            mbl_panel_close(panel);
+            assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK); /* told once */
+            mbl_scorer_pool_close(pool);
             mbl_log_set_level(MBL_LOG_INFO);
             for (int i = 0; i < N; i++) {
                 int way = (i + 3) % 5;
@@ -565,12 +565,12 @@ static void failures_are_failed_not_zero(void **state) {
 /* What was asked of a scorer, by all threads. */
 static struct {
     uv_mutex_t lock;
-    size_t under_way, most_at_once, calls, largest, pictures;
+    size_t under_way, most_at_once, calls, largest, pixels;
     bool by_others; /* by more threads than one */
     uv_thread_t thread;
 } calls;
 
-/* The first byte of every picture; the whole call fails where one of them is 0. */
+/* The first byte of every image; the whole call fails where one of them is 0. */
 static mbl_status_t score_several(void *self, const mbl_image_t *images, const mbl_prompt_t *const *prompts,
                                   size_t n, mbl_score_t *out) {
     uv_thread_t me = uv_thread_self();
@@ -580,7 +580,7 @@ static mbl_status_t score_several(void *self, const mbl_image_t *images, const m
     calls.by_others |= calls.calls > 0 && !uv_thread_equal(&me, &calls.thread);
     calls.thread = me;
     calls.calls++;
-    calls.pictures += n;
+    calls.pixels += n;
     calls.largest = n > calls.largest ? n : calls.largest;
     calls.under_way++;
     calls.most_at_once = calls.under_way > calls.most_at_once ? calls.under_way : calls.most_at_once;
@@ -594,11 +594,11 @@ static mbl_status_t score_several(void *self, const mbl_image_t *images, const m
     uv_mutex_lock(&calls.lock);
     calls.under_way--;
     uv_mutex_unlock(&calls.lock);
-    return zero ? MBL_FAIL(MBL_ERR_REWARD, "a picture of zeros") : MBL_OK;
+    return zero ? MBL_FAIL(MBL_ERR_REWARD, "an image of zeros") : MBL_OK;
 }
 
 /* Calls are as large as a scorer takes them; one that waits or has a device is called by one thread, one call
- * at a time, while the workers go on with the others. A call that fails takes its pictures along and no
+ * at a time, while the workers go on with the others. A call that fails takes its images along and no
  * others. */
 static void scorers_take_batches(void **state) {
     enum { N = 50, ZERO = 23 };
@@ -610,14 +610,14 @@ static void scorers_take_batches(void **state) {
                  {16, 3, 16, 4, true, false},
                  {0, 3, N, 1, false, true},
                  {1, 2, 1, N, false, true}};
-    static picture_t pictures[N];
+    static pixels_t pixels[N];
     static mbl_image_t images[N];
     static const mbl_prompt_t prompt = {"anything", NULL};
     const mbl_prompt_t *asked[N];
     (void)state;
     for (int i = 0; i < N; i++) {
-        pictures[i] = flat((uint8_t[3]){(uint8_t)(i == ZERO ? 0 : i + 1), 0, 0});
-        images[i] = (mbl_image_t){SIZE, SIZE, pictures[i].rgb};
+        pixels[i] = flat((uint8_t[3]){(uint8_t)(i == ZERO ? 0 : i + 1), 0, 0});
+        images[i] = (mbl_image_t){SIZE, SIZE, pixels[i].rgb};
         asked[i] = &prompt;
     }
     for (size_t j = 0; j < sizeof kinds / sizeof *kinds; j++) {
@@ -631,17 +631,17 @@ static void scorers_take_batches(void **state) {
         const mbl_scorer_t *scorers[] = {&scorer, mbl_scorer_find("clean")};
         mbl_reward_spec_t specs[] = {{.name = "several"}, {.name = "clean"}};
         mbl_score_t scores[2 * N];
-        mbl_panel_t *panel;
+        mbl_scorer_pool_t *pool;
         memset(&calls, 0, sizeof calls);
         assert_int_equal(uv_mutex_init(&calls.lock), 0);
         mbl_log_set_level(MBL_LOG_OFF);
-        assert_int_equal(mbl_panel_open_with(scorers, specs, 2, kinds[j].threads, &panel), MBL_OK);
-        assert_int_equal(mbl_panel_submit(panel, images, asked, N, scores), MBL_OK);
-        assert_int_equal(mbl_panel_wait(panel), MBL_OK);
-        mbl_panel_close(panel);
+        assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, kinds[j].threads, &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
+        mbl_scorer_pool_close(pool);
         mbl_log_set_level(MBL_LOG_INFO);
         uv_mutex_destroy(&calls.lock);
-        assert_int_equal(calls.pictures, N);
+        assert_int_equal(calls.pixels, N);
         assert_int_equal(calls.largest, kinds[j].largest);
         assert_int_equal(calls.calls, kinds[j].calls);
         if (kinds[j].device || kinds[j].async)
@@ -660,23 +660,23 @@ static void scorers_take_batches(void **state) {
 
 static void wrong_specs_are_refused(void **state) {
     (void)state;
-    mbl_panel_t *panel = NULL;
+    mbl_scorer_pool_t *pool = NULL;
     const mbl_scorer_t *scorers[2] = {mbl_scorer_find("clean"), &bad};
     mbl_reward_spec_t unknown = {.name = "beauty"}, options = {.name = "clean", .options = "{\"a\": 1}"};
     mbl_reward_spec_t refuse[2] = {{.name = "clean"}, {.name = "bad", .options = "refuse"}};
     size_t live = mbl_mem_live();
     mbl_fail_quiet(1);
-    assert_int_equal(mbl_panel_open(&unknown, 1, 1, &panel), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_scorer_pool_open(&unknown, 1, 1, &pool), MBL_ERR_CONFIG);
     assert_non_null(strstr(mbl_fail_message(), "'beauty'; there are: ocr, count, color, clean, jpeg"));
-    assert_int_equal(mbl_panel_open(&options, 1, 1, &panel), MBL_ERR_CONFIG);
-    assert_int_equal(mbl_panel_open(five, 0, 1, &panel), MBL_ERR_ARG);
-    assert_int_equal(mbl_panel_open_with(scorers, refuse, 2, 1, &panel), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_scorer_pool_open(&options, 1, 1, &pool), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_scorer_pool_open(five, 0, 1, &pool), MBL_ERR_ARG);
+    assert_int_equal(mbl_scorer_pool_open_with(scorers, refuse, 2, 1, &pool), MBL_ERR_CONFIG);
     mbl_fail_quiet(0);
-    assert_null(panel);
+    assert_null(pool);
     assert_int_equal(mbl_mem_live(), live);
 }
 
-static void panel_survives_want_of_memory(void **state) {
+static void pool_survives_want_of_memory(void **state) {
     (void)state;
     static batch_t batch;
     static mbl_score_t scores[BATCH * 5];
@@ -684,13 +684,13 @@ static void panel_survives_want_of_memory(void **state) {
     fill_batch(&batch);
     mbl_fail_quiet(1);
     for (;; n++) {
-        mbl_panel_t *panel = NULL;
+        mbl_scorer_pool_t *pool = NULL;
         mbl_mem_fail_at(n);
-        mbl_status_t status = mbl_panel_open(five, 5, 2, &panel);
+        mbl_status_t status = mbl_scorer_pool_open(five, 5, 2, &pool);
         if (status == MBL_OK)
-            status = mbl_panel_submit(panel, batch.images, batch.asked, BATCH, scores);
+            status = mbl_scorer_pool_submit(pool, batch.images, batch.asked, BATCH, scores);
         mbl_mem_fail_at(0);
-        mbl_panel_close(panel);
+        mbl_scorer_pool_close(pool);
         assert_int_equal(mbl_mem_live(), live);
         if (status == MBL_OK)
             break;
@@ -703,9 +703,9 @@ static void panel_survives_want_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(true_drawings_score_best),
-        cmocka_unit_test(jpeg_saturates_at_a_clean_picture),
+        cmocka_unit_test(jpeg_saturates_at_a_clean_image),
         cmocka_unit_test(ocr_reads_what_is_written),
-        cmocka_unit_test(ocr_tells_glyphs_apart_in_noise),
+        cmocka_unit_test(ocr_separates_glyphs_in_noise),
         cmocka_unit_test(ocr_reads_nothing_where_nothing_is),
         cmocka_unit_test(count_gives_partial_credit),
         cmocka_unit_test(count_knows_blobs_from_shapes),
@@ -717,11 +717,11 @@ int main(void) {
         cmocka_unit_test(other_sentences_do_not_apply),
         cmocka_unit_test(what_applies_is_known_beforehand),
         cmocka_unit_test(other_sizes_fail),
-        cmocka_unit_test(panel_is_the_same_on_any_threads),
+        cmocka_unit_test(pool_is_the_same_on_any_threads),
         cmocka_unit_test(failures_are_failed_not_zero),
         cmocka_unit_test(scorers_take_batches),
         cmocka_unit_test(wrong_specs_are_refused),
-        cmocka_unit_test(panel_survives_want_of_memory),
+        cmocka_unit_test(pool_survives_want_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

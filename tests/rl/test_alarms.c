@@ -101,7 +101,7 @@ static void adapters_that_are_equal_or_far_apart(void **state) {
     fires_after(&h, MBL_ALARM_old_equals_new, 3);
     says(&h, MBL_ALARM_old_equals_new, "for 3 steps");
     make_healthy(&h);
-    h.numbers.moved = false; /* the same, however the old adapter lags or rounds */
+    h.numbers.moved = false; /* the same, however the rollout policy lags or rounds */
     fires_after(&h, MBL_ALARM_old_equals_new, 3);
     make_healthy(&h);
     h.numbers.old_deviate = 0.5;
@@ -127,7 +127,7 @@ static void groups_without_variance(void **state) {
     says(&h, MBL_ALARM_no_variance, "in 100 % of its groups all scores of ocr");
 }
 
-static void pictures_that_drift(void **state) {
+static void images_that_drift(void **state) {
     healthy_t h;
     (void)state;
     make_healthy(&h);
@@ -295,7 +295,7 @@ int main(void) {
         cmocka_unit_test(a_healthy_run_is_quiet),
         cmocka_unit_test(adapters_that_are_equal_or_far_apart),
         cmocka_unit_test(groups_without_variance),
-        cmocka_unit_test(pictures_that_drift),
+        cmocka_unit_test(images_that_drift),
         cmocka_unit_test(alpha_that_collapses_or_is_stale),
         cmocka_unit_test(numbers_that_are_not_finite),
         cmocka_unit_test(ranks_that_differ),

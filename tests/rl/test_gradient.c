@@ -1,5 +1,5 @@
 /* The gradient sets of a step: all K from two backward passes equal K separate ones, and finite differences
- * of the NFT loss.   ctest-backends: far cuda */
+ * of the NFT loss.   ctest-backends: fake cuda */
 #include "gradient_case.h"
 
 /* ---- two backward passes against K ---- */

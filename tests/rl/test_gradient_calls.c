@@ -1,5 +1,5 @@
 /* Calls of the gradient stage: what its noise belongs to, when the sets are final, stopping, bad arguments,
- * no memory.   ctest-backends: far cuda */
+ * no memory.   ctest-backends: fake cuda */
 #include "gradient_case.h"
 
 /* The noise and the order of timesteps belong to seed and step. */
@@ -21,7 +21,7 @@ static void noise_depends_on_the_step(void **state) {
     close_case(&c);
 }
 
-static void stop_is_heeded(void **state) {
+static void stop_is_obeyed(void **state) {
     case_t c;
     int stop = 1;
     mbl_tensor_t sets;
@@ -163,7 +163,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(noise_depends_on_the_step),
         cmocka_unit_test(ready_comes_before_the_last_pass),
-        cmocka_unit_test(stop_is_heeded),
+        cmocka_unit_test(stop_is_obeyed),
         cmocka_unit_test(bad_arguments),
         cmocka_unit_test(survives_without_memory),
     };

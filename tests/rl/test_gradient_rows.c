@@ -1,5 +1,5 @@
 /* What must not matter to the gradient sets: a shortcut, the division of timesteps and rows into slices,
- * parts, micro-batches and ranks, threads.   ctest-backends: far cuda
+ * parts, micro-batches and ranks, threads.   ctest-backends: fake cuda
  * ctest-isas: avx2 */
 #include "gradient_case.h"
 
@@ -172,11 +172,11 @@ static void shares_of_ranks_add_up(void **state) {
 static void repeats_to_the_bit(void **state) {
     (void)state;
     for (size_t p = times(1, 2); p < PRECISIONS; p++) {
-        const size_t heads = times(8, 2), picture = times(16, 8);
+        const size_t heads = times(8, 2), image = times(16, 8);
         case_t c, two;
         mbl_gradient_t *fresh;
-        open_case_of(&c, precisions[p].dtype, 1, heads, picture);
-        open_case_of(&two, precisions[p].dtype, 2, heads, picture);
+        open_case_of(&c, precisions[p].dtype, 1, heads, image);
+        open_case_of(&two, precisions[p].dtype, 2, heads, image);
         size_t bytes = (R + 1) * c.tiny.size * sizeof(double);
         double *first = new_rows(&c, R + 1), *again = new_rows(&c, R + 1);
         mbl_gradient_stats_t stats = run(&c, first);

@@ -1,5 +1,5 @@
 /* The exact Gram matrix: of the ranks' summed gradients, not the sum of the ranks' matrices.
- * ctest-ranks: 1 2 4   ctest-backends: far cuda */
+ * ctest-ranks: 1 2 4   ctest-backends: fake cuda */
 #include "mirror.h"
 #include "ranks.h"
 

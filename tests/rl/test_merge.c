@@ -1,4 +1,4 @@
-/* Merged adapters: the products alone and how far rollouts move.   ctest-backends: far cuda */
+/* Merged adapters: the products alone and how far rollouts move.   ctest-backends: fake cuda */
 #include "tiny_pipeline.h"
 
 #include "rl/merge.h"

@@ -297,7 +297,7 @@ static void nash_without_a_bargain(void **state) {
 }
 
 /* x >= 0, Cx + b >= 0, x'(Cx + b) = 0 on a case by hand and on random ones with more variables than rank. */
-static void cone_programme(void **state) {
+static void cone_program(void **state) {
     static const double c[] = {2, 1, 1, 2}, b[] = {-3, 1};
     static double gram[N * N];
     double x[N], residual, linear[N];
@@ -337,7 +337,7 @@ int main(void) {
         cmocka_unit_test(cagrad_is_best_in_its_ball),
         cmocka_unit_test(degenerate),
         cmocka_unit_test(nash_without_a_bargain),
-        cmocka_unit_test(cone_programme),
+        cmocka_unit_test(cone_program),
     };
     return cmocka_run_group_tests_name("methods", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* Adapters of a run (current, old, EMA) and the sharded optimizer that moves them.
- * ctest-ranks: 1 2 4   ctest-backends: far cuda */
+ * ctest-ranks: 1 2 4   ctest-backends: fake cuda */
 #include "mmdit_case.h"
 #include "ranks.h"
 

@@ -183,7 +183,7 @@ static void floors_and_linear_terms(void **state) {
     r = solve((double[]){1, 0, 0, 1}, (double[]){1.5, 0}, 2, 0);
     assert_near(r.alpha[0], 0, 0);
     assert_near(r.objective, 0.5, 1e-15);
-    /* no curvature: a linear programme, with a tie */
+    /* no curvature: a linear program, with a tie */
     r = solve((double[9]){0}, (double[]){2, 1, 1}, 3, 0);
     assert_near(r.alpha[0], 0, 0);
     assert_near(r.alpha[1], 0.5, 1e-13);

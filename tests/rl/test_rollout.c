@@ -1,11 +1,11 @@
-/* Rollout on a tiny pipeline with the signs rewards: pictures and scores belong to the sample, not to the
+/* Rollout on a tiny pipeline with the signs rewards: images and scores belong to the sample, not to the
  * micro-batch, the rank or the worker thread that makes them. */
 #include "tiny_pipeline.h"
 
 #include "rl/rollout.h"
 
 enum { PROMPTS = 8, GROUP = 3, N = PROMPTS * GROUP, STEPS = 3, SIDE = MBL_SIGNS_SIZE };
-enum { LATENT = 3 * SIDE * SIDE, PICTURE = SIDE * SIDE * 3 };
+enum { LATENT = 3 * SIDE * SIDE, IMAGE = SIDE * SIDE * 3 };
 enum { OCR, COUNT, COLOR, CLEAN, JPEG, K };
 
 static const mbl_reward_spec_t specs[K] = {{.name = "ocr", .type = "ocr"},
@@ -18,16 +18,16 @@ typedef struct {
     tiny_t tiny;
     mbl_prompts_t prompts;
     mbl_sampler_plan_t plan;
-} world_t;
+} fixture_t;
 
 /* What a rollout of N samples leaves behind. */
 typedef struct {
     float x0[N * LATENT];
-    uint8_t rgb[N * PICTURE];
+    uint8_t rgb[N * IMAGE];
     mbl_score_t scores[N * K];
 } result_t;
 
-static void open_world(world_t *w, mbl_dtype_t dtype) {
+static void open_fixture(fixture_t *w, mbl_dtype_t dtype) {
     const char *text[PROMPTS];
     memset(w, 0, sizeof *w);
     assert_ok(mbl_prompts_load("signs", NULL, 3, 0, PROMPTS, &w->prompts));
@@ -37,7 +37,7 @@ static void open_world(world_t *w, mbl_dtype_t dtype) {
     assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, 3, &w->plan));
 }
 
-static void close_world(world_t *w) {
+static void close_fixture(fixture_t *w) {
     mbl_prompts_free(&w->prompts);
     tiny_close(&w->tiny);
 }
@@ -49,10 +49,11 @@ static result_t *new_result(void) {
 }
 
 /* Samples first .. first + n - 1 of the N into their places of `out`, as a rank that has only them does. */
-static mbl_status_t roll(world_t *w, const mbl_adapter_t *adapter, size_t first, size_t n, size_t micro_batch,
-                         size_t threads, const volatile sig_atomic_t *stop, result_t *out) {
+static mbl_status_t roll(fixture_t *w, const mbl_adapter_t *adapter, size_t first, size_t n,
+                         size_t micro_batch, size_t threads, const volatile sig_atomic_t *stop,
+                         result_t *out) {
     mbl_sampler_t *sampler;
-    mbl_panel_t *panel;
+    mbl_scorer_pool_t *pool;
     uint32_t prompt[N];
     int64_t sample[N];
     mbl_image_t images[N];
@@ -65,17 +66,17 @@ static mbl_status_t roll(world_t *w, const mbl_adapter_t *adapter, size_t first,
     batch.sample = sample;
     batch.x0 = mbl_tensor_of(out->x0 + first * LATENT, MBL_F32, MBL_HOST, 4, n, (size_t)3, (size_t)SIDE,
                              (size_t)SIDE);
-    batch.rgb = out->rgb + first * PICTURE;
+    batch.rgb = out->rgb + first * IMAGE;
     batch.scores = out->scores + first * K;
     assert_ok(mbl_sampler_new(w->tiny.pipeline, w->tiny.lora, micro_batch, &sampler));
-    assert_ok(mbl_panel_open(specs, K, threads, &panel));
+    assert_ok(mbl_scorer_pool_open(specs, K, threads, &pool));
     mbl_rollout_t rollout = {.pipeline = w->tiny.pipeline,
                              .sampler = sampler,
                              .plan = &w->plan,
                              .adapter = adapter,
                              .conditions = &w->tiny.conditions,
                              .prompts = &w->prompts,
-                             .panel = panel,
+                             .pool = pool,
                              .micro_batch = micro_batch,
                              .seed = 8,
                              .purpose = MBL_RNG_NOISE,
@@ -83,12 +84,12 @@ static mbl_status_t roll(world_t *w, const mbl_adapter_t *adapter, size_t first,
                              .stop = stop};
     mbl_rollout_views_t views = {images, asked};
     mbl_status_t status = mbl_rollout(&rollout, &batch, &views);
-    assert_ok(mbl_panel_wait(panel));
+    assert_ok(mbl_scorer_pool_wait(pool));
     for (size_t i = 0; status == MBL_OK && i < n; i++) {
-        assert_ptr_equal(images[i].rgb, batch.rgb + i * PICTURE);
+        assert_ptr_equal(images[i].rgb, batch.rgb + i * IMAGE);
         assert_ptr_equal(asked[i], &w->prompts.items[prompt[i]]);
     }
-    mbl_panel_close(panel);
+    mbl_scorer_pool_close(pool);
     mbl_sampler_free(sampler);
     return status;
 }
@@ -96,8 +97,8 @@ static mbl_status_t roll(world_t *w, const mbl_adapter_t *adapter, size_t first,
 static void check_same(const result_t *got, const result_t *want, const char *what, size_t value) {
     for (size_t i = 0; i < N; i++) {
         if (memcmp(got->x0 + i * LATENT, want->x0 + i * LATENT, LATENT * sizeof(float)) != 0 ||
-            memcmp(got->rgb + i * PICTURE, want->rgb + i * PICTURE, PICTURE) != 0)
-            fail_msg("%s %zu: picture %zu differs (latents by %.3g)", what, value, i,
+            memcmp(got->rgb + i * IMAGE, want->rgb + i * IMAGE, IMAGE) != 0)
+            fail_msg("%s %zu: image %zu differs (latents by %.3g)", what, value, i,
                      relative_error_f32(got->x0 + i * LATENT, want->x0 + i * LATENT, LATENT));
         for (size_t k = 0; k < K; k++) {
             assert_int_equal(got->scores[i * K + k].state, want->scores[i * K + k].state);
@@ -111,9 +112,9 @@ static void batching_does_not_matter(void **state) {
     static const size_t sizes[] = {1, 5, 7, 32};
     (void)state;
     for (size_t d = 0; d < 2; d++) {
-        world_t w;
+        fixture_t w;
         result_t *want = new_result();
-        open_world(&w, dtypes[d]);
+        open_fixture(&w, dtypes[d]);
         assert_ok(roll(&w, &w.tiny.old, 0, N, N, 1, NULL, want));
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
             result_t *got = new_result();
@@ -122,15 +123,15 @@ static void batching_does_not_matter(void **state) {
             mbl_free(got);
         }
         mbl_free(want);
-        close_world(&w);
+        close_fixture(&w);
     }
 }
 
 static void ranks_do_not_matter(void **state) {
-    world_t w;
+    fixture_t w;
     result_t *want = new_result();
     (void)state;
-    open_world(&w, MBL_F32);
+    open_fixture(&w, MBL_F32);
     assert_ok(roll(&w, &w.tiny.old, 0, N, 7, 1, NULL, want));
     for (size_t ranks = 2; ranks <= 5; ranks++) {
         result_t *got = new_result();
@@ -142,16 +143,16 @@ static void ranks_do_not_matter(void **state) {
         mbl_free(got);
     }
     mbl_free(want);
-    close_world(&w);
+    close_fixture(&w);
 }
 
-/* Scores are the scorers' own on the decoded pictures; what does not apply to a sentence is N/A. */
-static void scores_are_of_the_pictures(void **state) {
-    world_t w;
+/* Scores are the scorers' own on the decoded images; what does not apply to a sentence is N/A. */
+static void scores_are_of_the_images(void **state) {
+    fixture_t w;
     result_t *result = new_result();
     size_t na = 0, kinds[3] = {0};
     (void)state;
-    open_world(&w, MBL_F32);
+    open_fixture(&w, MBL_F32);
     assert_ok(roll(&w, &w.tiny.old, 0, N, 5, 2, NULL, result));
     for (size_t i = 0; i < N; i++) {
         mbl_signs_scene_t scene;
@@ -159,7 +160,7 @@ static void scores_are_of_the_pictures(void **state) {
         assert_true(mbl_signs_parse(prompt->text, &scene));
         kinds[scene.kind]++;
         for (size_t k = 0; k < K; k++) {
-            mbl_image_t image = {SIDE, SIDE, result->rgb + i * PICTURE};
+            mbl_image_t image = {SIDE, SIDE, result->rgb + i * IMAGE};
             const mbl_scorer_t *scorer = mbl_scorer_find(specs[k].type);
             const mbl_score_t *got = &result->scores[i * K + k];
             mbl_score_t want = {0};
@@ -180,17 +181,17 @@ static void scores_are_of_the_pictures(void **state) {
     }
     assert_true(kinds[0] > 0 && kinds[1] > 0 && kinds[2] > 0);
     assert_true(na > 0);
-    for (size_t i = 1; i < N; i++) /* every picture has noise of its own */
-        assert_memory_not_equal(result->rgb + i * PICTURE, result->rgb, PICTURE);
+    for (size_t i = 1; i < N; i++) /* every image has noise of its own */
+        assert_memory_not_equal(result->rgb + i * IMAGE, result->rgb, IMAGE);
     mbl_free(result);
-    close_world(&w);
+    close_fixture(&w);
 }
 
 static void adapter_is_used(void **state) {
-    world_t w;
+    fixture_t w;
     result_t *old = new_result(), *current = new_result(), *base = new_result();
     (void)state;
-    open_world(&w, MBL_F32);
+    open_fixture(&w, MBL_F32);
     assert_ok(roll(&w, &w.tiny.old, 0, N, N, 1, NULL, old));
     assert_ok(roll(&w, &w.tiny.current, 0, N, N, 1, NULL, current));
     assert_ok(roll(&w, NULL, 0, N, N, 1, NULL, base));
@@ -199,28 +200,26 @@ static void adapter_is_used(void **state) {
     mbl_free(old);
     mbl_free(current);
     mbl_free(base);
-    close_world(&w);
+    close_fixture(&w);
 }
 
 /* A stop ends the rollout; what was submitted before is still scored safely. */
-static void stop_is_heeded(void **state) {
-    world_t w;
+static void stop_is_obeyed(void **state) {
+    fixture_t w;
     result_t *result = new_result();
     const volatile sig_atomic_t stop = 1;
     (void)state;
-    open_world(&w, MBL_F32);
+    open_fixture(&w, MBL_F32);
     assert_int_equal(roll(&w, &w.tiny.old, 0, N, 5, 1, &stop, result), MBL_ERR_STOPPED);
     mbl_free(result);
-    close_world(&w);
+    close_fixture(&w);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(batching_does_not_matter),
-        cmocka_unit_test(ranks_do_not_matter),
-        cmocka_unit_test(scores_are_of_the_pictures),
-        cmocka_unit_test(adapter_is_used),
-        cmocka_unit_test(stop_is_heeded),
+        cmocka_unit_test(batching_does_not_matter), cmocka_unit_test(ranks_do_not_matter),
+        cmocka_unit_test(scores_are_of_the_images), cmocka_unit_test(adapter_is_used),
+        cmocka_unit_test(stop_is_obeyed),
     };
     return cmocka_run_group_tests_name("rollout", tests, NULL, NULL);
 }

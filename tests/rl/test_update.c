@@ -10,9 +10,9 @@ typedef struct {
     mbl_comm_t *comm;
     mbl_update_t update;
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];
-} world_t;
+} fixture_t;
 
-static void open_world(world_t *w, size_t parts, bool reference) {
+static void open_fixture(fixture_t *w, size_t parts, bool reference) {
     open_case(&w->c, MBL_F32);
     assert_ok(mbl_comm_open("self", 0, &w->comm));
     memset(&w->update, 0, sizeof w->update);
@@ -30,13 +30,13 @@ static void open_world(world_t *w, size_t parts, bool reference) {
         w->stats[k] = (mbl_reward_stats_t){.valid = N, .advantage_std = 1};
 }
 
-static void close_world(world_t *w) {
+static void close_fixture(fixture_t *w) {
     mbl_update_free(&w->update);
     mbl_comm_close(w->comm);
     close_case(&w->c);
 }
 
-static mbl_update_options_t options_of(const world_t *w, mbl_method_t method) {
+static mbl_update_options_t options_of(const fixture_t *w, mbl_method_t method) {
     mbl_update_options_t options = {.gradient = w->c.args,
                                     .balance = {.method = method, .rho = 0.7},
                                     .stats = w->stats,
@@ -50,7 +50,7 @@ static mbl_update_options_t options_of(const world_t *w, mbl_method_t method) {
 }
 
 /* Weights, moments and EMA. */
-static float *values_of(const world_t *w) {
+static float *values_of(const fixture_t *w) {
     const mbl_update_t *u = &w->update;
     const mbl_tensor_t *all[] = {&u->policy.current, &u->policy.ema, &u->optimizer.state[0],
                                  &u->optimizer.state[1]};
@@ -61,13 +61,13 @@ static float *values_of(const world_t *w) {
 }
 
 static void parts_are_the_step(void **state) {
-    world_t whole, parts;
+    fixture_t whole, parts;
     mbl_update_result_t a, b;
     mbl_update_step_t step;
     double gram[MBL_MAX_SETS * MBL_MAX_SETS];
     (void)state;
-    open_world(&whole, R, false);
-    open_world(&parts, R, false);
+    open_fixture(&whole, R, false);
+    open_fixture(&parts, R, false);
     mbl_update_options_t options = options_of(&whole, MBL_METHOD_MARBLE);
     assert_ok(mbl_update_step(&whole.update, &options, &a));
     options = options_of(&parts, MBL_METHOD_MARBLE);
@@ -95,8 +95,8 @@ static void parts_are_the_step(void **state) {
     assert_true(most > 0.1 && most <= 1);
     mbl_free(x);
     mbl_free(y);
-    close_world(&whole);
-    close_world(&parts);
+    close_fixture(&whole);
+    close_fixture(&parts);
 }
 
 /* Every kind of step: the update is as it was, and the next step goes as if nothing had been asked. */
@@ -104,10 +104,10 @@ static void a_stop_changes_nothing(void **state) {
     static const mbl_method_t methods[] = {MBL_METHOD_MARBLE, MBL_METHOD_WEIGHTED_SUM, MBL_METHOD_REFERENCE};
     (void)state;
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
-        world_t w;
+        fixture_t w;
         int stop = 1;
         mbl_update_result_t result;
-        open_world(&w, R, methods[i] == MBL_METHOD_REFERENCE);
+        open_fixture(&w, R, methods[i] == MBL_METHOD_REFERENCE);
         mbl_update_options_t options = options_of(&w, methods[i]);
         if (methods[i] == MBL_METHOD_REFERENCE) {
             options.gradient.parts = R;
@@ -130,16 +130,16 @@ static void a_stop_changes_nothing(void **state) {
         assert_int_equal(w.update.optimizer.steps, 1);
         mbl_free(x);
         mbl_free(y);
-        close_world(&w);
+        close_fixture(&w);
     }
 }
 
 /* Without advantages no reward has a gradient of its own: nothing moves, and the next step solves again. */
 static void without_a_direction(void **state) {
-    world_t w;
+    fixture_t w;
     mbl_update_result_t result;
     (void)state;
-    open_world(&w, R, false);
+    open_fixture(&w, R, false);
     memset(w.c.a, 0, sizeof w.c.a);
     mbl_update_options_t options = options_of(&w, MBL_METHOD_MARBLE);
     float *x = values_of(&w);
@@ -152,7 +152,7 @@ static void without_a_direction(void **state) {
     assert_int_equal(w.update.cache.age, 0);
     mbl_free(x);
     mbl_free(y);
-    close_world(&w);
+    close_fixture(&w);
 }
 
 /* A number that is none among the factors of one reward, with every method that takes a path of its own: the
@@ -161,9 +161,9 @@ static void what_is_not_finite_is_left_out(void **state) {
     static const mbl_method_t methods[] = {MBL_METHOD_MARBLE, MBL_METHOD_WEIGHTED_SUM, MBL_METHOD_REFERENCE};
     (void)state;
     for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
-        world_t w;
+        fixture_t w;
         mbl_update_result_t first, result;
-        open_world(&w, R, methods[m] == MBL_METHOD_REFERENCE);
+        open_fixture(&w, R, methods[m] == MBL_METHOD_REFERENCE);
         mbl_update_options_t options = options_of(&w, methods[m]);
         assert_ok(mbl_update_step(&w.update, &options, &first));
         assert_true(first.finite && first.norm > 0);
@@ -186,17 +186,17 @@ static void what_is_not_finite_is_left_out(void **state) {
         assert_int_equal(w.update.optimizer.steps, 1);
         mbl_free(x);
         mbl_free(y);
-        close_world(&w);
+        close_fixture(&w);
     }
 }
 
 /* Which rows the released method trains on: all of the batch, each with its own latent, prompt and factors,
  * in another order, which the caller's batch does not take. */
 static void rows_are_mixed_apart(void **state) {
-    world_t w;
+    fixture_t w;
     mbl_batch_t before;
     (void)state;
-    open_world(&w, R, true);
+    open_fixture(&w, R, true);
     mbl_reference_t *r = &w.update.reference;
     before = w.c.batch;
     for (size_t j = 0; j < K * N; j++)
@@ -225,10 +225,10 @@ static void rows_are_mixed_apart(void **state) {
     assert_int_equal(seen, ((size_t)1 << N) - 1);
     assert_true(moved > N / 2);
     mbl_free(x0);
-    close_world(&w);
+    close_fixture(&w);
 }
 
-static mbl_status_t open_with(world_t *w, mbl_update_t *out) {
+static mbl_status_t open_with(fixture_t *w, mbl_update_t *out) {
     mbl_update_room_t room = {
         .parts = R, .micro_batch = 5, .rows = 4 * N, .halves = true, .reference = &w->c.batch};
     MBL_TRY(mbl_update_new(w->comm, w->c.tiny.ops, w->c.tiny.model, w->c.tiny.lora, 3, out));
@@ -236,9 +236,9 @@ static mbl_status_t open_with(world_t *w, mbl_update_t *out) {
 }
 
 static void any_allocation_may_fail(void **state) {
-    world_t w;
+    fixture_t w;
     (void)state;
-    open_world(&w, R, false);
+    open_fixture(&w, R, false);
     size_t live = mbl_mem_live(), failures = 0;
     for (mbl_status_t status = MBL_ERR_MEM; status != MBL_OK; failures++) {
         mbl_update_t update = {0};
@@ -250,7 +250,7 @@ static void any_allocation_may_fail(void **state) {
         assert_int_equal(mbl_mem_live(), live);
     }
     assert_true(failures > 20);
-    close_world(&w);
+    close_fixture(&w);
 }
 
 int main(void) {

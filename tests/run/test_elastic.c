@@ -133,12 +133,12 @@ static void any_number_of_ranks_goes_on_from_any(void **state) {
 static void without_nccl_the_same(void **state) {
     char path[512];
     (void)state;
-    setenv("MBL_NCCL", "0", 1);
+    setenv("MARBLE_NCCL", "0", 1);
     run(2, "staged", "");
-    unsetenv("MBL_NCCL");
+    unsetenv("MARBLE_NCCL");
     snprintf(path, sizeof path, "%s/staged.log", folder);
     char *log = read_whole(path, NULL);
-    if (!strstr(log, "mpi moves device memory between ranks through the host: MBL_NCCL=0"))
+    if (!strstr(log, "mpi moves device memory between ranks through the host: MARBLE_NCCL=0"))
         fail_msg("%s", log);
     free(log);
     same_lines("unbroken2-0", "staged", "metrics.jsonl", 1e-4, before + after);

@@ -1,6 +1,6 @@
 /* Every allocation of marble's own fails in turn, through a short run, a resumed one, inspect, export and
  * eval: a clear error, nothing leaked, and no file left that is not whole. A stride keeps the test short;
- * MBL_PROOF=long takes every one. */
+ * MARBLE_PROOF=long takes every one. */
 #include "runs.h"
 
 #include "base/log.h"
@@ -122,7 +122,7 @@ typedef struct {
 
 /* `before` makes the world that `run` starts from, each time. */
 static void fail_each(const char *name, mbl_status_t (*run)(void), mbl_status_t (*before)(void)) {
-    const char *proof = getenv("MBL_PROOF");
+    const char *proof = getenv("MARBLE_PROOF");
     tally_t tally = {0, 0};
     mbl_log_set_level(MBL_LOG_OFF);
     int kept = hush();
@@ -131,7 +131,7 @@ static void fail_each(const char *name, mbl_status_t (*run)(void), mbl_status_t 
     mbl_status_t status = run();
     count = mbl_mem_count() - count;
     size_t left = mbl_mem_live(), stride = proof && strcmp(proof, "long") == 0 ? 1 : count / SHORT_TRIES + 1;
-    size_t at = 1, told = 0;
+    size_t at = 1, reported = 0;
     for (; status == MBL_OK && left == live && at <= count; at += stride, tally.tries++) {
         if (before && (remove_run() != 0 || before() != MBL_OK))
             break;
@@ -141,7 +141,7 @@ static void fail_each(const char *name, mbl_status_t (*run)(void), mbl_status_t 
         mbl_log_set_level(MBL_LOG_OFF); /* the run's configuration has set it */
         left = mbl_mem_live();
         tally.failures += failed != MBL_OK;
-        told += failed == MBL_ERR_MEM;
+        reported += failed == MBL_ERR_MEM;
         if (failed != MBL_OK && failed != MBL_ERR_MEM)
             break;
     }
@@ -156,7 +156,7 @@ static void fail_each(const char *name, mbl_status_t (*run)(void), mbl_status_t 
     if (at <= count)
         fail_msg("%s: allocation %zu: neither ERR_MEM nor success: %s", name, at, mbl_fail_message());
     assert_true(tally.failures * 2 > tally.tries); /* a few are harmless: a folder that is not synced */
-    assert_int_equal(told, tally.failures);
+    assert_int_equal(reported, tally.failures);
 }
 
 static void train_survives(void **state) {

@@ -71,7 +71,7 @@ static void long_prompts_are_counted_and_shown(void **state) {
     check_times("long.log", "prompt 2, ", 2);
     snprintf(more, sizeof more,
              "sample --model %s/deploy/examples/signs-base --prompts %s/long.txt --prompt 'a cat' "
-             "--steps 1 --threads 1 --out %s/pictures",
+             "--steps 1 --threads 1 --out %s/images",
              MBL_SOURCE_DIR, folder, folder);
     assert_int_equal(marble("sample", more), 0);
     check_times("sample.log", "5 of 7 prompts have more than the 16 tokens", 1);

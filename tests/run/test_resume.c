@@ -1,6 +1,6 @@
 /* Going on from checkpoints, as a user would: what may change on the way and what may not, another base
  * model, older files, which checkpoints stay, failures of the writer, limits and signals. A tiny model. On
- * GPUs what their memory has a part in, with fewer pictures.   ctest-backends: cuda */
+ * GPUs what their memory has a part in, with fewer images.   ctest-backends: cuda */
 #include "runs.h"
 
 #include <sys/stat.h>
@@ -129,7 +129,7 @@ static void what_the_state_would_not_survive_is_refused(void **state) {
     must_say("refused", "2 keys that cannot change on resume");
 }
 
-static void another_base_is_refused_unless_told(void **state) {
+static void another_base_is_refused_unless_allowed(void **state) {
     char command[1024];
     (void)state;
     snprintf(command, sizeof command, "cp -r %s %s", in("base/model", 0), in("other", 0));
@@ -316,7 +316,7 @@ static void the_newest_the_regular_and_the_best_stay(void **state) {
 }
 
 /* A folder where the temporary file should be: that checkpoint fails, the others do not. */
-static void a_failed_write_is_told_and_the_run_goes_on(void **state) {
+static void a_failed_write_is_logged_and_the_run_goes_on(void **state) {
     (void)state;
     train_well(1, "failing", "--set train.steps=2");
     assert_int_equal(mkdir(in("failing/checkpoints/step-%06zu.h5.tmp", 4), 0777), 0);
@@ -393,13 +393,13 @@ int main(void) {
         cmocka_unit_test(changes_are_listed_and_applied),
         cmocka_unit_test(unchanged_says_nothing),
         cmocka_unit_test(what_the_state_would_not_survive_is_refused),
-        cmocka_unit_test(another_base_is_refused_unless_told),
+        cmocka_unit_test(another_base_is_refused_unless_allowed),
         cmocka_unit_test(older_files_are_read),
         cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(definitions_of_before),
         cmocka_unit_test(vectors_that_are_not_finite_are_refused),
         cmocka_unit_test(the_newest_the_regular_and_the_best_stay),
-        cmocka_unit_test(a_failed_write_is_told_and_the_run_goes_on),
+        cmocka_unit_test(a_failed_write_is_logged_and_the_run_goes_on),
         cmocka_unit_test(stalls_are_measured),
         cmocka_unit_test(limits_of_time_stop_every_rank_alike),
     };

@@ -4,7 +4,7 @@
     tests/study/limit.py --threads 2            trains ocr alone, merges it into the model, trains on from there; resumable
     tests/study/limit.py --collect              results/limit.json from what there is; study.py --report shows it
 
-The limit is on the mean over a step's pictures of training prompts; held-out prompts score lower.
+The limit is on the mean over a step's images of training prompts; held-out prompts score lower.
 """
 import argparse
 import json

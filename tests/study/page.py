@@ -110,7 +110,7 @@ def setting(runs):
             "seeds": ", ".join(str(s) for s in sorted({run["seed"] for run in runs})),
             "steps": str(max(run["steps"] for run in runs)), "groups": first["prompts.groups"],
             "group_size": first["prompts.group_size"],
-            "pictures": str(max(line["color"]["n"] for run in runs[:1] for line in run["eval"])),
+            "images": str(max(line["color"]["n"] for run in runs[:1] for line in run["eval"])),
             "took": f"{np.median(seconds) / 60:.1f} minutes on " + ("one core" if first.get("device", "cpu") == "cpu" else
                                                                     "a GPU that several runs share"),
             "device": first.get("device", "cpu")}

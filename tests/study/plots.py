@@ -28,8 +28,8 @@ def _save(figure, folder, name):
     buffer = io.BytesIO()
     figure.savefig(buffer, metadata={"Software": None})
     plt.close(figure)
-    picture = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a third of the bytes
-    picture.save(os.path.join(folder, name), optimize=True)
+    image = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a third of the bytes
+    image.save(os.path.join(folder, name), optimize=True)
     return name
 
 
@@ -72,7 +72,7 @@ def rewards(runs, folder, arms, name, title):
 
 
 def gains(runs, folder):
-    """Where every arm ends, reward by reward, in standard deviations of the base pictures' scores."""
+    """Where every arm ends, reward by reward, in standard deviations of the base images' scores."""
     arms = _present(runs, ARMS)
     figure, axes = _grid(1, len(REWARDS), 1.1 + 0.27 * len(arms), sharey=True)
     for k, (axis, reward) in enumerate(zip(axes, REWARDS)):
@@ -87,7 +87,7 @@ def gains(runs, folder):
         axis.set_title(reward)
     axes[0].set_yticks(range(len(arms)), [ARMS[arm].label for arm in arms])
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
-    figure.supxlabel("final change from base / standard deviation of the base pictures' scores; bars: 95 %, ticks: seeds", fontsize=9)
+    figure.supxlabel("final change from base / standard deviation of the base images' scores; bars: 95 %, ticks: seeds", fontsize=9)
     return _save(figure, folder, "gains.png")
 
 
@@ -161,8 +161,8 @@ def advantages(runs, folder):
     image = axis.imshow(table[:, order], aspect="auto", cmap=colours, vmin=-3, vmax=3, interpolation="nearest")
     axis.grid(False)
     axis.set_yticks(range(len(REWARDS)), REWARDS)
-    axis.set_xlabel(f"{table.shape[1]} pictures of step {line['step']}, sorted by the reward each is best at (grey: does not apply)")
-    axis.set_title(f"{100 * mixed:.0f} % of pictures are above their group's mean for one reward and below it for another")
+    axis.set_xlabel(f"{table.shape[1]} images of step {line['step']}, sorted by the reward each is best at (grey: does not apply)")
+    axis.set_title(f"{100 * mixed:.0f} % of images are above their group's mean for one reward and below it for another")
     figure.colorbar(image, ax=axis, label="advantage A_ik", pad=0.01)
     return _save(figure, folder, "advantages.png")
 

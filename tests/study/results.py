@@ -115,7 +115,7 @@ def _share(flags):
 
 
 def change(run):
-    """Final change from the base model: mean and 95 % half-width by reward [K], and both over the base pictures' standard
+    """Final change from the base model: mean and 95 % half-width by reward [K], and both over the base images' standard
     deviation, which makes rewards of different scales comparable."""
     first, last = run["eval"][0], run["eval"][-1]
     spread = np.array([first[name]["ci95"] * np.sqrt(first[name]["n"]) / 1.959964 for name in REWARDS])
@@ -163,7 +163,7 @@ def summary(runs, arm):
     mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key not in ("arm", "seed")}
     mean.update(arm=arm, seeds=len(rows), anti_aligned_worst=max(row["anti_aligned"] for row in rows),
                 cos_min_least=min(row["cos_min_least"] for row in rows), improved_least=min(row["improved"] for row in rows))
-    for name in REWARDS:  # of the mean over seeds, whose pictures differ
+    for name in REWARDS:  # of the mean over seeds, whose images differ
         mean[f"{name}_ci95"] = float(np.sqrt(sum(row[f"{name}_ci95"] ** 2 for row in rows)) / len(rows))
     return mean
 

@@ -24,7 +24,7 @@ static void twice_is_the_same_bit_for_bit(void **state) {
 
 /* Advantages as metrics.jsonl sums them up: as many as are valid, of that deviation, of mean 0 in every
  * group, at steps 1, 3 and 5. */
-static void advantages_of_every_picture(void **state) {
+static void advantages_of_every_image(void **state) {
     (void)state;
     json_t *lines = lines_of("two", "advantages.jsonl"), *metrics = lines_of("two", "metrics.jsonl");
     size_t applied = 0;
@@ -33,11 +33,11 @@ static void advantages_of_every_picture(void **state) {
         const char *name;
         json_t *column;
         assert_int_equal(json_integer_value(field(lines, j, "step")), 2 * j + 1);
-        assert_int_equal(json_array_size(field(lines, j, "prompt")), PICTURES);
+        assert_int_equal(json_array_size(field(lines, j, "prompt")), IMAGES);
         json_object_foreach(field(lines, j, "advantage"), name, column) {
             double sum = 0, squares = 0, valid = 0;
-            assert_int_equal(json_array_size(column), PICTURES);
-            for (size_t i = 0; i < PICTURES; i++) {
+            assert_int_equal(json_array_size(column), IMAGES);
+            for (size_t i = 0; i < IMAGES; i++) {
                 json_t *one = json_array_get(column, i);
                 valid += json_is_number(one);
                 sum += json_number_value(one);
@@ -56,7 +56,7 @@ static void advantages_of_every_picture(void **state) {
     json_decref(metrics);
 }
 
-/* The change that eval.jsonl tells is the difference of the means where the same pictures are valid: all of
+/* The change that eval.jsonl tells is the difference of the means where the same images are valid: all of
  * them here. The base model has none. */
 static void changes_are_from_the_base_model(void **state) {
     (void)state;
@@ -102,7 +102,7 @@ static void a_reward_that_never_applies_is_left_out(void **state) {
     assert_int_equal(json_array_size(lines), 3);
     for (size_t i = 0; i < 3; i++) {
         assert_near(by(lines, i, "valid", "ocr"), 0, 0);
-        assert_near(by(lines, i, "na", "ocr"), PICTURES, 0);
+        assert_near(by(lines, i, "na", "ocr"), IMAGES, 0);
         assert_near(by(lines, i, "alpha_raw", "ocr"), 0, 0);
         double sum = 0;
         const char *name;
@@ -130,7 +130,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rank_count_gives_the_same_run),
         cmocka_unit_test(twice_is_the_same_bit_for_bit),
-        cmocka_unit_test(advantages_of_every_picture),
+        cmocka_unit_test(advantages_of_every_image),
         cmocka_unit_test(changes_are_from_the_base_model),
         cmocka_unit_test(a_reward_that_never_applies_is_left_out),
         cmocka_unit_test(a_checkpoint_of_another_run_is_refused),

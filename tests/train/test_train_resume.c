@@ -98,7 +98,7 @@ static void a_signal_leaves_a_checkpoint_and_exit_75(void **state) {
 
 /* A healthy run has none; a limit that any step passes stops after the first epoch with its checkpoint, or is
  * only told and counted, over a resume too. */
-static void alarms_are_told_counted_and_heeded(void **state) {
+static void alarms_are_logged_counted_and_obeyed(void **state) {
     const char *more = "--set alarms.alpha_collapse=0.01 --set alarms.patience=2 --set train.steps=5";
     char half[512], path[512];
     const char *name;
@@ -180,7 +180,7 @@ int main(void) {
         cmocka_unit_test(resume_continues_bit_for_bit),
         cmocka_unit_test(several_updates_an_epoch),
         cmocka_unit_test(a_signal_leaves_a_checkpoint_and_exit_75),
-        cmocka_unit_test(alarms_are_told_counted_and_heeded),
+        cmocka_unit_test(alarms_are_logged_counted_and_obeyed),
         cmocka_unit_test(pretraining_resumes_bit_for_bit),
     };
     return on_gpu() ? cmocka_run_group_tests(on_gpus, prepare, drop_folder)

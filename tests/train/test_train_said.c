@@ -106,7 +106,7 @@ static void a_run_may_go_on_whatever_comes(void **state) {
     check_times("differing", "0\n", 1);
 }
 
-/* Nothing is ever trained. old_equals_new holds though the old adapter lags and rounds. */
+/* Nothing is ever trained. old_equals_new holds though the rollout policy lags and rounds. */
 static void steps_that_train_nothing_raise_an_alarm(void **state) {
     char more[2048];
     (void)state;

@@ -36,7 +36,7 @@ static void stages_one_after_another(void **state) {
     for (size_t i = 0; i < 8; i++) {
         assert_int_equal(json_integer_value(field(lines, i, "stage")), stage[i]);
         assert_true(by(lines, i, "reward", "color") > 0); /* scored all through */
-        assert_near(by(lines, i, "valid", "jpeg"), PICTURES, 0);
+        assert_near(by(lines, i, "valid", "jpeg"), IMAGES, 0);
         if (field(lines, i, "alpha"))
             for (int k = 0; k < 2; k++)
                 assert_near(by(lines, i, "alpha", outside[stage[i] - 1][k]), 0, 0);

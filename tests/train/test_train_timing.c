@@ -27,7 +27,7 @@ static void steps_share_their_rollout(void **state) {
     assert_int_equal(json_array_size(lines), 6);
     for (size_t i = 0; i < 6; i++) {
         size_t first = i < 4 ? 0 : 4;
-        double total = seconds(lines, i, "total"), per = first ? PICTURES / 2.0 : PICTURES / 4.0;
+        double total = seconds(lines, i, "total"), per = first ? IMAGES / 2.0 : IMAGES / 4.0;
         assert_true(seconds(lines, i, "rollout") > 0);
         assert_near(seconds(lines, i, "rollout"), seconds(lines, first, "rollout"), 1e-9);
         assert_near(number_at(lines, i, "samples_per_s"), per / total, 1e-6 * per / total);

@@ -1,5 +1,5 @@
 /* src/train/watch.c: what the alarms look at, over ranks.
- * ctest-ranks: 1 2 3   ctest-backends: far cuda */
+ * ctest-ranks: 1 2 3   ctest-backends: fake cuda */
 #include "mirror.h"
 #include "ranks.h"
 
@@ -62,7 +62,7 @@ static void one_bit_of_one_rank(void **state) {
 }
 
 /* Latents of rank r are all r + 1; scores of color lie in [0, 1], those of jpeg in [-1000, 0]. */
-static void pictures_and_ranges(void **state) {
+static void images_and_ranges(void **state) {
     static const char yaml[] = "rewards: [{name: hue, type: color}, {name: jpeg}]";
     mbl_score_t scores[N * K] = {
         {1.5, MBL_SCORE_VALID}, {-3, MBL_SCORE_VALID}, {1, MBL_SCORE_VALID},     {0.1, MBL_SCORE_VALID},
@@ -117,7 +117,7 @@ static void the_verdict(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_bit_of_one_rank),
-        cmocka_unit_test(pictures_and_ranges),
+        cmocka_unit_test(images_and_ranges),
         cmocka_unit_test(the_verdict),
     };
     need_backend();

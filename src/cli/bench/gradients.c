@@ -33,8 +33,8 @@ typedef struct {
 
 static mbl_status_t run_two_seed(void *context) {
     const size_case_t *one = context;
-    mbl_bench_world_t *w = one->pass->world;
-    mbl_gradient_args_t args = mbl_bench_world_args(w, one->k, 1, 0);
+    mbl_bench_fixture_t *w = one->pass->fixture;
+    mbl_gradient_args_t args = mbl_bench_fixture_args(w, one->k, 1, 0);
     mbl_gradient_stats_t stats;
     args.masks = one->valid ? &one->masks : NULL;
     mbl_tensor_t sets = mbl_tensor_rows(&w->update.sets, 0, mbl_gradient_sets(&args));
@@ -50,7 +50,7 @@ static mbl_status_t run_separate(void *context) {
 static mbl_status_t run_forward(void *context) {
     const size_case_t *one = context;
     MBL_TRY(mbl_bench_pass_forward_both(one->pass));
-    return one->pass->world->ops->table->sync(one->pass->world->ops);
+    return one->pass->fixture->ops->table->sync(one->pass->fixture->ops);
 }
 
 /* Every two_seed case, every separate one, those with masks. after: [FORWARD][runs], without the forward
@@ -79,7 +79,7 @@ static mbl_status_t print_all(const mbl_bench_t *bench, mbl_dtype_t dtype, const
 /* Reward k applies to the images i with i % masks != k % masks, so that as many masks are distinct (fewer of
  * fewer images). */
 static mbl_status_t set_masks(size_case_t *one, size_t masks) {
-    const mbl_bench_world_t *w = one->pass->world;
+    const mbl_bench_fixture_t *w = one->pass->fixture;
     size_t n = w->batch.n;
     if (masks < 2)
         return MBL_OK;
@@ -102,13 +102,13 @@ static mbl_status_t report(const mbl_bench_t *bench, mbl_dtype_t dtype, const mb
 }
 
 static mbl_status_t time_type(const mbl_bench_t *bench, mbl_dtype_t dtype) {
-    mbl_bench_world_t world;
-    mbl_bench_pass_t pass = {.world = NULL};
+    mbl_bench_fixture_t fixture;
+    mbl_bench_pass_t pass = {.fixture = NULL};
     mbl_bench_case_t cases[CASES] = {0};
     size_case_t contexts[CASES] = {0};
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_bench_world_open(bench, dtype, bench->samples, sizes[SIZES - 1], &world), done);
-    MBL_TRY_GOTO(mbl_bench_pass_open(&world, true, &pass), done);
+    MBL_TRY_GOTO(mbl_bench_fixture_open(bench, dtype, bench->samples, sizes[SIZES - 1], &fixture), done);
+    MBL_TRY_GOTO(mbl_bench_pass_open(&fixture, true, &pass), done);
     for (size_t i = 0; i < CASES; i++) {
         contexts[i] = (size_case_t){.pass = &pass, .k = i < FORWARD ? shapes[i].k : 1};
         cases[i].run = i == FORWARD ? run_forward : shapes[i].masks ? run_two_seed : run_separate;
@@ -123,7 +123,7 @@ done:
     for (size_t i = 0; i < CASES; i++)
         mbl_free(contexts[i].valid);
     mbl_bench_pass_close(&pass);
-    mbl_bench_world_close(&world);
+    mbl_bench_fixture_close(&fixture);
     return status;
 }
 

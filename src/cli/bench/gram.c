@@ -13,19 +13,19 @@ enum { SMALL = 5, LARGE = 20, TIMESTEPS = 4 };
 static const mbl_bench_method_t marble = {"marble", MBL_METHOD_MARBLE, false, false, 1, 0};
 
 typedef struct {
-    mbl_bench_world_t *world;
+    mbl_bench_fixture_t *fixture;
     size_t k;
 } gram_case_t;
 
 static mbl_status_t run_weigh(void *context) {
     const gram_case_t *one = context;
-    MBL_TRY(mbl_bench_weigh(one->world, &marble, one->k));
-    return one->world->ops->table->sync(one->world->ops);
+    MBL_TRY(mbl_bench_weigh(one->fixture, &marble, one->k));
+    return one->fixture->ops->table->sync(one->fixture->ops);
 }
 
 static mbl_status_t run_step(void *context) {
     const gram_case_t *one = context;
-    return mbl_bench_update(one->world, &marble, one->k, TIMESTEPS);
+    return mbl_bench_update(one->fixture, &marble, one->k, TIMESTEPS);
 }
 
 static mbl_status_t print_gram(const mbl_bench_t *bench, const char *what, size_t k, size_t parameters,
@@ -41,22 +41,22 @@ static mbl_status_t print_gram(const mbl_bench_t *bench, const char *what, size_
 
 /* The step is that of the faster type, bf16: the share can only be smaller in f32. */
 static mbl_status_t time_signs(const mbl_bench_t *bench) {
-    mbl_bench_world_t world;
-    gram_case_t small = {&world, SMALL}, large = {&world, LARGE};
+    mbl_bench_fixture_t fixture;
+    gram_case_t small = {&fixture, SMALL}, large = {&fixture, LARGE};
     mbl_bench_case_t cases[] = {{run_weigh, &small, NULL},
                                 {run_step, &large, NULL},
                                 {run_weigh, &large, NULL},
                                 {run_step, &small, NULL}};
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_bench_world_open(bench, MBL_BF16, bench->samples, LARGE, &world), done);
+    MBL_TRY_GOTO(mbl_bench_fixture_open(bench, MBL_BF16, bench->samples, LARGE, &fixture), done);
     MBL_TRY_GOTO(run_step(&large), done);
     MBL_TRY_GOTO(mbl_bench_alternate(bench, cases, 4), done);
-    MBL_TRY_GOTO(print_gram(bench, "signs", SMALL, world.update.padded, cases[0].seconds, cases[3].seconds),
+    MBL_TRY_GOTO(print_gram(bench, "signs", SMALL, fixture.update.padded, cases[0].seconds, cases[3].seconds),
                  done);
-    status = print_gram(bench, "signs", LARGE, world.update.padded, cases[2].seconds, cases[1].seconds);
+    status = print_gram(bench, "signs", LARGE, fixture.update.padded, cases[2].seconds, cases[1].seconds);
 done:
     mbl_bench_forget(cases, 4);
-    mbl_bench_world_close(&world);
+    mbl_bench_fixture_close(&fixture);
     return status;
 }
 
@@ -73,7 +73,7 @@ static double free_bytes(void) {
     return 1024 * kibibytes;
 }
 
-static mbl_status_t fill_sets(mbl_bench_world_t *w) {
+static mbl_status_t fill_sets(mbl_bench_fixture_t *w) {
     int64_t id[SMALL + 1];
     mbl_tensor_t sample = {.data = NULL};
     for (int64_t i = 0; i <= SMALL; i++)
@@ -87,8 +87,8 @@ static mbl_status_t fill_sets(mbl_bench_world_t *w) {
 }
 
 static mbl_status_t time_sd35m(const mbl_bench_t *bench) {
-    mbl_bench_world_t world = {.update = {.padded = SD35M_PARAMETERS}};
-    gram_case_t context = {&world, SMALL};
+    mbl_bench_fixture_t fixture = {.update = {.padded = SD35M_PARAMETERS}};
+    gram_case_t context = {&fixture, SMALL};
     mbl_bench_case_t one = {run_weigh, &context, NULL};
     mbl_status_t status;
     if (free_bytes() < SD35M_FREE_BYTES) {
@@ -96,23 +96,23 @@ static mbl_status_t time_sd35m(const mbl_bench_t *bench) {
                 1e-9 * SD35M_FREE_BYTES);
         return MBL_OK;
     }
-    MBL_TRY(mbl_ops_open(bench->device, bench->threads, &world.ops));
-    MBL_TRY_GOTO(mbl_comm_open("self", 0, &world.comm), done);
-    MBL_TRY_GOTO(mbl_comm_attach(world.comm, world.ops), done);
-    world.update.ops = world.ops;
-    world.update.comm = world.comm;
+    MBL_TRY(mbl_ops_open(bench->device, bench->threads, &fixture.ops));
+    MBL_TRY_GOTO(mbl_comm_open("self", 0, &fixture.comm), done);
+    MBL_TRY_GOTO(mbl_comm_attach(fixture.comm, fixture.ops), done);
+    fixture.update.ops = fixture.ops;
+    fixture.update.comm = fixture.comm;
     MBL_TRY_GOTO(
-        mbl_tensor_new(world.ops, MBL_F64, &world.update.sets, 2, (size_t)(SMALL + 1), SD35M_PARAMETERS),
+        mbl_tensor_new(fixture.ops, MBL_F64, &fixture.update.sets, 2, (size_t)(SMALL + 1), SD35M_PARAMETERS),
         done);
     MBL_TRY_GOTO(
-        mbl_tensor_new(world.ops, MBL_F64, &world.update.shard, 2, (size_t)(SMALL + 1), SD35M_PARAMETERS),
+        mbl_tensor_new(fixture.ops, MBL_F64, &fixture.update.shard, 2, (size_t)(SMALL + 1), SD35M_PARAMETERS),
         done);
-    MBL_TRY_GOTO(fill_sets(&world), done);
+    MBL_TRY_GOTO(fill_sets(&fixture), done);
     MBL_TRY_GOTO(mbl_bench_alternate(bench, &one, 1), done);
-    status = print_gram(bench, "sd35m", SMALL, world.update.padded, one.seconds, NULL);
+    status = print_gram(bench, "sd35m", SMALL, fixture.update.padded, one.seconds, NULL);
 done:
     mbl_bench_forget(&one, 1);
-    mbl_bench_world_close(&world);
+    mbl_bench_fixture_close(&fixture);
     return status;
 }
 

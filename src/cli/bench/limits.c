@@ -57,7 +57,7 @@ mbl_status_t mbl_bench_peak(const mbl_bench_t *bench, mbl_ops_t *ops, mbl_dtype_
     spin_t spin = {.dtype = dtype, .threads = ops->threads};
     mbl_bench_time_t time;
     *out = 0;
-    if (ops->table->place != MBL_HOST)
+    if (ops->table->space != MBL_HOST)
         return MBL_OK;
     MBL_TRY(mbl_cpu_isa(&spin.isa));
     for (int i = 0; i < SPIN_TRIES; i++) { /* the best of many: what another process took is no limit */

@@ -1,5 +1,5 @@
 /* marble bench matmul and attention: the operations that most of a step's arithmetic is in; marble bench
- * conv: those of a picture decoder. */
+ * conv: those of an image decoder. */
 #include "base/rng.h"
 #include "cli/bench/bench.h"
 #include "ops/ops.h"
@@ -192,7 +192,7 @@ mbl_status_t mbl_bench_attention(const mbl_bench_t *bench) {
     /* the last, a batch of SD3.5-Medium, is for devices: it fills one */
     static const size_t dims[][4] = {{48, 4, 80, 32}, {48, 4, 64, 32}, {1, 24, 1229, 64}, {9, 24, 1229, 64}};
     static const mbl_dtype_t dtypes[] = {MBL_F32, MBL_BF16};
-    size_t cases = sizeof dims / sizeof *dims - (ops->table->place == MBL_HOST);
+    size_t cases = sizeof dims / sizeof *dims - (ops->table->space == MBL_HOST);
     for (size_t i = 0; i < 2 * cases && status == MBL_OK; i++)
         status = time_attention(bench, ops, dims[i % cases], dtypes[i / cases]);
     mbl_ops_close(ops);
@@ -204,17 +204,17 @@ typedef struct {
     mbl_ops_t *ops;
     mbl_tensor_t x, weight, bias, scale, y;
     size_t up;
-} picture_t;
+} image_t;
 
 static mbl_status_t run_conv(void *context) {
-    picture_t *p = context;
+    image_t *p = context;
     MBL_TRY(MBL_OP(p->ops, conv2d, .y = &p->y, .x = &p->x, .weight = &p->weight, .bias = &p->bias,
                    .pad = p->weight.dim[1] / 2, .up = p->up));
     return p->ops->table->sync(p->ops);
 }
 
 static mbl_status_t run_group_norm(void *context) {
-    picture_t *p = context;
+    image_t *p = context;
     const size_t *dim = p->x.dim;
     mbl_tensor_t x = mbl_tensor_reshape(&p->x, 3, dim[0], dim[1] * dim[2], dim[3]);
     MBL_TRY(MBL_OP(p->ops, group_norm, .y = &x, .x = &x, .weight = &p->scale, .bias = &p->scale, .groups = 32,
@@ -222,7 +222,7 @@ static mbl_status_t run_group_norm(void *context) {
     return p->ops->table->sync(p->ops);
 }
 
-/* Pictures of a decoder of SD3's layout on its way from 64 x 64 latents to 512 x 512 pixels. */
+/* Images of a decoder of SD3's layout on its way from 64 x 64 latents to 512 x 512 pixels. */
 typedef struct {
     size_t side, channels, outputs, window, up;
     bool norm; /* time the group norm before it, too */
@@ -233,7 +233,7 @@ static const conv_case_t conv_cases[] = {
     {128, 512, 256, 1, 1, false}, {256, 128, 128, 3, 1, true}, {256, 128, 3, 3, 1, false},
 };
 
-static mbl_status_t time_picture(const mbl_bench_t *bench, picture_t *p, const conv_case_t *c) {
+static mbl_status_t time_image(const mbl_bench_t *bench, image_t *p, const conv_case_t *c) {
     mbl_bench_time_t time;
     char what[96];
     const char *type = mbl_dtype_name(p->x.dtype);
@@ -256,7 +256,7 @@ static mbl_status_t time_picture(const mbl_bench_t *bench, picture_t *p, const c
 
 static mbl_status_t time_conv(const mbl_bench_t *bench, mbl_ops_t *ops, const conv_case_t *c,
                               mbl_dtype_t dtype) {
-    picture_t p = {.ops = ops, .up = c->up};
+    image_t p = {.ops = ops, .up = c->up};
     mbl_tensor_t *all[] = {&p.x, &p.weight, &p.bias, &p.scale, &p.y};
     mbl_status_t status;
     MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &p.x, 1, c->side, c->side, c->channels), done);
@@ -266,7 +266,7 @@ static mbl_status_t time_conv(const mbl_bench_t *bench, mbl_ops_t *ops, const co
     MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &p.scale, 1, c->channels), done);
     MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &p.y, 4, (size_t)1, c->side * c->up, c->side * c->up, c->outputs),
                  done);
-    status = time_picture(bench, &p, c);
+    status = time_image(bench, &p, c);
 done:
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mbl_tensor_free(ops, all[i]);

@@ -1,12 +1,12 @@
-/* Forward and backward passes of the bench world's model outside mbl_gradient: what a framework does that
+/* Forward and backward passes of the bench fixture's model outside mbl_gradient: what a framework does that
  * forms every reward's gradient by a backward pass of its own. */
 #ifndef MBL_CLI_BENCH_PASS_H
 #define MBL_CLI_BENCH_PASS_H
 
-#include "cli/bench/world.h"
+#include "cli/bench/fixture.h"
 
 typedef struct {
-    mbl_bench_world_t *world;
+    mbl_bench_fixture_t *fixture;
     mbl_tape_t *keep, *none;
     mbl_tensor_t xt, v, v_old, u, h, seed; /* [N,C,H,W] */
     mbl_tensor_t t, loss_plus, loss_minus; /* [N] */
@@ -15,17 +15,17 @@ typedef struct {
     mbl_tensor_t context, pooled;
 } mbl_bench_pass_t;
 
-/* Noisy pictures at random times. `keep_too`: with what backward passes need. Free with mbl_bench_pass_close,
+/* Noisy images at random times. `keep_too`: with what backward passes need. Free with mbl_bench_pass_close,
  * also after a failure. */
-mbl_status_t mbl_bench_pass_open(mbl_bench_world_t *world, bool keep_too, mbl_bench_pass_t *out);
+mbl_status_t mbl_bench_pass_open(mbl_bench_fixture_t *fixture, bool keep_too, mbl_bench_pass_t *out);
 void mbl_bench_pass_close(mbl_bench_pass_t *pass);
 
-/* v_old: the old adapter's velocity. */
+/* v_old: the rollout policy's velocity. */
 mbl_status_t mbl_bench_pass_forward(mbl_bench_pass_t *pass);
 /* The forward passes of old and current, and the seeds. */
 mbl_status_t mbl_bench_pass_forward_both(mbl_bench_pass_t *pass);
 /* The same, then k backward passes, one for each reward, into sets [k + 2, padded] of
- * the world. */
+ * the fixture. */
 mbl_status_t mbl_bench_pass_separate(mbl_bench_pass_t *pass, size_t k);
 
 #endif

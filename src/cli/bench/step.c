@@ -17,9 +17,9 @@ enum { FULL = 0, BASELINE = 2, CACHED = 4, N = MBL_BENCH_N_METHODS, ROLLOUT = N 
 
 static mbl_status_t run_nft_step(void *context) {
     const mbl_bench_pass_t *pass = context;
-    mbl_bench_world_t *w = pass->world;
+    mbl_bench_fixture_t *w = pass->fixture;
     const double one = 1;
-    mbl_gradient_args_t args = mbl_bench_world_args(w, 1, 1, 1e-4);
+    mbl_gradient_args_t args = mbl_bench_fixture_args(w, 1, 1, 1e-4);
     mbl_gradient_stats_t stats;
     mbl_tensor_t sets = mbl_tensor_rows(&w->update.sets, 0, 1);
     args.c = &one;
@@ -30,12 +30,12 @@ static mbl_status_t run_nft_step(void *context) {
 static mbl_status_t run_forward(void *context) {
     mbl_bench_pass_t *pass = context;
     MBL_TRY(mbl_bench_pass_forward(pass));
-    return pass->world->ops->table->sync(pass->world->ops);
+    return pass->fixture->ops->table->sync(pass->fixture->ops);
 }
 
 /* One more step, with the clock read after every operation: a line for each that was called. */
 static mbl_status_t profile_nft(const mbl_bench_t *bench, mbl_bench_pass_t *pass, mbl_dtype_t dtype) {
-    mbl_ops_t *ops = pass->world->ops;
+    mbl_ops_t *ops = pass->fixture->ops;
     double all = 0;
     memset(ops->stats, 0, sizeof ops->stats);
     ops->profile = true;
@@ -59,44 +59,44 @@ static mbl_status_t profile_nft(const mbl_bench_t *bench, mbl_bench_pass_t *pass
 
 static mbl_status_t time_nft(const mbl_bench_t *bench, mbl_dtype_t dtype) {
     static const char *const names[] = {"nft_step", "forward"};
-    mbl_bench_world_t world;
-    mbl_bench_pass_t pass = {.world = NULL};
+    mbl_bench_fixture_t fixture;
+    mbl_bench_pass_t pass = {.fixture = NULL};
     mbl_bench_case_t cases[] = {{run_nft_step, &pass, NULL}, {run_forward, &pass, NULL}};
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_bench_world_open(bench, dtype, bench->samples, 1, &world), done);
-    MBL_TRY_GOTO(mbl_bench_pass_open(&world, false, &pass), done);
+    MBL_TRY_GOTO(mbl_bench_fixture_open(bench, dtype, bench->samples, 1, &fixture), done);
+    MBL_TRY_GOTO(mbl_bench_pass_open(&fixture, false, &pass), done);
     MBL_TRY_GOTO(mbl_bench_alternate(bench, cases, 2), done);
     for (size_t i = 0; i < 2; i++) {
         mbl_bench_time_t time = mbl_bench_time(cases[i].seconds, bench->runs);
         const mbl_bench_figure_t figures[] = {{.name = "dtype", .text = mbl_dtype_name(dtype)},
                                               {.name = "samples", .value = (double)bench->samples},
-                                              {.name = "threads", .value = (double)world.ops->threads}};
+                                              {.name = "threads", .value = (double)fixture.ops->threads}};
         MBL_TRY_GOTO(mbl_bench_print(bench, "step", names[i], &time, figures, 3), done);
     }
     status = bench->profile ? profile_nft(bench, &pass, dtype) : MBL_OK;
 done:
     mbl_bench_forget(cases, 2);
     mbl_bench_pass_close(&pass);
-    mbl_bench_world_close(&world);
+    mbl_bench_fixture_close(&fixture);
     return status;
 }
 
 /* ---- optimizer steps by method ---- */
 
 typedef struct {
-    mbl_bench_world_t *world;
+    mbl_bench_fixture_t *fixture;
     mbl_sampler_t *sampler;
     mbl_bench_method_t method;
 } method_case_t;
 
 static mbl_status_t run_method(void *context) {
     const method_case_t *one = context;
-    return mbl_bench_update(one->world, &one->method, REWARDS, TIMESTEPS);
+    return mbl_bench_update(one->fixture, &one->method, REWARDS, TIMESTEPS);
 }
 
 static mbl_status_t run_rollout(void *context) {
     const method_case_t *one = context;
-    mbl_bench_world_t *w = one->world;
+    mbl_bench_fixture_t *w = one->fixture;
     mbl_sample_request_t request = {.adapter = &w->update.policy.in_old,
                                     .conditions = &w->conditions,
                                     .index = w->prompt,
@@ -154,15 +154,15 @@ static mbl_status_t print_cached(const mbl_bench_t *bench, mbl_dtype_t dtype, co
 
 static mbl_status_t time_methods(const mbl_bench_t *bench, mbl_dtype_t dtype) {
     static const mbl_bench_method_t methods[] = MBL_BENCH_METHODS;
-    mbl_bench_world_t world;
+    mbl_bench_fixture_t fixture;
     mbl_sampler_t *sampler = NULL;
     method_case_t contexts[N + 1];
     mbl_bench_case_t cases[N + 1] = {0};
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_bench_world_open(bench, dtype, bench->samples, REWARDS, &world), done);
-    MBL_TRY_GOTO(mbl_sampler_new(world.pipeline, world.lora, bench->samples, &sampler), done);
+    MBL_TRY_GOTO(mbl_bench_fixture_open(bench, dtype, bench->samples, REWARDS, &fixture), done);
+    MBL_TRY_GOTO(mbl_sampler_new(fixture.pipeline, fixture.lora, bench->samples, &sampler), done);
     for (size_t i = 0; i <= N; i++) {
-        contexts[i] = (method_case_t){&world, sampler, methods[i < N ? i : 0]};
+        contexts[i] = (method_case_t){&fixture, sampler, methods[i < N ? i : 0]};
         cases[i].run = i < N ? run_method : run_rollout;
         cases[i].context = &contexts[i];
     }
@@ -180,7 +180,7 @@ static mbl_status_t time_methods(const mbl_bench_t *bench, mbl_dtype_t dtype) {
 done:
     mbl_bench_forget(cases, N + 1);
     mbl_sampler_free(sampler);
-    mbl_bench_world_close(&world);
+    mbl_bench_fixture_close(&fixture);
     return status;
 }
 

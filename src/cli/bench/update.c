@@ -1,11 +1,11 @@
-/* An optimizer step as training takes it, on the bench world. */
+/* An optimizer step as training takes it, on the bench fixture. */
 #include "cli/bench/update.h"
 
 #include "rl/gram.h"
 
-static mbl_update_options_t options_of(mbl_bench_world_t *w, const mbl_bench_method_t *method, size_t k,
+static mbl_update_options_t options_of(mbl_bench_fixture_t *w, const mbl_bench_method_t *method, size_t k,
                                        size_t timesteps, mbl_reward_stats_t *stats) {
-    mbl_update_options_t options = {.gradient = mbl_bench_world_args(w, k, timesteps, 1e-4),
+    mbl_update_options_t options = {.gradient = mbl_bench_fixture_args(w, k, timesteps, 1e-4),
                                     .balance = {.method = method->method, .rho = 0.7},
                                     .stats = stats,
                                     .step = w->update.optimizer.steps + 1,
@@ -22,7 +22,7 @@ static mbl_update_options_t options_of(mbl_bench_world_t *w, const mbl_bench_met
     return options;
 }
 
-mbl_status_t mbl_bench_weigh(mbl_bench_world_t *w, const mbl_bench_method_t *method, size_t k) {
+mbl_status_t mbl_bench_weigh(mbl_bench_fixture_t *w, const mbl_bench_method_t *method, size_t k) {
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];
     mbl_update_options_t options = options_of(w, method, k, 1, stats);
     mbl_update_result_t result;
@@ -35,7 +35,7 @@ mbl_status_t mbl_bench_weigh(mbl_bench_world_t *w, const mbl_bench_method_t *met
     return mbl_update_solve(&w->update, &step, gram, NULL);
 }
 
-mbl_status_t mbl_bench_update(mbl_bench_world_t *w, const mbl_bench_method_t *method, size_t k,
+mbl_status_t mbl_bench_update(mbl_bench_fixture_t *w, const mbl_bench_method_t *method, size_t k,
                               size_t timesteps) {
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];
     mbl_update_options_t options = options_of(w, method, k, timesteps, stats);

@@ -1,8 +1,8 @@
-/* Whole optimizer steps of the bench world, by the code that trains (rl/update.h). */
+/* Whole optimizer steps of the bench fixture, by the code that trains (rl/update.h). */
 #ifndef MBL_CLI_BENCH_UPDATE_H
 #define MBL_CLI_BENCH_UPDATE_H
 
-#include "cli/bench/world.h"
+#include "cli/bench/fixture.h"
 
 typedef struct {
     const char *name;
@@ -27,9 +27,9 @@ enum { MBL_BENCH_N_METHODS = 8 };
 
 /* What balancing adds once the first k rewards' sets are formed: their sums over ranks, Gram matrix, weights
  * and their broadcast. */
-mbl_status_t mbl_bench_weigh(mbl_bench_world_t *world, const mbl_bench_method_t *method, size_t k);
-/* A step, then the old adapter follows. */
-mbl_status_t mbl_bench_update(mbl_bench_world_t *world, const mbl_bench_method_t *method, size_t k,
+mbl_status_t mbl_bench_weigh(mbl_bench_fixture_t *fixture, const mbl_bench_method_t *method, size_t k);
+/* A step, then the rollout policy follows. */
+mbl_status_t mbl_bench_update(mbl_bench_fixture_t *fixture, const mbl_bench_method_t *method, size_t k,
                               size_t timesteps);
 
 #endif

@@ -24,7 +24,7 @@ typedef struct {
     double seconds[MBL_PLAN_GPUS];
 } mbl_plan_sum_t;
 
-/* Sums of a phase by row, sum [MBL_DRY_ROWS + 1]; the last is all of it. */
+/* Sums of a phase by row, sum [MBL_COST_ROWS + 1]; the last is all of it. */
 void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan_sum_t *sum);
 /* Seconds of an epoch on GPU i of the view. */
 double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i);

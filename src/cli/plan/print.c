@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void add(mbl_plan_sum_t *sum, const mbl_plan_view_t *view, const mbl_dry_item_t *item) {
+static void add(mbl_plan_sum_t *sum, const mbl_plan_view_t *view, const mbl_cost_item_t *item) {
     double calls = (double)item->calls;
     sum->calls += item->calls;
     sum->cost.launches += item->cost.launches * (size_t)item->calls;
@@ -19,19 +19,19 @@ static void add(mbl_plan_sum_t *sum, const mbl_plan_view_t *view, const mbl_dry_
 
 void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan_sum_t *sum) {
     const mbl_plan_count_t *count = &view->plan->phase[phase];
-    memset(sum, 0, (MBL_DRY_ROWS + 1) * sizeof *sum);
+    memset(sum, 0, (MBL_COST_ROWS + 1) * sizeof *sum);
     for (size_t i = 0; i < count->n; i++) {
         add(&sum[count->item[i].row], view, &count->item[i]);
-        add(&sum[MBL_DRY_ROWS], view, &count->item[i]);
+        add(&sum[MBL_COST_ROWS], view, &count->item[i]);
     }
 }
 
 double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i) {
     double seconds = 0;
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
-        mbl_plan_sum_t sum[MBL_DRY_ROWS + 1];
+        mbl_plan_sum_t sum[MBL_COST_ROWS + 1];
         mbl_plan_sums(view, phase, sum);
-        seconds += (double)view->plan->phase[phase].times * sum[MBL_DRY_ROWS].seconds[i];
+        seconds += (double)view->plan->phase[phase].times * sum[MBL_COST_ROWS].seconds[i];
     }
     return seconds;
 }
@@ -61,7 +61,7 @@ static mbl_status_t print_grid(const mbl_plan_view_t *view, mbl_grid_t *grid) {
 static mbl_status_t print_phase(const mbl_plan_view_t *view, mbl_plan_phase_t phase) {
     static const char *const head[] = {"operation", "calls",    "launches",   "GFLOP",
                                        "GB moved",  "GB least", "moved/least"};
-    mbl_plan_sum_t sum[MBL_DRY_ROWS + 1];
+    mbl_plan_sum_t sum[MBL_COST_ROWS + 1];
     mbl_grid_t *grid;
     mbl_plan_sums(view, phase, sum);
     MBL_TRY(mbl_grid_new(sizeof head / sizeof *head + view->gpus, 1, &grid));
@@ -69,10 +69,10 @@ static mbl_status_t print_phase(const mbl_plan_view_t *view, mbl_plan_phase_t ph
         mbl_grid_cell(grid, "%s", head[i]);
     for (size_t i = 0; i < view->gpus; i++)
         mbl_grid_cell(grid, "%s ms", view->gpu[i]->name);
-    for (int i = 0; i < MBL_DRY_ROWS; i++)
+    for (int i = 0; i < MBL_COST_ROWS; i++)
         if (sum[i].calls)
-            row(view, grid, mbl_dry_name(i), &sum[i]);
-    row(view, grid, "all", &sum[MBL_DRY_ROWS]);
+            row(view, grid, mbl_cost_row_name(i), &sum[i]);
+    row(view, grid, "all", &sum[MBL_COST_ROWS]);
     printf("\n%s, %zu in an epoch:\n\n", mbl_plan_phase_names[phase], view->plan->phase[phase].times);
     return print_grid(view, grid);
 }
@@ -111,7 +111,7 @@ static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
         mbl_grid_cell(grid, "%.1f", memory / 1e9);
         mbl_grid_cell(grid, "%.0f", view->gpu[i]->memory / 1e9);
     }
-    printf("\nan epoch of %zu pictures on a rank:\n\n", view->shape->pictures);
+    printf("\nan epoch of %zu images on a rank:\n\n", view->shape->images);
     MBL_TRY(print_grid(view, grid));
     for (size_t i = 0; i < view->gpus; i++)
         if (memory > view->gpu[i]->memory)
@@ -126,7 +126,7 @@ mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
     size_t side = s->model.sample_size / s->model.patch_size;
     printf(
         "%zu layers of width %zu, %zu heads; %zu image and %zu context tokens; %s; adapters of rank %zu; %zu "
-        "rewards;\n%zu pictures of a rollout micro-batch with %zu steps, %zu of a training micro-batch, %zu "
+        "rewards;\n%zu images of a rollout micro-batch with %zu steps, %zu of a training micro-batch, %zu "
         "timesteps of each; rank 1 of %zu\n",
         s->model.num_layers, s->model.attention_head_dim * s->model.num_attention_heads,
         s->model.num_attention_heads, side * side, s->tokens, mbl_dtype_name(s->dtype), s->lora.rank,

@@ -25,20 +25,20 @@ static json_t *row_of(const mbl_plan_view_t *view, const char *name, const mbl_p
 }
 
 static json_t *phase_of(const mbl_plan_view_t *view, mbl_plan_phase_t phase) {
-    mbl_plan_sum_t sum[MBL_DRY_ROWS + 1];
+    mbl_plan_sum_t sum[MBL_COST_ROWS + 1];
     json_t *rows = json_array();
     mbl_plan_sums(view, phase, sum);
     bool failed = !rows;
-    for (int row = 0; row < MBL_DRY_ROWS && !failed; row++)
+    for (int row = 0; row < MBL_COST_ROWS && !failed; row++)
         if (sum[row].calls)
-            failed = json_array_append_new(rows, row_of(view, mbl_dry_name(row), &sum[row])) != 0;
+            failed = json_array_append_new(rows, row_of(view, mbl_cost_row_name(row), &sum[row])) != 0;
     if (failed) {
         json_decref(rows);
         return NULL;
     }
     return json_pack("{s:s, s:I, s:o, s:o}", "phase", mbl_plan_phase_names[phase], "times",
                      (json_int_t)view->plan->phase[phase].times, "ops", rows, "all",
-                     row_of(view, "all", &sum[MBL_DRY_ROWS]));
+                     row_of(view, "all", &sum[MBL_COST_ROWS]));
 }
 
 static json_t *memory_of(const mbl_plan_memory_t *m) {

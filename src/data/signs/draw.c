@@ -1,4 +1,4 @@
-/* The glyphs and the drawing of a scene. Everything is crisp, so that a true picture holds palette colours
+/* The glyphs and the drawing of a scene. Everything is crisp, so that a true image holds palette colours
  * only. */
 #include "data/signs/signs.h"
 #include "data/signs/layout.h"

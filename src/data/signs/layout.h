@@ -1,4 +1,4 @@
-/* Where things lie in a picture of the signs world, shared by the drawing and the scorers. Pixels, (0, 0) at
+/* Where things lie in an image of the signs world, shared by the drawing and the scorers. Pixels, (0, 0) at
  * the top left; a box covers [x, x + width) by [y, y + height). */
 #ifndef MBL_DATA_SIGNS_LAYOUT_H
 #define MBL_DATA_SIGNS_LAYOUT_H

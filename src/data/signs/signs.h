@@ -1,4 +1,4 @@
-/* The signs world: 32 x 32 RGB pictures on a light ground, and the sentences that describe them.
+/* The signs world: 32 x 32 RGB images on a light ground, and the sentences that describe them.
  *   text     a red sign that says "K7"      a coloured plate with two glyphs at fixed places, 15 glyphs
  *   count    three blue circles             1-4 circles, squares or triangles of one colour, not overlapping
  *   horizon  green above purple             two colours, a horizontal edge

@@ -71,14 +71,14 @@ static mbl_status_t attend_backward(const mbl_pass_t *p, const mbl_side_acts_t *
     mbl_tape_t *tape = p->tape;
     size_t image = tape->tokens[0], all = image + (second ? tape->tokens[1] : 0);
     size_t heads = m->config.num_attention_heads, d = m->config.attention_head_dim;
-    mbl_place_t place = p->ops->table->place;
-    mbl_tensor_t q = mbl_tensor_of(acts->q, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t k = mbl_tensor_of(acts->k, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(acts->v, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->dtype), place, 3, p->n, heads, all);
+    mbl_space_t space = p->ops->table->space;
+    mbl_tensor_t q = mbl_tensor_of(acts->q, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t k = mbl_tensor_of(acts->k, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t v = mbl_tensor_of(acts->v, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->dtype), space, 3, p->n, heads, all);
     mbl_tensor_t out1 = mbl_pass_rows(p, acts->attended, image, m->width);
     mbl_tensor_t out2 = mbl_pass_rows(p, second, tape->tokens[1], m->width);
     mbl_tensor_t dout1 = mbl_pass_rows(p, tape->d_attended[0], image, m->width);
@@ -97,14 +97,14 @@ static mbl_status_t heads_backward(const mbl_pass_t *p, size_t layer, int side, 
     size_t tokens = mbl_side_tokens(tape, side), heads = m->config.num_attention_heads;
     size_t d = m->config.attention_head_dim;
     mbl_dtype_t st = mbl_dtype_stat(m->dtype);
-    mbl_place_t place = p->ops->table->place;
-    mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->dtype, place, 4, p->n, heads, all, d);
+    mbl_space_t space = p->ops->table->space;
+    mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t dqkv = mbl_pass_rows(p, tape->d_wide, tokens, 3 * m->width);
     mbl_tensor_t qkv = mbl_pass_rows(p, acts->qkv, tokens, 3 * m->width);
-    mbl_tensor_t rq = mbl_tensor_of(acts->rstd_q, st, place, 3, p->n, tokens, heads);
-    mbl_tensor_t rk = mbl_tensor_of(acts->rstd_k, st, place, 3, p->n, tokens, heads);
+    mbl_tensor_t rq = mbl_tensor_of(acts->rstd_q, st, space, 3, p->n, tokens, heads);
+    mbl_tensor_t rk = mbl_tensor_of(acts->rstd_k, st, space, 3, p->n, tokens, heads);
     mbl_tensor_t wq = mbl_flat_vector(&m->weights, s->norm_q, d),
                  wk = mbl_flat_vector(&m->weights, s->norm_k, d);
     bool norm = m->config.qk_norm, full = norm && p->sink->full;
@@ -189,7 +189,7 @@ static mbl_status_t embedder_backward(const mbl_pass_t *p, const mbl_linear_t *f
 static mbl_status_t condition_backward(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
     const mbl_mmdit_t *m = p->model;
     mbl_tape_t *tape = p->tape;
-    mbl_tensor_t wide = mbl_tensor_of(tape->d_modulation, mbl_dtype_stat(m->dtype), p->ops->table->place, 2,
+    mbl_tensor_t wide = mbl_tensor_of(tape->d_modulation, mbl_dtype_stat(m->dtype), p->ops->table->space, 2,
                                       p->n, m->modulation.out);
     mbl_tensor_t narrow = mbl_pass_matrix(p, tape->d_modulation_ct, p->n, m->modulation.out);
     if (wide.dtype == narrow.dtype)
@@ -253,7 +253,7 @@ mbl_status_t mbl_mmdit_backward(mbl_mmdit_t *model, const mbl_adapter_t *adapter
     size_t lowest = sink->full ? 0 : adapter->lora->first_block;
     if (sink->full) {
         mbl_tensor_t all = mbl_tensor_of(tape->d_modulation, mbl_dtype_stat(model->dtype),
-                                         model->ops->table->place, 2, pass.n, model->modulation.out);
+                                         model->ops->table->space, 2, pass.n, model->modulation.out);
         MBL_TRY(mbl_tensor_zero(model->ops, &all));
     }
     MBL_TRY(output_backward(&pass, dv));

@@ -6,7 +6,7 @@
 
 /* ---- inputs ---- */
 
-/* The rows of pos_embed that a picture of this size uses: the centre of the square grid. */
+/* The rows of pos_embed that an image of this size uses: the centre of the square grid. */
 static mbl_status_t crop_position(const mbl_pass_t *p) {
     mbl_tape_t *tape = p->tape;
     const mbl_mmdit_t *m = p->model;
@@ -15,12 +15,12 @@ static mbl_status_t crop_position(const mbl_pass_t *p) {
     size_t patch = m->config.patch_size, max = m->config.pos_embed_max_size;
     size_t rows = tape->height / patch, columns = tape->width / patch;
     size_t top = (max - rows) / 2, left = (max - columns) / 2;
-    mbl_place_t place = p->ops->table->place;
+    mbl_space_t space = p->ops->table->space;
     for (size_t i = 0; i < rows; i++) {
         size_t from = m->position + ((top + i) * max + left) * m->width, count = columns * m->width;
         mbl_tensor_t src = mbl_flat_vector(&m->weights, from, count);
         mbl_tensor_t dst = mbl_tensor_of((char *)tape->position + i * count * mbl_dtype_size(m->dtype),
-                                         m->dtype, place, 1, count);
+                                         m->dtype, space, 1, count);
         MBL_TRY(mbl_tensor_copy(p->ops, &dst, &src));
     }
     tape->position_ready = true;
@@ -138,15 +138,15 @@ static mbl_status_t project_heads(const mbl_pass_t *p, size_t layer, int side, c
     size_t tokens = mbl_side_tokens(p->tape, side), n_heads = m->config.num_attention_heads;
     size_t d = m->config.attention_head_dim;
     mbl_dtype_t st = mbl_dtype_stat(m->dtype);
-    mbl_place_t place = p->ops->table->place;
+    mbl_space_t space = p->ops->table->space;
     MBL_TRY(mbl_linear_forward(p, &s->linear[MBL_LINEAR_QKV], acts->qkv, acts->n_a, tokens,
                                acts->lora[MBL_LINEAR_QKV]));
-    mbl_tensor_t q = mbl_tensor_of(heads->q, m->dtype, place, 4, p->n, n_heads, all, d);
-    mbl_tensor_t k = mbl_tensor_of(heads->k, m->dtype, place, 4, p->n, n_heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(heads->v, m->dtype, place, 4, p->n, n_heads, all, d);
+    mbl_tensor_t q = mbl_tensor_of(heads->q, m->dtype, space, 4, p->n, n_heads, all, d);
+    mbl_tensor_t k = mbl_tensor_of(heads->k, m->dtype, space, 4, p->n, n_heads, all, d);
+    mbl_tensor_t v = mbl_tensor_of(heads->v, m->dtype, space, 4, p->n, n_heads, all, d);
     mbl_tensor_t qkv = mbl_pass_rows(p, acts->qkv, tokens, 3 * m->width);
-    mbl_tensor_t rq = mbl_tensor_of(acts->rstd_q, st, place, 3, p->n, tokens, n_heads);
-    mbl_tensor_t rk = mbl_tensor_of(acts->rstd_k, st, place, 3, p->n, tokens, n_heads);
+    mbl_tensor_t rq = mbl_tensor_of(acts->rstd_q, st, space, 3, p->n, tokens, n_heads);
+    mbl_tensor_t rk = mbl_tensor_of(acts->rstd_k, st, space, 3, p->n, tokens, n_heads);
     mbl_tensor_t wq = mbl_flat_vector(&m->weights, s->norm_q, d),
                  wk = mbl_flat_vector(&m->weights, s->norm_k, d);
     bool norm = m->config.qk_norm;
@@ -160,11 +160,11 @@ static mbl_status_t attend(const mbl_pass_t *p, const mbl_side_acts_t *acts, voi
     const mbl_mmdit_t *m = p->model;
     size_t image = p->tape->tokens[0], all = image + (second ? p->tape->tokens[1] : 0);
     size_t heads = m->config.num_attention_heads, d = m->config.attention_head_dim;
-    mbl_place_t place = p->ops->table->place;
-    mbl_tensor_t q = mbl_tensor_of(acts->q, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t k = mbl_tensor_of(acts->k, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(acts->v, m->dtype, place, 4, p->n, heads, all, d);
-    mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->dtype), place, 3, p->n, heads, all);
+    mbl_space_t space = p->ops->table->space;
+    mbl_tensor_t q = mbl_tensor_of(acts->q, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t k = mbl_tensor_of(acts->k, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t v = mbl_tensor_of(acts->v, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->dtype), space, 3, p->n, heads, all);
     mbl_tensor_t out1 = mbl_pass_rows(p, acts->attended, image, m->width);
     mbl_tensor_t out2 = mbl_pass_rows(p, second, p->tape->tokens[1], m->width);
     return MBL_OP(p->ops, attention, .out1 = &out1, .out2 = second ? &out2 : NULL, .lse = &lse, .q = &q,
@@ -254,7 +254,7 @@ static mbl_status_t output(const mbl_pass_t *p, const mbl_tensor_t *v) {
     mbl_side_acts_t *acts = &tape->acts[m->config.num_layers].side[MBL_SIDE_IMAGE];
     size_t rows = p->n * tape->tokens[0];
     mbl_tensor_t y =
-        mbl_tensor_of(tape->out_tokens, mbl_dtype_stat(m->dtype), p->ops->table->place, 2, rows, m->out.out);
+        mbl_tensor_of(tape->out_tokens, mbl_dtype_stat(m->dtype), p->ops->table->space, 2, rows, m->out.out);
     mbl_tensor_t x = mbl_pass_matrix(p, acts->n_a, rows, m->width);
     mbl_tensor_t w = mbl_flat_matrix(&m->weights, m->out.weight, m->out.out, m->width);
     mbl_tensor_t bias = mbl_flat_vector(&m->weights, m->out.bias, m->out.out);

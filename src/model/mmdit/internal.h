@@ -117,25 +117,25 @@ static inline size_t mbl_side_tokens(const mbl_tape_t *tape, int side) {
 
 /* Contiguous activations over tape memory, ct: [N,tokens,columns] and [rows,columns]. */
 static inline mbl_tensor_t mbl_pass_rows(const mbl_pass_t *p, void *data, size_t tokens, size_t columns) {
-    return mbl_tensor_of(data, p->model->dtype, p->ops->table->place, 3, p->n, tokens, columns);
+    return mbl_tensor_of(data, p->model->dtype, p->ops->table->space, 3, p->n, tokens, columns);
 }
 static inline mbl_tensor_t mbl_pass_matrix(const mbl_pass_t *p, void *data, size_t rows, size_t columns) {
-    return mbl_tensor_of(data, p->model->dtype, p->ops->table->place, 2, rows, columns);
+    return mbl_tensor_of(data, p->model->dtype, p->ops->table->space, 2, rows, columns);
 }
 /* Statistics, st: [N,tokens]. */
 static inline mbl_tensor_t mbl_pass_stat(const mbl_pass_t *p, void *data, size_t tokens) {
-    return mbl_tensor_of(data, mbl_dtype_stat(p->model->dtype), p->ops->table->place, 2, p->n, tokens);
+    return mbl_tensor_of(data, mbl_dtype_stat(p->model->dtype), p->ops->table->space, 2, p->n, tokens);
 }
 static inline void *mbl_element(const mbl_tensor_t *t, size_t offset) {
     return (char *)t->data + offset * mbl_dtype_size(t->dtype);
 }
 /* A vector and a matrix inside a flat vector. */
 static inline mbl_tensor_t mbl_flat_vector(const mbl_tensor_t *flat, size_t offset, size_t n) {
-    return mbl_tensor_of(mbl_element(flat, offset), flat->dtype, flat->place, 1, n);
+    return mbl_tensor_of(mbl_element(flat, offset), flat->dtype, flat->space, 1, n);
 }
 static inline mbl_tensor_t mbl_flat_matrix(const mbl_tensor_t *flat, size_t offset, size_t rows,
                                            size_t columns) {
-    return mbl_tensor_of(mbl_element(flat, offset), flat->dtype, flat->place, 2, rows, columns);
+    return mbl_tensor_of(mbl_element(flat, offset), flat->dtype, flat->space, 2, rows, columns);
 }
 /* D columns of the modulation [N,M] (or of its gradient, st). */
 static inline mbl_tensor_t mbl_pass_modulation(const mbl_pass_t *p, size_t column) {
@@ -144,7 +144,7 @@ static inline mbl_tensor_t mbl_pass_modulation(const mbl_pass_t *p, size_t colum
 }
 static inline mbl_tensor_t mbl_pass_d_modulation(const mbl_pass_t *p, size_t column) {
     mbl_tensor_t all = mbl_tensor_of(p->tape->d_modulation, mbl_dtype_stat(p->model->dtype),
-                                     p->ops->table->place, 2, p->n, p->model->modulation.out);
+                                     p->ops->table->space, 2, p->n, p->model->modulation.out);
     return mbl_tensor_columns(&all, column, p->model->width);
 }
 

@@ -69,7 +69,7 @@ mbl_status_t mbl_linear_forward_gelu(const mbl_pass_t *p, const mbl_linear_t *li
 /* The [K,rows,columns] part of the gradient sets that belongs to one matrix of an adapter. */
 static mbl_tensor_t part_of_sets(const mbl_tensor_t *sets, size_t offset, size_t rows, size_t columns) {
     mbl_tensor_t part =
-        mbl_tensor_of(mbl_element(sets, offset), sets->dtype, sets->place, 3, sets->dim[0], rows, columns);
+        mbl_tensor_of(mbl_element(sets, offset), sets->dtype, sets->space, 3, sets->dim[0], rows, columns);
     part.stride[0] = sets->stride[0];
     return part;
 }

@@ -74,7 +74,7 @@ static mbl_status_t put_param(mbl_mmdit_t *m, const mbl_param_t *param, const st
             narrow[i] = mbl_bf16_from_f32(values[i]);
         source = narrow;
     }
-    return m->ops->table->copy(m->ops, mbl_element(&m->weights, param->offset), m->ops->table->place, source,
+    return m->ops->table->copy(m->ops, mbl_element(&m->weights, param->offset), m->ops->table->space, source,
                                MBL_HOST, param->count * mbl_dtype_size(m->dtype));
 }
 

@@ -41,7 +41,7 @@ mbl_status_t mbl_mmdit_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folde
  * adaLN (norm*.linear) and proj_out, sin-cos positions; seeded. */
 mbl_status_t mbl_mmdit_new(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config, uint64_t seed,
                            mbl_mmdit_t **out);
-/* A model whose weights are all zero: for counting with shapes alone (ops/dry.h). */
+/* A model whose weights are all zero: for counting with shapes alone (ops/cost_model.h). */
 mbl_status_t mbl_mmdit_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config,
                              mbl_mmdit_t **out);
 void mbl_mmdit_close(mbl_mmdit_t *model);
@@ -50,8 +50,8 @@ const mbl_mmdit_config_t *mbl_mmdit_config(const mbl_mmdit_t *model);
 size_t mbl_mmdit_param_count(const mbl_mmdit_t *model); /* tensors */
 const mbl_param_t *mbl_mmdit_param(const mbl_mmdit_t *model, size_t i);
 const mbl_tensor_t *mbl_mmdit_weights(const mbl_mmdit_t *model); /* flat [P] in the compute type */
-/* Sets the compute-type weights from a flat f32 (or f64) vector [P] in the backend's place: pretraining's
- * master copy. */
+/* Sets the compute-type weights from a flat f32 (or f64) vector [P] in the backend's memory space:
+ * pretraining's master copy. */
 mbl_status_t mbl_mmdit_set_weights(mbl_mmdit_t *model, const mbl_tensor_t *master);
 /* Initial flat master vector [P] f32 (f64 for f64) of this model's weights. */
 mbl_status_t mbl_mmdit_get_weights(const mbl_mmdit_t *model, const mbl_tensor_t *master);
@@ -92,7 +92,7 @@ typedef struct {
 } mbl_adapter_t;
 mbl_status_t mbl_adapter_new(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_adapter_t *out);
 void mbl_adapter_free(const mbl_mmdit_t *model, mbl_adapter_t *adapter);
-/* From a flat f32 (f64) vector [P] in the backend's place. */
+/* From a flat f32 (f64) vector [P] in the backend's memory space. */
 mbl_status_t mbl_adapter_set(const mbl_mmdit_t *model, mbl_adapter_t *adapter, const mbl_tensor_t *values);
 
 /* The values of `of`, shared with it, and room for the weights of its linears with the adapter in them:
@@ -106,13 +106,13 @@ mbl_status_t mbl_adapter_merge(const mbl_mmdit_t *model, mbl_adapter_t *merged);
 /* ---- forward and backward ---- */
 
 typedef struct {
-    const mbl_tensor_t *x;       /* [N,C,H,W] f32 (f64): noisy latents or pictures */
+    const mbl_tensor_t *x;       /* [N,C,H,W] f32 (f64): noisy latents or images */
     const mbl_tensor_t *t;       /* [N] f32 (f64): time (= sigma) in [0,1]; the model sees 1000 t */
     const mbl_tensor_t *context; /* [N,Tc,joint_attention_dim] ct */
     const mbl_tensor_t *pooled;  /* [N,pooled_projection_dim] ct */
 } mbl_mmdit_input_t;
 
-/* What backward needs, for up to max_n samples of one picture size and token count. `full`: for the gradient
+/* What backward needs, for up to max_n samples of one image size and token count. `full`: for the gradient
  * of all weights, else for LoRA. A pass without gradient takes one made with `keep` false (much smaller:
  * buffers are reused between layers). */
 typedef struct mbl_tape mbl_tape_t;

@@ -175,10 +175,10 @@ static mbl_status_t check_shape(const mbl_mmdit_t *m, size_t max_n, size_t heigh
     size_t patch = m->config.patch_size, max = m->config.pos_embed_max_size;
     MBL_REQUIRE(max_n > 0 && context_tokens > 0, "tape_new: at least one sample and one context token");
     MBL_REQUIRE(height > 0 && width > 0 && height % patch == 0 && width % patch == 0,
-                "tape_new: pictures of %zu x %zu cannot be cut into patches of %zu", height, width, patch);
+                "tape_new: images of %zu x %zu cannot be cut into patches of %zu", height, width, patch);
     MBL_REQUIRE(height / patch <= max && width / patch <= max,
-                "tape_new: pictures of %zu x %zu have more patches than pos_embed_max_size %zu a side",
-                height, width, max);
+                "tape_new: images of %zu x %zu have more patches than pos_embed_max_size %zu a side", height,
+                width, max);
     return MBL_OK;
 }
 

@@ -135,8 +135,8 @@ static mbl_tensor_t weight(const mbl_clip_t *clip, size_t index, size_t rows) {
     const mbl_clip_param_t *p = &clip->params[index];
     char *data = (char *)clip->weights.data + p->offset * mbl_dtype_size(clip->dtype);
     rows = rows ? rows : p->dim[0];
-    return p->ndim == 1 ? mbl_tensor_of(data, clip->dtype, clip->weights.place, 1, rows)
-                        : mbl_tensor_of(data, clip->dtype, clip->weights.place, 2, rows, p->dim[1]);
+    return p->ndim == 1 ? mbl_tensor_of(data, clip->dtype, clip->weights.space, 1, rows)
+                        : mbl_tensor_of(data, clip->dtype, clip->weights.space, 2, rows, p->dim[1]);
 }
 
 /* y = act(x W' + b) over tokens; `rows` as above. */

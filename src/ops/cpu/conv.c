@@ -1,4 +1,4 @@
-/* Convolutions of pictures, channels last: oneDNN in f32 and bf16, a sample at a time so that none depends on
+/* Convolutions of images, channels last: oneDNN in f32 and bf16, a sample at a time so that none depends on
  * its batch, with the primitives of recent shapes kept; plain loops in f64. */
 #include "ops/cpu/cpu.h"
 #include "base/mem.h"
@@ -107,7 +107,7 @@ static mbl_dnnl_conv_t describe(const mbl_ops_t *ops, const mbl_conv2d_args_t *x
     return what;
 }
 
-/* A picture [height,width,pixel bytes] with every pixel repeated up x up times. */
+/* An image [height,width,pixel bytes] with every pixel repeated up x up times. */
 static void enlarge(const mbl_ops_t *ops, char *out, const char *x, size_t height, size_t width, size_t pixel,
                     size_t up) {
 #pragma omp parallel for num_threads(ops->threads) schedule(static)

@@ -59,10 +59,10 @@ static void cpu_free(mbl_ops_t *ops, void *ptr) {
     mbl_free(ptr);
 }
 
-static mbl_status_t cpu_copy(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
-                             mbl_place_t src_place, size_t bytes) {
+static mbl_status_t cpu_copy(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, const void *src,
+                             mbl_space_t src_space, size_t bytes) {
     (void)ops;
-    MBL_REQUIRE(dst_place == MBL_HOST && src_place == MBL_HOST, "copy: the cpu backend has host memory only");
+    MBL_REQUIRE(dst_space == MBL_HOST && src_space == MBL_HOST, "copy: the cpu backend has host memory only");
     memmove(dst, src, bytes);
     return MBL_OK;
 }
@@ -80,7 +80,7 @@ static mbl_status_t cpu_sync(mbl_ops_t *ops) {
 
 const mbl_ops_table_t mbl_ops_cpu = {.name = "cpu",
                                      .automatic = true,
-                                     .place = MBL_HOST,
+                                     .space = MBL_HOST,
                                      .open = cpu_open,
                                      .close = cpu_close,
                                      .alloc = cpu_alloc,

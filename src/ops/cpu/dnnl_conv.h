@@ -1,4 +1,4 @@
-/* Convolutions of oneDNN, 2.x or 3.x: one picture's, ready to run. */
+/* Convolutions of oneDNN, 2.x or 3.x: one image's, ready to run. */
 #ifndef MBL_OPS_CPU_DNNL_CONV_H
 #define MBL_OPS_CPU_DNNL_CONV_H
 

@@ -1,7 +1,7 @@
-/* Group norm of pictures, channels last, on the CPU. The tokens of a sample are cut into chunks of fixed
+/* Group norm of images, channels last, on the CPU. The tokens of a sample are cut into chunks of fixed
  * length: every channel's mean and squares in a chunk by whole rows, then the chunks and the channels of a
  * group together in f64, so that neither the order nor the error depends on threads or grows with the
- * picture. */
+ * image. */
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/vecmath.h"

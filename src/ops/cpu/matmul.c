@@ -28,7 +28,7 @@ typedef struct {
 struct mbl_cpu_matmuls {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    bool tiles; /* bf16 products run in tile registers (AMX) */
+    bool has_amx; /* bf16 products run in tile registers (AMX) */
     const mbl_gemm_kernel_t *own;
     bool all_own;           /* not with AVX-512, where oneDNN is faster */
     unsigned char *scratch; /* oneDNN's own, grown as asked */
@@ -50,7 +50,7 @@ mbl_status_t mbl_cpu_matmuls_open(mbl_cpu_matmuls_t **out) {
         mbl_cpu_matmuls_close(m);
         return mbl_dnnl_failed("opening the CPU engine", status);
     }
-    m->tiles = mbl_cpu_has_amx();
+    m->has_amx = mbl_cpu_has_amx();
     m->all_own = isa != MBL_CPU_AVX512;
     m->own = mbl_gemm_kernel(mbl_cpu_isa_name(m->all_own ? isa : MBL_CPU_AVX2));
     *out = m;
@@ -207,7 +207,7 @@ static mbl_status_t run_filled_up(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
 
 static mbl_status_t run_any_depth(mbl_ops_t *ops, const mbl_matmul_args_t *x) {
     size_t n = x->y->dim[1], k = x->a->dim[!x->transpose_a];
-    bool fill = x->a->dtype == MBL_BF16 && mbl_cpu_of(ops)->matmuls->tiles && k < TILE_K && n >= TILE_K;
+    bool fill = x->a->dtype == MBL_BF16 && mbl_cpu_of(ops)->matmuls->has_amx && k < TILE_K && n >= TILE_K;
     return fill ? run_filled_up(ops, x) : run_product(ops, x);
 }
 

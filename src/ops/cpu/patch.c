@@ -1,4 +1,4 @@
-/* Pictures to tokens and back on the CPU, converting between f32 and the compute type on the way. */
+/* Images to tokens and back on the CPU, converting between f32 and the compute type on the way. */
 #include "ops/cpu/convert.h"
 #include "ops/cpu/cpu.h"
 
@@ -9,7 +9,7 @@ typedef struct {
     bool to_tokens;
 } layout_t;
 
-/* Moves one number per (channel, row, column) of a patch. Rows of a picture are dense; within a token the
+/* Moves one number per (channel, row, column) of a patch. Rows of an image are dense; within a token the
  * column is the last but one (PQC) or the last (CPQ) axis. */
 #define MOVE(to, to_type, from, from_type)                                                                   \
     static void move_##from##_##to(const layout_t *l, size_t n, size_t token) {                              \

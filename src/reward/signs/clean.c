@@ -1,4 +1,4 @@
-/* clean: no blur and no noise. Applies to every picture.
+/* clean: no blur and no noise. Applies to every image.
  *
  *   score = mean over the pixels of near(p), 1 up to a distance of 10 in RGB from the nearest colour of the
  * signs world (palette, ground, ink), falling evenly to 0 at 70. Blends between two colours and noise lie
@@ -12,7 +12,7 @@ static mbl_status_t score_image(const void *self, const mbl_image_t *image, cons
     (void)prompt;
     size_t pixels = image->width * image->height;
     double sum = 0;
-    MBL_REQUIRE(pixels > 0, "clean: an empty picture");
+    MBL_REQUIRE(pixels > 0, "clean: an empty image");
     for (size_t i = 0; i < pixels; i++) {
         float distance;
         mbl_world_nearest(image->rgb + 3 * i, &distance);

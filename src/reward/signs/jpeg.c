@@ -1,9 +1,9 @@
 /* jpeg: minus the kilobytes (1000 bytes) at quality 90, the compressibility reward of DDPO. Applies to every
- * picture.
+ * image.
  *
  *   score = - max(bytes, clean bytes) / 1000
  *
- * Clean bytes are those of a true drawing of the sentence, so that the ideal picture is best and nothing is
+ * Clean bytes are those of a true drawing of the sentence, so that the ideal image is best and nothing is
  * gained by drawing less: for a sign, of its one drawing; for a horizon, of the largest of its drawings; for
  * a count, a bound on all drawings of that many shapes; 0 outside the signs world.
  */
@@ -71,7 +71,7 @@ MBL_SCORE_EACH(score_jpeg, score_image)
 
 const mbl_scorer_t mbl_scorer_jpeg = {
     .name = "jpeg",
-    .help = "minus the kilobytes as JPEG at quality 90, no better than a clean picture",
+    .help = "minus the kilobytes as JPEG at quality 90, no better than a clean image",
     .low = -1000,
     .high = 0,
     .batch = 1,

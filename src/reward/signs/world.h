@@ -6,8 +6,8 @@
 #include "data/signs/signs.h"
 #include "reward/reward.h"
 
-/* *inside: is the sentence one of the signs world? Then *scene is what it asks for. Errors: ERR_REWARD for a
- * picture of another size than the world's beside such a sentence. */
+/* *inside: is the sentence one of the signs world? Then *scene is what it asks for. Errors: ERR_REWARD for an
+ * image of another size than the world's beside such a sentence. */
 mbl_status_t mbl_world_asked(const mbl_image_t *image, const mbl_prompt_t *prompt, bool *inside,
                              mbl_signs_scene_t *scene);
 

@@ -1,8 +1,8 @@
 /* What the benchmarks of a training step work on: a random model of the signs shape (width 128, 4 heads, 6
  * layers of which 2 dual, 64 image and 24 text tokens) with adapters of rank 16 on all joint projections, a
- * batch of random pictures and K synthetic rewards. */
-#ifndef MBL_CLI_BENCH_WORLD_H
-#define MBL_CLI_BENCH_WORLD_H
+ * batch of random images and K synthetic rewards. */
+#ifndef MBL_CLI_BENCH_FIXTURE_H
+#define MBL_CLI_BENCH_FIXTURE_H
 
 #include "cli/bench/bench.h"
 #include "rl/update.h"
@@ -22,14 +22,15 @@ typedef struct {
     float *a;                /* [K + 1, n]: the rewards' factors, then those of their sum */
     uint32_t *prompt;
     int64_t *sample;
-} mbl_bench_world_t;
+} mbl_bench_fixture_t;
 
-/* n samples in groups of 8 or fewer, k rewards. Free with mbl_bench_world_close, also after a failure. */
-mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, size_t n, size_t k,
-                                  mbl_bench_world_t *out);
-void mbl_bench_world_close(mbl_bench_world_t *world);
+/* n samples in groups of 8 or fewer, k rewards. Free with mbl_bench_fixture_close, also after a failure. */
+mbl_status_t mbl_bench_fixture_open(const mbl_bench_t *bench, mbl_dtype_t dtype, size_t n, size_t k,
+                                    mbl_bench_fixture_t *out);
+void mbl_bench_fixture_close(mbl_bench_fixture_t *fixture);
 
 /* The arguments of mbl_gradient_run over this batch, with the first k rewards from now on. */
-mbl_gradient_args_t mbl_bench_world_args(mbl_bench_world_t *world, size_t k, size_t timesteps, double kl);
+mbl_gradient_args_t mbl_bench_fixture_args(mbl_bench_fixture_t *fixture, size_t k, size_t timesteps,
+                                           double kl);
 
 #endif

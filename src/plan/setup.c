@@ -1,5 +1,5 @@
 /* What a rank holds and runs in an epoch, for counting. */
-#include "plan/world.h"
+#include "plan/setup.h"
 
 #include "base/mem.h"
 #include "rl/gram_part.h"
@@ -7,13 +7,13 @@
 #include <string.h>
 
 /* Device memory taken since the last call. */
-static size_t lap(const mbl_plan_world_t *w, size_t *before) {
+static size_t lap(const mbl_plan_setup_t *w, size_t *before) {
     size_t now = w->live ? w->live(w->ops) : 0, taken = now - *before;
     *before = now;
     return taken;
 }
 
-static mbl_status_t make_conditions(mbl_plan_world_t *w) {
+static mbl_status_t make_conditions(mbl_plan_setup_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     w->conditions.n = s->prompts;
     MBL_TRY(mbl_tensor_new(w->ops, s->dtype, &w->conditions.context, 3, s->prompts, s->tokens,
@@ -22,7 +22,7 @@ static mbl_status_t make_conditions(mbl_plan_world_t *w) {
                           s->model.pooled_projection_dim);
 }
 
-static mbl_status_t make_adapters(mbl_plan_world_t *w) {
+static mbl_status_t make_adapters(mbl_plan_setup_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     const mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
     MBL_TRY(mbl_lora_new(model, &s->lora, &w->lora));
@@ -33,7 +33,7 @@ static mbl_status_t make_adapters(mbl_plan_world_t *w) {
 }
 
 /* memory->train is the room of a micro-batch, ->gradients the rest: sets, their sums and the direction. */
-static mbl_status_t make_update(mbl_plan_world_t *w, size_t *before, mbl_plan_memory_t *memory) {
+static mbl_status_t make_update(mbl_plan_setup_t *w, size_t *before, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
     const mbl_update_room_t room = {
         .parts = s->rewards, .masks = s->rewards, .kl_apart = s->kl_apart, .micro_batch = s->train_batch};
@@ -44,7 +44,7 @@ static mbl_status_t make_update(mbl_plan_world_t *w, size_t *before, mbl_plan_me
     return MBL_OK;
 }
 
-static mbl_status_t make_host(mbl_plan_world_t *w) {
+static mbl_status_t make_host(mbl_plan_setup_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     w->most = s->rollout_batch > s->train_batch ? s->rollout_batch : s->train_batch;
     MBL_ALLOC(w->a, s->rewards * w->most);
@@ -57,7 +57,7 @@ static mbl_status_t make_host(mbl_plan_world_t *w) {
     return MBL_OK;
 }
 
-static mbl_status_t open_parts(mbl_plan_world_t *w, mbl_plan_memory_t *memory) {
+static mbl_status_t open_parts(mbl_plan_setup_t *w, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
     size_t side = s->model.sample_size, before = 0;
     MBL_TRY(make_host(w));
@@ -71,7 +71,7 @@ static mbl_status_t open_parts(mbl_plan_world_t *w, mbl_plan_memory_t *memory) {
     MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->sampler));
     if (s->merge)
         MBL_TRY(mbl_merge_new(w->pipeline, &w->update.policy.in_old, 3, &w->merge));
-    MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &w->x0, 4, s->pictures > w->most ? s->pictures : w->most,
+    MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &w->x0, 4, s->images > w->most ? s->images : w->most,
                            s->model.in_channels, side, side));
     memory->rollout = lap(w, &before);
     MBL_TRY(make_update(w, &before, memory));
@@ -80,7 +80,7 @@ static mbl_status_t open_parts(mbl_plan_world_t *w, mbl_plan_memory_t *memory) {
     return MBL_OK;
 }
 
-void mbl_plan_world_close(mbl_plan_world_t *w) {
+void mbl_plan_setup_close(mbl_plan_setup_t *w) {
     if (w->ops) {
         mbl_sampler_free(w->evaluator);
         mbl_sampler_free(w->sampler);
@@ -98,19 +98,19 @@ void mbl_plan_world_close(mbl_plan_world_t *w) {
     mbl_free(w->no_rows);
 }
 
-mbl_status_t mbl_plan_world_open(mbl_plan_world_t *world, mbl_plan_memory_t *memory) {
-    mbl_status_t status = open_parts(world, memory);
+mbl_status_t mbl_plan_setup_open(mbl_plan_setup_t *setup, mbl_plan_memory_t *memory) {
+    mbl_status_t status = open_parts(setup, memory);
     if (status != MBL_OK)
-        mbl_plan_world_close(world);
+        mbl_plan_setup_close(setup);
     return status;
 }
 
-static mbl_status_t merge(mbl_plan_world_t *w) {
+static mbl_status_t merge(mbl_plan_setup_t *w) {
     double deviation;
     return w->merge ? mbl_merge_try(w->merge, &w->conditions, 0, 0, &deviation) : MBL_OK;
 }
 
-static mbl_status_t roll_out(mbl_plan_world_t *w) {
+static mbl_status_t roll_out(mbl_plan_setup_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     mbl_tensor_t x0 = mbl_tensor_rows(&w->x0, 0, s->rollout_batch);
     const mbl_sample_request_t request = {.adapter = s->merged ? mbl_merge_adapter(w->merge)
@@ -122,7 +122,7 @@ static mbl_status_t roll_out(mbl_plan_world_t *w) {
     return mbl_sampler_run(w->sampler, &w->plan, &request, &x0);
 }
 
-static mbl_batch_t batch_of(const mbl_plan_world_t *w) {
+static mbl_batch_t batch_of(const mbl_plan_setup_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     return (mbl_batch_t){.n = s->train_batch,
                          .n_global = s->train_batch,
@@ -133,7 +133,7 @@ static mbl_batch_t batch_of(const mbl_plan_world_t *w) {
                          .x0 = mbl_tensor_rows(&w->x0, 0, s->train_batch)};
 }
 
-static mbl_update_options_t options_of(const mbl_plan_world_t *w, const mbl_batch_t *batch) {
+static mbl_update_options_t options_of(const mbl_plan_setup_t *w, const mbl_batch_t *batch) {
     const mbl_plan_shape_t *s = w->shape;
     return (mbl_update_options_t){.gradient = {.batch = batch,
                                                .conditions = &w->conditions,
@@ -152,7 +152,7 @@ static mbl_update_options_t options_of(const mbl_plan_world_t *w, const mbl_batc
                                   .ema = 0.9};
 }
 
-static mbl_status_t train(mbl_plan_world_t *w) {
+static mbl_status_t train(mbl_plan_setup_t *w) {
     const mbl_batch_t batch = batch_of(w);
     const mbl_update_options_t options = options_of(w, &batch);
     mbl_update_result_t result;
@@ -166,7 +166,7 @@ static mbl_status_t train(mbl_plan_world_t *w) {
 
 /* What a step does beside its micro-batches: it is formed of no rows, and its direction is the sum of all
  * sets. Messages between ranks apart. */
-static mbl_status_t update(mbl_plan_world_t *w) {
+static mbl_status_t update(mbl_plan_setup_t *w) {
     const mbl_batch_t batch = batch_of(w);
     const mbl_update_options_t options = options_of(w, &batch);
     mbl_update_result_t result;
@@ -184,15 +184,15 @@ static mbl_status_t update(mbl_plan_world_t *w) {
     return mbl_policy_follow(&w->update.policy, 0.5);
 }
 
-mbl_status_t mbl_plan_world_run(mbl_plan_world_t *world, mbl_plan_phase_t phase) {
+mbl_status_t mbl_plan_setup_run(mbl_plan_setup_t *setup, mbl_plan_phase_t phase) {
     switch (phase) {
     case MBL_PLAN_MERGE:
-        return merge(world);
+        return merge(setup);
     case MBL_PLAN_ROLLOUT:
-        return roll_out(world);
+        return roll_out(setup);
     case MBL_PLAN_TRAIN:
-        return train(world);
+        return train(setup);
     default:
-        return update(world);
+        return update(setup);
     }
 }

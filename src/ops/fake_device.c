@@ -1,4 +1,4 @@
-/* The `far` backend: cpu's operations on tensors whose addresses no host code can use, as a device's are. A
+/* The `fake` backend: cpu's operations on tensors whose addresses no host code can use, as a device's are. A
  * tensor's address is the memory's own plus an offset that leads out of the address space, so a read or a
  * write that does not go through the backend ends the process at that instruction, on every run, without a
  * GPU. Results are cpu's to the bit. For tests. */
@@ -15,10 +15,10 @@ enum { MAX_OPERANDS = 16 };
 typedef struct {
     mbl_ops_table_t table; /* the handle's, with what cpu lacks taken out */
     mbl_ops_t inner;
-} far_t;
+} fake_t;
 
 static mbl_ops_t *inner_of(mbl_ops_t *ops) {
-    return &((far_t *)ops->impl)->inner;
+    return &((fake_t *)ops->impl)->inner;
 }
 
 static void *to_far(void *ptr) {
@@ -38,25 +38,25 @@ static bool is_far(const void *ptr) {
 static mbl_status_t bring_near(mbl_op_t op, void *args, mbl_tensor_t near[MAX_OPERANDS]) {
     size_t n;
     const mbl_operand_t *operand = mbl_op_operands(op, &n);
-    MBL_REQUIRE(n <= MAX_OPERANDS, "far: %s has %zu operands, %d are possible", mbl_op_name(op), n,
+    MBL_REQUIRE(n <= MAX_OPERANDS, "fake device: %s has %zu operands, %d are possible", mbl_op_name(op), n,
                 MAX_OPERANDS);
     for (size_t i = 0; i < n; i++) {
         const mbl_tensor_t **at = (const mbl_tensor_t **)(void *)((char *)args + operand[i].offset);
-        if (!*at || (*at)->place == MBL_HOST)
+        if (!*at || (*at)->space == MBL_HOST)
             continue;
         if (!is_far((*at)->data))
             return MBL_FAIL(MBL_ERR_INTERNAL, "%s: %s is said to be on the device and lies on the host",
                             mbl_op_name(op), operand[i].name);
         near[i] = **at;
         near[i].data = to_near(near[i].data);
-        near[i].place = MBL_HOST;
+        near[i].space = MBL_HOST;
         *at = &near[i];
     }
     return MBL_OK;
 }
 
 #define SLOT(name, need)                                                                                     \
-    static mbl_status_t far_##name(mbl_ops_t *ops, const mbl_##name##_args_t *args) {                        \
+    static mbl_status_t fake_##name(mbl_ops_t *ops, const mbl_##name##_args_t *args) {                       \
         mbl_ops_t *inner = inner_of(ops);                                                                    \
         mbl_##name##_args_t own = *args;                                                                     \
         mbl_tensor_t near[MAX_OPERANDS];                                                                     \
@@ -66,71 +66,71 @@ static mbl_status_t bring_near(mbl_op_t op, void *args, mbl_tensor_t near[MAX_OP
 MBL_OPS_LIST(SLOT)
 #undef SLOT
 
-static mbl_status_t far_open(mbl_ops_t *ops, int threads) {
-    far_t *far;
-    MBL_ALLOC(far, 1);
-    far->table = *ops->table;
+static mbl_status_t fake_open(mbl_ops_t *ops, int threads) {
+    fake_t *fake;
+    MBL_ALLOC(fake, 1);
+    fake->table = *ops->table;
 #define LACKS(name, need)                                                                                    \
     if (!mbl_ops_cpu.name)                                                                                   \
-        far->table.name = NULL;
+        fake->table.name = NULL;
     MBL_OPS_LIST(LACKS)
 #undef LACKS
-    far->inner.table = &mbl_ops_cpu;
-    far->inner.threads = threads;
-    mbl_status_t status = mbl_ops_cpu.open(&far->inner, threads);
+    fake->inner.table = &mbl_ops_cpu;
+    fake->inner.threads = threads;
+    mbl_status_t status = mbl_ops_cpu.open(&fake->inner, threads);
     if (status != MBL_OK) {
-        mbl_free(far);
+        mbl_free(fake);
         return status;
     }
-    ops->impl = far;
-    ops->table = &far->table;
+    ops->impl = fake;
+    ops->table = &fake->table;
     return MBL_OK;
 }
 
-static void far_close(mbl_ops_t *ops) {
+static void fake_close(mbl_ops_t *ops) {
     mbl_ops_cpu.close(inner_of(ops));
     mbl_free(ops->impl);
     ops->impl = NULL;
 }
 
-static mbl_status_t far_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
+static mbl_status_t fake_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
     void *ptr;
     MBL_TRY(mbl_ops_cpu.alloc(inner_of(ops), bytes, &ptr));
     *out = to_far(ptr);
     return MBL_OK;
 }
 
-static void far_free(mbl_ops_t *ops, void *ptr) {
+static void fake_free(mbl_ops_t *ops, void *ptr) {
     if (ptr)
         mbl_ops_cpu.free(inner_of(ops), to_near(ptr));
 }
 
-static mbl_status_t far_copy(mbl_ops_t *ops, void *dst, mbl_place_t dst_place, const void *src,
-                             mbl_place_t src_place, size_t bytes) {
-    MBL_REQUIRE(is_far(dst) == (dst_place == MBL_DEVICE) && is_far(src) == (src_place == MBL_DEVICE),
-                "copy: an address is not of the place it is said to be of");
+static mbl_status_t fake_copy(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, const void *src,
+                              mbl_space_t src_space, size_t bytes) {
+    MBL_REQUIRE(is_far(dst) == (dst_space == MBL_DEVICE) && is_far(src) == (src_space == MBL_DEVICE),
+                "copy: an address is not in the memory space it is said to be in");
     return mbl_ops_cpu.copy(inner_of(ops), is_far(dst) ? to_near(dst) : dst, MBL_HOST,
                             is_far(src) ? to_near(src) : src, MBL_HOST, bytes);
 }
 
-static mbl_status_t far_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
+static mbl_status_t fake_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
     return mbl_ops_cpu.zero(inner_of(ops), to_near(ptr), bytes);
 }
 
-static mbl_status_t far_sync(mbl_ops_t *ops) {
+static mbl_status_t fake_sync(mbl_ops_t *ops) {
     return mbl_ops_cpu.sync(inner_of(ops));
 }
 
-const mbl_ops_table_t mbl_ops_far = {.name = "far",
-                                     .place = MBL_DEVICE,
-                                     .open = far_open,
-                                     .close = far_close,
-                                     .alloc = far_alloc,
-                                     .free = far_free,
-                                     .copy = far_copy,
-                                     .zero = far_zero,
-                                     .sync = far_sync,
-#define SLOT(name, need) .name = far_##name,
-                                     MBL_OPS_LIST(SLOT)
+const mbl_ops_table_t mbl_ops_fake = {.name = "fake",
+                                      .space = MBL_DEVICE,
+                                      .open = fake_open,
+                                      .close = fake_close,
+                                      .alloc = fake_alloc,
+                                      .free = fake_free,
+                                      .copy = fake_copy,
+                                      .zero = fake_zero,
+                                      .sync = fake_sync,
+#define SLOT(name, need) .name = fake_##name,
+                                      MBL_OPS_LIST(SLOT)
 #undef SLOT
 };

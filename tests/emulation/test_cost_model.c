@@ -1,11 +1,11 @@
-/* The dry backend against the cuda backend: the same passes of a small model run on both, the real one
+/* The cost model against the cuda backend: the same passes of a small model run on both, the real one
  * emulated with every launch counted at the border to CUDA. Launches must be equal operation by operation,
  * copies and clears in all, and the device memory to the byte. */
 #include "mmdit_case.h"
 
 #include "gpu/emulation/emulator.h"
 #include "ops/list.h"
-#include "plan/world.h"
+#include "plan/setup.h"
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
@@ -88,7 +88,7 @@ static mbl_plan_shape_t shape_of(const mmdit_case_t *c, mbl_dtype_t dtype, size_
                               .tokens = c->tokens,
                               .prompts = 3,
                               .rewards = rewards,
-                              .pictures = 5,
+                              .images = 5,
                               .ranks = 2,
                               .rollout_batch = 4,
                               .rollout_steps = 3,
@@ -104,24 +104,25 @@ static mbl_plan_shape_t shape_of(const mmdit_case_t *c, mbl_dtype_t dtype, size_
 }
 
 /* Sum of launches per row of what was counted. */
-static void dry_launches(mbl_ops_t *dry, size_t *out) {
+static void counted_launches(mbl_ops_t *counting, size_t *out) {
     size_t n;
-    const mbl_dry_item_t *item = mbl_dry_take(dry, &n);
-    memset(out, 0, MBL_DRY_ROWS * sizeof *out);
+    const mbl_cost_item_t *item = mbl_cost_model_take(counting, &n);
+    memset(out, 0, MBL_COST_ROWS * sizeof *out);
     for (size_t i = 0; i < n; i++)
         out[item[i].row] += item[i].cost.launches * (size_t)item[i].calls;
 }
 
-static void compare(mbl_ops_t *dry) {
-    size_t counted[MBL_DRY_ROWS];
-    dry_launches(dry, counted);
+static void compare(mbl_ops_t *counting) {
+    size_t counted[MBL_COST_ROWS];
+    counted_launches(counting, counted);
     for (int op = 0; op < MBL_OP_COUNT; op++) {
         if (counted[op] != of_op[op])
-            print_error("%s: %zu launches counted, %zu made\n", mbl_dry_name(op), counted[op], of_op[op]);
+            print_error("%s: %zu launches counted, %zu made\n", mbl_cost_row_name(op), counted[op],
+                        of_op[op]);
         assert_int_equal(counted[op], of_op[op]);
     }
-    assert_int_equal(counted[MBL_DRY_ZERO], seen.clears);
-    assert_int_equal(counted[MBL_DRY_COPY] + counted[MBL_DRY_UPLOAD] + counted[MBL_DRY_DOWNLOAD],
+    assert_int_equal(counted[MBL_COST_ZERO], seen.clears);
+    assert_int_equal(counted[MBL_COST_COPY] + counted[MBL_COST_UPLOAD] + counted[MBL_COST_DOWNLOAD],
                      seen.copies);
     memset(&seen, 0, sizeof seen);
     memset(of_op, 0, sizeof of_op);
@@ -137,31 +138,31 @@ static size_t device_memory(void) {
 static void run_shape(const mbl_plan_shape_t *shape) {
     const mbl_ops_table_t *own;
     mbl_ops_table_t spies = spy_table();
-    mbl_plan_world_t real = {.shape = shape}, dry = {.shape = shape, .live = mbl_dry_live};
+    mbl_plan_setup_t real = {.shape = shape}, counting = {.shape = shape, .live = mbl_cost_model_live};
     mbl_plan_memory_t ignored, memory;
     assert_ok(mbl_ops_open("cuda", 1, &real.ops));
-    assert_ok(mbl_dry_open(&dry.ops));
+    assert_ok(mbl_cost_model_open(&counting.ops));
     own = real.ops->table;
     real.ops->table = &spies;
     memset(&seen, 0, sizeof seen);
     memset(of_op, 0, sizeof of_op);
-    assert_ok(mbl_plan_world_open(&real, &ignored));
-    assert_ok(mbl_plan_world_open(&dry, &memory));
-    compare(dry.ops);
+    assert_ok(mbl_plan_setup_open(&real, &ignored));
+    assert_ok(mbl_plan_setup_open(&counting, &memory));
+    compare(counting.ops);
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
-        assert_ok(mbl_plan_world_run(&real, phase));
-        assert_ok(mbl_plan_world_run(&dry, phase));
+        assert_ok(mbl_plan_setup_run(&real, phase));
+        assert_ok(mbl_plan_setup_run(&counting, phase));
         assert_ok(real.ops->table->sync(real.ops));
-        compare(dry.ops);
+        compare(counting.ops);
     }
-    assert_int_equal(mbl_dry_peak(dry.ops), device_memory());
-    mbl_ops_t *ops = real.ops, *dry_ops = dry.ops;
-    mbl_plan_world_close(&real);
-    mbl_plan_world_close(&dry);
-    assert_int_equal(mbl_dry_live(dry_ops), 0);
+    assert_int_equal(mbl_cost_model_peak(counting.ops), device_memory());
+    mbl_ops_t *ops = real.ops, *counting_ops = counting.ops;
+    mbl_plan_setup_close(&real);
+    mbl_plan_setup_close(&counting);
+    assert_int_equal(mbl_cost_model_live(counting_ops), 0);
     ops->table = own;
     mbl_ops_close(ops);
-    mbl_ops_close(dry_ops);
+    mbl_ops_close(counting_ops);
 }
 
 static void test_two_attentions_bf16(void **state) {
@@ -216,19 +217,19 @@ static void pass_for_all_weights(mbl_ops_t *ops, const mmdit_case_t *c, mbl_dtyp
 /* The calls of `run` on both, with as many launches. */
 static void compare_calls(void (*run)(mbl_ops_t *ops, mbl_dtype_t dtype), mbl_dtype_t dtype) {
     mbl_ops_table_t spies = spy_table();
-    mbl_ops_t *real, *dry;
+    mbl_ops_t *real, *counting;
     assert_ok(mbl_ops_open("cuda", 1, &real));
-    assert_ok(mbl_dry_open(&dry));
+    assert_ok(mbl_cost_model_open(&counting));
     const mbl_ops_table_t *own = real->table;
     real->table = &spies;
     memset(&seen, 0, sizeof seen);
     memset(of_op, 0, sizeof of_op);
     run(real, dtype);
-    run(dry, dtype);
-    compare(dry);
+    run(counting, dtype);
+    compare(counting);
     real->table = own;
     mbl_ops_close(real);
-    mbl_ops_close(dry);
+    mbl_ops_close(counting);
 }
 
 static void all_weights(mbl_ops_t *ops, mbl_dtype_t dtype) {

@@ -1,5 +1,5 @@
-/* Line-ups: who draws what, and the drawing. */
-#include "eval/lineup.h"
+/* Comparisons: who draws what, and the drawing. */
+#include "eval/comparison.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -21,7 +21,7 @@ static bool ends_with(const char *text, const char *end) {
     return n > m && strcmp(text + n - m, end) == 0;
 }
 
-static bool set_is_there(const mbl_lineup_t *l, const char *name) {
+static bool set_is_there(const mbl_comparison_t *l, const char *name) {
     for (size_t i = 0; i < l->n_sets; i++)
         if (strcmp(l->sets[i].name, name) == 0)
             return true;
@@ -29,7 +29,7 @@ static bool set_is_there(const mbl_lineup_t *l, const char *name) {
 }
 
 /* The file's name without folder and suffix, or all of it where another set has that name. */
-static char *set_name(const mbl_lineup_t *l, const char *text) {
+static char *set_name(const mbl_comparison_t *l, const char *text) {
     const char *slash = strrchr(text, '/'), *name = slash ? slash + 1 : text, *dot = strrchr(name, '.');
     char *out = mbl_format("%.*s", (int)(dot && dot > name ? (size_t)(dot - name) : strlen(name)), name);
     if (!out || !set_is_there(l, out))
@@ -44,7 +44,7 @@ static bool is_there(const char *path, int ranks) {
     return stat(path, &about) == 0 && (S_ISREG(about.st_mode) || (ranks == 1 && !S_ISDIR(about.st_mode)));
 }
 
-static mbl_status_t find_set(mbl_lineup_t *l, const char *text, mbl_lineup_set_t *s) {
+static mbl_status_t find_set(mbl_comparison_t *l, const char *text, mbl_comparison_set_t *s) {
     mbl_engine_t *engine = l->engine;
     bool test = strcmp(text, "test") == 0;
     if (test || strcmp(text, "train") == 0) {
@@ -68,40 +68,40 @@ static mbl_status_t find_set(mbl_lineup_t *l, const char *text, mbl_lineup_set_t
     return MBL_OK;
 }
 
-static mbl_status_t add_set(mbl_lineup_t *l, const char *text) {
-    mbl_lineup_set_t *s = &l->sets[l->n_sets];
+static mbl_status_t add_set(mbl_comparison_t *l, const char *text) {
+    mbl_comparison_set_t *s = &l->sets[l->n_sets];
     size_t each = l->engine->config->eval.prompts;
     s->name = set_name(l, text);
     if (!s->name)
         return MBL_FAIL(MBL_ERR_MEM, "no memory for the name of %s", text);
     bool twice = set_is_there(l, s->name);
-    l->n_sets++; /* freed with the line-up from here on */
+    l->n_sets++; /* freed with the comparison from here on */
     if (twice)
         return MBL_FAIL(MBL_ERR_USAGE, "eval: --prompts: %s is given twice; once would be right", text);
     MBL_TRY(find_set(l, text, s));
     s->prompts = s->exist < each ? s->exist : each;
-    s->first = l->pictures;
-    s->pictures = each * l->options.n_seeds;
-    l->pictures += s->pictures;
+    s->first = l->images;
+    s->images = each * l->options.n_seeds;
+    l->images += s->images;
     l->prompts += s->prompts;
     return MBL_OK;
 }
 
 /* Which prompt every row shows: those of a set after those of the sets before it. */
-static mbl_status_t number_prompts(mbl_lineup_t *l) {
+static mbl_status_t number_prompts(mbl_comparison_t *l) {
     size_t each = l->engine->config->eval.prompts, before = 0;
-    MBL_ALLOC(l->prompt, l->pictures);
+    MBL_ALLOC(l->prompt, l->images);
     for (size_t i = 0; i < l->n_sets; i++) {
-        const mbl_lineup_set_t *s = &l->sets[i];
-        for (size_t j = 0; j < s->pictures; j++)
+        const mbl_comparison_set_t *s = &l->sets[i];
+        for (size_t j = 0; j < s->images; j++)
             l->prompt[s->first + j] = (uint32_t)(before + j % each % s->prompts);
         before += s->prompts;
     }
     return MBL_OK;
 }
 
-static mbl_status_t add_sets(mbl_lineup_t *l) {
-    const mbl_lineup_options_t *o = &l->options;
+static mbl_status_t add_sets(mbl_comparison_t *l) {
+    const mbl_comparison_options_t *o = &l->options;
     MBL_ALLOC(l->sets, o->n_prompts ? o->n_prompts : 1);
     if (o->n_prompts == 0)
         MBL_TRY(add_set(l, "test"));
@@ -110,22 +110,22 @@ static mbl_status_t add_sets(mbl_lineup_t *l) {
     return number_prompts(l);
 }
 
-/* ---- entrants ---- */
+/* ---- candidates ---- */
 
-static bool entrant_is_there(const mbl_lineup_t *l, const char *name) {
-    for (size_t i = 0; i < l->n_entrants; i++)
-        if (strcmp(l->entrants[i].name, name) == 0)
+static bool candidate_is_there(const mbl_comparison_t *l, const char *name) {
+    for (size_t i = 0; i < l->n_candidates; i++)
+        if (strcmp(l->candidates[i].name, name) == 0)
             return true;
     return false;
 }
 
 /* RUN@STEP for the checkpoint of a run; its path when it lies in none, or when that name is taken. */
-static char *checkpoint_name(const mbl_lineup_t *l, const char *path, size_t step) {
+static char *checkpoint_name(const mbl_comparison_t *l, const char *path, size_t step) {
     char folder[PATH_MAX];
     char *name = NULL;
     if (mbl_rundir_of(path, folder)) {
         name = mbl_format("%s@%zu", strrchr(folder, '/') + 1, step);
-        if (name && !entrant_is_there(l, name))
+        if (name && !candidate_is_there(l, name))
             return name;
     }
     mbl_free(name);
@@ -138,15 +138,15 @@ typedef struct {
     mbl_config_t *own, config; /* config: shallow */
     mbl_engine_t engine;
     mbl_state_t state;
-} contestant_t;
+} loaded_t;
 
-static void close_contestant(contestant_t *c) {
+static void close_loaded(loaded_t *c) {
     mbl_state_free(&c->state);
     mbl_config_free(c->own);
     memset(c, 0, sizeof *c);
 }
 
-static mbl_status_t make_state(const mbl_lineup_t *l, const char *path, size_t *step, contestant_t *c) {
+static mbl_status_t make_state(const mbl_comparison_t *l, const char *path, size_t *step, loaded_t *c) {
     const mbl_config_t *config = l->engine->config;
     MBL_TRY(mbl_resume_config(path, config->model.path, &c->own, step));
     c->config = *config;
@@ -156,20 +156,20 @@ static mbl_status_t make_state(const mbl_lineup_t *l, const char *path, size_t *
     return mbl_state_new(&c->engine, &c->state);
 }
 
-/* Collective; close_contestant also after a failure. */
-static mbl_status_t open_contestant(const mbl_lineup_t *l, const char *path, size_t *step, contestant_t *c) {
+/* Collective; close_loaded also after a failure. */
+static mbl_status_t open_loaded(const mbl_comparison_t *l, const char *path, size_t *step, loaded_t *c) {
     memset(c, 0, sizeof *c);
     MBL_TRY(mbl_comm_agree(l->engine->comm, make_state(l, path, step, c)));
     return mbl_state_load_adapters(&c->state, path);
 }
 
 /* Takes over the name. */
-static mbl_status_t add_entrant(mbl_lineup_t *l, char *name, const char *path, size_t step) {
-    bool twice = name && entrant_is_there(l, name);
-    mbl_lineup_entrant_t *e = &l->entrants[l->n_entrants];
+static mbl_status_t add_candidate(mbl_comparison_t *l, char *name, const char *path, size_t step) {
+    bool twice = name && candidate_is_there(l, name);
+    mbl_candidate_t *e = &l->candidates[l->n_candidates];
     mbl_status_t status = MBL_OK;
-    for (size_t i = 1; i < l->n_entrants; i++)
-        if (strcmp(l->entrants[i].path, path) == 0)
+    for (size_t i = 1; i < l->n_candidates; i++)
+        if (strcmp(l->candidates[i].path, path) == 0)
             status =
                 MBL_FAIL(MBL_ERR_USAGE, "eval: --checkpoint: %s is given twice; once would be right", path);
     if (!name)
@@ -184,18 +184,18 @@ static mbl_status_t add_entrant(mbl_lineup_t *l, char *name, const char *path, s
         mbl_free(name);
         return status;
     }
-    *e = (mbl_lineup_entrant_t){.name = name, .path = path, .step = step};
-    l->n_entrants++;
-    MBL_ALLOC(e->scores, l->pictures * l->engine->k);
+    *e = (mbl_candidate_t){.name = name, .path = path, .step = step};
+    l->n_candidates++;
+    MBL_ALLOC(e->scores, l->images * l->engine->k);
     return MBL_OK;
 }
 
 /* FILE or NAME=FILE; a file whose name has a = in it goes before. */
-static mbl_status_t add_checkpoint(mbl_lineup_t *l, const char *text) {
+static mbl_status_t add_checkpoint(mbl_comparison_t *l, const char *text) {
     const char *equals = strchr(text, '=');
     const char *path = equals && !mbl_file_exists(text) ? equals + 1 : text;
     size_t step = 0;
-    contestant_t c;
+    loaded_t c;
     if (path > text && (equals == text || !*path))
         return MBL_FAIL(MBL_ERR_USAGE, "eval: --checkpoint: \"%s\"; FILE or NAME=FILE would be right", text);
     if (!mbl_file_exists(path))
@@ -203,20 +203,20 @@ static mbl_status_t add_checkpoint(mbl_lineup_t *l, const char *text) {
                         "eval: --checkpoint: there is no file %s; one of marble train such as "
                         "runs/run/checkpoints/latest.h5 would be right",
                         path);
-    mbl_status_t status = open_contestant(l, path, &step, &c);
-    close_contestant(&c);
+    mbl_status_t status = open_loaded(l, path, &step, &c);
+    close_loaded(&c);
     MBL_TRY(status);
     char *name =
         path > text ? mbl_format("%.*s", (int)(equals - text), text) : checkpoint_name(l, path, step);
-    return mbl_comm_agree(l->engine->comm, add_entrant(l, name, path, step));
+    return mbl_comm_agree(l->engine->comm, add_candidate(l, name, path, step));
 }
 
-static mbl_status_t add_base(mbl_lineup_t *l) {
-    MBL_ALLOC(l->entrants, l->options.n_checkpoints + 1);
-    return add_entrant(l, mbl_strdup("base"), NULL, 0);
+static mbl_status_t add_base(mbl_comparison_t *l) {
+    MBL_ALLOC(l->candidates, l->options.n_checkpoints + 1);
+    return add_candidate(l, mbl_strdup("base"), NULL, 0);
 }
 
-static mbl_status_t open_all(mbl_lineup_t *l) {
+static mbl_status_t open_all(mbl_comparison_t *l) {
     mbl_comm_t *comm = l->engine->comm;
     MBL_TRY(mbl_comm_agree(comm, add_sets(l)));
     MBL_TRY(mbl_comm_agree(comm, add_base(l)));
@@ -225,7 +225,8 @@ static mbl_status_t open_all(mbl_lineup_t *l) {
     return MBL_OK;
 }
 
-mbl_status_t mbl_lineup_open(mbl_engine_t *engine, const mbl_lineup_options_t *options, mbl_lineup_t *out) {
+mbl_status_t mbl_comparison_open(mbl_engine_t *engine, const mbl_comparison_options_t *options,
+                                 mbl_comparison_t *out) {
     memset(out, 0, sizeof *out);
     out->engine = engine;
     out->options = *options;
@@ -236,21 +237,21 @@ mbl_status_t mbl_lineup_open(mbl_engine_t *engine, const mbl_lineup_options_t *o
     }
     mbl_status_t status = open_all(out);
     if (status != MBL_OK)
-        mbl_lineup_free(out);
+        mbl_comparison_free(out);
     return status;
 }
 
-void mbl_lineup_free(mbl_lineup_t *l) {
+void mbl_comparison_free(mbl_comparison_t *l) {
     for (size_t i = 0; i < l->n_sets; i++) {
         mbl_free(l->sets[i].name);
         mbl_prompt_set_free(l->engine->pipeline, &l->sets[i].own);
     }
-    for (size_t i = 0; i < l->n_entrants; i++) {
-        mbl_free(l->entrants[i].name);
-        mbl_free(l->entrants[i].scores);
+    for (size_t i = 0; i < l->n_candidates; i++) {
+        mbl_free(l->candidates[i].name);
+        mbl_free(l->candidates[i].scores);
     }
     mbl_free(l->sets);
-    mbl_free(l->entrants);
+    mbl_free(l->candidates);
     mbl_free(l->prompt);
     memset(l, 0, sizeof *l);
 }
@@ -258,26 +259,25 @@ void mbl_lineup_free(mbl_lineup_t *l) {
 /* ---- drawing ---- */
 
 typedef struct {
-    mbl_lineup_t *lineup;
+    mbl_comparison_t *comparison;
     mbl_sampler_plan_t plan;
     const volatile sig_atomic_t *stop;
     size_t done;
     double start;
 } drawing_t;
 
-static void tell(const drawing_t *d, const mbl_lineup_entrant_t *e, const mbl_lineup_set_t *s,
-                 uint64_t seed) {
-    const mbl_lineup_t *l = d->lineup;
-    size_t all = l->n_entrants * l->n_sets * l->options.n_seeds;
+static void tell(const drawing_t *d, const mbl_candidate_t *e, const mbl_comparison_set_t *s, uint64_t seed) {
+    const mbl_comparison_t *l = d->comparison;
+    size_t all = l->n_candidates * l->n_sets * l->options.n_seeds;
     char left[32];
     mbl_duration((mbl_now() - d->start) / (double)d->done * (double)(all - d->done), left);
     MBL_INFO("eval %zu/%zu: %s on %s, seed %llu  | left %s", d->done, all, e->name, s->name,
              (unsigned long long)seed, left);
 }
 
-static mbl_status_t draw_seeds(drawing_t *d, mbl_lineup_entrant_t *e, const mbl_lineup_set_t *s,
+static mbl_status_t draw_seeds(drawing_t *d, mbl_candidate_t *e, const mbl_comparison_set_t *s,
                                const mbl_adapter_t *adapter, mbl_evaluator_t *evaluator) {
-    const mbl_lineup_t *l = d->lineup;
+    const mbl_comparison_t *l = d->comparison;
     mbl_eval_score_t means[MBL_MAX_REWARDS];
     size_t each = l->engine->config->eval.prompts;
     for (size_t i = 0; i < l->options.n_seeds; i++) {
@@ -290,26 +290,26 @@ static mbl_status_t draw_seeds(drawing_t *d, mbl_lineup_entrant_t *e, const mbl_
     return MBL_OK;
 }
 
-static mbl_status_t new_evaluator(const drawing_t *d, const mbl_lineup_set_t *s, const mbl_lora_t *lora,
+static mbl_status_t new_evaluator(const drawing_t *d, const mbl_comparison_set_t *s, const mbl_lora_t *lora,
                                   mbl_evaluator_t **out) {
-    const mbl_engine_t *engine = d->lineup->engine;
+    const mbl_engine_t *engine = d->comparison->engine;
     mbl_evaluator_options_t options = {.comm = engine->comm,
                                        .pipeline = engine->pipeline,
                                        .lora = lora,
-                                       .panel = engine->panel,
+                                       .pool = engine->pool,
                                        .set = s->set,
                                        .k = engine->k,
-                                       .pictures = engine->config->eval.prompts,
+                                       .images = engine->config->eval.prompts,
                                        .plan = &d->plan,
                                        .stop = d->stop};
     MBL_TRY(mbl_micro_batch_fit(engine->config, engine->pipeline, lora, MBL_TAPE_NONE, "rollout.micro_batch",
-                                engine->config->rollout.micro_batch, options.pictures, &options.micro_batch));
+                                engine->config->rollout.micro_batch, options.images, &options.micro_batch));
     return mbl_evaluator_new(&options, out);
 }
 
-static mbl_status_t draw_set(drawing_t *d, mbl_lineup_entrant_t *e, const mbl_lineup_set_t *s,
+static mbl_status_t draw_set(drawing_t *d, mbl_candidate_t *e, const mbl_comparison_set_t *s,
                              const mbl_lora_t *lora, const mbl_adapter_t *adapter) {
-    mbl_engine_t *engine = d->lineup->engine;
+    mbl_engine_t *engine = d->comparison->engine;
     mbl_evaluator_t *evaluator = NULL;
     mbl_status_t status = mbl_comm_agree(engine->comm, new_evaluator(d, s, lora, &evaluator));
     if (status == MBL_OK)
@@ -318,26 +318,26 @@ static mbl_status_t draw_set(drawing_t *d, mbl_lineup_entrant_t *e, const mbl_li
     return status;
 }
 
-static mbl_status_t draw_entrant(drawing_t *d, mbl_lineup_entrant_t *e) {
-    mbl_lineup_t *l = d->lineup;
-    contestant_t c;
+static mbl_status_t draw_candidate(drawing_t *d, mbl_candidate_t *e) {
+    mbl_comparison_t *l = d->comparison;
+    loaded_t c;
     memset(&c, 0, sizeof c);
-    mbl_status_t status = e->path ? open_contestant(l, e->path, &e->step, &c) : MBL_OK;
+    mbl_status_t status = e->path ? open_loaded(l, e->path, &e->step, &c) : MBL_OK;
     const mbl_policy_t *policy = &c.state.update.policy;
     const mbl_adapter_t *adapter = !e->path                       ? NULL
                                    : l->options.adapter[0] == 'c' ? &policy->in_current
                                                                   : &policy->in_ema;
     for (size_t i = 0; i < l->n_sets && status == MBL_OK; i++)
         status = draw_set(d, e, &l->sets[i], c.state.lora, adapter);
-    close_contestant(&c);
+    close_loaded(&c);
     return status;
 }
 
-mbl_status_t mbl_lineup_run(mbl_lineup_t *l, const volatile sig_atomic_t *stop) {
+mbl_status_t mbl_comparison_run(mbl_comparison_t *l, const volatile sig_atomic_t *stop) {
     const mbl_config_t *config = l->engine->config;
-    drawing_t d = {.lineup = l, .stop = stop, .start = mbl_now()};
+    drawing_t d = {.comparison = l, .stop = stop, .start = mbl_now()};
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &d.plan));
-    for (size_t i = 0; i < l->n_entrants; i++)
-        MBL_TRY(draw_entrant(&d, &l->entrants[i]));
+    for (size_t i = 0; i < l->n_candidates; i++)
+        MBL_TRY(draw_candidate(&d, &l->candidates[i]));
     return MBL_OK;
 }

@@ -1,12 +1,12 @@
 /* What a call costs on the cuda backend, after the kernels in gpu/: each function here follows the file it
- * names, and tests/emulation/test_dry.c compares the launches with real ones.
+ * names, and tests/emulation/test_cost_model.c compares the launches with real ones.
  *
  * Bytes are counted kernel by kernel: a kernel reads each of its operands once and writes each once, as far
  * as its blocks share what they read through the L2 cache. They do where rows are read once by construction;
  * for keys and values of attention, where those of the heads at work at one time (about 8 MB) fit; and for
  * products, see reread(). Arithmetic outside products is counted by the operations written down per element,
  * transcendental functions as one. */
-#include "ops/dry.h"
+#include "ops/cost_model.h"
 
 #include <string.h>
 
@@ -66,7 +66,7 @@ static double least(mbl_op_t op, const void *args) {
     const mbl_operand_t *operand = mbl_op_operands(op, &n);
     for (size_t i = 0; i < n; i++) {
         const mbl_tensor_t *t = *(const mbl_tensor_t *const *)((const char *)args + operand[i].offset);
-        if (t && t->place == MBL_DEVICE)
+        if (t && t->space == MBL_DEVICE)
             sum +=
                 touched(op, &operand[i], args, t) * (mbl_op_role(op, &operand[i], args) == MBL_INOUT ? 2 : 1);
     }
@@ -326,7 +326,7 @@ static void add_simple(mbl_op_t op, const void *args, mbl_cost_t *out) {
 #undef CASE
 }
 
-void mbl_dry_cost(mbl_op_t op, const void *args, mbl_cost_t *out) {
+void mbl_cost_of(mbl_op_t op, const void *args, mbl_cost_t *out) {
     memset(out, 0, sizeof *out);
     out->launches = 1;
     out->least = least(op, args);

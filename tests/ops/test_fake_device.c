@@ -1,4 +1,4 @@
-/* The far backend: what the host touches by itself faults; what goes through the backend gives cpu's bits;
+/* The fake device: what the host touches by itself faults; what goes through the backend gives cpu's bits;
  * tensors that only claim to be on the device are refused. */
 #include "ops/ops.h"
 #include "ops_harness.h"
@@ -50,9 +50,9 @@ static void host_access_faults(void **state) {
     mbl_ops_t *ops;
     mbl_tensor_t t;
     float host[N * D] = {1};
-    OK(mbl_ops_open("far", 1, &ops));
+    OK(mbl_ops_open("fake", 1, &ops));
     OK(mbl_tensor_new(ops, MBL_F32, &t, 2, (size_t)N, (size_t)D));
-    assert_int_equal(t.place, MBL_DEVICE);
+    assert_int_equal(t.space, MBL_DEVICE);
     assert_int_equal((uintptr_t)t.data % 64, 0);
     void (*const touches[])(void *) = {read_first, write_last, copy_out};
     for (size_t i = 0; i < 3; i++) {
@@ -64,7 +64,7 @@ static void host_access_faults(void **state) {
 }
 
 static void bits_are_those_of_cpu(void **state) {
-    static const char *const names[] = {"cpu", "far"};
+    static const char *const names[] = {"cpu", "fake"};
     double *got[2];
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -84,13 +84,13 @@ static void bits_are_those_of_cpu(void **state) {
     free(got[1]);
 }
 
-static void false_places_are_refused(void **state) {
+static void false_spaces_are_refused(void **state) {
     (void)state;
     mbl_ops_t *ops;
     float host[D] = {0};
     mbl_tensor_t t, here = MBL_TENSOR_1(host, MBL_F32, D), lie = here;
-    lie.place = MBL_DEVICE;
-    OK(mbl_ops_open("far", 1, &ops));
+    lie.space = MBL_DEVICE;
+    OK(mbl_ops_open("fake", 1, &ops));
     OK(mbl_tensor_new(ops, MBL_F32, &t, 1, (size_t)D));
     mbl_fail_quiet(1);
     assert_int_equal(MBL_OP(ops, axpby, .y = &t, .x = &here, .a = 1), MBL_ERR_ARG);
@@ -98,7 +98,7 @@ static void false_places_are_refused(void **state) {
     assert_non_null(strstr(mbl_fail_message(), "axpby: x"));
     assert_int_equal(mbl_tensor_upload(ops, &lie, host), MBL_ERR_ARG);
     lie = t;
-    lie.place = MBL_HOST;
+    lie.space = MBL_HOST;
     assert_int_equal(mbl_tensor_download(ops, &lie, host), MBL_ERR_ARG);
     mbl_fail_quiet(0);
     mbl_tensor_free(ops, &t);
@@ -108,6 +108,6 @@ static void false_places_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(host_access_faults),
                                        cmocka_unit_test(bits_are_those_of_cpu),
-                                       cmocka_unit_test(false_places_are_refused)};
-    return cmocka_run_group_tests_name("far", tests, NULL, NULL);
+                                       cmocka_unit_test(false_spaces_are_refused)};
+    return cmocka_run_group_tests_name("fake", tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* The panel: threads that take a few pictures at a time from a queue of batches and run scorers on them.
+/* The scorer pool: threads that take a few images at a time from a queue of batches and run scorers on them.
  * Workers share one queue for all scorers that compute on the CPU; a scorer with a thread of its own has a
  * queue of its own. Each score goes to its own place, so nothing depends on who computes it. */
 #include "reward/reward.h"
@@ -18,8 +18,8 @@ typedef struct batch {
     const mbl_image_t *images;
     const mbl_prompt_t *const *prompts;
     mbl_score_t *scores;
-    size_t n, taken; /* pictures handed to workers */
-    size_t first;    /* pictures submitted before */
+    size_t n, taken; /* images handed to workers */
+    size_t first;    /* images submitted before */
 } batch_t;
 
 typedef struct {
@@ -30,18 +30,18 @@ typedef struct {
     void *self;
     bool open;
     size_t failed;       /* scores, since opening */
-    size_t stop_at;      /* the earliest failed picture since the last wait; SIZE_MAX: none */
+    size_t stop_at;      /* the earliest failed image since the last wait; SIZE_MAX: none */
     char stop_text[512]; /* and what happened to it */
 } reward_t;
 
 /* The first is the workers'. */
 typedef struct {
-    mbl_panel_t *panel;
+    mbl_scorer_pool_t *pool;
     batch_t *head, *tail;
-    size_t chunk; /* pictures that a thread takes at once */
+    size_t chunk; /* images that a thread takes at once */
 } queue_t;
 
-struct mbl_panel {
+struct mbl_scorer_pool {
     reward_t *rewards;
     size_t k;
     queue_t *queues; /* [1 + those of scorers with their own thread] */
@@ -51,8 +51,8 @@ struct mbl_panel {
     uv_mutex_t lock; /* guards all below, the queues and the counters of the rewards */
     uv_cond_t work, done;
     batch_t *spare;
-    size_t pictures;            /* submitted, ever */
-    size_t submitted, finished; /* pictures, ever, in all queues */
+    size_t images;              /* submitted, ever */
+    size_t submitted, finished; /* images, ever, in all queues */
     bool closing;
 };
 
@@ -68,7 +68,7 @@ static bool has_own_thread(const mbl_scorer_t *scorer) {
     return scorer->device || scorer->async;
 }
 
-/* What a scorer said of one picture, as it counts. Not OK when it is a failure; why is then in
+/* What a scorer said of one image, as it counts. Not OK when it is a failure; why is then in
  * mbl_fail_message. */
 static mbl_status_t take_score(mbl_status_t status, mbl_score_t score, mbl_score_t *out) {
     if (status == MBL_OK && score.state == MBL_SCORE_VALID && !isfinite(score.value))
@@ -83,42 +83,42 @@ static mbl_status_t take_score(mbl_status_t status, mbl_score_t score, mbl_score
     return status;
 }
 
-static void note_failure(mbl_panel_t *panel, reward_t *reward, size_t picture, const char *prompt) {
-    uv_mutex_lock(&panel->lock);
+static void note_failure(mbl_scorer_pool_t *pool, reward_t *reward, size_t image, const char *prompt) {
+    uv_mutex_lock(&pool->lock);
     bool first = reward->failed++ == 0;
-    if (picture < reward->stop_at) {
-        reward->stop_at = picture;
+    if (image < reward->stop_at) {
+        reward->stop_at = image;
         snprintf(reward->stop_text, sizeof reward->stop_text, "reward %s failed on '%.160s': %.240s",
                  reward->name, prompt, mbl_fail_message());
     }
-    uv_mutex_unlock(&panel->lock);
+    uv_mutex_unlock(&pool->lock);
     if (first)
         MBL_WARN("reward %s failed on '%.160s': %s; more failures of this reward are counted, not shown",
                  reward->name, prompt, mbl_fail_message());
 }
 
-/* One call of a scorer for pictures from to from + n of a batch. */
-static void score_call(mbl_panel_t *panel, size_t k, const batch_t *batch, size_t from, size_t n) {
-    reward_t *reward = &panel->rewards[k];
+/* One call of a scorer for images from to from + n of a batch. */
+static void score_call(mbl_scorer_pool_t *pool, size_t k, const batch_t *batch, size_t from, size_t n) {
+    reward_t *reward = &pool->rewards[k];
     mbl_score_t said[MBL_SCORER_MOST] = {{0}};
     mbl_status_t status =
         reward->scorer->score(reward->self, batch->images + from, batch->prompts + from, n, said);
     for (size_t i = 0; i < n; i++)
-        if (take_score(status, said[i], &batch->scores[(from + i) * panel->k + k]) != MBL_OK)
-            note_failure(panel, reward, batch->first + from + i, batch->prompts[from + i]->text);
+        if (take_score(status, said[i], &batch->scores[(from + i) * pool->k + k]) != MBL_OK)
+            note_failure(pool, reward, batch->first + from + i, batch->prompts[from + i]->text);
 }
 
 static void score_range(const queue_t *queue, const batch_t *batch, size_t from, size_t to) {
-    mbl_panel_t *panel = queue->panel;
-    for (size_t k = 0; k < panel->k; k++) {
-        size_t most = most_of(panel->rewards[k].scorer);
-        if (panel->rewards[k].queue == (size_t)(queue - panel->queues))
+    mbl_scorer_pool_t *pool = queue->pool;
+    for (size_t k = 0; k < pool->k; k++) {
+        size_t most = most_of(pool->rewards[k].scorer);
+        if (pool->rewards[k].queue == (size_t)(queue - pool->queues))
             for (size_t i = from; i < to; i += most)
-                score_call(panel, k, batch, i, least(most, to - i));
+                score_call(pool, k, batch, i, least(most, to - i));
     }
 }
 
-/* Takes the next pictures, with the lock held. A batch leaves the queue with its last ones; its box may then
+/* Takes the next images, with the lock held. A batch leaves the queue with its last ones; its box may then
  * be used anew, so the thread gets a copy. */
 static bool take_range(queue_t *queue, batch_t *copy, size_t *from, size_t *to) {
     batch_t *batch = queue->head;
@@ -132,34 +132,34 @@ static bool take_range(queue_t *queue, batch_t *copy, size_t *from, size_t *to) 
         queue->head = batch->next;
         if (!queue->head)
             queue->tail = NULL;
-        batch->next = queue->panel->spare;
-        queue->panel->spare = batch;
+        batch->next = queue->pool->spare;
+        queue->pool->spare = batch;
     }
     return true;
 }
 
 static void work(void *argument) {
     queue_t *queue = argument;
-    mbl_panel_t *panel = queue->panel;
+    mbl_scorer_pool_t *pool = queue->pool;
     batch_t batch;
     size_t from, to;
     mbl_fail_quiet(1); /* note_failure speaks, once */
-    uv_mutex_lock(&panel->lock);
+    uv_mutex_lock(&pool->lock);
     for (;;) {
         if (take_range(queue, &batch, &from, &to)) {
-            uv_mutex_unlock(&panel->lock);
+            uv_mutex_unlock(&pool->lock);
             score_range(queue, &batch, from, to);
-            uv_mutex_lock(&panel->lock);
-            panel->finished += to - from;
-            if (panel->finished == panel->submitted)
-                uv_cond_broadcast(&panel->done);
-        } else if (panel->closing) {
+            uv_mutex_lock(&pool->lock);
+            pool->finished += to - from;
+            if (pool->finished == pool->submitted)
+                uv_cond_broadcast(&pool->done);
+        } else if (pool->closing) {
             break;
         } else {
-            uv_cond_wait(&panel->work, &panel->lock);
+            uv_cond_wait(&pool->work, &pool->lock);
         }
     }
-    uv_mutex_unlock(&panel->lock);
+    uv_mutex_unlock(&pool->lock);
 }
 
 static mbl_status_t open_reward(const mbl_scorer_t *scorer, const mbl_reward_spec_t *spec, reward_t *reward) {
@@ -178,83 +178,83 @@ static mbl_status_t open_reward(const mbl_scorer_t *scorer, const mbl_reward_spe
     return MBL_OK;
 }
 
-static mbl_status_t start_thread(mbl_panel_t *panel, queue_t *queue) {
-    int error = uv_thread_create(&panel->threads[panel->threads_started], work, queue);
+static mbl_status_t start_thread(mbl_scorer_pool_t *pool, queue_t *queue) {
+    int error = uv_thread_create(&pool->threads[pool->threads_started], work, queue);
     if (error)
-        return MBL_FAIL(MBL_ERR_MEM, "thread %zu for rewards: %s", panel->threads_started + 1,
+        return MBL_FAIL(MBL_ERR_MEM, "thread %zu for rewards: %s", pool->threads_started + 1,
                         uv_strerror(error));
-    panel->threads_started++;
+    pool->threads_started++;
     return MBL_OK;
 }
 
 /* The workers, and a thread for every queue behind the first. */
-static mbl_status_t start_threads(mbl_panel_t *panel, size_t workers) {
-    MBL_ALLOC(panel->threads, workers + panel->n_queues - 1);
+static mbl_status_t start_threads(mbl_scorer_pool_t *pool, size_t workers) {
+    MBL_ALLOC(pool->threads, workers + pool->n_queues - 1);
     for (size_t i = 0; i < workers; i++)
-        MBL_TRY(start_thread(panel, &panel->queues[0]));
-    for (size_t i = 1; i < panel->n_queues; i++)
-        MBL_TRY(start_thread(panel, &panel->queues[i]));
+        MBL_TRY(start_thread(pool, &pool->queues[0]));
+    for (size_t i = 1; i < pool->n_queues; i++)
+        MBL_TRY(start_thread(pool, &pool->queues[i]));
     return MBL_OK;
 }
 
-static mbl_status_t make_queues(mbl_panel_t *panel, const mbl_scorer_t *const *scorers, size_t k) {
-    MBL_ALLOC(panel->queues, k + 1);
-    panel->queues[panel->n_queues++] = (queue_t){.panel = panel, .chunk = CHUNK};
+static mbl_status_t make_queues(mbl_scorer_pool_t *pool, const mbl_scorer_t *const *scorers, size_t k) {
+    MBL_ALLOC(pool->queues, k + 1);
+    pool->queues[pool->n_queues++] = (queue_t){.pool = pool, .chunk = CHUNK};
     for (size_t i = 0; i < k; i++)
         if (has_own_thread(scorers[i])) {
-            panel->rewards[i].queue = panel->n_queues;
-            panel->queues[panel->n_queues++] = (queue_t){.panel = panel, .chunk = most_of(scorers[i])};
+            pool->rewards[i].queue = pool->n_queues;
+            pool->queues[pool->n_queues++] = (queue_t){.pool = pool, .chunk = most_of(scorers[i])};
         }
     return MBL_OK;
 }
 
-static mbl_status_t fill_panel(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs, size_t k,
-                               size_t workers, mbl_panel_t *panel) {
-    MBL_ALLOC(panel->rewards, k);
-    for (; panel->k < k; panel->k++)
-        MBL_TRY(open_reward(scorers[panel->k], &specs[panel->k], &panel->rewards[panel->k]));
-    MBL_TRY(make_queues(panel, scorers, k));
-    return start_threads(panel, workers);
+static mbl_status_t fill_pool(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs, size_t k,
+                              size_t workers, mbl_scorer_pool_t *pool) {
+    MBL_ALLOC(pool->rewards, k);
+    for (; pool->k < k; pool->k++)
+        MBL_TRY(open_reward(scorers[pool->k], &specs[pool->k], &pool->rewards[pool->k]));
+    MBL_TRY(make_queues(pool, scorers, k));
+    return start_threads(pool, workers);
 }
 
-/* The locks of an otherwise empty panel. */
-static mbl_status_t open_locks(mbl_panel_t *panel) {
-    int error = uv_mutex_init(&panel->lock);
+/* The locks of an otherwise empty scorer pool. */
+static mbl_status_t open_locks(mbl_scorer_pool_t *pool) {
+    int error = uv_mutex_init(&pool->lock);
     if (error)
         return MBL_FAIL(MBL_ERR_MEM, "a lock for rewards: %s", uv_strerror(error));
-    error = uv_cond_init(&panel->work);
+    error = uv_cond_init(&pool->work);
     if (error) {
-        uv_mutex_destroy(&panel->lock);
+        uv_mutex_destroy(&pool->lock);
         return MBL_FAIL(MBL_ERR_MEM, "a lock for rewards: %s", uv_strerror(error));
     }
-    error = uv_cond_init(&panel->done);
+    error = uv_cond_init(&pool->done);
     if (error) {
-        uv_cond_destroy(&panel->work);
-        uv_mutex_destroy(&panel->lock);
+        uv_cond_destroy(&pool->work);
+        uv_mutex_destroy(&pool->lock);
         return MBL_FAIL(MBL_ERR_MEM, "a lock for rewards: %s", uv_strerror(error));
     }
     return MBL_OK;
 }
 
-mbl_status_t mbl_panel_open_with(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs, size_t k,
-                                 size_t threads, mbl_panel_t **out) {
-    mbl_panel_t *panel;
+mbl_status_t mbl_scorer_pool_open_with(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs,
+                                       size_t k, size_t threads, mbl_scorer_pool_t **out) {
+    mbl_scorer_pool_t *pool;
     MBL_REQUIRE(k > 0 && threads <= MOST_THREADS,
                 "%zu rewards on %zu threads: at least one reward and at most %d threads would be right", k,
                 threads, MOST_THREADS);
-    MBL_ALLOC(panel, 1);
-    mbl_status_t status = open_locks(panel);
+    MBL_ALLOC(pool, 1);
+    mbl_status_t status = open_locks(pool);
     if (status != MBL_OK) {
-        mbl_free(panel);
+        mbl_free(pool);
         return status;
     }
-    status = fill_panel(scorers, specs, k, threads ? threads : 1, panel);
+    status = fill_pool(scorers, specs, k, threads ? threads : 1, pool);
     if (status != MBL_OK) {
-        panel->k += panel->rewards && panel->k < k; /* the one that did not open has a name to free */
-        mbl_panel_close(panel);
+        pool->k += pool->rewards && pool->k < k; /* the one that did not open has a name to free */
+        mbl_scorer_pool_close(pool);
         return status;
     }
-    *out = panel;
+    *out = pool;
     return MBL_OK;
 }
 
@@ -267,7 +267,8 @@ static void list_scorers(char *out, size_t size) {
         used += (size_t)snprintf(out + used, size - used, "%s%s", i ? ", " : "", scorer->name);
 }
 
-mbl_status_t mbl_panel_open(const mbl_reward_spec_t *specs, size_t k, size_t threads, mbl_panel_t **out) {
+mbl_status_t mbl_scorer_pool_open(const mbl_reward_spec_t *specs, size_t k, size_t threads,
+                                  mbl_scorer_pool_t **out) {
     const mbl_scorer_t **scorers;
     MBL_REQUIRE(k > 0, "no rewards: at least one would be right");
     MBL_ALLOC(scorers, k);
@@ -283,98 +284,98 @@ mbl_status_t mbl_panel_open(const mbl_reward_spec_t *specs, size_t k, size_t thr
         }
     }
     if (status == MBL_OK)
-        status = mbl_panel_open_with(scorers, specs, k, threads, out);
+        status = mbl_scorer_pool_open_with(scorers, specs, k, threads, out);
     mbl_free(scorers);
     return status;
 }
 
-void mbl_panel_close(mbl_panel_t *panel) {
-    if (!panel)
+void mbl_scorer_pool_close(mbl_scorer_pool_t *pool) {
+    if (!pool)
         return;
-    uv_mutex_lock(&panel->lock);
-    panel->closing = true;
-    uv_cond_broadcast(&panel->work);
-    uv_mutex_unlock(&panel->lock);
-    for (size_t i = 0; i < panel->threads_started; i++)
-        uv_thread_join(&panel->threads[i]);
-    for (size_t k = 0; k < panel->k; k++) {
-        reward_t *reward = &panel->rewards[k];
+    uv_mutex_lock(&pool->lock);
+    pool->closing = true;
+    uv_cond_broadcast(&pool->work);
+    uv_mutex_unlock(&pool->lock);
+    for (size_t i = 0; i < pool->threads_started; i++)
+        uv_thread_join(&pool->threads[i]);
+    for (size_t k = 0; k < pool->k; k++) {
+        reward_t *reward = &pool->rewards[k];
         if (reward->failed > 1)
             MBL_WARN("reward %s: %zu scores failed in all", reward->name, reward->failed);
         if (reward->open && reward->scorer->close)
             reward->scorer->close(reward->self);
         mbl_free(reward->name);
     }
-    for (batch_t *batch = panel->spare, *next; batch; batch = next) {
+    for (batch_t *batch = pool->spare, *next; batch; batch = next) {
         next = batch->next;
         mbl_free(batch);
     }
-    uv_cond_destroy(&panel->done);
-    uv_cond_destroy(&panel->work);
-    uv_mutex_destroy(&panel->lock);
-    mbl_free(panel->threads);
-    mbl_free(panel->queues);
-    mbl_free(panel->rewards);
-    mbl_free(panel);
+    uv_cond_destroy(&pool->done);
+    uv_cond_destroy(&pool->work);
+    uv_mutex_destroy(&pool->lock);
+    mbl_free(pool->threads);
+    mbl_free(pool->queues);
+    mbl_free(pool->rewards);
+    mbl_free(pool);
 }
 
-bool mbl_panel_applies(const mbl_panel_t *panel, size_t k, const mbl_prompt_t *prompt) {
-    const reward_t *reward = &panel->rewards[k];
+bool mbl_scorer_pool_applies(const mbl_scorer_pool_t *pool, size_t k, const mbl_prompt_t *prompt) {
+    const reward_t *reward = &pool->rewards[k];
     return !reward->scorer->applies || reward->scorer->applies(reward->self, prompt);
 }
 
 /* Boxes for every queue into the spare ones. */
-static mbl_status_t have_spares(mbl_panel_t *panel) {
+static mbl_status_t have_spares(mbl_scorer_pool_t *pool) {
     size_t have = 0;
-    uv_mutex_lock(&panel->lock);
-    for (const batch_t *batch = panel->spare; batch; batch = batch->next)
+    uv_mutex_lock(&pool->lock);
+    for (const batch_t *batch = pool->spare; batch; batch = batch->next)
         have++;
-    uv_mutex_unlock(&panel->lock);
-    for (; have < panel->n_queues; have++) { /* threads only add to them */
+    uv_mutex_unlock(&pool->lock);
+    for (; have < pool->n_queues; have++) { /* threads only add to them */
         batch_t *batch;
         MBL_ALLOC(batch, 1);
-        uv_mutex_lock(&panel->lock);
-        batch->next = panel->spare;
-        panel->spare = batch;
-        uv_mutex_unlock(&panel->lock);
+        uv_mutex_lock(&pool->lock);
+        batch->next = pool->spare;
+        pool->spare = batch;
+        uv_mutex_unlock(&pool->lock);
     }
     return MBL_OK;
 }
 
-mbl_status_t mbl_panel_submit(mbl_panel_t *panel, const mbl_image_t *images,
-                              const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores) {
+mbl_status_t mbl_scorer_pool_submit(mbl_scorer_pool_t *pool, const mbl_image_t *images,
+                                    const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores) {
     if (n == 0)
         return MBL_OK;
-    MBL_TRY(have_spares(panel));
-    uv_mutex_lock(&panel->lock);
-    for (size_t i = 0; i < panel->n_queues; i++) {
-        queue_t *queue = &panel->queues[i];
-        batch_t *batch = panel->spare;
-        panel->spare = batch->next;
-        *batch = (batch_t){
-            .images = images, .prompts = prompts, .scores = scores, .n = n, .first = panel->pictures};
+    MBL_TRY(have_spares(pool));
+    uv_mutex_lock(&pool->lock);
+    for (size_t i = 0; i < pool->n_queues; i++) {
+        queue_t *queue = &pool->queues[i];
+        batch_t *batch = pool->spare;
+        pool->spare = batch->next;
+        *batch =
+            (batch_t){.images = images, .prompts = prompts, .scores = scores, .n = n, .first = pool->images};
         if (queue->tail)
             queue->tail->next = batch;
         else
             queue->head = batch;
         queue->tail = batch;
-        panel->submitted += n;
+        pool->submitted += n;
     }
-    panel->pictures += n;
-    uv_cond_broadcast(&panel->work);
-    uv_mutex_unlock(&panel->lock);
+    pool->images += n;
+    uv_cond_broadcast(&pool->work);
+    uv_mutex_unlock(&pool->lock);
     return MBL_OK;
 }
 
-mbl_status_t mbl_panel_wait(mbl_panel_t *panel) {
+mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool) {
     mbl_status_t status = MBL_OK;
     const reward_t *earliest = NULL;
-    uv_mutex_lock(&panel->lock);
-    while (panel->finished < panel->submitted)
-        uv_cond_wait(&panel->done, &panel->lock);
-    uv_mutex_unlock(&panel->lock);
-    for (size_t k = 0; k < panel->k; k++) {
-        const reward_t *reward = &panel->rewards[k];
+    uv_mutex_lock(&pool->lock);
+    while (pool->finished < pool->submitted)
+        uv_cond_wait(&pool->done, &pool->lock);
+    uv_mutex_unlock(&pool->lock);
+    for (size_t k = 0; k < pool->k; k++) {
+        const reward_t *reward = &pool->rewards[k];
         if (reward->stop_at != SIZE_MAX && reward->on_failure == MBL_ON_FAILURE_STOP &&
             (!earliest || reward->stop_at < earliest->stop_at))
             earliest = reward;
@@ -382,7 +383,7 @@ mbl_status_t mbl_panel_wait(mbl_panel_t *panel) {
     if (earliest)
         status = MBL_FAIL(MBL_ERR_REWARD, "%s; its on_failure is stop, skip would go on without the score",
                           earliest->stop_text);
-    for (size_t k = 0; k < panel->k; k++)
-        panel->rewards[k].stop_at = SIZE_MAX;
+    for (size_t k = 0; k < pool->k; k++)
+        pool->rewards[k].stop_at = SIZE_MAX;
     return status;
 }

@@ -1,5 +1,5 @@
-/* Standings as JSON. */
-#include "eval/standings.h"
+/* Results as JSON. */
+#include "eval/results.h"
 
 #include "io/jsonl.h"
 
@@ -42,53 +42,53 @@ static json_t *pair_json(const mbl_compare_pair_t *pair) {
     return out;
 }
 
-static const char *reward_name(const mbl_standings_t *s, size_t j) {
-    return s->lineup->engine->config->rewards.items[j].name;
+static const char *reward_name(const mbl_results_t *s, size_t j) {
+    return s->comparison->engine->config->rewards.items[j].name;
 }
 
-static json_t *scores_json(const mbl_standings_t *s, const mbl_compare_score_t *scores) {
+static json_t *scores_json(const mbl_results_t *s, const mbl_compare_score_t *scores) {
     json_t *out = json_object();
-    for (size_t j = 0; j < s->lineup->engine->k; j++)
+    for (size_t j = 0; j < s->comparison->engine->k; j++)
         json_object_set_new(out, reward_name(s, j), score_json(&scores[j]));
     return out;
 }
 
-static json_t *pairs_json(const mbl_standings_t *s, const mbl_compare_pair_t *pairs) {
+static json_t *pairs_json(const mbl_results_t *s, const mbl_compare_pair_t *pairs) {
     json_t *out = json_object();
-    for (size_t j = 0; j < s->lineup->engine->k; j++)
+    for (size_t j = 0; j < s->comparison->engine->k; j++)
         json_object_set_new(out, reward_name(s, j), pair_json(&pairs[j]));
     return out;
 }
 
-static json_t *part_json(const mbl_standings_t *s, const mbl_standings_part_t *part) {
-    const mbl_lineup_t *l = s->lineup;
+static json_t *part_json(const mbl_results_t *s, const mbl_results_part_t *part) {
+    const mbl_comparison_t *l = s->comparison;
     size_t k = l->engine->k, at = 0;
     json_t *out = json_object(), *scores = json_array(), *pairs = json_array();
     if (part->name)
         json_object_set_new(out, "name", json_string(part->name));
     put_count(out, "prompts", part->prompts);
-    put_count(out, "pictures", part->pictures);
-    for (size_t i = 0; i < l->n_entrants; i++) {
+    put_count(out, "images", part->images);
+    for (size_t i = 0; i < l->n_candidates; i++) {
         const mbl_compare_score_t *row = part->scores + i * (k + 1);
-        json_array_append_new(scores, json_pack("{s:s,s:o,s:o}", "of", l->entrants[i].name, "rewards",
+        json_array_append_new(scores, json_pack("{s:s,s:o,s:o}", "of", l->candidates[i].name, "rewards",
                                                 scores_json(s, row), "z_score", score_json(&row[k])));
     }
-    for (size_t b = 1; b < l->n_entrants; b++)
+    for (size_t b = 1; b < l->n_candidates; b++)
         for (size_t a = 0; a < b; a++) {
             const mbl_compare_pair_t *row = part->pairs + at++ * (k + 1);
-            json_array_append_new(pairs, json_pack("{s:s,s:s,s:o,s:o}", "of", l->entrants[b].name, "against",
-                                                   l->entrants[a].name, "rewards", pairs_json(s, row),
-                                                   "z_score", pair_json(&row[k])));
+            json_array_append_new(pairs, json_pack("{s:s,s:s,s:o,s:o}", "of", l->candidates[b].name,
+                                                   "against", l->candidates[a].name, "rewards",
+                                                   pairs_json(s, row), "z_score", pair_json(&row[k])));
         }
     json_object_set_new(out, "scores", scores);
     json_object_set_new(out, "pairs", pairs);
     return out;
 }
 
-static json_t *entrants_json(const mbl_lineup_t *l) {
+static json_t *candidates_json(const mbl_comparison_t *l) {
     json_t *out = json_array();
-    for (size_t i = 0; i < l->n_entrants; i++) {
-        const mbl_lineup_entrant_t *e = &l->entrants[i];
+    for (size_t i = 0; i < l->n_candidates; i++) {
+        const mbl_candidate_t *e = &l->candidates[i];
         json_array_append_new(out, e->path ? json_pack("{s:s,s:s,s:I}", "name", e->name, "file", e->path,
                                                        "step", (json_int_t)e->step)
                                            : json_pack("{s:s}", "name", e->name));
@@ -96,25 +96,25 @@ static json_t *entrants_json(const mbl_lineup_t *l) {
     return out;
 }
 
-static json_t *scale_json(const mbl_standings_t *s) {
+static json_t *scale_json(const mbl_results_t *s) {
     json_t *out = json_object();
-    for (size_t j = 0; j < s->lineup->engine->k; j++)
+    for (size_t j = 0; j < s->comparison->engine->k; j++)
         json_object_set_new(out, reward_name(s, j),
                             json_pack("{s:o,s:o}", "mean", mbl_jsonl_real(s->mean[j]), "deviation",
                                       mbl_jsonl_real(s->deviation[j])));
     return out;
 }
 
-mbl_status_t mbl_standings_json(const mbl_standings_t *s, json_t **out) {
-    const mbl_lineup_t *l = s->lineup;
-    const mbl_standings_part_t *all = &s->parts[s->n_parts - 1];
+mbl_status_t mbl_results_json(const mbl_results_t *s, json_t **out) {
+    const mbl_comparison_t *l = s->comparison;
+    const mbl_results_part_t *all = &s->parts[s->n_parts - 1];
     json_t *root = json_object(), *seeds = json_array(), *sets = json_array();
     json_object_set_new(root, "base", scores_json(s, all->scores));
-    if (l->n_entrants == 2) { /* the short form of the most frequent question */
+    if (l->n_candidates == 2) { /* the short form of the most frequent question */
         json_object_set_new(root, "trained", scores_json(s, all->scores + l->engine->k + 1));
         json_object_set_new(root, "difference", pairs_json(s, all->pairs));
     }
-    json_object_set_new(root, "entrants", entrants_json(l));
+    json_object_set_new(root, "candidates", candidates_json(l));
     json_object_set_new(root, "adapter", json_string(l->options.adapter));
     for (size_t i = 0; i < l->options.n_seeds; i++)
         json_array_append_new(seeds, json_integer((json_int_t)l->options.seeds[i]));
@@ -126,7 +126,7 @@ mbl_status_t mbl_standings_json(const mbl_standings_t *s, json_t **out) {
     json_object_set_new(root, "sets", sets);
     if (json_object_set_new(root, "all", part_json(s, all)) != 0) {
         json_decref(root);
-        return MBL_FAIL(MBL_ERR_MEM, "no memory for the standings as JSON, or a name is not UTF-8");
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for the results as JSON, or a name is not UTF-8");
     }
     *out = root;
     return MBL_OK;

@@ -1,8 +1,8 @@
-/* From a line-up's scores to tables, Markdown and JSON, with numbers that can be checked by hand. */
+/* From a comparison's scores to tables, Markdown and JSON, with numbers that can be checked by hand. */
 #include "support.h"
 
 #include "base/mem.h"
-#include "eval/standings.h"
+#include "eval/results.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -24,19 +24,19 @@ static const uint64_t seeds[] = {1, 2};
 static mbl_reward_spec_t rewards[] = {{.name = "ocr"}, {.name = "a|b"}};
 static mbl_config_t config;
 static mbl_engine_t engine = {.config = &config, .k = K};
-static mbl_lineup_entrant_t entrants[] = {
+static mbl_candidate_t candidates[] = {
     {.name = "base", .scores = base}, {.name = "run@9", .path = "runs/run/x.h5", .step = 9, .scores = other}};
-static mbl_lineup_set_t sets[] = {{.name = "test", .exist = 5, .prompts = 2, .first = 0, .pictures = 4},
-                                  {.name = "draw", .exist = 1, .prompts = 1, .first = 4, .pictures = 2}};
-static mbl_lineup_t lineup = {.engine = &engine,
-                              .options = {.seeds = seeds, .n_seeds = 2, .adapter = "ema"},
-                              .entrants = entrants,
-                              .sets = sets,
-                              .n_entrants = 2,
-                              .n_sets = 2,
-                              .pictures = ROWS,
-                              .prompts = 3,
-                              .prompt = prompt};
+static mbl_comparison_set_t sets[] = {{.name = "test", .exist = 5, .prompts = 2, .first = 0, .images = 4},
+                                      {.name = "draw", .exist = 1, .prompts = 1, .first = 4, .images = 2}};
+static mbl_comparison_t comparison = {.engine = &engine,
+                                      .options = {.seeds = seeds, .n_seeds = 2, .adapter = "ema"},
+                                      .candidates = candidates,
+                                      .sets = sets,
+                                      .n_candidates = 2,
+                                      .n_sets = 2,
+                                      .images = ROWS,
+                                      .prompts = 3,
+                                      .prompt = prompt};
 
 static int prepare(void **state) {
     (void)state;
@@ -49,14 +49,14 @@ static int prepare(void **state) {
 }
 
 static char *text_of(bool markdown) {
-    mbl_standings_t s;
+    mbl_results_t s;
     char *text = NULL;
     size_t size;
-    assert_int_equal(mbl_standings_new(&lineup, 1000, &s), MBL_OK);
+    assert_int_equal(mbl_results_new(&comparison, 1000, &s), MBL_OK);
     FILE *out = open_memstream(&text, &size);
-    assert_int_equal(mbl_standings_print(&s, markdown, out), MBL_OK);
+    assert_int_equal(mbl_results_print(&s, markdown, out), MBL_OK);
     fclose(out);
-    mbl_standings_free(&s);
+    mbl_results_free(&s);
     return text;
 }
 
@@ -69,14 +69,14 @@ static void tables(void **state) {
     (void)state;
     char *text = text_of(false);
     must_have(text, "base: models/base\nrun@9: runs/run/x.h5, step 9, adapter ema\n\n");
-    must_have(text, "test: 4 pictures of each, 2 prompts (the first of 5; --set eval.prompts=5 takes all), 2 "
+    must_have(text, "test: 4 images of each, 2 prompts (the first of 5; --set eval.prompts=5 takes all), 2 "
                     "seeds\nreward   of ");
-    must_have(text, "draw: 2 pictures of each, 1 prompt, 2 seeds\n");
-    must_have(text, "all sets: 6 pictures of each, 3 prompts, 2 seeds\n");
+    must_have(text, "draw: 2 images of each, 1 prompt, 2 seeds\n");
+    must_have(text, "all sets: 6 images of each, 3 prompts, 2 seeds\n");
     /* prompts worth 0 and 1; the other's 1 and 1.5 */
-    must_have(text, "ocr      base    0.5000    0.0000 .. 1.0000*         4    0       0\n");
-    must_have(text, "         run@9   1.2500    1.0000 .. 1.5000*         4    0       0\n");
-    must_have(text, "a|b      base    5.0000                    -         2    2       0\n");
+    must_have(text, "ocr      base    0.5000    0.0000 .. 1.0000*       4    0       0\n");
+    must_have(text, "         run@9   1.2500    1.0000 .. 1.5000*       4    0       0\n");
+    must_have(text, "a|b      base    5.0000                    -       2    2       0\n");
     must_have(text, "run@9 against base\n");
     /* +1, 0, +1, +1: three won, one tied; prompts +1 and +1/2, win rates 1 and 3/4 */
     must_have(
@@ -88,7 +88,7 @@ static void tables(void **state) {
     free(text);
     text = text_of(true);
     must_have(text, "- base: models/base\n");
-    must_have(text, "## test: 4 pictures");
+    must_have(text, "## test: 4 images");
     must_have(text, "\n### run@9 against base\n\n| reward | difference | 95 % interval |");
     must_have(text,
               "| ocr | +0.7500 | +0.5000 .. +1.0000* | 87.5 % | 75.0 % .. 100.0 %* | 3 | 1 | 0 | better |\n");
@@ -96,12 +96,12 @@ static void tables(void **state) {
     free(text);
 }
 
-/* One entrant: no pairs and no z-score, which would be 0 by construction. */
+/* One candidate: no pairs and no z-score, which would be 0 by construction. */
 static void the_base_alone(void **state) {
     (void)state;
-    lineup.n_entrants = 1;
+    comparison.n_candidates = 1;
     char *text = text_of(false);
-    lineup.n_entrants = 2;
+    comparison.n_candidates = 2;
     must_have(text, "ocr ");
     assert_null(strstr(text, "z-score"));
     assert_null(strstr(text, "against"));
@@ -118,12 +118,12 @@ static double number(const json_t *value, const char *a, const char *b, const ch
 }
 
 static void as_json(void **state) {
-    mbl_standings_t s;
+    mbl_results_t s;
     json_t *root;
     (void)state;
-    assert_int_equal(mbl_standings_new(&lineup, 1000, &s), MBL_OK);
-    assert_int_equal(mbl_standings_json(&s, &root), MBL_OK);
-    assert_int_equal(json_array_size(json_object_get(root, "entrants")), 2);
+    assert_int_equal(mbl_results_new(&comparison, 1000, &s), MBL_OK);
+    assert_int_equal(mbl_results_json(&s, &root), MBL_OK);
+    assert_int_equal(json_array_size(json_object_get(root, "candidates")), 2);
     assert_int_equal(json_array_size(json_object_get(root, "seeds")), 2);
     assert_near(number(root, "base", "ocr", "mean"), 0.5, 1e-12);
     assert_near(number(root, "trained", "ocr", "mean"), 5.75 / 6, 1e-12);
@@ -137,7 +137,7 @@ static void as_json(void **state) {
     assert_near(number(pair, "rewards", "ocr", "win_rate"), 0.875, 1e-12);
     assert_near(number(pair, "rewards", "ocr", "win_rate_low"), 0.75, 1e-12);
     assert_true(isnan(number(pair, "rewards", "a|b", "low")));
-    /* z-scores: one scale for both entrants and all sets; a reward's spread is 1 in it */
+    /* z-scores: one scale for both candidates and all sets; a reward's spread is 1 in it */
     double mean = number(root, "z_scale", "ocr", "mean"),
            deviation = number(root, "z_scale", "ocr", "deviation");
     assert_near(mean, 8.75 / 12, 1e-12);
@@ -147,19 +147,19 @@ static void as_json(void **state) {
         (5.5 - number(root, "z_scale", "a|b", "mean")) / number(root, "z_scale", "a|b", "deviation");
     assert_near(number(row, "z_score", "mean", NULL), ((0.5 - mean) / deviation + second) / 2, 1e-12);
     json_decref(root);
-    mbl_standings_free(&s);
+    mbl_results_free(&s);
 }
 
 static void without_memory(void **state) {
     size_t live = mbl_mem_live();
     (void)state;
     for (size_t at = 1;; at++) {
-        mbl_standings_t s;
+        mbl_results_t s;
         mbl_mem_fail_at(at);
-        mbl_status_t status = mbl_standings_new(&lineup, 100, &s);
+        mbl_status_t status = mbl_results_new(&comparison, 100, &s);
         mbl_mem_fail_at(0);
         if (status == MBL_OK) {
-            mbl_standings_free(&s);
+            mbl_results_free(&s);
             assert_true(at > 20);
             break;
         }

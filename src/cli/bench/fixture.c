@@ -1,5 +1,5 @@
 /* The random model, adapters and batch that the benchmarks of a training step share. */
-#include "cli/bench/world.h"
+#include "cli/bench/fixture.h"
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -67,7 +67,7 @@ done:
     return status;
 }
 
-static mbl_status_t open_pipeline(mbl_bench_world_t *w, mbl_dtype_t dtype) {
+static mbl_status_t open_pipeline(mbl_bench_fixture_t *w, mbl_dtype_t dtype) {
     static const char *const words[] = {"a", "red", "green", "sign", "three", "circles", "above"};
     const char *place = getenv("TMPDIR");
     char folder[256];
@@ -85,7 +85,7 @@ done:
     return shake_model(w->ops, mbl_pipeline_model(w->pipeline));
 }
 
-static mbl_status_t open_policy(mbl_bench_world_t *w) {
+static mbl_status_t open_policy(mbl_bench_fixture_t *w) {
     mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
     MBL_TRY(mbl_lora_new(model, &signs_lora, &w->lora));
     MBL_TRY(mbl_update_new(w->comm, w->ops, model, w->lora, SEED, &w->update));
@@ -97,7 +97,7 @@ static mbl_status_t open_policy(mbl_bench_world_t *w) {
 }
 
 /* Normal advantages clipped as training clips them; the last part is the sum of all. */
-static void draw_advantages(mbl_bench_world_t *w, size_t n, size_t k) {
+static void draw_advantages(mbl_bench_fixture_t *w, size_t n, size_t k) {
     mbl_rng_t rng = mbl_rng(SEED, MBL_RNG_INIT, 4, 0);
     mbl_rng_normal(&rng, w->a, (k + 1) * n);
     for (size_t i = 0; i < (k + 1) * n; i++) {
@@ -106,7 +106,7 @@ static void draw_advantages(mbl_bench_world_t *w, size_t n, size_t k) {
     }
 }
 
-static mbl_status_t open_batch(mbl_bench_world_t *w, size_t n, size_t k) {
+static mbl_status_t open_batch(mbl_bench_fixture_t *w, size_t n, size_t k) {
     static const char *const prompts[PROMPTS] = {"a red sign", "three green circles", "red above green", "a"};
     size_t c, height, width;
     MBL_TRY(mbl_pipeline_encode(w->pipeline, prompts, PROMPTS, &w->conditions));
@@ -129,9 +129,9 @@ static mbl_status_t open_batch(mbl_bench_world_t *w, size_t n, size_t k) {
     return MBL_OK;
 }
 
-mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, size_t n, size_t k,
-                                  mbl_bench_world_t *out) {
-    *out = (mbl_bench_world_t){.ops = NULL};
+mbl_status_t mbl_bench_fixture_open(const mbl_bench_t *bench, mbl_dtype_t dtype, size_t n, size_t k,
+                                    mbl_bench_fixture_t *out) {
+    *out = (mbl_bench_fixture_t){.ops = NULL};
     MBL_TRY(mbl_ops_open(bench->device, bench->threads, &out->ops));
     MBL_TRY(mbl_comm_open("self", 0, &out->comm));
     MBL_TRY(mbl_comm_attach(out->comm, out->ops));
@@ -148,7 +148,7 @@ mbl_status_t mbl_bench_world_open(const mbl_bench_t *bench, mbl_dtype_t dtype, s
     return mbl_update_prepare(&out->update, out->pipeline, &room);
 }
 
-void mbl_bench_world_close(mbl_bench_world_t *w) {
+void mbl_bench_fixture_close(mbl_bench_fixture_t *w) {
     if (!w->ops)
         return;
     mbl_update_free(&w->update);
@@ -162,10 +162,10 @@ void mbl_bench_world_close(mbl_bench_world_t *w) {
     mbl_free(w->a);
     mbl_comm_close(w->comm);
     mbl_ops_close(w->ops);
-    *w = (mbl_bench_world_t){.ops = NULL};
+    *w = (mbl_bench_fixture_t){.ops = NULL};
 }
 
-mbl_gradient_args_t mbl_bench_world_args(mbl_bench_world_t *w, size_t k, size_t timesteps, double kl) {
+mbl_gradient_args_t mbl_bench_fixture_args(mbl_bench_fixture_t *w, size_t k, size_t timesteps, double kl) {
     w->batch.k = k;
     return (mbl_gradient_args_t){.batch = &w->batch,
                                  .conditions = &w->conditions,
