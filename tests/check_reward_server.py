@@ -6,13 +6,16 @@ import json
 import math
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import unittest
 
-from reward_client import PROGRAM, Client, Server, flat, infer_body, post
+from reward_client import PROGRAM, ROOT, Client, Server, flat, infer_body, post
 
 REWARDS = '''
 import os, sys, time
@@ -76,7 +79,7 @@ class Protocol(unittest.TestCase):
             self.assertEqual([(o["name"], o["datatype"]) for o in bright["outputs"]],
                              [("scores", "FP32"), ("valid", "BOOL"), ("reason", "BYTES")])
             both = client.get("/v2/models/rewards").json
-            self.assertEqual([o["name"] for o in both["outputs"]][3:6], ["quoted", "quoted.valid", "quoted.reason"])
+            self.assertEqual([o["name"] for o in both["outputs"]][3:6], ["quoted", "quoted_valid", "quoted_reason"])
             self.assertEqual(both["parameters"], {"max_batch_size": 3})
         for path, status, word in (("/v2/models/none", 404, "bright"), ("/v2/models/bright/versions/2", 404, "expected 1"),
                                    ("/v3", 404, "/v2"), ("/v2/models/bright/infer", 405, "expected POST")):
@@ -121,9 +124,9 @@ class Protocol(unittest.TestCase):
         before = self.server.metrics().get('images_total{reward="slow"}', 0)
         with self.server.client() as client:
             found = client.infer("rewards", pixels, shape, ['"ab"', "c"], ['{"tag": 3}', ""],
-                                 outputs=["quoted", "bright", "tagged", "quoted.valid"]).outputs()
-            self.assertEqual(list(found), ["quoted", "bright", "tagged", "quoted.valid"])
-            self.assertEqual((found["bright"], found["tagged"], found["quoted.valid"]), ([0, 1], [32, -8], [True, False]))
+                                 outputs=["quoted", "bright", "tagged", "quoted_valid"]).outputs()
+            self.assertEqual(list(found), ["quoted", "bright", "tagged", "quoted_valid"])
+            self.assertEqual((found["bright"], found["tagged"], found["quoted_valid"]), ([0, 1], [32, -8], [True, False]))
             answer = client.infer("rewards", pixels, shape, ["a", "b"], outputs=["quoted", "scores"])
             self.assertEqual(answer.status, 400)
             self.assertIn("outputs[1]: 'scores'", answer.error)
@@ -204,6 +207,16 @@ class Protocol(unittest.TestCase):
                 body["inputs"][0]["data"] = ["AAAA"]
                 answer = client.ask(post("bright", json.dumps(body).encode()))
                 self.assertIn("images[0]: not a JPEG or PNG", answer.error)
+
+    @unittest.skipUnless(shutil.which("curl"), "no curl")
+    def test_commands_of_the_readme(self):
+        address = self.server.addresses[0]
+        blocks = re.findall(r"\n\n((?:    .*\n)+)", (ROOT / "proto/README.md").read_text())
+        commands = [textwrap.dedent(block).replace("http://127.0.0.1:8000", address) for block in blocks if "curl" in block]
+        answers = [subprocess.run(["sh", "-c", command], capture_output=True, text=True) for command in commands]
+        self.assertEqual(json.loads(answers[0].stdout)["outputs"][0]["data"], [0.5])
+        self.assertEqual(float(answers[1].stdout), 0.5)
+        self.assertEqual(len(answers), 2)
 
     def test_devices(self):
         self.server.until(lambda: {"loaded on cpu", "loaded on other"} <= set(self.server.text().splitlines()), "devices")
@@ -287,14 +300,16 @@ class Life(unittest.TestCase):
         self.assertEqual(code, 0, text)
         for word in ("bright (range 0 to 1)", "N/A", "no quoted text", "images a second", "all good"):
             self.assertIn(word, text)
-        head = "from marble_reward import reward\nimport time\n@reward('f', range=(0, 1), images='raw')\ndef f(images, prompts, metadata):\n    "
-        for body, word in (("return [0.5]", "returned 1 scores for 6 images"), ("return [time.perf_counter() % 1 for _ in images]", "again"),
-                           ("return [i / 6 for i in range(6)][:len(images)] if len(images) < 7 else [0] * len(images)", "reverse order"),
-                           ("return [1 / len(images)] * len(images)", "image 3 alone"), ("return [7] * len(images)", "outside of its declared")):
-            code, text = check(head + body)
-            self.assertEqual(code, 1, text)
-            self.assertIn(word, text)
-            self.assertIn("fault", text)
+        faults = {"count": ("[0.5]", "returned 1 scores for 6 images"), "again": ("[time.perf_counter() % 1 for _ in images]", "again"),
+                  "order": ("[i / 6 for i in range(6)][:len(images)] if len(images) < 7 else [0] * len(images)", "reverse order"),
+                  "alone": ("[1 / len(images)] * len(images)", "image 3 alone"), "far": ("[7] * len(images)", "outside of its declared")}
+        code, text = check("from marble_reward import reward\nimport time\n" + "".join(
+            f"@reward('{name}', range=(0, 1), images='raw')\ndef {name}(images, prompts, metadata):\n    return {value}\n"
+            for name, (value, _) in faults.items()))
+        self.assertEqual(code, 1, text)
+        for name, (_, word) in faults.items():
+            part = text.split(f"{name} (range 0 to 1)")[1].split("(range")[0]
+            self.assertRegex(part, f"fault: .*{word}", name)
 
 
 if __name__ == "__main__":

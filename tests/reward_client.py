@@ -150,13 +150,19 @@ def flat(values, side=2):
 class Server:
     """The server on a file with these rewards, as a child; its folder and log go with it."""
 
-    def __init__(self, rewards, *arguments, environment=None, listen=("127.0.0.1:0",), ready=True):
+    def __init__(self, rewards, *arguments, environment=None, listen=("127.0.0.1:0",), ready=True, limits=None):
+        """limits: constants of the program to change, so that a test does not wait for their real values."""
         self.folder = tempfile.TemporaryDirectory(prefix="marble_reward.")
         self.path = pathlib.Path(self.folder.name)
         (self.path / "rewards_file.py").write_text(rewards)
         self.log = open(self.path / "log", "w+")
         listening = [word for address in listen for word in ("--listen", address.replace("DIR", self.folder.name))]
-        self.child = subprocess.Popen([sys.executable, str(PROGRAM), "serve", str(self.path / "rewards_file.py"), *listening, *arguments],
+        program = [str(PROGRAM)]
+        if limits:
+            settings = "; ".join(f"marble_reward.{name} = {value}" for name, value in limits.items())
+            program = ["-c", f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import marble_reward; {settings}; "
+                             "sys.exit(marble_reward.main())"]
+        self.child = subprocess.Popen([sys.executable, *program, "serve", str(self.path / "rewards_file.py"), *listening, *arguments],
                                       stdout=subprocess.PIPE, stderr=self.log, text=True,
                                       env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})})
         line = self.child.stdout.readline() if ready else ""

@@ -52,11 +52,11 @@ VERSION = "1"
 MAX_HEAD = 32 << 10  # bytes of a request's line and header fields
 MAX_FIELDS = 100
 MAX_JSON = 16 << 20  # bytes of JSON; 64 images of 512 x 512 belong into the binary extension or into JPEG
-MAX_DEPTH = 16  # levels of JSON
+MAX_DEPTH = 32  # levels of JSON
 MAX_IMAGES = 4096  # images of a request
 MAX_SIDE = 8192  # pixels
 MAX_DECODED = 1 << 30  # bytes of pixels that the files of a batch become
-MAX_TEXT = 64 << 10  # bytes of a prompt or of one image's metadata
+MAX_TEXT = 1 << 20  # bytes of a prompt or of one image's metadata
 MAX_PARTS = 128  # requests in one batch: the number of open files that a message can carry is limited
 HEAD_SECONDS, BODY_SECONDS, BODY_RATE, IDLE_SECONDS = 10, 30, 1e6, 600  # a body has 30 s and a second per megabyte
 FLOAT_MAX = 3.4028234663852886e38
@@ -83,8 +83,8 @@ class Pixels:
 def reward(name, range=None, batch=None, images="numpy"):
     """Declares a reward. range: (lowest, highest) score, beyond which a score is an error; either may be None. batch: the most
     images of one call, where --batch is too many for it. images: "numpy", "pil" or "raw"."""
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
-        raise ValueError(f"reward {name!r}: expected a name of letters, digits, _ and -")
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_-]{1,64}", name) or name.endswith(("_valid", "_reason")):
+        raise ValueError(f"reward {name!r}: expected a name of letters, digits, _ and - that does not end in _valid or _reason")
     if images not in ("numpy", "pil", "raw"):
         raise ValueError(f'reward "{name}": images={images!r}: expected "numpy", "pil" or "raw"')
     if batch is not None and (not isinstance(batch, int) or batch < 1):
@@ -930,8 +930,8 @@ class Head:
         if match[3] != "1":
             raise Fault(505, f"HTTP/{match[3]}.{match[4]}; expected HTTP/1.1")
         self.method, self.path = match[1], urllib.parse.unquote(match[2].split("?")[0])
-        if len(lines) > MAX_FIELDS:
-            raise Fault(431, f"{len(lines)} header fields; expected at most {MAX_FIELDS}")
+        if len(lines) - 1 > MAX_FIELDS:
+            raise Fault(431, f"{len(lines) - 1} header fields; expected at most {MAX_FIELDS}")
         self.fields = {}
         for line in lines[1:]:
             name, colon, value = line.partition(":")
@@ -1154,7 +1154,7 @@ class Server:
         """The outputs of a model: name -> (reward, field). One model per reward, and one for all of the file's."""
         if model == self.options.name:
             return {name + suffix: (name, field) for name in self.pool.rewards
-                    for suffix, field in (("", "scores"), (".valid", "valid"), (".reason", "reason"))}
+                    for suffix, field in (("", "scores"), ("_valid", "valid"), ("_reason", "reason"))}
         if model not in self.pool.rewards:
             known = ", ".join([*self.pool.rewards, self.options.name])
             raise Fault(404, f"no model {model[:64]!r} here; expected one of: {known}")
