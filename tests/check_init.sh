@@ -21,6 +21,10 @@ expect() {
 
 expect 0 "run.yaml written" "$marble" init
 expect 0 "device memory of a rank" "$marble" plan run.yaml --gpu h100
+expect 0 "seconds at least" "$marble" plan run.yaml --gpu h100
+grep -q "an epoch of 480 images" said && ! grep -q "^matmul" said || { echo "plan: expected the answer without details"; cat said; failed=1; }
+expect 0 "training micro-batch, " "$marble" plan run.yaml --gpu h100 --details
+grep -q "^matmul" said || { echo "plan --details: no operations"; cat said; failed=1; }
 cp run.yaml first.yaml
 expect 2 "run.yaml is there already" "$marble" init
 cmp run.yaml first.yaml || failed=1

@@ -8,10 +8,11 @@
 #include <string.h>
 
 static const char about[] =
-    "Says what a run takes on a GPU, without one: device memory by part; for a rollout micro-batch, a\n"
-    "training micro-batch and an optimizer step the calls, launches, arithmetic and bytes of every\n"
-    "operation, with the least bytes it could do with; and the time by the datasheets of A100, H100,\n"
-    "H200 and B200. Either of a configuration or of a transformer's config.json:\n"
+    "Says what a run takes on a GPU, without one: the time of an epoch by the datasheets of A100, H100,\n"
+    "H200 and B200, whether it fits, and device memory by part; with --details, for a rollout\n"
+    "micro-batch, a training micro-batch and an optimizer step, the calls, launches, arithmetic and\n"
+    "bytes of every operation, with the least bytes it could do with. Either of a configuration or of\n"
+    "a transformer's config.json:\n"
     "    marble plan run.yaml --ranks 8 --gpu h100\n"
     "    marble plan --model deploy/examples/sd3.5-medium.json --size 64 --tokens 205 --batch 9\n"
     "The options from --size on belong to --model.";
@@ -95,6 +96,8 @@ int mbl_cmd_plan(int argc, char **argv) {
         {"launch-us", MBL_ARG_NUMBER, &view.launch, "X", "microseconds added for every launch", 0, 0, 1000,
          NULL},
         {"json", MBL_ARG_OUT, &json, "[FILE]", "as JSON, to standard output without a FILE", 0, 0, 0, NULL},
+        {"details", MBL_ARG_FLAG, &view.details, NULL, "every operation of every phase besides", 0, 0, 0,
+         NULL},
         {"markdown", MBL_ARG_FLAG, &view.markdown, NULL, "tables as Markdown", 0, 0, 0, NULL},
         {"model", MBL_ARG_TEXT, &model, "FILE", "config.json of a transformer, instead of RUN.yaml", 0, 0, 0,
          NULL},

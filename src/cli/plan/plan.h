@@ -14,7 +14,7 @@ typedef struct {
     const mbl_gpu_t *gpu[MBL_PLAN_GPUS]; /* [gpus] */
     size_t gpus;
     double launch; /* seconds added for a launch */
-    bool markdown;
+    bool markdown, details;
 } mbl_plan_view_t;
 
 /* All calls of one row of a phase together. */

@@ -98,31 +98,57 @@ static mbl_status_t print_memory(const mbl_plan_view_t *view) {
     return print_grid(view, grid);
 }
 
+/* Seconds of a phase in an epoch, on GPU i. */
+static double phase_seconds(const mbl_plan_view_t *view, mbl_plan_phase_t phase, size_t i) {
+    mbl_plan_sum_t sum[MBL_COST_ROWS + 1];
+    mbl_plan_sums(view, phase, sum);
+    return (double)view->plan->phase[phase].times * sum[MBL_COST_ROWS].seconds[i];
+}
+
+/* The answer: what an epoch takes on every GPU, and whether it fits. */
 static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
-    static const char *const head[] = {"GPU", "seconds at least", "memory GB", "of GB"};
+    static const char *const head[] = {"GPU",       "seconds at least", "rollout", "training",
+                                       "optimizer", "memory GB",        "of GB",   "fits"};
     double memory = (double)view->plan->memory.peak;
+    bool fits = true;
     mbl_grid_t *grid;
     MBL_TRY(mbl_grid_new(sizeof head / sizeof *head, 1, &grid));
     for (size_t i = 0; i < sizeof head / sizeof *head; i++)
         mbl_grid_cell(grid, "%s", head[i]);
     for (size_t i = 0; i < view->gpus; i++) {
+        bool fits_here = memory <= view->gpu[i]->memory;
         mbl_grid_cell(grid, "%s", view->gpu[i]->title);
-        mbl_grid_cell(grid, "%.1f", mbl_plan_epoch(view, i));
+        mbl_grid_cell(grid, "%.3g", mbl_plan_epoch(view, i));
+        mbl_grid_cell(grid, "%.3g",
+                      phase_seconds(view, MBL_PLAN_MERGE, i) + phase_seconds(view, MBL_PLAN_ROLLOUT, i));
+        mbl_grid_cell(grid, "%.3g", phase_seconds(view, MBL_PLAN_TRAIN, i));
+        mbl_grid_cell(grid, "%.3g", phase_seconds(view, MBL_PLAN_UPDATE, i));
         mbl_grid_cell(grid, "%.1f", memory / 1e9);
         mbl_grid_cell(grid, "%.0f", view->gpu[i]->memory / 1e9);
+        mbl_grid_cell(grid, fits_here ? "yes" : "no");
+        fits = fits && fits_here;
     }
     printf("\nan epoch of %zu images on a rank:\n\n", view->shape->images);
     MBL_TRY(print_grid(view, grid));
-    for (size_t i = 0; i < view->gpus; i++)
-        if (memory > view->gpu[i]->memory)
-            printf("%s: too little memory; lower train.micro_batch or rollout.micro_batch\n",
-                   view->gpu[i]->title);
+    if (!fits)
+        printf("\nToo little memory on some: lower train.micro_batch or rollout.micro_batch.\n");
+    return MBL_OK;
+}
+
+/* What the answer is made of: every operation of every phase. */
+static mbl_status_t print_details(const mbl_plan_view_t *view) {
+    const mbl_plan_t *p = view->plan;
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
+        if (p->phase[phase].times)
+            MBL_TRY(print_phase(view, phase));
+    printf("\nlaunches of a block in a rollout, adapter merged / beside the weights: %zu / %zu with two "
+           "attentions, %zu / %zu with one\n",
+           p->dual.merged, p->dual.apart, p->plain.merged, p->plain.apart);
     return MBL_OK;
 }
 
 mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
     const mbl_plan_shape_t *s = view->shape;
-    const mbl_plan_t *p = view->plan;
     size_t side = s->model.sample_size / s->model.patch_size;
     printf(
         "%zu layers of width %zu, %zu heads; %zu image and %zu context tokens; %s; adapters of rank %zu; %zu "
@@ -131,15 +157,11 @@ mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
         s->model.num_layers, s->model.attention_head_dim * s->model.num_attention_heads,
         s->model.num_attention_heads, side * side, s->tokens, mbl_dtype_name(s->dtype), s->lora.rank,
         s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, s->ranks);
-    MBL_TRY(print_memory(view));
-    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
-        if (view->plan->phase[phase].times)
-            MBL_TRY(print_phase(view, phase));
-    printf("\nlaunches of a block in a rollout, adapter merged / beside the weights: %zu / %zu with two "
-           "attentions, %zu / %zu with one\n",
-           p->dual.merged, p->dual.apart, p->plain.merged, p->plain.apart);
     MBL_TRY(print_epoch(view));
-    printf("\nMilliseconds are rooflines by the datasheets (a kernel's bytes or arithmetic, whichever takes "
+    MBL_TRY(print_memory(view));
+    if (view->details)
+        MBL_TRY(print_details(view));
+    printf("\nTimes are rooflines by the datasheets (a kernel's bytes or arithmetic, whichever takes "
            "longer, and %g us\na launch): real runs take longer. Not in it: text encoders, image decoders, "
            "scoring, messages between ranks,\nthe CUDA context (about 0.5 GB).\n",
            1e6 * view->launch);
