@@ -6,7 +6,7 @@
 #include "support.h"
 
 #include "base/mem.h"
-#include "model/mmdit/mmdit.h"
+#include "mmdit_new.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -109,21 +109,21 @@ static inline mbl_tensor_t hashed_tensor(mbl_ops_t *ops, mbl_dtype_t dtype, cons
     return t;
 }
 
-static inline mbl_mmdit_t *case_model(mbl_ops_t *ops, mbl_dtype_t dtype, const mmdit_case_t *c) {
-    mbl_mmdit_t *model;
+static inline mbl_dit_t *case_model(mbl_ops_t *ops, mbl_dtype_t dtype, const mmdit_case_t *c) {
+    mbl_dit_t *model;
     mbl_tensor_t master;
-    assert_ok(mbl_mmdit_new(ops, dtype, &c->config, 7, &model));
-    size_t n = mbl_mmdit_weights(model)->dim[0];
+    assert_ok(new_model(ops, dtype, &c->config, 7, &model));
+    size_t n = mbl_dit_weights(model)->dim[0];
     assert_ok(mbl_tensor_new(ops, mbl_dtype_stat(dtype), &master, 1, n));
-    assert_ok(mbl_mmdit_get_weights(model, &master));
+    assert_ok(mbl_dit_get_weights(model, &master));
     void *host = host_of(ops, &master);
-    for (size_t p = 0; p < mbl_mmdit_param_count(model); p++) {
-        const mbl_param_t *param = mbl_mmdit_param(model, p);
+    for (size_t p = 0; p < mbl_dit_param_count(model); p++) {
+        const mbl_param_t *param = mbl_dit_param(model, p);
         for (size_t i = 0; param->trained && i < param->count; i++)
             put_value(host, master.dtype, param->offset + i, weight_value(param, i));
     }
     push_host(ops, &master, host);
-    assert_ok(mbl_mmdit_set_weights(model, &master));
+    assert_ok(mbl_dit_set_weights(model, &master));
     mbl_tensor_free(ops, &master);
     return model;
 }
@@ -133,8 +133,9 @@ typedef struct {
     mbl_ops_t *ops;
     mbl_dtype_t dtype;
     size_t n;
-    mbl_tensor_t x, t, context, pooled, v, dv;
-    mbl_mmdit_input_t input;
+    mbl_tensor_t x, t, v, dv;
+    mbl_conditions_t conditions;
+    mbl_dit_input_t input;
 } mmdit_io_t;
 
 static inline void case_io(mbl_ops_t *ops, mbl_dtype_t dtype, const mmdit_case_t *c, size_t n,
@@ -144,25 +145,28 @@ static inline void case_io(mbl_ops_t *ops, mbl_dtype_t dtype, const mmdit_case_t
     *io = (mmdit_io_t){.ops = ops, .dtype = dtype, .n = n};
     io->x = hashed_tensor(ops, st, "x", 1, 0, 4, (size_t[]){n, f->in_channels, c->height, c->width});
     io->t = hashed_tensor(ops, st, "t", 0.5, 0.5, 1, &n);
-    io->context =
+    io->conditions.n = n;
+    io->conditions.context =
         hashed_tensor(ops, dtype, "context", 1, 0, 3, (size_t[]){n, c->tokens, f->joint_attention_dim});
-    io->pooled = hashed_tensor(ops, dtype, "pooled", 1, 0, 2, (size_t[]){n, f->pooled_projection_dim});
+    io->conditions.pooled =
+        hashed_tensor(ops, dtype, "pooled", 1, 0, 2, (size_t[]){n, f->pooled_projection_dim});
     io->dv = hashed_tensor(ops, st, "dv", 1, 0, 4, (size_t[]){n, f->out_channels, c->height, c->width});
     assert_ok(mbl_tensor_new(ops, st, &io->v, 4, n, f->out_channels, c->height, c->width));
 }
 /* Points input at the tensors where they are now. */
-static inline const mbl_mmdit_input_t *io_input(mmdit_io_t *io) {
-    io->input = (mbl_mmdit_input_t){&io->x, &io->t, &io->context, &io->pooled};
+static inline const mbl_dit_input_t *io_input(mmdit_io_t *io) {
+    io->input = (mbl_dit_input_t){&io->x, &io->t, &io->conditions};
     return &io->input;
 }
 static inline void io_free(mmdit_io_t *io) {
-    mbl_tensor_t *all[] = {&io->x, &io->t, &io->context, &io->pooled, &io->v, &io->dv};
+    mbl_conditions_free(io->ops, &io->conditions);
+    mbl_tensor_t *all[] = {&io->x, &io->t, &io->v, &io->dv};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mbl_tensor_free(io->ops, all[i]);
 }
 
 /* An adapter whose A and B are 0.5 times the hash of their names. */
-static inline void case_adapter(const mbl_mmdit_t *model, mbl_ops_t *ops, mbl_dtype_t dtype,
+static inline void case_adapter(const mbl_dit_t *model, mbl_ops_t *ops, mbl_dtype_t dtype,
                                 const mbl_lora_t *lora, mbl_adapter_t *out) {
     mbl_tensor_t values;
     assert_ok(mbl_tensor_new(ops, mbl_dtype_stat(dtype), &values, 1, mbl_lora_size(lora)));

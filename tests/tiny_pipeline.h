@@ -16,7 +16,7 @@ typedef struct {
     mbl_dtype_t dtype, stat;
     char folder[256];
     mbl_pipeline_t *pipeline;
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_lora_t *lora;
     size_t size; /* of an adapter */
     mbl_adapter_t current, old;
@@ -74,18 +74,18 @@ static inline void tiny_open(tiny_t *t, mbl_dtype_t dtype, int threads, size_t h
     t->stat = mbl_dtype_stat(dtype);
     assert_ok(mbl_ops_open(test_backend(), threads, &t->ops));
     tiny_make_folder(t);
-    assert_ok(mbl_pipeline_new(t->ops, dtype, t->folder, &config, 7, &t->pipeline));
+    assert_ok(new_pipeline(t->ops, dtype, t->folder, &config, 7, &t->pipeline));
     t->model = mbl_pipeline_model(t->pipeline);
-    assert_ok(mbl_tensor_new(t->ops, t->stat, &master, 1, mbl_mmdit_weights(t->model)->dim[0]));
-    assert_ok(mbl_mmdit_get_weights(t->model, &master));
+    assert_ok(mbl_tensor_new(t->ops, t->stat, &master, 1, mbl_dit_weights(t->model)->dim[0]));
+    assert_ok(mbl_dit_get_weights(t->model, &master));
     void *host = host_of(t->ops, &master);
-    for (size_t p = 0; p < mbl_mmdit_param_count(t->model); p++) {
-        const mbl_param_t *param = mbl_mmdit_param(t->model, p);
+    for (size_t p = 0; p < mbl_dit_param_count(t->model); p++) {
+        const mbl_param_t *param = mbl_dit_param(t->model, p);
         for (size_t i = 0; param->trained && i < param->count; i++)
             put_value(host, master.dtype, param->offset + i, weight_value(param, i));
     }
     push_host(t->ops, &master, host);
-    assert_ok(mbl_mmdit_set_weights(t->model, &master));
+    assert_ok(mbl_dit_set_weights(t->model, &master));
     mbl_tensor_free(t->ops, &master);
     assert_ok(mbl_lora_new(t->model, &lora, &t->lora));
     t->size = mbl_lora_size(t->lora);
@@ -100,7 +100,7 @@ static inline void tiny_close(tiny_t *t) {
     mbl_adapter_free(t->model, &t->current);
     mbl_adapter_free(t->model, &t->old);
     mbl_lora_free(t->lora);
-    mbl_conditions_free(t->pipeline, &t->conditions);
+    mbl_conditions_free(t->ops, &t->conditions);
     mbl_pipeline_close(t->pipeline);
     mbl_ops_close(t->ops);
     remove_folder(t->folder);

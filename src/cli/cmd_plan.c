@@ -40,9 +40,7 @@ static mbl_status_t shape_of_model(const char *path, const sizes_t *sizes, size_
                               .updates = 1,
                               .kl = true};
     shape.timesteps = sizes->steps > 1 ? sizes->steps * 99 / 100 : 1;
-    MBL_TRY(mbl_mmdit_config_read(path, &shape.model));
-    if (sizes->size)
-        shape.model.sample_size = sizes->size;
+    MBL_TRY(mbl_plan_read_model(path, sizes->size, &shape));
     *out = shape;
     return MBL_OK;
 }
@@ -84,7 +82,7 @@ int mbl_cmd_plan(int argc, char **argv) {
     static const char *const precisions[] = {"bf16", "f32", NULL};
     const char *model = NULL, *gpu = NULL, *json = NULL;
     size_t ranks = 1;
-    mbl_plan_shape_t shape;
+    mbl_plan_shape_t shape = {0};
     mbl_plan_view_t view = {.shape = &shape};
     bool helped = false, merged = false;
     sizes_t sizes = {0, 205, 9, 5, 32, 25, 144, 100, "bf16"};
@@ -129,6 +127,7 @@ int mbl_cmd_plan(int argc, char **argv) {
         shape.merge = shape.merged = true;
     if (status == MBL_OK)
         status = tell(&view, gpu, json);
+    mbl_plan_shape_free(&shape);
     mbl_free(rest.items);
     mbl_free(sets.items);
     return mbl_status_exit_code(status);

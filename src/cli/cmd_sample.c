@@ -69,8 +69,8 @@ static mbl_status_t open_lora(const options_t *o, sample_t *s) {
     mbl_lora_config_t config;
     mbl_tensor_t values;
     float *host;
-    const mbl_mmdit_t *model = mbl_pipeline_model(s->engine.pipeline);
-    MBL_TRY(mbl_lora_read_config(o->lora, &config));
+    const mbl_dit_t *model = mbl_pipeline_model(s->engine.pipeline);
+    MBL_TRY(mbl_lora_read_config(model, o->lora, &config));
     MBL_TRY(mbl_lora_new(model, &config, &s->lora));
     MBL_TRY(mbl_adapter_new(model, s->lora, &s->adapter));
     MBL_ALLOC(host, mbl_lora_size(s->lora));
@@ -254,7 +254,7 @@ static mbl_status_t sample(const options_t *o) {
     if (s.engine.ops)
         mbl_tensor_free(s.engine.ops, &s.x0);
     if (s.conditions.n)
-        mbl_conditions_free(s.engine.pipeline, &s.conditions);
+        mbl_conditions_free(s.engine.ops, &s.conditions);
     if (s.adapter.lora)
         mbl_adapter_free(mbl_pipeline_model(s.engine.pipeline), &s.adapter);
     mbl_lora_free(s.lora);

@@ -70,22 +70,35 @@ static mbl_status_t write_peft(const export_t *e) {
                       "PeftModel.from_pretrained(pipe.transformer, \"THIS_FOLDER\")\n```\n");
 }
 
-static mbl_status_t save_transformer(const export_t *e, const mbl_mmdit_t *model, const mbl_tensor_t *flat,
+static mbl_status_t save_transformer(const export_t *e, const mbl_dit_t *model, const mbl_tensor_t *flat,
                                      float *weights) {
     char path[1024];
-    MBL_TRY(mbl_mmdit_get_weights(model, flat));
+    MBL_TRY(mbl_dit_get_weights(model, flat));
     MBL_TRY(mbl_tensor_download(e->engine.ops, flat, weights));
-    MBL_TRY(mbl_lora_merge(model, e->state.lora, e->values, weights));
+    MBL_TRY(mbl_lora_merge(e->state.lora, e->values, weights));
     MBL_TRY(mbl_rundir_join(e->options->merged, "transformer", path, sizeof path));
-    return mbl_mmdit_save(model, weights, e->options->bf16 ? MBL_BF16 : MBL_F32, path);
+    return mbl_dit_save(model, weights, e->options->bf16 ? MBL_BF16 : MBL_F32, path);
+}
+
+static mbl_status_t write_merged_card(const export_t *e, const char *class_name) {
+    char *how = mbl_format("The adapter is merged into the weights:\n\n```python\nfrom diffusers import "
+                           "%s\ntransformer = %s.from_pretrained(\"THIS_FOLDER\", "
+                           "subfolder=\"transformer\")\n```\n\n```sh\nmarble sample --model THIS_FOLDER "
+                           "--prompt TEXT --out images\n```\n",
+                           class_name, class_name);
+    if (!how)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a model card", e->options->merged);
+    mbl_status_t status = write_card(e, e->options->merged, how);
+    mbl_free(how);
+    return status;
 }
 
 static mbl_status_t write_merged(const export_t *e) {
-    const mbl_mmdit_t *model = mbl_pipeline_model(e->engine.pipeline);
+    const mbl_dit_t *model = mbl_pipeline_model(e->engine.pipeline);
     const char *folder = e->options->merged;
     mbl_tensor_t flat;
     float *weights;
-    size_t n = mbl_mmdit_weights(model)->dim[0];
+    size_t n = mbl_dit_weights(model)->dim[0];
     MBL_TRY(mbl_target_copy_base(e->config->model.path, folder));
     MBL_ALLOC(weights, n);
     mbl_status_t status = mbl_tensor_new(e->engine.ops, MBL_F32, &flat, 1, n);
@@ -96,12 +109,7 @@ static mbl_status_t write_merged(const export_t *e) {
     mbl_free(weights);
     MBL_TRY(status);
     MBL_TRY(mbl_target_finish(e->config->model.path, folder));
-    return write_card(
-        e, folder,
-        "The adapter is merged into the weights:\n\n```python\nfrom diffusers import "
-        "SD3Transformer2DModel\ntransformer = SD3Transformer2DModel.from_pretrained(\"THIS_FOLDER\", "
-        "subfolder=\"transformer\")\n```\n\n```sh\nmarble sample --model THIS_FOLDER --prompt TEXT "
-        "--out images\n```\n");
+    return write_merged_card(e, mbl_dit_class(model));
 }
 
 /* How to load the file of --lora from the folder of its card: a JSON string is a string of Python too. */

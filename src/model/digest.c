@@ -58,21 +58,21 @@ mbl_status_t mbl_digest_files(const char *path, int threads, char out[MBL_SHA256
     return status;
 }
 
-mbl_status_t mbl_digest_weights(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_t *model,
+mbl_status_t mbl_digest_weights(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_dit_t *model,
                                 char out[MBL_SHA256_HEX]) {
     mbl_status_t status;
     mbl_dtype_t wide = mbl_dtype_stat(dtype);
     mbl_tensor_t flat = {0};
     char *host = NULL;
     mbl_sha256_t sha;
-    size_t total = mbl_tensor_count(mbl_mmdit_weights(model)), size = mbl_dtype_size(wide);
+    size_t total = mbl_tensor_count(mbl_dit_weights(model)), size = mbl_dtype_size(wide);
     MBL_TRY_GOTO(mbl_tensor_new(ops, wide, &flat, 1, total), done);
-    MBL_TRY_GOTO(mbl_mmdit_get_weights(model, &flat), done);
+    MBL_TRY_GOTO(mbl_dit_get_weights(model, &flat), done);
     MBL_ALLOC_GOTO(host, total * size, done);
     MBL_TRY_GOTO(mbl_tensor_download(ops, &flat, host), done);
     mbl_sha256_init(&sha);
-    for (size_t i = 0; i < mbl_mmdit_param_count(model); i++) {
-        const mbl_param_t *p = mbl_mmdit_param(model, i);
+    for (size_t i = 0; i < mbl_dit_param_count(model); i++) {
+        const mbl_param_t *p = mbl_dit_param(model, i);
         MBL_TRY_GOTO(add_tensor(&sha, ops->threads, p->name, mbl_dtype_name(wide), p->ndim, p->dim,
                                 host + p->offset * size, p->count * size),
                      done);

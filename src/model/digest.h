@@ -3,7 +3,7 @@
 #define MBL_MODEL_DIGEST_H
 
 #include "base/sha256.h"
-#include "model/mmdit/mmdit.h"
+#include "model/dit.h"
 #include "model/safetensors.h"
 
 /* Of a safetensors file, index or folder that is open. */
@@ -11,7 +11,7 @@ mbl_status_t mbl_digest_tensors(const mbl_st_t *st, int threads, char out[MBL_SH
 /* The same of what mbl_st_open makes of `path`. */
 mbl_status_t mbl_digest_files(const char *path, int threads, char out[MBL_SHA256_HEX]);
 /* Of the weights of a model in memory, as f32 (f64 for f64). */
-mbl_status_t mbl_digest_weights(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_t *model,
+mbl_status_t mbl_digest_weights(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_dit_t *model,
                                 char out[MBL_SHA256_HEX]);
 
 #endif

@@ -11,12 +11,6 @@
 #include <string.h>
 
 static const char diffusers_prefix[] = "transformer.", peft_prefix[] = "base_model.model.";
-static const char ends[2][16] = {".lora_A.weight", ".lora_B.weight"};
-
-static bool is_b(const mbl_param_t *param) {
-    size_t n = strlen(param->name);
-    return n > strlen(ends[1]) && strcmp(param->name + n - strlen(ends[1]), ends[1]) == 0;
-}
 
 static double scale_of(const mbl_lora_t *lora) {
     return mbl_lora_config(lora)->alpha / (double)mbl_lora_config(lora)->rank;
@@ -27,7 +21,7 @@ static double scale_of(const mbl_lora_t *lora) {
 /* Every matrix under `prefix`, B times `scale`. */
 static mbl_status_t write_tensors(const mbl_lora_t *lora, const float *values, const char *prefix,
                                   double scale, const char *path) {
-    size_t n = mbl_lora_param_count(lora);
+    size_t n = mbl_lora_param_count(lora), first_b = mbl_lora_pair_count(lora);
     mbl_status_t status;
     mbl_st_tensor_t *tensors;
     char(*names)[128] = NULL;
@@ -37,7 +31,7 @@ static mbl_status_t write_tensors(const mbl_lora_t *lora, const float *values, c
     MBL_ALLOC_GOTO(scaled, mbl_lora_size(lora), done);
     for (size_t i = 0; i < n; i++) {
         const mbl_param_t *param = mbl_lora_param(lora, i);
-        double factor = is_b(param) ? scale : 1;
+        double factor = i >= first_b ? scale : 1;
         for (size_t j = param->offset; j < param->offset + param->count; j++)
             scaled[j] = (float)(factor * (double)values[j]);
         snprintf(names[i], sizeof names[i], "%s%s", prefix, param->name);
@@ -100,22 +94,6 @@ mbl_status_t mbl_lora_write_peft(const mbl_lora_t *lora, const float *values, co
 
 /* ---- merging ---- */
 
-static const mbl_param_t *find_param(const mbl_lora_t *lora, const char *name) {
-    for (size_t i = 0; i < mbl_lora_param_count(lora); i++)
-        if (strcmp(mbl_lora_param(lora, i)->name, name) == 0)
-            return mbl_lora_param(lora, i);
-    return NULL;
-}
-
-static const mbl_param_t *base_of(const mbl_mmdit_t *model, const mbl_param_t *matrix) {
-    char name[sizeof matrix->name];
-    snprintf(name, sizeof name, "%.*s.weight", (int)(strlen(matrix->name) - strlen(ends[0])), matrix->name);
-    for (size_t i = 0; i < mbl_mmdit_param_count(model); i++)
-        if (strcmp(mbl_mmdit_param(model, i)->name, name) == 0)
-            return mbl_mmdit_param(model, i);
-    return NULL;
-}
-
 /* w [rows, columns] += scale B A; `row` is room for `columns` numbers. */
 static void add_product(const float *a, const float *b, size_t rank, size_t rows, size_t columns,
                         double scale, double *row, float *w) {
@@ -132,27 +110,15 @@ static void add_product(const float *a, const float *b, size_t rank, size_t rows
     }
 }
 
-static mbl_status_t merge_site(const mbl_mmdit_t *model, const mbl_lora_t *lora, const mbl_param_t *b,
-                               const float *values, float *weights) {
-    char name[sizeof b->name];
-    double *row;
-    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(b->name) - strlen(ends[1])), b->name, ends[0]);
-    const mbl_param_t *a = find_param(lora, name), *base = base_of(model, b);
-    if (!a || !base)
-        return MBL_FAIL(MBL_ERR_INTERNAL, "%s has no partner in the model", b->name);
-    MBL_ALLOC(row, a->dim[1]);
-    add_product(values + a->offset, values + b->offset, a->dim[0], b->dim[0], a->dim[1], scale_of(lora), row,
-                weights + base->offset);
-    mbl_free(row);
-    return MBL_OK;
-}
-
-mbl_status_t mbl_lora_merge(const mbl_mmdit_t *model, const mbl_lora_t *lora, const float *values,
-                            float *weights) {
-    MBL_REQUIRE(model && lora && values && weights,
-                "lora_merge: model, adapter, values and weights must be given");
-    for (size_t i = 0; i < mbl_lora_param_count(lora); i++)
-        if (is_b(mbl_lora_param(lora, i)))
-            MBL_TRY(merge_site(model, lora, mbl_lora_param(lora, i), values, weights));
+mbl_status_t mbl_lora_merge(const mbl_lora_t *lora, const float *values, float *weights) {
+    MBL_REQUIRE(lora && values && weights, "lora_merge: adapter, values and weights must be given");
+    for (size_t i = 0; i < mbl_lora_pair_count(lora); i++) {
+        const mbl_lora_pair_t pair = mbl_lora_pair(lora, i);
+        double *row;
+        MBL_ALLOC(row, pair.linear->in);
+        add_product(values + pair.a->offset, values + pair.b->offset, pair.a->dim[0], pair.linear->out,
+                    pair.linear->in, scale_of(lora), row, weights + pair.linear->weight);
+        mbl_free(row);
+    }
     return MBL_OK;
 }

@@ -38,7 +38,7 @@ typedef struct {
 } mbl_lora_site_in_t;
 
 typedef struct {
-    const char *path;
+    const char *path, *prefix;
     mbl_st_t *st;
     mbl_lora_rules_t rules;
     char *where; /* of the rules */
@@ -47,10 +47,9 @@ typedef struct {
     size_t n;
 } mbl_lora_in_t;
 
-extern const char mbl_lora_blocks[]; /* "transformer_blocks.", with which every site begins */
-
-/* Everything but the values, checked. Close it whether that succeeds or not. */
-mbl_status_t mbl_lora_in_open(const char *path, mbl_lora_in_t *in);
+/* Everything but the values, checked; `prefix`: with which every site begins ("transformer_blocks."). Close
+ * it whether that succeeds or not. */
+mbl_status_t mbl_lora_in_open(const char *path, const char *prefix, mbl_lora_in_t *in);
 void mbl_lora_in_close(mbl_lora_in_t *in);
 
 #endif

@@ -1,6 +1,7 @@
 /* LoRA adapters read for a model. Every matrix is applied with exactly the factor its own loader gives it. */
 #include "model/lora_file.h"
 #include "model/lora_in.h"
+#include "model/lora_layout.h"
 
 #include "base/mem.h"
 #include "base/names.h"
@@ -11,70 +12,85 @@
 
 /* ---- the configuration ---- */
 
+static const mbl_dit_linear_t *find_linear(const mbl_dit_t *model, const char *name) {
+    for (size_t i = 0; i < mbl_dit_linear_count(model); i++)
+        if (strcmp(mbl_dit_linear(model, i)->name, name) == 0)
+            return mbl_dit_linear(model, i);
+    return NULL;
+}
+
 /* Adds the kind of linear of a site, "attn.to_q", unless it is there. */
-static mbl_status_t add_target(const mbl_lora_in_t *in, const mbl_lora_site_in_t *site,
+static mbl_status_t add_target(const mbl_lora_in_t *in, const mbl_dit_linear_t *linear,
                                mbl_lora_config_t *config) {
-    const char *dot = strchr(site->site + strlen(mbl_lora_blocks), '.');
-    if (!dot || !dot[1] || strlen(dot + 1) >= sizeof config->targets[0])
-        return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: %s: is no linear of a block", in->path, site->site);
+    const char *kind = linear->name + linear->kind;
     for (size_t i = 0; i < config->n_targets; i++)
-        if (strcmp(config->targets[i], dot + 1) == 0)
+        if (strcmp(config->targets[i], kind) == 0)
             return MBL_OK;
     if (config->n_targets == MBL_LORA_MAX_TARGETS)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: adapters on more than %d kinds of linears", in->path,
                         MBL_LORA_MAX_TARGETS);
-    snprintf(config->targets[config->n_targets++], sizeof config->targets[0], "%s", dot + 1);
+    snprintf(config->targets[config->n_targets++], sizeof config->targets[0], "%s", kind);
     return MBL_OK;
+}
+
+static mbl_status_t no_linear(const mbl_lora_in_t *in, mbl_names_t *wrong) {
+    return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: the model has no linear of that name and shape", in->path,
+                    mbl_names_text(wrong));
 }
 
 /* One rank, the largest, and one scale, the largest; sites of others have zeros and factors in their
  * matrices. */
-mbl_status_t mbl_lora_read_config(const char *path, mbl_lora_config_t *out) {
-    MBL_REQUIRE(path && out, "lora_read_config: path and out must be given");
+static mbl_status_t find_config(const mbl_lora_in_t *in, const mbl_dit_t *model, mbl_lora_config_t *out) {
     mbl_lora_config_t config = {0};
-    mbl_lora_in_t in;
+    mbl_names_t wrong = {{0}, 0};
     double scale = 0;
-    mbl_status_t status = mbl_lora_in_open(path, &in);
-    for (size_t i = 0; status == MBL_OK && i < in.n; i++) {
-        const mbl_lora_site_in_t *site = &in.sites[i];
+    for (size_t i = 0; i < in->n; i++) {
+        const mbl_lora_site_in_t *site = &in->sites[i];
+        const mbl_dit_linear_t *linear = find_linear(model, site->site);
         config.rank = site->rank > config.rank ? site->rank : config.rank;
         scale = fmax(scale, fabs(site->scale));
-        status = add_target(&in, site, &config);
+        if (linear)
+            MBL_TRY(add_target(in, linear, &config));
+        else
+            mbl_names_add(&wrong, site->ab[0]->name);
     }
+    if (wrong.n > 0)
+        return no_linear(in, &wrong);
     config.alpha = (scale > 0 ? scale : 1) * (double)config.rank;
-    mbl_lora_in_close(&in);
+    *out = config;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_lora_read_config(const mbl_dit_t *model, const char *path, mbl_lora_config_t *out) {
+    MBL_REQUIRE(model && path && out, "lora_read_config: model, path and out must be given");
+    mbl_lora_in_t in;
+    mbl_status_t status = mbl_lora_in_open(path, model->table->prefix, &in);
     if (status == MBL_OK)
-        *out = config;
+        status = find_config(&in, model, out);
+    mbl_lora_in_close(&in);
     return status;
 }
 
 /* ---- the values ---- */
 
-static const mbl_param_t *find_param(const mbl_lora_t *lora, const char *site, int what) {
-    char name[MBL_LORA_SITE + 32];
-    snprintf(name, sizeof name, "%s.lora_%c.weight", site, what ? 'B' : 'A');
-    for (size_t i = 0; i < mbl_lora_param_count(lora); i++)
-        if (strcmp(mbl_lora_param(lora, i)->name, name) == 0)
-            return mbl_lora_param(lora, i);
-    return NULL;
-}
-
-/* Whether the model has the linear, and room for the rank. */
-static bool fits(const mbl_lora_t *lora, const mbl_lora_site_in_t *site) {
-    const mbl_param_t *a = find_param(lora, site->site, 0), *b = find_param(lora, site->site, 1);
-    return a && b && site->ab[0]->dim[1] == a->dim[1] && site->ab[1]->dim[0] == b->dim[0] &&
-           site->rank <= a->dim[0];
+/* The adapter of a site, if the layout has it with room for its rank. */
+static bool find_pair(const mbl_lora_t *lora, const mbl_lora_site_in_t *site, mbl_lora_pair_t *out) {
+    for (size_t i = 0; i < mbl_lora_pair_count(lora); i++) {
+        *out = mbl_lora_pair(lora, i);
+        if (strcmp(out->linear->name, site->site) == 0)
+            return site->ab[0]->dim[1] == out->linear->in && site->ab[1]->dim[0] == out->linear->out &&
+                   site->rank <= out->a->dim[0];
+    }
+    return false;
 }
 
 static mbl_status_t check_model(const mbl_lora_in_t *in, const mbl_lora_t *lora) {
     mbl_names_t wrong = {{0}, 0};
+    mbl_lora_pair_t pair;
     for (size_t i = 0; i < in->n; i++)
-        if (!fits(lora, &in->sites[i]))
+        if (!find_pair(lora, &in->sites[i], &pair))
             mbl_names_add(&wrong, in->sites[i].ab[0]->name);
-    if (wrong.n == 0)
-        return MBL_OK;
-    return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: the model has no linear of that name and shape", in->path,
-                    mbl_names_text(&wrong));
+    return wrong.n > 0 ? no_linear(in, &wrong) : MBL_OK;
 }
 
 /* A [rank, in] into the first rows of out, or B [out, rank] into its first columns. */
@@ -100,7 +116,7 @@ mbl_status_t mbl_lora_read(const mbl_lora_t *lora, const char *path, float *out)
     MBL_REQUIRE(lora && path && out, "lora_read: adapter, path and out must be given");
     const mbl_lora_config_t *config = mbl_lora_config(lora);
     double ours = config->alpha / (double)config->rank;
-    mbl_status_t status = mbl_lora_in_open(path, &in);
+    mbl_status_t status = mbl_lora_in_open(path, lora->model->table->prefix, &in);
     if (status == MBL_OK)
         status = check_model(&in, lora);
     if (status == MBL_OK)
@@ -109,8 +125,11 @@ mbl_status_t mbl_lora_read(const mbl_lora_t *lora, const char *path, float *out)
         const mbl_lora_site_in_t *site = &in.sites[i];
         /* one that the division of equal numbers would miss by a rounding is 1 */
         double factor = fabs(site->scale - ours) <= 1e-15 * fabs(ours) ? 1 : site->scale / ours;
-        for (int what = 0; status == MBL_OK && what < 2; what++)
-            status = read_matrix(&in, site, what, find_param(lora, site->site, what), what ? factor : 1, out);
+        mbl_lora_pair_t pair;
+        if (find_pair(lora, site, &pair)) /* as it did in check_model */
+            status = read_matrix(&in, site, 0, pair.a, 1, out);
+        if (status == MBL_OK)
+            status = read_matrix(&in, site, 1, pair.b, factor, out);
     }
     mbl_lora_in_close(&in);
     return status;

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char mbl_lora_blocks[] = "transformer_blocks.";
 static const char peft_prefix[] = "base_model.model.";
 
 /* A and B as they are called: by PEFT and diffusers, by diffusers before that, by kohya. */
@@ -124,12 +123,13 @@ static bool cut_end(char *name, const char *end) {
 
 /* The linear of a block that a tensor is for into site; what: 0 A, 1 B, 2 alpha. False for any other tensor.
  */
-static bool parse_name(const char *name, char site[MBL_LORA_SITE], int *style, int *what) {
+static bool parse_name(const mbl_lora_in_t *in, const char *name, char site[MBL_LORA_SITE], int *style,
+                       int *what) {
     const char *const prefixes[] = {peft_prefix, "transformer."};
     for (size_t i = 0; i < 2; i++)
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
             name += strlen(prefixes[i]);
-    if (strncmp(name, mbl_lora_blocks, strlen(mbl_lora_blocks)) != 0 || strlen(name) >= MBL_LORA_SITE)
+    if (strncmp(name, in->prefix, strlen(in->prefix)) != 0 || strlen(name) >= MBL_LORA_SITE)
         return false;
     strcpy(site, name);
     *style = -1;
@@ -152,16 +152,16 @@ static int by_site(const void *a, const void *b) {
 static mbl_status_t wrong_tensors(const mbl_lora_in_t *in, mbl_names_t *names) {
     return MBL_FAIL(MBL_ERR_UNSUPPORTED,
                     "%s: tensor %s: not a LoRA matrix (lora_A, lora_B) or alpha of a linear in "
-                    "transformer_blocks; expected "
+                    "%.*s; expected "
                     "nothing else",
-                    in->path, mbl_names_text(names));
+                    in->path, mbl_names_text(names), (int)strcspn(in->prefix, "."), in->prefix);
 }
 
 /* One tensor into the list, in which sites may stand several times yet. */
 static mbl_status_t take_tensor(mbl_lora_in_t *in, const mbl_st_entry_t *entry, mbl_names_t *unknown) {
     mbl_lora_site_in_t site = {.scale = 1};
     int style, what;
-    if (!parse_name(entry->name, site.site, &style, &what) || (what < 2 && entry->ndim != 2)) {
+    if (!parse_name(in, entry->name, site.site, &style, &what) || (what < 2 && entry->ndim != 2)) {
         mbl_names_add(unknown, entry->name);
         return MBL_OK;
     }
@@ -253,8 +253,8 @@ static mbl_status_t find_sites(mbl_lora_in_t *in) {
     return MBL_OK;
 }
 
-mbl_status_t mbl_lora_in_open(const char *path, mbl_lora_in_t *in) {
-    *in = (mbl_lora_in_t){.path = path, .style = -1};
+mbl_status_t mbl_lora_in_open(const char *path, const char *prefix, mbl_lora_in_t *in) {
+    *in = (mbl_lora_in_t){.path = path, .prefix = prefix, .style = -1};
     MBL_TRY(mbl_folder_exists(path) ? open_folder(in, path) : open_file(in, path));
     return find_sites(in);
 }

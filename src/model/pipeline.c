@@ -109,7 +109,7 @@ done:
 /* The parts of a folder must be of one model. */
 static mbl_status_t check_parts(const mbl_pipeline_t *p, const char *folder) {
     const mbl_clip_config_t *clip = mbl_clip_config(p->clip);
-    const mbl_mmdit_config_t *model = mbl_mmdit_config(p->model);
+    const mbl_dit_sizes_t *model = mbl_dit_sizes(p->model);
     size_t vocab = mbl_tokenizer_vocab_size(p->tokenizer);
     if (vocab > clip->vocab_size)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: tokenizer/ has %zu tokens, text_encoder/ knows %zu", folder,
@@ -119,26 +119,26 @@ static mbl_status_t check_parts(const mbl_pipeline_t *p, const char *folder) {
                         "%s: tokenizer/: model_max_length: %zu, right would be at most text_encoder/'s "
                         "max_position_embeddings %zu",
                         folder, p->tokens, clip->max_position_embeddings);
-    if (clip->hidden_size > model->joint_attention_dim)
+    if (clip->hidden_size > model->context_width)
         return MBL_FAIL(MBL_ERR_CONFIG,
                         "%s: text_encoder/: hidden_size: %zu, right would be at most the transformer's "
                         "joint_attention_dim %zu",
-                        folder, clip->hidden_size, model->joint_attention_dim);
-    if (clip->projection_dim != model->pooled_projection_dim)
+                        folder, clip->hidden_size, model->context_width);
+    if (clip->projection_dim != model->pooled_width)
         return MBL_FAIL(MBL_ERR_CONFIG,
                         "%s: text_encoder/: projection_dim: %zu, right would be the transformer's "
                         "pooled_projection_dim %zu",
-                        folder, clip->projection_dim, model->pooled_projection_dim);
-    if (model->in_channels != 3 || model->out_channels != 3)
+                        folder, clip->projection_dim, model->pooled_width);
+    if (model->channels != 3 || model->out_channels != 3)
         return MBL_FAIL(MBL_ERR_CONFIG,
                         "%s: transformer/: %zu channels in, %zu out; without a vae/ both must be 3 (pixels)",
-                        folder, model->in_channels, model->out_channels);
+                        folder, model->channels, model->out_channels);
     return MBL_OK;
 }
 
 /* config NULL: the transformer of the folder, else a fresh one. */
-static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
-                             const mbl_mmdit_config_t *config, uint64_t seed, mbl_pipeline_t **out) {
+static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, const json_t *config,
+                             uint64_t seed, mbl_pipeline_t **out) {
     mbl_status_t status;
     char *path = NULL;
     mbl_pipeline_t *p;
@@ -149,14 +149,14 @@ static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fold
     MBL_TRY_GOTO(read_shift(folder, &p->shift), done);
     MBL_TRY_GOTO(open_text(p, folder), done);
     if (config) {
-        MBL_TRY_GOTO(mbl_mmdit_new(ops, dtype, config, seed, &p->model), done);
+        MBL_TRY_GOTO(mbl_dit_new(ops, dtype, config, seed, &p->model), done);
         MBL_TRY_GOTO(mbl_digest_weights(ops, dtype, p->model, p->digest), done);
     } else {
         if (!(path = part(folder, "transformer"))) {
             status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
             goto done;
         }
-        MBL_TRY_GOTO(mbl_mmdit_open(ops, dtype, path, &p->model), done);
+        MBL_TRY_GOTO(mbl_dit_open(ops, dtype, path, &p->model), done);
         MBL_TRY_GOTO(mbl_digest_files(path, ops->threads, p->digest), done);
     }
     MBL_TRY_GOTO(check_parts(p, folder), done);
@@ -172,20 +172,20 @@ mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fo
     return open_any(ops, dtype, folder, NULL, 0, out);
 }
 
-mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
-                              const mbl_mmdit_config_t *config, uint64_t seed, mbl_pipeline_t **out) {
+mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, const json_t *config,
+                              uint64_t seed, mbl_pipeline_t **out) {
     return open_any(ops, dtype, folder, config, seed, out);
 }
 
-mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config,
-                                size_t tokens, mbl_pipeline_t **out) {
+mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const json_t *config, size_t tokens,
+                                mbl_pipeline_t **out) {
     mbl_pipeline_t *p;
     MBL_ALLOC(p, 1);
     p->ops = ops;
     p->dtype = dtype;
     p->tokens = tokens;
     p->shift = 1;
-    mbl_status_t status = mbl_mmdit_blank(ops, dtype, config, &p->model);
+    mbl_status_t status = mbl_dit_blank(ops, dtype, config, &p->model);
     if (status != MBL_OK) {
         mbl_pipeline_close(p);
         return status;
@@ -197,14 +197,14 @@ mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmd
 void mbl_pipeline_close(mbl_pipeline_t *pipeline) {
     if (!pipeline)
         return;
-    mbl_mmdit_close(pipeline->model);
+    mbl_dit_close(pipeline->model);
     mbl_clip_close(pipeline->clip);
     mbl_tokenizer_close(pipeline->tokenizer);
     mbl_free(pipeline->host);
     mbl_free(pipeline);
 }
 
-mbl_mmdit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline) {
+mbl_dit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline) {
     return pipeline->model;
 }
 
@@ -221,13 +221,13 @@ double mbl_pipeline_shift(const mbl_pipeline_t *pipeline) {
 }
 
 void mbl_pipeline_latent(const mbl_pipeline_t *pipeline, size_t *channels, size_t *height, size_t *width) {
-    const mbl_mmdit_config_t *config = mbl_mmdit_config(pipeline->model);
-    *channels = config->in_channels;
-    *height = *width = config->sample_size;
+    const mbl_dit_sizes_t *sizes = mbl_dit_sizes(pipeline->model);
+    *channels = sizes->channels;
+    *height = *width = sizes->side;
 }
 
 void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width) {
-    *height = *width = mbl_mmdit_config(pipeline->model)->sample_size;
+    *height = *width = mbl_dit_sizes(pipeline->model)->side;
 }
 
 const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline) {
@@ -267,22 +267,20 @@ static mbl_status_t encode_some(mbl_pipeline_t *p, const char *const *prompts, s
     return mbl_clip_forward(p->clip, ids, end, n, p->tokens, &hidden, &pooled);
 }
 
+mbl_status_t mbl_pipeline_conditions(const mbl_pipeline_t *pipeline, size_t n, mbl_conditions_t *out) {
+    return mbl_conditions_new(pipeline->model, n, pipeline->tokens, out);
+}
+
 mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
                                  mbl_conditions_t *out) {
     MBL_REQUIRE(n > 0 && pipeline->clip, "no prompts to encode, or no text encoder");
     mbl_status_t status;
-    const mbl_mmdit_config_t *config = mbl_mmdit_config(pipeline->model);
-    mbl_conditions_t made = {.n = n};
+    mbl_conditions_t made = {0};
     int32_t *ids = NULL;
     size_t *end = NULL;
     MBL_ALLOC_GOTO(ids, PROMPTS_AT_ONCE * pipeline->tokens, done);
     MBL_ALLOC_GOTO(end, PROMPTS_AT_ONCE, done);
-    MBL_TRY_GOTO(mbl_tensor_new(pipeline->ops, pipeline->dtype, &made.context, 3, n, pipeline->tokens,
-                                config->joint_attention_dim),
-                 done);
-    MBL_TRY_GOTO(
-        mbl_tensor_new(pipeline->ops, pipeline->dtype, &made.pooled, 2, n, config->pooled_projection_dim),
-        done);
+    MBL_TRY_GOTO(mbl_pipeline_conditions(pipeline, n, &made), done);
     /* what lies right of the text encoder's width stays zero */
     MBL_TRY_GOTO(mbl_tensor_zero(pipeline->ops, &made.context), done);
     for (size_t first = 0; first < n; first += PROMPTS_AT_ONCE) {
@@ -292,7 +290,7 @@ mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *pr
     *out = made;
     made = (mbl_conditions_t){0};
 done:
-    mbl_conditions_free(pipeline, &made);
+    mbl_conditions_free(pipeline->ops, &made);
     mbl_free(ids);
     mbl_free(end);
     return status;
@@ -303,26 +301,6 @@ mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, c
     if (encoder == 0 && pipeline->tokenizer)
         return mbl_cuts_find(pipeline->tokenizer, "text_encoder", pipeline->tokens, prompts, n, out);
     *out = (mbl_cuts_t){0};
-    return MBL_OK;
-}
-
-void mbl_conditions_free(mbl_pipeline_t *pipeline, mbl_conditions_t *conditions) {
-    mbl_tensor_free(pipeline->ops, &conditions->context);
-    mbl_tensor_free(pipeline->ops, &conditions->pooled);
-    conditions->n = 0;
-}
-
-mbl_status_t mbl_conditions_gather(mbl_pipeline_t *pipeline, const mbl_conditions_t *all,
-                                   const uint32_t *index, size_t n, const mbl_tensor_t *context,
-                                   const mbl_tensor_t *pooled) {
-    for (size_t i = 0; i < n; i++) {
-        MBL_REQUIRE(index[i] < all->n, "prompt %u of %zu", index[i], all->n);
-        mbl_tensor_t to = mbl_tensor_rows(context, i, 1), from = mbl_tensor_rows(&all->context, index[i], 1);
-        MBL_TRY(mbl_tensor_copy(pipeline->ops, &to, &from));
-        to = mbl_tensor_rows(pooled, i, 1);
-        from = mbl_tensor_rows(&all->pooled, index[i], 1);
-        MBL_TRY(mbl_tensor_copy(pipeline->ops, &to, &from));
-    }
     return MBL_OK;
 }
 

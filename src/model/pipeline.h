@@ -3,7 +3,7 @@
 #ifndef MBL_MODEL_PIPELINE_H
 #define MBL_MODEL_PIPELINE_H
 
-#include "model/mmdit/mmdit.h"
+#include "model/lora.h"
 #include "model/text/cut.h"
 
 typedef struct mbl_pipeline mbl_pipeline_t;
@@ -11,15 +11,15 @@ typedef struct mbl_pipeline mbl_pipeline_t;
 mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_pipeline_t **out);
 /* The same with a fresh transformer of `config` in memory and text encoder and tokenizer read from `folder`
  * (pretraining). */
-mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
-                              const mbl_mmdit_config_t *config, uint64_t seed, mbl_pipeline_t **out);
+mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, const json_t *config,
+                              uint64_t seed, mbl_pipeline_t **out);
 /* The same with a blank transformer and neither text encoder nor tokenizer, for prompts of `tokens` tokens:
  * everything but encoding works on it. For counting (ops/cost_model.h). */
-mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_mmdit_config_t *config,
-                                size_t tokens, mbl_pipeline_t **out);
+mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const json_t *config, size_t tokens,
+                                mbl_pipeline_t **out);
 void mbl_pipeline_close(mbl_pipeline_t *pipeline);
 
-mbl_mmdit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline);
+mbl_dit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline);
 mbl_ops_t *mbl_pipeline_ops(mbl_pipeline_t *pipeline);
 size_t mbl_pipeline_context_tokens(const mbl_pipeline_t *pipeline);
 double mbl_pipeline_shift(const mbl_pipeline_t *pipeline); /* of the sigma schedule, from scheduler/ */
@@ -29,24 +29,15 @@ void mbl_pipeline_latent(const mbl_pipeline_t *pipeline, size_t *channels, size_
  * whatever the compute type. Of a fresh transformer: of its initial weights. */
 const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline);
 
-/* What the transformer is told of prompts: context [n,Tc,joint_attention_dim], pooled
- * [n,pooled_projection_dim] ct, for a whole prompt set, computed once. Free with mbl_conditions_free. */
-typedef struct {
-    size_t n;
-    mbl_tensor_t context, pooled;
-} mbl_conditions_t;
+/* Room for n prompts of this pipeline. */
+mbl_status_t mbl_pipeline_conditions(const mbl_pipeline_t *pipeline, size_t n, mbl_conditions_t *out);
+/* A whole prompt set, computed once. Free with mbl_conditions_free. */
 mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
                                  mbl_conditions_t *out);
 /* Of which prompts text encoder `encoder` (0, ...) reads only the beginning; out->encoder is NULL past the
  * last encoder. */
 mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,
                                size_t n, mbl_cuts_t *out);
-void mbl_conditions_free(mbl_pipeline_t *pipeline, mbl_conditions_t *conditions);
-/* Rows index[0..n-1] of `all` into batch tensors context [n,Tc,J], pooled [n,Pd]. */
-mbl_status_t mbl_conditions_gather(mbl_pipeline_t *pipeline, const mbl_conditions_t *all,
-                                   const uint32_t *index, size_t n, const mbl_tensor_t *context,
-                                   const mbl_tensor_t *pooled);
-
 /* Latents [n,C,H,W] f32 in the backend's memory space to 8-bit images rgb [n,H',W',3] on the host (here H' =
  * H where there is no vae). */
 mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb);
@@ -55,7 +46,7 @@ void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, siz
 /* Writes the fixed parts of a fresh signs-type folder: tokenizer/ (a vocabulary with one token per word and
  * glyph, `tokens` long), text_encoder/ (random, frozen, width `hidden`, `layers` layers, projected to
  * `pooled`), scheduler/scheduler_config.json (shift 3), model_index.json. The transformer is saved with
- * mbl_mmdit_save. */
+ * mbl_dit_save. */
 mbl_status_t mbl_pipeline_create(const char *folder, const char *const *words, size_t n_words, size_t tokens,
                                  size_t hidden, size_t layers, size_t pooled, uint64_t seed);
 

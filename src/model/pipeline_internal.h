@@ -10,7 +10,7 @@
 struct mbl_pipeline {
     mbl_ops_t *ops;
     mbl_dtype_t dtype;
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_clip_t *clip;
     mbl_tokenizer_t *tokenizer;
     size_t tokens; /* of a prompt */

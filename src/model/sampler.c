@@ -67,7 +67,7 @@ struct mbl_sampler {
     mbl_tape_t *tape;
     size_t max_n, elements;
     mbl_dtype_t type;                    /* of x: f32, or f64 with an f64 model */
-    mbl_tensor_t context, pooled;        /* [max_n, ...] ct */
+    mbl_conditions_t conditions;         /* of max_n */
     mbl_tensor_t v, x0, x0_prev;         /* [max_n, C, H, W] */
     mbl_tensor_t t, coefficient, sample; /* [max_n], [3, max_n], [max_n] i64 */
     double *numbers;                     /* [3 max_n] on the host */
@@ -75,14 +75,11 @@ struct mbl_sampler {
 
 static mbl_status_t make_buffers(mbl_sampler_t *s) {
     mbl_ops_t *ops = s->ops;
-    size_t n = s->max_n, tokens = mbl_pipeline_context_tokens(s->pipeline), c, h, w;
-    const mbl_mmdit_config_t *config = mbl_mmdit_config(mbl_pipeline_model(s->pipeline));
-    mbl_dtype_t ct = mbl_mmdit_weights(mbl_pipeline_model(s->pipeline))->dtype;
+    size_t n = s->max_n, c, h, w;
     mbl_pipeline_latent(s->pipeline, &c, &h, &w);
-    s->type = mbl_dtype_stat(ct);
+    s->type = mbl_dtype_stat(mbl_dit_dtype(mbl_pipeline_model(s->pipeline)));
     s->elements = c * h * w;
-    MBL_TRY(mbl_tensor_new(ops, ct, &s->context, 3, n, tokens, config->joint_attention_dim));
-    MBL_TRY(mbl_tensor_new(ops, ct, &s->pooled, 2, n, config->pooled_projection_dim));
+    MBL_TRY(mbl_pipeline_conditions(s->pipeline, n, &s->conditions));
     MBL_TRY(mbl_tensor_new(ops, s->type, &s->v, 4, n, c, h, w));
     MBL_TRY(mbl_tensor_new(ops, s->type, &s->x0, 4, n, c, h, w));
     MBL_TRY(mbl_tensor_new(ops, s->type, &s->x0_prev, 4, n, c, h, w));
@@ -118,10 +115,10 @@ failed:
 void mbl_sampler_free(mbl_sampler_t *s) {
     if (!s)
         return;
-    mbl_tensor_t *all[] = {&s->context, &s->pooled, &s->v,           &s->x0,
-                           &s->x0_prev, &s->t,      &s->coefficient, &s->sample};
+    mbl_tensor_t *all[] = {&s->v, &s->x0, &s->x0_prev, &s->t, &s->coefficient, &s->sample};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mbl_tensor_free(s->ops, all[i]);
+    mbl_conditions_free(s->ops, &s->conditions);
     mbl_tape_free(s->tape);
     mbl_free(s->numbers);
     mbl_free(s);
@@ -149,15 +146,15 @@ static mbl_tensor_t as_rows(const mbl_sampler_t *s, const mbl_tensor_t *t, size_
 
 /* The model's velocity of a step, recorded: only t differs between steps. */
 static mbl_status_t velocity(mbl_sampler_t *s, const mbl_sample_request_t *request,
-                             const mbl_mmdit_input_t *input, const mbl_tensor_t *v) {
+                             const mbl_dit_input_t *input, const mbl_tensor_t *v) {
     MBL_TRY(mbl_ops_record_begin(s->ops));
     return mbl_ops_record_end(
-        s->ops, mbl_mmdit_forward(mbl_pipeline_model(s->pipeline), request->adapter, input, s->tape, v));
+        s->ops, mbl_dit_forward(mbl_pipeline_model(s->pipeline), request->adapter, input, s->tape, v));
 }
 
 /* One solver step on x [n,E] (x as an image batch in `input`); `now` receives the x0 prediction. */
 static mbl_status_t take_step(mbl_sampler_t *s, const mbl_sampler_plan_t *plan, size_t i,
-                              const mbl_sample_request_t *request, mbl_mmdit_input_t *input,
+                              const mbl_sample_request_t *request, mbl_dit_input_t *input,
                               const mbl_tensor_t *x, const mbl_tensor_t *now, const mbl_tensor_t *before) {
     size_t n = request->n;
     mbl_tensor_t t, coefficient, v = mbl_tensor_rows(&s->v, 0, n), v_rows = as_rows(s, &s->v, n);
@@ -175,12 +172,11 @@ static mbl_status_t take_step(mbl_sampler_t *s, const mbl_sampler_plan_t *plan, 
 }
 
 static mbl_status_t start(mbl_sampler_t *s, const mbl_sample_request_t *request, const mbl_tensor_t *x,
-                          mbl_tensor_t *context, mbl_tensor_t *pooled) {
+                          mbl_conditions_t *conditions) {
     size_t n = request->n;
     mbl_tensor_t sample = mbl_tensor_rows(&s->sample, 0, n);
-    *context = mbl_tensor_rows(&s->context, 0, n);
-    *pooled = mbl_tensor_rows(&s->pooled, 0, n);
-    MBL_TRY(mbl_conditions_gather(s->pipeline, request->conditions, request->index, n, context, pooled));
+    *conditions = mbl_conditions_rows(&s->conditions, 0, n);
+    MBL_TRY(mbl_conditions_gather(s->ops, request->conditions, request->index, conditions));
     MBL_TRY(mbl_tensor_upload(s->ops, &sample, request->sample));
     return MBL_OP(s->ops, normal, .y = x, .sample = &sample, .seed = request->seed,
                   .purpose = request->purpose, .step = request->step);
@@ -194,10 +190,11 @@ mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *p
                     mbl_tensor_count(x0) == n * sampler->elements,
                 "sampler: x0 must be contiguous, %s, of %zu x %zu elements", mbl_dtype_name(sampler->type), n,
                 sampler->elements);
-    mbl_tensor_t context, pooled, x = as_rows(sampler, x0, n);
+    mbl_conditions_t conditions;
+    mbl_tensor_t x = as_rows(sampler, x0, n);
     mbl_tensor_t now = as_rows(sampler, &sampler->x0, n), before = as_rows(sampler, &sampler->x0_prev, n);
-    MBL_TRY(start(sampler, request, &x, &context, &pooled));
-    mbl_mmdit_input_t input = {.x = x0, .context = &context, .pooled = &pooled};
+    MBL_TRY(start(sampler, request, &x, &conditions));
+    mbl_dit_input_t input = {.x = x0, .conditions = &conditions};
     for (size_t i = 0; i < plan->steps; i++) {
         if (request->stop && *request->stop)
             return MBL_ERR_STOPPED;

@@ -60,15 +60,11 @@ static mbl_status_t count_all(const mbl_plan_shape_t *shape, mbl_plan_t *out) {
 
 /* ---- launches of a block ---- */
 
-/* Launches of a rollout of one step through `blocks` blocks: the first has two attentions, so that adapters
- * find every linear they may name; the others, but the last, have where `dual`. */
-static mbl_status_t launches_of(const mbl_plan_shape_t *shape, size_t blocks, bool dual, size_t *out) {
+/* Launches of a rollout of one step through `blocks` blocks of a kind. */
+static mbl_status_t launches_of(const mbl_plan_shape_t *shape, size_t kind, size_t blocks, size_t *out) {
     mbl_plan_shape_t s = *shape;
     mbl_plan_t plan = {0};
-    s.model.num_layers = blocks;
-    memset(s.model.dual_attention, 0, sizeof s.model.dual_attention);
-    for (size_t i = 0; i + 1 < blocks; i++)
-        s.model.dual_attention[i] = dual || i == 0;
+    MBL_TRY(mbl_dit_config_of_kind(shape->model, kind, blocks, &s.model));
     s.prompts = s.rollout_steps = s.timesteps = 1;
     s.solver = MBL_SOLVER_EULER;
     mbl_status_t status = count_all(&s, &plan);
@@ -77,20 +73,22 @@ static mbl_status_t launches_of(const mbl_plan_shape_t *shape, size_t blocks, bo
     for (size_t i = 0; i < count->n; i++)
         *out += count->item[i].cost.launches * (size_t)count->item[i].calls;
     mbl_plan_free(&plan);
+    mbl_plan_shape_free(&s);
     return status;
 }
 
 /* A block more makes so many launches more. */
-static mbl_status_t launches_of_block(const mbl_plan_shape_t *shape, bool dual, mbl_plan_launches_t *out) {
+static mbl_status_t launches_of_block(const mbl_plan_shape_t *shape, size_t kind, mbl_plan_launches_t *out) {
     size_t *each[2] = {&out->merged, &out->apart};
     for (int apart = 0; apart < 2; apart++) {
         size_t two = 0, three = 0;
         mbl_plan_shape_t s = *shape;
         s.merge = s.merged = !apart;
-        MBL_TRY(launches_of(&s, 2, dual, &two));
-        MBL_TRY(launches_of(&s, 3, dual, &three));
+        MBL_TRY(launches_of(&s, kind, 2, &two));
+        MBL_TRY(launches_of(&s, kind, 3, &three));
         *each[apart] = three - two;
     }
+    out->kind = mbl_dit_block_kind(shape->model, kind);
     return MBL_OK;
 }
 
@@ -101,10 +99,8 @@ mbl_status_t mbl_plan(const mbl_plan_shape_t *shape, mbl_plan_t *out) {
     MBL_REQUIRE(shape->rewards >= 1 && shape->rewards <= MBL_MAX_REWARDS,
                 "plan: %zu rewards, right would be 1 to %d", shape->rewards, MBL_MAX_REWARDS);
     mbl_status_t status = count_all(shape, &plan);
-    if (status == MBL_OK)
-        status = launches_of_block(shape, true, &plan.dual);
-    if (status == MBL_OK)
-        status = launches_of_block(shape, false, &plan.plain);
+    for (; status == MBL_OK && mbl_dit_block_kind(shape->model, plan.block_kinds); plan.block_kinds++)
+        status = launches_of_block(shape, plan.block_kinds, &plan.block[plan.block_kinds]);
     if (status != MBL_OK) {
         mbl_plan_free(&plan);
         return status;

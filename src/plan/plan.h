@@ -11,7 +11,8 @@
 
 /* One rank's share of a run. */
 typedef struct {
-    mbl_mmdit_config_t model; /* sample_size: of the latents that are made */
+    json_t *model;         /* config.json of the transformer, for latents of the side that is made */
+    mbl_dit_sizes_t sizes; /* of that */
     mbl_dtype_t dtype;
     mbl_lora_config_t lora;
     size_t tokens, prompts; /* of the context; prompts kept encoded on the device */
@@ -25,9 +26,12 @@ typedef struct {
     bool merge, merged; /* there is room to merge the rollout policy for the rollout; which runs so */
 } mbl_plan_shape_t;
 
+/* The transformer of a config.json, for latents of another side (0: its own). */
+mbl_status_t mbl_plan_read_model(const char *path, size_t side, mbl_plan_shape_t *out);
 /* The shape of a configuration on `ranks` ranks, from the files of its model that hold sizes (transformer/
- * and tokenizer/). */
+ * and tokenizer/). Free with mbl_plan_shape_free. */
 mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_shape_t *out);
+void mbl_plan_shape_free(mbl_plan_shape_t *shape);
 
 /* Unit by unit: merging the rollout policy and measuring what that does; all solver steps of a rollout
  * micro-batch; a training micro-batch (forward passes of old, reference and current adapter, loss, backward
@@ -53,15 +57,17 @@ typedef struct {
     size_t peak;    /* all of it */
 } mbl_plan_memory_t;
 
-/* Launches of one block of a forward pass without gradients. */
+/* Launches of one block of a kind (mbl_dit_block_kind) in a forward pass without gradients. */
 typedef struct {
+    const mbl_dit_block_kind_t *kind;
     size_t merged, apart; /* without an adapter or with one in the weights; with one beside them */
 } mbl_plan_launches_t;
 
 typedef struct {
     mbl_plan_count_t phase[MBL_PLAN_PHASES];
     mbl_plan_memory_t memory;
-    mbl_plan_launches_t dual, plain; /* of a block with two attentions and with one */
+    mbl_plan_launches_t block[MBL_DIT_BLOCK_KINDS];
+    size_t block_kinds;
 } mbl_plan_t;
 
 /* Free with mbl_plan_free. */

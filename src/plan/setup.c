@@ -13,18 +13,9 @@ static size_t lap(const mbl_plan_setup_t *w, size_t *before) {
     return taken;
 }
 
-static mbl_status_t make_conditions(mbl_plan_setup_t *w) {
-    const mbl_plan_shape_t *s = w->shape;
-    w->conditions.n = s->prompts;
-    MBL_TRY(mbl_tensor_new(w->ops, s->dtype, &w->conditions.context, 3, s->prompts, s->tokens,
-                           s->model.joint_attention_dim));
-    return mbl_tensor_new(w->ops, s->dtype, &w->conditions.pooled, 2, s->prompts,
-                          s->model.pooled_projection_dim);
-}
-
 static mbl_status_t make_adapters(mbl_plan_setup_t *w) {
     const mbl_plan_shape_t *s = w->shape;
-    const mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
+    const mbl_dit_t *model = mbl_pipeline_model(w->pipeline);
     MBL_TRY(mbl_lora_new(model, &s->lora, &w->lora));
     mbl_plan_comm(s->ranks, &w->comm);
     MBL_TRY(mbl_update_new(&w->comm.host, w->ops, model, w->lora, 0, &w->update));
@@ -59,11 +50,11 @@ static mbl_status_t make_host(mbl_plan_setup_t *w) {
 
 static mbl_status_t open_parts(mbl_plan_setup_t *w, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
-    size_t side = s->model.sample_size, before = 0;
+    size_t side = s->sizes.side, before = 0;
     MBL_TRY(make_host(w));
-    MBL_TRY(mbl_pipeline_blank(w->ops, s->dtype, &s->model, s->tokens, &w->pipeline));
+    MBL_TRY(mbl_pipeline_blank(w->ops, s->dtype, s->model, s->tokens, &w->pipeline));
     memory->weights = lap(w, &before);
-    MBL_TRY(make_conditions(w));
+    MBL_TRY(mbl_pipeline_conditions(w->pipeline, s->prompts, &w->conditions));
     memory->prompts = lap(w, &before);
     MBL_TRY(make_adapters(w));
     memory->adapters = lap(w, &before);
@@ -72,7 +63,7 @@ static mbl_status_t open_parts(mbl_plan_setup_t *w, mbl_plan_memory_t *memory) {
     if (s->merge)
         MBL_TRY(mbl_merge_new(w->pipeline, &w->update.policy.in_old, 3, &w->merge));
     MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &w->x0, 4, s->images > w->most ? s->images : w->most,
-                           s->model.in_channels, side, side));
+                           s->sizes.channels, side, side));
     memory->rollout = lap(w, &before);
     MBL_TRY(make_update(w, &before, memory));
     MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->evaluator));
@@ -88,8 +79,7 @@ void mbl_plan_setup_close(mbl_plan_setup_t *w) {
         mbl_tensor_free(w->ops, &w->x0);
         mbl_update_free(&w->update);
         mbl_lora_free(w->lora);
-        if (w->pipeline)
-            mbl_conditions_free(w->pipeline, &w->conditions);
+        mbl_conditions_free(w->ops, &w->conditions);
         mbl_pipeline_close(w->pipeline);
     }
     mbl_free(w->a);

@@ -9,6 +9,24 @@
 
 #include <string.h>
 
+mbl_status_t mbl_plan_read_model(const char *path, size_t side, mbl_plan_shape_t *out) {
+    json_t *model;
+    MBL_TRY(mbl_dit_config_read(path, &model));
+    mbl_status_t status = side ? mbl_dit_config_resize(model, side) : MBL_OK;
+    if (status == MBL_OK)
+        status = mbl_dit_config_sizes(path, model, &out->sizes);
+    if (status == MBL_OK)
+        out->model = model;
+    else
+        json_decref(model);
+    return status;
+}
+
+void mbl_plan_shape_free(mbl_plan_shape_t *shape) {
+    json_decref(shape->model);
+    shape->model = NULL;
+}
+
 static mbl_status_t read_sizes(const char *folder, mbl_plan_shape_t *out) {
     mbl_tokenizer_t *tokenizer = NULL;
     char *model = mbl_format("%s/transformer/config.json", folder),
@@ -16,7 +34,7 @@ static mbl_status_t read_sizes(const char *folder, mbl_plan_shape_t *out) {
     mbl_status_t status =
         model && words ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
     if (status == MBL_OK)
-        status = mbl_mmdit_config_read(model, &out->model);
+        status = mbl_plan_read_model(model, 0, out);
     if (status == MBL_OK)
         status = mbl_tokenizer_open(words, &tokenizer);
     if (status == MBL_OK)
@@ -50,7 +68,7 @@ static mbl_status_t fit_micro_batches(const mbl_config_t *config, mbl_plan_shape
     mbl_lora_t *lora = NULL;
     mbl_status_t status;
     MBL_TRY_GOTO(mbl_cost_model_open(&ops), done);
-    MBL_TRY_GOTO(mbl_pipeline_blank(ops, s->dtype, &s->model, s->tokens, &pipeline), done);
+    MBL_TRY_GOTO(mbl_pipeline_blank(ops, s->dtype, s->model, s->tokens, &pipeline), done);
     MBL_TRY_GOTO(mbl_lora_new(mbl_pipeline_model(pipeline), &s->lora, &lora), done);
     MBL_TRY_GOTO(mbl_micro_batch_fit(config, pipeline, lora, MBL_TAPE_NONE, "rollout.micro_batch",
                                      s->rollout_batch, s->images, &s->rollout_batch),
@@ -84,9 +102,12 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
     MBL_TRY(count_prompts(config, &shape.prompts));
     MBL_TRY(mbl_stage_most_parts(config, &shape.rewards));
     MBL_TRY(mbl_state_lora(config, &shape.lora));
-    MBL_TRY(read_sizes(config->model.path, &shape));
-    if (config->limits.micro_batch_bytes > 0)
-        MBL_TRY(fit_micro_batches(config, &shape));
-    *out = shape;
-    return MBL_OK;
+    mbl_status_t status = read_sizes(config->model.path, &shape);
+    if (status == MBL_OK && config->limits.micro_batch_bytes > 0)
+        status = fit_micro_batches(config, &shape);
+    if (status == MBL_OK)
+        *out = shape;
+    else
+        mbl_plan_shape_free(&shape);
+    return status;
 }

@@ -8,7 +8,7 @@
 struct mbl_gradient {
     mbl_pipeline_t *pipeline;
     mbl_ops_t *ops;
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     size_t rows, parts, elements; /* of a micro-batch; elements per sample */
     size_t size;                  /* of the adapter */
     mbl_tape_t *keep, *none;
@@ -17,7 +17,7 @@ struct mbl_gradient {
     mbl_tensor_t mix;                                         /* [MBL_ROWS_TERMS, rows] */
     mbl_tensor_t coefficient;                                 /* [parts, rows] f32 */
     mbl_tensor_t sample;                                      /* [rows] i64 */
-    mbl_tensor_t context, pooled;
+    mbl_conditions_t conditions;
     float *host_f32;              /* staging: max(parts, MBL_ROWS_TERMS) * rows */
     double *host_f64, *host_plus; /* the same; [rows] losses */
     int64_t *host_i64;
@@ -32,14 +32,29 @@ typedef struct {
     bool last;    /* none of this run's follows it */
     bool kl;      /* the KL term is taken of its rows */
     double scale; /* (clip / beta) / global rows */
-    mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed, t, loss_plus, loss_minus, kl_rows, context,
-        pooled;
+    mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed, t, loss_plus, loss_minus, kl_rows;
+    mbl_conditions_t conditions;
 } micro_t;
 
 static size_t buffers(mbl_gradient_t *g, mbl_tensor_t **out) {
-    mbl_tensor_t *all[] = {&g->noise, &g->xt,  &g->v,           &g->v_old,  &g->v_ref,     &g->u,
-                           &g->h,     &g->dkl, &g->seed,        &g->t,      &g->loss_plus, &g->loss_minus,
-                           &g->kl,    &g->mix, &g->coefficient, &g->sample, &g->context,   &g->pooled};
+    mbl_tensor_t *all[] = {&g->noise,
+                           &g->xt,
+                           &g->v,
+                           &g->v_old,
+                           &g->v_ref,
+                           &g->u,
+                           &g->h,
+                           &g->dkl,
+                           &g->seed,
+                           &g->t,
+                           &g->loss_plus,
+                           &g->loss_minus,
+                           &g->kl,
+                           &g->mix,
+                           &g->coefficient,
+                           &g->sample,
+                           &g->conditions.context,
+                           &g->conditions.pooled};
     size_t n = sizeof all / sizeof *all;
     for (size_t i = 0; i < n; i++)
         out[i] = all[i];
@@ -47,9 +62,8 @@ static size_t buffers(mbl_gradient_t *g, mbl_tensor_t **out) {
 }
 
 static mbl_status_t make_buffers(mbl_gradient_t *g) {
-    size_t c, height, width, rows = g->rows, tokens = mbl_pipeline_context_tokens(g->pipeline);
-    const mbl_mmdit_config_t *config = mbl_mmdit_config(g->model);
-    mbl_dtype_t ct = mbl_mmdit_weights(g->model)->dtype, st = mbl_dtype_stat(ct);
+    size_t c, height, width, rows = g->rows;
+    mbl_dtype_t st = mbl_dtype_stat(mbl_dit_dtype(g->model));
     mbl_pipeline_latent(g->pipeline, &c, &height, &width);
     g->elements = c * height * width;
     mbl_tensor_t *images[] = {&g->noise, &g->xt, &g->v,   &g->v_old, &g->v_ref,
@@ -62,8 +76,7 @@ static mbl_status_t make_buffers(mbl_gradient_t *g) {
     MBL_TRY(mbl_tensor_new(g->ops, st, &g->mix, 2, (size_t)MBL_ROWS_TERMS, rows));
     MBL_TRY(mbl_tensor_new(g->ops, MBL_F32, &g->coefficient, 2, g->parts, rows));
     MBL_TRY(mbl_tensor_new(g->ops, MBL_I64, &g->sample, 1, rows));
-    MBL_TRY(mbl_tensor_new(g->ops, ct, &g->context, 3, rows, tokens, config->joint_attention_dim));
-    MBL_TRY(mbl_tensor_new(g->ops, ct, &g->pooled, 2, rows, config->pooled_projection_dim));
+    MBL_TRY(mbl_pipeline_conditions(g->pipeline, rows, &g->conditions));
     size_t staged = rows * (g->parts > MBL_ROWS_TERMS ? g->parts : MBL_ROWS_TERMS);
     MBL_ALLOC(g->host_f32, staged);
     MBL_ALLOC(g->host_f64, staged);
@@ -159,14 +172,13 @@ static mbl_status_t combine_rows(mbl_gradient_t *g, const micro_t *m, const mbl_
 }
 
 static void cut_views(mbl_gradient_t *g, micro_t *m) {
-    mbl_tensor_t *from[] = {&g->noise,     &g->xt,         &g->v,   &g->v_old,   &g->v_ref,
-                            &g->u,         &g->h,          &g->dkl, &g->seed,    &g->t,
-                            &g->loss_plus, &g->loss_minus, &g->kl,  &g->context, &g->pooled};
-    mbl_tensor_t *to[] = {&m->noise,     &m->xt,         &m->v,       &m->v_old,   &m->v_ref,
-                          &m->u,         &m->h,          &m->dkl,     &m->seed,    &m->t,
-                          &m->loss_plus, &m->loss_minus, &m->kl_rows, &m->context, &m->pooled};
+    mbl_tensor_t *from[] = {&g->noise, &g->xt,   &g->v, &g->v_old,     &g->v_ref,      &g->u, &g->h,
+                            &g->dkl,   &g->seed, &g->t, &g->loss_plus, &g->loss_minus, &g->kl};
+    mbl_tensor_t *to[] = {&m->noise, &m->xt,   &m->v, &m->v_old,     &m->v_ref,      &m->u,      &m->h,
+                          &m->dkl,   &m->seed, &m->t, &m->loss_plus, &m->loss_minus, &m->kl_rows};
     for (size_t i = 0; i < sizeof from / sizeof *from; i++)
         *to[i] = mbl_tensor_rows(from[i], 0, m->n);
+    m->conditions = mbl_conditions_rows(&g->conditions, 0, m->n);
     m->x0 = mbl_tensor_rows(&m->args->batch->x0, m->first, m->n);
     if (m->args->old_is_current)
         m->v_old = m->v;
@@ -194,17 +206,16 @@ static mbl_status_t noise_rows(mbl_gradient_t *g, micro_t *m) {
         g->host_f64[i] = 1 - t;
     }
     MBL_TRY(combine_rows(g, m, &m->xt, 2, (const mbl_tensor_t *[]){&m->x0, &m->noise}));
-    return mbl_conditions_gather(g->pipeline, args->conditions, args->batch->prompt + m->first, m->n,
-                                 &m->context, &m->pooled);
+    return mbl_conditions_gather(g->ops, args->conditions, args->batch->prompt + m->first, &m->conditions);
 }
 
 static mbl_status_t forward(mbl_gradient_t *g, const micro_t *m) {
-    mbl_mmdit_input_t input = {&m->xt, &m->t, &m->context, &m->pooled};
+    mbl_dit_input_t input = {&m->xt, &m->t, &m->conditions};
     if (!m->args->old_is_current)
-        MBL_TRY(mbl_mmdit_forward(g->model, m->args->old, &input, g->none, &m->v_old));
+        MBL_TRY(mbl_dit_forward(g->model, m->args->old, &input, g->none, &m->v_old));
     if (m->kl)
-        MBL_TRY(mbl_mmdit_forward(g->model, NULL, &input, g->none, &m->v_ref));
-    return mbl_mmdit_forward(g->model, m->args->current, &input, g->keep, &m->v);
+        MBL_TRY(mbl_dit_forward(g->model, NULL, &input, g->none, &m->v_ref));
+    return mbl_dit_forward(g->model, m->args->current, &input, g->keep, &m->v);
 }
 
 static mbl_status_t seeds(mbl_gradient_t *g, const micro_t *m) {
@@ -275,14 +286,14 @@ static mbl_status_t add_stats(mbl_gradient_t *g, const micro_t *m, mbl_gradient_
 
 static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *dv,
                              const mbl_tensor_t *sets, size_t rows) {
-    mbl_mmdit_input_t input = {&m->xt, &m->t, &m->context, &m->pooled};
+    mbl_dit_input_t input = {&m->xt, &m->t, &m->conditions};
     mbl_tensor_t coefficient =
         mbl_tensor_of(g->coefficient.data, MBL_F32, g->coefficient.space, 2, rows, m->n);
     mbl_gradient_sink_t sink = {.sets = sets, .coefficient = &coefficient};
     MBL_TRY(mbl_tensor_upload(g->ops, &coefficient, g->host_f32));
     MBL_TRY(mbl_ops_record_begin(g->ops));
     return mbl_ops_record_end(g->ops,
-                              mbl_mmdit_backward(g->model, m->args->current, &input, g->keep, dv, &sink));
+                              mbl_dit_backward(g->model, m->args->current, &input, g->keep, dv, &sink));
 }
 
 /* The reward parts: u, by every part's weight and factor of a row. */

@@ -17,17 +17,16 @@ struct mbl_merge {
     mbl_sampler_plan_t plan;
     mbl_dtype_t type; /* of images and velocities */
     size_t elements;
-    mbl_tensor_t x, v[2], t, coefficient, sample, context, pooled;
+    mbl_tensor_t x, v[2], t, coefficient, sample;
+    mbl_conditions_t conditions;
     double *numbers; /* [2, SAMPLES * elements] on the host */
 };
 
 static mbl_status_t make_buffers(mbl_merge_t *m) {
-    mbl_mmdit_t *model = mbl_pipeline_model(m->pipeline);
-    const mbl_mmdit_config_t *config = mbl_mmdit_config(model);
-    mbl_dtype_t ct = mbl_mmdit_weights(model)->dtype;
+    mbl_dit_t *model = mbl_pipeline_model(m->pipeline);
     size_t n = SAMPLES, c, h, w, tokens = mbl_pipeline_context_tokens(m->pipeline);
     mbl_pipeline_latent(m->pipeline, &c, &h, &w);
-    m->type = mbl_dtype_stat(ct);
+    m->type = mbl_dtype_stat(mbl_dit_dtype(model));
     m->elements = c * h * w;
     MBL_TRY(mbl_adapter_merged_new(model, m->apart, &m->merged));
     MBL_TRY(mbl_tape_new(model, m->apart->lora, MBL_TAPE_NONE, n, h, w, tokens, &m->tape));
@@ -37,8 +36,7 @@ static mbl_status_t make_buffers(mbl_merge_t *m) {
     MBL_TRY(mbl_tensor_new(m->ops, m->type, &m->t, 1, n));
     MBL_TRY(mbl_tensor_new(m->ops, m->type, &m->coefficient, 2, (size_t)2, n));
     MBL_TRY(mbl_tensor_new(m->ops, MBL_I64, &m->sample, 1, n));
-    MBL_TRY(mbl_tensor_new(m->ops, ct, &m->context, 3, n, tokens, config->joint_attention_dim));
-    MBL_TRY(mbl_tensor_new(m->ops, ct, &m->pooled, 2, n, config->pooled_projection_dim));
+    MBL_TRY(mbl_pipeline_conditions(m->pipeline, n, &m->conditions));
     MBL_ALLOC(m->numbers, 2 * n * m->elements);
     return MBL_OK;
 }
@@ -64,10 +62,10 @@ mbl_status_t mbl_merge_new(mbl_pipeline_t *pipeline, const mbl_adapter_t *adapte
 void mbl_merge_free(mbl_merge_t *m) {
     if (!m)
         return;
-    mbl_tensor_t *all[] = {&m->x,           &m->v[0],   &m->v[1],    &m->t,
-                           &m->coefficient, &m->sample, &m->context, &m->pooled};
+    mbl_tensor_t *all[] = {&m->x, &m->v[0], &m->v[1], &m->t, &m->coefficient, &m->sample};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mbl_tensor_free(m->ops, all[i]);
+    mbl_conditions_free(m->ops, &m->conditions);
     mbl_tape_free(m->tape);
     mbl_adapter_free(mbl_pipeline_model(m->pipeline), &m->merged);
     mbl_free(m->numbers);
@@ -97,7 +95,7 @@ static mbl_status_t start(mbl_merge_t *m, const mbl_conditions_t *conditions, ui
         index[i] = (uint32_t)(i * conditions->n / SAMPLES);
         sample[i] = (int64_t)i;
     }
-    MBL_TRY(mbl_conditions_gather(m->pipeline, conditions, index, SAMPLES, &m->context, &m->pooled));
+    MBL_TRY(mbl_conditions_gather(m->ops, conditions, index, &m->conditions));
     MBL_TRY(mbl_tensor_upload(m->ops, &m->sample, sample));
     return MBL_OP(m->ops, normal, .y = &x, .sample = &m->sample, .seed = seed, .purpose = MBL_RNG_NOISE,
                   .step = step);
@@ -122,14 +120,14 @@ static mbl_status_t compare(mbl_merge_t *m, double *out) {
 
 /* One step of Euler along the velocity of the adapter apart. */
 static mbl_status_t take_step(mbl_merge_t *m, size_t i, double *deviation) {
-    mbl_mmdit_t *model = mbl_pipeline_model(m->pipeline);
-    mbl_mmdit_input_t input = {&m->x, &m->t, &m->context, &m->pooled};
+    mbl_dit_t *model = mbl_pipeline_model(m->pipeline);
+    mbl_dit_input_t input = {&m->x, &m->t, &m->conditions};
     const double keep[2] = {1, m->plan.sigma[i + 1] - m->plan.sigma[i]};
     mbl_tensor_t x = mbl_tensor_reshape(&m->x, 2, (size_t)SAMPLES, m->elements);
     mbl_tensor_t v = mbl_tensor_reshape(&m->v[0], 2, (size_t)SAMPLES, m->elements);
     MBL_TRY(upload_rows(m, &m->t, &m->plan.sigma[i], 1));
-    MBL_TRY(mbl_mmdit_forward(model, m->apart, &input, m->tape, &m->v[0]));
-    MBL_TRY(mbl_mmdit_forward(model, &m->merged, &input, m->tape, &m->v[1]));
+    MBL_TRY(mbl_dit_forward(model, m->apart, &input, m->tape, &m->v[0]));
+    MBL_TRY(mbl_dit_forward(model, &m->merged, &input, m->tape, &m->v[1]));
     MBL_TRY(compare(m, deviation));
     MBL_TRY(upload_rows(m, &m->coefficient, keep, 2));
     return MBL_OP(m->ops, rows_combine, .y = &x, .coefficient = &m->coefficient, .x = {&x, &v});

@@ -18,7 +18,7 @@ static mbl_status_t fill(mbl_policy_t *policy, uint64_t seed) {
     return mbl_policy_loaded(policy, true);
 }
 
-mbl_status_t mbl_policy_new(mbl_ops_t *ops, const mbl_mmdit_t *model, const mbl_lora_t *lora, size_t padded,
+mbl_status_t mbl_policy_new(mbl_ops_t *ops, const mbl_dit_t *model, const mbl_lora_t *lora, size_t padded,
                             uint64_t seed, mbl_policy_t *out) {
     mbl_status_t status;
     mbl_policy_t policy = {.model = model, .ops = ops, .lora = lora, .size = mbl_lora_size(lora)};

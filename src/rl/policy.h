@@ -3,10 +3,10 @@
 #ifndef MBL_RL_POLICY_H
 #define MBL_RL_POLICY_H
 
-#include "model/mmdit/mmdit.h"
+#include "model/lora.h"
 
 typedef struct {
-    const mbl_mmdit_t *model;
+    const mbl_dit_t *model;
     mbl_ops_t *ops;
     const mbl_lora_t *lora;
     size_t size;                              /* P, the adapter's own length */
@@ -16,7 +16,7 @@ typedef struct {
 } mbl_policy_t;
 
 /* Fresh adapters (A gaussian, B zero; all three equal), padded to `padded`. Free with mbl_policy_free. */
-mbl_status_t mbl_policy_new(mbl_ops_t *ops, const mbl_mmdit_t *model, const mbl_lora_t *lora, size_t padded,
+mbl_status_t mbl_policy_new(mbl_ops_t *ops, const mbl_dit_t *model, const mbl_lora_t *lora, size_t padded,
                             uint64_t seed, mbl_policy_t *out);
 void mbl_policy_free(mbl_policy_t *policy);
 

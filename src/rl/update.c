@@ -9,8 +9,8 @@
 #include <math.h>
 #include <string.h>
 
-mbl_status_t mbl_update_new(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_mmdit_t *model,
-                            const mbl_lora_t *lora, uint64_t seed, mbl_update_t *out) {
+mbl_status_t mbl_update_new(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_dit_t *model, const mbl_lora_t *lora,
+                            uint64_t seed, mbl_update_t *out) {
     mbl_status_t status;
     mbl_update_t u = {.comm = comm, .ops = ops};
     size_t count = mbl_shard_count(mbl_lora_size(lora), comm->size);

@@ -40,7 +40,7 @@ mbl_status_t mbl_identity_program(const mbl_comm_t *comm, char **out) {
 }
 
 mbl_status_t mbl_identity_model(const mbl_engine_t *engine, size_t trained, char **out) {
-    const mbl_tensor_t *weights = mbl_mmdit_weights(mbl_pipeline_model(engine->pipeline));
+    const mbl_tensor_t *weights = mbl_dit_weights(mbl_pipeline_model(engine->pipeline));
     int threads = engine->threads.count;
     *out = mbl_format("%s, %s, %d thread%s a rank; %s (digest %.12s), %zu weights, %zu of adapters trained",
                       engine->ops->table->name, mbl_engine_dtype(engine) == MBL_BF16 ? "bf16" : "f32",

@@ -10,7 +10,7 @@ typedef struct {
 } passes_t;
 
 static mbl_status_t count(const passes_t *p, size_t rows, size_t *bytes) {
-    const mbl_mmdit_t *model = mbl_pipeline_model(p->pipeline);
+    const mbl_dit_t *model = mbl_pipeline_model(p->pipeline);
     size_t c, height, width, tokens = mbl_pipeline_context_tokens(p->pipeline), none = 0;
     mbl_pipeline_latent(p->pipeline, &c, &height, &width);
     MBL_TRY(mbl_tape_count(model, p->lora, p->kind, rows, height, width, tokens, bytes));

@@ -59,7 +59,7 @@ mbl_status_t mbl_prompt_set_read(const char *path, size_t most, mbl_pipeline_t *
 
 void mbl_prompt_set_free(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set) {
     if (pipeline && set->conditions.n)
-        mbl_conditions_free(pipeline, &set->conditions);
+        mbl_conditions_free(mbl_pipeline_ops(pipeline), &set->conditions);
     mbl_prompts_free(&set->prompts);
     memset(set, 0, sizeof *set);
 }

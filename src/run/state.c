@@ -29,7 +29,7 @@ mbl_status_t mbl_state_new(mbl_engine_t *engine, mbl_state_t *out) {
     mbl_status_t status;
     mbl_lora_config_t lora;
     mbl_state_t state = {.engine = engine};
-    const mbl_mmdit_t *model = mbl_pipeline_model(engine->pipeline);
+    const mbl_dit_t *model = mbl_pipeline_model(engine->pipeline);
     MBL_TRY(mbl_state_lora(engine->config, &lora));
     MBL_TRY(mbl_lora_new(model, &lora, &state.lora));
     MBL_TRY_GOTO(

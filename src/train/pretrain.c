@@ -21,9 +21,10 @@ enum { X0, NOISE, XT, V, DV, N_IMAGES };
 typedef struct {
     mbl_pretrain_state_t state;
     mbl_engine_t engine;
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_tape_t *tape;
-    mbl_tensor_t image[N_IMAGES], t, mix, sample, context, pooled;
+    mbl_tensor_t image[N_IMAGES], t, mix, sample;
+    mbl_conditions_t conditions;
     mbl_tensor_t gradient, shard; /* [padded], [count] f32 */
     mbl_signs_scene_t *scenes;    /* of the training prompts */
     uint32_t *of_kind[3];         /* prompts by kind, */
@@ -40,23 +41,38 @@ typedef struct {
     const char *out_dir;
 } pretrain_t;
 
-static mbl_mmdit_config_t fresh_config(const mbl_config_t *config) {
-    mbl_mmdit_config_t m;
-    memset(&m, 0, sizeof m);
-    m.sample_size = config->pretrain.model.sample_size;
-    m.patch_size = config->pretrain.model.patch_size;
-    m.in_channels = m.out_channels = config->pretrain.model.in_channels;
-    m.num_layers = config->pretrain.model.num_layers;
-    m.attention_head_dim = config->pretrain.model.attention_head_dim;
-    m.num_attention_heads = config->pretrain.model.num_attention_heads;
-    m.joint_attention_dim = config->pretrain.model.joint_attention_dim;
-    m.caption_projection_dim = config->pretrain.model.caption_projection_dim;
-    m.pooled_projection_dim = config->pretrain.model.pooled_projection_dim;
-    m.pos_embed_max_size = config->pretrain.model.pos_embed_max_size;
-    m.qk_norm = config->pretrain.model.qk_norm == MBL_CONFIG_QK_NORM_RMS;
+/* The new transformer in the words of config.json, which are those of pretrain.model; NULL without memory. */
+static json_t *fresh_config(const mbl_config_t *config) {
+    json_t *dual = json_array();
+    int bad = 0;
     for (size_t i = 0; i < config->pretrain.model.dual_attention_layers.count; i++)
-        m.dual_attention[config->pretrain.model.dual_attention_layers.items[i]] = true;
-    return m;
+        bad |= json_array_append_new(
+            dual, json_integer((json_int_t)config->pretrain.model.dual_attention_layers.items[i]));
+    json_t *made = json_object();
+    bad |= json_object_set_new(made, "dual_attention_layers", dual);
+    if (config->pretrain.model.qk_norm == MBL_CONFIG_QK_NORM_RMS)
+        bad |= json_object_set_new(made, "qk_norm", json_string("rms_norm"));
+    const struct {
+        const char *key;
+        size_t value;
+    } sizes[] = {{"sample_size", config->pretrain.model.sample_size},
+                 {"patch_size", config->pretrain.model.patch_size},
+                 {"in_channels", config->pretrain.model.in_channels},
+                 {"out_channels", config->pretrain.model.in_channels},
+                 {"num_layers", config->pretrain.model.num_layers},
+                 {"attention_head_dim", config->pretrain.model.attention_head_dim},
+                 {"num_attention_heads", config->pretrain.model.num_attention_heads},
+                 {"joint_attention_dim", config->pretrain.model.joint_attention_dim},
+                 {"caption_projection_dim", config->pretrain.model.caption_projection_dim},
+                 {"pooled_projection_dim", config->pretrain.model.pooled_projection_dim},
+                 {"pos_embed_max_size", config->pretrain.model.pos_embed_max_size}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        bad |= json_object_set_new(made, sizes[i].key, json_integer((json_int_t)sizes[i].value));
+    if (bad) {
+        json_decref(made);
+        return NULL;
+    }
+    return made;
 }
 
 /* Tokenizer, text encoder and scheduler of the new model folder: rank 0 writes, all read. */
@@ -100,12 +116,17 @@ static mbl_status_t sort_prompts(pretrain_t *p) {
 static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_comm_t *comm,
                                 const char *folder) {
     mbl_engine_t *e = &p->engine;
-    mbl_mmdit_config_t fresh = fresh_config(config);
     e->config = config;
     e->comm = comm;
     e->k = config->rewards.count;
     MBL_TRY(mbl_engine_device(e));
-    MBL_TRY(mbl_pipeline_new(e->ops, mbl_engine_dtype(e), folder, &fresh, config->seed, &e->pipeline));
+    json_t *fresh = fresh_config(config);
+    if (!fresh)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for the new model's configuration");
+    mbl_status_t status =
+        mbl_pipeline_new(e->ops, mbl_engine_dtype(e), folder, fresh, config->seed, &e->pipeline);
+    json_decref(fresh);
+    MBL_TRY(status);
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &e->pool));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 1, &e->test));
@@ -115,8 +136,6 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
 
 static mbl_status_t make_buffers(pretrain_t *p) {
     mbl_ops_t *ops = p->engine.ops;
-    const mbl_mmdit_config_t *m = mbl_mmdit_config(p->model);
-    mbl_dtype_t ct = mbl_mmdit_weights(p->model)->dtype;
     size_t c, height, width, tokens = mbl_pipeline_context_tokens(p->engine.pipeline),
                              padded = p->state.padded;
     mbl_pipeline_latent(p->engine.pipeline, &c, &height, &width);
@@ -130,8 +149,7 @@ static mbl_status_t make_buffers(pretrain_t *p) {
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->t, 1, p->rows));
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->mix, 2, (size_t)MBL_ROWS_TERMS, p->rows));
     MBL_TRY(mbl_tensor_new(ops, MBL_I64, &p->sample, 1, p->rows));
-    MBL_TRY(mbl_tensor_new(ops, ct, &p->context, 3, p->rows, tokens, m->joint_attention_dim));
-    MBL_TRY(mbl_tensor_new(ops, ct, &p->pooled, 2, p->rows, m->pooled_projection_dim));
+    MBL_TRY(mbl_pipeline_conditions(p->engine.pipeline, p->rows, &p->conditions));
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->gradient, 1, padded));
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->shard, 1, p->state.optimizer.count));
     MBL_ALLOC(p->host, p->rows * p->elements);
@@ -167,7 +185,9 @@ static void close_all(pretrain_t *p) {
     mbl_rundir_close(&p->rundir);
     mbl_evaluator_free(p->evaluator);
     mbl_tape_free(p->tape);
-    mbl_tensor_t *tensors[] = {&p->t, &p->mix, &p->sample, &p->context, &p->pooled, &p->gradient, &p->shard};
+    mbl_tensor_t *tensors[] = {&p->t, &p->mix, &p->sample, &p->gradient, &p->shard};
+    if (ops)
+        mbl_conditions_free(ops, &p->conditions);
     for (size_t i = 0; ops && i < sizeof tensors / sizeof *tensors; i++)
         mbl_tensor_free(ops, tensors[i]);
     for (int i = 0; ops && i < N_IMAGES; i++)
@@ -226,7 +246,7 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
     mbl_tensor_t sample = mbl_tensor_rows(&p->sample, 0, n),
                  flat = mbl_tensor_reshape(&noise, 2, n, p->elements);
     mbl_tensor_t mix = mbl_tensor_of(p->mix.data, MBL_F32, p->mix.space, 2, (size_t)2, n);
-    mbl_tensor_t context = mbl_tensor_rows(&p->context, 0, n), pooled = mbl_tensor_rows(&p->pooled, 0, n);
+    mbl_conditions_t conditions = mbl_conditions_rows(&p->conditions, 0, n);
     MBL_TRY(mbl_tensor_upload(ops, &x0, p->host));
     MBL_TRY(mbl_tensor_upload(ops, &t, p->host_mix + n));
     MBL_TRY(mbl_tensor_upload(ops, &mix, p->host_mix));
@@ -234,8 +254,7 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
     MBL_TRY(MBL_OP(ops, normal, .y = &flat, .sample = &sample, .seed = config->seed, .purpose = MBL_RNG_NOISE,
                    .step = (uint32_t)step));
     MBL_TRY(combine(p, &xt, &mix, &x0, &noise, NULL));
-    return mbl_conditions_gather(p->engine.pipeline, &p->engine.train.conditions, p->prompt, n, &context,
-                                 &pooled);
+    return mbl_conditions_gather(ops, &p->engine.train.conditions, p->prompt, &conditions);
 }
 
 /* Forward and backward of n rows; adds this micro-batch's share of the mean squared velocity error to *loss.
@@ -243,13 +262,13 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
 static mbl_status_t learn_rows(pretrain_t *p, size_t n, double *loss) {
     mbl_ops_t *ops = p->engine.ops;
     mbl_tensor_t view[N_IMAGES], mix = mbl_tensor_of(p->mix.data, MBL_F32, p->mix.space, 2, (size_t)3, n);
-    mbl_tensor_t t = mbl_tensor_rows(&p->t, 0, n), context = mbl_tensor_rows(&p->context, 0, n);
-    mbl_tensor_t pooled = mbl_tensor_rows(&p->pooled, 0, n);
+    mbl_tensor_t t = mbl_tensor_rows(&p->t, 0, n);
+    mbl_conditions_t conditions = mbl_conditions_rows(&p->conditions, 0, n);
     double total = (double)p->engine.config->pretrain.batch * (double)p->elements, square;
     for (int i = 0; i < N_IMAGES; i++)
         view[i] = mbl_tensor_rows(&p->image[i], 0, n);
-    mbl_mmdit_input_t input = {&view[XT], &t, &context, &pooled};
-    MBL_TRY(mbl_mmdit_forward(p->model, NULL, &input, p->tape, &view[V]));
+    mbl_dit_input_t input = {&view[XT], &t, &conditions};
+    MBL_TRY(mbl_dit_forward(p->model, NULL, &input, p->tape, &view[V]));
     for (size_t i = 0; i < n; i++) {
         p->host_mix[i] = p->host_mix[2 * n + i] = (float)(2 / total);
         p->host_mix[n + i] = (float)(-2 / total);
@@ -262,7 +281,7 @@ static mbl_status_t learn_rows(pretrain_t *p, size_t n, double *loss) {
     *loss += square * total / 4;
     mbl_tensor_t own = mbl_tensor_rows(&p->gradient, 0, p->state.size); /* what is behind is padding */
     mbl_gradient_sink_t sink = {.full = &own};
-    return mbl_mmdit_backward(p->model, NULL, &input, p->tape, &view[DV], &sink);
+    return mbl_dit_backward(p->model, NULL, &input, p->tape, &view[DV], &sink);
 }
 
 /* A step whose loss or gradient is not finite moves nothing; so many in a row end the run. */

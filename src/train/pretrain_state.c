@@ -11,15 +11,15 @@
 
 static mbl_status_t fill(mbl_pretrain_state_t *state) {
     mbl_tensor_t own = mbl_tensor_rows(&state->master, 0, state->size);
-    MBL_TRY(mbl_mmdit_get_weights(state->model, &own));
+    MBL_TRY(mbl_dit_get_weights(state->model, &own));
     return mbl_tensor_copy(state->ops, &state->ema, &state->master);
 }
 
-mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *out, mbl_ops_t *ops, mbl_mmdit_t *model,
+mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *out, mbl_ops_t *ops, mbl_dit_t *model,
                                     mbl_comm_t *comm) {
     mbl_status_t status;
     mbl_pretrain_state_t state = {.ops = ops, .model = model, .comm = comm};
-    state.size = mbl_tensor_count(mbl_mmdit_weights(model));
+    state.size = mbl_tensor_count(mbl_dit_weights(model));
     size_t count = mbl_shard_count(state.size, comm->size);
     state.padded = count * (size_t)comm->size;
     MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &state.master, 1, state.padded), failed);
@@ -44,7 +44,7 @@ void mbl_pretrain_state_free(mbl_pretrain_state_t *state) {
 
 mbl_status_t mbl_pretrain_state_use(mbl_pretrain_state_t *state, const mbl_tensor_t *weights) {
     mbl_tensor_t own = mbl_tensor_rows(weights, 0, state->size);
-    return mbl_mmdit_set_weights(state->model, &own);
+    return mbl_dit_set_weights(state->model, &own);
 }
 
 /* Then the optimizer's. */
@@ -149,7 +149,7 @@ static mbl_status_t export_model(const mbl_pretrain_state_t *state, const char *
     MBL_TRY(mbl_rundir_join(out_dir, "model/transformer", folder, sizeof folder));
     MBL_ALLOC(vector, state->padded);
     MBL_TRY_GOTO(mbl_tensor_download(state->ops, &state->ema, vector), done);
-    MBL_TRY_GOTO(mbl_mmdit_save(state->model, vector, MBL_BF16, folder), done);
+    MBL_TRY_GOTO(mbl_dit_save(state->model, vector, MBL_BF16, folder), done);
     MBL_INFO("the model is in %s/model", out_dir);
 done:
     mbl_free(vector);

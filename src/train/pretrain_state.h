@@ -8,7 +8,7 @@
 
 typedef struct {
     mbl_ops_t *ops;
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_comm_t *comm;
     size_t size, padded;      /* weights of the model; padded to ranks * shard */
     mbl_tensor_t master, ema; /* f32 [padded] */
@@ -17,7 +17,7 @@ typedef struct {
     size_t branch;   /* of that (run/branch.h); rank 0 */
 } mbl_pretrain_state_t;
 
-mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *state, mbl_ops_t *ops, mbl_mmdit_t *model,
+mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *state, mbl_ops_t *ops, mbl_dit_t *model,
                                     mbl_comm_t *comm);
 void mbl_pretrain_state_free(mbl_pretrain_state_t *state);
 /* Makes the model compute with `weights` (master or ema). */

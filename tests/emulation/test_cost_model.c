@@ -81,9 +81,9 @@ static mbl_ops_table_t spy_table(void) {
     return table;
 }
 
+/* Free with mbl_plan_shape_free. */
 static mbl_plan_shape_t shape_of(const mmdit_case_t *c, mbl_dtype_t dtype, size_t rewards) {
-    mbl_plan_shape_t shape = {.model = c->config,
-                              .dtype = dtype,
+    mbl_plan_shape_t shape = {.dtype = dtype,
                               .lora = {.rank = 2, .alpha = 4},
                               .tokens = c->tokens,
                               .prompts = 3,
@@ -98,8 +98,11 @@ static mbl_plan_shape_t shape_of(const mmdit_case_t *c, mbl_dtype_t dtype, size_
                               .inner_epochs = 1,
                               .updates = 1,
                               .kl = true};
-    shape.model.in_channels = shape.model.out_channels = 3;
-    shape.model.sample_size = c->height;
+    mbl_mmdit_config_t config = c->config;
+    config.in_channels = config.out_channels = 3;
+    config.sample_size = c->height;
+    shape.model = mbl_mmdit_config_json(&config);
+    assert_ok(mbl_dit_config_sizes("a case", shape.model, &shape.sizes));
     return shape;
 }
 
@@ -169,6 +172,7 @@ static void test_two_attentions_bf16(void **state) {
     (void)state;
     mbl_plan_shape_t shape = shape_of(&mmdit_cases[0], MBL_BF16, 5);
     run_shape(&shape);
+    mbl_plan_shape_free(&shape);
 }
 
 /* More than eight sets make more pairs of row groups; no head norm; no reference pass. */
@@ -177,6 +181,7 @@ static void test_many_rewards_f32(void **state) {
     mbl_plan_shape_t shape = shape_of(&mmdit_cases[1], MBL_F32, 9);
     shape.kl = false;
     run_shape(&shape);
+    mbl_plan_shape_free(&shape);
 }
 
 static void test_merged(void **state) {
@@ -184,34 +189,36 @@ static void test_merged(void **state) {
     mbl_plan_shape_t shape = shape_of(&mmdit_cases[0], MBL_BF16, 2);
     shape.merge = shape.merged = true;
     run_shape(&shape);
+    mbl_plan_shape_free(&shape);
 }
 
 /* A forward and a backward pass for all weights, as in pretraining. */
 static void pass_for_all_weights(mbl_ops_t *ops, const mmdit_case_t *c, mbl_dtype_t dtype) {
     enum { N = 2 };
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_tape_t *tape;
-    mbl_tensor_t x, t, context, pooled, v, grad;
+    mbl_tensor_t x, t, v, grad;
+    mbl_conditions_t conditions;
     mbl_dtype_t st = mbl_dtype_stat(dtype);
     size_t channels = c->config.in_channels;
-    assert_ok(mbl_mmdit_blank(ops, dtype, &c->config, &model));
+    assert_ok(blank_model(ops, dtype, &c->config, &model));
     assert_ok(mbl_tape_new(model, NULL, MBL_TAPE_FULL, N, c->height, c->width, c->tokens, &tape));
     assert_ok(mbl_tensor_new(ops, st, &x, 4, (size_t)N, channels, c->height, c->width));
     assert_ok(mbl_tensor_new(ops, st, &v, 4, (size_t)N, c->config.out_channels, c->height, c->width));
     assert_ok(mbl_tensor_new(ops, st, &t, 1, (size_t)N));
-    assert_ok(mbl_tensor_new(ops, dtype, &context, 3, (size_t)N, c->tokens, c->config.joint_attention_dim));
-    assert_ok(mbl_tensor_new(ops, dtype, &pooled, 2, (size_t)N, c->config.pooled_projection_dim));
-    assert_ok(mbl_tensor_new(ops, st, &grad, 1, mbl_mmdit_weights(model)->dim[0]));
-    const mbl_mmdit_input_t input = {&x, &t, &context, &pooled};
+    assert_ok(mbl_conditions_new(model, N, c->tokens, &conditions));
+    assert_ok(mbl_tensor_new(ops, st, &grad, 1, mbl_dit_weights(model)->dim[0]));
+    const mbl_dit_input_t input = {&x, &t, &conditions};
     const mbl_gradient_sink_t sink = {.full = &grad};
-    assert_ok(mbl_mmdit_forward(model, NULL, &input, tape, &v));
-    assert_ok(mbl_mmdit_backward(model, NULL, &input, tape, &v, &sink));
+    assert_ok(mbl_dit_forward(model, NULL, &input, tape, &v));
+    assert_ok(mbl_dit_backward(model, NULL, &input, tape, &v, &sink));
     assert_ok(ops->table->sync(ops));
-    mbl_tensor_t *all[] = {&x, &t, &context, &pooled, &v, &grad};
+    mbl_tensor_t *all[] = {&x, &t, &v, &grad};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mbl_tensor_free(ops, all[i]);
+    mbl_conditions_free(ops, &conditions);
     mbl_tape_free(tape);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
 }
 
 /* The calls of `run` on both, with as many launches. */

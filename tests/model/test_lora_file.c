@@ -16,7 +16,7 @@ static const double alpha = 6;
 
 typedef struct {
     mbl_ops_t *ops;
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_lora_t *lora;
     mbl_adapter_t adapter;
     mmdit_io_t io;
@@ -46,7 +46,7 @@ static void close_fixture(fixture_t *w, bool remove) {
     mbl_free(w->values);
     mbl_adapter_free(w->model, &w->adapter);
     mbl_lora_free(w->lora);
-    mbl_mmdit_close(w->model);
+    mbl_dit_close(w->model);
     mbl_ops_close(w->ops);
     if (remove)
         remove_folder(w->folder);
@@ -61,13 +61,13 @@ static const char *in(const fixture_t *w, const char *name) {
 }
 
 /* The velocity of `model` with an adapter (or NULL), [SAMPLES, C, H, W]. */
-static float *velocity(fixture_t *w, mbl_mmdit_t *model, const mbl_adapter_t *adapter) {
+static float *velocity(fixture_t *w, mbl_dit_t *model, const mbl_adapter_t *adapter) {
     size_t n = mbl_tensor_count(&w->io.v);
     const mmdit_case_t *c = &mmdit_cases[0];
     float *out = calloc(n, sizeof *out);
     mbl_tape_t *tape;
     assert_ok(mbl_tape_new(model, w->lora, MBL_TAPE_NONE, SAMPLES, c->height, c->width, c->tokens, &tape));
-    assert_ok(mbl_mmdit_forward(model, adapter, io_input(&w->io), tape, &w->io.v));
+    assert_ok(mbl_dit_forward(model, adapter, io_input(&w->io), tape, &w->io.v));
     mbl_tape_free(tape);
     memcpy(out, w->io.v.data, n * sizeof *out);
     return out;
@@ -75,13 +75,13 @@ static float *velocity(fixture_t *w, mbl_mmdit_t *model, const mbl_adapter_t *ad
 
 static float *merged_weights(fixture_t *w, size_t *n) {
     mbl_tensor_t flat;
-    *n = mbl_mmdit_weights(w->model)->dim[0];
+    *n = mbl_dit_weights(w->model)->dim[0];
     float *weights = mbl_calloc(*n, sizeof *weights);
     assert_ok(mbl_tensor_new(w->ops, MBL_F32, &flat, 1, *n));
-    assert_ok(mbl_mmdit_get_weights(w->model, &flat));
+    assert_ok(mbl_dit_get_weights(w->model, &flat));
     assert_ok(mbl_tensor_download(w->ops, &flat, weights));
     mbl_tensor_free(w->ops, &flat);
-    assert_ok(mbl_lora_merge(w->model, w->lora, w->values, weights));
+    assert_ok(mbl_lora_merge(w->lora, w->values, weights));
     return weights;
 }
 
@@ -138,11 +138,11 @@ static void values_come_back(void **state) {
     assert_ok(mbl_lora_read(w.lora, in(&w, "a.safetensors"), back));
     assert_near(relative_error_f32(back, w.values, n), 0, 1e-7);
     mbl_lora_config_t config;
-    assert_ok(mbl_lora_read_config(in(&w, "peft"), &config));
+    assert_ok(mbl_lora_read_config(w.model, in(&w, "peft"), &config));
     assert_int_equal(config.rank, RANK);
     assert_near(config.alpha, alpha, 0);
     assert_int_equal(config.n_targets, 8);
-    assert_ok(mbl_lora_read_config(in(&w, "a.safetensors"), &config));
+    assert_ok(mbl_lora_read_config(w.model, in(&w, "a.safetensors"), &config));
     assert_int_equal(config.rank, RANK);
     assert_near(config.alpha, RANK, 0); /* the scale is in B */
     mbl_lora_t *found;
@@ -156,13 +156,13 @@ static void values_come_back(void **state) {
 static void a_merged_model_moves_alike(void **state) {
     fixture_t w;
     size_t n;
-    mbl_mmdit_t *merged;
+    mbl_dit_t *merged;
     (void)state;
     open_fixture(&w, NULL);
     float *weights = merged_weights(&w, &n), *want = velocity(&w, w.model, &w.adapter);
     float *base = velocity(&w, w.model, NULL);
-    assert_ok(mbl_mmdit_save(w.model, weights, MBL_F32, in(&w, "merged")));
-    assert_ok(mbl_mmdit_open(w.ops, MBL_F32, in(&w, "merged"), &merged));
+    assert_ok(mbl_dit_save(w.model, weights, MBL_F32, in(&w, "merged")));
+    assert_ok(mbl_dit_open(w.ops, MBL_F32, in(&w, "merged"), &merged));
     float *got = velocity(&w, merged, NULL);
     n = mbl_tensor_count(&w.io.v);
     assert_near(relative_error_f32(got, want, n), 0, 1e-5);
@@ -171,7 +171,7 @@ static void a_merged_model_moves_alike(void **state) {
     free(base);
     free(got);
     mbl_free(weights);
-    mbl_mmdit_close(merged);
+    mbl_dit_close(merged);
     close_fixture(&w, true);
 }
 
@@ -187,15 +187,15 @@ static void other_files_are_refused(void **state) {
                              {"text_encoder.lora_A.weight", MBL_F32, 2, {4, 8}, numbers}};
     const char *path = in(&w, "odd.safetensors");
     assert_ok(mbl_st_write(path, odd, 2, NULL));
-    assert_ok(mbl_lora_read_config(path, &config));
+    assert_ok(mbl_lora_read_config(w.model, path, &config));
     assert_int_equal(mbl_lora_read(w.lora, path, back), MBL_ERR_FORMAT);
     assert_non_null(strstr(mbl_fail_message(), "attn.to_q.lora_A.weight: the model has no linear"));
     assert_ok(mbl_st_write(path, odd, 3, NULL));
-    assert_int_equal(mbl_lora_read_config(path, &config), MBL_ERR_UNSUPPORTED);
+    assert_int_equal(mbl_lora_read_config(w.model, path, &config), MBL_ERR_UNSUPPORTED);
     assert_non_null(strstr(mbl_fail_message(), odd[2].name));
     assert_ok(mbl_st_write(path, NULL, 0, NULL));
-    assert_int_equal(mbl_lora_read_config(path, &config), MBL_ERR_FORMAT);
-    assert_int_equal(mbl_lora_read_config(in(&w, "none"), &config), MBL_ERR_IO);
+    assert_int_equal(mbl_lora_read_config(w.model, path, &config), MBL_ERR_FORMAT);
+    assert_int_equal(mbl_lora_read_config(w.model, in(&w, "none"), &config), MBL_ERR_IO);
     free(back);
     close_fixture(&w, true);
 }
@@ -239,7 +239,7 @@ static void no_memory_is_survived(void **state) {
         if (status == MBL_OK)
             status = mbl_lora_write(w.lora, w.values, in(&w, "a.safetensors"));
         if (status == MBL_OK)
-            status = mbl_lora_read_config(in(&w, "peft"), &config);
+            status = mbl_lora_read_config(w.model, in(&w, "peft"), &config);
         if (status == MBL_OK)
             status = mbl_lora_read(w.lora, in(&w, "peft"), back);
         mbl_mem_fail_at(0);
@@ -269,17 +269,17 @@ static int write_for_parity(const char *folder) {
     float *weights = merged_weights(&w, &n), *base = velocity(&w, w.model, NULL);
     float *adapted = velocity(&w, w.model, &w.adapter), *plain = mbl_calloc(n, sizeof *plain);
     mbl_tensor_t flat = mbl_tensor_of(plain, MBL_F32, w.io.v.space, 1, n);
-    assert_ok(mbl_mmdit_get_weights(w.model, &flat));
+    assert_ok(mbl_dit_get_weights(w.model, &flat));
     assert_ok(mbl_folder_make(in(&w, "base")));
     assert_ok(mbl_folder_make(in(&w, "merged")));
-    assert_ok(mbl_mmdit_save(w.model, plain, MBL_F32, in(&w, "base/transformer")));
-    assert_ok(mbl_mmdit_save(w.model, weights, MBL_F32, in(&w, "merged/transformer")));
+    assert_ok(mbl_dit_save(w.model, plain, MBL_F32, in(&w, "base/transformer")));
+    assert_ok(mbl_dit_save(w.model, weights, MBL_F32, in(&w, "merged/transformer")));
     assert_ok(mbl_lora_write(w.lora, w.values, in(&w, "pytorch_lora_weights.safetensors")));
     assert_ok(mbl_lora_write_peft(w.lora, w.values, "base", in(&w, "peft")));
     mbl_st_tensor_t all[] = {tensor_of("x", &w.io.x, NULL),
                              tensor_of("t", &w.io.t, NULL),
-                             tensor_of("context", &w.io.context, NULL),
-                             tensor_of("pooled", &w.io.pooled, NULL),
+                             tensor_of("context", &w.io.conditions.context, NULL),
+                             tensor_of("pooled", &w.io.conditions.pooled, NULL),
                              tensor_of("base", &w.io.v, base),
                              tensor_of("adapted", &w.io.v, adapted)};
     assert_ok(mbl_st_write(in(&w, "case.safetensors"), all, sizeof all / sizeof *all, NULL));

@@ -14,7 +14,7 @@
 #define GOLDEN MBL_SOURCE_DIR "/tests/golden/lora_in/"
 
 static mbl_ops_t *ops;
-static mbl_mmdit_t *model;
+static mbl_dit_t *model;
 static mmdit_io_t io;
 static char folder[256];
 
@@ -30,7 +30,7 @@ static int open_all(void **state) {
 static int close_all(void **state) {
     (void)state;
     io_free(&io);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
     mbl_ops_close(ops);
     remove_folder(folder);
     return 0;
@@ -54,7 +54,7 @@ static float *velocity(const char *path) {
     mbl_tape_t *tape;
     mbl_tensor_t values;
     const mmdit_case_t *c = &mmdit_cases[0];
-    if (path && mbl_lora_read_config(path, &config) != MBL_OK)
+    if (path && mbl_lora_read_config(model, path, &config) != MBL_OK)
         fail_msg("%s: %s", path, mbl_fail_message());
     assert_ok(mbl_lora_new(model, &config, &lora));
     float *host = calloc(mbl_lora_size(lora), sizeof *host);
@@ -68,7 +68,7 @@ static float *velocity(const char *path) {
     assert_ok(mbl_tensor_upload(ops, &values, exact));
     assert_ok(mbl_adapter_set(model, &adapter, &values));
     assert_ok(mbl_tape_new(model, lora, MBL_TAPE_NONE, SAMPLES, c->height, c->width, c->tokens, &tape));
-    assert_ok(mbl_mmdit_forward(model, path ? &adapter : NULL, io_input(&io), tape, &io.v));
+    assert_ok(mbl_dit_forward(model, path ? &adapter : NULL, io_input(&io), tape, &io.v));
     float *out = calloc(mbl_tensor_count(&io.v), sizeof *out);
     for (size_t i = 0; i < mbl_tensor_count(&io.v); i++)
         out[i] = (float)((const double *)io.v.data)[i];
@@ -121,7 +121,7 @@ static void plain_values_are_the_bits_of_the_file(void **state) {
     mbl_lora_t *lora;
     mbl_st_t *st;
     (void)state;
-    assert_ok(mbl_lora_read_config(GOLDEN "peft", &config));
+    assert_ok(mbl_lora_read_config(model, GOLDEN "peft", &config));
     assert_int_equal(config.rank, 4);
     assert_near(config.alpha, 6, 0);
     assert_int_equal(config.n_targets, 2);
@@ -155,7 +155,7 @@ static void config_refused(const char *set, mbl_status_t status, const char *par
     json_decref(words);
     json_decref(more);
     mbl_fail_quiet(1);
-    mbl_status_t got = mbl_lora_read_config(in("peft"), &config);
+    mbl_status_t got = mbl_lora_read_config(model, in("peft"), &config);
     mbl_fail_quiet(0);
     if (got != status || !strstr(mbl_fail_message(), part) ||
         !strstr(mbl_fail_message(), "adapter_config.json"))
@@ -200,10 +200,11 @@ static void what_peft_would_do_otherwise_is_refused(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         config_refused(cases[i].set, cases[i].status, cases[i].part);
     assert_ok(mbl_file_copy(GOLDEN "peft/adapter_config.json", in("peft/adapter_config.json")));
-    assert_ok(mbl_lora_read_config(in("peft"), &config));
+    assert_ok(mbl_lora_read_config(model, in("peft"), &config));
     /* PEFT's file alone says nothing of alpha */
     assert_int_equal(unlink(in("peft/adapter_config.json")), 0);
-    assert_int_equal(mbl_lora_read_config(in("peft/adapter_model.safetensors"), &config), MBL_ERR_FORMAT);
+    assert_int_equal(mbl_lora_read_config(model, in("peft/adapter_model.safetensors"), &config),
+                     MBL_ERR_FORMAT);
     assert_non_null(strstr(mbl_fail_message(), "there is no adapter_config.json beside it"));
 }
 
@@ -246,7 +247,7 @@ static mbl_status_t read_file(const adapter_file_t *file) {
     mbl_lora_config_t config;
     mbl_lora_t *lora;
     assert_ok(mbl_st_write(in("a.safetensors"), file->tensors, file->n, file->metadata ? metadata : NULL));
-    MBL_TRY(mbl_lora_read_config(in("a.safetensors"), &config));
+    MBL_TRY(mbl_lora_read_config(model, in("a.safetensors"), &config));
     MBL_TRY(mbl_lora_new(model, &config, &lora));
     float *host = calloc(mbl_lora_size(lora), sizeof *host);
     mbl_status_t status = mbl_lora_read(lora, in("a.safetensors"), host);
@@ -357,7 +358,7 @@ static void no_memory_is_survived(void **state) {
     mbl_lora_t *lora;
     (void)state;
     for (size_t p = 0; p < sizeof paths / sizeof *paths; p++) {
-        assert_ok(mbl_lora_read_config(paths[p], &config));
+        assert_ok(mbl_lora_read_config(model, paths[p], &config));
         assert_ok(mbl_lora_new(model, &config, &lora));
         float *host = calloc(mbl_lora_size(lora), sizeof *host);
         size_t here = mbl_mem_live();
@@ -365,7 +366,7 @@ static void no_memory_is_survived(void **state) {
         for (size_t at = 1;; at++) {
             size_t before = mbl_mem_count();
             mbl_mem_fail_at(at);
-            mbl_status_t status = mbl_lora_read_config(paths[p], &config);
+            mbl_status_t status = mbl_lora_read_config(model, paths[p], &config);
             if (status == MBL_OK)
                 status = mbl_lora_read(lora, paths[p], host);
             mbl_mem_fail_at(0);

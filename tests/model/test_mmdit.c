@@ -63,22 +63,22 @@ static void check_projections(const mbl_st_t *st, const char *name, const void *
 
 static void check_full(const mbl_st_t *st, const mmdit_case_t *c, const precision_t *precision) {
     mbl_ops_t *ops = open_ops();
-    mbl_mmdit_t *model = case_model(ops, precision->dtype, c);
+    mbl_dit_t *model = case_model(ops, precision->dtype, c);
     mmdit_io_t io;
     mbl_tape_t *tape;
     mbl_tensor_t grad;
     char name[192];
     case_io(ops, precision->dtype, c, SAMPLES, &io);
     assert_ok(mbl_tape_new(model, NULL, MBL_TAPE_FULL, SAMPLES + 1, c->height, c->width, c->tokens, &tape));
-    assert_ok(mbl_tensor_new(ops, io.v.dtype, &grad, 1, mbl_mmdit_weights(model)->dim[0]));
-    assert_ok(mbl_mmdit_forward(model, NULL, io_input(&io), tape, &io.v));
+    assert_ok(mbl_tensor_new(ops, io.v.dtype, &grad, 1, mbl_dit_weights(model)->dim[0]));
+    assert_ok(mbl_dit_forward(model, NULL, io_input(&io), tape, &io.v));
     snprintf(name, sizeof name, "%s.v", c->name);
     check_output(st, name, &io, precision->forward);
     mbl_gradient_sink_t sink = {.full = &grad};
-    assert_ok(mbl_mmdit_backward(model, NULL, &io.input, tape, &io.dv, &sink));
+    assert_ok(mbl_dit_backward(model, NULL, &io.input, tape, &io.dv, &sink));
     char *gradient = host_of(ops, &grad);
-    for (size_t p = 0; p < mbl_mmdit_param_count(model); p++) {
-        const mbl_param_t *param = mbl_mmdit_param(model, p);
+    for (size_t p = 0; p < mbl_dit_param_count(model); p++) {
+        const mbl_param_t *param = mbl_dit_param(model, p);
         const char *data = gradient + param->offset * mbl_dtype_size(grad.dtype);
         if (!param->trained)
             continue;
@@ -89,7 +89,7 @@ static void check_full(const mbl_st_t *st, const mmdit_case_t *c, const precisio
     mbl_tensor_free(ops, &grad);
     mbl_tape_free(tape);
     io_free(&io);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
     mbl_ops_close(ops);
 }
 
@@ -107,7 +107,7 @@ static void test_full(void **state) {
 static void check_lora(const mbl_st_t *st, const mmdit_case_t *c, const char *key,
                        const mbl_lora_config_t *config, const precision_t *precision, mbl_tape_kind_t kind) {
     mbl_ops_t *ops = open_ops();
-    mbl_mmdit_t *model = case_model(ops, precision->dtype, c);
+    mbl_dit_t *model = case_model(ops, precision->dtype, c);
     mbl_lora_t *lora;
     mbl_adapter_t adapter;
     mmdit_io_t io;
@@ -121,12 +121,12 @@ static void check_lora(const mbl_st_t *st, const mmdit_case_t *c, const char *ke
     assert_ok(mbl_tensor_new(ops, MBL_F64, &room, 2, (size_t)SETS, mbl_lora_size(lora) + 13));
     mbl_tensor_t sets = mbl_tensor_columns(&room, 5, mbl_lora_size(lora));
     coefficient = hashed_tensor(ops, MBL_F32, "coefficient", 1, 0, 2, (size_t[]){SETS, SAMPLES});
-    assert_ok(mbl_mmdit_forward(model, &adapter, io_input(&io), tape, &io.v));
+    assert_ok(mbl_dit_forward(model, &adapter, io_input(&io), tape, &io.v));
     snprintf(name, sizeof name, "%s.v", key);
     check_output(st, name, &io, precision->forward);
     mbl_gradient_sink_t sink = {.sets = &sets, .coefficient = &coefficient};
-    assert_ok(mbl_mmdit_backward(model, &adapter, &io.input, tape, &io.dv, &sink));
-    assert_ok(mbl_mmdit_backward(model, &adapter, &io.input, tape, &io.dv, &sink));
+    assert_ok(mbl_dit_backward(model, &adapter, &io.input, tape, &io.dv, &sink));
+    assert_ok(mbl_dit_backward(model, &adapter, &io.input, tape, &io.dv, &sink));
     double *twice = host_of(ops, &room);
     for (size_t i = 0; i < mbl_tensor_count(&room); i++)
         twice[i] /= 2;
@@ -144,7 +144,7 @@ static void check_lora(const mbl_st_t *st, const mmdit_case_t *c, const char *ke
     mbl_adapter_free(model, &adapter);
     mbl_lora_free(lora);
     io_free(&io);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
     mbl_ops_close(ops);
 }
 
@@ -181,19 +181,19 @@ static void test_bf16(void **state) {
     mbl_st_t *st = open_golden();
     for (int i = 0; i < CASES; i++) {
         mbl_ops_t *ops = open_ops();
-        mbl_mmdit_t *model = case_model(ops, MBL_BF16, &mmdit_cases[i]);
+        mbl_dit_t *model = case_model(ops, MBL_BF16, &mmdit_cases[i]);
         mmdit_io_t io;
         mbl_tape_t *tape;
         char name[32];
         case_io(ops, MBL_BF16, &mmdit_cases[i], SAMPLES, &io);
         assert_ok(mbl_tape_new(model, NULL, MBL_TAPE_NONE, SAMPLES, mmdit_cases[i].height,
                                mmdit_cases[i].width, mmdit_cases[i].tokens, &tape));
-        assert_ok(mbl_mmdit_forward(model, NULL, io_input(&io), tape, &io.v));
+        assert_ok(mbl_dit_forward(model, NULL, io_input(&io), tape, &io.v));
         snprintf(name, sizeof name, "%s.v", mmdit_cases[i].name);
         check_output(st, name, &io, 2e-2);
         mbl_tape_free(tape);
         io_free(&io);
-        mbl_mmdit_close(model);
+        mbl_dit_close(model);
         mbl_ops_close(ops);
     }
     mbl_st_close(st);

@@ -3,6 +3,7 @@
  * ctest-isas: avx2 */
 #include "mmdit_case.h"
 
+#include "base/json.h"
 #include "base/log.h"
 #include "model/safetensors.h"
 
@@ -16,21 +17,21 @@ static mbl_ops_t *open_ops(int threads) {
 
 enum { PROBES = 120 };
 
-static double loss_at(mbl_mmdit_t *model, const mbl_adapter_t *adapter, mmdit_io_t *io, mbl_tape_t *tape) {
-    assert_ok(mbl_mmdit_forward(model, adapter, io_input(io), tape, &io->v));
+static double loss_at(mbl_dit_t *model, const mbl_adapter_t *adapter, mmdit_io_t *io, mbl_tape_t *tape) {
+    assert_ok(mbl_dit_forward(model, adapter, io_input(io), tape, &io->v));
     return loss_of(io);
 }
 
 /* Moves value i of `values` a little both ways; `apply` hands the values to the model or its adapter. */
 typedef struct {
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_adapter_t *adapter;
     bool weights;
 } target_t;
 
 static void apply(const target_t *t, const mbl_tensor_t *values) {
     if (t->weights)
-        assert_ok(mbl_mmdit_set_weights(t->model, values));
+        assert_ok(mbl_dit_set_weights(t->model, values));
     else
         assert_ok(mbl_adapter_set(t->model, t->adapter, values));
 }
@@ -61,7 +62,7 @@ static void test_finite_differences(void **state) {
     (void)state;
     const mmdit_case_t *c = &mmdit_cases[2];
     mbl_ops_t *ops = open_ops(1);
-    mbl_mmdit_t *model = case_model(ops, MBL_F64, c);
+    mbl_dit_t *model = case_model(ops, MBL_F64, c);
     mbl_lora_t *lora;
     mbl_adapter_t adapter;
     mbl_tape_t *tape;
@@ -71,19 +72,19 @@ static void test_finite_differences(void **state) {
     case_adapter(model, ops, MBL_F64, lora, &adapter);
     case_io(ops, MBL_F64, c, 2, &io);
     assert_ok(mbl_tape_new(model, lora, MBL_TAPE_FULL, 2, c->height, c->width, c->tokens, &tape));
-    size_t n = mbl_mmdit_weights(model)->dim[0],
-           trained = mbl_mmdit_param(model, mbl_mmdit_param_count(model) - 1)->offset;
+    size_t n = mbl_dit_weights(model)->dim[0],
+           trained = mbl_dit_param(model, mbl_dit_param_count(model) - 1)->offset;
     assert_ok(mbl_tensor_new(ops, MBL_F64, &weights, 1, n));
     assert_ok(mbl_tensor_new(ops, MBL_F64, &full, 1, n));
     assert_ok(mbl_tensor_new(ops, MBL_F64, &values, 1, mbl_lora_size(lora)));
     assert_ok(mbl_tensor_new(ops, MBL_F64, &sets, 2, (size_t)1, mbl_lora_size(lora)));
     assert_ok(mbl_tensor_new(ops, MBL_F32, &ones, 2, (size_t)1, (size_t)2));
     ((float *)ones.data)[0] = ((float *)ones.data)[1] = 1;
-    assert_ok(mbl_mmdit_get_weights(model, &weights));
+    assert_ok(mbl_dit_get_weights(model, &weights));
     assert_ok(mbl_tensor_copy(ops, &values, &adapter.weights));
     loss_at(model, &adapter, &io, tape);
     mbl_gradient_sink_t sink = {.full = &full, .sets = &sets, .coefficient = &ones};
-    assert_ok(mbl_mmdit_backward(model, &adapter, &io.input, tape, &io.dv, &sink));
+    assert_ok(mbl_dit_backward(model, &adapter, &io.input, tape, &io.dv, &sink));
     check_differences(&(target_t){model, &adapter, true}, &weights, &io, tape, full.data, trained);
     check_differences(&(target_t){model, &adapter, false}, &values, &io, tape, sets.data,
                       mbl_lora_size(lora));
@@ -94,7 +95,7 @@ static void test_finite_differences(void **state) {
     io_free(&io);
     mbl_adapter_free(model, &adapter);
     mbl_lora_free(lora);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
     mbl_ops_close(ops);
 }
 
@@ -108,7 +109,7 @@ static mbl_tensor_t rows_of(const mbl_tensor_t *t, size_t first, size_t n) {
 static void check_independence(mbl_dtype_t dtype, const mmdit_case_t *c) {
     enum { MANY = 7 };
     mbl_ops_t *ops = open_ops(1), *two = open_ops(2);
-    mbl_mmdit_t *model = case_model(ops, dtype, c), *other = case_model(two, dtype, c);
+    mbl_dit_t *model = case_model(ops, dtype, c), *other = case_model(two, dtype, c);
     mbl_lora_t *lora;
     mbl_adapter_t adapter, adapter2;
     mbl_tape_t *tape, *tape2;
@@ -119,7 +120,7 @@ static void check_independence(mbl_dtype_t dtype, const mmdit_case_t *c) {
     case_io(ops, dtype, c, MANY, &io);
     assert_ok(mbl_tape_new(model, lora, MBL_TAPE_NONE, MANY + 2, c->height, c->width, c->tokens, &tape));
     assert_ok(mbl_tape_new(other, lora, MBL_TAPE_NONE, MANY, c->height, c->width, c->tokens, &tape2));
-    assert_ok(mbl_mmdit_forward(model, &adapter, io_input(&io), tape, &io.v));
+    assert_ok(mbl_dit_forward(model, &adapter, io_input(&io), tape, &io.v));
     size_t bytes = mbl_tensor_count(&io.v) * mbl_dtype_size(io.v.dtype);
     char *want = mbl_calloc(bytes, 1);
     memcpy(want, io.v.data, bytes);
@@ -127,13 +128,12 @@ static void check_independence(mbl_dtype_t dtype, const mmdit_case_t *c) {
         for (size_t first = 0; first + n <= MANY; first++) {
             mbl_tensor_t x = rows_of(&io.x, first, n), t = rows_of(&io.t, first, n),
                          v = rows_of(&io.v, first, n);
-            mbl_tensor_t context = rows_of(&io.context, first, n), pooled = rows_of(&io.pooled, first, n);
-            assert_ok(mbl_mmdit_forward(model, &adapter, &(mbl_mmdit_input_t){&x, &t, &context, &pooled},
-                                        tape, &v));
+            mbl_conditions_t conditions = mbl_conditions_rows(&io.conditions, first, n);
+            assert_ok(mbl_dit_forward(model, &adapter, &(mbl_dit_input_t){&x, &t, &conditions}, tape, &v));
             assert_memory_equal(io.v.data, want, bytes);
         }
     memset(io.v.data, 0, bytes);
-    assert_ok(mbl_mmdit_forward(other, &adapter2, io_input(&io), tape2, &io.v));
+    assert_ok(mbl_dit_forward(other, &adapter2, io_input(&io), tape2, &io.v));
     assert_memory_equal(io.v.data, want, bytes);
     mbl_free(want);
     mbl_tape_free(tape);
@@ -142,8 +142,8 @@ static void check_independence(mbl_dtype_t dtype, const mmdit_case_t *c) {
     mbl_adapter_free(model, &adapter);
     mbl_adapter_free(other, &adapter2);
     mbl_lora_free(lora);
-    mbl_mmdit_close(model);
-    mbl_mmdit_close(other);
+    mbl_dit_close(model);
+    mbl_dit_close(other);
     mbl_ops_close(ops);
     mbl_ops_close(two);
 }
@@ -163,7 +163,7 @@ static void test_kinds(void **state) {
     (void)state;
     const mmdit_case_t *c = &mmdit_cases[0];
     mbl_ops_t *ops = open_ops(1);
-    mbl_mmdit_t *model = case_model(ops, MBL_F32, c);
+    mbl_dit_t *model = case_model(ops, MBL_F32, c);
     mbl_lora_t *lora;
     mbl_adapter_t adapter;
     mmdit_io_t io;
@@ -177,7 +177,7 @@ static void test_kinds(void **state) {
         mbl_tape_t *tape;
         assert_ok(mbl_tape_new(model, lora, kind, 2, c->height, c->width, c->tokens, &tape));
         bytes[kind] = mbl_tape_bytes(tape);
-        assert_ok(mbl_mmdit_forward(model, &adapter, io_input(&io), tape, &io.v));
+        assert_ok(mbl_dit_forward(model, &adapter, io_input(&io), tape, &io.v));
         if (kind == MBL_TAPE_NONE)
             for (size_t i = 0; i < n; i++)
                 want[i] = ((float *)io.v.data)[i];
@@ -190,7 +190,7 @@ static void test_kinds(void **state) {
     io_free(&io);
     mbl_adapter_free(model, &adapter);
     mbl_lora_free(lora);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
     mbl_ops_close(ops);
 }
 
@@ -199,7 +199,7 @@ static void test_repetition(void **state) {
     (void)state;
     const mmdit_case_t *c = &mmdit_cases[0];
     mbl_ops_t *ops = open_ops(1);
-    mbl_mmdit_t *model = case_model(ops, MBL_F32, c);
+    mbl_dit_t *model = case_model(ops, MBL_F32, c);
     mbl_lora_t *lora;
     mbl_adapter_t adapter;
     mmdit_io_t io;
@@ -215,9 +215,9 @@ static void test_repetition(void **state) {
     for (int i = 0; i < 2; i++)
         assert_ok(mbl_tensor_new(ops, MBL_F64, &sets[i], 2, (size_t)SETS, mbl_lora_size(lora)));
     for (int i = 0; i < 2; i++) {
-        assert_ok(mbl_mmdit_forward(model, &adapter, io_input(&io), tape, &io.v));
-        assert_ok(mbl_mmdit_backward(model, &adapter, &io.input, tape, &io.dv,
-                                     &(mbl_gradient_sink_t){.sets = &sets[i], .coefficient = &coefficient}));
+        assert_ok(mbl_dit_forward(model, &adapter, io_input(&io), tape, &io.v));
+        assert_ok(mbl_dit_backward(model, &adapter, &io.input, tape, &io.dv,
+                                   &(mbl_gradient_sink_t){.sets = &sets[i], .coefficient = &coefficient}));
         if (i == 0) {
             memcpy(want, io.v.data, bytes);
             allocated = mbl_mem_count();
@@ -234,7 +234,7 @@ static void test_repetition(void **state) {
     io_free(&io);
     mbl_adapter_free(model, &adapter);
     mbl_lora_free(lora);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
     mbl_ops_close(ops);
 }
 
@@ -243,14 +243,14 @@ static void test_fresh(void **state) {
     (void)state;
     const mmdit_case_t *c = &mmdit_cases[0];
     mbl_ops_t *ops = open_ops(1);
-    mbl_mmdit_t *model, *again;
+    mbl_dit_t *model, *again;
     mbl_lora_t *lora;
-    assert_ok(mbl_mmdit_new(ops, MBL_F32, &c->config, 3, &model));
-    assert_ok(mbl_mmdit_new(ops, MBL_F32, &c->config, 3, &again));
-    const mbl_tensor_t *w = mbl_mmdit_weights(model);
-    assert_memory_equal(w->data, mbl_mmdit_weights(again)->data, w->dim[0] * sizeof(float));
-    for (size_t p = 0; p < mbl_mmdit_param_count(model); p++) {
-        const mbl_param_t *param = mbl_mmdit_param(model, p);
+    assert_ok(new_model(ops, MBL_F32, &c->config, 3, &model));
+    assert_ok(new_model(ops, MBL_F32, &c->config, 3, &again));
+    const mbl_tensor_t *w = mbl_dit_weights(model);
+    assert_memory_equal(w->data, mbl_dit_weights(again)->data, w->dim[0] * sizeof(float));
+    for (size_t p = 0; p < mbl_dit_param_count(model); p++) {
+        const mbl_param_t *param = mbl_dit_param(model, p);
         const float *values = (const float *)w->data + param->offset;
         double square = 0, expected = 2.0 / (double)(param->dim[0] + param->count / param->dim[0]);
         for (size_t i = 0; i < param->count; i++)
@@ -273,17 +273,29 @@ static void test_fresh(void **state) {
     }
     mbl_free(values);
     mbl_lora_free(lora);
-    mbl_mmdit_close(model);
-    mbl_mmdit_close(again);
+    mbl_dit_close(model);
+    mbl_dit_close(again);
     mbl_ops_close(ops);
 }
 
 /* ---- folders ---- */
 
 static void save_case(mbl_ops_t *ops, const mmdit_case_t *c, mbl_dtype_t dtype, const char *folder) {
-    mbl_mmdit_t *model = case_model(ops, MBL_F32, c);
-    assert_ok(mbl_mmdit_save(model, mbl_mmdit_weights(model)->data, dtype, folder));
-    mbl_mmdit_close(model);
+    mbl_dit_t *model = case_model(ops, MBL_F32, c);
+    assert_ok(mbl_dit_save(model, mbl_dit_weights(model)->data, dtype, folder));
+    mbl_dit_close(model);
+}
+
+/* config.json says what the model was made of. */
+static void assert_config(const char *folder, const mbl_mmdit_config_t *expected) {
+    char path[300];
+    json_t *json;
+    mbl_mmdit_config_t config;
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    assert_ok(mbl_json_read(path, &json));
+    assert_ok(mbl_mmdit_config_parse(path, json, &config));
+    assert_memory_equal(&config, expected, sizeof config);
+    json_decref(json);
 }
 
 static void test_round_trip(void **state) {
@@ -292,20 +304,20 @@ static void test_round_trip(void **state) {
     mbl_ops_t *ops = open_ops(1);
     temporary_folder(folder);
     for (int i = 0; i < CASES; i++) {
-        mbl_mmdit_t *model = case_model(ops, MBL_F32, &mmdit_cases[i]), *back;
-        const mbl_tensor_t *w = mbl_mmdit_weights(model);
+        mbl_dit_t *model = case_model(ops, MBL_F32, &mmdit_cases[i]), *back;
+        const mbl_tensor_t *w = mbl_dit_weights(model);
         save_case(ops, &mmdit_cases[i], MBL_F32, folder);
-        assert_ok(mbl_mmdit_open(ops, MBL_F32, folder, &back));
-        assert_memory_equal(mbl_mmdit_config(back), &mmdit_cases[i].config, sizeof(mbl_mmdit_config_t));
-        assert_memory_equal(mbl_mmdit_weights(back)->data, w->data, w->dim[0] * sizeof(float));
-        mbl_mmdit_close(back);
+        assert_ok(mbl_dit_open(ops, MBL_F32, folder, &back));
+        assert_config(folder, &mmdit_cases[i].config);
+        assert_memory_equal(mbl_dit_weights(back)->data, w->data, w->dim[0] * sizeof(float));
+        mbl_dit_close(back);
         save_case(ops, &mmdit_cases[i], MBL_BF16, folder);
-        assert_ok(mbl_mmdit_open(ops, MBL_F64, folder, &back));
+        assert_ok(mbl_dit_open(ops, MBL_F64, folder, &back));
         for (size_t j = 0; j < w->dim[0]; j++)
-            assert_near(((double *)mbl_mmdit_weights(back)->data)[j],
+            assert_near(((double *)mbl_dit_weights(back)->data)[j],
                         mbl_bf16_to_f32(mbl_bf16_from_f32(((float *)w->data)[j])), 0);
-        mbl_mmdit_close(back);
-        mbl_mmdit_close(model);
+        mbl_dit_close(back);
+        mbl_dit_close(model);
     }
     remove_folder(folder);
     mbl_ops_close(ops);
@@ -323,8 +335,8 @@ static void edit_config(const char *folder, const char *from, const char *to) {
 }
 
 static void expect_refusal(mbl_ops_t *ops, const char *folder, const char *status, const char *const *says) {
-    mbl_mmdit_t *model = NULL;
-    assert_string_equal(mbl_status_name(mbl_mmdit_open(ops, MBL_F32, folder, &model)), status);
+    mbl_dit_t *model = NULL;
+    assert_string_equal(mbl_status_name(mbl_dit_open(ops, MBL_F32, folder, &model)), status);
     assert_null(model);
     for (; *says; says++)
         if (!strstr(mbl_fail_message(), *says))
@@ -379,7 +391,7 @@ static void test_refusals(void **state) {
     temporary_folder(folder);
     expect_refusal(ops, folder, "ERR_IO", (const char *const[]){"config.json", NULL});
     remove_folder(folder);
-    mbl_mmdit_t *model = case_model(ops, MBL_F32, &mmdit_cases[1]);
+    mbl_dit_t *model = case_model(ops, MBL_F32, &mmdit_cases[1]);
     mbl_lora_t *lora = NULL;
     const mbl_lora_config_t bad = {
         .rank = 4, .alpha = 4, .n_targets = 2, .targets = {"attn.to_q", "attn2.to_q"}};
@@ -387,7 +399,7 @@ static void test_refusals(void **state) {
     assert_non_null(strstr(mbl_fail_message(), "attn2.to_q"));
     assert_string_equal(mbl_status_name(mbl_lora_new(model, &(mbl_lora_config_t){.alpha = 4}, &lora)),
                         "ERR_CONFIG");
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
     mbl_log_set_level(MBL_LOG_INFO);
     mbl_ops_close(ops);
 }
@@ -396,13 +408,13 @@ static void test_refusals(void **state) {
 
 static mbl_status_t build_all(mbl_ops_t *ops, const char *folder) {
     const mmdit_case_t *c = &mmdit_cases[0];
-    mbl_mmdit_t *opened = NULL, *fresh = NULL;
+    mbl_dit_t *opened = NULL, *fresh = NULL;
     mbl_lora_t *lora = NULL;
     mbl_adapter_t adapter = {0};
     mbl_tape_t *tape = NULL;
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_mmdit_open(ops, MBL_BF16, folder, &opened), done);
-    MBL_TRY_GOTO(mbl_mmdit_new(ops, MBL_F32, &c->config, 1, &fresh), done);
+    MBL_TRY_GOTO(mbl_dit_open(ops, MBL_BF16, folder, &opened), done);
+    MBL_TRY_GOTO(new_model(ops, MBL_F32, &c->config, 1, &fresh), done);
     MBL_TRY_GOTO(mbl_lora_new(opened, &(mbl_lora_config_t){.rank = 2, .alpha = 2}, &lora), done);
     MBL_TRY_GOTO(mbl_adapter_new(opened, lora, &adapter), done);
     MBL_TRY_GOTO(mbl_tape_new(opened, lora, MBL_TAPE_LORA, 2, c->height, c->width, c->tokens, &tape), done);
@@ -411,31 +423,31 @@ done:
     if (lora)
         mbl_adapter_free(opened, &adapter);
     mbl_lora_free(lora);
-    mbl_mmdit_close(fresh);
-    mbl_mmdit_close(opened);
+    mbl_dit_close(fresh);
+    mbl_dit_close(opened);
     return status;
 }
 
 /* Writing may go on without memory for what only helps (the sync of the folder), never half. */
 static void check_save(mbl_ops_t *ops, const char *folder) {
-    mbl_mmdit_t *model = case_model(ops, MBL_F32, &mmdit_cases[0]), *back;
-    const mbl_tensor_t *w = mbl_mmdit_weights(model);
+    mbl_dit_t *model = case_model(ops, MBL_F32, &mmdit_cases[0]), *back;
+    const mbl_tensor_t *w = mbl_dit_weights(model);
     size_t before = mbl_mem_count(), refused = 0;
-    assert_ok(mbl_mmdit_save(model, w->data, MBL_F32, folder));
+    assert_ok(mbl_dit_save(model, w->data, MBL_F32, folder));
     size_t count = mbl_mem_count() - before, live = mbl_mem_live();
     for (size_t n = 1; n <= count; n++) {
         mbl_mem_fail_at(n);
-        mbl_status_t status = mbl_mmdit_save(model, w->data, MBL_F32, folder);
+        mbl_status_t status = mbl_dit_save(model, w->data, MBL_F32, folder);
         mbl_mem_fail_at(0);
         assert_true(status == MBL_OK || status == MBL_ERR_MEM);
         refused += status == MBL_ERR_MEM;
         assert_int_equal(mbl_mem_live(), live);
     }
     assert_true(refused >= 4);
-    assert_ok(mbl_mmdit_open(ops, MBL_F32, folder, &back));
-    assert_memory_equal(mbl_mmdit_weights(back)->data, w->data, w->dim[0] * sizeof(float));
-    mbl_mmdit_close(back);
-    mbl_mmdit_close(model);
+    assert_ok(mbl_dit_open(ops, MBL_F32, folder, &back));
+    assert_memory_equal(mbl_dit_weights(back)->data, w->data, w->dim[0] * sizeof(float));
+    mbl_dit_close(back);
+    mbl_dit_close(model);
 }
 
 static void test_failing_allocations(void **state) {

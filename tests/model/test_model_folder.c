@@ -39,10 +39,9 @@ static int prepare(void **state) {
     (void)state;
     temporary_folder(folder);
     assert_ok(mbl_ops_open("cpu", 1, &ops));
-    mbl_mmdit_t *model = case_model(ops, MBL_F32, &mmdit_cases[0]);
-    assert_ok(
-        mbl_mmdit_save(model, model ? mbl_mmdit_weights(model)->data : NULL, MBL_F32, in("transformer")));
-    mbl_mmdit_close(model);
+    mbl_dit_t *model = case_model(ops, MBL_F32, &mmdit_cases[0]);
+    assert_ok(mbl_dit_save(model, model ? mbl_dit_weights(model)->data : NULL, MBL_F32, in("transformer")));
+    mbl_dit_close(model);
     assert_ok(mbl_clip_create(&clip_config, 3, false, in("text_encoder")));
     mbl_fail_quiet(1);
     return 0;
@@ -64,9 +63,9 @@ static void fresh_copy(const char *name) {
 }
 
 static mbl_status_t open_transformer(void) {
-    mbl_mmdit_t *model = NULL;
-    MBL_TRY(mbl_mmdit_open(ops, MBL_F32, in("copy"), &model));
-    mbl_mmdit_close(model);
+    mbl_dit_t *model = NULL;
+    MBL_TRY(mbl_dit_open(ops, MBL_F32, in("copy"), &model));
+    mbl_dit_close(model);
     return MBL_OK;
 }
 

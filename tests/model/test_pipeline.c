@@ -1,5 +1,6 @@
 /* src/model/pipeline: a fresh folder saved and opened again, conditions, images, the digest, damaged
  * folders, failing memory. */
+#include "mmdit_new.h"
 #include "support.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -52,15 +53,15 @@ static void make_model(void) {
     assert_in_range(n, 20, 255);
     shell("rm -rf '%s'/*");
     assert_int_equal(mbl_pipeline_create(folder, words, n, TOKENS, HIDDEN, 2, POOLED, 7), MBL_OK);
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_tensor_t master;
-    assert_int_equal(mbl_mmdit_new(ops, MBL_F32, &small, 3, &model), MBL_OK);
-    size_t count = mbl_tensor_count(mbl_mmdit_weights(model));
+    assert_int_equal(new_model(ops, MBL_F32, &small, 3, &model), MBL_OK);
+    size_t count = mbl_tensor_count(mbl_dit_weights(model));
     assert_int_equal(mbl_tensor_new(ops, MBL_F32, &master, 1, count), MBL_OK);
-    assert_int_equal(mbl_mmdit_get_weights(model, &master), MBL_OK);
-    assert_int_equal(mbl_mmdit_save(model, master.data, MBL_F32, at("transformer")), MBL_OK);
+    assert_int_equal(mbl_dit_get_weights(model, &master), MBL_OK);
+    assert_int_equal(mbl_dit_save(model, master.data, MBL_F32, at("transformer")), MBL_OK);
     mbl_tensor_free(ops, &master);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
 }
 
 static int set_up(void **state) {
@@ -129,7 +130,7 @@ static void conditions(void **state) {
         assert_near(relative_error_f32(one.context.data, context + i * TOKENS * JOINT, TOKENS * JOINT), 0,
                     1e-6);
         assert_near(relative_error_f32(one.pooled.data, pooled + i * POOLED, POOLED), 0, 1e-6);
-        mbl_conditions_free(p, &one);
+        mbl_conditions_free(ops, &one);
     }
     for (size_t row = 0; row < 100 * TOKENS; row++) {
         double square = 0;
@@ -142,20 +143,20 @@ static void conditions(void **state) {
         assert_true(square > 1);
     }
     const uint32_t index[3] = {99, 5, 99};
-    mbl_tensor_t c, q;
-    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &c, 3, (size_t)3, (size_t)TOKENS, (size_t)JOINT), MBL_OK);
-    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &q, 2, (size_t)3, (size_t)POOLED), MBL_OK);
-    assert_int_equal(mbl_conditions_gather(p, &all, index, 3, &c, &q), MBL_OK);
+    mbl_conditions_t some, first;
+    assert_int_equal(mbl_pipeline_conditions(p, 3, &some), MBL_OK);
+    assert_int_equal(mbl_conditions_gather(ops, &all, index, &some), MBL_OK);
     for (size_t i = 0; i < 3; i++) {
-        assert_memory_equal((float *)c.data + i * TOKENS * JOINT, context + index[i] * TOKENS * JOINT,
-                            TOKENS * JOINT * sizeof(float));
-        assert_memory_equal((float *)q.data + i * POOLED, pooled + index[i] * POOLED, POOLED * sizeof(float));
+        assert_memory_equal((float *)some.context.data + i * TOKENS * JOINT,
+                            context + index[i] * TOKENS * JOINT, TOKENS * JOINT * sizeof(float));
+        assert_memory_equal((float *)some.pooled.data + i * POOLED, pooled + index[i] * POOLED,
+                            POOLED * sizeof(float));
     }
     const uint32_t beyond[1] = {100};
-    assert_int_equal(mbl_conditions_gather(p, &all, beyond, 1, &c, &q), MBL_ERR_ARG);
-    mbl_tensor_free(ops, &c);
-    mbl_tensor_free(ops, &q);
-    mbl_conditions_free(p, &all);
+    first = mbl_conditions_rows(&some, 0, 1);
+    assert_int_equal(mbl_conditions_gather(ops, &all, beyond, &first), MBL_ERR_ARG);
+    mbl_conditions_free(ops, &some);
+    mbl_conditions_free(ops, &all);
     mbl_pipeline_close(p);
 }
 
@@ -204,10 +205,10 @@ static void digest_is_of_the_files(void **state) {
     assert_string_not_equal(mbl_pipeline_digest(p), first);
     mbl_pipeline_close(p);
     char seed_1[65];
-    assert_int_equal(mbl_pipeline_new(ops, MBL_F32, folder, &small, 1, &p), MBL_OK);
+    assert_int_equal(new_pipeline(ops, MBL_F32, folder, &small, 1, &p), MBL_OK);
     strcpy(seed_1, mbl_pipeline_digest(p));
     mbl_pipeline_close(p);
-    assert_int_equal(mbl_pipeline_new(ops, MBL_F32, folder, &small, 2, &p), MBL_OK);
+    assert_int_equal(new_pipeline(ops, MBL_F32, folder, &small, 2, &p), MBL_OK);
     assert_string_not_equal(mbl_pipeline_digest(p), seed_1);
     mbl_pipeline_close(p);
 }
@@ -253,14 +254,14 @@ static void damaged_folders(void **state) {
     mbl_pipeline_t *p;
     mbl_mmdit_config_t other = small;
     other.joint_attention_dim = HIDDEN - 1;
-    assert_int_equal(mbl_pipeline_new(ops, MBL_F32, folder, &other, 1, &p), MBL_ERR_CONFIG);
+    assert_int_equal(new_pipeline(ops, MBL_F32, folder, &other, 1, &p), MBL_ERR_CONFIG);
     assert_non_null(strstr(mbl_fail_message(), "joint_attention_dim 31"));
     other = small;
     other.pooled_projection_dim = POOLED + 1;
-    assert_int_equal(mbl_pipeline_new(ops, MBL_F32, folder, &other, 1, &p), MBL_ERR_CONFIG);
+    assert_int_equal(new_pipeline(ops, MBL_F32, folder, &other, 1, &p), MBL_ERR_CONFIG);
     other = small;
     other.in_channels = other.out_channels = 4;
-    assert_int_equal(mbl_pipeline_new(ops, MBL_F32, folder, &other, 1, &p), MBL_ERR_CONFIG);
+    assert_int_equal(new_pipeline(ops, MBL_F32, folder, &other, 1, &p), MBL_ERR_CONFIG);
     assert_non_null(strstr(mbl_fail_message(), "4 channels"));
     char missing[300];
     snprintf(missing, sizeof missing, "%s/nowhere", folder);
@@ -277,7 +278,7 @@ static void survives_failing_memory(void **state) {
     assert_int_equal(mbl_pipeline_open(ops, MBL_F32, folder, &warm), MBL_OK);
     assert_int_equal(mbl_pipeline_encode(warm, prompts, 2, &all),
                      MBL_OK); /* the backend keeps what it prepared */
-    mbl_conditions_free(warm, &all);
+    mbl_conditions_free(ops, &all);
     mbl_pipeline_close(warm);
     for (int fresh = 0; fresh < 2; fresh++) {
         size_t live = mbl_mem_live(), n = 1;
@@ -285,12 +286,12 @@ static void survives_failing_memory(void **state) {
             mbl_pipeline_t *p = NULL;
             all = (mbl_conditions_t){0};
             mbl_mem_fail_at(n);
-            status = fresh ? mbl_pipeline_new(ops, MBL_F32, folder, &small, 1, &p)
+            status = fresh ? new_pipeline(ops, MBL_F32, folder, &small, 1, &p)
                            : mbl_pipeline_open(ops, MBL_F32, folder, &p);
             if (status == MBL_OK) {
                 status = mbl_pipeline_encode(p, prompts, 2, &all);
                 mbl_mem_fail_at(0);
-                mbl_conditions_free(p, &all);
+                mbl_conditions_free(ops, &all);
             }
             mbl_mem_fail_at(0);
             mbl_pipeline_close(p);

@@ -1,5 +1,6 @@
 /* src/model/sampler: coefficients against DPM-Solver++ written out, orders of convergence on an equation with
  * a known solution, and images that depend neither on their batch nor on the number of images at once. */
+#include "mmdit_new.h"
 #include "support.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -170,13 +171,13 @@ static void open_fixture(fixture_t *w, mbl_dtype_t type) {
                                        .qk_norm = true};
     memset(w, 0, sizeof *w);
     assert_int_equal(mbl_pipeline_create(folder, words, 6, 8, 32, 1, 24, 7), MBL_OK);
-    assert_int_equal(mbl_pipeline_new(ops, type, folder, &config, 11, &w->pipeline), MBL_OK);
+    assert_int_equal(new_pipeline(ops, type, folder, &config, 11, &w->pipeline), MBL_OK);
     /* a fresh transformer answers zero: shake its weights */
-    mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
-    size_t n = mbl_tensor_count(mbl_mmdit_weights(model));
+    mbl_dit_t *model = mbl_pipeline_model(w->pipeline);
+    size_t n = mbl_tensor_count(mbl_dit_weights(model));
     mbl_tensor_t master;
     assert_int_equal(mbl_tensor_new(ops, mbl_dtype_stat(type), &master, 1, n), MBL_OK);
-    assert_int_equal(mbl_mmdit_get_weights(model, &master), MBL_OK);
+    assert_int_equal(mbl_dit_get_weights(model, &master), MBL_OK);
     mbl_rng_t rng = mbl_rng(5, MBL_RNG_STUDY, 0, 0);
     for (size_t i = 0; i < n; i++) {
         float pair[2];
@@ -186,7 +187,7 @@ static void open_fixture(fixture_t *w, mbl_dtype_t type) {
         else
             ((float *)master.data)[i] += 0.1f * pair[0];
     }
-    assert_int_equal(mbl_mmdit_set_weights(model, &master), MBL_OK);
+    assert_int_equal(mbl_dit_set_weights(model, &master), MBL_OK);
     mbl_tensor_free(ops, &master);
     assert_int_equal(mbl_pipeline_encode(w->pipeline, prompts, 3, &w->conditions), MBL_OK);
     const mbl_lora_config_t lora = {.rank = 2, .alpha = 4};
@@ -197,7 +198,7 @@ static void open_fixture(fixture_t *w, mbl_dtype_t type) {
 static void close_fixture(fixture_t *w) {
     mbl_adapter_free(mbl_pipeline_model(w->pipeline), &w->adapter);
     mbl_lora_free(w->lora);
-    mbl_conditions_free(w->pipeline, &w->conditions);
+    mbl_conditions_free(ops, &w->conditions);
     mbl_pipeline_close(w->pipeline);
 }
 
@@ -263,7 +264,7 @@ static void one_step_by_hand(void **state) {
     mbl_tape_t *tape;
     const float one = 1;
     open_fixture(&w, MBL_F32);
-    mbl_mmdit_t *model = mbl_pipeline_model(w.pipeline);
+    mbl_dit_t *model = mbl_pipeline_model(w.pipeline);
     assert_int_equal(mbl_sampler_new(w.pipeline, w.lora, 1, &sampler), MBL_OK);
     assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, 1, 3, &plan), MBL_OK);
     assert_int_equal(mbl_tensor_new(ops, MBL_F32, &x0, 4, (size_t)1, (size_t)3, (size_t)SIDE, (size_t)SIDE),
@@ -286,11 +287,10 @@ static void one_step_by_hand(void **state) {
     mbl_rng_normal(&rng, noise, IMAGE);
     assert_int_equal(mbl_tensor_upload(ops, &x, noise), MBL_OK);
     assert_int_equal(mbl_tensor_upload(ops, &t, &one), MBL_OK);
-    mbl_tensor_t context = mbl_tensor_rows(&w.conditions.context, 1, 1),
-                 pooled = mbl_tensor_rows(&w.conditions.pooled, 1, 1);
-    const mbl_mmdit_input_t input = {&x, &t, &context, &pooled};
+    mbl_conditions_t conditions = mbl_conditions_rows(&w.conditions, 1, 1);
+    const mbl_dit_input_t input = {&x, &t, &conditions};
     assert_int_equal(mbl_tape_new(model, NULL, MBL_TAPE_NONE, 1, SIDE, SIDE, 8, &tape), MBL_OK);
-    assert_int_equal(mbl_mmdit_forward(model, NULL, &input, tape, &v), MBL_OK);
+    assert_int_equal(mbl_dit_forward(model, NULL, &input, tape, &v), MBL_OK);
     assert_int_equal(mbl_tensor_download(ops, &v, v_host), MBL_OK);
     for (int i = 0; i < IMAGE; i++)
         v_host[i] = noise[i] - v_host[i];

@@ -159,8 +159,7 @@ static mbl_plan_shape_t medium(void) {
                               .inner_epochs = 1,
                               .updates = 1,
                               .kl = true};
-    assert_ok(mbl_mmdit_config_read(MBL_SOURCE_DIR "/deploy/examples/sd3.5-medium.json", &shape.model));
-    shape.model.sample_size = 64;
+    assert_ok(mbl_plan_read_model(MBL_SOURCE_DIR "/deploy/examples/sd3.5-medium.json", 64, &shape));
     return shape;
 }
 
@@ -182,10 +181,15 @@ static void hold_to_limits(bool merged) {
     mbl_plan_t plan;
     shape.merge = shape.merged = merged;
     assert_ok(mbl_plan(&shape, &plan));
-    print_message("launches of a block: %zu / %zu with two attentions, %zu / %zu with one\n",
-                  plan.dual.merged, plan.dual.apart, plan.plain.merged, plan.plain.apart);
-    assert_true(plan.dual.merged <= 24 && plan.plain.merged <= 24);
-    assert_true(plan.dual.apart <= 34 && plan.plain.apart <= 34);
+    assert_int_equal(plan.block_kinds, 2);
+    for (size_t i = 0; i < plan.block_kinds; i++) {
+        const mbl_plan_launches_t *block = &plan.block[i];
+        print_message("launches of a block with %s: %zu / %zu\n", block->kind->title, block->merged,
+                      block->apart);
+        assert_true(block->merged > 0 && block->merged <= 24);
+        assert_true(block->apart > block->merged && block->apart <= 34);
+    }
+    assert_true(plan.block[0].merged > plan.block[1].merged); /* two attentions, then one */
     print_message("device memory: %.3f GB\n", (double)plan.memory.peak / 1e9);
     assert_true((double)plan.memory.peak <= 40e9);
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
@@ -201,6 +205,7 @@ static void hold_to_limits(bool merged) {
     assert_int_equal(plan.phase[MBL_PLAN_ROLLOUT].times, 16);
     assert_int_equal(plan.phase[MBL_PLAN_TRAIN].times, 16 * 24);
     mbl_plan_free(&plan);
+    mbl_plan_shape_free(&shape);
 }
 
 static void test_medium(void **state) {
@@ -228,6 +233,7 @@ static void test_arithmetic(void **state) {
     double all = 2 * n * (weights + attention + ends + condition + modulation);
     assert_near(sum.flops[MBL_UNIT_TENSOR] / all, 1, 1e-12);
     mbl_plan_free(&plan);
+    mbl_plan_shape_free(&shape);
 }
 
 static void test_wrong_shapes(void **state) {
@@ -236,12 +242,14 @@ static void test_wrong_shapes(void **state) {
     mbl_plan_shape_t shape = medium();
     shape.rewards = 65;
     assert_int_equal(mbl_plan(&shape, &plan), MBL_ERR_ARG);
-    shape = medium();
-    shape.model.sample_size = 63;
-    assert_int_equal(mbl_plan(&shape, &plan), MBL_ERR_CONFIG);
-    shape = medium();
-    shape.model.sample_size = 1024;
-    assert_int_equal(mbl_plan(&shape, &plan), MBL_ERR_CONFIG);
+    mbl_plan_shape_free(&shape);
+    const size_t sides[] = {63, 1024}; /* no whole patches; more than there are positions for */
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(
+            mbl_plan_read_model(MBL_SOURCE_DIR "/deploy/examples/sd3.5-medium.json", sides[i], &shape),
+            MBL_ERR_CONFIG);
+        assert_non_null(strstr(mbl_fail_message(), "sd3.5-medium.json"));
+    }
 }
 
 int main(void) {

@@ -74,10 +74,11 @@ typedef struct {
     case_t *c;
     size_t elements, rows;
     mbl_tape_t *tape;
-    mbl_tensor_t xt, t, context, pooled, v; /* [N, ...], of one slot at a time */
-    double *v_old, *v_ref;                  /* [rows, elements] */
-    double *weight;                         /* [rows, 2]: w+ and w- at the base point */
-    double *x0, *noisy, *velocity, *at;     /* on the host: [N, elements], and t [N] */
+    mbl_conditions_t conditions;
+    mbl_tensor_t xt, t, v;              /* [N, ...], of one slot at a time */
+    double *v_old, *v_ref;              /* [rows, elements] */
+    double *weight;                     /* [rows, 2]: w+ and w- at the base point */
+    double *x0, *noisy, *velocity, *at; /* on the host: [N, elements], and t [N] */
 } reference_t;
 
 static void new_reference(case_t *c, reference_t *f) {
@@ -89,11 +90,8 @@ static void new_reference(case_t *c, reference_t *f) {
     assert_ok(mbl_tensor_new(c->tiny.ops, MBL_F64, &f->xt, 4, (size_t)N, channels, height, width));
     assert_ok(mbl_tensor_new(c->tiny.ops, MBL_F64, &f->v, 4, (size_t)N, channels, height, width));
     assert_ok(mbl_tensor_new(c->tiny.ops, MBL_F64, &f->t, 1, (size_t)N));
-    assert_ok(mbl_tensor_new(c->tiny.ops, MBL_F64, &f->context, 3, (size_t)N, (size_t)TINY_TOKENS,
-                             (size_t)TINY_HIDDEN));
-    assert_ok(mbl_tensor_new(c->tiny.ops, MBL_F64, &f->pooled, 2, (size_t)N, (size_t)TINY_POOLED));
-    assert_ok(
-        mbl_conditions_gather(c->tiny.pipeline, &c->tiny.conditions, c->prompt, N, &f->context, &f->pooled));
+    assert_ok(mbl_pipeline_conditions(c->tiny.pipeline, N, &f->conditions));
+    assert_ok(mbl_conditions_gather(c->tiny.ops, &c->tiny.conditions, c->prompt, &f->conditions));
     double **all[] = {&f->v_old, &f->v_ref, &f->weight, &f->noisy, &f->velocity, &f->at};
     for (size_t i = 0; i < 6; i++)
         assert_non_null(*all[i] = mbl_calloc(f->rows * f->elements, sizeof(double)));
@@ -102,8 +100,9 @@ static void new_reference(case_t *c, reference_t *f) {
 
 static void free_reference(reference_t *f) {
     mbl_tape_free(f->tape);
-    mbl_tensor_t *tensors[] = {&f->xt, &f->v, &f->t, &f->context, &f->pooled};
-    for (size_t i = 0; i < 5; i++)
+    mbl_conditions_free(f->c->tiny.ops, &f->conditions);
+    mbl_tensor_t *tensors[] = {&f->xt, &f->v, &f->t};
+    for (size_t i = 0; i < 3; i++)
         mbl_tensor_free(f->c->tiny.ops, tensors[i]);
     double *all[] = {f->v_old, f->v_ref, f->weight, f->noisy, f->velocity, f->at, f->x0};
     for (size_t i = 0; i < 7; i++)
@@ -132,8 +131,8 @@ static void noise(reference_t *f, size_t slot) {
 }
 
 static const double *velocity(reference_t *f, const mbl_adapter_t *adapter) {
-    mbl_mmdit_input_t input = {&f->xt, &f->t, &f->context, &f->pooled};
-    assert_ok(mbl_mmdit_forward(f->c->tiny.model, adapter, &input, f->tape, &f->v));
+    mbl_dit_input_t input = {&f->xt, &f->t, &f->conditions};
+    assert_ok(mbl_dit_forward(f->c->tiny.model, adapter, &input, f->tape, &f->v));
     assert_ok(mbl_tensor_download(f->c->tiny.ops, &f->v, f->velocity));
     return f->velocity;
 }

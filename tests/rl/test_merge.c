@@ -79,7 +79,7 @@ static void one_of_three(void **state) {
     mbl_tape_t *none, *keep;
     mmdit_io_t io;
     assert_ok(mbl_ops_open(test_backend(), 1, &ops));
-    mbl_mmdit_t *model = case_model(ops, MBL_F64, c);
+    mbl_dit_t *model = case_model(ops, MBL_F64, c);
     mbl_lora_config_t config = {.rank = 3, .alpha = 5, .n_targets = 3};
     snprintf(config.targets[0], sizeof config.targets[0], "attn.to_k");
     snprintf(config.targets[1], sizeof config.targets[1], "attn2.to_v");
@@ -99,7 +99,7 @@ static void one_of_three(void **state) {
         mbl_tape_t *tape;
     } pass[4] = {{&adapter, none}, {&merged, none}, {&merged, keep}, {NULL, none}};
     for (int i = 0; i < 4; i++) {
-        assert_ok(mbl_mmdit_forward(model, pass[i].adapter, io_input(&io), pass[i].tape, &io.v));
+        assert_ok(mbl_dit_forward(model, pass[i].adapter, io_input(&io), pass[i].tape, &io.v));
         v[i] = host_of(ops, &io.v);
     }
     assert_true(relative_error_f64(v[1], v[0], n) < 1e-12);
@@ -113,7 +113,7 @@ static void one_of_three(void **state) {
     mbl_adapter_free(model, &merged);
     mbl_adapter_free(model, &adapter);
     mbl_lora_free(lora);
-    mbl_mmdit_close(model);
+    mbl_dit_close(model);
     mbl_ops_close(ops);
 }
 

@@ -173,7 +173,7 @@ static void gradient_is_clipped_by_norm(void **state) {
 
 typedef struct {
     mbl_ops_t *ops;
-    mbl_mmdit_t *model;
+    mbl_dit_t *model;
     mbl_lora_t *lora;
     size_t size, padded;
 } model_t;
@@ -193,7 +193,7 @@ static int open_model(void **state) {
 static int close_model(void **state) {
     model_t *m = *state;
     mbl_lora_free(m->lora);
-    mbl_mmdit_close(m->model);
+    mbl_dit_close(m->model);
     mbl_ops_close(m->ops);
     return 0;
 }

@@ -12,19 +12,15 @@
 
 enum { TEXT_TOKENS = 24, TEXT_WIDTH = 64, GROUP = 8, PROMPTS = 4, MASKS = 5, SEED = 7 };
 
-static const mbl_mmdit_config_t signs_shape = {.sample_size = 32,
-                                               .patch_size = 4,
-                                               .in_channels = 3,
-                                               .out_channels = 3,
-                                               .num_layers = 6,
-                                               .attention_head_dim = 32,
-                                               .num_attention_heads = 4,
-                                               .joint_attention_dim = TEXT_WIDTH,
-                                               .caption_projection_dim = 128,
-                                               .pooled_projection_dim = TEXT_WIDTH,
-                                               .pos_embed_max_size = 8,
-                                               .dual_attention = {true, true},
-                                               .qk_norm = true};
+/* A model of the size of the signs example, in the words of config.json; NULL without memory. */
+static json_t *signs_shape(void) {
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:[i, i], s:s}", "sample_size",
+                     32, "patch_size", 4, "in_channels", 3, "out_channels", 3, "num_layers", 6,
+                     "attention_head_dim", 32, "num_attention_heads", 4, "joint_attention_dim",
+                     (int)TEXT_WIDTH, "caption_projection_dim", 128, "pooled_projection_dim", (int)TEXT_WIDTH,
+                     "pos_embed_max_size", 8, "dual_attention_layers", 0, 1, "qk_norm", "rms_norm");
+}
+
 static const mbl_lora_config_t signs_lora = {.rank = 16, .alpha = 32};
 
 static int remove_entry(const char *path, const struct stat *entry, int kind, struct FTW *walk) {
@@ -54,14 +50,14 @@ done:
 
 /* A fresh model has zeros where training starts from them (modulation, output): its gradients would vanish.
  */
-static mbl_status_t shake_model(mbl_ops_t *ops, mbl_mmdit_t *model) {
+static mbl_status_t shake_model(mbl_ops_t *ops, mbl_dit_t *model) {
     mbl_tensor_t master;
-    size_t n = mbl_tensor_count(mbl_mmdit_weights(model));
+    size_t n = mbl_tensor_count(mbl_dit_weights(model));
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &master, 1, n));
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_mmdit_get_weights(model, &master), done);
+    MBL_TRY_GOTO(mbl_dit_get_weights(model, &master), done);
     MBL_TRY_GOTO(shake(ops, &master, n, 0.02f, 2, 0), done);
-    status = mbl_mmdit_set_weights(model, &master);
+    status = mbl_dit_set_weights(model, &master);
 done:
     mbl_tensor_free(ops, &master);
     return status;
@@ -75,18 +71,24 @@ static mbl_status_t open_pipeline(mbl_bench_fixture_t *w, mbl_dtype_t dtype) {
     if (!mkdtemp(folder))
         return MBL_FAIL(MBL_ERR_IO, "%s: no temporary folder could be made", folder);
     mbl_status_t status;
+    json_t *shape = signs_shape();
+    if (!shape) {
+        status = MBL_FAIL(MBL_ERR_MEM, "no memory for a model's configuration");
+        goto done;
+    }
     MBL_TRY_GOTO(mbl_pipeline_create(folder, words, sizeof words / sizeof *words, TEXT_TOKENS, TEXT_WIDTH, 2,
                                      TEXT_WIDTH, SEED),
                  done);
-    status = mbl_pipeline_new(w->ops, dtype, folder, &signs_shape, SEED, &w->pipeline);
+    status = mbl_pipeline_new(w->ops, dtype, folder, shape, SEED, &w->pipeline);
 done:
+    json_decref(shape);
     nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     MBL_TRY(status);
     return shake_model(w->ops, mbl_pipeline_model(w->pipeline));
 }
 
 static mbl_status_t open_policy(mbl_bench_fixture_t *w) {
-    mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
+    mbl_dit_t *model = mbl_pipeline_model(w->pipeline);
     MBL_TRY(mbl_lora_new(model, &signs_lora, &w->lora));
     MBL_TRY(mbl_update_new(w->comm, w->ops, model, w->lora, SEED, &w->update));
     mbl_policy_t *policy = &w->update.policy;
@@ -154,8 +156,7 @@ void mbl_bench_fixture_close(mbl_bench_fixture_t *w) {
     mbl_update_free(&w->update);
     mbl_tensor_free(w->ops, &w->batch.x0);
     mbl_lora_free(w->lora);
-    if (w->pipeline)
-        mbl_conditions_free(w->pipeline, &w->conditions);
+    mbl_conditions_free(w->ops, &w->conditions);
     mbl_pipeline_close(w->pipeline);
     mbl_free(w->prompt);
     mbl_free(w->sample);

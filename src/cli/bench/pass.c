@@ -6,8 +6,6 @@
 
 static mbl_status_t make_tensors(mbl_bench_pass_t *p, size_t n, size_t c, size_t height, size_t width) {
     mbl_bench_fixture_t *w = p->fixture;
-    const mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
-    mbl_dtype_t ct = mbl_mmdit_weights(model)->dtype;
     mbl_tensor_t *images[] = {&p->xt, &p->v, &p->v_old, &p->u, &p->h, &p->seed};
     mbl_tensor_t *numbers[] = {&p->t, &p->loss_plus, &p->loss_minus};
     for (size_t i = 0; i < sizeof images / sizeof *images; i++)
@@ -16,9 +14,7 @@ static mbl_status_t make_tensors(mbl_bench_pass_t *p, size_t n, size_t c, size_t
         MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, numbers[i], 1, n));
     MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &p->mix, 2, (size_t)2, n));
     MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &p->coefficient, 2, (size_t)1, n));
-    MBL_TRY(mbl_tensor_new(w->ops, ct, &p->context, 3, n, mbl_pipeline_context_tokens(w->pipeline),
-                           mbl_mmdit_config(model)->joint_attention_dim));
-    return mbl_tensor_new(w->ops, ct, &p->pooled, 2, n, mbl_mmdit_config(model)->pooled_projection_dim);
+    return mbl_pipeline_conditions(w->pipeline, n, &p->conditions);
 }
 
 /* Uploads one number for every sample, given by index. */
@@ -49,12 +45,12 @@ static mbl_status_t fill(mbl_bench_pass_t *p) {
     MBL_TRY(upload_row(p, &last, NULL, 1));
     MBL_TRY(upload_row(p, &p->coefficient, NULL, 1.0f / (float)n));
     MBL_TRY(mbl_tensor_copy(w->ops, &p->xt, &w->batch.x0));
-    return mbl_conditions_gather(w->pipeline, &w->conditions, w->batch.prompt, n, &p->context, &p->pooled);
+    return mbl_conditions_gather(w->ops, &w->conditions, w->batch.prompt, &p->conditions);
 }
 
 mbl_status_t mbl_bench_pass_open(mbl_bench_fixture_t *fixture, bool keep_too, mbl_bench_pass_t *out) {
     size_t c, height, width, n = fixture->batch.n, tokens = mbl_pipeline_context_tokens(fixture->pipeline);
-    const mbl_mmdit_t *model = mbl_pipeline_model(fixture->pipeline);
+    const mbl_dit_t *model = mbl_pipeline_model(fixture->pipeline);
     *out = (mbl_bench_pass_t){.fixture = fixture};
     mbl_pipeline_latent(fixture->pipeline, &c, &height, &width);
     MBL_TRY(make_tensors(out, n, c, height, width));
@@ -65,26 +61,26 @@ mbl_status_t mbl_bench_pass_open(mbl_bench_fixture_t *fixture, bool keep_too, mb
 }
 
 void mbl_bench_pass_close(mbl_bench_pass_t *p) {
-    mbl_tensor_t *all[] = {&p->xt,          &p->v,       &p->v_old,     &p->u,          &p->h,
-                           &p->seed,        &p->t,       &p->loss_plus, &p->loss_minus, &p->mix,
-                           &p->coefficient, &p->context, &p->pooled};
+    mbl_tensor_t *all[] = {&p->xt, &p->v,         &p->v_old,      &p->u,   &p->h,          &p->seed,
+                           &p->t,  &p->loss_plus, &p->loss_minus, &p->mix, &p->coefficient};
     if (!p->fixture)
         return;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mbl_tensor_free(p->fixture->ops, all[i]);
+    mbl_conditions_free(p->fixture->ops, &p->conditions);
     mbl_tape_free(p->keep);
     mbl_tape_free(p->none);
     *p = (mbl_bench_pass_t){.fixture = NULL};
 }
 
-static mbl_mmdit_input_t input_of(const mbl_bench_pass_t *p) {
-    return (mbl_mmdit_input_t){&p->xt, &p->t, &p->context, &p->pooled};
+static mbl_dit_input_t input_of(const mbl_bench_pass_t *p) {
+    return (mbl_dit_input_t){&p->xt, &p->t, &p->conditions};
 }
 
 mbl_status_t mbl_bench_pass_forward(mbl_bench_pass_t *p) {
-    mbl_mmdit_input_t input = input_of(p);
-    return mbl_mmdit_forward(mbl_pipeline_model(p->fixture->pipeline), &p->fixture->update.policy.in_old,
-                             &input, p->none, &p->v_old);
+    mbl_dit_input_t input = input_of(p);
+    return mbl_dit_forward(mbl_pipeline_model(p->fixture->pipeline), &p->fixture->update.policy.in_old,
+                           &input, p->none, &p->v_old);
 }
 
 static mbl_status_t seeds(mbl_bench_pass_t *p) {
@@ -99,17 +95,17 @@ static mbl_status_t seeds(mbl_bench_pass_t *p) {
 }
 
 mbl_status_t mbl_bench_pass_forward_both(mbl_bench_pass_t *p) {
-    mbl_mmdit_input_t input = input_of(p);
+    mbl_dit_input_t input = input_of(p);
     MBL_TRY(mbl_bench_pass_forward(p));
-    MBL_TRY(mbl_mmdit_forward(mbl_pipeline_model(p->fixture->pipeline), &p->fixture->update.policy.in_current,
-                              &input, p->keep, &p->v));
+    MBL_TRY(mbl_dit_forward(mbl_pipeline_model(p->fixture->pipeline), &p->fixture->update.policy.in_current,
+                            &input, p->keep, &p->v));
     return seeds(p);
 }
 
 mbl_status_t mbl_bench_pass_separate(mbl_bench_pass_t *p, size_t k) {
     mbl_bench_fixture_t *w = p->fixture;
-    mbl_mmdit_t *model = mbl_pipeline_model(w->pipeline);
-    mbl_mmdit_input_t input = input_of(p);
+    mbl_dit_t *model = mbl_pipeline_model(w->pipeline);
+    mbl_dit_input_t input = input_of(p);
     size_t n = w->batch.n;
     mbl_tensor_t factors = mbl_tensor_rows(&p->mix, 0, 1), flat[3];
     const mbl_tensor_t *from[] = {&p->seed, &p->u, &p->h};
@@ -123,7 +119,7 @@ mbl_status_t mbl_bench_pass_separate(mbl_bench_pass_t *p, size_t k) {
         MBL_TRY(upload_row(p, &factors, w->a + r * n, 0));
         MBL_TRY(
             MBL_OP(w->ops, rows_combine, .y = &flat[0], .coefficient = &p->mix, .x = {&flat[1], &flat[2]}));
-        MBL_TRY(mbl_mmdit_backward(model, &w->update.policy.in_current, &input, p->keep, &p->seed, &sink));
+        MBL_TRY(mbl_dit_backward(model, &w->update.policy.in_current, &input, p->keep, &p->seed, &sink));
     }
     return w->ops->table->sync(w->ops);
 }

@@ -12,7 +12,7 @@ typedef struct {
     mbl_tensor_t t, loss_plus, loss_minus; /* [N] */
     mbl_tensor_t mix;                      /* [2,N]: reward's factors, ones */
     mbl_tensor_t coefficient;              /* [1,N] f32 */
-    mbl_tensor_t context, pooled;
+    mbl_conditions_t conditions;
 } mbl_bench_pass_t;
 
 /* Noisy images at random times. `keep_too`: with what backward passes need. Free with mbl_bench_pass_close,

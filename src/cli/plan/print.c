@@ -141,22 +141,22 @@ static mbl_status_t print_details(const mbl_plan_view_t *view) {
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
         if (p->phase[phase].times)
             MBL_TRY(print_phase(view, phase));
-    printf("\nlaunches of a block in a rollout, adapter merged / beside the weights: %zu / %zu with two "
-           "attentions, %zu / %zu with one\n",
-           p->dual.merged, p->dual.apart, p->plain.merged, p->plain.apart);
+    printf("\nlaunches of a block in a rollout, adapter merged / beside the weights:");
+    for (size_t i = 0; i < p->block_kinds; i++)
+        printf("%s %zu / %zu with %s", i ? "," : "", p->block[i].merged, p->block[i].apart,
+               p->block[i].kind->title);
+    puts("");
     return MBL_OK;
 }
 
 mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
     const mbl_plan_shape_t *s = view->shape;
-    size_t side = s->model.sample_size / s->model.patch_size;
     printf(
         "%zu layers of width %zu, %zu heads; %zu image and %zu context tokens; %s; adapters of rank %zu; %zu "
         "rewards;\n%zu images of a rollout micro-batch with %zu steps, %zu of a training micro-batch, %zu "
         "timesteps of each; rank 1 of %zu\n",
-        s->model.num_layers, s->model.attention_head_dim * s->model.num_attention_heads,
-        s->model.num_attention_heads, side * side, s->tokens, mbl_dtype_name(s->dtype), s->lora.rank,
-        s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, s->ranks);
+        s->sizes.blocks, s->sizes.width, s->sizes.heads, s->sizes.tokens, s->tokens, mbl_dtype_name(s->dtype),
+        s->lora.rank, s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, s->ranks);
     MBL_TRY(print_epoch(view));
     MBL_TRY(print_memory(view));
     if (view->details)

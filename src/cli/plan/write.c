@@ -49,8 +49,18 @@ static json_t *memory_of(const mbl_plan_memory_t *m) {
                      (json_int_t)m->scratch, "all", (json_int_t)m->peak);
 }
 
-static json_t *launches_of(const mbl_plan_launches_t *l) {
-    return json_pack("{s:I, s:I}", "merged", (json_int_t)l->merged, "apart", (json_int_t)l->apart);
+/* By kind of block; NULL without memory. */
+static json_t *launches_of(const mbl_plan_t *plan) {
+    json_t *all = json_object();
+    for (size_t i = 0; i < plan->block_kinds; i++) {
+        const mbl_plan_launches_t *l = &plan->block[i];
+        json_t *one = json_pack("{s:I, s:I}", "merged", (json_int_t)l->merged, "apart", (json_int_t)l->apart);
+        if (json_object_set_new(all, l->kind->name, one) != 0) {
+            json_decref(all);
+            return NULL;
+        }
+    }
+    return all;
 }
 
 static json_t *plan_of(const mbl_plan_view_t *view) {
@@ -63,10 +73,8 @@ static json_t *plan_of(const mbl_plan_view_t *view) {
             json_decref(phases);
             return NULL;
         }
-    return json_pack("{s:o, s:{s:o, s:o}, s:o, s:o}", "memory_bytes", memory_of(&view->plan->memory),
-                     "block_launches", "dual", launches_of(&view->plan->dual), "plain",
-                     launches_of(&view->plan->plain), "phases", phases, "epoch_seconds",
-                     seconds_of(view, epoch));
+    return json_pack("{s:o, s:o, s:o, s:o}", "memory_bytes", memory_of(&view->plan->memory), "block_launches",
+                     launches_of(view->plan), "phases", phases, "epoch_seconds", seconds_of(view, epoch));
 }
 
 mbl_status_t mbl_plan_write(const mbl_plan_view_t *view, const char *path) {

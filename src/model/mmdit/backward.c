@@ -47,7 +47,7 @@ static mbl_status_t gate_backward(const mbl_pass_t *p, int side, size_t gate_col
 static mbl_status_t feed_forward_backward(const mbl_pass_t *p, size_t layer, int side) {
     const mbl_side_t *s = &p->model->blocks[layer].side[side];
     mbl_side_acts_t *acts = &p->tape->acts[layer].side[side];
-    mbl_tape_t *tape = p->tape;
+    mbl_mmdit_tape_t *tape = p->tape;
     size_t tokens = mbl_side_tokens(tape, side);
     MBL_TRY(gate_backward(p, side, s->gate_m, acts->h_m));
     MBL_TRY(mbl_linear_backward(p, &s->linear[MBL_LINEAR_FF2], tape->d_wide, tape->d_h[side], acts->post,
@@ -68,17 +68,17 @@ static mbl_status_t project_out_backward(const mbl_pass_t *p, size_t layer, int 
 /* d_attended to d_q, d_k, d_v. */
 static mbl_status_t attend_backward(const mbl_pass_t *p, const mbl_side_acts_t *acts, void *second) {
     const mbl_mmdit_t *m = p->model;
-    mbl_tape_t *tape = p->tape;
+    mbl_mmdit_tape_t *tape = p->tape;
     size_t image = tape->tokens[0], all = image + (second ? tape->tokens[1] : 0);
     size_t heads = m->config.num_attention_heads, d = m->config.attention_head_dim;
     mbl_space_t space = p->ops->table->space;
-    mbl_tensor_t q = mbl_tensor_of(acts->q, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t k = mbl_tensor_of(acts->k, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(acts->v, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->dtype), space, 3, p->n, heads, all);
+    mbl_tensor_t q = mbl_tensor_of(acts->q, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t k = mbl_tensor_of(acts->k, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t v = mbl_tensor_of(acts->v, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->base.dtype), space, 3, p->n, heads, all);
     mbl_tensor_t out1 = mbl_pass_rows(p, acts->attended, image, m->width);
     mbl_tensor_t out2 = mbl_pass_rows(p, second, tape->tokens[1], m->width);
     mbl_tensor_t dout1 = mbl_pass_rows(p, tape->d_attended[0], image, m->width);
@@ -93,20 +93,20 @@ static mbl_status_t heads_backward(const mbl_pass_t *p, size_t layer, int side, 
     const mbl_mmdit_t *m = p->model;
     const mbl_side_t *s = &m->blocks[layer].side[side];
     mbl_side_acts_t *acts = &p->tape->acts[layer].side[side];
-    mbl_tape_t *tape = p->tape;
+    mbl_mmdit_tape_t *tape = p->tape;
     size_t tokens = mbl_side_tokens(tape, side), heads = m->config.num_attention_heads;
     size_t d = m->config.attention_head_dim;
-    mbl_dtype_t st = mbl_dtype_stat(m->dtype);
+    mbl_dtype_t st = mbl_dtype_stat(m->base.dtype);
     mbl_space_t space = p->ops->table->space;
-    mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->base.dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t dqkv = mbl_pass_rows(p, tape->d_wide, tokens, 3 * m->width);
     mbl_tensor_t qkv = mbl_pass_rows(p, acts->qkv, tokens, 3 * m->width);
     mbl_tensor_t rq = mbl_tensor_of(acts->rstd_q, st, space, 3, p->n, tokens, heads);
     mbl_tensor_t rk = mbl_tensor_of(acts->rstd_k, st, space, 3, p->n, tokens, heads);
-    mbl_tensor_t wq = mbl_flat_vector(&m->weights, s->norm_q, d),
-                 wk = mbl_flat_vector(&m->weights, s->norm_k, d);
+    mbl_tensor_t wq = mbl_flat_vector(&m->base.weights, s->norm_q, d),
+                 wk = mbl_flat_vector(&m->base.weights, s->norm_k, d);
     bool norm = m->config.qk_norm, full = norm && p->sink->full;
     mbl_tensor_t dwq = {0}, dwk = {0};
     if (full) {
@@ -137,7 +137,7 @@ static mbl_status_t project_heads_backward(const mbl_pass_t *p, size_t layer, in
 
 static mbl_status_t attention_backward(const mbl_pass_t *p, size_t layer, bool down) {
     const mbl_block_t *block = &p->model->blocks[layer];
-    mbl_tape_t *tape = p->tape;
+    mbl_mmdit_tape_t *tape = p->tape;
     mbl_side_acts_t *acts = tape->acts[layer].side;
     size_t image = tape->tokens[0], all = image + tape->tokens[1];
     /* both gates see the gradient after the attentions: before either adds to it */
@@ -163,7 +163,7 @@ static mbl_status_t attention_backward(const mbl_pass_t *p, size_t layer, bool d
 
 static mbl_status_t output_backward(const mbl_pass_t *p, const mbl_tensor_t *dv) {
     const mbl_mmdit_t *m = p->model;
-    mbl_tape_t *tape = p->tape;
+    mbl_mmdit_tape_t *tape = p->tape;
     mbl_side_acts_t *acts = &tape->acts[m->config.num_layers].side[MBL_SIDE_IMAGE];
     mbl_tensor_t tokens = mbl_pass_rows(p, tape->d_tokens, tape->tokens[0], m->out.out);
     MBL_TRY(MBL_OP(p->ops, patchify, .tokens = &tokens, .image = dv, .patch = m->config.patch_size,
@@ -186,11 +186,11 @@ static mbl_status_t embedder_backward(const mbl_pass_t *p, const mbl_linear_t *f
 }
 
 /* The gradients of the modulations, then of what they are made from. */
-static mbl_status_t condition_backward(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
+static mbl_status_t condition_backward(const mbl_pass_t *p, const mbl_dit_input_t *input) {
     const mbl_mmdit_t *m = p->model;
-    mbl_tape_t *tape = p->tape;
-    mbl_tensor_t wide = mbl_tensor_of(tape->d_modulation, mbl_dtype_stat(m->dtype), p->ops->table->space, 2,
-                                      p->n, m->modulation.out);
+    mbl_mmdit_tape_t *tape = p->tape;
+    mbl_tensor_t wide = mbl_tensor_of(tape->d_modulation, mbl_dtype_stat(m->base.dtype), p->ops->table->space,
+                                      2, p->n, m->modulation.out);
     mbl_tensor_t narrow = mbl_pass_matrix(p, tape->d_modulation_ct, p->n, m->modulation.out);
     if (wide.dtype == narrow.dtype)
         narrow = wide;
@@ -202,23 +202,24 @@ static mbl_status_t condition_backward(const mbl_pass_t *p, const mbl_mmdit_inpu
     MBL_TRY(MBL_OP(p->ops, act_bwd, .dx = &d, .dy = &d, .x = &sum, .act = MBL_ACT_SILU));
     MBL_TRY(embedder_backward(p, &m->time1, &m->time2, tape->d_silu, tape->time_in, tape->time_pre,
                               tape->time_post));
-    return embedder_backward(p, &m->text1, &m->text2, tape->d_silu, input->pooled->data, tape->text_pre,
-                             tape->text_post);
+    return embedder_backward(p, &m->text1, &m->text2, tape->d_silu, input->conditions->pooled.data,
+                             tape->text_pre, tape->text_post);
 }
 
-static mbl_status_t input_backward(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
+static mbl_status_t input_backward(const mbl_pass_t *p, const mbl_dit_input_t *input) {
     const mbl_mmdit_t *m = p->model;
-    mbl_tape_t *tape = p->tape;
+    mbl_mmdit_tape_t *tape = p->tape;
     MBL_TRY(mbl_linear_backward(p, &m->patch, NULL, tape->d_stream[0], tape->patches, tape->tokens[0], NULL,
                                 NULL));
-    MBL_TRY(mbl_linear_backward(p, &m->context, NULL, tape->d_stream[1], input->context->data,
+    MBL_TRY(mbl_linear_backward(p, &m->context, NULL, tape->d_stream[1], input->conditions->context.data,
                                 tape->tokens[1], NULL, NULL));
     return condition_backward(p, input);
 }
 
-static mbl_status_t check_sink(const mbl_mmdit_t *m, const mbl_adapter_t *adapter, const mbl_tape_t *tape,
-                               const mbl_tensor_t *dv, const mbl_gradient_sink_t *sink) {
-    mbl_dtype_t st = mbl_dtype_stat(m->dtype);
+static mbl_status_t check_sink(const mbl_mmdit_t *m, const mbl_adapter_t *adapter,
+                               const mbl_mmdit_tape_t *tape, const mbl_tensor_t *dv,
+                               const mbl_gradient_sink_t *sink) {
+    mbl_dtype_t st = mbl_dtype_stat(m->base.dtype);
     MBL_REQUIRE(tape->kind != MBL_TAPE_NONE && tape->n > 0, "mmdit_backward: the tape holds no forward pass");
     MBL_REQUIRE(tape->adapted == (adapter != NULL) && (!adapter || adapter->lora == tape->lora),
                 "mmdit_backward: the adapter is not that of the forward pass");
@@ -227,9 +228,9 @@ static mbl_status_t check_sink(const mbl_mmdit_t *m, const mbl_adapter_t *adapte
                 tape->n);
     MBL_REQUIRE(!sink->full || tape->kind == MBL_TAPE_FULL,
                 "mmdit_backward: all weights' gradient needs a FULL tape");
-    MBL_REQUIRE(!sink->full ||
-                    (sink->full->dtype == st && sink->full->ndim == 1 && sink->full->dim[0] == m->n_weights),
-                "mmdit_backward: full must be %s [%zu]", mbl_dtype_name(st), m->n_weights);
+    MBL_REQUIRE(!sink->full || (sink->full->dtype == st && sink->full->ndim == 1 &&
+                                sink->full->dim[0] == m->base.n_weights),
+                "mmdit_backward: full must be %s [%zu]", mbl_dtype_name(st), m->base.n_weights);
     if (!sink->sets)
         return MBL_OK;
     MBL_REQUIRE(adapter, "mmdit_backward: gradient sets without an adapter");
@@ -242,19 +243,20 @@ static mbl_status_t check_sink(const mbl_mmdit_t *m, const mbl_adapter_t *adapte
     return MBL_OK;
 }
 
-mbl_status_t mbl_mmdit_backward(mbl_mmdit_t *model, const mbl_adapter_t *adapter,
-                                const mbl_mmdit_input_t *input, mbl_tape_t *tape, const mbl_tensor_t *dv,
-                                const mbl_gradient_sink_t *sink) {
-    MBL_REQUIRE(model && input && tape && dv && sink && (sink->sets || sink->full),
+mbl_status_t mbl_mmdit_backward(mbl_dit_t *dit, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,
+                                mbl_tape_t *base, const mbl_tensor_t *dv, const mbl_gradient_sink_t *sink) {
+    const mbl_mmdit_t *model = mbl_mmdit_of(dit);
+    mbl_mmdit_tape_t *tape = (mbl_mmdit_tape_t *)base;
+    MBL_REQUIRE(input && dv && sink && (sink->sets || sink->full),
                 "mmdit_backward: model, input, tape, dv and a sink must be given");
     MBL_TRY(check_sink(model, adapter, tape, dv, sink));
     mbl_pass_t pass = {
-        .ops = model->ops, .model = model, .adapter = adapter, .tape = tape, .sink = sink, .n = tape->n};
+        .ops = model->base.ops, .model = model, .adapter = adapter, .tape = tape, .sink = sink, .n = tape->n};
     size_t lowest = sink->full ? 0 : adapter->lora->first_block;
     if (sink->full) {
-        mbl_tensor_t all = mbl_tensor_of(tape->d_modulation, mbl_dtype_stat(model->dtype),
-                                         model->ops->table->space, 2, pass.n, model->modulation.out);
-        MBL_TRY(mbl_tensor_zero(model->ops, &all));
+        mbl_tensor_t all = mbl_tensor_of(tape->d_modulation, mbl_dtype_stat(model->base.dtype),
+                                         model->base.ops->table->space, 2, pass.n, model->modulation.out);
+        MBL_TRY(mbl_tensor_zero(model->base.ops, &all));
     }
     MBL_TRY(output_backward(&pass, dv));
     for (size_t i = model->config.num_layers; i-- > lowest;) {

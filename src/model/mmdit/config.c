@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CLASS_NAME "SD3Transformer2DModel"
-
 typedef struct {
     const char *key;
     size_t offset, fallback, min, max; /* fallback: what diffusers takes when the key is absent */
@@ -19,7 +17,7 @@ static const size_key_t size_keys[] = {
     SIZE_KEY(patch_size, 2, 1, 256),
     SIZE_KEY(in_channels, 16, 1, 4096),
     SIZE_KEY(out_channels, 16, 1, 4096),
-    SIZE_KEY(num_layers, 18, 1, MBL_MMDIT_MAX_LAYERS),
+    SIZE_KEY(num_layers, 18, 1, MBL_DIT_MAX_BLOCKS),
     SIZE_KEY(attention_head_dim, 64, 1, 1024),
     SIZE_KEY(num_attention_heads, 18, 1, 1024),
     SIZE_KEY(joint_attention_dim, 4096, 1, 65536),
@@ -41,7 +39,7 @@ static mbl_status_t bad_value(const char *path, const char *key, json_t *found, 
     return status;
 }
 
-static mbl_status_t read_dual(const char *path, json_t *root, mbl_mmdit_config_t *config) {
+static mbl_status_t read_dual(const char *path, const json_t *root, mbl_mmdit_config_t *config) {
     json_t *layers = json_object_get(root, "dual_attention_layers"), *value;
     size_t i;
     if (!layers || json_is_null(layers))
@@ -57,7 +55,7 @@ static mbl_status_t read_dual(const char *path, json_t *root, mbl_mmdit_config_t
     return MBL_OK;
 }
 
-static mbl_status_t read_norm(const char *path, json_t *root, mbl_mmdit_config_t *config) {
+static mbl_status_t read_norm(const char *path, const json_t *root, mbl_mmdit_config_t *config) {
     json_t *norm = json_object_get(root, "qk_norm");
     if (!norm || json_is_null(norm))
         return MBL_OK;
@@ -68,30 +66,7 @@ static mbl_status_t read_norm(const char *path, json_t *root, mbl_mmdit_config_t
     return MBL_OK;
 }
 
-static mbl_status_t read_root(const char *path, json_t *root, mbl_mmdit_config_t *config) {
-    json_t *class_name = json_object_get(root, "_class_name");
-    if (class_name && (!json_is_string(class_name) || strcmp(json_string_value(class_name), CLASS_NAME) != 0))
-        return bad_value(path, "_class_name", class_name, "\"" CLASS_NAME "\"");
-    for (int i = 0; i < SIZE_KEYS; i++) {
-        const size_key_t *key = &size_keys[i];
-        size_t *value = size_at(key, config);
-        bool as_in = strcmp(key->key, "out_channels") == 0 && json_is_null(json_object_get(root, key->key));
-        *value = as_in ? config->in_channels : key->fallback; /* in_channels stands before it in the table */
-        MBL_TRY(mbl_json_size(root, path, key->key, false, key->min, key->max, value));
-    }
-    MBL_TRY(read_dual(path, root, config));
-    MBL_TRY(read_norm(path, root, config));
-    return mbl_mmdit_config_check(path, config);
-}
-
-mbl_status_t mbl_mmdit_config_check(const char *path, const mbl_mmdit_config_t *config) {
-    mbl_mmdit_config_t copy = *config;
-    for (int i = 0; i < SIZE_KEYS; i++) {
-        size_t value = *size_at(&size_keys[i], &copy);
-        if (value < size_keys[i].min || value > size_keys[i].max)
-            return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s: found %zu, right would be %zu to %zu", path,
-                            size_keys[i].key, value, size_keys[i].min, size_keys[i].max);
-    }
+static mbl_status_t check(const char *path, const mbl_mmdit_config_t *config) {
     size_t width = config->attention_head_dim * config->num_attention_heads;
     if (width > 65536 || width % 4 != 0)
         return MBL_FAIL(MBL_ERR_CONFIG,
@@ -115,22 +90,43 @@ mbl_status_t mbl_mmdit_config_check(const char *path, const mbl_mmdit_config_t *
     return MBL_OK;
 }
 
-mbl_status_t mbl_mmdit_config_read(const char *path, mbl_mmdit_config_t *out) {
-    MBL_REQUIRE(path && out, "config_read: path and out must be given");
-    json_t *root;
-    MBL_TRY(mbl_json_read(path, &root));
-    mbl_mmdit_config_t config = {0};
-    mbl_status_t status = read_root(path, root, &config);
-    json_decref(root);
-    if (status == MBL_OK)
-        *out = config;
-    return status;
+static mbl_status_t read_root(const char *path, const json_t *root, mbl_mmdit_config_t *config) {
+    for (int i = 0; i < SIZE_KEYS; i++) {
+        const size_key_t *key = &size_keys[i];
+        size_t *value = size_at(key, config);
+        bool as_in = strcmp(key->key, "out_channels") == 0 && json_is_null(json_object_get(root, key->key));
+        *value = as_in ? config->in_channels : key->fallback; /* in_channels stands before it in the table */
+        MBL_TRY(mbl_json_size(root, path, key->key, false, key->min, key->max, value));
+    }
+    MBL_TRY(read_dual(path, root, config));
+    MBL_TRY(read_norm(path, root, config));
+    return check(path, config);
 }
 
-static json_t *config_json(const mbl_mmdit_config_t *config) {
+mbl_status_t mbl_mmdit_config_parse(const char *where, const json_t *config, mbl_mmdit_config_t *out) {
+    mbl_mmdit_config_t parsed = {0};
+    MBL_TRY(read_root(where, config, &parsed));
+    *out = parsed;
+    return MBL_OK;
+}
+
+mbl_dit_sizes_t mbl_mmdit_sizes(const mbl_mmdit_config_t *config) {
+    const size_t patches = config->sample_size / config->patch_size;
+    return (mbl_dit_sizes_t){.channels = config->in_channels,
+                             .out_channels = config->out_channels,
+                             .side = config->sample_size,
+                             .tokens = patches * patches,
+                             .context_width = config->joint_attention_dim,
+                             .pooled_width = config->pooled_projection_dim,
+                             .blocks = config->num_layers,
+                             .width = config->attention_head_dim * config->num_attention_heads,
+                             .heads = config->num_attention_heads};
+}
+
+json_t *mbl_mmdit_config_json(const mbl_mmdit_config_t *config) {
     mbl_mmdit_config_t copy = *config;
     json_t *root = json_object(), *dual = json_array();
-    int bad = json_object_set_new(root, "_class_name", json_string(CLASS_NAME));
+    int bad = json_object_set_new(root, "_class_name", json_string(MBL_MMDIT_CLASS));
     for (int i = 0; i < SIZE_KEYS; i++)
         bad |= json_object_set_new(root, size_keys[i].key,
                                    json_integer((json_int_t)*size_at(&size_keys[i], &copy)));
@@ -144,15 +140,4 @@ static json_t *config_json(const mbl_mmdit_config_t *config) {
         return NULL;
     }
     return root;
-}
-
-mbl_status_t mbl_mmdit_config_write(const char *path, const mbl_mmdit_config_t *config) {
-    MBL_REQUIRE(path && config, "config_write: path and config must be given");
-    MBL_TRY(mbl_mmdit_config_check(path, config));
-    json_t *root = config_json(config);
-    if (!root)
-        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory to write it", path);
-    mbl_status_t status = mbl_json_write(path, root);
-    json_decref(root);
-    return status;
 }

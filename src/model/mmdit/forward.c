@@ -8,9 +8,9 @@
 
 /* The rows of pos_embed that an image of this size uses: the centre of the square grid. */
 static mbl_status_t crop_position(const mbl_pass_t *p) {
-    mbl_tape_t *tape = p->tape;
+    mbl_mmdit_tape_t *tape = p->tape;
     const mbl_mmdit_t *m = p->model;
-    if (tape->position_ready && tape->version == m->version)
+    if (tape->position_ready && tape->version == m->base.version)
         return MBL_OK;
     size_t patch = m->config.patch_size, max = m->config.pos_embed_max_size;
     size_t rows = tape->height / patch, columns = tape->width / patch;
@@ -18,19 +18,19 @@ static mbl_status_t crop_position(const mbl_pass_t *p) {
     mbl_space_t space = p->ops->table->space;
     for (size_t i = 0; i < rows; i++) {
         size_t from = m->position + ((top + i) * max + left) * m->width, count = columns * m->width;
-        mbl_tensor_t src = mbl_flat_vector(&m->weights, from, count);
-        mbl_tensor_t dst = mbl_tensor_of((char *)tape->position + i * count * mbl_dtype_size(m->dtype),
-                                         m->dtype, space, 1, count);
+        mbl_tensor_t src = mbl_flat_vector(&m->base.weights, from, count);
+        mbl_tensor_t dst = mbl_tensor_of((char *)tape->position + i * count * mbl_dtype_size(m->base.dtype),
+                                         m->base.dtype, space, 1, count);
         MBL_TRY(mbl_tensor_copy(p->ops, &dst, &src));
     }
     tape->position_ready = true;
-    tape->version = m->version;
+    tape->version = m->base.version;
     return MBL_OK;
 }
 
 /* Time and pooled text to silu(condition), then all modulations of all blocks in one product. */
-static mbl_status_t condition(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
-    mbl_tape_t *tape = p->tape;
+static mbl_status_t condition(const mbl_pass_t *p, const mbl_dit_input_t *input) {
+    mbl_mmdit_tape_t *tape = p->tape;
     const mbl_mmdit_t *m = p->model;
     mbl_tensor_t time_in = mbl_pass_matrix(p, tape->time_in, p->n, MBL_TIME_FREQUENCIES);
     mbl_tensor_t sum = mbl_pass_matrix(p, tape->condition, p->n, m->width);
@@ -43,7 +43,7 @@ static mbl_status_t condition(const mbl_pass_t *p, const mbl_mmdit_input_t *inpu
     MBL_TRY(mbl_linear_forward(p, &m->time1, tape->time_pre, tape->time_in, 1, NULL));
     MBL_TRY(MBL_OP(p->ops, act, .y = &time_post, .x = &time_pre, .act = MBL_ACT_SILU));
     MBL_TRY(mbl_linear_forward(p, &m->time2, tape->condition, tape->time_post, 1, NULL));
-    MBL_TRY(mbl_linear_forward(p, &m->text1, tape->text_pre, input->pooled->data, 1, NULL));
+    MBL_TRY(mbl_linear_forward(p, &m->text1, tape->text_pre, input->conditions->pooled.data, 1, NULL));
     MBL_TRY(MBL_OP(p->ops, act, .y = &text_post, .x = &text_pre, .act = MBL_ACT_SILU));
     MBL_TRY(mbl_linear_forward(p, &m->text2, tape->silu, tape->text_post, 1, NULL));
     MBL_TRY(MBL_OP(p->ops, axpby, .y = &sum, .x = &text, .a = 1, .b = 1));
@@ -51,8 +51,8 @@ static mbl_status_t condition(const mbl_pass_t *p, const mbl_mmdit_input_t *inpu
     return mbl_linear_forward(p, &m->modulation, tape->modulation, tape->silu, 1, NULL);
 }
 
-static mbl_status_t embed(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
-    mbl_tape_t *tape = p->tape;
+static mbl_status_t embed(const mbl_pass_t *p, const mbl_dit_input_t *input) {
+    mbl_mmdit_tape_t *tape = p->tape;
     const mbl_mmdit_t *m = p->model;
     mbl_side_acts_t *image = &tape->acts[0].side[MBL_SIDE_IMAGE];
     mbl_tensor_t patches = mbl_pass_rows(p, tape->patches, tape->tokens[0], m->patch.in);
@@ -62,8 +62,8 @@ static mbl_status_t embed(const mbl_pass_t *p, const mbl_mmdit_input_t *input) {
                    .order = MBL_PATCH_CPQ));
     MBL_TRY(mbl_linear_forward(p, &m->patch, image->in, tape->patches, tape->tokens[0], NULL));
     MBL_TRY(MBL_OP(p->ops, add_rows, .y = &x, .rows = &position));
-    return mbl_linear_forward(p, &m->context, tape->acts[0].side[MBL_SIDE_CONTEXT].in, input->context->data,
-                              tape->tokens[1], NULL);
+    return mbl_linear_forward(p, &m->context, tape->acts[0].side[MBL_SIDE_CONTEXT].in,
+                              input->conditions->context.data, tape->tokens[1], NULL);
 }
 
 /* ---- norms and residuals ---- */
@@ -137,18 +137,18 @@ static mbl_status_t project_heads(const mbl_pass_t *p, size_t layer, int side, c
     const mbl_side_acts_t *acts = &p->tape->acts[layer].side[side];
     size_t tokens = mbl_side_tokens(p->tape, side), n_heads = m->config.num_attention_heads;
     size_t d = m->config.attention_head_dim;
-    mbl_dtype_t st = mbl_dtype_stat(m->dtype);
+    mbl_dtype_t st = mbl_dtype_stat(m->base.dtype);
     mbl_space_t space = p->ops->table->space;
     MBL_TRY(mbl_linear_forward(p, &s->linear[MBL_LINEAR_QKV], acts->qkv, acts->n_a, tokens,
                                acts->lora[MBL_LINEAR_QKV]));
-    mbl_tensor_t q = mbl_tensor_of(heads->q, m->dtype, space, 4, p->n, n_heads, all, d);
-    mbl_tensor_t k = mbl_tensor_of(heads->k, m->dtype, space, 4, p->n, n_heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(heads->v, m->dtype, space, 4, p->n, n_heads, all, d);
+    mbl_tensor_t q = mbl_tensor_of(heads->q, m->base.dtype, space, 4, p->n, n_heads, all, d);
+    mbl_tensor_t k = mbl_tensor_of(heads->k, m->base.dtype, space, 4, p->n, n_heads, all, d);
+    mbl_tensor_t v = mbl_tensor_of(heads->v, m->base.dtype, space, 4, p->n, n_heads, all, d);
     mbl_tensor_t qkv = mbl_pass_rows(p, acts->qkv, tokens, 3 * m->width);
     mbl_tensor_t rq = mbl_tensor_of(acts->rstd_q, st, space, 3, p->n, tokens, n_heads);
     mbl_tensor_t rk = mbl_tensor_of(acts->rstd_k, st, space, 3, p->n, tokens, n_heads);
-    mbl_tensor_t wq = mbl_flat_vector(&m->weights, s->norm_q, d),
-                 wk = mbl_flat_vector(&m->weights, s->norm_k, d);
+    mbl_tensor_t wq = mbl_flat_vector(&m->base.weights, s->norm_q, d),
+                 wk = mbl_flat_vector(&m->base.weights, s->norm_k, d);
     bool norm = m->config.qk_norm;
     return MBL_OP(p->ops, qk_norm, .q = &q, .k = &k, .v = &v, .rstd_q = acts->rstd_q ? &rq : NULL,
                   .rstd_k = acts->rstd_k ? &rk : NULL, .qkv = &qkv, .weight_q = norm ? &wq : NULL,
@@ -161,10 +161,10 @@ static mbl_status_t attend(const mbl_pass_t *p, const mbl_side_acts_t *acts, voi
     size_t image = p->tape->tokens[0], all = image + (second ? p->tape->tokens[1] : 0);
     size_t heads = m->config.num_attention_heads, d = m->config.attention_head_dim;
     mbl_space_t space = p->ops->table->space;
-    mbl_tensor_t q = mbl_tensor_of(acts->q, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t k = mbl_tensor_of(acts->k, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(acts->v, m->dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->dtype), space, 3, p->n, heads, all);
+    mbl_tensor_t q = mbl_tensor_of(acts->q, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t k = mbl_tensor_of(acts->k, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t v = mbl_tensor_of(acts->v, m->base.dtype, space, 4, p->n, heads, all, d);
+    mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->base.dtype), space, 3, p->n, heads, all);
     mbl_tensor_t out1 = mbl_pass_rows(p, acts->attended, image, m->width);
     mbl_tensor_t out2 = mbl_pass_rows(p, second, p->tape->tokens[1], m->width);
     return MBL_OP(p->ops, attention, .out1 = &out1, .out2 = second ? &out2 : NULL, .lse = &lse, .q = &q,
@@ -250,14 +250,14 @@ static mbl_status_t forward_block(const mbl_pass_t *p, size_t layer) {
 
 static mbl_status_t output(const mbl_pass_t *p, const mbl_tensor_t *v) {
     const mbl_mmdit_t *m = p->model;
-    mbl_tape_t *tape = p->tape;
+    mbl_mmdit_tape_t *tape = p->tape;
     mbl_side_acts_t *acts = &tape->acts[m->config.num_layers].side[MBL_SIDE_IMAGE];
     size_t rows = p->n * tape->tokens[0];
-    mbl_tensor_t y =
-        mbl_tensor_of(tape->out_tokens, mbl_dtype_stat(m->dtype), p->ops->table->space, 2, rows, m->out.out);
+    mbl_tensor_t y = mbl_tensor_of(tape->out_tokens, mbl_dtype_stat(m->base.dtype), p->ops->table->space, 2,
+                                   rows, m->out.out);
     mbl_tensor_t x = mbl_pass_matrix(p, acts->n_a, rows, m->width);
-    mbl_tensor_t w = mbl_flat_matrix(&m->weights, m->out.weight, m->out.out, m->width);
-    mbl_tensor_t bias = mbl_flat_vector(&m->weights, m->out.bias, m->out.out);
+    mbl_tensor_t w = mbl_flat_matrix(&m->base.weights, m->out.weight, m->out.out, m->width);
+    mbl_tensor_t bias = mbl_flat_vector(&m->base.weights, m->out.bias, m->out.out);
     MBL_TRY(MBL_OP(p->ops, matmul, .y = &y, .a = &x, .b = &w, .bias = &bias, .transpose_b = true));
     mbl_tensor_t tokens = mbl_tensor_reshape(&y, 3, p->n, tape->tokens[0], m->out.out);
     return MBL_OP(p->ops, unpatchify, .image = v, .tokens = &tokens, .patch = m->config.patch_size,
@@ -273,15 +273,14 @@ static bool shaped(const mbl_tensor_t *t, mbl_dtype_t dtype, int ndim, const siz
     return true;
 }
 
-static mbl_status_t check_input(const mbl_mmdit_t *m, const mbl_adapter_t *adapter,
-                                const mbl_mmdit_input_t *in, const mbl_tape_t *tape, const mbl_tensor_t *v) {
-    MBL_REQUIRE(m && in && tape && in->x && in->t && in->context && in->pooled && v,
+static mbl_status_t check_input(const mbl_mmdit_t *m, const mbl_adapter_t *adapter, const mbl_dit_input_t *in,
+                                const mbl_mmdit_tape_t *tape, const mbl_tensor_t *v) {
+    MBL_REQUIRE(in && in->x && in->t && in->conditions && v,
                 "mmdit_forward: model, input, tape and v must be given");
-    MBL_REQUIRE(tape->model == m, "mmdit_forward: the tape is another model's");
     MBL_REQUIRE(!adapter || adapter->lora == tape->lora,
                 "mmdit_forward: the tape was made for another layout of adapters");
     const mbl_mmdit_config_t *c = &m->config;
-    mbl_dtype_t st = mbl_dtype_stat(m->dtype);
+    mbl_dtype_t st = mbl_dtype_stat(m->base.dtype);
     size_t n = in->x->dim[0];
     MBL_REQUIRE(n > 0 && n <= tape->max_n, "mmdit_forward: %zu samples, the tape holds up to %zu", n,
                 tape->max_n);
@@ -292,20 +291,23 @@ static mbl_status_t check_input(const mbl_mmdit_t *m, const mbl_adapter_t *adapt
                 "mmdit_forward: v must be %s [%zu,%zu,%zu,%zu]", mbl_dtype_name(st), n, c->out_channels,
                 tape->height, tape->width);
     MBL_REQUIRE(shaped(in->t, st, 1, &n), "mmdit_forward: t must be %s [%zu]", mbl_dtype_name(st), n);
-    MBL_REQUIRE(shaped(in->context, m->dtype, 3, (size_t[]){n, tape->tokens[1], c->joint_attention_dim}),
-                "mmdit_forward: context must be %s [%zu,%zu,%zu]", mbl_dtype_name(m->dtype), n,
+    MBL_REQUIRE(shaped(&in->conditions->context, m->base.dtype, 3,
+                       (size_t[]){n, tape->tokens[1], c->joint_attention_dim}),
+                "mmdit_forward: context must be %s [%zu,%zu,%zu]", mbl_dtype_name(m->base.dtype), n,
                 tape->tokens[1], c->joint_attention_dim);
-    MBL_REQUIRE(shaped(in->pooled, m->dtype, 2, (size_t[]){n, c->pooled_projection_dim}),
-                "mmdit_forward: pooled must be %s [%zu,%zu]", mbl_dtype_name(m->dtype), n,
+    MBL_REQUIRE(shaped(&in->conditions->pooled, m->base.dtype, 2, (size_t[]){n, c->pooled_projection_dim}),
+                "mmdit_forward: pooled must be %s [%zu,%zu]", mbl_dtype_name(m->base.dtype), n,
                 c->pooled_projection_dim);
     return MBL_OK;
 }
 
-mbl_status_t mbl_mmdit_forward(mbl_mmdit_t *model, const mbl_adapter_t *adapter,
-                               const mbl_mmdit_input_t *input, mbl_tape_t *tape, const mbl_tensor_t *v) {
+mbl_status_t mbl_mmdit_forward(mbl_dit_t *dit, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,
+                               mbl_tape_t *base, const mbl_tensor_t *v) {
+    const mbl_mmdit_t *model = mbl_mmdit_of(dit);
+    mbl_mmdit_tape_t *tape = (mbl_mmdit_tape_t *)base;
     MBL_TRY(check_input(model, adapter, input, tape, v));
     mbl_pass_t pass = {
-        .ops = model->ops, .model = model, .adapter = adapter, .tape = tape, .n = input->x->dim[0]};
+        .ops = dit->ops, .model = model, .adapter = adapter, .tape = tape, .n = input->x->dim[0]};
     tape->n = 0;
     MBL_TRY(crop_position(&pass));
     MBL_TRY(condition(&pass, input));

@@ -3,13 +3,15 @@
 #ifndef MBL_MODEL_MMDIT_INTERNAL_H
 #define MBL_MODEL_MMDIT_INTERNAL_H
 
+#include "model/lora_layout.h"
 #include "model/mmdit/mmdit.h"
 
 enum { MBL_TIME_FREQUENCIES = 256 };
 #define MBL_MMDIT_EPS 1e-6
 
 /* n linears of one input side by side: weight [n out, in] and bias [n out] at these places of the flat
- * vector. n = 0: absent. `id` indexes mbl_lora_t.site (MBL_NO_SITE: never adapted). */
+ * vector. n = 0: absent. `id`: the group of the
+ * list of linears (dit.h), which indexes mbl_lora_t.site; MBL_NO_SITE: never adapted. */
 #define MBL_NO_SITE ((size_t)-1)
 typedef struct {
     size_t weight, bias, in, out, n, id;
@@ -29,44 +31,37 @@ typedef struct {
     bool dual, last; /* last: the context ends here */
 } mbl_block_t;
 
-struct mbl_mmdit {
-    mbl_ops_t *ops;
-    mbl_dtype_t dtype;
+enum { MBL_MMDIT_DUAL, MBL_MMDIT_PLAIN }; /* kinds of block */
+
+typedef struct {
+    mbl_dit_t base;
     mbl_mmdit_config_t config;
     size_t width;
-    mbl_param_t *params;
-    size_t n_params, n_weights;
     mbl_linear_t patch, time1, time2, text1, text2, context, modulation, out;
     size_t position, shift_out, scale_out;
     mbl_block_t *blocks;
-    mbl_tensor_t weights;
-    uint64_t version; /* counts mbl_mmdit_set_weights: tapes keep a crop of the positions */
-};
+} mbl_mmdit_t;
 
-/* Fills params, linears and blocks from config; needs ops, dtype and config set. Frees with the model. */
+static inline const mbl_mmdit_t *mbl_mmdit_of(const mbl_dit_t *model) {
+    return (const mbl_mmdit_t *)model;
+}
+
+/* Fills params, linears and blocks from config; needs base and config set. Frees with the model. */
 mbl_status_t mbl_mmdit_layout(mbl_mmdit_t *model);
-/* Names of the linears of a side within a block: mbl_linear_names[side][linear][j]; NULL where there is none.
- */
-extern const char *const mbl_linear_names[MBL_SIDES][MBL_LINEARS][3];
-mbl_status_t mbl_mmdit_config_check(const char *path, const mbl_mmdit_config_t *config);
+mbl_dit_sizes_t mbl_mmdit_sizes(const mbl_mmdit_config_t *config);
 
-/* ---- LoRA ---- */
-
-/* m of the n linears are adapted: A [m r, in] at `a`, B of linear which[j] [out, r] at b[j]. */
-typedef struct {
-    size_t m, which[3], a, b[3];
-    size_t merged; /* where the n linears' weights lie in mbl_adapter_t.merged */
-} mbl_lora_site_t;
-struct mbl_lora {
-    mbl_lora_config_t config;
-    size_t n_sites, size, size_a; /* the A of all sites come first: one product scales them all */
-    size_t size_merged;
-    size_t first_block; /* no site below it */
-    size_t widest;      /* most columns of X A' of any site */
-    mbl_lora_site_t *site;
-    mbl_param_t *params;
-    size_t n_params;
-};
+/* The slots of the table (dit_family.h) that have files of their own. */
+mbl_status_t mbl_mmdit_tape_new(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
+                                size_t max_n, size_t height, size_t width, size_t context_tokens,
+                                mbl_tape_t **out);
+void mbl_mmdit_tape_free(mbl_tape_t *tape);
+mbl_status_t mbl_mmdit_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
+                                  size_t max_n, size_t height, size_t width, size_t context_tokens,
+                                  size_t *bytes);
+mbl_status_t mbl_mmdit_forward(mbl_dit_t *model, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,
+                               mbl_tape_t *tape, const mbl_tensor_t *v);
+mbl_status_t mbl_mmdit_backward(mbl_dit_t *model, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,
+                                mbl_tape_t *tape, const mbl_tensor_t *dv, const mbl_gradient_sink_t *sink);
 
 /* ---- tape ---- */
 
@@ -80,13 +75,13 @@ typedef struct {
     mbl_side_acts_t side[MBL_SIDES];
 } mbl_block_acts_t;
 
-struct mbl_tape {
+typedef struct {
+    mbl_tape_t base;
     const mbl_mmdit_t *model;
     const mbl_lora_t *lora;
     mbl_tape_kind_t kind;
     size_t max_n, height, width, tokens[2]; /* image, context */
     void *memory;
-    size_t bytes;
     size_t n; /* samples of the last forward; 0: none yet */
     bool adapted;
     uint64_t version; /* of the weights `position` was cut from */
@@ -98,7 +93,7 @@ struct mbl_tape {
     /* backward */
     void *d_stream[2], *d_h[MBL_SIDES], *d_attended[2], *d_wide, *d_norm, *d_q, *d_k, *d_v, *d_lora;
     void *d_tokens, *d_modulation, *d_modulation_ct, *d_silu, *d_time;
-};
+} mbl_mmdit_tape_t;
 
 /* ---- one pass over the model ---- */
 
@@ -106,36 +101,25 @@ typedef struct {
     mbl_ops_t *ops;
     const mbl_mmdit_t *model;
     const mbl_adapter_t *adapter;
-    mbl_tape_t *tape;
+    mbl_mmdit_tape_t *tape;
     const mbl_gradient_sink_t *sink;
     size_t n;
 } mbl_pass_t;
 
-static inline size_t mbl_side_tokens(const mbl_tape_t *tape, int side) {
+static inline size_t mbl_side_tokens(const mbl_mmdit_tape_t *tape, int side) {
     return tape->tokens[side == MBL_SIDE_CONTEXT];
 }
 
 /* Contiguous activations over tape memory, ct: [N,tokens,columns] and [rows,columns]. */
 static inline mbl_tensor_t mbl_pass_rows(const mbl_pass_t *p, void *data, size_t tokens, size_t columns) {
-    return mbl_tensor_of(data, p->model->dtype, p->ops->table->space, 3, p->n, tokens, columns);
+    return mbl_tensor_of(data, p->model->base.dtype, p->ops->table->space, 3, p->n, tokens, columns);
 }
 static inline mbl_tensor_t mbl_pass_matrix(const mbl_pass_t *p, void *data, size_t rows, size_t columns) {
-    return mbl_tensor_of(data, p->model->dtype, p->ops->table->space, 2, rows, columns);
+    return mbl_tensor_of(data, p->model->base.dtype, p->ops->table->space, 2, rows, columns);
 }
 /* Statistics, st: [N,tokens]. */
 static inline mbl_tensor_t mbl_pass_stat(const mbl_pass_t *p, void *data, size_t tokens) {
-    return mbl_tensor_of(data, mbl_dtype_stat(p->model->dtype), p->ops->table->space, 2, p->n, tokens);
-}
-static inline void *mbl_element(const mbl_tensor_t *t, size_t offset) {
-    return (char *)t->data + offset * mbl_dtype_size(t->dtype);
-}
-/* A vector and a matrix inside a flat vector. */
-static inline mbl_tensor_t mbl_flat_vector(const mbl_tensor_t *flat, size_t offset, size_t n) {
-    return mbl_tensor_of(mbl_element(flat, offset), flat->dtype, flat->space, 1, n);
-}
-static inline mbl_tensor_t mbl_flat_matrix(const mbl_tensor_t *flat, size_t offset, size_t rows,
-                                           size_t columns) {
-    return mbl_tensor_of(mbl_element(flat, offset), flat->dtype, flat->space, 2, rows, columns);
+    return mbl_tensor_of(data, mbl_dtype_stat(p->model->base.dtype), p->ops->table->space, 2, p->n, tokens);
 }
 /* D columns of the modulation [N,M] (or of its gradient, st). */
 static inline mbl_tensor_t mbl_pass_modulation(const mbl_pass_t *p, size_t column) {
@@ -143,7 +127,7 @@ static inline mbl_tensor_t mbl_pass_modulation(const mbl_pass_t *p, size_t colum
     return mbl_tensor_columns(&all, column, p->model->width);
 }
 static inline mbl_tensor_t mbl_pass_d_modulation(const mbl_pass_t *p, size_t column) {
-    mbl_tensor_t all = mbl_tensor_of(p->tape->d_modulation, mbl_dtype_stat(p->model->dtype),
+    mbl_tensor_t all = mbl_tensor_of(p->tape->d_modulation, mbl_dtype_stat(p->model->base.dtype),
                                      p->ops->table->space, 2, p->n, p->model->modulation.out);
     return mbl_tensor_columns(&all, column, p->model->width);
 }

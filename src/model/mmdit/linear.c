@@ -35,7 +35,7 @@ static mbl_tensor_t forward_weights(const mbl_pass_t *p, const mbl_linear_t *lin
     size_t out = linear->n * linear->out;
     *site = mbl_pass_site(p, linear);
     if (!*site || !mbl_pass_merged(p))
-        return mbl_flat_matrix(&p->model->weights, linear->weight, out, linear->in);
+        return mbl_flat_matrix(&p->model->base.weights, linear->weight, out, linear->in);
     size_t merged = (*site)->merged;
     *site = NULL;
     return mbl_flat_matrix(&p->adapter->merged, merged, out, linear->in);
@@ -47,7 +47,7 @@ mbl_status_t mbl_linear_forward(const mbl_pass_t *p, const mbl_linear_t *linear,
     size_t rows = p->n * tokens, out = linear->n * linear->out;
     mbl_tensor_t ym = mbl_pass_matrix(p, y, rows, out), xm = mbl_pass_matrix(p, x, rows, linear->in);
     mbl_tensor_t w = forward_weights(p, linear, &site);
-    mbl_tensor_t bias = mbl_flat_vector(&p->model->weights, linear->bias, out);
+    mbl_tensor_t bias = mbl_flat_vector(&p->model->base.weights, linear->bias, out);
     MBL_TRY(MBL_OP(p->ops, matmul, .y = &ym, .a = &xm, .b = &w, .bias = &bias, .transpose_b = true));
     return site ? lora_forward(p, linear, site, &ym, &xm, hidden, true) : MBL_OK;
 }
@@ -59,7 +59,7 @@ mbl_status_t mbl_linear_forward_gelu(const mbl_pass_t *p, const mbl_linear_t *li
     MBL_REQUIRE(linear->n == 1, "gelu behind %zu linears at once", linear->n);
     mbl_tensor_t ym = mbl_pass_matrix(p, y, rows, linear->out), xm = mbl_pass_matrix(p, x, rows, linear->in);
     mbl_tensor_t prem = mbl_pass_matrix(p, pre, rows, linear->out), w = forward_weights(p, linear, &site);
-    mbl_tensor_t bias = mbl_flat_vector(&p->model->weights, linear->bias, linear->out);
+    mbl_tensor_t bias = mbl_flat_vector(&p->model->base.weights, linear->bias, linear->out);
     if (site)
         MBL_TRY(lora_forward(p, linear, site, &ym, &xm, hidden, false));
     return MBL_OP(p->ops, matmul, .y = &ym, .a = &xm, .b = &w, .bias = &bias, .pre = pre == y ? NULL : &prem,
@@ -123,7 +123,8 @@ static mbl_status_t weight_gradient(const mbl_pass_t *p, const mbl_linear_t *lin
 /* dx = dy W, on top of what it holds where `accumulate`, and gelu'(pre) times that. */
 static mbl_status_t weights_backward(const mbl_pass_t *p, const mbl_linear_t *linear, const mbl_tensor_t *dx,
                                      const mbl_tensor_t *dy, void *pre, bool accumulate) {
-    mbl_tensor_t w = mbl_flat_matrix(&p->model->weights, linear->weight, linear->n * linear->out, linear->in);
+    mbl_tensor_t w =
+        mbl_flat_matrix(&p->model->base.weights, linear->weight, linear->n * linear->out, linear->in);
     mbl_tensor_t through = mbl_pass_matrix(p, pre, dx->dim[0], linear->in);
     return MBL_OP(p->ops, matmul, .y = dx, .a = dy, .b = &w, .through = pre ? &through : NULL,
                   .accumulate = accumulate, .act = pre ? MBL_ACT_GELU_TANH : MBL_ACT_NONE);

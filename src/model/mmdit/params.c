@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-const char *const mbl_linear_names[MBL_SIDES][MBL_LINEARS][3] = {
+static const char *const linear_names[MBL_SIDES][MBL_LINEARS][3] = {
     [MBL_SIDE_IMAGE] = {{"attn.to_q", "attn.to_k", "attn.to_v"},
                         {"attn.to_out.0"},
                         {"ff.net.0.proj"},
@@ -22,11 +22,11 @@ static const char *const norm_names[MBL_SIDES][2] = {{"attn.norm_q", "attn.norm_
 
 /* Appends a tensor (only counts while params is NULL) and returns its place. */
 static size_t put(mbl_mmdit_t *m, const char *name, int ndim, const size_t dim[4]) {
-    size_t offset = m->n_weights, count = 1;
+    size_t offset = m->base.n_weights, count = 1;
     for (int i = 0; i < ndim; i++)
         count *= dim[i];
-    if (m->params) {
-        mbl_param_t *param = &m->params[m->n_params];
+    if (m->base.params) {
+        mbl_param_t *param = &m->base.params[m->base.n_params];
         snprintf(param->name, sizeof param->name, "%s", name);
         param->ndim = ndim;
         for (int i = 0; i < ndim; i++)
@@ -35,8 +35,8 @@ static size_t put(mbl_mmdit_t *m, const char *name, int ndim, const size_t dim[4
         param->count = count;
         param->trained = true;
     }
-    m->n_params++;
-    m->n_weights += count;
+    m->base.n_params++;
+    m->base.n_weights += count;
     return offset;
 }
 
@@ -85,7 +85,7 @@ static size_t modulation_width(const mbl_mmdit_t *m, const mbl_block_t *block, i
 static size_t put_modulation(mbl_mmdit_t *m, bool bias) {
     static const char *const names[] = {"norm1", "norm1_context"};
     char name[96];
-    size_t first = m->n_weights;
+    size_t first = m->base.n_weights;
     for (size_t i = 0; i < m->config.num_layers; i++)
         for (int side = 0; side < 2; side++) {
             size_t rows = modulation_width(m, &m->blocks[i], side);
@@ -134,6 +134,25 @@ static void put_modulations(mbl_mmdit_t *m) {
     m->modulation.bias = put_modulation(m, true);
 }
 
+/* Appends linears of a block, one group, to the list (only counts while that is NULL). */
+static void list_linears(mbl_mmdit_t *m, size_t layer, mbl_linear_t *linear, const char *const *names) {
+    linear->id = m->base.n_groups++;
+    for (size_t j = 0; j < linear->n; j++, m->base.n_linears++) {
+        if (!m->base.linears)
+            continue;
+        mbl_dit_linear_t *entry = &m->base.linears[m->base.n_linears];
+        *entry = (mbl_dit_linear_t){.in = linear->in,
+                                    .out = linear->out,
+                                    .weight = linear->weight + j * linear->out * linear->in,
+                                    .block = layer,
+                                    .group = linear->id,
+                                    .of = linear->n,
+                                    .at = j};
+        entry->kind = (size_t)snprintf(entry->name, sizeof entry->name, "transformer_blocks.%zu.", layer);
+        snprintf(entry->name + entry->kind, sizeof entry->name - entry->kind, "%s", names[j]);
+    }
+}
+
 static void put_side(mbl_mmdit_t *m, size_t layer, int side) {
     mbl_block_t *block = &m->blocks[layer];
     mbl_side_t *s = &block->side[side];
@@ -144,11 +163,11 @@ static void put_side(mbl_mmdit_t *m, size_t layer, int side) {
     const size_t in[MBL_LINEARS] = {width, width, width, wide},
                  out[MBL_LINEARS] = {width, width, wide, width};
     for (int l = 0; l < MBL_LINEARS; l++) {
-        const char *const *names = mbl_linear_names[side][l];
+        const char *const *names = linear_names[side][l];
         if (!names[0] || (ends && l != MBL_LINEAR_QKV))
             continue;
         s->linear[l] = put_linears(m, prefix, names, l == MBL_LINEAR_QKV ? 3 : 1, in[l], out[l]);
-        s->linear[l].id = (layer * MBL_SIDES + side) * MBL_LINEARS + l;
+        list_linears(m, layer, &s->linear[l], names);
     }
     for (int j = 0; j < 2 && m->config.qk_norm; j++) {
         snprintf(name, sizeof name, "%s%s.weight", prefix, norm_names[side][j]);
@@ -158,7 +177,7 @@ static void put_side(mbl_mmdit_t *m, size_t layer, int side) {
 
 static void put_all(mbl_mmdit_t *m) {
     const mbl_mmdit_config_t *c = &m->config;
-    m->n_params = m->n_weights = 0;
+    m->base.n_params = m->base.n_weights = m->base.n_linears = m->base.n_groups = 0;
     put_embedders(m);
     put_modulations(m);
     for (size_t i = 0; i < c->num_layers; i++)
@@ -168,8 +187,8 @@ static void put_all(mbl_mmdit_t *m) {
     m->out = put_linear(m, "proj_out", m->width, c->patch_size * c->patch_size * c->out_channels);
     size_t places = c->pos_embed_max_size * c->pos_embed_max_size;
     m->position = put(m, "pos_embed.pos_embed", 3, (size_t[4]){1, places, m->width});
-    if (m->params)
-        m->params[m->n_params - 1].trained = false;
+    if (m->base.params)
+        m->base.params[m->base.n_params - 1].trained = false;
 }
 
 mbl_status_t mbl_mmdit_layout(mbl_mmdit_t *m) {
@@ -180,7 +199,8 @@ mbl_status_t mbl_mmdit_layout(mbl_mmdit_t *m) {
         m->blocks[i].last = i + 1 == m->config.num_layers;
     }
     put_all(m);
-    MBL_ALLOC(m->params, m->n_params);
+    MBL_ALLOC(m->base.params, m->base.n_params);
+    MBL_ALLOC(m->base.linears, m->base.n_linears);
     put_all(m);
     return MBL_OK;
 }

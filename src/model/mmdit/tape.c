@@ -7,7 +7,7 @@
 
 typedef struct {
     mbl_arena_t arena;
-    mbl_tape_t *tape;
+    mbl_mmdit_tape_t *tape;
     size_t ct, st;         /* bytes of a value and of a statistic */
     mbl_block_acts_t once; /* what blocks share */
 } carve_t;
@@ -20,7 +20,7 @@ static void *take(carve_t *c, size_t size, size_t columns, size_t rows) {
 }
 
 /* What a linear's input must be kept for: its own gradient. */
-static bool kept_input(const mbl_tape_t *tape, const mbl_linear_t *linear) {
+static bool kept_input(const mbl_mmdit_tape_t *tape, const mbl_linear_t *linear) {
     if (tape->kind == MBL_TAPE_FULL)
         return true;
     return tape->kind == MBL_TAPE_LORA && tape->lora && linear->n && tape->lora->site[linear->id].m > 0;
@@ -39,7 +39,7 @@ static void carve_lora(carve_t *c, const mbl_side_t *s, mbl_side_acts_t *acts, i
 }
 
 static void carve_side(carve_t *c, const mbl_side_t *s, mbl_side_acts_t *acts, int side) {
-    const mbl_tape_t *tape = c->tape;
+    const mbl_mmdit_tape_t *tape = c->tape;
     const mbl_mmdit_t *m = tape->model;
     size_t tokens = mbl_side_tokens(tape, side), d = m->width, heads = m->config.num_attention_heads;
     bool grad = tape->kind != MBL_TAPE_NONE, full = tape->kind == MBL_TAPE_FULL;
@@ -71,7 +71,7 @@ static void carve_side(carve_t *c, const mbl_side_t *s, mbl_side_acts_t *acts, i
 
 /* One of everything, used by all blocks for what is not kept. */
 static void carve_once(carve_t *c) {
-    const mbl_tape_t *tape = c->tape;
+    const mbl_mmdit_tape_t *tape = c->tape;
     const mbl_mmdit_t *m = tape->model;
     size_t d = m->width, heads = m->config.num_attention_heads;
     bool none = tape->kind == MBL_TAPE_NONE;
@@ -100,7 +100,7 @@ static void carve_once(carve_t *c) {
 }
 
 static void carve_ends(carve_t *c) {
-    mbl_tape_t *tape = c->tape;
+    mbl_mmdit_tape_t *tape = c->tape;
     const mbl_mmdit_t *m = tape->model;
     size_t d = m->width, image = tape->tokens[0];
     tape->position = mbl_arena_take(&c->arena, image * d, c->ct);
@@ -115,7 +115,7 @@ static void carve_ends(carve_t *c) {
 }
 
 static void carve_backward(carve_t *c) {
-    mbl_tape_t *tape = c->tape;
+    mbl_mmdit_tape_t *tape = c->tape;
     const mbl_mmdit_t *m = tape->model;
     size_t d = m->width, image = tape->tokens[0], all = image + tape->tokens[1];
     size_t most = tape->tokens[1] > image ? tape->tokens[1] : image;
@@ -152,12 +152,12 @@ static void carve_last(carve_t *c, mbl_side_acts_t *acts) {
     KEEP(grad, rstd_a, c->st, 1);
 }
 
-static size_t carve(mbl_tape_t *tape, void *memory, size_t bytes) {
+static size_t carve(mbl_mmdit_tape_t *tape, void *memory, size_t bytes) {
     const mbl_mmdit_t *m = tape->model;
     carve_t c = {.arena = {.base = memory, .size = bytes},
                  .tape = tape,
-                 .ct = mbl_dtype_size(m->dtype),
-                 .st = mbl_dtype_size(mbl_dtype_stat(m->dtype))};
+                 .ct = mbl_dtype_size(m->base.dtype),
+                 .st = mbl_dtype_size(mbl_dtype_stat(m->base.dtype))};
     carve_once(&c);
     carve_ends(&c);
     for (size_t i = 0; i < m->config.num_layers; i++)
@@ -182,59 +182,56 @@ static mbl_status_t check_shape(const mbl_mmdit_t *m, size_t max_n, size_t heigh
     return MBL_OK;
 }
 
-static mbl_tape_t shape_of(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                           size_t max_n, size_t height, size_t width, size_t context_tokens) {
+static mbl_mmdit_tape_t shape_of(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
+                                 size_t max_n, size_t height, size_t width, size_t context_tokens) {
     size_t patch = model->config.patch_size;
-    return (mbl_tape_t){.model = model,
-                        .lora = lora,
-                        .kind = kind,
-                        .max_n = max_n,
-                        .height = height,
-                        .width = width,
-                        .tokens = {height / patch * (width / patch), context_tokens}};
+    return (mbl_mmdit_tape_t){.base = {.model = &model->base},
+                              .model = model,
+                              .lora = lora,
+                              .kind = kind,
+                              .max_n = max_n,
+                              .height = height,
+                              .width = width,
+                              .tokens = {height / patch * (width / patch), context_tokens}};
 }
 
-mbl_status_t mbl_tape_count(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                            size_t max_n, size_t height, size_t width, size_t context_tokens, size_t *bytes) {
-    MBL_REQUIRE(model && bytes && (lora || kind != MBL_TAPE_LORA), "tape_count: model, layout, or a result");
-    MBL_TRY(check_shape(model, max_n, height, width, context_tokens));
-    mbl_tape_t tape = shape_of(model, lora, kind, max_n, height, width, context_tokens);
-    MBL_ALLOC(tape.acts, model->config.num_layers + 1);
+mbl_status_t mbl_mmdit_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
+                                  size_t max_n, size_t height, size_t width, size_t context_tokens,
+                                  size_t *bytes) {
+    const mbl_mmdit_t *m = mbl_mmdit_of(model);
+    MBL_TRY(check_shape(m, max_n, height, width, context_tokens));
+    mbl_mmdit_tape_t tape = shape_of(m, lora, kind, max_n, height, width, context_tokens);
+    MBL_ALLOC(tape.acts, m->config.num_layers + 1);
     *bytes = carve(&tape, NULL, 0);
     mbl_free(tape.acts);
     return MBL_OK;
 }
 
-mbl_status_t mbl_tape_new(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                          size_t max_n, size_t height, size_t width, size_t context_tokens,
-                          mbl_tape_t **out) {
-    MBL_REQUIRE(model && out, "tape_new: model and out must be given");
-    MBL_REQUIRE(lora || kind != MBL_TAPE_LORA, "tape_new: a LoRA tape needs the adapters' layout");
-    MBL_TRY(check_shape(model, max_n, height, width, context_tokens));
-    mbl_tape_t *tape;
+mbl_status_t mbl_mmdit_tape_new(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
+                                size_t max_n, size_t height, size_t width, size_t context_tokens,
+                                mbl_tape_t **out) {
+    const mbl_mmdit_t *m = mbl_mmdit_of(model);
+    MBL_TRY(check_shape(m, max_n, height, width, context_tokens));
+    mbl_mmdit_tape_t *tape;
     mbl_status_t status;
     MBL_ALLOC(tape, 1);
-    *tape = shape_of(model, lora, kind, max_n, height, width, context_tokens);
-    MBL_ALLOC_GOTO(tape->acts, model->config.num_layers + 1, fail);
-    tape->bytes = carve(tape, NULL, 0);
-    MBL_TRY_GOTO(model->ops->table->alloc(model->ops, tape->bytes, &tape->memory), fail);
-    carve(tape, tape->memory, tape->bytes);
-    *out = tape;
+    *tape = shape_of(m, lora, kind, max_n, height, width, context_tokens);
+    MBL_ALLOC_GOTO(tape->acts, m->config.num_layers + 1, fail);
+    tape->base.bytes = carve(tape, NULL, 0);
+    MBL_TRY_GOTO(model->ops->table->alloc(model->ops, tape->base.bytes, &tape->memory), fail);
+    carve(tape, tape->memory, tape->base.bytes);
+    *out = &tape->base;
     return MBL_OK;
 fail:
-    mbl_tape_free(tape);
+    mbl_mmdit_tape_free(&tape->base);
     return status;
 }
 
-void mbl_tape_free(mbl_tape_t *tape) {
-    if (!tape)
-        return;
+void mbl_mmdit_tape_free(mbl_tape_t *base) {
+    mbl_mmdit_tape_t *tape = (mbl_mmdit_tape_t *)base;
+    mbl_ops_t *ops = base->model->ops;
     if (tape->memory)
-        tape->model->ops->table->free(tape->model->ops, tape->memory);
+        ops->table->free(ops, tape->memory);
     mbl_free(tape->acts);
     mbl_free(tape);
-}
-
-size_t mbl_tape_bytes(const mbl_tape_t *tape) {
-    return tape->bytes;
 }
