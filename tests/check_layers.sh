@@ -8,7 +8,8 @@ failed=0
 # plant FILE LINE EXPECTED: a tree with one include; EXPECTED is part of the complaint, or empty for none.
 plant() {
     rm -rf "${tree:?}"/*
-    mkdir -p "$tree/src" "$tree/$(dirname "$1")"
+    mkdir -p "$tree/src/model" "$tree/$(dirname "$1")"
+    printf '#define MBL_DIT_LIST(X) X(mmdit) X(other)\n' >"$tree/src/model/dit_list.h"
     printf '/* planted */\n%s\n' "$2" >"$tree/$1"
     said=$("$here/lint_layers" "$tree")
     code=$?
@@ -33,6 +34,11 @@ plant src/data/a.c '#include "reward/reward.h"' 'data includes "reward/reward.h"
 plant comm/a.c '#include "ops/cpu/rows.h"' 'comm/a.c:2: comm includes "ops/cpu/rows.h" of ops/cpu'
 plant src/ops/a.c '#include "ops/cpu/rows.h"' 'ops includes "ops/cpu/rows.h" of ops/cpu'
 plant src/base/a.c '#include "mem.h"' 'names no layer'
+plant src/rl/a.c '#include "model/dit.h"' ''
+plant src/model/mmdit/a.c '#include "model/mmdit/internal.h"' ''
+plant src/rl/a.c '#include "model/mmdit/mmdit.h"' 'src/rl/a.c:2: rl includes model/mmdit, of a family'
+plant src/cli/bench/a.c '#include "model/other/x.h"' 'cli includes model/other, of a family'
+plant src/export/a.c '#include "model/dit_family.h"' 'export includes model/dit_family.h, of a family'
 plant src/elsewhere/a.c '#include "base/mem.h"' 'lies in no layer'
 
 "$here/lint_layers" "$here/.." || failed=1
