@@ -61,15 +61,26 @@ static mbl_status_t free_name(const char *path, char out[ROOM]) {
     }
 }
 
+/* Whether the process works in a folder, or below it: such a one is not moved, relative paths would lead
+ * elsewhere then. */
+static bool is_above(const char *path) {
+    char above[PATH_MAX], here[PATH_MAX];
+    if (!realpath(path, above) || !getcwd(here, sizeof here))
+        return false;
+    size_t n = strlen(above);
+    return strncmp(here, above, n) == 0 && (here[n] == '/' || !here[n] || above[n - 1] == '/');
+}
+
 static mbl_status_t refuse_held(const mbl_rundir_options_t *o, const found_t *found) {
     char next[ROOM], quoted[2 * ROOM];
     MBL_TRY(free_name(o->path, next));
+    bool movable = !is_above(o->path);
     return MBL_FAIL(MBL_ERR_USAGE,
                     "%s: holds a run already, %s%sup to step %zu; expected --resume auto to go on with it, "
-                    "another --out, or "
-                    "--overwrite to move it to %s and begin anew",
-                    o->path, found->head.id, found->head.id[0] ? ", " : "", found->step,
-                    mbl_quote(next, quoted, sizeof quoted));
+                    "%sanother --out%s%s%s",
+                    o->path, found->head.id, found->head.id[0] ? ", " : "", found->step, movable ? "" : "or ",
+                    movable ? ", or --overwrite to move it to " : "",
+                    movable ? mbl_quote(next, quoted, sizeof quoted) : "", movable ? " and begin anew" : "");
 }
 
 /* The folder runs/NAME belongs to the RUN.yaml that it was begun with, not to every file of that name. */
@@ -78,11 +89,11 @@ static mbl_status_t check_origin(const mbl_rundir_options_t *o, const found_t *f
     if (!o->by_default || !o->yaml || !found->head.from[0] || !realpath(o->yaml, yaml) ||
         strcmp(yaml, found->head.from) == 0)
         return MBL_OK;
-    return MBL_FAIL(MBL_ERR_USAGE,
-                    "%s: holds the run of %s, and this is %s; expected --out with a folder of its own (or "
-                    "--out %s, to go on "
-                    "with that run)",
-                    o->path, found->head.from, yaml, mbl_quote(o->path, quoted, sizeof quoted));
+    return MBL_FAIL(
+        MBL_ERR_USAGE,
+        "%s: holds the run of %s, and this is %s; expected --out with a folder of its own (or, to "
+        "go on with that run from here, --out %s --resume auto)",
+        o->path, found->head.from, yaml, mbl_quote(o->path, quoted, sizeof quoted));
 }
 
 /* One that was moved aside and copied back belongs to other lines than those that are there now. */
@@ -132,11 +143,16 @@ static mbl_status_t look(const mbl_rundir_options_t *o, found_t *found) {
     mbl_run_head_read(o->path, &found->head);
     if (o->overwrite && o->resume)
         return MBL_FAIL(MBL_ERR_USAGE, "--overwrite begins anew and --resume goes on; expected one of them");
+    if (found->holds && o->overwrite && is_above(o->path))
+        return MBL_FAIL(MBL_ERR_USAGE,
+                        "--overwrite: %s is the folder that marble was started in, or lies above it, and is "
+                        "not moved away under it; expected another --out, or a start from elsewhere",
+                        o->path);
     if (!found->holds || o->overwrite)
         return MBL_OK;
+    MBL_TRY(check_origin(o, found));
     if (!o->resume)
         return refuse_held(o, found);
-    MBL_TRY(check_origin(o, found));
     return strcmp(o->resume, "auto") != 0 ? check_file(o, found) : MBL_OK;
 }
 

@@ -230,6 +230,29 @@ static void one_process_at_a_time(void **state) {
     assert_false(there("busy/lock"));
 }
 
+/* The folder that marble is started in is not moved away under it, nor one above. */
+static void the_folder_one_is_in(void **state) {
+    static const char *const outs[] = {".", "..", "$PWD", "../../here"};
+    char command[1600];
+    (void)state;
+    train_well(1, "here", "");
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(command, sizeof command, "cd %s/%s && %s/marble train %s --out %s --overwrite >%s 2>&1",
+                 in("here"),
+                 i == 1   ? "samples"
+                 : i == 3 ? "checkpoints"
+                          : "",
+                 MBL_BINARY_DIR, in("run.yaml"), outs[i], in("here.log"));
+        assert_int_equal(WEXITSTATUS(system(command)), 2);
+        must_say("here.log", "is the folder that marble was started in, or lies above it");
+    }
+    assert_false(there("here.1") || there("..1") || there("here/..1"));
+    snprintf(command, sizeof command, "cd %s && %s/marble train %s --out . >%s 2>&1", in("here"),
+             MBL_BINARY_DIR, in("run.yaml"), in("here.log"));
+    assert_int_equal(WEXITSTATUS(system(command)), 2);
+    must_say("here.log", "to go on with it, or another --out\n");
+}
+
 /* RUN.yaml that lies in a run's folder goes on there; a finished run adds nothing. */
 static void from_its_own_yaml(void **state) {
     (void)state;
@@ -263,6 +286,12 @@ static void by_default_a_folder_belongs_to_its_file(void **state) {
     assert_true(there("runs/config/metrics.jsonl"));
     assert_int_equal(marble("train b/config.yaml --resume auto", "default.log"), 2);
     must_say("default.log", "runs/config: holds the run of ");
+    assert_int_equal(marble("train b/config.yaml", "default.log"), 2); /* nor is that run offered */
+    must_say("default.log", "runs/config: holds the run of ");
+    must_say("default.log",
+             "expected --out with a folder of its own (or, to go on with that run from here, ");
+    assert_int_equal(marble("train a/config.yaml", "default.log"), 2);
+    must_say("default.log", "holds a run already, ");
     assert_int_equal(marble("train a/config.yaml --resume auto", "default.log"), 0);
     assert_int_equal(marble("train b/config.yaml --resume auto --out runs/config", "default.log"), 0);
 }
@@ -314,6 +343,7 @@ int main(void) {
         cmocka_unit_test(without_a_checkpoint_its_lines_are_kept),
         cmocka_unit_test(a_fork_keeps_its_start),
         cmocka_unit_test(one_process_at_a_time),
+        cmocka_unit_test(the_folder_one_is_in),
         cmocka_unit_test(from_its_own_yaml),
         cmocka_unit_test(by_default_a_folder_belongs_to_its_file),
         cmocka_unit_test(terminals_that_are_not_there),
