@@ -129,6 +129,20 @@ static mbl_status_t take_attr(mbl_ckpt_t *ckpt, hid_t attr, char *stated) {
     return MBL_OK;
 }
 
+/* They have one digest between them, so that nobody knows which one it is. */
+static mbl_status_t refuse_attrs(const mbl_ckpt_t *ckpt, const char *stated, const char *digest) {
+    char names[300] = "";
+    for (size_t i = 0; i < ckpt->n_attrs && strlen(names) < sizeof names - 60; i++)
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%.40s", i ? ", " : "",
+                 ckpt->attrs[i].key);
+    return MBL_FAIL(
+        MBL_ERR_FORMAT,
+        "%s: its attributes (%s) are not those that marble wrote: one was changed, added or left "
+        "out (SHA-256 %.12s, expected %.12s), and nothing else vouches for them; expected another "
+        "copy of the file",
+        ckpt->path, names, digest, *stated ? stated : "one in it");
+}
+
 static mbl_status_t read_attrs(mbl_ckpt_t *ckpt) {
     H5O_info_t info;
     char stated[MBL_SHA256_HEX] = "", digest[MBL_SHA256_HEX];
@@ -145,10 +159,7 @@ static mbl_status_t read_attrs(mbl_ckpt_t *ckpt) {
     }
     mbl_ckpt_attrs_digest(ckpt->attrs, ckpt->n_attrs, digest);
     if (strcmp(stated, digest) != 0)
-        return MBL_FAIL(MBL_ERR_FORMAT,
-                        "%s: its attributes (configuration and the like) are damaged: digest %s, "
-                        "%s would be right",
-                        ckpt->path, digest, *stated ? stated : "(none stated)");
+        return refuse_attrs(ckpt, stated, digest);
     return MBL_OK;
 }
 

@@ -96,11 +96,27 @@ static mbl_status_t check_patterns(const char *where, const char *name, const js
     return MBL_OK;
 }
 
+/* null is not PEFT's default but None, which it fails on where it needs a number or patterns. */
+static mbl_status_t check_nulls(const char *where, const json_t *config) {
+    static const char *const numbers[] = {"r", "lora_alpha"}, *const patterns[] = {"rank_pattern",
+                                                                                   "alpha_pattern"};
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *number = json_object_get(config, numbers[i]),
+                     *pattern = json_object_get(config, patterns[i]);
+        if (json_is_null(number))
+            return refuse(where, numbers[i], number, "a number, or the key left out, which is 8");
+        if (json_is_null(pattern))
+            return refuse(where, patterns[i], pattern, "names with numbers, or the key left out");
+    }
+    return MBL_OK;
+}
+
 static mbl_status_t read_rules(mbl_lora_rules_t *rules) {
     const json_t *config = rules->config;
     size_t rank = 8; /* PEFT's defaults */
     rules->alpha = 8;
     MBL_TRY(check_keys(rules->where, config));
+    MBL_TRY(check_nulls(rules->where, config));
     MBL_TRY(mbl_json_size(config, rules->where, "r", false, 1, 1 << 20, &rank));
     rules->rank = (double)rank;
     MBL_TRY(mbl_json_real(config, rules->where, "lora_alpha", false, -1e9, 1e9, &rules->alpha));

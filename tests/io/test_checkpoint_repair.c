@@ -246,6 +246,39 @@ static void what_is_cut_off_or_flipped_is_refused(void **state) {
     refused(mbl_ckpt_open(path, &ckpt), "a pointer of git-lfs");
 }
 
+static void put_text(hid_t file, const char *key, const char *text) {
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, strlen(text));
+    if (H5Aexists(file, key) > 0)
+        H5Adelete(file, key);
+    hid_t attribute = H5Acreate2(file, key, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(attribute >= 0 && H5Awrite(attribute, type, text) >= 0);
+    H5Aclose(attribute);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
+static void change_step(hid_t file) {
+    put_text(file, "step", "2");
+}
+
+static void add_note(hid_t file) {
+    put_text(file, "note", "mine");
+}
+
+/* Which of them it was is not known; a new one shows among the names. */
+static void changed_attributes_are_not_repaired(void **state) {
+    (void)state;
+    write_fresh();
+    open_for_writing(change_step);
+    stays_refused("marble inspect --repair",
+                  "its attributes (kind, step) are not those that marble wrote: one "
+                  "was changed, added or left out");
+    write_fresh();
+    open_for_writing(add_note);
+    stays_refused("marble inspect --repair", "its attributes (kind, note, step) are not those");
+}
+
 /* Checkpoints of versions that put no digest inside. */
 static void older_files_are_repaired_by_their_datasets(void **state) {
     size_t size;
@@ -309,6 +342,7 @@ int main(void) {
         cmocka_unit_test(a_file_finished_later_is_whole_too),
         cmocka_unit_test(changes_are_noticed),
         cmocka_unit_test(what_is_cut_off_or_flipped_is_refused),
+        cmocka_unit_test(changed_attributes_are_not_repaired),
         cmocka_unit_test(older_files_are_repaired_by_their_datasets),
         cmocka_unit_test(links_stay_links),
         cmocka_unit_test(no_memory_is_survived),
