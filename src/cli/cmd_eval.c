@@ -27,7 +27,7 @@ static const char about[] =
     "what was drawn by then is not kept.";
 
 typedef struct {
-    mbl_arg_texts_t checkpoints, prompts;
+    mbl_arg_texts_t sets, checkpoints, prompts;
     const char *adapter, *seeds_text, *json, *markdown;
     size_t resamples, n_seeds;
     uint64_t *seeds;
@@ -164,6 +164,20 @@ static mbl_status_t report_set(const mbl_engine_t *engine, const mbl_comparison_
     return status;
 }
 
+/* Whether a --set lays out adapters, which checkpoints do themselves. */
+static bool sets_adapter(const mbl_arg_texts_t *sets) {
+    static const char *const keys[] = {"model", "model.lora"};
+    for (size_t i = 0; i < sets->count; i++) {
+        const char *set = sets->items[i];
+        size_t length = strcspn(set, "=");
+        bool below = strncmp(set, "model.lora.", strlen("model.lora.")) == 0;
+        for (size_t k = 0; k < 2; k++)
+            if (below || (length == strlen(keys[k]) && strncmp(set, keys[k], length) == 0))
+                return true;
+    }
+    return false;
+}
+
 static mbl_status_t line_up(mbl_engine_t *engine, const options_t *o) {
     const mbl_comparison_options_t options = {.checkpoints = o->checkpoints.items,
                                               .n_checkpoints = o->checkpoints.count,
@@ -171,7 +185,8 @@ static mbl_status_t line_up(mbl_engine_t *engine, const options_t *o) {
                                               .n_prompts = o->prompts.count,
                                               .seeds = o->seeds,
                                               .n_seeds = o->n_seeds,
-                                              .adapter = o->adapter};
+                                              .adapter = o->adapter,
+                                              .same_lora = sets_adapter(&o->sets)};
     mbl_comparison_t comparison;
     MBL_TRY(mbl_comparison_open(engine, &options, &comparison));
     mbl_status_t status = MBL_OK;
@@ -196,12 +211,11 @@ static mbl_status_t eval(const mbl_run_t *run, options_t *o) {
     return status;
 }
 
-static mbl_status_t parse(int argc, char **argv, options_t *o, mbl_arg_texts_t *sets, mbl_arg_texts_t *rest,
-                          bool *helped) {
+static mbl_status_t parse(int argc, char **argv, options_t *o, mbl_arg_texts_t *rest, bool *helped) {
     static const char *const adapters[] = {"ema", "current", NULL};
     const mbl_arg_t args[] = {
-        {"set", MBL_ARG_TEXTS, sets, "KEY=VALUE", "overrides a key of RUN.yaml, as in --set eval.prompts=768",
-         0, 0, 0, NULL},
+        {"set", MBL_ARG_TEXTS, &o->sets, "KEY=VALUE",
+         "overrides a key of RUN.yaml, as in --set eval.prompts=768", 0, 0, 0, NULL},
         {"checkpoint", MBL_ARG_TEXTS, &o->checkpoints, "[NAME=]FILE",
          "a checkpoint to compare with the base and with the others", 0, 0, 0, NULL},
         {"adapter", MBL_ARG_CHOICE, &o->adapter, "NAME",
@@ -229,12 +243,12 @@ static int close_eval(mbl_run_t *run, mbl_status_t status) {
 int mbl_cmd_eval(int argc, char **argv) {
     options_t o = {.adapter = "ema", .resamples = 10000};
     bool helped = false;
-    mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
+    mbl_arg_texts_t rest = {NULL, 0};
     mbl_run_t run;
-    mbl_status_t status = parse(argc, argv, &o, &sets, &rest, &helped);
+    mbl_status_t status = parse(argc, argv, &o, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
-    status = mbl_run_open(rest.items[0], &sets, mbl_config_check, &run);
+    status = mbl_run_open(rest.items[0], &o.sets, mbl_config_check, &run);
     int code = mbl_status_exit_code(status);
     if (status == MBL_OK)
         code = close_eval(&run, eval(&run, &o));
@@ -242,6 +256,6 @@ int mbl_cmd_eval(int argc, char **argv) {
     mbl_free(o.checkpoints.items);
     mbl_free(o.prompts.items);
     mbl_free(rest.items);
-    mbl_free(sets.items);
+    mbl_free(o.sets.items);
     return code;
 }

@@ -149,6 +149,8 @@ static void close_loaded(loaded_t *c) {
 static mbl_status_t make_state(const mbl_comparison_t *l, const char *path, size_t *step, loaded_t *c) {
     const mbl_config_t *config = l->engine->config;
     MBL_TRY(mbl_resume_config(path, config->model.path, &c->own, step));
+    if (l->options.same_lora)
+        MBL_TRY(mbl_resume_same_adapter(config, "--set", c->own, path));
     c->config = *config;
     c->config.model.lora = c->own->model.lora;
     c->engine = *l->engine;

@@ -15,6 +15,7 @@ typedef struct {
     const uint64_t *seeds; /* of the starting noise; none: eval.seed */
     size_t n_seeds;
     const char *adapter; /* of the checkpoints: "ema" or "current" */
+    bool same_lora; /* model.lora of the configuration was asked for: checkpoints with another are refused */
 } mbl_comparison_options_t;
 
 typedef struct {

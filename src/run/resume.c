@@ -182,11 +182,11 @@ mbl_status_t mbl_resume_same_adapter(const mbl_config_t *config, const char *nam
     for (size_t i = 0; status == MBL_OK && i < sizeof keys / sizeof *keys; i++) {
         const json_t *a = value_at(was, keys[i]), *b = value_at(is, keys[i]);
         if (!json_equal(a, b) && !same_number(a, b))
-            status = MBL_FAIL(
-                MBL_ERR_CONFIG,
-                "%s: %s is %s, in the checkpoint %s it is %s; expected the same, or no configuration at all: "
-                "the checkpoint has its own",
-                name, keys[i], shown(b, after), path, shown(a, before));
+            status = MBL_FAIL(MBL_ERR_CONFIG,
+                              "%s: %s is %s, in the checkpoint %s it is %s; expected the same, or none at "
+                              "all: the checkpoint "
+                              "has its own",
+                              name, keys[i], shown(b, after), path, shown(a, before));
     }
     json_decref(was);
     json_decref(is);

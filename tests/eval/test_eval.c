@@ -53,6 +53,8 @@ static void refusals(void **state) {
         {2, "--checkpoint base=a/checkpoints/latest.h5", "the name base is taken; another would be right"},
         {2, "--checkpoint a/checkpoints/latest.h5 --checkpoint x=a/checkpoints/latest.h5",
          "a/checkpoints/latest.h5 is given twice"},
+        {2, "--checkpoint a/checkpoints/latest.h5 --set model.lora.rank=5",
+         "--set: model.lora.rank is 5, in the checkpoint a/checkpoints/latest.h5 it is "},
         {2, "--prompts drawbench", "--prompts: \"drawbench\" is no set of prompts; test or train"},
         {2, "--prompts none.txt", "--prompts: there is no file none.txt; test or train"},
         {2, "--prompts few.txt --prompts ./few.txt --prompts ./few.txt",
