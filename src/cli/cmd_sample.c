@@ -21,7 +21,7 @@ static const char about[] =
     "images\n"
     "OUT gets 000.png, 001.png, ..., in whose text chunks stands how they were made (prompt, seed, steps, "
     "solver,\n"
-    "schedule, shift, model, LoRA), and sheet.png, all of them with captions.";
+    "schedule, shift, model, LoRA), and sheet.png, all of them with captions, which says it too.";
 
 typedef struct {
     const char *model, *prompts_file, *out, *checkpoint, *config, *lora, *solver, *precision;
@@ -190,16 +190,17 @@ static mbl_status_t generate(const options_t *o, sample_t *s) {
     return MBL_OK;
 }
 
-/* One image with all that it takes to draw it again, by diffusers too, up to the noise. */
-static mbl_status_t write_one(const options_t *o, const sample_t *s, size_t i, const char *path) {
-    char seed[64], sample[64], steps[64], shift[64];
+/* An image with all that it takes to draw it again, by diffusers too, up to the noise: of this prompt and
+ * sample. */
+static mbl_status_t write_one(const options_t *o, const sample_t *s, const char *prompt, const char *sample,
+                              const mbl_image_t *image, const char *path) {
+    char seed[64], steps[64], shift[64];
     const char *folder = o->checkpoint ? s->config->model.path : o->model;
     snprintf(seed, sizeof seed, "%zu", o->seed);
-    snprintf(sample, sizeof sample, "%lld", (long long)s->sample[i]);
     snprintf(steps, sizeof steps, "%zu", o->steps);
     snprintf(shift, sizeof shift, "%g", s->shift);
     const mbl_image_text_t texts[] = {
-        {"prompt", s->captions[i]},
+        {"prompt", prompt},
         {"seed", seed},
         {"sample", sample},
         {"steps", steps},
@@ -214,22 +215,40 @@ static mbl_status_t write_one(const options_t *o, const sample_t *s, size_t i, c
                                  : "none"},
         {"precision", o->precision},
         {"software", "marble " MBL_VERSION}};
-    return mbl_image_write_png_text(path, &s->images[i], texts, sizeof texts / sizeof *texts);
+    return mbl_image_write_png_text(path, image, texts, sizeof texts / sizeof *texts);
+}
+
+/* All of them with captions; its prompts are a line each. */
+static mbl_status_t write_sheet(const options_t *o, const sample_t *s, const char *path) {
+    mbl_image_t sheet;
+    char samples[64], *prompts;
+    size_t scale = s->images[0].width < 128 ? 4 : 1, size = 1;
+    snprintf(samples, sizeof samples, s->n > 1 ? "0 to %zu" : "%zu", s->n - 1);
+    for (size_t i = 0; i < s->n_prompts; i++)
+        size += strlen(s->prompt[i]) + 1;
+    MBL_ALLOC(prompts, size);
+    for (size_t i = 0; i < s->n_prompts; i++)
+        snprintf(prompts + strlen(prompts), size - strlen(prompts), "%s%s", i ? "\n" : "", s->prompt[i]);
+    mbl_status_t status =
+        mbl_image_sheet(s->images, s->captions, NULL, s->n, s->n < 8 ? s->n : 8, scale, &sheet);
+    if (status == MBL_OK) {
+        status = write_one(o, s, prompts, samples, &sheet, path);
+        mbl_image_free(&sheet);
+    }
+    mbl_free(prompts);
+    return status;
 }
 
 static mbl_status_t write_files(const options_t *o, const sample_t *s) {
-    char path[1024];
-    mbl_image_t sheet;
+    char path[1024], sample[64];
     MBL_TRY(mbl_folder_make(o->out));
     for (size_t i = 0; i < s->n; i++) {
         snprintf(path, sizeof path, "%s/%03zu.png", o->out, i);
-        MBL_TRY(write_one(o, s, i, path));
+        snprintf(sample, sizeof sample, "%lld", (long long)s->sample[i]);
+        MBL_TRY(write_one(o, s, s->captions[i], sample, &s->images[i], path));
     }
-    size_t scale = s->images[0].width < 128 ? 4 : 1;
-    MBL_TRY(mbl_image_sheet(s->images, s->captions, NULL, s->n, s->n < 8 ? s->n : 8, scale, &sheet));
     snprintf(path, sizeof path, "%s/sheet.png", o->out);
-    mbl_status_t status = mbl_image_write_png(path, &sheet);
-    mbl_image_free(&sheet);
+    mbl_status_t status = write_sheet(o, s, path);
     if (status == MBL_OK)
         MBL_INFO("%zu images and sheet.png are in %s", s->n, o->out);
     return status;

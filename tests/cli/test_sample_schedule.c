@@ -110,6 +110,12 @@ static void the_shift_is_the_models(void **state) {
     text = text_of("own/000.png", "schedule");
     assert_non_null(strstr(text, "linspace(1, 1 / steps, steps)"));
     free(text);
+    sample("sheet", strcat(more, " --prompt 'a blue sign' --batch 2 --seed 7"));
+    check_text("sheet/sheet.png", "prompt", "three blue circles\na blue sign");
+    check_text("sheet/sheet.png", "sample", "0 to 1");
+    check_text("sheet/sheet.png", "seed", "7");
+    check_text("sheet/sheet.png", "shift", "3");
+    check_text("sheet/001.png", "prompt", "a blue sign");
 }
 
 static void a_checkpoint_brings_its_own(void **state) {
