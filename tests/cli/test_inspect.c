@@ -130,13 +130,15 @@ static void alpha_history(void **state) {
     memcpy(path, checkpoint, sizeof path);
     char *out = inspect(NULL, NULL, 0);
     static const char table[] =
-        "alpha of the steps by metrics.jsonl of the run (7 steps), and the average in the checkpoint\n"
-        "step        1       3       4       5       6       7       8   least    most  "
-        "checkpoint\n"
-        "ocr    0.1000  0.5000  0.4000  0.5000  0.6000  0.7000  0.8000  0.1000  0.8000      "
-        "0.2500\n"
-        "clean  0.0500       -  0.0500  0.0500  0.0500  0.0500  0.0500  0.0500  0.0500      "
-        "0.7500\n";
+        "alpha of the steps by metrics.jsonl of the run (7 steps)\n"
+        "step        1       3       4       5       6       7       8   least    most\n"
+        "ocr    0.1000  0.5000  0.4000  0.5000  0.6000  0.7000  0.8000  0.1000  0.8000\n"
+        "clean  0.0500       -  0.0500  0.0500  0.0500  0.0500  0.0500  0.0500  0.0500\n"
+        "\n"
+        "alpha_ema, the average after each of them, and that in the checkpoint\n"
+        "step        1       3       4       5       6       7       8   least    most  checkpoint\n"
+        "ocr    0.2500  0.5000  0.2500  0.2500  0.2500  0.2500  0.7500  0.2500  0.7500      0.2500\n"
+        "clean       -       -       -       -       -       -       -       -       -      0.7500\n";
     if (!strstr(out, table))
         fail_msg("\"%s\" is not in:\n%s", table, out);
     free(out);
@@ -158,7 +160,7 @@ static void alpha_history(void **state) {
     free(out);
     memcpy(path, alone, sizeof path);
     out = inspect(NULL, NULL, 0);
-    assert_non_null(strstr(out, "no metrics.jsonl lies beside the checkpoint"));
+    assert_non_null(strstr(out, "alpha_ema; no metrics.jsonl lies beside the checkpoint"));
     assert_non_null(strstr(out, "reward  checkpoint\nocr         0.2500\nclean       0.7500\n"));
     free(out);
     memcpy(path, kept, sizeof kept);

@@ -85,9 +85,9 @@ static mbl_status_t read_history(mbl_ckpt_t *ckpt, const char *path, history_t *
     return read_lines(ckpt, path, h);
 }
 
-static double alpha_at(const history_t *h, size_t line, size_t reward) {
+static double alpha_at(const history_t *h, size_t line, bool average, size_t reward) {
     const json_t *value =
-        json_object_get(mbl_rundir_alpha(json_array_get(h->lines, line), false), h->name[reward]);
+        json_object_get(mbl_rundir_alpha(json_array_get(h->lines, line), average), h->name[reward]);
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
@@ -103,7 +103,7 @@ static size_t shown_line(size_t i, size_t shown, size_t n) {
     return shown > 1 ? i * (n - 1) / (shown - 1) : 0;
 }
 
-static void fill_head(const history_t *h, size_t shown, mbl_grid_t *grid) {
+static void fill_head(const history_t *h, size_t shown, bool average, mbl_grid_t *grid) {
     size_t n = json_array_size(h->lines);
     mbl_grid_cell(grid, n > 0 ? "step" : "reward");
     for (size_t i = 0; i < shown; i++) {
@@ -114,42 +114,51 @@ static void fill_head(const history_t *h, size_t shown, mbl_grid_t *grid) {
         mbl_grid_cell(grid, "least");
         mbl_grid_cell(grid, "most");
     }
-    mbl_grid_cell(grid, "checkpoint");
+    if (average)
+        mbl_grid_cell(grid, "checkpoint");
 }
 
-static void fill_reward(const history_t *h, size_t shown, size_t k, mbl_grid_t *grid) {
+static void fill_reward(const history_t *h, size_t shown, bool average, size_t k, mbl_grid_t *grid) {
     size_t n = json_array_size(h->lines);
     double least = NAN, most = NAN;
     mbl_grid_cell(grid, "%s", h->name[k]);
     for (size_t i = 0; i < shown; i++)
-        alpha_cell(grid, alpha_at(h, shown_line(i, shown, n), k));
+        alpha_cell(grid, alpha_at(h, shown_line(i, shown, n), average, k));
     for (size_t i = 0; i < n; i++) { /* fmin and fmax pass over NaN */
-        least = fmin(least, alpha_at(h, i, k));
-        most = fmax(most, alpha_at(h, i, k));
+        least = fmin(least, alpha_at(h, i, average, k));
+        most = fmax(most, alpha_at(h, i, average, k));
     }
     if (n > 0) {
         alpha_cell(grid, least);
         alpha_cell(grid, most);
     }
-    alpha_cell(grid, h->mean[k]);
+    if (average)
+        alpha_cell(grid, h->mean[k]);
 }
 
-static mbl_status_t print_history(const history_t *h) {
+/* What the steps used or, with the checkpoint's own, the average after them. */
+static mbl_status_t print_table(const history_t *h, bool average) {
     size_t n = json_array_size(h->lines), shown = n < SHOWN ? n : SHOWN;
     mbl_grid_t *grid;
-    MBL_TRY(mbl_grid_new(n > 0 ? shown + 4 : 2, 1, &grid));
-    fill_head(h, shown, grid);
+    MBL_TRY(mbl_grid_new(1 + (n > 0 ? shown + 2 : 0) + average, 1, &grid));
+    fill_head(h, shown, average, grid);
     for (size_t k = 0; k < h->k; k++)
-        fill_reward(h, shown, k, grid);
-    if (n > 0)
-        printf("\nalpha of the steps by metrics.jsonl of the run (%zu steps), and the average in the "
-               "checkpoint\n",
-               n);
-    else
-        printf("\nalpha, averaged; no metrics.jsonl lies beside the checkpoint to tell how it came about\n");
+        fill_reward(h, shown, average, k, grid);
     mbl_status_t status = mbl_grid_print(grid, false, stdout);
     mbl_grid_free(grid);
     return status;
+}
+
+static mbl_status_t print_history(const history_t *h) {
+    size_t n = json_array_size(h->lines);
+    if (n == 0) {
+        printf("\nalpha_ema; no metrics.jsonl lies beside the checkpoint to show how it came about\n");
+        return print_table(h, true);
+    }
+    printf("\nalpha of the steps by metrics.jsonl of the run (%zu steps)\n", n);
+    MBL_TRY(print_table(h, false));
+    printf("\nalpha_ema, the average after each of them, and that in the checkpoint\n");
+    return print_table(h, true);
 }
 
 mbl_status_t mbl_inspect_alpha(mbl_ckpt_t *ckpt, const char *path) {
