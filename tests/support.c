@@ -80,3 +80,10 @@ void write_whole(const char *path, const void *data, size_t size) {
     if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0)
         fail_msg("%s cannot be written", path);
 }
+
+void unhex(const char *hex, char *out) {
+    unsigned byte;
+    for (; sscanf(hex, "%2x", &byte) == 1; hex += 2)
+        *out++ = (char)byte;
+    *out = 0;
+}

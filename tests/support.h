@@ -31,6 +31,8 @@ void remove_folder(const char *path);
 /* The whole file, zero-terminated (length in *size when not NULL); fails the test when it cannot be read.
  * Free with free(). */
 char *read_whole(const char *path, size_t *size);
+/* Bytes written in hexadecimal, zero-terminated; out may be hex itself. */
+void unhex(const char *hex, char *out);
 void write_whole(const char *path, const void *data, size_t size);
 
 #endif

@@ -35,6 +35,16 @@ size_t mbl_utf8_decode(const char *text, size_t size, uint32_t *out) {
     return need + 1;
 }
 
+bool mbl_utf8_valid(const char *text, size_t size) {
+    for (size_t i = 0, n; i < size; i += n) {
+        uint32_t c;
+        n = mbl_utf8_decode(text + i, size - i, &c);
+        if (c == 0xfffd && (n < 3 || memcmp(text + i, "\xef\xbf\xbd", 3) != 0))
+            return false;
+    }
+    return true;
+}
+
 size_t mbl_utf8_encode(uint32_t c, char out[4]) {
     return (size_t)utf8proc_encode_char((utf8proc_int32_t)c, (utf8proc_uint8_t *)out);
 }
@@ -57,6 +67,10 @@ bool mbl_unicode_space(uint32_t c) {
 
 uint32_t mbl_unicode_lower(uint32_t c) {
     return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+}
+
+bool mbl_unicode_cluster_ends(uint32_t before, uint32_t next, int32_t *state) {
+    return utf8proc_grapheme_break_stateful((utf8proc_int32_t)before, (utf8proc_int32_t)next, state);
 }
 
 /* Insertion sort of combining marks by class, stable; starters (class 0) stay where they are. */

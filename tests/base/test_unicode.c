@@ -87,6 +87,31 @@ static void broken_utf8(void **state) {
             assert_int_equal(mbl_utf8_encode(c, back), cases[i].size);
             assert_memory_equal(back, cases[i].bytes, cases[i].size);
         }
+        assert_int_equal(mbl_utf8_valid(cases[i].bytes, cases[i].size), c != 0xfffd);
+    }
+}
+
+/* Where characters as a reader sees them end: marks, joined emoji, flags and syllables hold together. */
+static void clusters(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t text[8];
+        const char *ends; /* a bar where a cluster ends before the next character */
+    } cases[] = {
+        {{'a', 'b', 0}, "|"},
+        {{'e', 0x301, 0x323, 'x', 0}, "..|"},
+        {{'\r', '\n', '\n', 0}, ".|"},
+        {{0x1f468, 0x200d, 0x1f469, 0x1f466, 0}, "..|"},
+        {{0x1f1e9, 0x1f1ea, 0x1f1eb, 0x1f1f7, 0}, ".|."},
+        {{0x1100, 0x1161, 0x11a8, 0x1100, 0}, "..|"},
+        {{1, 0x301, 0}, "|"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int32_t now = 0;
+        for (size_t k = 0; cases[i].text[k + 1]; k++)
+            if (mbl_unicode_cluster_ends(cases[i].text[k], cases[i].text[k + 1], &now) !=
+                (cases[i].ends[k] == '|'))
+                fail_msg("case %zu: between %zu and %zu, expected %s", i, k, k + 1, cases[i].ends);
     }
 }
 
@@ -95,6 +120,7 @@ int main(void) {
         cmocka_unit_test(normal_form_c),
         cmocka_unit_test(kinds_and_lower_case),
         cmocka_unit_test(broken_utf8),
+        cmocka_unit_test(clusters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

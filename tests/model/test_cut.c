@@ -26,7 +26,7 @@ static void the_count_is_that_of_encoding(void **state) {
                                         "a red sign that says \"K7\"",
                                         "three  blue\tcircles, and: more!",
                                         "it's <|endoftext|> within",
-                                        "\xC3\x84pfel \xF0\x9F\x8D\x8E e\xCC\x81t\xC3\xA9 \xFF"};
+                                        "\xC3\x84pfel \xF0\x9F\x8D\x8E e\xCC\x81t\xC3\xA9 \xEF\xBF\xBD"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         int32_t wide[200], ids[200];
         size_t tokens, end, used = 0;
