@@ -19,7 +19,8 @@ typedef enum {
     MBL_RNG_GRAM = 8,      /* which micro-batches go into a partial Gram matrix */
     MBL_RNG_EVAL = 9,      /* noise of an evaluation */
     MBL_RNG_STUDY = 10,    /* bootstrap and the like */
-    MBL_RNG_KL = 11        /* which rows the KL term is taken of */
+    MBL_RNG_KL = 11,       /* which rows the KL term is taken of */
+    MBL_RNG_BACKOFF = 12   /* how long a request waits until it is tried again */
 } mbl_rng_purpose_t;
 
 /* One block: four words from a key and a counter. The same function runs on every device. */

@@ -67,10 +67,11 @@ static pid_t start_server(const char *name, bool client, char url[64]) {
     pid_t child = fork();
     if (child == 0) {
         dup2(out[1], 1);
+        freopen("/dev/null", "w", stderr);
         close(out[0]);
         execlp("openssl", "openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", certificate, "-key", key,
-               "-www", client ? "-Verify" : "-no_ticket", client ? "1" : "-no_comp", client ? "-CAfile" : NULL, ca,
-               "-verify_return_error", (char *)NULL);
+               "-www", client ? "-Verify" : "-no_ticket", client ? "1" : "-no_comp",
+               client ? "-CAfile" : NULL, ca, "-verify_return_error", (char *)NULL);
         _exit(127);
     }
     close(out[1]);
@@ -127,8 +128,10 @@ static void test_only_a_good_certificate_will_do(void **state) {
         bool trusts; /* the client trusts our CA */
         mbl_http_end_t end;
         const char *says;
-    } cases[] = {{"good", true, MBL_HTTP_ANSWERED, ""},          {"good", false, MBL_HTTP_TLS, "certificate"},
-                 {"expired", true, MBL_HTTP_TLS, "expired"},      {"other", true, MBL_HTTP_TLS, "127.0.0.1"},
+    } cases[] = {{"good", true, MBL_HTTP_ANSWERED, ""},
+                 {"good", false, MBL_HTTP_TLS, "certificate"},
+                 {"expired", true, MBL_HTTP_TLS, "expired"},
+                 {"other", true, MBL_HTTP_TLS, "127.0.0.1"},
                  {"stranger", true, MBL_HTTP_TLS, "certificate"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         pid_t child = start_server(cases[i].name, false, url);
@@ -148,7 +151,10 @@ static void test_a_server_may_want_our_certificate(void **state) {
     const struct {
         const char *certificate, *key;
         bool answered;
-    } cases[] = {{"client.pem", "client.key", true}, {NULL, NULL, false}, {"stranger.pem", "stranger.key", false}, {"absent.pem", "client.key", false}};
+    } cases[] = {{"client.pem", "client.key", true},
+                 {NULL, NULL, false},
+                 {"stranger.pem", "stranger.key", false},
+                 {"absent.pem", "client.key", false}};
     pid_t child = start_server("good", true, url);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         mbl_http_server_t server = {.url = url, .ca = ca};
@@ -158,10 +164,11 @@ static void test_a_server_may_want_our_certificate(void **state) {
         }
         mbl_http_end_t end = call_server(&server, text);
         /* with TLS 1.3 the server refuses after the client's side of the handshake is through */
-        bool right = cases[i].answered ? end == MBL_HTTP_ANSWERED : end == MBL_HTTP_TLS || end == MBL_HTTP_CUT;
+        bool right =
+            cases[i].answered ? end == MBL_HTTP_ANSWERED : end == MBL_HTTP_TLS || end == MBL_HTTP_CUT;
         if (!right)
-            fail_msg("%s: %s (%s)", cases[i].certificate ? cases[i].certificate : "none", mbl_http_end_name(end),
-                     text);
+            fail_msg("%s: %s (%s)", cases[i].certificate ? cases[i].certificate : "none",
+                     mbl_http_end_name(end), text);
     }
     stop_server(child);
 }

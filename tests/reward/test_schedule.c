@@ -1,0 +1,386 @@
+/* src/reward/remote/schedule on simulated replicas and a simulated clock: nothing is lost, limits hold, bad
+ * replicas are left alone and come back, and the same seed gives the same run. */
+#include "support.h"
+
+#include "base/rng.h"
+#include "reward/remote/schedule.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { ATTEMPTS = MBL_SCHEDULE_REPLICAS_MAX * 8, TASKS = 4096 };
+
+/* How a replica answers an attempt that starts at `now`. */
+typedef struct {
+    mbl_schedule_outcome_t outcome;
+    double seconds, retry_after;
+    bool probe;
+} behaviour_t;
+typedef behaviour_t (*replica_t)(double now, size_t attempt_number);
+
+typedef struct {
+    bool used;
+    size_t replica, task;
+    double end;
+    behaviour_t behaviour;
+} attempt_t;
+
+typedef struct {
+    mbl_schedule_t *schedule;
+    const mbl_schedule_options_t *options;
+    const replica_t *replicas;
+    double now;
+    attempt_t attempts[ATTEMPTS];
+    struct {
+        double end;
+        bool due, good;
+    } probes[MBL_SCHEDULE_REPLICAS_MAX];
+    size_t started, answers, good, bad, probed, quarantines, restores, by[MBL_SCHEDULE_REPLICAS_MAX];
+    size_t under_way[MBL_SCHEDULE_REPLICAS_MAX];
+    bool open[TASKS];
+    uint64_t trace; /* of all actions and their times */
+} sim_t;
+
+static behaviour_t fine(double now, size_t i) {
+    (void)now;
+    return (behaviour_t){MBL_SCHEDULE_GOOD, 0.1 + 0.001 * (double)(i % 7), 0, true};
+}
+static behaviour_t dead(double now, size_t i) {
+    (void)now;
+    (void)i;
+    return (behaviour_t){MBL_SCHEDULE_FAILED, 0.001, 0, false};
+}
+static behaviour_t hangs(double now, size_t i) {
+    (void)now;
+    (void)i;
+    return (behaviour_t){MBL_SCHEDULE_FAILED, 30, 0, true};
+}
+static behaviour_t slow(double now, size_t i) {
+    (void)now;
+    (void)i;
+    return (behaviour_t){MBL_SCHEDULE_GOOD, 5, 0, true};
+}
+static behaviour_t garbage(double now, size_t i) {
+    (void)now;
+    (void)i;
+    return (behaviour_t){MBL_SCHEDULE_FAILED, 0.1, 0, true};
+}
+static behaviour_t refuses(double now, size_t i) {
+    (void)now;
+    (void)i;
+    return (behaviour_t){MBL_SCHEDULE_REFUSED, 0.1, 0, true};
+}
+static behaviour_t dies(double now, size_t i) {
+    return now > 5 ? dead(now, i) : fine(now, i);
+}
+static behaviour_t comes_back(double now, size_t i) {
+    return now > 5 && now < 30 ? dead(now, i) : fine(now, i);
+}
+static behaviour_t becomes_slow(double now, size_t i) {
+    return now > 5 ? slow(now, i) : fine(now, i);
+}
+static behaviour_t becomes_hanging(double now, size_t i) {
+    return now > 5 ? hangs(now, i) : fine(now, i);
+}
+static behaviour_t becomes_garbage(double now, size_t i) {
+    return now > 5 ? garbage(now, i) : fine(now, i);
+}
+static behaviour_t busy_at_first(double now, size_t i) {
+    return now < 3.5 ? (behaviour_t){MBL_SCHEDULE_BUSY, 0.01, 3, true} : fine(now, i);
+}
+static behaviour_t odd_ones_fail(double now, size_t i) {
+    return i % 2 ? garbage(now, i) : fine(now, i);
+}
+/* Anything, decided by the attempt's number. */
+static behaviour_t wild(double now, size_t i) {
+    mbl_rng_t rng = mbl_rng(5, MBL_RNG_WORLD, 1, i);
+    double u = (double)mbl_rng_uniform(&rng), seconds = 0.05 / (0.001 + (double)mbl_rng_uniform(&rng));
+    (void)now;
+    return (behaviour_t){(mbl_schedule_outcome_t)(u < 0.5 ? 0 : mbl_rng_below(&rng, 4)), seconds,
+                         u < 0.6 ? 0 : u, u < 0.8};
+}
+
+static void mix(sim_t *sim, uint64_t value) {
+    sim->trace = (sim->trace ^ value) * 0x100000001b3u;
+}
+
+static void act(sim_t *sim, const mbl_schedule_action_t *action) {
+    attempt_t *attempt = &sim->attempts[action->attempt];
+    size_t r = action->replica;
+    mix(sim, (uint64_t)action->kind << 32 | action->task << 16 | action->attempt << 8 | r);
+    mix(sim, (uint64_t)(sim->now * 1e6));
+    switch (action->kind) {
+    case MBL_SCHEDULE_START:
+        assert_true(sim->open[action->task]);
+        assert_false(attempt->used);
+        assert_true(++sim->under_way[r] <= sim->options->in_flight);
+        behaviour_t behaviour = sim->replicas[r](sim->now, sim->started++);
+        double seconds = fmin(behaviour.seconds, sim->options->deadline);
+        if (behaviour.seconds > sim->options->deadline)
+            behaviour.outcome = MBL_SCHEDULE_FAILED;
+        *attempt = (attempt_t){true, r, action->task, sim->now + seconds, behaviour};
+        sim->by[r]++;
+        break;
+    case MBL_SCHEDULE_CANCEL:
+        assert_true(attempt->used);
+        attempt->behaviour.outcome = MBL_SCHEDULE_CANCELLED;
+        attempt->end = sim->now + 0.0001;
+        break;
+    case MBL_SCHEDULE_FINISH:
+        assert_true(sim->open[action->task]);
+        sim->open[action->task] = false;
+        sim->good += action->good;
+        sim->bad += !action->good;
+        for (size_t i = 0; i < ATTEMPTS; i++) /* nobody reads its images any more */
+            assert_false(sim->attempts[i].used && sim->attempts[i].task == action->task);
+        break;
+    case MBL_SCHEDULE_PROBE:
+        sim->probes[r].due = true;
+        sim->probes[r].end = sim->now + 0.01;
+        sim->probes[r].good = sim->replicas[r](sim->now, sim->probed++).probe;
+        break;
+    case MBL_SCHEDULE_QUARANTINE:
+        assert_true(action->until > sim->now);
+        sim->quarantines++;
+        break;
+    case MBL_SCHEDULE_RESTORE:
+        sim->restores++;
+        break;
+    case MBL_SCHEDULE_WAIT:
+        break;
+    }
+}
+
+static double next_event(const sim_t *sim) {
+    double next = INFINITY;
+    for (size_t i = 0; i < ATTEMPTS; i++)
+        if (sim->attempts[i].used)
+            next = fmin(next, sim->attempts[i].end);
+    for (size_t r = 0; r < sim->options->replicas; r++)
+        if (sim->probes[r].due)
+            next = fmin(next, sim->probes[r].end);
+    return next;
+}
+
+static void deliver(sim_t *sim) {
+    for (size_t i = 0; i < ATTEMPTS; i++) {
+        attempt_t *attempt = &sim->attempts[i];
+        if (!attempt->used || attempt->end > sim->now)
+            continue;
+        attempt->used = false;
+        sim->under_way[attempt->replica]--;
+        sim->answers += mbl_schedule_report(sim->schedule, sim->now, i, attempt->behaviour.outcome,
+                                            attempt->behaviour.retry_after);
+    }
+    for (size_t r = 0; r < sim->options->replicas; r++)
+        if (sim->probes[r].due && sim->probes[r].end <= sim->now) {
+            sim->probes[r].due = false;
+            mbl_schedule_probed(sim->schedule, sim->now, r, sim->probes[r].good);
+        }
+}
+
+/* Runs n tasks, at most `at_once` of them open, to their end; returns the seconds that took. */
+static double run(sim_t *sim, const mbl_schedule_options_t *options, const replica_t *replicas, size_t n,
+                  size_t at_once) {
+    size_t added = 0;
+    memset(sim, 0, sizeof *sim);
+    sim->options = options;
+    sim->replicas = replicas;
+    assert_int_equal(mbl_schedule_open(options, &sim->schedule), MBL_OK);
+    while (sim->good + sim->bad < n) {
+        mbl_schedule_action_t action;
+        while (added < n && added - sim->good - sim->bad < at_once) {
+            size_t task;
+            assert_int_equal(mbl_schedule_add(sim->schedule, sim->now, &task), MBL_OK);
+            assert_false(sim->open[task]);
+            sim->open[task] = true;
+            added++;
+        }
+        size_t ended = sim->good + sim->bad;
+        while ((action = mbl_schedule_next(sim->schedule, sim->now)).kind != MBL_SCHEDULE_WAIT)
+            act(sim, &action);
+        if (sim->good + sim->bad > ended)
+            continue;
+        double next = fmin(action.until, next_event(sim));
+        if (!(next > sim->now && next < 1e6))
+            fail_msg("stuck at %f: next is %f, %zu good, %zu bad of %zu", sim->now, next, sim->good, sim->bad,
+                     n);
+        sim->now = next;
+        deliver(sim);
+    }
+    mbl_schedule_close(sim->schedule);
+    return sim->now;
+}
+
+static const mbl_schedule_options_t usual = {
+    .replicas = 2, .in_flight = 4, .retries = 3, .deadline = 10, .hedge = 3, .seed = 1};
+static sim_t sim;
+
+static void test_equal_replicas_share_the_work(void **state) {
+    (void)state;
+    const replica_t replicas[] = {fine, fine, fine, fine};
+    mbl_schedule_options_t options = usual;
+    options.replicas = 4;
+    double seconds = run(&sim, &options, replicas, 800, 64);
+    assert_int_equal(sim.good, 800);
+    assert_int_equal(sim.answers, 800);
+    for (size_t r = 0; r < 4; r++)
+        assert_true(sim.by[r] > 190 && sim.by[r] < 210);
+    assert_near(seconds, 800 * 0.103 / 16, 0.3); /* every replica always had in_flight of them */
+    assert_int_equal(sim.quarantines, 0);
+    assert_int_equal(sim.started, 800); /* nothing was asked twice */
+}
+
+/* One of two goes bad after five seconds: every task has its answer, and the rate is soon that of the one
+ * that is left. */
+static void test_one_of_two_goes_bad(void **state) {
+    (void)state;
+    const struct {
+        const char *name;
+        replica_t bad;
+    } cases[] = {{"dies", dies},
+                 {"hangs", becomes_hanging},
+                 {"slow", becomes_slow},
+                 {"garbage", becomes_garbage},
+                 {"dead from the start", dead},
+                 {"refuses from the start", refuses}};
+    const replica_t one[] = {fine};
+    mbl_schedule_options_t options = usual;
+    options.replicas = 1;
+    double alone = run(&sim, &options, one, 2000, 16) / 2000;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const replica_t two[] = {fine, cases[i].bad};
+        double seconds = run(&sim, &usual, two, 2000, 16);
+        double before = i < 4 ? 2 * 5 / alone : 0; /* answers of the good seconds */
+        double after = (seconds - (i < 4 ? 5 : 0)) / (2000 - before);
+        print_message("%-24s %4zu asked of the bad one, %3zu quarantines, rate lost %.2f %%\n", cases[i].name,
+                      sim.by[1], sim.quarantines, 100 * (after / alone - 1));
+        assert_int_equal(sim.good, 2000);
+        assert_int_equal(sim.quarantines, 1);
+        assert_int_equal(sim.restores, 0);
+        assert_true(after / alone < 1.05);
+    }
+}
+
+static void test_a_replica_comes_back(void **state) {
+    (void)state;
+    const replica_t two[] = {fine, comes_back};
+    run(&sim, &usual, two, 6000, 16);
+    assert_int_equal(sim.good, 6000);
+    assert_int_equal(sim.quarantines, 1);
+    assert_int_equal(sim.restores, 1);
+    assert_true(sim.by[1] > 1500); /* it works again */
+}
+
+static void test_all_dead(void **state) {
+    (void)state;
+    const replica_t two[] = {dead, dead};
+    double seconds = run(&sim, &usual, two, 40, 40);
+    assert_int_equal(sim.bad, 40);
+    assert_int_equal(sim.started, 0); /* they never said what they are */
+    assert_true(seconds <= usual.deadline * (double)(usual.retries + 1) + 1);
+    const replica_t late[] = {dies};
+    mbl_schedule_options_t options = usual;
+    options.replicas = 1;
+    seconds = run(&sim, &options, late, 400, 8); /* some were done before */
+    assert_true(sim.good > 150 && sim.good < 250);
+    assert_int_equal(sim.good + sim.bad, 400);
+    assert_true(sim.probed > 10 && (double)sim.probed < seconds); /* it is asked now and then, not always */
+    const replica_t refuse[] = {refuses, refuses};
+    seconds = run(&sim, &usual, refuse, 6, 6);
+    assert_int_equal(sim.bad, 6);
+    assert_true(seconds < 60);
+}
+
+static void test_busy_servers_are_left_alone_as_long_as_they_ask(void **state) {
+    (void)state;
+    const replica_t one[] = {busy_at_first};
+    mbl_schedule_options_t options = usual;
+    options.replicas = 1;
+    run(&sim, &options, one, 20, 20);
+    assert_int_equal(sim.good, 20);
+    assert_int_equal(sim.quarantines, 0);
+    assert_true(sim.started <= 20 + 2 * usual.in_flight); /* the first ones, and again after 3 seconds */
+    const replica_t two[] = {busy_at_first, fine};
+    run(&sim, &usual, two, 50, 20);
+    assert_int_equal(sim.good, 50);
+}
+
+static void test_failures_here_and_there_are_tried_again(void **state) {
+    (void)state;
+    const replica_t two[] = {fine, odd_ones_fail};
+    run(&sim, &usual, two, 1000, 16);
+    assert_int_equal(sim.good, 1000);
+    mbl_schedule_options_t options = usual;
+    options.replicas = 1;
+    options.retries = 0;
+    run(&sim, &options, &two[1], 1000, 1);
+    assert_true(sim.bad > 300); /* without retries they are lost */
+}
+
+static void test_hedges_are_few(void **state) {
+    (void)state;
+    const replica_t one[] = {fine}, two[] = {fine, becomes_slow};
+    mbl_schedule_options_t options = usual;
+    run(&sim, &options, two, 2000, 16);
+    mbl_schedule_options_t single = usual;
+    single.replicas = 1;
+    assert_true(sim.started < 2000 * 1.1 + 8);
+    options.hedge = 0;
+    run(&sim, &options, two, 2000, 16);
+    assert_int_equal(sim.good, 2000);
+    assert_int_equal(sim.started, 2000);
+    run(&sim, &single, one, 500, 16);
+    assert_int_equal(sim.started, 500); /* nowhere else to send it */
+}
+
+/* Whatever replicas do, in every setting: each task ends once, limits hold (act checks), and the same seed
+ * gives the same actions at the same times. */
+static void test_wild_replicas(void **state) {
+    (void)state;
+    const replica_t replicas[] = {wild, wild, fine, hangs, wild};
+    for (uint64_t seed = 0; seed < 60; seed++) {
+        mbl_schedule_options_t options = {.replicas = 1 + seed % 5,
+                                          .in_flight = 1 + seed % 3,
+                                          .retries = seed % 4,
+                                          .deadline = 2,
+                                          .hedge = (double)(seed % 3) * 2,
+                                          .seed = seed};
+        run(&sim, &options, replicas, 150, 1 + seed % 40);
+        size_t good = sim.good, bad = sim.bad;
+        uint64_t trace = sim.trace;
+        assert_int_equal(good + bad, 150);
+        assert_int_equal(sim.answers, good);
+        run(&sim, &options, replicas, 150, 1 + seed % 40);
+        assert_int_equal(sim.good, good);
+        assert_true(sim.trace == trace);
+    }
+}
+
+static void test_bad_options(void **state) {
+    (void)state;
+    mbl_schedule_t *schedule = NULL;
+    mbl_schedule_options_t options = usual;
+    options.replicas = 0;
+    assert_int_equal(mbl_schedule_open(&options, &schedule), MBL_ERR_ARG);
+    options = usual;
+    options.in_flight = MBL_SCHEDULE_IN_FLIGHT_MAX + 1;
+    assert_int_equal(mbl_schedule_open(&options, &schedule), MBL_ERR_ARG);
+    assert_null(schedule);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_equal_replicas_share_the_work),
+        cmocka_unit_test(test_one_of_two_goes_bad),
+        cmocka_unit_test(test_a_replica_comes_back),
+        cmocka_unit_test(test_all_dead),
+        cmocka_unit_test(test_busy_servers_are_left_alone_as_long_as_they_ask),
+        cmocka_unit_test(test_failures_here_and_there_are_tried_again),
+        cmocka_unit_test(test_hedges_are_few),
+        cmocka_unit_test(test_wild_replicas),
+        cmocka_unit_test(test_bad_options),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
