@@ -82,6 +82,8 @@ mbl_status_t mbl_scorer_pool_open_with(const mbl_scorer_t *const *scorers, const
 /* Waits for what is under way, ends the threads, closes the scorers; NULL is fine. */
 void mbl_scorer_pool_close(mbl_scorer_pool_t *pool);
 
+/* The name of reward k. */
+const char *mbl_scorer_pool_name(const mbl_scorer_pool_t *pool, size_t k);
 /* Whether reward k has a score for a prompt at all; the others are not applicable. */
 bool mbl_scorer_pool_applies(const mbl_scorer_pool_t *pool, size_t k, const mbl_prompt_t *prompt);
 

@@ -319,6 +319,10 @@ void mbl_scorer_pool_close(mbl_scorer_pool_t *pool) {
     mbl_free(pool);
 }
 
+const char *mbl_scorer_pool_name(const mbl_scorer_pool_t *pool, size_t k) {
+    return pool->rewards[k].name;
+}
+
 bool mbl_scorer_pool_applies(const mbl_scorer_pool_t *pool, size_t k, const mbl_prompt_t *prompt) {
     const reward_t *reward = &pool->rewards[k];
     return !reward->scorer->applies || reward->scorer->applies(reward->self, prompt);

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "rl/rollout.h"
+#include "run/caption.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -183,23 +184,21 @@ mbl_status_t mbl_evaluator_compare(mbl_evaluator_t *e, mbl_eval_score_t *out) {
     return summarise(e, true, out);
 }
 
+enum { SHEET_SIDE = 128 }; /* pixels that an image has at least on a sheet */
+
 static mbl_status_t make_sheet(const mbl_evaluator_t *e, size_t n, const char *title, char **captions,
                                mbl_image_t *sheet) {
+    const char *names[MBL_MAX_REWARDS];
+    size_t k = e->options.k, side = e->views.images[0].width;
+    for (size_t i = 0; i < k; i++)
+        names[i] = mbl_scorer_pool_name(e->options.pool, i);
     for (size_t i = 0; i < n; i++) {
-        char scores[256] = "";
-        for (size_t k = 0, used = 0; k < e->options.k && used < sizeof scores; k++) {
-            const mbl_score_t *score = &e->batch.scores[i * e->options.k + k];
-            if (score->state == MBL_SCORE_VALID)
-                used += (size_t)snprintf(scores + used, sizeof scores - used, " %.2f", score->value);
-            else
-                used += (size_t)snprintf(scores + used, sizeof scores - used,
-                                         score->state == MBL_SCORE_NA ? " -" : " !");
-        }
-        captions[i] = mbl_format("%s%s", e->views.prompts[i]->text, scores);
+        captions[i] = mbl_caption(e->views.prompts[i]->text, names, e->batch.scores + i * k, k);
         if (!captions[i])
             return MBL_FAIL(MBL_ERR_MEM, "no memory for captions");
     }
-    return mbl_image_sheet(e->views.images, (const char *const *)captions, title, n, 8, 3, sheet);
+    size_t scale = side >= SHEET_SIDE ? 1 : (SHEET_SIDE + side - 1) / side;
+    return mbl_image_sheet(e->views.images, (const char *const *)captions, title, n, 8, scale, sheet);
 }
 
 mbl_status_t mbl_evaluator_sheet(const mbl_evaluator_t *e, size_t n, const char *title, mbl_image_t *sheet) {
