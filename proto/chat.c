@@ -87,11 +87,12 @@ static mbl_status_t read_schema(const char *text, const char *field, json_t **ou
         json_object_get(json_object_get(json_object_get(*out, "properties"), field), "type"));
     if (type && (strcmp(type, "number") == 0 || strcmp(type, "integer") == 0))
         return MBL_OK;
+    status = MBL_FAIL(MBL_ERR_CONFIG,
+                      "schema: property \"%.60s\" is of type %.20s; expected number or integer (key field)",
+                      field, type ? type : "nothing");
     json_decref(*out);
     *out = NULL;
-    return MBL_FAIL(MBL_ERR_CONFIG,
-                    "schema: property \"%.60s\" is of type %.20s; expected number or integer (key field)",
-                    field, type ? type : "nothing");
+    return status;
 }
 
 static int put_some(const char *bytes, size_t size, void *text) {

@@ -154,7 +154,7 @@ static mbl_status_t read_vote(const chat_t *chat, const json_t *choice, vote_t *
 /* The reason of a score: the first answer; of a failed one what is wrong, then the answer. */
 static void keep_reason(store_t *result, const json_t *choice, const char *trouble) {
     const json_t *content = json_object_get(json_object_get(choice, "message"), "content");
-    char line[MBL_PROTO_REASON_MAX + 1];
+    char line[MBL_PROTO_REASON_MAX + 8]; /* a character cut in two lies behind what is kept */
     const char *answer = json_is_string(content) ? json_string_value(content) : "";
     int n = trouble ? snprintf(line, sizeof line, "%s: %s", trouble, answer)
                     : snprintf(line, sizeof line, "%s", answer);

@@ -35,6 +35,9 @@ static mbl_status_t unirl_open(const mbl_proto_options_t *options, mbl_proto_pee
         if (!unirl->rewards[k])
             return MBL_FAIL(MBL_ERR_MEM, "no memory for the options of a reward server");
         char *dot = strchr(unirl->rewards[k], '.');
+        if (dot && (dot == unirl->rewards[k] || !dot[1]))
+            return MBL_FAIL(MBL_ERR_CONFIG, "outputs: %s; expected a reward, or reward.metric",
+                            peer->outputs[k]);
         if (dot) {
             *dot = 0;
             unirl->metrics[k] = peer->outputs[k] + (dot - unirl->rewards[k]) + 1;
