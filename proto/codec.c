@@ -179,6 +179,9 @@ static mbl_proto_error_kind_t kind_of_status(int status) {
     case 429:
     case 503:
         return MBL_PROTO_ERROR_BUSY;
+    case 501: /* the server does not do such a thing, and will not */
+    case 505:
+        return MBL_PROTO_ERROR_REFUSED;
     default:
         return status >= 500   ? MBL_PROTO_ERROR_SERVER
                : status >= 400 ? MBL_PROTO_ERROR_REFUSED

@@ -129,7 +129,7 @@ typedef struct {
 /* kind, name in metrics, whether the same request may succeed later or at another replica, what it means */
 #define MBL_PROTO_ERROR_LIST(X)                                                                              \
     X(NONE, "none", false, "nothing is wrong")                                                               \
-    X(REFUSED, "refused", false, "the server refuses such a request (HTTP 400, 413, 422 ...)")               \
+    X(REFUSED, "refused", false, "the server refuses such a request (other HTTP 4xx, 501, 505)")             \
     X(DENIED, "denied", false, "the server wants a token, or another one (HTTP 401, 403)")                   \
     X(ABSENT, "absent", false, "the server has no such address or model (HTTP 404)")                         \
     X(BUSY, "busy", true, "the server asks to come back later (HTTP 408, 425, 429, 503)")                    \

@@ -15,7 +15,8 @@ mbl_status_t mbl_proto_fault(mbl_proto_error_t *error, mbl_proto_error_kind_t ki
     va_end(arguments);
     size_t size = n < 0 ? 0 : (size_t)n < sizeof line ? (size_t)n : sizeof line - 1;
     error->kind = kind;
-    mbl_proto_printable(line, size, error->text, sizeof error->text);
+    if (mbl_proto_printable(line, size, error->text, sizeof error->text) == 0)
+        mbl_proto_printable("an empty message", 16, error->text, sizeof error->text);
     return MBL_ERR_REWARD;
 }
 

@@ -50,6 +50,7 @@ static void test_statuses(void **state) {
         {503, "", "Wed, 21 Oct 2026 07:28:00 GMT", "HTTP 503", MBL_PROTO_ERROR_BUSY, 0},
         {500, "\033[31mred\n\xff", "2", "HTTP 500:  [31mred ?", MBL_PROTO_ERROR_SERVER, 2},
         {502, "{\"error\": 3}", NULL, "HTTP 502: 3", MBL_PROTO_ERROR_SERVER, 0},
+        {501, "chunked", "2", "HTTP 501: chunked", MBL_PROTO_ERROR_REFUSED, 0},
         {301, "moved", NULL, "HTTP 301; expected 200", MBL_PROTO_ERROR_MALFORMED, 0},
         {204, "", NULL, "HTTP 204; expected 200", MBL_PROTO_ERROR_MALFORMED, 0},
         {0, "", NULL, "HTTP 0; expected 200", MBL_PROTO_ERROR_MALFORMED, 0},

@@ -506,6 +506,7 @@ static void test_refused_responses(void **state) {
         {"{\"a\": 1, \"a\": 2}", "duplicate object key", MBL_PROTO_ERROR_MALFORMED},
         {"{}", "\"outputs\" is nothing; expected an array", MBL_PROTO_ERROR_MALFORMED},
         {"{\"error\": \"CUDA out of memory\"}", "CUDA out of memory", MBL_PROTO_ERROR_SERVER},
+        {"{\"error\": \" \\n\"}", "an empty message", MBL_PROTO_ERROR_SERVER},
         {OUTPUTS(""), "the response has no outputs; expected an output called scores",
          MBL_PROTO_ERROR_MISMATCH},
         {OUTPUTS("3"), "an output of the response: \"name\" is nothing", MBL_PROTO_ERROR_MALFORMED},
