@@ -2,6 +2,7 @@
  * the checkpoint and with the merged model are the same images, and the card tells of the run. */
 #include "runs.h"
 
+#include "data/image.h"
 #include "model/lora_file.h"
 #include "model/pipeline.h"
 
@@ -125,26 +126,26 @@ static void samples_are_the_same_images(void **state) {
         "--model base/model --out by-base"};
     static const char *const sheets[] = {"by-checkpoint/sheet.png", "by-file/sheet.png",
                                          "by-folder/sheet.png", "by-merged/sheet.png", "by-base/sheet.png"};
-    char arguments[512], *sheet[5];
-    size_t size[5];
+    char arguments[512];
+    mbl_image_t sheet[5];
     (void)state;
     marble_well(
         "export run/checkpoints/latest.h5 --lora lora.safetensors --peft peft --merged merged --card card");
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 5; i++) { /* the pixels: files also say what they were drawn with */
         snprintf(arguments, sizeof arguments, "sample %s --prompt 'three blue circles' --steps 4 --threads 1",
                  models[i]);
         marble_well(arguments);
-        sheet[i] = read_whole(in(sheets[i]), &size[i]);
+        assert_int_equal(mbl_image_read_png(in(sheets[i]), &sheet[i]), MBL_OK);
     }
-    for (int i = 1; i < 3; i++) {
-        assert_int_equal(size[i], size[0]);
-        assert_memory_equal(sheet[i], sheet[0], size[0]);
-    }
-    assert_true(size[4] != size[0] ||
-                memcmp(sheet[4], sheet[0], size[0]) != 0); /* the base draws something else */
-    assert_true(size[3] != size[4] || memcmp(sheet[3], sheet[4], size[3]) != 0);
+    size_t size = 3 * sheet[0].width * sheet[0].height;
+    for (int i = 1; i < 5; i++)
+        assert_true(sheet[i].width == sheet[0].width && sheet[i].height == sheet[0].height);
+    for (int i = 1; i < 3; i++)
+        assert_memory_equal(sheet[i].rgb, sheet[0].rgb, size);
+    assert_memory_not_equal(sheet[4].rgb, sheet[0].rgb, size); /* the base draws something else */
+    assert_memory_not_equal(sheet[3].rgb, sheet[4].rgb, size);
     for (int i = 0; i < 5; i++)
-        free(sheet[i]);
+        mbl_image_free(&sheet[i]);
 }
 
 static void the_card_describes_the_run(void **state) {
