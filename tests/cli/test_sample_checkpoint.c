@@ -1,9 +1,7 @@
 /* marble sample --checkpoint: the adapter's layout, alpha and base model are those of the checkpoint, which
  * needs nothing beside it; a configuration that says otherwise is an error. */
-#include "runs.h"
+#include "shell_case.h"
 #include "data/image.h"
-
-#include <stdarg.h>
 
 static const char config[] =
     "seed: 7\n"
@@ -16,21 +14,6 @@ static const char config[] =
     "rewards: [{name: color}, {name: clean}]\n"
     "eval: {every: 0, prompts: 2, steps: 2}\n"
     "log: {level: error, samples_every: 0}\n";
-
-/* A command of the shell in the test's folder; its exit code. */
-static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int shell(const char *format, ...) {
-    char words[2048], command[4096];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(words, sizeof words, format, args);
-    va_end(args);
-    snprintf(command, sizeof command,
-             "cd '%s' && export OMP_NUM_THREADS=1 M=%s/marble C=run/checkpoints/latest.h5 && %s", folder,
-             MBL_BINARY_DIR, words);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 #define SAMPLE "$M sample --prompt 'three blue circles' --steps 2 --threads 1 "
 

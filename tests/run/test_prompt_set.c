@@ -46,15 +46,6 @@ static void a_limit_is_for_files(void **state) {
     check_times("signs.log", "prompts.limit: 4, while prompts.source is signs", 1);
 }
 
-static void a_pipe_is_for_one_rank(void **state) {
-    char path[512];
-    (void)state;
-    snprintf(path, sizeof path, "mkfifo %s/pipe.txt", folder);
-    assert_int_equal(system(path), 0);
-    assert_int_equal(train(2, "pipe", prompts_of("pipe.txt")), 2);
-    check_times("pipe.log", "prompts.train: a pipe, which one rank alone can read, while there are 2", 1);
-}
-
 /* What the state holds of prompts goes by their place: others are refused, with numbers, or accepted. */
 static void other_prompts_need_word_of_it(void **state) {
     char more[2048];
@@ -108,9 +99,9 @@ static void the_same_prompts_are_the_same(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(files_are_taken_whole),  cmocka_unit_test(a_limit_is_for_files),
-        cmocka_unit_test(a_pipe_is_for_one_rank), cmocka_unit_test(other_prompts_need_word_of_it),
-        cmocka_unit_test(one_word_is_enough),     cmocka_unit_test(the_same_prompts_are_the_same),
+        cmocka_unit_test(files_are_taken_whole),         cmocka_unit_test(a_limit_is_for_files),
+        cmocka_unit_test(other_prompts_need_word_of_it), cmocka_unit_test(one_word_is_enough),
+        cmocka_unit_test(the_same_prompts_are_the_same),
     };
     return cmocka_run_group_tests(tests, prepare_small, drop_folder);
 }

@@ -1,0 +1,29 @@
+/* The same limits between ranks: micro-batches far above the batch, fewer evaluated prompts than ranks. */
+#include "train_case.h"
+
+/* No room for images that are not there: these would be 90 GB. */
+static void micro_batches_far_above_the_batch(void **state) {
+    (void)state;
+    train_well(2, "large",
+               "--set train.steps=2 --set rollout.micro_batch=65536 --set train.micro_batch=65536");
+    train_well(1, "large1", "--set train.steps=2 --set rollout.micro_batch=16 --set train.micro_batch=16");
+    same_lines("large1", "large", "metrics.jsonl", 1e-3, 2);
+}
+
+static void fewer_prompts_than_ranks(void **state) {
+    char path[512];
+    (void)state;
+    train_well(3, "few", "--set train.steps=1 --set eval.prompts=1 --set log.samples_every=1");
+    train_well(1, "few1", "--set train.steps=1 --set eval.prompts=1 --set log.samples_every=1");
+    same_lines("few1", "few", "eval.jsonl", 1e-3, 2);
+    snprintf(path, sizeof path, "%s/few/samples/step-000001.png", folder);
+    free(read_whole(path, NULL));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(micro_batches_far_above_the_batch),
+        cmocka_unit_test(fewer_prompts_than_ranks),
+    };
+    return cmocka_run_group_tests(tests, prepare, drop_folder);
+}
