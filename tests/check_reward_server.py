@@ -15,7 +15,7 @@ import textwrap
 import time
 import unittest
 
-from reward_client import PROGRAM, ROOT, Client, Server, flat, infer_body, post
+from reward_client import PROGRAM, RECORDED_REWARDS, ROOT, Client, Server, flat, infer_body, post
 
 REWARDS = '''
 import os, sys, time
@@ -220,6 +220,22 @@ class Protocol(unittest.TestCase):
 
     def test_devices(self):
         self.server.until(lambda: {"loaded on cpu", "loaded on other"} <= set(self.server.text().splitlines()), "devices")
+
+
+class Recorded(unittest.TestCase):
+    def test_triton_client(self):
+        """What tritonclient sent in tests/proofs/reward_clients.py gets the answers that it got there."""
+        record = json.loads((ROOT / "tests/golden/triton_client.json").read_text())
+        self.assertGreater(len(record["exchanges"]), 5)
+        with Server(RECORDED_REWARDS) as server, server.client() as client:
+            for exchange in record["exchanges"]:
+                expected = base64.b64decode(exchange["response"])
+                answer = client.ask(base64.b64decode(exchange["request"]))
+                head, body = expected.split(b"\r\n\r\n", 1)
+                self.assertEqual(answer.status, int(head.split()[1]))
+                self.assertEqual(answer.body, body)
+                self.assertEqual({k.lower(): v for k, v in (line.split(": ", 1) for line in head.decode().split("\r\n")[1:]) if k != "Date"},
+                                 {k: v for k, v in answer.fields.items() if k != "date"})
 
 
 class Life(unittest.TestCase):

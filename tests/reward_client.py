@@ -183,8 +183,15 @@ class Server:
 
     def workers(self):
         """Process ids of the workers."""
-        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.child.pid)], capture_output=True, text=True)
-        return [int(word) for word in found.stdout.split()]
+        found = []
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rsplit(")", 1)[1].split()
+            except OSError:  # ended meanwhile
+                continue
+            if int(fields[1]) == self.child.pid:
+                found.append(int(path.parent.name))
+        return found
 
     def metrics(self):
         lines = self.get("/metrics").body.decode().splitlines()
@@ -215,3 +222,17 @@ class Server:
 
     def __exit__(self, *_):
         self.close()
+
+
+# What tests/proofs/reward_clients.py has scored while it records, and the test that sends its record again.
+RECORDED_REWARDS = '''
+from marble_reward import reward
+
+@reward("bright", range=(0, 1), images="raw")
+def bright(images, prompts, metadata):
+    return [sum(image.data) / len(image.data) / 255 for image in images]
+
+@reward("quoted", images="raw")
+def quoted(images, prompts, metadata):
+    return [len(p.split('"')[1]) if p.count('"') > 1 else (None, "no quoted text") for p in prompts]
+'''
