@@ -75,7 +75,8 @@ class Parsing(unittest.TestCase):
                 (document(outputs=[{"name": "score"}]), "expected each at most once of: scores, valid, reason"),
                 (document(outputs=[{"name": "valid"}, {"name": "valid"}]), "at most once"), (document(outputs={}), "outputs: expected an array"),
                 (document(outputs=[{"name": "valid", "parameters": 1}]), "outputs[0]: parameters"), (document(parameters=[]), "expected an object"),
-                (document(id=7), "id: expected a string")):
+                (document(outputs=None), "outputs: expected an array"), (document(id=None), "id: expected a string"),
+                (document(parameters={"binary_data_output": 1}), "true or false"), (document(id=7), "id: expected a string")):
             fault = parse(body, None)
             self.assertIsInstance(fault, marble_reward.Fault, body[:200])
             self.assertEqual(fault.status, 400)

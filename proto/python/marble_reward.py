@@ -608,13 +608,18 @@ def read_images(request, tensor, body):
         raise Fault(400, f"{tensor.what}: {request.count} images; expected at most {MAX_IMAGES}")
 
 
+def read_flag(entry, key, default, what):
+    """A true or false among the parameters of a request or of one of its outputs."""
+    parameters = entry.get("parameters", {})
+    if not isinstance(parameters, dict) or not isinstance(parameters.get(key, default), bool):
+        raise Fault(400, f"{what}parameters: expected an object, {key} in it true or false")
+    return parameters.get(key, default)
+
+
 def read_outputs(document, known):
     """The outputs asked for, as (name, binary); all of the model's where the request has none."""
-    parameters = document.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise Fault(400, "parameters: expected an object")
-    default, asked = parameters.get("binary_data_output") is True, document.get("outputs")
-    if asked is None or asked == []:
+    default, asked = read_flag(document, "binary_data_output", False, ""), document.get("outputs", [])
+    if asked == []:
         return [(name, default) for name in known]
     if not isinstance(asked, list):
         raise Fault(400, "outputs: expected an array")
@@ -623,10 +628,7 @@ def read_outputs(document, known):
         name = entry.get("name") if isinstance(entry, dict) else None
         if not isinstance(name, str) or name not in known or name in (n for n, _ in outputs):
             raise Fault(400, f"outputs[{i}]: {str(name)[:64]!r}; expected each at most once of: {', '.join(known)}")
-        parameters = entry.get("parameters", {})
-        if not isinstance(parameters, dict):
-            raise Fault(400, f"outputs[{i}]: parameters: expected an object")
-        outputs.append((name, parameters.get("binary_data", default) is True))
+        outputs.append((name, read_flag(entry, "binary_data", default, f"outputs[{i}]: ")))
     return outputs
 
 
@@ -639,7 +641,7 @@ def read_request(model, known, buffer, length, json_length):
     request = Request(model, None, buffer)
     request.length = length
     request.id = document.get("id")
-    if request.id is not None and not isinstance(request.id, str):
+    if not isinstance(document.get("id", ""), str):
         raise Fault(400, "id: expected a string")
     request.outputs = read_outputs(document, list(known))
     request.names = sorted({known[name][0] for name, _ in request.outputs})
