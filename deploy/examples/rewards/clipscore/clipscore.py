@@ -21,10 +21,14 @@ def pixels(image):
     return transforms.normalize(transforms.center_crop(tensor, [SIDE, SIDE]), MEAN, STD)
 
 
+def unit(found):
+    """transformers 5 returns an object, older ones the tensor."""
+    return torch.nn.functional.normalize(getattr(found, "pooler_output", found), dim=-1)
+
+
 @reward("clipscore", range=(-1, 1), batch=32)
 @torch.inference_mode()
 def clipscore(images, prompts, metadata):
     texts = tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").to(device())
-    seen = torch.nn.functional.normalize(model.get_image_features(torch.stack([pixels(image) for image in images])), dim=-1)
-    read = torch.nn.functional.normalize(model.get_text_features(**texts), dim=-1)
-    return (seen * read).sum(-1)
+    seen = unit(model.get_image_features(torch.stack([pixels(image) for image in images])))
+    return (seen * unit(model.get_text_features(**texts))).sum(-1)

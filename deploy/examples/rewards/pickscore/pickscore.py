@@ -13,11 +13,15 @@ processor = AutoProcessor.from_pretrained(PROCESSOR, use_fast=False)
 model = AutoModel.from_pretrained(MODEL).float().eval().to(device())
 
 
+def unit(found):
+    """transformers 5 returns an object, older ones the tensor."""
+    return torch.nn.functional.normalize(getattr(found, "pooler_output", found), dim=-1)
+
+
 @reward("pickscore", images="pil", batch=32)
 @torch.inference_mode()
 def pickscore(images, prompts, metadata):
     pixels = processor(images=images, return_tensors="pt").to(device())
     texts = processor(text=prompts, padding=True, truncation=True, max_length=77, return_tensors="pt").to(device())
-    seen = torch.nn.functional.normalize(model.get_image_features(**pixels), dim=-1)
-    read = torch.nn.functional.normalize(model.get_text_features(**texts), dim=-1)
+    seen, read = unit(model.get_image_features(**pixels)), unit(model.get_text_features(**texts))
     return model.logit_scale.exp() * (seen * read).sum(-1) / 26
