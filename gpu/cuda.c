@@ -222,12 +222,19 @@ static void cuda_free_host(mbl_ops_t *ops, void *ptr) {
     cudaFreeHost(ptr);
 }
 
+/* From Ampere on; the backend is built for no older device. */
+static bool cuda_bf16(mbl_ops_t *ops) {
+    (void)ops;
+    return true;
+}
+
 const mbl_ops_table_t mbl_ops_cuda = {.name = "cuda",
                                       .automatic = !MBL_CUDA_EMULATED,
                                       .space = MBL_DEVICE,
                                       .open = cuda_open,
                                       .close = cuda_close,
                                       .describe = cuda_describe,
+                                      .bf16_is_native = cuda_bf16,
                                       .alloc = cuda_alloc,
                                       .free = cuda_free,
                                       .copy = cuda_copy,

@@ -11,8 +11,6 @@
 #include <hdf5.h>
 #include <jansson.h>
 #include <mpi.h>
-#include <oneapi/dnnl/dnnl.h>
-#include <oneapi/dnnl/dnnl_debug.h>
 #include <png.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,30 +62,29 @@ static void find_build(findings_t *all) {
 
 /* What multiplies here; returns whether the processor has instructions for bf16. */
 static bool find_isa(findings_t *all) {
-    mbl_cpu_isa_t isa;
+    mbl_ops_t *ops = NULL;
     mbl_fail_quiet(1);
-    const bool known = mbl_cpu_isa(&isa) == MBL_OK;
+    const bool works = mbl_ops_open("cpu", 1, &ops) == MBL_OK;
     mbl_fail_quiet(0);
-    const char *limit = getenv("MARBLE_CPU_ISA"), *onednn = dnnl_cpu_isa2str(dnnl_get_effective_cpu_isa());
-    finding_t *finding = add(all, "isa", known, "unset MARBLE_CPU_ISA, or set it to what this processor has");
-    if (!known) {
+    finding_t *finding = add(all, "isa", works, "unset MARBLE_CPU_ISA, or set it to what this processor has");
+    if (!works) {
         snprintf(finding->found, TEXT, "%s", mbl_fail_message());
         return false;
     }
-    onednn = strncmp(onednn, "cpu_isa_", 8) == 0 ? onednn + 8 : onednn;
-    snprintf(finding->found, TEXT, "%s; products: %s; oneDNN: %s%s", mbl_cpu_isa_name(isa),
-             isa == MBL_CPU_AVX512 ? "oneDNN" : "own", onednn,
-             limit && *limit ? " (MARBLE_CPU_ISA is set)" : "");
-    return mbl_cpu_bf16_is_native();
+    ops->table->describe(ops, finding->found, TEXT);
+    const bool bf16 = mbl_ops_bf16_is_native(ops);
+    mbl_ops_close(ops);
+    return bf16;
 }
 
 static void find_compute(findings_t *all) {
-    const dnnl_version_t *version = dnnl_version();
+    char version[MBL_CPU_TEXT], isa[MBL_CPU_TEXT];
     mbl_threads_t threads;
     mbl_threads_alone(&threads);
-    snprintf(add(all, "onednn", true, NULL)->found, TEXT, "%d.%d.%d", version->major, version->minor,
-             version->patch);
+    finding_t *onednn = add(all, "onednn", true, NULL);
     const bool bf16 = find_isa(all);
+    mbl_cpu_onednn(version, isa); /* only now: the first use of oneDNN decides its instructions */
+    snprintf(onednn->found, TEXT, "%s", version);
     snprintf(add(all, "bf16", bf16, "this CPU multiplies bf16 slowly; precision: auto runs f32 here")->found,
              TEXT, "%s", bf16 ? "native" : "not native");
     snprintf(add(all, "threads", true, NULL)->found, TEXT, "%s", threads.text);

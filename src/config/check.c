@@ -3,7 +3,6 @@
 
 #include "base/suggest.h"
 #include "data/signs/signs.h"
-#include "ops/cpu/isa.h"
 #include "ops/list.h"
 #include "rl/qp.h"
 
@@ -251,8 +250,8 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
     return mbl_config_problems_end(&problems);
 }
 
-bool mbl_config_bf16(const mbl_config_t *config, bool gpu) {
+bool mbl_config_bf16(const mbl_config_t *config, bool native) {
     if (config->precision != MBL_CONFIG_PRECISION_AUTO)
         return config->precision == MBL_CONFIG_PRECISION_BF16;
-    return gpu || mbl_cpu_bf16_is_native();
+    return native;
 }

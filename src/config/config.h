@@ -219,9 +219,9 @@ void mbl_config_write_set(const mbl_config_t *config, const char *note, FILE *ou
  * "train", "train.old_decay", "rewards" or one key; ERR_USAGE, which names the sections, for another. */
 mbl_status_t mbl_config_help(const char *section, FILE *out);
 
-/* Whether matrix products run in bf16: what `precision` says, auto meaning on a GPU, and on a CPU with
- * AVX512-BF16 or AMX. */
-bool mbl_config_bf16(const mbl_config_t *config, bool gpu);
+/* Whether matrix products run in bf16: what `precision` says, auto meaning where that is native
+ * (mbl_ops_bf16_is_native): on a GPU, and on a CPU with AVX512-BF16 or AMX. */
+bool mbl_config_bf16(const mbl_config_t *config, bool native);
 /* The key's word for a choice, as in run.yaml: mbl_config_word("rollout.solver", MBL_SOLVER_DPM2) is
  * "dpm2"; "" when there is none. */
 const char *mbl_config_word(const char *key, int choice);

@@ -212,10 +212,15 @@ static mbl_status_t check_sync(mbl_ops_t *ops) {
     return inner->table->sync(inner);
 }
 
+static bool check_bf16(mbl_ops_t *ops) {
+    return mbl_ops_bf16_is_native(&check_of(ops)->inner);
+}
+
 const mbl_ops_table_t mbl_ops_check = {.name = "check",
                                        .space = MBL_HOST,
                                        .open = check_open,
                                        .close = check_close,
+                                       .bf16_is_native = check_bf16,
                                        .alloc = check_alloc,
                                        .free = check_free,
                                        .copy = check_copy,

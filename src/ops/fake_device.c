@@ -121,10 +121,17 @@ static mbl_status_t fake_sync(mbl_ops_t *ops) {
     return mbl_ops_cpu.sync(inner_of(ops));
 }
 
+/* As on a GPU. */
+static bool fake_bf16(mbl_ops_t *ops) {
+    (void)ops;
+    return true;
+}
+
 const mbl_ops_table_t mbl_ops_fake = {.name = "fake",
                                       .space = MBL_DEVICE,
                                       .open = fake_open,
                                       .close = fake_close,
+                                      .bf16_is_native = fake_bf16,
                                       .alloc = fake_alloc,
                                       .free = fake_free,
                                       .copy = fake_copy,

@@ -54,6 +54,10 @@ static mbl_status_t open_automatic(int threads, mbl_ops_t **out) {
     return status;
 }
 
+bool mbl_ops_bf16_is_native(mbl_ops_t *ops) {
+    return ops->table->bf16_is_native && ops->table->bf16_is_native(ops);
+}
+
 mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out) {
     MBL_REQUIRE(name && out, "ops_open: name or out is NULL");
     const char *named = getenv("MARBLE_DEVICE");

@@ -281,7 +281,9 @@ typedef struct {
     mbl_space_t space;   /* where its tensors live */
     mbl_status_t (*open)(mbl_ops_t *ops, int threads);
     void (*close)(mbl_ops_t *ops);
-    void (*describe)(mbl_ops_t *ops, char *out, size_t size);        /* the device, in one line (or NULL) */
+    void (*describe)(mbl_ops_t *ops, char *out, size_t size); /* the device, in one line (or NULL) */
+    bool (*bf16_is_native)(
+        mbl_ops_t *ops); /* whether it has instructions for products of bf16 (or NULL: no) */
     mbl_status_t (*alloc)(mbl_ops_t *ops, size_t bytes, void **out); /* zeroed, 64-byte aligned */
     void (*free)(mbl_ops_t *ops, void *ptr);
     mbl_status_t (*copy)(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, const void *src,
@@ -322,6 +324,8 @@ struct mbl_ops {
  * there are), ERR_UNSUPPORTED for one this build lacks (says how to get it). Close with mbl_ops_close. */
 mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out);
 void mbl_ops_close(mbl_ops_t *ops);
+/* Whether products of bf16 are faster here than of f32. */
+bool mbl_ops_bf16_is_native(mbl_ops_t *ops);
 
 /* A zeroed contiguous tensor in the backend's memory space; ndim dims follow (size_t). Free with
  * mbl_tensor_free. */

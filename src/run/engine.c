@@ -42,7 +42,7 @@ mbl_status_t mbl_engine_threads(const mbl_config_t *config, mbl_comm_t *comm, mb
 }
 
 mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine) {
-    return mbl_config_bf16(engine->config, engine->ops->table->space == MBL_DEVICE) ? MBL_BF16 : MBL_F32;
+    return mbl_config_bf16(engine->config, mbl_ops_bf16_is_native(engine->ops)) ? MBL_BF16 : MBL_F32;
 }
 
 mbl_status_t mbl_engine_device(mbl_engine_t *engine) {

@@ -143,10 +143,35 @@ static void optional_slots_and_spaces(void **state) {
     assert_null(ops);
 }
 
+static bool says_yes(mbl_ops_t *ops) {
+    (void)ops;
+    return true;
+}
+
+static bool says_no(mbl_ops_t *ops) {
+    (void)ops;
+    return false;
+}
+
+/* Whether bf16 is native is the inner backend's answer, and no where it has none. */
+static void bf16_is_the_inner_ones(void **state) {
+    bool (*const slots[])(mbl_ops_t *) = {NULL, says_no, says_yes};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        mbl_ops_table_t table = mbl_ops_cpu;
+        mbl_ops_t *ops;
+        table.bf16_is_native = slots[i];
+        OK(mbl_check_open(&table, 1, &ops));
+        assert_int_equal(mbl_ops_bf16_is_native(ops), i == 2);
+        mbl_ops_close(ops);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unwritten_output),   cmocka_unit_test(unwritten_strided_output),
-        cmocka_unit_test(written_input),      cmocka_unit_test(stale_read),
-        cmocka_unit_test(correct_calls_pass), cmocka_unit_test(optional_slots_and_spaces)};
+        cmocka_unit_test(unwritten_output),      cmocka_unit_test(unwritten_strided_output),
+        cmocka_unit_test(written_input),         cmocka_unit_test(stale_read),
+        cmocka_unit_test(correct_calls_pass),    cmocka_unit_test(optional_slots_and_spaces),
+        cmocka_unit_test(bf16_is_the_inner_ones)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

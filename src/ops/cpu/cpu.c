@@ -2,6 +2,8 @@
 #include "ops/cpu/cpu.h"
 #include "base/mem.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static mbl_status_t cpu_open(mbl_ops_t *ops, int threads) {
@@ -78,11 +80,27 @@ static mbl_status_t cpu_sync(mbl_ops_t *ops) {
     return MBL_OK;
 }
 
+static void cpu_describe(mbl_ops_t *ops, char *out, size_t size) {
+    const char *limit = getenv("MARBLE_CPU_ISA");
+    char onednn[MBL_CPU_TEXT], version[MBL_CPU_TEXT];
+    mbl_cpu_onednn(version, onednn);
+    snprintf(out, size, "%s; products: %s; oneDNN: %s%s", mbl_cpu_isa_name(mbl_cpu_of(ops)->isa),
+             mbl_cpu_of(ops)->isa == MBL_CPU_AVX512 ? "oneDNN" : "own", onednn,
+             limit && *limit ? " (MARBLE_CPU_ISA is set)" : "");
+}
+
+static bool cpu_bf16(mbl_ops_t *ops) {
+    (void)ops;
+    return mbl_cpu_bf16_is_native();
+}
+
 const mbl_ops_table_t mbl_ops_cpu = {.name = "cpu",
                                      .automatic = true,
                                      .space = MBL_HOST,
                                      .open = cpu_open,
                                      .close = cpu_close,
+                                     .describe = cpu_describe,
+                                     .bf16_is_native = cpu_bf16,
                                      .alloc = cpu_alloc,
                                      .free = cpu_free,
                                      .copy = cpu_copy,

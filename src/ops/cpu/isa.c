@@ -1,6 +1,8 @@
 #include "ops/cpu/isa.h"
 
 #include <oneapi/dnnl/dnnl.h>
+#include <oneapi/dnnl/dnnl_debug.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,4 +76,12 @@ bool mbl_cpu_bf16_is_native(void) {
 
 bool mbl_cpu_has_amx(void) {
     return mbl_cpu_has_bf16() && allowed(dnnl_cpu_isa_avx512_core_amx);
+}
+
+void mbl_cpu_onednn(char version[MBL_CPU_TEXT], char isa[MBL_CPU_TEXT]) {
+    const dnnl_version_t *found = dnnl_version();
+    const char *name = dnnl_cpu_isa2str(dnnl_get_effective_cpu_isa()), prefix[] = "cpu_isa_";
+    snprintf(version, MBL_CPU_TEXT, "%d.%d.%d", found->major, found->minor, found->patch);
+    snprintf(isa, MBL_CPU_TEXT, "%s",
+             strncmp(name, prefix, strlen(prefix)) == 0 ? name + strlen(prefix) : name);
 }

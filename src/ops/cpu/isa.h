@@ -34,4 +34,8 @@ bool mbl_cpu_has_bf16(void);
 bool mbl_cpu_bf16_is_native(void);
 bool mbl_cpu_has_amx(void);
 
+/* oneDNN's version, and what it calls the instructions that it uses. */
+enum { MBL_CPU_TEXT = 64 };
+void mbl_cpu_onednn(char version[MBL_CPU_TEXT], char isa[MBL_CPU_TEXT]);
+
 #endif
