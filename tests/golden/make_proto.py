@@ -13,7 +13,7 @@ unirl.json was recorded in the same way with the gateway of UniRL's reward servi
 Every server scores alike: `scores` is the mean of an image's bytes / 255, `length` the number of characters of its prompt; a prompt
 with "skip" is not applicable, one with "nan" scores NaN.
 """
-import base64, http.client, json, os, socket, struct, subprocess, sys, tempfile, time, zlib
+import base64, contextlib, http.client, json, os, socket, struct, subprocess, sys, tempfile, time, zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -204,31 +204,30 @@ def free_port():
 
 
 def send(port, request, prefix=""):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request(request["method"], prefix + request["path"], base64.b64decode(request["body"]), request["headers"])
-    response = connection.getresponse()
     kept = {"content-type", "inference-header-content-length", "retry-after"}
-    return {"status": response.status, "headers": {k.lower(): v for k, v in response.getheaders() if k.lower() in kept},
-            "body": base64.b64encode(response.read()).decode()}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(request["method"], prefix + request["path"], base64.b64decode(request["body"]), request["headers"])
+        response = connection.getresponse()
+        return {"status": response.status, "headers": {k.lower(): v for k, v in response.getheaders() if k.lower() in kept},
+                "body": base64.b64encode(response.read()).decode()}
 
 
 def record(build, case, port, prefix=""):
     """Has test_proto_golden speak with the server; the case with its exchanges and what came of it."""
-    speaker = subprocess.Popen([Path(build) / "test_proto_golden", "--speak"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    say = lambda value: (speaker.stdin.write(json.dumps(value) + "\n"), speaker.stdin.flush())
-    say(case)
-    case["exchanges"] = []
-    for line in speaker.stdout:
-        heard = json.loads(line)
-        if "result" in heard:
-            case["result"] = heard["result"]
-            break
-        response = send(port, heard, prefix)
-        case["exchanges"].append({"request": heard, "response": response})
-        say(response)
-    if speaker.wait() != 0:
+    with subprocess.Popen([Path(build) / "test_proto_golden", "--speak"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as speaker:
+        say = lambda value: (speaker.stdin.write(json.dumps(value) + "\n"), speaker.stdin.flush())
+        say(case)
+        case["exchanges"] = []
+        for line in speaker.stdout:
+            heard = json.loads(line)
+            if "result" in heard:
+                case["result"] = heard["result"]
+                break
+            response = send(port, heard, prefix)
+            case["exchanges"].append({"request": heard, "response": response})
+            say(response)
+    if speaker.returncode != 0:
         sys.exit(f"make_proto.py: {case['about']}: test_proto_golden ended with {speaker.returncode}")
-    print(f"  {case['about']}: {json.dumps(case['result'])[:150]}")
     return case
 
 
@@ -240,6 +239,8 @@ def case(about, options, n=4, files=False):
 
 
 def write(name, about, cases):
+    for item in cases:
+        print(f"  {item['about']}: {json.dumps(item.get('result', ''))[:150]}")
     OUT.mkdir(exist_ok=True)
     (OUT / f"{name}.json").write_text(json.dumps({"about": about, "cases": cases}, indent=1, ensure_ascii=False) + "\n")
 
