@@ -160,22 +160,33 @@ static void put_binary(const mbl_proto_peer_t *peer, const mbl_proto_batch_t *ba
         }
 }
 
-/* Bytes as numbers in text, up to four characters each. */
+/* Bytes as numbers in text: each is a comma and up to three digits, of which always four characters are
+ * written and as many kept as it has. */
 static void put_numbers(mbl_proto_text_t *text, const uint8_t *bytes, size_t n, bool first) {
-    char *at = mbl_proto_put_room(text, 4 * n);
+    char digits[256][4] = {{0}};
+    uint8_t length[256];
+    for (unsigned b = 0; b < 256; b++) {
+        uint8_t k = 0;
+        digits[b][k++] = ',';
+        if (b >= 100)
+            digits[b][k++] = (char)('0' + b / 100);
+        if (b >= 10)
+            digits[b][k++] = (char)('0' + b / 10 % 10);
+        digits[b][k++] = (char)('0' + b % 10);
+        length[b] = k;
+    }
+    char *at = mbl_proto_put_room(text, 4 * n), *begin = at;
     if (!at)
         return;
     for (size_t i = 0; i < n; i++) {
-        unsigned b = bytes[i];
-        if (i || !first)
-            *at++ = ',';
-        if (b >= 100)
-            *at++ = (char)('0' + b / 100);
-        if (b >= 10)
-            *at++ = (char)('0' + b / 10 % 10);
-        *at++ = (char)('0' + b % 10);
+        memcpy(at, digits[bytes[i]], 4);
+        at += length[bytes[i]];
     }
-    text->size = (size_t)(at - text->data);
+    text->size -= 4 * n - (size_t)(at - begin);
+    if (first && n) { /* without its comma */
+        memmove(begin, begin + 1, (size_t)(at - begin) - 1);
+        text->size--;
+    }
 }
 
 /* Everything in JSON: pixels as numbers, files in base64 and texts as strings, with the content types that

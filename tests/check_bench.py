@@ -67,5 +67,10 @@ lines = lines_of("gram", *tiny)
 shares = {l["k"]: l["percent_of_step"] for l in lines if l["case"] == "signs"}
 assert set(shares) == {5, 20} and all(0 < share < 100 for share in shares.values()), lines
 
+lines = {l["case"]: l for l in lines_of("codecs", "--runs", "1")}
+assert set(lines) == {f"{codec} request" for codec in ("oip binary", "oip JSON", "unirl", "chat")} | {"oip binary response", "oip JSON response"}
+images = lines["oip binary request"]
+assert 0 < images["bytes_copied"] == images["bytes"] - 64 * 512 * 512 * 3 < 1e4, images  # pixels are sent from where they lie
+
 run = subprocess.run([marble, "bench", "matmull"], text=True, capture_output=True)
 assert run.returncode == 2 and "there are: matmul" in run.stderr, (run.returncode, run.stderr)

@@ -16,7 +16,8 @@
     X(gram, "Gram matrix, weights and their broadcast")                                                      \
     X(attention, "attention forward and backward at the shapes of the signs model and of SD3.5")             \
     X(loops, "sample_grad, norms and other loops at the shapes of the signs model")                          \
-    X(conv, "convolutions and group norms at the shapes of an image decoder")
+    X(conv, "convolutions and group norms at the shapes of an image decoder")                                \
+    X(codecs, "requests to reward servers, 64 images of 512 x 512, and their responses")
 
 /* What was asked for on the command line. */
 typedef struct {
