@@ -56,7 +56,7 @@ static mbl_status_t find_table(const char *name, const mbl_comm_table_t **out) {
 
 mbl_status_t mbl_comm_open(const char *name, double deadline_s, mbl_comm_t **out) {
     MBL_REQUIRE(name && out, "comm: open needs a name and a place for the result");
-    MBL_REQUIRE(deadline_s >= 0 && deadline_s < 1e9, "comm: a deadline of %g s; 0 (none) or more is right",
+    MBL_REQUIRE(deadline_s >= 0 && deadline_s < 1e9, "comm: a deadline of %g s; expected 0 (none) or more",
                 deadline_s);
     const mbl_comm_table_t *table = NULL;
     MBL_TRY(find_table(name, &table));
@@ -101,7 +101,7 @@ mbl_status_t mbl_comm_barrier(mbl_comm_t *comm) {
 
 mbl_status_t mbl_comm_bcast(mbl_comm_t *comm, void *data, size_t bytes, int root) {
     MBL_REQUIRE(comm && (data || !bytes), "comm: bcast without a communicator or data");
-    MBL_REQUIRE(root >= 0 && root < comm->size, "comm: bcast from rank %d; 0 to %d are right", root,
+    MBL_REQUIRE(root >= 0 && root < comm->size, "comm: bcast from rank %d; expected 0 to %d", root,
                 comm->size - 1);
     if (!bytes)
         return MBL_OK;

@@ -1,4 +1,4 @@
-/* What the environment tells about the launcher, so that a process which nobody launched never touches MPI.
+/* What the environment says about the launcher, so that a process which nobody launched never touches MPI.
  */
 #include "comm/comm.h"
 
@@ -27,7 +27,7 @@ int mbl_comm_launched(int *rank, bool *can_join) {
         size = number(known[i][0], 1);
         found_rank = number(known[i][1], 0);
     } else if (number("PMIX_RANK", -1) >= 0) {
-        /* srun --mpi=pmix; another PMIx launcher tells no size, so assume it started more than one */
+        /* srun --mpi=pmix; another PMIx launcher states no size, so assume it started more than one */
         size = number("SLURM_STEP_NUM_TASKS", number("SLURM_NTASKS", 2));
         found_rank = number("PMIX_RANK", 0);
     } else if (number("SLURM_STEP_NUM_TASKS", 1) > 1 && number("SLURM_PROCID", -1) >= 0) {

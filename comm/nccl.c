@@ -58,7 +58,7 @@ static mbl_status_t check(nccl_t *n, ncclResult_t result, const char *what) {
     const char *advice = "", *detail = ncclGetLastError(n->nccl);
     if (result == ncclSystemError || (detail && strstr(detail, "interface")))
         advice = "; is the network reachable on every host? NCCL_SOCKET_IFNAME names the interface to use, "
-                 "NCCL_DEBUG=WARN tells more, MARBLE_NCCL=0 goes through MPI";
+                 "NCCL_DEBUG=WARN shows more; MARBLE_NCCL=0 goes through MPI";
     else if (result == ncclRemoteError)
         advice = "; another rank died or lost its connection";
     else if (result == ncclUnhandledCudaError) /* this rank's own GPU gives its error at every call */

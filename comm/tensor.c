@@ -21,7 +21,7 @@ static mbl_status_t type_of(const char *what, const mbl_tensor_t *in, const mbl_
         }
     return MBL_FAIL(
         MBL_ERR_ARG,
-        "comm: %s from %s to %s; right would be contiguous tensors in one memory space, of one type that "
+        "comm: %s from %s to %s; expected contiguous tensors in one memory space, of one type that "
         "has sums",
         what, mbl_tensor_text(in, from), mbl_tensor_text(out, to));
 }

@@ -1,4 +1,4 @@
-/* Shared by the attention kernels: how they are told of a call. Private to gpu/attention*.cu. */
+/* Shared by the attention kernels: the arguments of a call. Private to gpu/attention*.cu. */
 #ifndef MBL_GPU_ATTENTION_H
 #define MBL_GPU_ATTENTION_H
 

@@ -90,7 +90,7 @@ static socklen_t claim_name(const struct cudaDeviceProp *properties, struct sock
     return (socklen_t)(at - (char *)address);
 }
 
-/* The process that holds a claim; 0 where it cannot be told. */
+/* The process that holds a claim; 0 where that is not known. */
 static pid_t holder_of(const struct sockaddr_un *address, socklen_t length) {
     struct ucred peer = {0};
     socklen_t size = sizeof peer;

@@ -94,7 +94,7 @@ def train(name, *more):
 
 
 def expect(name, code, log, seconds, rank, reasons, alone=True, goes_on=False):
-    """Ended in time, by the rank that knows, who says why; goes_on: or told of and gone on."""
+    """Ended in time, by the rank that knows, who says why; goes_on: or reported and gone on."""
     wanted = [f"[rank {rank}] error:", *reasons] + (["ends alone"] if alone else [])
     missing = [text for text in wanted if text not in log]
     if goes_on and code == 0:

@@ -66,7 +66,7 @@ seconds=$(($(date +%s) - start))
 step=$("$1" inspect --attribute step "$folder/run/checkpoints/latest.h5")
 if [ $code -ne 1 ] || [ "$step" != 1 ] || ! grep -q 'the checkpoint that all ranks write does not end' "$folder/log"; then
     cat "$folder/log"
-    echo "an I/O error at the second checkpoint: code $code, latest checkpoint of step $step; wanted 1, 1 and the reason told"
+    echo "an I/O error at the second checkpoint: code $code, latest checkpoint of step $step; expected 1, 1 and the reason"
     exit 1
 fi
 echo "an I/O error inside MPI-IO: code $code after $seconds s, the first checkpoint is whole"

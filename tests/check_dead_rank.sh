@@ -18,7 +18,7 @@ for how in stops dies oversleeps fails exits; do
     else
         echo "a rank that $how: code $code after $ms ms"
     fi
-    # Those that waited tell what they were at.
+    # Those that waited report what they were at.
     if [ $want = 7 ] && ! echo "$log" | grep -q '#2 step 0 allreduce of 8000 bytes (f64, host) failed'; then
         echo "$log"
         echo "a rank that $how: the others' last collectives are not in the log"

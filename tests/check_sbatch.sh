@@ -58,7 +58,7 @@ export marble_code=0
 expect 0 'srun marble '
 has '--mpi=pmix --cpus-per-task=4 --kill-on-bad-exit=1'
 has "marble train run.yaml --out $folder --resume auto --set a=b"
-grep -q "ends $(date -d 2030-01-01T00:00:00 +%s)" "$work/marble.said" || { echo "the job's end is not told"; failed=1; }
+grep -q "ends $(date -d 2030-01-01T00:00:00 +%s)" "$work/marble.said" || { echo "the job's end is not stated"; failed=1; }
 plugins='none pmi2' expect 0 'mpirun marble '
 LAUNCHER=mpirun expect 0 'mpirun marble '
 has '-np 2'

@@ -78,9 +78,9 @@ class Run:
 
     def kept(self):
         """The step of the latest checkpoint."""
-        told = subprocess.run([marble, "inspect", "--attribute", "step", self.out / "checkpoints/latest.h5"], text=True,
+        answer = subprocess.run([marble, "inspect", "--attribute", "step", self.out / "checkpoints/latest.h5"], text=True,
                               stdout=subprocess.PIPE, check=True)
-        return int(told.stdout)
+        return int(answer.stdout)
 
     def log(self):
         path = pathlib.Path(f"{self.out}.log")
@@ -125,9 +125,9 @@ class Run:
         if self.name != "unbroken":
             self.expect("metrics of the unbroken run", figures == metrics(folder / "unbroken"))
             last = f"checkpoints/step-{STEPS:06d}.h5"
-            told = json.loads(subprocess.run([marble, "inspect", "--json", "--diff", folder / "unbroken" / last, self.out / last],
+            answer = json.loads(subprocess.run([marble, "inspect", "--json", "--diff", folder / "unbroken" / last, self.out / last],
                                              stdout=subprocess.PIPE, check=True).stdout)
-            self.expect("checkpoint of the unbroken run", told["equal"] >= 10 and not told["datasets"])
+            self.expect("checkpoint of the unbroken run", answer["equal"] >= 10 and not answer["datasets"])
         print(f"{self.name}: came back {job['Restarts']} times", flush=True)
 
 
@@ -185,8 +185,8 @@ def out_of_time(seconds):
 
 
 def signalled_in_time():
-    """Slurm's own signal before the end, which comes within half a minute; not to come back is told."""
-    run = Run("told-in-time", "--time=1", "--signal=B:USR1@50", "--partition=apart", "--nodes=1", "--ntasks=1",
+    """Slurm's own signal before the end, which comes within half a minute; not to come back is reported."""
+    run = Run("signalled-in-time", "--time=1", "--signal=B:USR1@50", "--partition=apart", "--nodes=1", "--ntasks=1",
               settings=["limits.margin=0", "train.steps=5000", "checkpoint.every=5000"],
               environment={"RESUBMIT_LIMIT": "0"})
 
@@ -194,8 +194,8 @@ def signalled_in_time():
         run.wait_state("FAILED", "COMPLETED", "TIMEOUT", "CANCELLED")
         run.expect("exit 75", run.field("ExitCode") == "75:0")
         run.expect(f"a checkpoint of step {run.step()}", run.kept() == run.step() > 0)
-        run.expect("the limit of coming back told", "came back 0 times; the checkpoint is in" in run.log())
-        print(f"told in time: stopped at step {run.step()} after {run.field('RunTime')}", flush=True)
+        run.expect("the limit of coming back reported", "came back 0 times; the checkpoint is in" in run.log())
+        print(f"signalled in time: stopped at step {run.step()} after {run.field('RunTime')}", flush=True)
     return verify
 
 
@@ -240,7 +240,7 @@ def mpirun_resubmitted():
 
 def gpus():
     """Two GPUs on each of two nodes: every rank sees both of its node and has a number on it, again after the job has
-    submitted itself anew. A script that tells what it sees stands for marble."""
+    submitted itself anew. A script that prints what it sees stands for marble."""
     (folder / "sees").write_text('#!/bin/sh\necho "$SLURMD_NODENAME $SLURM_LOCALID $CUDA_VISIBLE_DEVICES $CAME_BACK" >>"$4/seen"\n'
                                  '[ -n "$CAME_BACK" ] || exit 75\n')
     (folder / "sees").chmod(0o755)
@@ -307,7 +307,7 @@ if missing:
 marble = str(pathlib.Path(sys.argv[1]).resolve())
 os.environ.update(MARBLE=marble, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                   OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_btl_base_warn_component_unused="0")
-signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to end"))
 if len(sys.argv) > 2: # inside the namespace
     folder = pathlib.Path(sys.argv[2])
     everything()

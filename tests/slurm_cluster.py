@@ -151,8 +151,8 @@ class Cluster:
         return done.stdout.strip()
 
     def states(self, *names):
-        told = self.call("sinfo", "-h", "-N", "-n", ",".join(names), "-o", "%N %t", check=False)
-        states = dict(line.split() for line in told.splitlines())
+        answer = self.call("sinfo", "-h", "-N", "-n", ",".join(names), "-o", "%N %t", check=False)
+        states = dict(line.split() for line in answer.splitlines())
         return [states.get(name) for name in names]
 
     def job(self, number):

@@ -53,7 +53,7 @@ static inline int prepare_counted(void **state) {
     return 0;
 }
 
-/* A run into `out` that is told to end after `stop` steps, then resumed with `more` alone: the metrics and
+/* A run into `out` that ends after `stop` steps, then resumed with `more` alone: the metrics and
  * the last checkpoint are those of the run `whole` of `steps` steps, bit for bit. */
 static inline void stop_and_go(int ranks, const char *out, const char *more, size_t stop, const char *whole,
                                size_t steps) {

@@ -70,7 +70,7 @@ void mbl_emu_copy_wait(int newest);
 void *mbl_emu_shared(const void *site, const char *name, size_t bytes);
 void *mbl_emu_shared_dynamic(const char *name);
 
-/* Atomic read-modify-write of 4 or 8 bytes: tells the checkers; the operation itself is the caller's. */
+/* Atomic read-modify-write of 4 or 8 bytes: informs the checkers; the operation itself is the caller's. */
 void mbl_emu_atomic(const void *address, size_t bytes);
 
 /* The quick copy of a kernel, without calls of the checkers (copies.c), found by what stands for its file and

@@ -28,9 +28,8 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     }
     if (mbl_emu_device_of(info->si_addr) >= 0) {
         mbl_emu_describe(info->si_addr, where);
-        int n =
-            snprintf(text, sizeof text,
-                     "emulation: the host touches %s; a copy with cudaMemcpyAsync would be right\n", where);
+        int n = snprintf(text, sizeof text,
+                         "emulation: the host touches %s; expected a copy by cudaMemcpyAsync\n", where);
         if (n > 0 && write(STDERR_FILENO, text, (size_t)n) < 0)
             abort();
     }

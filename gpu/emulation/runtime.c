@@ -46,7 +46,7 @@ static mbl_emu_checks_t read_checks(void) {
         if (text && strcmp(text, names[i]) == 0)
             return (mbl_emu_checks_t)i;
     if (text && MBL_EMULATION_CHECKS)
-        MBL_WARN("MARBLE_EMULATED_CHECKS=%s: off, first and all are possible; it is first now", text);
+        MBL_WARN("MARBLE_EMULATED_CHECKS=%s; expected off, first or all; first is used", text);
     return MBL_EMULATION_CHECKS ? MBL_EMU_CHECKS_FIRST : MBL_EMU_CHECKS_OFF;
 }
 
@@ -64,11 +64,11 @@ static void read_settings(void) {
     s->gelu = number_of("MARBLE_EMULATED_GELU", 1);
     s->broken_launch = (uint64_t)number_of("MARBLE_EMULATED_ECC", 0);
     if (s->devices < 0 || s->devices > MBL_EMU_MOST_DEVICES) {
-        MBL_ERROR("MARBLE_EMULATED_DEVICES=%s: 0 to %d are possible", devices, MBL_EMU_MOST_DEVICES);
+        MBL_ERROR("MARBLE_EMULATED_DEVICES=%s; expected 0 to %d", devices, MBL_EMU_MOST_DEVICES);
         s->devices = 0;
     }
     if (s->memory == 0) {
-        MBL_ERROR("MARBLE_EMULATED_MEMORY=%s: bytes are wanted, or a number with K, M or G, 32G at most",
+        MBL_ERROR("MARBLE_EMULATED_MEMORY=%s; expected a number of bytes, or one with K, M or G, at most 32G",
                   memory);
         s->devices = 0;
     }

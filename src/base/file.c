@@ -42,7 +42,7 @@ mbl_status_t mbl_file_read(const char *path, size_t limit, char **out, size_t *s
         goto done;
     }
     if ((uintmax_t)info.st_size > limit) {
-        status = MBL_FAIL(MBL_ERR_FORMAT, "%s: %lld bytes, at most %zu are right", path,
+        status = MBL_FAIL(MBL_ERR_FORMAT, "%s: %lld bytes; expected at most %zu", path,
                           (long long)info.st_size, limit);
         goto done;
     }

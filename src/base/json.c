@@ -40,7 +40,7 @@ mbl_status_t mbl_json_write(const char *path, const json_t *json) {
     return status;
 }
 
-/* The value, or NULL with *status telling whether that is fine. */
+/* The value, or NULL with *status saying whether that is fine. */
 static const json_t *value_of(const json_t *object, const char *path, const char *key, bool required,
                               mbl_status_t *status) {
     const json_t *value = json_object_get(object, key);
@@ -56,7 +56,7 @@ static const json_t *value_of(const json_t *object, const char *path, const char
 static mbl_status_t wrong_value(const json_t *value, const char *path, const char *key, const char *right) {
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
     mbl_status_t status =
-        MBL_FAIL(MBL_ERR_CONFIG, "%s: %s: %.60s, right would be %s", path, key, text ? text : "?", right);
+        MBL_FAIL(MBL_ERR_CONFIG, "%s: %s: %.60s; expected %s", path, key, text ? text : "?", right);
     free(text);
     return status;
 }

@@ -1,5 +1,5 @@
 /* JSON from files, read strictly: no duplicate keys, and errors that say file, key, what was found and what
- * would be right. */
+ * is expected. */
 #ifndef MBL_BASE_JSON_H
 #define MBL_BASE_JSON_H
 

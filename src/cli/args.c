@@ -156,8 +156,8 @@ static mbl_status_t take_option(const mbl_args_t *spec, int argc, char **argv, i
 static mbl_status_t check_complete(const mbl_args_t *spec, const mbl_arg_texts_t *rest, uint64_t seen) {
     for (size_t i = 0; i < spec->n_args; i++)
         if (spec->args[i].required && !(seen & (1ull << i)))
-            return MBL_FAIL(MBL_ERR_USAGE, "%s: --%s %s is missing; marble %s --help tells more",
-                            spec->command, spec->args[i].name, spec->args[i].value, spec->command);
+            return MBL_FAIL(MBL_ERR_USAGE, "%s: --%s %s is missing; see marble %s --help", spec->command,
+                            spec->args[i].name, spec->args[i].value, spec->command);
     if (rest->count < spec->min_operands)
         return MBL_FAIL(MBL_ERR_USAGE, "%s: %s is missing; expected marble %s %s", spec->command,
                         spec->operands, spec->command, spec->operands);

@@ -1,4 +1,4 @@
-/* Options of a command from one table: parsing, errors that say what would be right, and --help. */
+/* Options of a command from one table: parsing, errors that say what is expected, and --help. */
 #ifndef MBL_CLI_ARGS_H
 #define MBL_CLI_ARGS_H
 

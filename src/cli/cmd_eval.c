@@ -40,14 +40,14 @@ static mbl_status_t add_seed(options_t *o, const char *word, size_t length) {
     bool digits = length > 0 && length < 18 && strspn(word, "0123456789") == length;
     uint64_t seed = digits ? strtoull(word, NULL, 10) : 0;
     if (!digits || seed > largest)
-        return MBL_FAIL(MBL_ERR_USAGE,
-                        "eval: --seeds: \"%.60s\": \"%.*s\" is no whole number up to 2^53; a list such as "
-                        "1,2,3 would be right",
-                        o->seeds_text, (int)(length < 40 ? length : 40), word);
+        return MBL_FAIL(
+            MBL_ERR_USAGE,
+            "eval: --seeds: \"%.60s\": \"%.*s\" is no whole number up to 2^53; expected a list such as "
+            "1,2,3",
+            o->seeds_text, (int)(length < 40 ? length : 40), word);
     for (size_t i = 0; i < o->n_seeds; i++)
         if (o->seeds[i] == seed)
-            return MBL_FAIL(MBL_ERR_USAGE,
-                            "eval: --seeds: \"%.60s\": %.*s is there twice; once would be right",
+            return MBL_FAIL(MBL_ERR_USAGE, "eval: --seeds: \"%.60s\": %.*s is there twice; expected once",
                             o->seeds_text, (int)length, word);
     o->seeds[o->n_seeds++] = seed;
     return MBL_OK;
@@ -76,8 +76,7 @@ static mbl_status_t check_output(const char *option, const char *path) {
         return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
     mbl_status_t status = MBL_OK;
     if (mbl_folder_exists(path))
-        status =
-            MBL_FAIL(MBL_ERR_USAGE, "eval: --%s: %s is a folder; a file in it would be right", option, path);
+        status = MBL_FAIL(MBL_ERR_USAGE, "eval: --%s: %s is a folder; expected a file in it", option, path);
     else if (access(folder, W_OK) != 0)
         status = MBL_FAIL(MBL_ERR_USAGE, "eval: --%s: %s cannot be written: %s: %s", option, path, folder,
                           strerror(errno));
@@ -89,8 +88,8 @@ static mbl_status_t check_options(options_t *o) {
     MBL_TRY(read_seeds(o));
     if (o->json && o->markdown && strcmp(o->json, "-") == 0 && strcmp(o->markdown, "-") == 0)
         return MBL_FAIL(MBL_ERR_USAGE,
-                        "eval: --json and --markdown both to standard output; a file for one of "
-                        "them would be right, as in --markdown scores.md");
+                        "eval: --json and --markdown both to standard output; expected a file for one of "
+                        "them, as in --markdown scores.md");
     MBL_TRY(check_output("json", o->json));
     return check_output("markdown", o->markdown);
 }

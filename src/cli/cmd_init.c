@@ -155,7 +155,7 @@ static mbl_status_t write_run(const char *from, const sets_t *sets, const char *
     else if (status == MBL_OK)
         status = write_file(config, note, path);
     if (status == MBL_OK && !to_stdout)
-        MBL_INFO("%s written; look through it, then: marble %s %s", path, command, path);
+        MBL_INFO("%s is written; read it, then run: marble %s %s", path, command, path);
     mbl_free(note);
     mbl_config_free(config);
     return status;

@@ -31,7 +31,7 @@ static mbl_status_t inspect(const char *path, const char *attribute, const char 
     if (S_ISDIR(about.st_mode) || ends_with(path, ".safetensors") ||
         ends_with(path, ".safetensors.index.json")) {
         if (attribute)
-            return MBL_FAIL(MBL_ERR_USAGE, "%s: --attribute is for checkpoints; --json tells all of a model",
+            return MBL_FAIL(MBL_ERR_USAGE, "%s: --attribute is for checkpoints; --json shows all of a model",
                             path);
         return mbl_inspect_model(path, json);
     }

@@ -17,7 +17,7 @@ static const char about[] =
     "    marble plan --model deploy/examples/sd3.5-medium.json --size 64 --tokens 205 --batch 9\n"
     "The options from --size on belong to --model.";
 
-/* What --model is told beside the file. */
+/* What the options say of the run that --model's file does not. */
 typedef struct {
     size_t size, tokens, batch, rewards, rank, steps, images, prompts;
     const char *precision;
@@ -63,7 +63,7 @@ static void choose_gpus(const char *name, mbl_plan_view_t *view) {
         view->gpu[view->gpus++] = mbl_gpu_at(i);
 }
 
-static mbl_status_t tell(mbl_plan_view_t *view, const char *gpu, const char *json) {
+static mbl_status_t print(mbl_plan_view_t *view, const char *gpu, const char *json) {
     mbl_plan_t plan;
     mbl_status_t status = MBL_OK;
     MBL_TRY(mbl_plan(view->shape, &plan));
@@ -126,7 +126,7 @@ int mbl_cmd_plan(int argc, char **argv) {
     if (status == MBL_OK && merged)
         shape.merge = shape.merged = true;
     if (status == MBL_OK)
-        status = tell(&view, gpu, json);
+        status = print(&view, gpu, json);
     mbl_plan_shape_free(&shape);
     mbl_free(rest.items);
     mbl_free(sets.items);

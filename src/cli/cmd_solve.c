@@ -36,7 +36,7 @@ typedef struct {
 static mbl_status_t read_number(const problem_t *p, const json_t *value, const char *where, double *out) {
     if (!json_is_number(value) || !isfinite(json_number_value(value))) {
         char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-        mbl_status_t status = MBL_FAIL(MBL_ERR_CONFIG, "%s: %s is %.40s; a finite number is right", p->path,
+        mbl_status_t status = MBL_FAIL(MBL_ERR_CONFIG, "%s: %s is %.40s; expected a finite number", p->path,
                                        where, text ? text : "missing");
         free(text);
         return status;
@@ -53,7 +53,7 @@ static mbl_status_t read_list(const problem_t *p, const json_t *json, const char
     if (!list || json_is_null(list))
         return MBL_OK;
     if (!json_is_array(list) || json_array_size(list) != p->k)
-        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s has %zu numbers; %zu are right, one for each row of gram",
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s has %zu numbers; expected %zu, one for each row of gram",
                         p->path, key, json_array_size(list), p->k);
     for (size_t i = 0; i < p->k; i++) {
         snprintf(where, sizeof where, "%s[%zu]", key, i);
@@ -67,7 +67,7 @@ static mbl_status_t read_gram(problem_t *p, const json_t *gram) {
     char where[64];
     if (!json_is_array(gram) || json_array_size(gram) < 1 || json_array_size(gram) > N)
         return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: gram is %s; a square matrix of 1 to %d rows is right, "
+                        "%s: gram is %s; expected a square matrix of 1 to %d rows, "
                         "\"gram\": [[1, 0], [0, 1]]",
                         p->path,
                         !gram                   ? "missing"
@@ -141,7 +141,7 @@ static mbl_status_t read_problem(problem_t *p, json_t *json) {
     for (size_t i = 0; p->has_weights && i < p->k; i++)
         if (!(p->weights[i] > 0))
             return MBL_FAIL(MBL_ERR_CONFIG,
-                            "%s: weights[%zu] is %g; a positive number is right (leave the row and "
+                            "%s: weights[%zu] is %g; expected a positive number (leave the row and "
                             "column out instead of giving it none)",
                             p->path, i, p->weights[i]);
     if (normalize && !json_is_boolean(normalize))
@@ -159,8 +159,8 @@ static mbl_status_t check_symmetry(problem_t *p) {
     for (size_t i = 0; i < k; i++)
         if (g[i * k + i] < 0)
             return MBL_FAIL(MBL_ERR_CONFIG,
-                            "%s: gram[%zu][%zu] is %g; a squared length, so 0 or more, is right", p->path, i,
-                            i, g[i * k + i]);
+                            "%s: gram[%zu][%zu] is %g; expected 0 or more, as a squared length is", p->path,
+                            i, i, g[i * k + i]);
     for (size_t i = 0; i < k; i++)
         for (size_t j = 0; j < i; j++) {
             double a = g[i * k + j], b = g[j * k + i], size = sqrt(g[i * k + i]) * sqrt(g[j * k + j]);
@@ -272,7 +272,7 @@ static mbl_status_t solve_method(const problem_t *p, answer_t *out) {
 static mbl_status_t check_floor(const problem_t *p, size_t taking_part) {
     if (p->floor >= 0 && p->floor * (double)taking_part <= 1)
         return MBL_OK;
-    return MBL_FAIL(MBL_ERR_CONFIG, "%s: floor is %g; from 0 to %.10g (1 / %zu gradients) is right", p->path,
+    return MBL_FAIL(MBL_ERR_CONFIG, "%s: floor is %g; expected 0 to %.10g (1 / %zu gradients)", p->path,
                     p->floor, 1 / (double)taking_part, taking_part);
 }
 
@@ -289,7 +289,7 @@ static mbl_status_t solve(const problem_t *p, answer_t *out) {
                                            : solve_raw(p, out));
     for (size_t i = 0; i < p->k; i++)
         if (!is_used(p, i))
-            MBL_WARN("%s: gradient %zu is zero and takes no part", p->path, i);
+            MBL_WARN("%s: gradient %zu is zero and gets no weight", p->path, i);
     mbl_qp_cosines(p->gram, p->k, out->coefficient, out->cos);
     return MBL_OK;
 }
@@ -337,7 +337,7 @@ static mbl_status_t load(const char *path, bool is_stdin, json_t **out) {
     }
     if (!json_is_object(json)) {
         json_decref(json);
-        return MBL_FAIL(MBL_ERR_CONFIG, "%s: holds no JSON object; {\"gram\": [[..], ..]} is right", path);
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: holds no JSON object; expected {\"gram\": [[..], ..]}", path);
     }
     *out = json;
     return MBL_OK;

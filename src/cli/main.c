@@ -30,7 +30,7 @@ static void print_help(void) {
            "Fine-tunes flow-matching image models on several rewards at once.\n\ncommands:\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
         printf("  %-10s %s\n", commands[i].name, commands[i].summary);
-    printf("\nmarble COMMAND --help tells more; marble --version prints the version.\n"
+    printf("\nmarble COMMAND --help describes a command; marble --version prints the version.\n"
            "exit codes: 0 done, 1 failed, 2 bad usage or configuration, 71 the device failed, 75 stopped "
            "with a checkpoint, resumable\n");
 }

@@ -79,7 +79,7 @@ static void check_device(const mbl_config_t *config, mbl_config_problems_t *prob
         found |= !tables[i]->missing && strcmp(tables[i]->name, device) == 0;
     if (!found)
         mbl_config_problem(problems, mbl_config_line(config, "device"),
-                           "device: %s is not built in; expected auto or cpu (marble doctor tells more)",
+                           "device: %s is not built in; expected auto or cpu (marble doctor says why)",
                            device);
 }
 
@@ -138,10 +138,9 @@ static void warn_counts(const mbl_config_t *config) {
     for (size_t i = 0; i < 2; i++)
         if (config->prompts.source == MBL_CONFIG_SOURCE_FILE && mbl_config_line(config, counts[i].key) != 0 &&
             mbl_log_rank() == 0)
-            MBL_WARN(
-                "%s: %zu is for prompts.source: signs and left aside; every prompt of the file is taken, "
-                "unless prompts.limit says how many",
-                mbl_config_where(config, counts[i].key, where, sizeof where), counts[i].value);
+            MBL_WARN("%s: %zu is ignored with prompts.source: file; all prompts of the file are used, "
+                     "or the first prompts.limit of them",
+                     mbl_config_where(config, counts[i].key, where, sizeof where), counts[i].value);
 }
 
 static void check_training(const mbl_config_t *config, mbl_config_problems_t *problems) {

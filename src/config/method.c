@@ -171,7 +171,7 @@ void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t 
     for (size_t i = 0; i < n; i++) {
         used_t used = method_of(config, i);
         bool seen = false;
-        for (size_t j = 0; j < i && !seen; j++) /* its problems were told there */
+        for (size_t j = 0; j < i && !seen; j++) /* its problems were reported there */
             seen = method_of(config, j).method == used.method;
         if (!seen)
             check_method(config, &used, problems);

@@ -485,7 +485,7 @@ static mbl_status_t read_map(mbl_config_t *config, const mbl_yaml_node_t *map, c
     return MBL_OK;
 }
 
-/* marble_reference amortises as its source does unless told. */
+/* By default marble_reference solves as seldom as its source does. */
 static void default_refresh(mbl_config_t *config) {
     size_t n;
     const mbl_field_t *fields = mbl_config_fields(&n), *field = mbl_config_field("balance.refresh_every");

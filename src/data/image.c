@@ -19,8 +19,7 @@ mbl_status_t mbl_image_new(size_t width, size_t height, mbl_image_t *out) {
     size_t pixels, bytes;
     MBL_REQUIRE(width > 0 && height > 0 && mbl_mul(width, height, &pixels) && mbl_mul(pixels, 3, &bytes) &&
                     bytes <= LARGEST_BYTES,
-                "an image of %zu x %zu: from 1 x 1 to %zu bytes would be right", width, height,
-                LARGEST_BYTES);
+                "an image of %zu x %zu; expected from 1 x 1 to %zu bytes", width, height, LARGEST_BYTES);
     uint8_t *rgb;
     MBL_ALLOC(rgb, bytes);
     *out = (mbl_image_t){width, height, rgb};
@@ -70,8 +69,8 @@ static mbl_status_t read_open_png(const char *path, png_image *png, FILE *file, 
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: not a PNG that can be read: %s", path, png->message);
     png->format = PNG_FORMAT_RGB;
     if ((size_t)png->width * png->height > LARGEST_BYTES / 3)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: an image of %u x %u; up to %zu bytes are read", path, png->width,
-                        png->height, LARGEST_BYTES);
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: an image of %u x %u; expected at most %zu bytes", path,
+                        png->width, png->height, LARGEST_BYTES);
     mbl_image_t image;
     MBL_TRY(mbl_image_new(png->width, png->height, &image));
     const png_color white = {255, 255, 255}; /* under what is transparent */
@@ -149,11 +148,11 @@ static void compress(struct jpeg_compress_struct *jpeg, const mbl_image_t *image
 }
 
 mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t *bytes) {
-    MBL_REQUIRE(image->width > 0 && image->width <= JPEG_MAX_DIMENSION && image->height > 0 &&
-                    image->height <= JPEG_MAX_DIMENSION && quality >= 1 && quality <= 100,
-                "JPEG of a %zu x %zu image at quality %d: sides from 1 to %ld and quality from 1 to 100 "
-                "would be right",
-                image->width, image->height, quality, JPEG_MAX_DIMENSION);
+    MBL_REQUIRE(
+        image->width > 0 && image->width <= JPEG_MAX_DIMENSION && image->height > 0 &&
+            image->height <= JPEG_MAX_DIMENSION && quality >= 1 && quality <= 100,
+        "JPEG of a %zu x %zu image at quality %d; expected sides from 1 to %ld and quality from 1 to 100",
+        image->width, image->height, quality, JPEG_MAX_DIMENSION);
     struct jpeg_compress_struct jpeg = {0}; /* nothing to destroy, should creating it fail */
     jpeg_failure_t failure;
     counter_t counter = {.base = {.init_destination = counter_reset,

@@ -130,10 +130,10 @@ void mbl_prompts_digest(const mbl_prompts_t *prompts, char out[MBL_SHA256_HEX]) 
 
 mbl_status_t mbl_prompts_load(const char *source, const char *path, uint64_t seed, int split, size_t count,
                               mbl_prompts_t *out) {
-    MBL_REQUIRE(split == 0 || split == 1, "prompts: split %d; 0 (train) or 1 (test) would be right", split);
+    MBL_REQUIRE(split == 0 || split == 1, "prompts: split %d; expected 0 (train) or 1 (test)", split);
     if (strcmp(source, "signs") == 0)
         return load_signs(seed, split, count, out);
     if (strcmp(source, "file") == 0)
         return load_file(path, count, out);
-    return MBL_FAIL(MBL_ERR_CONFIG, "prompts: source \"%s\"; signs or file would be right", source);
+    return MBL_FAIL(MBL_ERR_CONFIG, "prompts: source \"%s\"; expected signs or file", source);
 }

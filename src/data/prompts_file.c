@@ -43,11 +43,11 @@ static mbl_status_t append(reader_t *reader, char *text, char *metadata) {
 static mbl_status_t read_plain(reader_t *reader, const char *line, size_t length) {
     json_t *checked = json_stringn(line, length); /* NULL when it is not UTF-8 */
     if (!checked)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s:%zu: not UTF-8; a prompt in UTF-8 would be right", reader->path,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s:%zu: not UTF-8; expected a prompt in UTF-8", reader->path,
                         reader->line);
     json_decref(checked);
     if (strlen(line) != length)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s:%zu: a zero byte; a line of text would be right", reader->path,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s:%zu: a zero byte; expected a line of text", reader->path,
                         reader->line);
     return append(reader, mbl_strdup(line), NULL);
 }
@@ -112,8 +112,7 @@ static mbl_status_t read_object(reader_t *reader, const char *line, size_t lengt
     json_error_t error;
     json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
     if (!object)
-        return MBL_FAIL(MBL_ERR_FORMAT,
-                        "%s:%zu: not JSON: %s; an object like {\"prompt\": \"...\"} would be right",
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s:%zu: not JSON: %s; expected an object like {\"prompt\": \"...\"}",
                         reader->path, reader->line, error.text);
     mbl_status_t status = take_object(reader, object);
     json_decref(object);
@@ -173,11 +172,12 @@ static mbl_status_t drop_repeated(mbl_prompts_t *list, const char *path) {
     }
     mbl_free(table);
     if (kept < list->count)
-        MBL_INFO("%s: %zu of %zu prompts repeat an earlier one and are passed over", path, list->count - kept,
+        MBL_INFO("%s: %zu of %zu prompts repeat an earlier one and are left out", path, list->count - kept,
                  list->count);
     if (other > 0 && mbl_log_rank() == 0)
-        MBL_WARN("%s: %zu of these have other metadata than the first of that text, which is lost", path,
-                 other);
+        MBL_WARN(
+            "%s: %zu of these have other metadata than the first prompt of the same text; theirs is not used",
+            path, other);
     list->count = kept;
     return MBL_OK;
 }
@@ -204,7 +204,7 @@ mbl_status_t mbl_prompts_read_file(const char *path, mbl_prompts_t *out) {
     if (status == MBL_OK)
         status = drop_repeated(&reader.list, path);
     if (status == MBL_OK && reader.list.count == 0)
-        status = MBL_FAIL(MBL_ERR_FORMAT, "%s: no prompts; one a line would be right", path);
+        status = MBL_FAIL(MBL_ERR_FORMAT, "%s: no prompts; expected one on each line", path);
     if (status == MBL_OK)
         *out = reader.list;
     else

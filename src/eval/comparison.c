@@ -53,15 +53,16 @@ static mbl_status_t find_set(mbl_comparison_t *l, const char *text, mbl_comparis
         return MBL_OK;
     }
     if (!ends_with(text, ".txt") && !ends_with(text, ".jsonl"))
-        return MBL_FAIL(MBL_ERR_USAGE,
-                        "eval: --prompts: \"%s\" is no set of prompts; test or train (those of RUN.yaml), a "
-                        ".txt with a prompt a line or a .jsonl with an object a line would be right",
-                        text);
+        return MBL_FAIL(
+            MBL_ERR_USAGE,
+            "eval: --prompts: \"%s\" is no set of prompts; expected test or train (those of RUN.yaml), a "
+            ".txt with a prompt a line or a .jsonl with an object a line",
+            text);
     if (!is_there(text, engine->comm->size))
         return MBL_FAIL(
             MBL_ERR_USAGE,
-            "eval: --prompts: there is no file %s; test or train (those of RUN.yaml) or a file of "
-            "prompts would be right",
+            "eval: --prompts: there is no file %s; expected test or train (those of RUN.yaml) or a file of "
+            "prompts",
             text);
     MBL_TRY(mbl_prompt_set_read(text, engine->config->eval.prompts, engine->pipeline, &s->exist, &s->own));
     s->set = &s->own;
@@ -77,7 +78,7 @@ static mbl_status_t add_set(mbl_comparison_t *l, const char *text) {
     bool twice = set_is_there(l, s->name);
     l->n_sets++; /* freed with the comparison from here on */
     if (twice)
-        return MBL_FAIL(MBL_ERR_USAGE, "eval: --prompts: %s is given twice; once would be right", text);
+        return MBL_FAIL(MBL_ERR_USAGE, "eval: --prompts: %s is given twice; expected once", text);
     MBL_TRY(find_set(l, text, s));
     s->prompts = s->exist < each ? s->exist : each;
     s->first = l->images;
@@ -172,16 +173,14 @@ static mbl_status_t add_candidate(mbl_comparison_t *l, char *name, const char *p
     mbl_status_t status = MBL_OK;
     for (size_t i = 1; i < l->n_candidates; i++)
         if (strcmp(l->candidates[i].path, path) == 0)
-            status =
-                MBL_FAIL(MBL_ERR_USAGE, "eval: --checkpoint: %s is given twice; once would be right", path);
+            status = MBL_FAIL(MBL_ERR_USAGE, "eval: --checkpoint: %s is given twice; expected once", path);
     if (!name)
         status = MBL_FAIL(MBL_ERR_MEM, "no memory for a name");
     else if (status == MBL_OK && twice)
-        status =
-            MBL_FAIL(MBL_ERR_USAGE,
-                     "eval: --checkpoint: the name %s is taken; another would be right, as in --checkpoint "
-                     "NAME=%s",
-                     name, path);
+        status = MBL_FAIL(MBL_ERR_USAGE,
+                          "eval: --checkpoint: the name %s is taken; expected another, as in --checkpoint "
+                          "NAME=%s",
+                          name, path);
     if (status != MBL_OK) {
         mbl_free(name);
         return status;
@@ -199,11 +198,11 @@ static mbl_status_t add_checkpoint(mbl_comparison_t *l, const char *text) {
     size_t step = 0;
     loaded_t c;
     if (path > text && (equals == text || !*path))
-        return MBL_FAIL(MBL_ERR_USAGE, "eval: --checkpoint: \"%s\"; FILE or NAME=FILE would be right", text);
+        return MBL_FAIL(MBL_ERR_USAGE, "eval: --checkpoint: \"%s\"; expected FILE or NAME=FILE", text);
     if (!mbl_file_exists(path))
         return MBL_FAIL(MBL_ERR_USAGE,
-                        "eval: --checkpoint: there is no file %s; one of marble train such as "
-                        "runs/run/checkpoints/latest.h5 would be right",
+                        "eval: --checkpoint: there is no file %s; expected one of marble train such as "
+                        "runs/run/checkpoints/latest.h5",
                         path);
     mbl_status_t status = open_loaded(l, path, &step, &c);
     close_loaded(&c);
@@ -268,7 +267,8 @@ typedef struct {
     double start;
 } drawing_t;
 
-static void tell(const drawing_t *d, const mbl_candidate_t *e, const mbl_comparison_set_t *s, uint64_t seed) {
+static void log_progress(const drawing_t *d, const mbl_candidate_t *e, const mbl_comparison_set_t *s,
+                         uint64_t seed) {
     const mbl_comparison_t *l = d->comparison;
     size_t all = l->n_candidates * l->n_sets * l->options.n_seeds;
     char left[32];
@@ -287,7 +287,7 @@ static mbl_status_t draw_seeds(drawing_t *d, mbl_candidate_t *e, const mbl_compa
         MBL_TRY(mbl_evaluator_run(evaluator, adapter, means));
         MBL_TRY(mbl_evaluator_scores(evaluator, e->scores + (s->first + i * each) * l->engine->k));
         d->done++;
-        tell(d, e, s, l->options.seeds[i]);
+        log_progress(d, e, s, l->options.seeds[i]);
     }
     return MBL_OK;
 }

@@ -210,11 +210,9 @@ static mbl_status_t check_items(const char *path, const mbl_ckpt_item_t *items, 
         const char *name = items[i].name;
         size_t bytes;
         MBL_REQUIRE(name && *name && *name != '/' && name[strlen(name) - 1] != '/' && !strstr(name, "//"),
-                    "%s: dataset \"%s\": a name like group/name would be right", path,
-                    name ? name : "(none)");
+                    "%s: dataset \"%s\"; expected a name like group/name", path, name ? name : "(none)");
         MBL_REQUIRE(mbl_ckpt_type(items[i].dtype) >= 0,
-                    "%s: dataset %s: type %d; f32, f64, i64 or u8 would be right", path, name,
-                    (int)items[i].dtype);
+                    "%s: dataset %s: type %d; expected f32, f64, i64 or u8", path, name, (int)items[i].dtype);
         MBL_REQUIRE(mbl_mul(items[i].count, mbl_ckpt_size(items[i].dtype), &bytes) &&
                         mbl_add(*total, bytes, total) && *total < SIZE_MAX / 4,
                     "%s: dataset %s: %zu elements are too many", path, name, items[i].count);
@@ -233,8 +231,8 @@ static mbl_status_t sort_attrs(const char *path, mbl_ckpt_attr_t *attrs, size_t 
         MBL_REQUIRE(attrs[i].key && *attrs[i].key && attrs[i].value &&
                         strcmp(attrs[i].key, MBL_CKPT_VERSION_KEY) != 0 &&
                         strcmp(attrs[i].key, MBL_CKPT_ATTRS_KEY) != 0,
-                    "%s: attribute \"%s\": a key and a value would be right, and a key that checkpoints do "
-                    "not take for themselves",
+                    "%s: attribute \"%s\"; expected a key and a value, and a key that checkpoints do "
+                    "not use themselves",
                     path, attrs[i].key ? attrs[i].key : "(none)");
     if (n > 1)
         qsort(attrs, n, sizeof *attrs, by_key);

@@ -218,7 +218,7 @@ static mbl_status_t compare_digest(FILE *file, const char *path, size_t length, 
     if (length)
         return MBL_FAIL(MBL_ERR_IO, "%s: cannot be read to its end: %s", path, strerror(errno));
     if (strcmp(hex, stated) != 0)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: damaged: its bytes have digest %s, %s would be right", path, hex,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: damaged: its bytes have digest %s; expected %s", path, hex,
                         stated);
     return MBL_OK;
 }
@@ -233,7 +233,7 @@ static mbl_status_t verify_open_file(FILE *file, const char *path, mbl_ckpt_vouc
         return without_trailer(file, path, (size_t)about.st_size, vouch);
     MBL_TRY(read_trailer(path, text, &length, hex));
     if (length != (size_t)about.st_size - MBL_CKPT_TRAILER)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: damaged: %zu bytes of content, %zu would be right", path,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: damaged: %zu bytes of content; expected %zu", path,
                         (size_t)about.st_size - MBL_CKPT_TRAILER, length);
     return compare_digest(file, path, length, hex);
 }

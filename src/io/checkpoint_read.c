@@ -236,8 +236,8 @@ static mbl_status_t verify_dataset(mbl_ckpt_t *ckpt, const dataset_t *set, hid_t
     }
     mbl_status_t status = digest_of(ckpt, set, data, block, digest);
     if (status == MBL_OK && (!stated || strcmp(stated, digest) != 0))
-        status = MBL_FAIL(MBL_ERR_FORMAT, "%s: dataset %s is damaged: digest %s, %s would be right",
-                          ckpt->path, set->name, digest, stated ? stated : "(none stated)");
+        status = MBL_FAIL(MBL_ERR_FORMAT, "%s: dataset %s is damaged: digest %s; expected %s", ckpt->path,
+                          set->name, digest, stated ? stated : "(none stated)");
     mbl_free(stated);
     return status;
 }
@@ -416,11 +416,11 @@ static const dataset_t *find_set(const mbl_ckpt_t *ckpt, const char *name) {
 mbl_status_t mbl_ckpt_read(mbl_ckpt_t *ckpt, const char *name, mbl_dtype_t dtype, size_t count, void *out) {
     const dataset_t *set = find_set(ckpt, name);
     if (!set)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: has no dataset %s; %zu x %s would be right", ckpt->path, name,
-                        count, mbl_ckpt_dtype_name(dtype));
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: has no dataset %s; expected %zu x %s", ckpt->path, name, count,
+                        mbl_ckpt_dtype_name(dtype));
     if (set->dtype != dtype || set->count != count)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: dataset %s is %zu x %s; %zu x %s would be right", ckpt->path,
-                        name, set->count, mbl_ckpt_dtype_name(set->dtype), count, mbl_ckpt_dtype_name(dtype));
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: dataset %s is %zu x %s; expected %zu x %s", ckpt->path, name,
+                        set->count, mbl_ckpt_dtype_name(set->dtype), count, mbl_ckpt_dtype_name(dtype));
     if (!count)
         return MBL_OK;
     hid_t data = H5Dopen2(ckpt->file, name, H5P_DEFAULT);

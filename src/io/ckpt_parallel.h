@@ -29,7 +29,7 @@ mbl_comm_t *mbl_ckpt_team_comm(const mbl_ckpt_team_t *team);
 
 /* mbl_ckpt_write by all ranks. Rank 0 gives the items and attributes; an item without data is made of parts,
  * which every rank gives in the same order. A rank that fails says why; *failed (the same on every rank)
- * tells that one did, and those that did not fail themselves return OK. The file is then as it was before. An
+ * says that one did, and those that did not fail themselves return OK. The file is then as it was before. An
  * I/O error inside MPI-IO on one rank alone is no such failure: HDF5 and Open MPI leave the other ranks
  * waiting for it, which only the end of the job (see ckpt_writer.h) ends; ranks that cannot open the file,
  * and a full disk, are met before. Uses no communication of `comm`, which other threads may use meanwhile.

@@ -42,7 +42,7 @@ static mbl_status_t write_job(const mbl_ckpt_job_t *job) {
 static void *work(void *context) {
     mbl_ckpt_writer_t *w = context;
     setpriority(PRIO_PROCESS, 0, LOW_PRIORITY); /* of this thread alone, on Linux */
-    mbl_fail_quiet(1);                          /* told by mbl_ckpt_writer_result */
+    mbl_fail_quiet(1);                          /* reported by mbl_ckpt_writer_result */
     pthread_mutex_lock(&w->lock);
     while (w->phase != ENDING) {
         if (w->phase != WRITING) {

@@ -33,8 +33,8 @@ void mbl_ckpt_writer_close(mbl_ckpt_writer_t *writer);
 
 /* Begins a write; the one before has to have ended (mbl_ckpt_writer_result with wait). */
 mbl_status_t mbl_ckpt_writer_start(mbl_ckpt_writer_t *writer, const mbl_ckpt_job_t *job);
-/* How the last write ended, told once: MBL_OK when it went well, is still under way, or was told before,
- * and on the ranks of a team that did not fail themselves. */
+/* How the last write ended, reported once: MBL_OK when it went well, is still under way, or was reported
+ * before, and on the ranks of a team that did not fail themselves. */
 mbl_status_t mbl_ckpt_writer_result(mbl_ckpt_writer_t *writer, bool wait);
 
 #endif

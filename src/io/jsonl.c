@@ -168,7 +168,7 @@ static int append(mbl_jsonl_t *jsonl, const char *text, size_t size) {
 static int append_all(mbl_jsonl_t *jsonl, const char *line, size_t size) {
     int error = jsonl->held_bytes ? append(jsonl, jsonl->held, jsonl->held_bytes) : 0;
     if (!error && jsonl->held_bytes) {
-        MBL_INFO("%s: can be written again; the %zu line%s held until now %s in it", jsonl->path,
+        MBL_INFO("%s: can be written again; the %zu line%s held in memory until now %s in it", jsonl->path,
                  jsonl->held_lines, jsonl->held_lines == 1 ? "" : "s", jsonl->held_lines == 1 ? "is" : "are");
         jsonl->held_bytes = jsonl->held_lines = jsonl->failures = 0;
     }

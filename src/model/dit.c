@@ -19,7 +19,7 @@ static mbl_status_t unknown_class(const char *where, const json_t *found) {
     for (size_t i = 0; i < FAMILIES && at < sizeof names; i++)
         at += (size_t)snprintf(names + at, sizeof names - at, "%s\"%s\"", i ? " or " : "",
                                families[i]->class_name);
-    mbl_status_t status = MBL_FAIL(MBL_ERR_CONFIG, "%s: _class_name: found %.200s, right would be %s", where,
+    mbl_status_t status = MBL_FAIL(MBL_ERR_CONFIG, "%s: _class_name: found %.200s; expected %s", where,
                                    text ? text : "?", names);
     free(text); /* jansson's own allocation */
     return status;

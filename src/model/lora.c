@@ -25,12 +25,12 @@ static bool wanted(const mbl_lora_config_t *config, const char *name, uint64_t *
 
 static mbl_status_t check_config(const mbl_lora_config_t *config) {
     if (config->rank < 1 || config->rank > 4096)
-        return MBL_FAIL(MBL_ERR_CONFIG, "lora.rank: found %zu, right would be 1 to 4096", config->rank);
+        return MBL_FAIL(MBL_ERR_CONFIG, "lora.rank: found %zu; expected 1 to 4096", config->rank);
     if (!(config->alpha > 0) || config->alpha > 1e6)
-        return MBL_FAIL(MBL_ERR_CONFIG, "lora.alpha: found %g, right would be above 0 and at most 1e6",
+        return MBL_FAIL(MBL_ERR_CONFIG, "lora.alpha: found %g; expected above 0 and at most 1e6",
                         config->alpha);
     if (config->n_targets > MBL_LORA_MAX_TARGETS)
-        return MBL_FAIL(MBL_ERR_CONFIG, "lora.targets: found %zu names, right would be at most %d",
+        return MBL_FAIL(MBL_ERR_CONFIG, "lora.targets: found %zu names; expected at most %d",
                         config->n_targets, MBL_LORA_MAX_TARGETS);
     return MBL_OK;
 }

@@ -7,7 +7,7 @@
 #include "model/lora.h"
 
 /* For pipe.load_lora_weights of diffusers: "transformer.transformer_blocks.0.attn.to_q.lora_A.weight", ...
- * The scale alpha / rank is in B, because loaders that are told no alpha take the rank for it. */
+ * The scale alpha / rank is in B, because loaders that are given no alpha take the rank for it. */
 mbl_status_t mbl_lora_write(const mbl_lora_t *lora, const float *values, const char *path);
 /* For PeftModel.from_pretrained: folder/adapter_config.json and folder/adapter_model.safetensors
  * ("base_model.model." before the names, values as they are). `base` is named in it as the base model. The

@@ -24,7 +24,7 @@ static mbl_status_t check_index(const char *folder, const json_t *index) {
     const char *class_name = json_string_value(json_object_get(index, "_class_name"));
     if (!class_name || strcmp(class_name, "StableDiffusion3Pipeline") != 0)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                        "%s/model_index.json: _class_name: %.60s, right would be "
+                        "%s/model_index.json: _class_name: %.60s; expected "
                         "StableDiffusion3Pipeline",
                         folder, class_name ? class_name : "missing");
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
@@ -116,17 +116,17 @@ static mbl_status_t check_parts(const mbl_pipeline_t *p, const char *folder) {
                         vocab, clip->vocab_size);
     if (p->tokens > clip->max_position_embeddings)
         return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: tokenizer/: model_max_length: %zu, right would be at most text_encoder/'s "
+                        "%s: tokenizer/: model_max_length: %zu; expected at most text_encoder/'s "
                         "max_position_embeddings %zu",
                         folder, p->tokens, clip->max_position_embeddings);
     if (clip->hidden_size > model->context_width)
         return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: text_encoder/: hidden_size: %zu, right would be at most the transformer's "
+                        "%s: text_encoder/: hidden_size: %zu; expected at most the transformer's "
                         "joint_attention_dim %zu",
                         folder, clip->hidden_size, model->context_width);
     if (clip->projection_dim != model->pooled_width)
         return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: text_encoder/: projection_dim: %zu, right would be the transformer's "
+                        "%s: text_encoder/: projection_dim: %zu; expected the transformer's "
                         "pooled_projection_dim %zu",
                         folder, clip->projection_dim, model->pooled_width);
     if (model->channels != 3 || model->out_channels != 3)
@@ -236,7 +236,7 @@ const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline) {
 
 /* ---- prompts ---- */
 
-/* The position whose state is the pooled one. Folders from before transformers told CLIP's end token have 2
+/* The position whose state is the pooled one. Folders from before transformers stored CLIP's end token have 2
  * there, and the highest id is meant. */
 static size_t end_of(const mbl_clip_config_t *clip, const int32_t *ids, size_t tokens, size_t end) {
     if (clip->eos_token_id != 2) {

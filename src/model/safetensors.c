@@ -169,7 +169,7 @@ static mbl_status_t parse_header(const st_file_t *file, size_t *header_size, jso
                         "%s: a header of %llu bytes in a file of %zu: truncated or not safetensors",
                         file->path, (unsigned long long)length, file->size);
     if (length > HEADER_LIMIT)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: a header of %llu bytes, at most %d are right", file->path,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: a header of %llu bytes; expected at most %d", file->path,
                         (unsigned long long)length, HEADER_LIMIT);
     if (bytes[8] != '{')
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: the header does not begin with {", file->path);
@@ -511,7 +511,7 @@ static mbl_status_t floating(const mbl_st_t *st, const char *name, size_t count,
                         entry->type);
     size_t found = entry->bytes / mbl_dtype_size(entry->dtype);
     if (found != count)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %zu elements, right would be %zu", path, name, found,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %zu elements; expected %zu", path, name, found,
                         count);
     *out = entry;
     return MBL_OK;

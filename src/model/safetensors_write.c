@@ -22,8 +22,8 @@ static const char *stored_name(mbl_dtype_t dtype) {
 static mbl_status_t tensor_bytes(const char *path, const mbl_st_tensor_t *t, size_t *out) {
     size_t bytes = mbl_dtype_size(t->dtype);
     if (t->ndim < 0 || t->ndim > MBL_ST_MAX_DIMS)
-        return MBL_FAIL(MBL_ERR_ARG, "%s: tensor %s: %d dimensions, 0 to %d are right", path, t->name,
-                        t->ndim, MBL_ST_MAX_DIMS);
+        return MBL_FAIL(MBL_ERR_ARG, "%s: tensor %s: %d dimensions; expected 0 to %d", path, t->name, t->ndim,
+                        MBL_ST_MAX_DIMS);
     for (int i = 0; i < t->ndim; i++)
         if (!mbl_mul(bytes, t->dim[i], &bytes))
             return MBL_FAIL(MBL_ERR_ARG, "%s: tensor %s: larger than any memory", path, t->name);

@@ -42,10 +42,9 @@ static void plan_step(mbl_sampler_plan_t *plan, size_t i) {
 
 mbl_status_t mbl_sampler_plan(mbl_solver_t solver, size_t steps, double shift, mbl_sampler_plan_t *out) {
     if (steps < 1 || steps > MBL_SAMPLER_MAX_STEPS)
-        return MBL_FAIL(MBL_ERR_CONFIG, "sampler: %zu steps, right would be 1 to %d", steps,
-                        MBL_SAMPLER_MAX_STEPS);
+        return MBL_FAIL(MBL_ERR_CONFIG, "sampler: %zu steps; expected 1 to %d", steps, MBL_SAMPLER_MAX_STEPS);
     if (!(shift > 0) || isinf(shift))
-        return MBL_FAIL(MBL_ERR_CONFIG, "sampler: a shift of %g, right would be a positive number", shift);
+        return MBL_FAIL(MBL_ERR_CONFIG, "sampler: a shift of %g; expected a positive number", shift);
     memset(out, 0, sizeof *out);
     out->solver = solver;
     out->steps = steps;
@@ -185,7 +184,7 @@ static mbl_status_t start(mbl_sampler_t *s, const mbl_sample_request_t *request,
 mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *plan,
                              const mbl_sample_request_t *request, const mbl_tensor_t *x0) {
     size_t n = request->n;
-    MBL_REQUIRE(n > 0 && n <= sampler->max_n, "%zu images, right would be 1 to %zu", n, sampler->max_n);
+    MBL_REQUIRE(n > 0 && n <= sampler->max_n, "%zu images; expected 1 to %zu", n, sampler->max_n);
     MBL_REQUIRE(x0->dtype == sampler->type && mbl_tensor_contiguous(x0) &&
                     mbl_tensor_count(x0) == n * sampler->elements,
                 "sampler: x0 must be contiguous, %s, of %zu x %zu elements", mbl_dtype_name(sampler->type), n,

@@ -71,7 +71,7 @@ static mbl_status_t check_matmul(const mbl_matmul_args_t *a) {
     MBL_TRY(known_act("matmul", a->act));
     EXPECT(matmul, pre, a->y->dtype, ROWS, 2, m, n);
     EXPECT(matmul, through, a->y->dtype, ROWS, 2, m, n);
-    MBL_REQUIRE(!a->pre || !a->through, "matmul: pre and through are given, one at most is right");
+    MBL_REQUIRE(!a->pre || !a->through, "matmul: pre and through are both given; expected one at most");
     MBL_REQUIRE((!a->pre && !a->through) || a->act != MBL_ACT_NONE,
                 "matmul: %s is given without an activation", a->pre ? "pre" : "through");
     return MBL_OK;

@@ -97,7 +97,7 @@ static mbl_status_t launches_of_block(const mbl_plan_shape_t *shape, size_t kind
 mbl_status_t mbl_plan(const mbl_plan_shape_t *shape, mbl_plan_t *out) {
     mbl_plan_t plan = {0};
     MBL_REQUIRE(shape->rewards >= 1 && shape->rewards <= MBL_MAX_REWARDS,
-                "plan: %zu rewards, right would be 1 to %d", shape->rewards, MBL_MAX_REWARDS);
+                "plan: %zu rewards; expected 1 to %d", shape->rewards, MBL_MAX_REWARDS);
     mbl_status_t status = count_all(shape, &plan);
     for (; status == MBL_OK && mbl_dit_block_kind(shape->model, plan.block_kinds); plan.block_kinds++)
         status = launches_of_block(shape, plan.block_kinds, &plan.block[plan.block_kinds]);

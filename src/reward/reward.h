@@ -61,7 +61,7 @@ typedef enum { MBL_ON_FAILURE_SKIP, MBL_ON_FAILURE_STOP } mbl_on_failure_t;
 /* One reward of a run (config key rewards). */
 typedef struct {
     const char *name;  /* shown in metrics */
-    const char *type;  /* scorer; the name again unless told */
+    const char *type;  /* scorer; the name again by default */
     double weight;     /* for weighted_sum and priorities; 1 */
     const char *group; /* rewards of a group share one objective; NULL: its own */
     mbl_on_failure_t on_failure;

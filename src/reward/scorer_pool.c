@@ -240,8 +240,8 @@ mbl_status_t mbl_scorer_pool_open_with(const mbl_scorer_t *const *scorers, const
                                        size_t k, size_t threads, mbl_scorer_pool_t **out) {
     mbl_scorer_pool_t *pool;
     MBL_REQUIRE(k > 0 && threads <= MOST_THREADS,
-                "%zu rewards on %zu threads: at least one reward and at most %d threads would be right", k,
-                threads, MOST_THREADS);
+                "%zu rewards on %zu threads; expected at least one reward and at most %d threads", k, threads,
+                MOST_THREADS);
     MBL_ALLOC(pool, 1);
     mbl_status_t status = open_locks(pool);
     if (status != MBL_OK) {
@@ -270,7 +270,7 @@ static void list_scorers(char *out, size_t size) {
 mbl_status_t mbl_scorer_pool_open(const mbl_reward_spec_t *specs, size_t k, size_t threads,
                                   mbl_scorer_pool_t **out) {
     const mbl_scorer_t **scorers;
-    MBL_REQUIRE(k > 0, "no rewards: at least one would be right");
+    MBL_REQUIRE(k > 0, "no rewards; expected at least one");
     MBL_ALLOC(scorers, k);
     mbl_status_t status = MBL_OK;
     for (size_t i = 0; i < k && status == MBL_OK; i++) {

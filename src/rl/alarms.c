@@ -140,16 +140,15 @@ char *mbl_alarm_text(mbl_alarm_t alarm, const mbl_alarm_limits_t *limits,
     size_t room = size - (size_t)used;
     switch (alarm) {
     case MBL_ALARM_old_equals_new:
-        snprintf(
-            text, room,
-            "for %.0f steps the trained adapter has not moved from the one that draws; look for a reward "
-            "with a usable gradient (rewards_used) and raise train.lr",
-            value);
+        snprintf(text, room,
+                 "for %.0f steps the trained adapter equals the rollout policy's; check that a reward "
+                 "has a usable gradient (rewards_used in metrics.jsonl), and raise train.lr",
+                 value);
         break;
     case MBL_ALARM_old_drift:
         snprintf(
             text, room,
-            "the trained adapter is %.3g of its own length away from the one that draws (limit %g); lower "
+            "the trained adapter is %.3g of its own length away from the rollout policy's (limit %g); lower "
             "train.old_decay.hold or rate, or train.lr",
             value, limits->old_drift);
         break;
@@ -162,7 +161,7 @@ char *mbl_alarm_text(mbl_alarm_t alarm, const mbl_alarm_limits_t *limits,
     case MBL_ALARM_x0_norm_drift:
         snprintf(text, room,
                  "the images' root mean square is %+.0f %% off the first steps', for %zu steps: a reward may "
-                 "pay for brightness; look at samples/, raise train.kl or lower train.lr",
+                 "favour brightness; look at samples/, raise train.kl or lower train.lr",
                  percent, limits->patience);
         break;
     case MBL_ALARM_alpha_collapse:
@@ -172,11 +171,11 @@ char *mbl_alarm_text(mbl_alarm_t alarm, const mbl_alarm_limits_t *limits,
                  reward, value, limits->patience);
         break;
     case MBL_ALARM_alpha_stale:
-        snprintf(
-            text, room,
-            "alpha was solved for %.0f steps ago (limit %zu); lower balance.refresh_every, or look why no "
-            "reward has a usable gradient",
-            value, limits->alpha_stale);
+        snprintf(text, room,
+                 "alpha was solved for %.0f steps ago (limit %zu); lower balance.refresh_every, or find out "
+                 "why no "
+                 "reward has a usable gradient",
+                 value, limits->alpha_stale);
         break;
     case MBL_ALARM_non_finite:
         snprintf(text, room,
@@ -187,14 +186,16 @@ char *mbl_alarm_text(mbl_alarm_t alarm, const mbl_alarm_limits_t *limits,
         break;
     case MBL_ALARM_replica_mismatch:
         snprintf(text, room,
-                 "ranks hold different adapters: start anew from the last checkpoint; look for differing "
-                 "nodes, builds or memory errors");
+                 "ranks hold different adapters: resume from the last checkpoint, and check the nodes for "
+                 "different "
+                 "builds, processors or memory errors");
         break;
     case MBL_ALARM_scorer_failed:
-        snprintf(text, room,
-                 "%.3g %% of the scores of %s failed (limit %g %%); the first failure is in log.txt, marble "
-                 "eval asks every scorer",
-                 percent, reward, 100 * limits->scorer_failed);
+        snprintf(
+            text, room,
+            "%.3g %% of the scores of %s failed (limit %g %%); the first failure is in log.txt, and marble "
+            "eval runs every scorer",
+            percent, reward, 100 * limits->scorer_failed);
         break;
     case MBL_ALARM_scorer_range:
         snprintf(

@@ -32,7 +32,7 @@ enum { MBL_ALARM_ROOM = 32 }; /* of checkpoints */
 typedef enum { MBL_ON_ALARM_WARN, MBL_ON_ALARM_STOP } mbl_on_alarm_t;
 typedef enum { MBL_ALARM_ON, MBL_ALARM_OFF } mbl_alarm_switch_t;
 
-/* The section `alarms` of the configuration, where units and defaults are told. Counts of 0 switch an alarm
+/* The section `alarms` of the configuration, which states units and defaults. Counts of 0 switch an alarm
  * off. */
 typedef struct {
     mbl_on_alarm_t on_alarm;

@@ -73,7 +73,7 @@ static double slope(const cone_t *q, size_t i) {
 }
 
 mbl_status_t mbl_cone_solve(const double *c, const double *b, size_t k, double *x, double *residual) {
-    MBL_REQUIRE(k >= 1 && k <= N, "cone: %zu variables; 1 to %d are right", k, N);
+    MBL_REQUIRE(k >= 1 && k <= N, "cone: %zu variables; expected 1 to %d", k, N);
     cone_t q = {.k = k, .c = c, .b = b};
     for (size_t i = 0; i < k * k; i++)
         q.scale = fmax(q.scale, fabs(c[i]));

@@ -184,7 +184,7 @@ static void cut_views(mbl_gradient_t *g, micro_t *m) {
         m->v_old = m->v;
 }
 
-/* The row's own timestep, noise and xt = (1 - t) x0 + t noise; what the model is told of its prompt. */
+/* The row's own timestep, noise and xt = (1 - t) x0 + t noise; the encoding of its prompt. */
 static mbl_status_t noise_rows(mbl_gradient_t *g, micro_t *m) {
     const mbl_gradient_args_t *args = m->args;
     mbl_tensor_t sample = mbl_tensor_rows(&g->sample, 0, m->n);

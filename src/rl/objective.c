@@ -23,10 +23,11 @@ mbl_status_t mbl_objectives(const mbl_balance_options_t *options, const bool *us
         if (!used[i])
             continue;
         if (!(weight > 0 && isfinite(weight)))
-            return MBL_FAIL(MBL_ERR_ARG,
-                            "balance: reward %zu has weight %g; a positive number is right (leave a reward "
-                            "out instead of giving it none)",
-                            i, weight);
+            return MBL_FAIL(
+                MBL_ERR_ARG,
+                "balance: reward %zu has weight %g; expected a positive number (to leave a reward "
+                "out, take it off the list)",
+                i, weight);
         size_t o = out->of[i] = find_mate(options, used, out->of, i, out->n);
         out->n += o == out->n;
         out->weight[o] += weight;

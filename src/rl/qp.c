@@ -366,9 +366,9 @@ static void set_up(qp_t *q, const problem_t *p, double room) {
 }
 
 static mbl_status_t check(const problem_t *p) {
-    MBL_REQUIRE(p->k >= 1 && p->k <= N, "qp: %zu variables; 1 to %d are right", p->k, N);
+    MBL_REQUIRE(p->k >= 1 && p->k <= N, "qp: %zu variables; expected 1 to %d", p->k, N);
     MBL_REQUIRE(p->floor >= 0 && (double)p->k * p->floor <= 1 + 1e-12,
-                "qp: a floor of %g for %zu variables; between 0 and 1/%zu is right", p->floor, p->k, p->k);
+                "qp: a floor of %g for %zu variables; expected 0 to 1/%zu", p->floor, p->k, p->k);
     for (size_t i = 0; i < p->k * p->k; i++)
         if (!isfinite(p->c[i]))
             return MBL_FAIL(MBL_ERR_NUMERIC, "qp: entry (%zu, %zu) of the matrix is %g", i / p->k, i % p->k,

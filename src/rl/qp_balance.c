@@ -33,7 +33,7 @@ static mbl_status_t find_factors(const double *weights, size_t k, const mbl_bala
         if (weights && !(weights[i] > 0 && isfinite(weights[i])))
             return MBL_FAIL(
                 MBL_ERR_ARG,
-                "qp: priority %zu is %g; a positive number is right (leave a reward out instead of "
+                "qp: priority %zu is %g; expected a positive number (leave a reward out instead of "
                 "giving it none)",
                 i, weights[i]);
         if (out->used[i])
@@ -73,7 +73,7 @@ static mbl_status_t solve_used(const double *gram, const double *linear, size_t 
 mbl_status_t mbl_qp_balance_linear(const double *gram, const double *linear, size_t k, double floor,
                                    const double *weights, mbl_balance_result_t *out) {
     MBL_REQUIRE(gram && out, "qp: balance needs a matrix and a place for the result");
-    MBL_REQUIRE(k >= 1 && k <= N, "qp: %zu gradients; 1 to %d are right", k, N);
+    MBL_REQUIRE(k >= 1 && k <= N, "qp: %zu gradients; expected 1 to %d", k, N);
     mbl_balance_result_t result;
     double factor[N];
     memset(&result, 0, sizeof result);

@@ -172,15 +172,16 @@ static mbl_status_t move_all(aside_t *a) {
     if (later || anew)
         MBL_TRY(copy_lines(a));
     if (anew)
-        MBL_WARN("%s: no checkpoint to go on from was found: begins anew at step 1; the lines up to step %zu "
-                 "are kept in %s",
-                 a->folder, reached, a->to);
+        MBL_WARN(
+            "%s: found no checkpoint to resume from: the run begins anew at step 1; the lines up to step %zu "
+            "are kept in %s",
+            a->folder, reached, a->to);
     a->later = 0;
     MBL_TRY(visit(a, "checkpoints", visit_checkpoint));
     if (later)
         MBL_TRY(visit(a, "samples", visit_sample));
     if (a->later > 0)
-        MBL_WARN("%s: goes on from step %zu; the %zu checkpoint%s of later steps (up to %zu), their lines "
+        MBL_WARN("%s: resumes from step %zu; the %zu checkpoint%s of later steps (up to %zu), their lines "
                  "and samples are kept in %s",
                  a->folder, a->step, a->later, a->later == 1 ? "" : "s", a->highest, a->to);
     return MBL_OK;

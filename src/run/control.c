@@ -182,7 +182,7 @@ mbl_status_t mbl_control_configure(mbl_comm_t *comm, const mbl_config_t *config,
     }
     MBL_TRY(status);
     if (!good && comm->rank == 0)
-        MBL_WARN("control: the settings are not taken, since a rank refuses them");
+        MBL_WARN("control: the settings are not applied, since a rank refused them");
     *out = made;
     return MBL_OK;
 }

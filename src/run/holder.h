@@ -11,7 +11,7 @@ typedef struct {
     char host[72], boot[40],
         space[40]; /* boot: of that host's kernel; space: of the process numbers it sees */
     long long pid,
-        start; /* start: ticks after the boot, which tells it from a later process of that number */
+        start; /* start: ticks after the boot, which distinguishes it from a later process of that number */
     char cluster[72], job[40], step[24], restart[16]; /* of Slurm; "" outside */
 } mbl_holder_t;
 enum { MBL_HOLDER_TEXT = 640 };

@@ -22,11 +22,11 @@ mbl_status_t mbl_prompt_report_cuts(const mbl_pipeline_t *pipeline, const char *
             break;
         if (cuts.count == 0)
             continue;
-        MBL_WARN("%zu of %zu %s have more than the %zu tokens that %s reads; what is behind them counts for "
-                 "nothing",
+        MBL_WARN("%zu of %zu %s have more than the %zu tokens that %s reads; the text after them has no "
+                 "effect",
                  cuts.count, n, set, cuts.limit, cuts.encoder);
         for (size_t i = 0; i < cuts.count && i < MBL_CUTS_SHOWN; i++)
-            MBL_WARN("  prompt %zu, %zu tokens, is cut before: %s", cuts.first[i].prompt + 1,
+            MBL_WARN("  prompt %zu, %zu tokens, is cut off before: %s", cuts.first[i].prompt + 1,
                      cuts.first[i].tokens, cuts.first[i].text);
     }
     return MBL_OK;
@@ -54,9 +54,10 @@ static void report_quotes(const mbl_config_t *config, const mbl_prompts_t *promp
         if (mbl_quotes_in(prompts->items[i].text) == MBL_QUOTES_OTHER && n++ == 0)
             first = i;
     if (n > 0 && mbl_log_rank() == 0)
-        MBL_WARN("%zu of %zu %s quote text in other than straight double quotes, which ocr does not read as "
-                 "text to be shown; the first: %s",
-                 n, prompts->count, set, prompts->items[first].text);
+        MBL_WARN(
+            "%zu of %zu %s quote text, but not in straight double quotes; ocr takes only text in \"...\" as "
+            "text to be shown; the first: %s",
+            n, prompts->count, set, prompts->items[first].text);
 }
 
 mbl_status_t mbl_prompt_report_set(const mbl_engine_t *engine, const mbl_prompts_t *prompts,
@@ -111,10 +112,10 @@ static void warn_rewards(const mbl_engine_t *engine, const counts_t *counts) {
     for (size_t k = 0; k < engine->k; k++) {
         const char *name = engine->config->rewards.items[k].name;
         if (counts->train[k] == 0)
-            MBL_WARN("reward %s applies to none of the %zu %s: nothing will be learnt of it", name,
+            MBL_WARN("reward %s applies to none of the %zu %s: training cannot improve it", name,
                      engine->train.prompts.count, training);
         if (counts->test[k] == 0)
-            MBL_WARN("reward %s applies to none of the %zu %s: evaluations will say null of it", name,
+            MBL_WARN("reward %s applies to none of the %zu %s: evaluations will have null for it", name,
                      engine->test.prompts.count, held_out);
     }
 }
@@ -128,9 +129,9 @@ static mbl_status_t warn_idle_stages(const mbl_engine_t *engine, const counts_t 
         for (size_t k = 0; k < engine->k; k++)
             trains |= stage.active[k] && counts->train[k] > 0;
         if (!trains)
-            MBL_WARN(
-                "no reward that steps %llu to %llu train applies to any of the %s: they will train nothing",
-                (unsigned long long)stage.first + 1, (unsigned long long)stage.end, training);
+            MBL_WARN("no reward that steps %llu to %llu train applies to any of the %s: these steps cannot "
+                     "change the weights",
+                     (unsigned long long)stage.first + 1, (unsigned long long)stage.end, training);
     }
     return MBL_OK;
 }
@@ -139,7 +140,7 @@ static void report_groups(const mbl_engine_t *engine) {
     size_t groups = engine->config->prompts.groups, have = engine->train.prompts.count;
     char where[500];
     if (groups > have)
-        MBL_WARN("%s: %zu groups an epoch of only %zu %s: some come up %zu times in one epoch",
+        MBL_WARN("%s: %zu prompts per epoch, but there are only %zu %s: some are used %zu times in one epoch",
                  mbl_config_where(engine->config, "prompts.groups", where, sizeof where), groups, have,
                  training, (groups + have - 1) / have);
 }

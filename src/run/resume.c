@@ -60,7 +60,8 @@ static void compare_key(const char *path, const char *key, const json_t *was, co
     }
     ++*refused;
     if (mbl_log_rank() == 0)
-        MBL_ERROR("%s: %s was %s and is %s now; a run cannot change it on the way", path, key, before, after);
+        MBL_ERROR("%s: %s was %s and is now %s; a run keeps it from its start to its end", path, key, before,
+                  after);
 }
 
 /* Rewards go by position: names, types and groups stay, the rest may change. */
@@ -85,8 +86,8 @@ static void compare_rewards(const char *path, const json_t *was, const json_t *i
         return;
     ++*refused;
     if (mbl_log_rank() == 0)
-        MBL_ERROR("%s: rewards was %s and is %s now; a run cannot change their names, types, groups or order "
-                  "on the way",
+        MBL_ERROR("%s: rewards was %s and is now %s; a run keeps their names, types, groups and order "
+                  "from its start to its end",
                   path, shown(was, before), shown(is, after));
 }
 
@@ -134,7 +135,8 @@ static const struct {
 static void log_newer(const char *path, const json_t *was) {
     for (size_t i = 0; i < sizeof newer_keys / sizeof *newer_keys; i++)
         if (!value_at(was, newer_keys[i].key) && mbl_log_rank() == 0)
-            MBL_WARN("%s: of a version without %s: %s", path, newer_keys[i].key, newer_keys[i].was);
+            MBL_WARN("%s was written by a version without %s: %s", path, newer_keys[i].key,
+                     newer_keys[i].was);
 }
 
 mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, const char *old) {
@@ -219,8 +221,8 @@ static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const
     const char *steps = mbl_ckpt_attr(ckpt, "step");
     char *set = NULL, *quoted = NULL;
     if (!kind || strcmp(kind, "train") != 0 || !text || !steps)
-        return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
-                        path, kind ? kind : "");
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; expected one of marble train", path,
+                        kind ? kind : "");
     MBL_TRY(find_base(path, text, model));
     if (model && (quoted = mbl_yaml_quoted(model)))
         set = mbl_format("model.path=%s", quoted);

@@ -1,4 +1,4 @@
-/* What tells a run from every other. */
+/* What distinguishes a run from every other. */
 #include "run/run_id.h"
 
 #include "base/mem.h"

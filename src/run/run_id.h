@@ -1,5 +1,5 @@
-/* What tells a run from every other: 64 random bits, made when it begins, in run.yaml, in every checkpoint
- * and line. */
+/* What distinguishes a run from every other: 64 random bits, made when it begins, in run.yaml, in every
+ * checkpoint and line. */
 #ifndef MBL_RUN_RUN_ID_H
 #define MBL_RUN_RUN_ID_H
 

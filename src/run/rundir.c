@@ -111,8 +111,9 @@ void mbl_rundir_space(const mbl_rundir_t *rundir, const mbl_config_t *config, si
         return;
     double have = (double)disk.f_bavail * (double)disk.f_frsize;
     if (need > have)
-        MBL_WARN("%s: up to %zu checkpoints of %.3g MB are to come, %.3g MB with the one being written, and "
-                 "the file system "
-                 "has %.3g MB left; checkpoint.every and checkpoint.keep say how many there are",
-                 rundir->path, stay, (double)bytes / 1e6, need / 1e6, have / 1e6);
+        MBL_WARN(
+            "%s: up to %zu more checkpoints of %.3g MB will be kept, %.3g MB with the one being written, but "
+            "the file system has only %.3g MB left; checkpoint.every and checkpoint.keep set how many there "
+            "are",
+            rundir->path, stay, (double)bytes / 1e6, need / 1e6, have / 1e6);
 }

@@ -352,7 +352,7 @@ mbl_status_t mbl_state_writers(mbl_state_t *state) {
     if (status != MBL_ERR_UNSUPPORTED)
         return status;
     snprintf(reason, sizeof reason, "%s", mbl_fail_message());
-    return MBL_FAIL(MBL_ERR_CONFIG, "%s: parallel cannot be: %s; gather would be right",
+    return MBL_FAIL(MBL_ERR_CONFIG, "%s: parallel is not possible: %s; expected gather",
                     mbl_config_where(config, "checkpoint.writer", where, sizeof where), reason);
 }
 
@@ -397,8 +397,8 @@ static mbl_status_t check_identity(const mbl_state_t *state, const char *path, c
                                    bool everything, bool accept_prompts) {
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *config = mbl_ckpt_attr(ckpt, "config");
     if (!kind || strcmp(kind, "train") != 0 || !config)
-        return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; one of marble train would be right",
-                        path, kind ? kind : "");
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; expected one of marble train", path,
+                        kind ? kind : "");
     MBL_TRY(check_base(state, path, ckpt));
     if (!everything)
         return MBL_OK;
@@ -414,8 +414,9 @@ static void log_precision(const mbl_state_t *state, const char *path, const mbl_
     const char *was = mbl_ckpt_attr(ckpt, "precision"), *is = precision_of(engine);
     if (!was || strcmp(was, is) == 0 || engine->comm->rank > 0)
         return;
-    MBL_WARN("%s: computed in %s up to here and in %s from here on (precision: %s, device %s); the run is no "
-             "longer the one that nothing stopped, even up to f32's rounding; precision=%s would keep it",
+    MBL_WARN("%s: was computed in %s, and the run goes on in %s (precision: %s, device %s), so its results "
+             "will differ by "
+             "more than rounding from those of a run that was not stopped; precision=%s keeps them",
              path, was, is, mbl_config_word("precision", engine->config->precision), engine->ops->table->name,
              was);
 }

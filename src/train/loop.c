@@ -26,9 +26,15 @@ static mbl_status_t choose_adapter(mbl_train_t *t, const mbl_adapter_t **out) {
                                                   (uint32_t)t->state.epoch, &deviation)));
     MBL_TRY(mbl_comm_allreduce(t->comm, &deviation, 1, MBL_COMM_F64, MBL_COMM_MAX));
     bool merged = deviation <= config->rollout.merge_deviation;
-    if (merged != t->merged && t->comm->rank == 0)
-        MBL_INFO("epoch %llu: the rollout's adapter is %s the weights: merged, velocities move by %.2g",
-                 (unsigned long long)t->state.epoch + 1, merged ? "merged into" : "kept beside", deviation);
+    unsigned long long epoch = t->state.epoch + 1;
+    if (merged && !t->merged && t->comm->rank == 0)
+        MBL_DEBUG("epoch %llu: the rollout runs with its adapter merged into the weights, which changes the "
+                  "velocities by %.2g of their length",
+                  epoch, deviation);
+    else if (!merged && t->merged && t->comm->rank == 0)
+        MBL_INFO("epoch %llu: the rollout runs with its adapter beside the weights, which is slower: merging "
+                 "would change the velocities by %.2g of their length (rollout.merge_deviation: %g)",
+                 epoch, deviation, config->rollout.merge_deviation);
     t->merged = merged;
     if (merged)
         *out = mbl_merge_adapter(t->merge);

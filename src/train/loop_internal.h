@@ -82,8 +82,8 @@ mbl_status_t mbl_train_advantages(mbl_train_t *t);
 
 /* Timesteps of each sample that are trained on. */
 size_t mbl_train_timesteps(const mbl_config_t *config);
-/* One optimizer step, which t->update tells of: slice `slice` of inner epoch `inner`. Fails with ERR_STOPPED,
- * the state as it was, where *stop says so (NULL: never). Collective. */
+/* One optimizer step, whose result is in t->update: slice `slice` of inner epoch `inner`. Fails with
+ * ERR_STOPPED, the state as it was, where *stop says so (NULL: never). Collective. */
 mbl_status_t mbl_train_update(mbl_train_t *t, size_t inner, size_t slice, const volatile sig_atomic_t *stop);
 
 #endif

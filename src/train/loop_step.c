@@ -109,7 +109,7 @@ static void count_skipped(mbl_train_t *t, const mbl_balance_step_t *balance) {
         if (balance->used[k] || !t->stage.active[k])
             continue;
         if (t->state.skipped[k]++ % 100 == 0 && t->comm->rank == 0)
-            MBL_WARN("step %llu: reward %s takes no part (%s); %llu steps so far",
+            MBL_WARN("step %llu: reward %s is left out (%s); %llu steps so far",
                      (unsigned long long)t->state.step + 1, t->config->rewards.items[k].name,
                      isfinite(balance->norm[k]) ? "no valid score, or no variance in any group"
                                                 : "its gradient is not finite",
@@ -122,7 +122,7 @@ static void count_empty(mbl_train_t *t, const mbl_update_result_t *done) {
     if (!done->finite)
         t->state.empty_steps++;
     else if (!(done->norm > 0) && t->state.empty_steps++ % 100 == 0 && t->comm->rank == 0)
-        MBL_WARN("step %llu: no reward has a usable gradient; the weights stay as they are",
+        MBL_WARN("step %llu: no reward has a usable gradient; the weights are not changed",
                  (unsigned long long)t->state.step + 1);
 }
 

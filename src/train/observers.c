@@ -52,7 +52,7 @@ static mbl_status_t name_last_good(const mbl_train_t *t) {
     MBL_TRY(mbl_rundir_join(t->out_dir, "checkpoints", folder, sizeof folder));
     MBL_TRY(mbl_ckpt_latest(folder, NULL, path, sizeof path, &found));
     if (found)
-        MBL_WARN("the last good checkpoint is %s; go on from it with --resume auto and a lower train.lr",
+        MBL_WARN("the last good checkpoint is %s; resume from it with --resume auto and a lower train.lr",
                  path);
     else
         MBL_WARN("there is no checkpoint from before these steps; look at the base model and train.lr");

@@ -129,7 +129,7 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *r)
     if (!rundir->metrics)
         return MBL_OK;
     json_t *line = json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:o,s:o}", "step", (json_int_t)r->step, "epoch",
-                             (json_int_t)r->epoch, "loss", mbl_jsonl_real(r->update->loss), "kl",
+                             (json_int_t)r->epoch + 1, "loss", mbl_jsonl_real(r->update->loss), "kl",
                              mbl_jsonl_real(r->update->kl), "lr", r->lr, "grad_norm",
                              mbl_jsonl_real(r->update->norm), "old_lag", mbl_jsonl_real(r->old_deviate),
                              "samples_per_s", mbl_jsonl_real(s->total > 0 ? r->samples / s->total : NAN));

@@ -1,5 +1,5 @@
-/* What a training step tells: a line of metrics.jsonl, a progress line, and the closing table of base against
- * trained. */
+/* What a training step reports: a line of metrics.jsonl, a progress line, and the closing table of base
+ * against trained. */
 #ifndef MBL_TRAIN_REPORT_H
 #define MBL_TRAIN_REPORT_H
 

@@ -83,7 +83,7 @@ mbl_status_t mbl_train_follow_control(mbl_train_t *t) {
         MBL_TRY(check_stop(t));
         MBL_TRY(do_asked(t));
         if (t->asked.paused != paused && t->comm->rank == 0)
-            MBL_INFO("%s %llu", t->asked.paused ? "paused after step" : "goes on after step",
+            MBL_INFO("%s %llu", t->asked.paused ? "paused after step" : "resumed after step",
                      (unsigned long long)t->state.step);
         paused = t->asked.paused;
     } while (paused);

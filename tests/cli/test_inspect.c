@@ -160,7 +160,7 @@ static void alpha_history(void **state) {
     free(out);
     memcpy(path, alone, sizeof path);
     out = inspect(NULL, NULL, 0);
-    assert_non_null(strstr(out, "alpha_ema; no metrics.jsonl lies beside the checkpoint"));
+    assert_non_null(strstr(out, "alpha_ema; there is no metrics.jsonl beside the checkpoint"));
     assert_non_null(strstr(out, "reward  checkpoint\nocr         0.2500\nclean       0.7500\n"));
     free(out);
     memcpy(path, kept, sizeof kept);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A rank of marble train on emulated GPUs is killed with SIGKILL. mpirun sees it and ends the job; where it is told to let the others
-go on, they wait in a collective over NCCL or MPI, for limits.deadline, and tell what it was. Either way the last checkpoint is whole,
+"""A rank of marble train on emulated GPUs is killed with SIGKILL. mpirun sees it and ends the job; where it is asked to let the others
+go on, they wait in a collective over NCCL or MPI, for limits.deadline, and report what it was. Either way the last checkpoint is whole,
 at most one reported step is lost, and the run goes on from it to what the unbroken run is, bit for bit."""
 import os
 import pathlib
@@ -76,7 +76,7 @@ def check(folder):
         out = folder / name
         code, seconds, said = killed(folder, out, recovery)
         assert seconds < 4 * DEADLINE, (name, seconds, said)
-        if recovery:  # mpirun then tells nobody's code
+        if recovery:  # mpirun then reports nobody's code
             assert seconds >= 0.8 * DEADLINE, (name, seconds, said)
             assert f"rank 0 waited more than {DEADLINE} s in" in said, said
             assert "collectives of rank 0 over mpi and nccl:" in said and " failed, " in said, said

@@ -49,7 +49,7 @@ static void means(void **state) {
     /* of two prompts, worth 0 and 1, a resample has the mean 0 or 1 one time in four each */
     interval_is(out[0].mean, 0.5, 0, 1, 1e-15);
     assert_int_equal(out[0].n, 4);
-    interval_is(out[1].mean, 3, NAN, NAN, 1e-15); /* one prompt tells nothing of others */
+    interval_is(out[1].mean, 3, NAN, NAN, 1e-15); /* one prompt says nothing of others */
     assert_int_equal(out[1].n, 2);
     assert_int_equal(out[1].na, 2);
     double z0 = (0.5 - mean[0]) / deviation[0], z1 = (3 - mean[1]) / deviation[1];

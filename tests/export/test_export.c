@@ -1,5 +1,5 @@
 /* marble export, as a user would: what is written holds the checkpoint's adapter, samples drawn with it, with
- * the checkpoint and with the merged model are the same images, and the card tells of the run. */
+ * the checkpoint and with the merged model are the same images, and the card describes the run. */
 #include "runs.h"
 
 #include "data/image.h"

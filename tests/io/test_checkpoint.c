@@ -161,7 +161,7 @@ static void wrong_reads_are_reported(void **state) {
     assert_int_equal(write_content(&c, in(folder, "a.h5")), MBL_OK);
     assert_int_equal(mbl_ckpt_open(in(folder, "a.h5"), &ckpt), MBL_OK);
     assert_int_equal(mbl_ckpt_read(ckpt, "adapter/current", MBL_F32, 7, out), MBL_ERR_FORMAT);
-    assert_non_null(strstr(mbl_fail_message(), "dataset adapter/current is 8 x f32; 7 x f32 would be right"));
+    assert_non_null(strstr(mbl_fail_message(), "dataset adapter/current is 8 x f32; expected 7 x f32"));
     assert_int_equal(mbl_ckpt_read(ckpt, "adapter/current", MBL_F64, 8, out), MBL_ERR_FORMAT);
     assert_int_equal(mbl_ckpt_read(ckpt, "adapter/old", MBL_F32, 8, out), MBL_ERR_FORMAT);
     assert_non_null(strstr(mbl_fail_message(), "a.h5: has no dataset adapter/old"));
@@ -216,8 +216,7 @@ static mbl_status_t open_in_child(const char *path) {
 static void must_be_refused(const char *path, const char *what, size_t at) {
     mbl_status_t status = open_in_child(path);
     if (status != MBL_ERR_FORMAT && status != MBL_ERR_IO)
-        fail_msg("%s at %zu: status %s; ERR_FORMAT or ERR_IO would be right", what, at,
-                 mbl_status_name(status));
+        fail_msg("%s at %zu: status %s; expected ERR_FORMAT or ERR_IO", what, at, mbl_status_name(status));
 }
 
 static void damage_is_refused(void **state) {

@@ -78,7 +78,7 @@ static void check(unsigned odd, const char *reason) {
     write_odd(path, odd);
     mbl_status_t status = mbl_ckpt_open(path, &ckpt), want = reason ? MBL_ERR_FORMAT : MBL_OK;
     if (status != want || (reason && !strstr(mbl_fail_message(), reason)))
-        fail_msg("oddity %u: status %d, \"%s\"; %d with \"%s\" would be right", odd, (int)status,
+        fail_msg("oddity %u: status %d, \"%s\"; expected %d with \"%s\"", odd, (int)status,
                  status == MBL_OK ? "" : mbl_fail_message(), (int)want, reason ? reason : "");
     if (status == MBL_OK)
         assert_string_equal(mbl_ckpt_attr(ckpt, "step"), "7");

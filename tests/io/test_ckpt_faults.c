@@ -1,6 +1,6 @@
 /* Faults at every file-system call of a checkpoint, one after another: a full disk, an I/O error, half a
  * write, a crash after the call and in the middle of a write. The previous checkpoint or the new one always
- * loads, a failure is told, and the next checkpoint succeeds and leaves nothing over.
+ * loads, a failure is reported, and the next checkpoint succeeds and leaves nothing over.
  *
  * ctest-wrap: open write fsync close rename symlink unlink unlinkat opendir */
 #include "support.h"
@@ -219,7 +219,7 @@ static bool survives(kind_t kind, size_t at) {
     if (code == MBL_OK ? step != 2 : step != 1 && step != 2)
         fail_msg("%s: status %d, and a run would go on from step %zu", what, code, step);
     if (code != MBL_OK && code != CRASHED && code != MBL_ERR_IO)
-        fail_msg("%s: %s; ERR_IO would be right", what, mbl_status_name((mbl_status_t)code));
+        fail_msg("%s: %s; expected ERR_IO", what, mbl_status_name((mbl_status_t)code));
     assert_int_equal(save(folder, 3), MBL_OK);
     assert_int_equal(step_to_resume(folder, what), 3);
     assert_int_equal(count_files(folder), 2); /* step-000003.h5 and latest.h5 */

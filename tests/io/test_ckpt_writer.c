@@ -1,7 +1,7 @@
 /* src/io/ckpt_writer.c: writes beside a thread that goes on computing: their content, what may change when,
- * one write at a time, failures told once, closing in the middle of one. A gate in rename holds a write open
- * for as long as a test needs it. Under the thread sanitizer (preset tsan) data that both threads touch at
- * once fails the test too.
+ * one write at a time, failures reported once, closing in the middle of one. A gate in rename holds a write
+ * open for as long as a test needs it. Under the thread sanitizer (preset tsan) data that both threads touch
+ * at once fails the test too.
  *
  * ctest-wrap: rename */
 #include "support.h"
@@ -169,7 +169,8 @@ static void data_may_change_between_writes(void **state) {
     assert_string_equal(target, "step-000005.h5");
 }
 
-/* While a write goes on: no file of its name, nothing to tell, no second write; the caller's thread is free.
+/* While a write goes on: no file of its name, nothing to report, no second write; the caller's thread is
+ * free.
  */
 static void one_write_at_a_time(void **state) {
     fixture_t *w = *state;
@@ -248,7 +249,7 @@ static void close_waits_for_the_write(void **state) {
     pthread_join(other, NULL);
 }
 
-/* Close right after the start, when the thread may not even have woken up, and with a failure untold. */
+/* Close right after the start, when the thread may not even have woken up, and with a failure unreported. */
 static void close_at_once_loses_nothing(void **state) {
     fixture_t *w = *state;
     fill(w->content, 4);

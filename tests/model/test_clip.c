@@ -183,7 +183,7 @@ static void damaged_folders(void **state) {
         {"{\"num_hidden_layers\": 0}", "num_hidden_layers: 0", MBL_ERR_CONFIG},
         {"{\"vocab_size\": 50, \"hidden_size\": 16, \"intermediate_size\": 32, \"num_hidden_layers\": 2, "
          "\"num_attention_heads\": 4, \"max_position_embeddings\": 8, \"projection_dim\": 13}",
-         "text_projection.weight: 2 dimensions 12 x 16, right would be 13 x 16", MBL_ERR_FORMAT},
+         "text_projection.weight: 2 dimensions 12 x 16; expected 13 x 16", MBL_ERR_FORMAT},
         {"{\"vocab_size\": 50, \"hidden_size\": 16, \"intermediate_size\": 32, \"num_hidden_layers\": 3, "
          "\"num_attention_heads\": 4, \"max_position_embeddings\": 8, \"projection_dim\": 12}",
          "text_model.encoder.layers.2.layer_norm1.weight: missing", MBL_ERR_FORMAT},

@@ -156,7 +156,7 @@ static void wrappers_refuse(void **state) {
         {{.y = &y, .a = &a, .b = &b, .bias = &y}, "matmul: bias is [4,2] f32, not [2] f32"},
         {{.y = &y, .a = &a, .b = &b, .pre = &a, .act = MBL_ACT_SILU}, "matmul: pre is [4,8] f32, not [4,2]"},
         {{.y = &y, .a = &a, .b = &b, .through = &half, .act = MBL_ACT_SILU}, "matmul: through is [4,2] bf16"},
-        {{.y = &y, .a = &a, .b = &b, .pre = &y, .through = &y, .act = MBL_ACT_SILU}, "one at most is right"},
+        {{.y = &y, .a = &a, .b = &b, .pre = &y, .through = &y, .act = MBL_ACT_SILU}, "expected one at most"},
         {{.y = &y, .a = &a, .b = &b, .through = &y}, "matmul: through is given without an activation"},
         {{.y = &y, .a = &a, .b = &b, .act = (mbl_act_t)17}, "activation 17 is unknown"},
         {{.y = &y, .a = &a}, "matmul: b is NULL"},

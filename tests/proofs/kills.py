@@ -104,15 +104,15 @@ def latest(out):
     path = out / "checkpoints/latest.h5"
     if not os.path.lexists(path):
         return 0
-    told = subprocess.run([options.marble, "inspect", "--attribute", "step", path], stdout=subprocess.PIPE, text=True,
+    answer = subprocess.run([options.marble, "inspect", "--attribute", "step", path], stdout=subprocess.PIPE, text=True,
                           check=True).stdout
-    return int(told)
+    return int(answer)
 
 
 def differences(a, b):
-    told = json.loads(subprocess.run([options.marble, "inspect", "--json", "--diff", a, b], stdout=subprocess.PIPE,
+    answer = json.loads(subprocess.run([options.marble, "inspect", "--json", "--diff", a, b], stdout=subprocess.PIPE,
                                      text=True, check=True).stdout)
-    return told["equal"], told["datasets"]
+    return answer["equal"], answer["datasets"]
 
 
 def one_run(ranks, number, limit, log):

@@ -1,6 +1,6 @@
 #!/bin/sh
 # systems.sh [SUITE...]: quickstart's short form and deploy/check --quick on bare systems, made fresh by debootstrap: Debian 12
-# (bookworm) and 13 (trixie) unless told. Prints a table in Markdown. Needs root, debootstrap and about 3 GB for each system
+# (bookworm) and 13 (trixie) by default. Prints a table in Markdown. Needs root, debootstrap and about 3 GB for each system
 # under FOLDER (a temporary one, removed afterwards; one that is named is kept). MIRROR: where Debian's packages come from.
 set -eu
 case ${1:-} in

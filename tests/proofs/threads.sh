@@ -7,7 +7,7 @@ set -eu
 build=$(cd "${1:?usage: tests/proofs/threads.sh BUILD}" && pwd)
 cd "$(dirname "$0")/../.."
 if ! nm "$build/marble" | grep -q __tsan_func_entry; then
-    echo "threads.sh: $build/marble is not built with the thread sanitizer; cmake --preset tsan && cmake --build build-tsan would be right" >&2
+    echo "threads.sh: $build/marble is not built with the thread sanitizer; expected a build by: cmake --preset tsan && cmake --build build-tsan" >&2
     exit 2
 fi
 export OMP_NUM_THREADS=1

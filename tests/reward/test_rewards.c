@@ -548,7 +548,7 @@ static void failures_are_failed_not_zero(void **state) {
                 assert_non_null(
                     strstr(mbl_fail_message(), "reward bad failed on 'anything': no answer for anything"));
             }
-            assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK); /* told once */
+            assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK); /* reported once */
             mbl_scorer_pool_close(pool);
             mbl_log_set_level(MBL_LOG_INFO);
             for (int i = 0; i < N; i++) {

@@ -33,21 +33,21 @@ static int prepare(void **state) {
  * of `never` to the bit; with the default all do, and it is the same to rounding. */
 static void runs_fall_back(void **state) {
     size_t steps = on_gpu() ? 2 : 3;
-    char model[512], more[1024];
+    char model[540], more[1024];
     (void)state;
-    snprintf(model, sizeof model, "--set model.path=%s/base/model%s", folder,
+    snprintf(model, sizeof model, "--set log.level=debug --set model.path=%s/base/model%s", folder,
              on_gpu() ? " --set prompts.groups=2 --set prompts.group_size=2 --set train.steps=2" : "");
     snprintf(more, sizeof more, "%s --set rollout.merge=never", model);
     train_well(1, "never", more);
-    assert_false(log_has("never", "the rollout's adapter is"));
+    assert_false(log_has("never", "the rollout runs with its adapter"));
     snprintf(more, sizeof more, "%s --set rollout.merge_deviation=0", model);
     train_well(1, "strict", more);
-    assert_true(log_has("strict", "epoch 1: the rollout's adapter is merged into"));
-    assert_true(log_has("strict", "epoch 2: the rollout's adapter is kept beside"));
+    assert_true(log_has("strict", "epoch 1: the rollout runs with its adapter merged"));
+    assert_true(log_has("strict", "epoch 2: the rollout runs with its adapter beside"));
     same_lines("never", "strict", "metrics.jsonl", 0, steps);
     train_well(2, "auto", model);
-    assert_true(log_has("auto", "epoch 1: the rollout's adapter is merged into"));
-    assert_false(log_has("auto", "kept beside"));
+    assert_true(log_has("auto", "epoch 1: the rollout runs with its adapter merged"));
+    assert_false(log_has("auto", "adapter beside"));
     same_lines("never", "auto", "metrics.jsonl", 1e-3, steps);
 }
 

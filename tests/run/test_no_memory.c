@@ -147,7 +147,7 @@ static void fail_each(const char *name, mbl_status_t (*run)(void), mbl_status_t 
     }
     speak(kept);
     mbl_log_set_level(MBL_LOG_INFO);
-    print_message("%s: %zu allocations, %zu failed in turn, %zu told, the others harmless\n", name, count,
+    print_message("%s: %zu allocations, %zu failed in turn, %zu reported, the others harmless\n", name, count,
                   tally.tries, tally.failures);
     assert_int_equal(ready, MBL_OK);
     assert_int_equal(status, MBL_OK);

@@ -31,7 +31,7 @@ static void rewards_without_prompts_are_named(void **state) {
     both_say("idle", "warning: reward ocr applies to none of the 4 training prompts");
     both_say("idle", "warning: reward ocr applies to none of the 4 held-out prompts");
     check_times("idle.log", "reward count applies to none", 0);
-    check_times("idle.log", "will train nothing", 0);
+    check_times("idle.log", "cannot change the weights", 0);
 }
 
 /* The whole run, and one stage of two. */
@@ -55,7 +55,9 @@ static void more_groups_than_prompts_are_said(void **state) {
     (void)state;
     write_lines("few.txt", "three blue circles\ntwo red squares\n");
     train_well(1, "few", prompts_of("few.txt"));
-    both_say("few", "prompts.groups: 4 groups an epoch of only 2 training prompts: some come up 2 times");
+    both_say(
+        "few",
+        "prompts.groups: 4 prompts per epoch, but there are only 2 training prompts: some are used 2 times");
 }
 
 static void long_prompts_are_counted_and_shown(void **state) {
@@ -67,7 +69,7 @@ static void long_prompts_are_counted_and_shown(void **state) {
     train_well(1, "long", prompts_of("long.txt"));
     both_say("long", "5 of 6 training prompts have more than the 16 tokens that text_encoder reads");
     both_say("long", "5 of 6 held-out prompts have more than the 16 tokens");
-    check_times("long.log", "is cut before: ", 6);
+    check_times("long.log", "is cut off before: ", 6);
     check_times("long.log", "prompt 2, ", 2);
     snprintf(more, sizeof more,
              "sample --model %s/deploy/examples/signs-base --prompts %s/long.txt --prompt 'a cat' "
@@ -81,7 +83,7 @@ static void long_prompts_are_counted_and_shown(void **state) {
     assert_int_equal(marble("inspect", more), 0);
     check_times("inspect.log", "long.txt: 6 prompts\n", 1);
     check_times("inspect.log", "text_encoder: reads 16 tokens; 5 prompts have more\n", 1);
-    check_times("inspect.log", "is cut before: ", 3);
+    check_times("inspect.log", "is cut off before: ", 3);
     snprintf(more, sizeof more,
              "eval %s/run.yaml --prompts %s/long.txt --set eval.prompts=6 --set device=cpu", folder, folder);
     assert_int_equal(marble("eval", more), 0);
@@ -95,11 +97,11 @@ static void other_quotes_are_near_misses(void **state) {
     write_lines("quotes.txt", "a red sign that says \"K1\"\na red sign that says \xE2\x80\x9CK2\xE2\x80\x9D\n"
                               "a red sign that says 'K3'\nit's a cat\n");
     train_well(1, "quotes", prompts_of("quotes.txt"));
-    both_say("quotes", "2 of 4 training prompts quote text in other than straight double quotes");
+    both_say("quotes", "2 of 4 training prompts quote text, but not in straight double quotes");
     check_times("quotes.log", "the first: a red sign that says \xE2\x80\x9CK2\xE2\x80\x9D", 2);
     snprintf(more, sizeof more, "%s --set 'rewards=[{name: clean}]'", prompts_of("quotes.txt"));
     train_well(1, "unread", more);
-    check_times("unread.log", "quote text in other than straight double quotes", 0);
+    check_times("unread.log", "quote text, but not in straight double quotes", 0);
 }
 
 int main(void) {

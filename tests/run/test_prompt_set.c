@@ -31,8 +31,8 @@ static void files_are_taken_whole(void **state) {
     snprintf(more, sizeof more, "%s --set prompts.train_count=3", prompts_of("p.txt"));
     train_well(1, "counted", more);
     assert_int_equal(set_of("counted", digest[1]), SIGNS);
-    both_say("counted", "prompts.train_count: 3 is for prompts.source: signs and left aside");
-    check_times("counted.log", "unless prompts.limit says how many", 1);
+    both_say("counted", "prompts.train_count: 3 is ignored with prompts.source: file");
+    check_times("counted.log", "or the first prompts.limit of them", 1);
     snprintf(more, sizeof more, "%s --set prompts.limit=4", prompts_of("p.txt"));
     train_well(1, "limited", more);
     assert_int_equal(set_of("limited", digest[2]), 4);

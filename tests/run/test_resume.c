@@ -110,12 +110,12 @@ static void what_the_state_would_not_survive_is_refused(void **state) {
     static const struct {
         const char *set, *words;
     } wrong[] = {
-        {"seed=8", "seed was 7 and is 8 now"},
-        {"model.lora.rank=8", "model.lora.rank was 4 and is 8 now"},
-        {"model.lora.alpha=4", "model.lora.alpha was 8.0 and is 4.0 now"},
+        {"seed=8", "seed was 7 and is now 8"},
+        {"model.lora.rank=8", "model.lora.rank was 4 and is now 8"},
+        {"model.lora.alpha=4", "model.lora.alpha was 8.0 and is now 4.0"},
         {"'model.lora.targets=[attn.to_q]'", "model.lora.targets was [\"attn.to_q\","},
-        {"prompts.groups=5", "prompts.groups was 4 and is 5 now"},
-        {"prompts.train_count=31", "prompts.train_count was 30 and is 31 now"},
+        {"prompts.groups=5", "prompts.groups was 4 and is now 5"},
+        {"prompts.train_count=31", "prompts.train_count was 30 and is now 31"},
         {"'rewards=[{name: clean}, {name: color}, {name: jpeg}]'", "rewards was [{\"name\":\"color\""}};
     char more[256];
     (void)state;
@@ -253,7 +253,8 @@ static void definitions_of_before(void **state) {
     write_as_version("before", "", "\"kl\": \"apart\",");
     snprintf(more, sizeof more, "--resume %s", in("before/step-%06zu.h5", 4));
     assert_int_equal(train(1, "from-before", more), 0);
-    must_say("from-before", "of a version without balance.kl: before this version every reward's gradient");
+    must_say("from-before",
+             "was written by a version without balance.kl: before this version every reward's gradient");
     same_last_lines("whole", "from-before", "metrics.jsonl", 0, 4);
 }
 

@@ -107,7 +107,7 @@ static void an_earlier_step_leaves_the_later_ones_aside(void **state) {
              in("branch/checkpoints/step-000002.h5"));
     train_well(1, "branch", more);
     must_say("branch.log",
-             "goes on from step 2; the 2 checkpoints of later steps (up to 4), their lines and samples are");
+             "resumes from step 2; the 2 checkpoints of later steps (up to 4), their lines and samples are");
     must_say("branch/log.txt", "are kept in");
     run_of("branch", after);
     assert_string_equal(before, after);
@@ -150,7 +150,7 @@ static void without_a_checkpoint_its_lines_are_kept(void **state) {
     remove_folder(in("anew/checkpoints"));
     train_well(1, "anew", "--resume auto --set train.steps=1");
     must_say("anew.log",
-             "no checkpoint to go on from was found: begins anew at step 1; the lines up to step 2");
+             "found no checkpoint to resume from: the run begins anew at step 1; the lines up to step 2");
     assert_int_equal(steps_in("anew/aside-1/metrics.jsonl"), 2);
     assert_int_equal(steps_in("anew/metrics.jsonl"), 1);
 }

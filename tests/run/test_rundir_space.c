@@ -45,7 +45,7 @@ static bool warns(const char *keep, unsigned long mb) {
     assert_int_equal(mbl_log_open(NULL), MBL_OK);
     mbl_config_free(config);
     char *text = read_whole(log_path, NULL);
-    bool warned = strstr(text, "checkpoints of 10 MB are to come") != NULL;
+    bool warned = strstr(text, "checkpoints of 10 MB will be kept") != NULL;
     free(text);
     return warned;
 }

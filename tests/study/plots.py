@@ -1,4 +1,4 @@
-"""The study's plots: PNG, 800 pixels wide, in the colours of Okabe and Ito, which the colour-blind tell apart."""
+"""The study's plots: PNG, 800 pixels wide, in the colours of Okabe and Ito, which the colour-blind can distinguish."""
 import io
 import json
 import os

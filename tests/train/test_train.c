@@ -1,5 +1,5 @@
-/* marble train as a user would start it: ranks agree, runs repeat bit for bit, what is told of a run adds up,
- * a reward that never applies is left out, a checkpoint of another run is refused. */
+/* marble train as a user would start it: ranks agree, runs repeat bit for bit, what is reported of a run adds
+ * up, a reward that never applies is left out, a checkpoint of another run is refused. */
 #include "train_case.h"
 
 static void every_rank_count_gives_the_same_run(void **state) {
@@ -56,7 +56,7 @@ static void advantages_of_every_image(void **state) {
     json_decref(metrics);
 }
 
-/* The change that eval.jsonl tells is the difference of the means where the same images are valid: all of
+/* The change in eval.jsonl is the difference of the means where the same images are valid: all of
  * them here. The base model has none. */
 static void changes_are_from_the_base_model(void **state) {
     (void)state;

@@ -97,7 +97,7 @@ static void a_signal_leaves_a_checkpoint_and_exit_75(void **state) {
 }
 
 /* A healthy run has none; a limit that any step passes stops after the first epoch with its checkpoint, or is
- * only told and counted, over a resume too. */
+ * only logged and counted, over a resume too. */
 static void alarms_are_logged_counted_and_obeyed(void **state) {
     const char *more = "--set alarms.alpha_collapse=0.01 --set alarms.patience=2 --set train.steps=5";
     char half[512], path[512];

@@ -73,7 +73,7 @@ static void steps_that_are_not_finite_are_left_out(void **state) {
         check_times(log, "alarms.non_finite allows no more", 1);
         check_times(log, "step 4: alarm non_finite", 1);
         check_times(log, "the last good checkpoint is", 1);
-        check_times(log, "step-000003.h5; go on from it", 1);
+        check_times(log, "step-000003.h5; resume from it", 1);
         assert_int_equal(alarms(out, "non_finite"), 4);
         json_t *line = last_line(out, "metrics.jsonl");
         assert_int_equal(json_integer_value(json_object_get(line, "step")), 7);

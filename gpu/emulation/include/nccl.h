@@ -49,7 +49,7 @@ typedef enum { ncclSum = 0, ncclMax = 2, ncclMin = 3 } ncclRedOp_t;
 typedef struct {
     size_t size;
     unsigned magic, version;
-    int blocking; /* 0: calls may return ncclInProgress; ncclCommGetAsyncError tells when they are done */
+    int blocking; /* 0: calls may return ncclInProgress; ncclCommGetAsyncError says when they are done */
 } ncclConfig_t;
 #define NCCL_CONFIG_INITIALIZER                                                                              \
     { sizeof(ncclConfig_t), 0xcafebeef, NCCL_VERSION_CODE, 1 }

@@ -60,7 +60,7 @@ done:
     return status;
 }
 
-/* Bytes this machine can still give, 0 where it does not tell. */
+/* Bytes this machine can still give, 0 where that is not known. */
 static double free_bytes(void) {
     char line[128];
     double kibibytes = 0;

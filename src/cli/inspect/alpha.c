@@ -19,7 +19,7 @@ typedef struct {
     size_t k;
     double mean[MBL_MAX_REWARDS]; /* in the checkpoint, as shares of 1; NAN before the first solve */
     bool solved;                  /* any of them */
-    json_t *lines;                /* of the steps that tell alpha */
+    json_t *lines;                /* of the steps that have alpha */
 } history_t;
 
 static void free_history(history_t *h) {
@@ -152,7 +152,7 @@ static mbl_status_t print_table(const history_t *h, bool average) {
 static mbl_status_t print_history(const history_t *h) {
     size_t n = json_array_size(h->lines);
     if (n == 0) {
-        printf("\nalpha_ema; no metrics.jsonl lies beside the checkpoint to show how it came about\n");
+        printf("\nalpha_ema; there is no metrics.jsonl beside the checkpoint to show its history\n");
         return print_table(h, true);
     }
     printf("\nalpha of the steps by metrics.jsonl of the run (%zu steps)\n", n);

@@ -76,7 +76,7 @@ static void print_text(const json_t *root) {
                (long long)json_integer_value(json_object_get(encoder, "tokens")),
                (long long)json_integer_value(json_object_get(encoder, "cut")));
         json_array_foreach(json_object_get(encoder, "first"), j, one)
-            printf("  prompt %lld, %lld tokens, is cut before: %s\n",
+            printf("  prompt %lld, %lld tokens, is cut off before: %s\n",
                    (long long)json_integer_value(json_object_get(one, "prompt")),
                    (long long)json_integer_value(json_object_get(one, "tokens")),
                    json_string_value(json_object_get(one, "cut")));

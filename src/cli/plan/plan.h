@@ -7,7 +7,7 @@
 
 enum { MBL_PLAN_GPUS = 8 };
 
-/* A plan and what it is told for. */
+/* A plan and what it is printed for. */
 typedef struct {
     const mbl_plan_shape_t *shape;
     const mbl_plan_t *plan;

@@ -33,8 +33,8 @@ static size_t *size_at(const size_key_t *key, mbl_mmdit_config_t *config) {
 
 static mbl_status_t bad_value(const char *path, const char *key, json_t *found, const char *right) {
     char *text = found ? json_dumps(found, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-    mbl_status_t status = MBL_FAIL(MBL_ERR_CONFIG, "%s: %s: found %.200s, right would be %s", path, key,
-                                   text ? text : "?", right);
+    mbl_status_t status =
+        MBL_FAIL(MBL_ERR_CONFIG, "%s: %s: found %.200s; expected %s", path, key, text ? text : "?", right);
     free(text); /* jansson's own allocation */
     return status;
 }
@@ -70,23 +70,21 @@ static mbl_status_t check(const char *path, const mbl_mmdit_config_t *config) {
     size_t width = config->attention_head_dim * config->num_attention_heads;
     if (width > 65536 || width % 4 != 0)
         return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: attention_head_dim x num_attention_heads: found %zu, right would be a multiple "
+                        "%s: attention_head_dim x num_attention_heads: found %zu; expected a multiple "
                         "of 4 up to 65536",
                         path, width);
     if (config->caption_projection_dim != width)
         return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: caption_projection_dim: found %zu, right would be %zu (attention_head_dim x "
+                        "%s: caption_projection_dim: found %zu; expected %zu (attention_head_dim x "
                         "num_attention_heads)",
                         path, config->caption_projection_dim, width);
     if (config->sample_size % config->patch_size != 0)
-        return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: sample_size: found %zu, right would be a multiple of patch_size %zu", path,
-                        config->sample_size, config->patch_size);
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: sample_size: found %zu; expected a multiple of patch_size %zu",
+                        path, config->sample_size, config->patch_size);
     if (config->sample_size / config->patch_size > config->pos_embed_max_size)
-        return MBL_FAIL(
-            MBL_ERR_CONFIG,
-            "%s: pos_embed_max_size: found %zu, right would be at least sample_size / patch_size = %zu", path,
-            config->pos_embed_max_size, config->sample_size / config->patch_size);
+        return MBL_FAIL(MBL_ERR_CONFIG,
+                        "%s: pos_embed_max_size: found %zu; expected at least sample_size / patch_size = %zu",
+                        path, config->pos_embed_max_size, config->sample_size / config->patch_size);
     return MBL_OK;
 }
 

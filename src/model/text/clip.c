@@ -23,8 +23,8 @@ static mbl_status_t read_param(const mbl_st_t *st, const char *folder, const mbl
     if (!entry)
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: missing", folder, p->name);
     if (entry->ndim != p->ndim || entry->dim[0] != p->dim[0] || (p->ndim == 2 && entry->dim[1] != cols))
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %d dimensions %zu x %zu, right would be %zu x %zu",
-                        folder, p->name, entry->ndim, entry->ndim > 0 ? entry->dim[0] : 1,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %d dimensions %zu x %zu; expected %zu x %zu", folder,
+                        p->name, entry->ndim, entry->ndim > 0 ? entry->dim[0] : 1,
                         entry->ndim > 1 ? entry->dim[1] : 1, p->dim[0], cols);
     return type == MBL_F64 ? mbl_st_read_f64(st, p->name, (double *)flat + p->offset, count)
                            : mbl_st_read_f32(st, p->name, (float *)flat + p->offset, count);

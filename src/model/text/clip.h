@@ -28,7 +28,7 @@ mbl_status_t mbl_clip_forward(mbl_clip_t *clip, const int32_t *ids, const size_t
                               size_t tokens, const mbl_tensor_t *hidden, const mbl_tensor_t *pooled);
 
 /* Writes a fresh random encoder (normal(0, 0.02) scaled as CLIP does; embeddings normal(0, 1) when `strong`,
- * so that a frozen random encoder tells words apart) into `folder`: config.json, model.safetensors (f32). */
+ * so that a frozen random encoder keeps words apart) into `folder`: config.json, model.safetensors (f32). */
 mbl_status_t mbl_clip_create(const mbl_clip_config_t *config, uint64_t seed, bool strong, const char *folder);
 
 #endif

@@ -21,8 +21,7 @@ static mbl_status_t read_act(const json_t *root, const char *path, mbl_act_t *ou
     else if (strcmp(name, "gelu") == 0)
         *out = MBL_ACT_GELU_ERF;
     else
-        return MBL_FAIL(MBL_ERR_CONFIG, "%s: hidden_act: \"%.40s\", right would be quick_gelu or gelu", path,
-                        name);
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: hidden_act: \"%.40s\"; expected quick_gelu or gelu", path, name);
     return MBL_OK;
 }
 
@@ -49,7 +48,7 @@ static mbl_status_t read_config(const json_t *root, const char *path, mbl_clip_c
     MBL_TRY(read_act(root, path, &config->act));
     if (config->hidden_size % config->num_attention_heads != 0)
         return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: hidden_size: %zu, right would be a multiple of num_attention_heads %zu", path,
+                        "%s: hidden_size: %zu; expected a multiple of num_attention_heads %zu", path,
                         config->hidden_size, config->num_attention_heads);
     return MBL_OK;
 }
