@@ -63,7 +63,8 @@ COMMANDS = re.findall(r"^  ([a-z]+)  ", help_text, re.M)
 HELP = {name: output_of(MARBLE, name, "--help") for name in COMMANDS}
 KEYS = set(re.findall(r"^  ([a-z0-9_.]+)(?: {2,}|$)", output_of(MARBLE, "train", "--help-config"), re.M))
 SECTIONS = {key.split(".")[0] for key in KEYS if "." in key}
-PRESETS = {preset["name"] for preset in json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]}
+PRESETS = {kind: {preset["name"] for preset in presets}
+           for kind, presets in json.loads((ROOT / "CMakePresets.json").read_text()).items() if kind.endswith("Presets")}
 TESTS = re.findall(r"Test +#\d+: (\S+)", output_of("ctest", "--test-dir", MARBLE.parent, "-N"))
 emulated = (ROOT / "tests/emulation/CMakeLists.txt").read_text()
 TESTS += re.findall(r"\b(?:emulation|check)_[a-z0-9_]+", emulated)
@@ -129,8 +130,10 @@ def look_up(words):
             return look_up_marble(words[i + 1:])
         if base == "ctest" and i == 0:
             return look_up_ctest(words[1:])
-        if word == "--preset" and words[i + 1] not in PRESETS:
-            return f"--preset {words[i + 1]}: not in CMakePresets.json"
+        if word == "--preset":
+            kind = "workflow" if "--workflow" in words else "build" if "--build" in words else "configure"
+            if words[i + 1] not in PRESETS[kind + "Presets"]:
+                return f"--preset {words[i + 1]}: not among the {kind} presets of CMakePresets.json"
         if re.match(r"^(deploy|tests|gpu|src)/[\w./-]+$", word) and not re.search("[A-Z]{4}", word) and not (ROOT / word).exists():
             return f"{word}: no such file"
     if words and re.match(r"^deploy/(quickstart|check|install-packages|build)$", words[0]):
