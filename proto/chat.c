@@ -267,6 +267,7 @@ const mbl_codec_t mbl_codec_chat = {
     .help = "chat completions as vLLM, SGLang and OpenAI serve them: a vision-language model as a judge",
     .questions = 1,
     .ready_question = SIZE_MAX,
+    .absent = "expected a server of chat completions, which answers GET /models: its URL ends in /v1",
     .open = chat_open,
     .close = chat_close,
     .ask = chat_ask,

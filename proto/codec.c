@@ -231,6 +231,8 @@ mbl_status_t mbl_proto_learn(mbl_proto_peer_t *peer, size_t q, const mbl_proto_r
     if (status == MBL_ERR_REWARD && q == peer->codec->ready_question && response->status == 400)
         return mbl_proto_fault(error, MBL_PROTO_ERROR_BUSY,
                                "the model is not ready, or the server has none of that name (HTTP 400)");
+    if (status == MBL_ERR_REWARD && q == 0 && response->status == 404)
+        return mbl_proto_fault(error, MBL_PROTO_ERROR_ABSENT, "HTTP 404; %s", peer->codec->absent);
     MBL_TRY(status);
     MBL_TRY(peer->codec->learn(peer, q, response, error));
     peer->learned = q + 1;

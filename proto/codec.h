@@ -199,7 +199,8 @@ size_t mbl_proto_questions(const mbl_proto_peer_t *peer);
 mbl_status_t mbl_proto_ask(const mbl_proto_peer_t *peer, size_t q, mbl_proto_request_t *request);
 /* Its answer. The last question's answer completes the check of everything that was asked for against
  * everything the server has said: ERR_REWARD with *error says what the server wants. Asking again from
- * question 0 learns anew (a restarted server). */
+ * question 0 learns anew (a restarted server): no other thread may use the peer meanwhile, and no request can
+ * be made until the last answer. */
 mbl_status_t mbl_proto_learn(mbl_proto_peer_t *peer, size_t q, const mbl_proto_response_t *response,
                              mbl_proto_error_t *error);
 

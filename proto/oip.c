@@ -242,6 +242,7 @@ const mbl_codec_t mbl_codec_oip = {
     .help = "Open Inference Protocol 2: Triton, KServe, MLServer, proto/python; binary or JSON tensors",
     .questions = 3,
     .ready_question = 1,
+    .absent = "expected a server of the Open Inference Protocol at this URL, which answers GET /v2",
     .open = oip_open,
     .close = oip_close,
     .ask = oip_ask,

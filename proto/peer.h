@@ -32,6 +32,8 @@ typedef struct {
     /* The question that a server which is not ready yet answers with HTTP 400, though it may become ready;
      * SIZE_MAX: none. */
     size_t ready_question;
+    /* What the first question's HTTP 404 may come from: "expected ..." */
+    const char *absent;
     /* Checks the options and makes peer->self, which `close` frees (NULL is fine there). */
     mbl_status_t (*open)(const mbl_proto_options_t *options, mbl_proto_peer_t *peer);
     void (*close)(void *self);

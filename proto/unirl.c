@@ -212,6 +212,7 @@ const mbl_codec_t mbl_codec_unirl = {
     .help = "UniRL's reward service: JSON with images in base64, several rewards from one call",
     .questions = 1,
     .ready_question = SIZE_MAX,
+    .absent = "expected UniRL's reward service at this URL, which answers GET /rewards",
     .open = unirl_open,
     .close = unirl_close,
     .ask = unirl_ask,

@@ -105,6 +105,22 @@ static void test_models(void **state) {
     }
 }
 
+/* The commonest mistake in a URL is named. */
+static void test_absent(void **state) {
+    (void)state;
+    mbl_proto_peer_t *peer;
+    mbl_proto_error_t error;
+    mbl_proto_options_t options = {.codec = "chat", .judge = {.question = "?", .pattern = PATTERN}};
+    mbl_proto_response_t response = {.status = 404, .body = "{\"detail\": \"Not Found\"}", .body_bytes = 23};
+    assert_int_equal(mbl_proto_open(&options, &peer), MBL_OK);
+    assert_int_equal(mbl_proto_learn(peer, 0, &response, &error), MBL_ERR_REWARD);
+    assert_int_equal(error.kind, MBL_PROTO_ERROR_ABSENT);
+    assert_string_equal(
+        error.text,
+        "HTTP 404; expected a server of chat completions, which answers GET /models: its URL ends in /v1");
+    mbl_proto_close(peer);
+}
+
 /* What the prompt brings is text: it neither ends the JSON nor is filled in again. */
 static void test_question(void **state) {
     (void)state;
@@ -261,8 +277,9 @@ static void test_slow_pattern(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_options),  cmocka_unit_test(test_models),
-                                       cmocka_unit_test(test_question), cmocka_unit_test(test_answers),
-                                       cmocka_unit_test(test_votes),    cmocka_unit_test(test_slow_pattern)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_options),     cmocka_unit_test(test_models),
+                                       cmocka_unit_test(test_absent),      cmocka_unit_test(test_question),
+                                       cmocka_unit_test(test_answers),     cmocka_unit_test(test_votes),
+                                       cmocka_unit_test(test_slow_pattern)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
