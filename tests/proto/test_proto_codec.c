@@ -4,6 +4,8 @@
 
 #include "proto/text.h"
 
+#include <pthread.h>
+
 static mbl_proto_peer_t *plain_peer(void) {
     static const char *const bodies[] = {"{\"name\": \"x\"}", "", "{}"};
     return peer_of(&(mbl_proto_options_t){.model = "m"}, bodies);
@@ -302,9 +304,73 @@ static void test_no_memory(void **state) {
     mbl_fail_quiet(0);
 }
 
+/* ---- threads ---- */
+
+typedef struct {
+    const mbl_proto_peer_t *peer;
+    mbl_proto_batch_t batch;
+    const char *answer;
+    size_t bytes; /* of the request, the same every time */
+    float score;
+    bool fine;
+} worker_t;
+
+static void *work(void *context) {
+    worker_t *worker = context;
+    mbl_proto_request_t request = {0};
+    mbl_proto_result_t result = {0};
+    mbl_proto_error_t error;
+    mbl_proto_response_t response = json_response(worker->answer);
+    worker->fine = true;
+    for (int i = 0; i < 200; i++) {
+        worker->fine &= mbl_proto_request(worker->peer, &worker->batch, &request) == MBL_OK;
+        worker->fine &=
+            mbl_proto_response(worker->peer, 1, &response, &result, &error) == MBL_OK && result.n == 1;
+        worker->fine &= i == 0 || (worker->bytes == request.body_bytes && worker->score == result.scores[0]);
+        worker->bytes = request.body_bytes;
+        worker->score = result.scores[0];
+    }
+    mbl_proto_request_free(&request);
+    mbl_proto_result_free(&result);
+    return NULL;
+}
+
+/* One peer, several threads, each with a request and a result of its own (ThreadSanitizer looks on where it
+ * is built in). */
+static void test_threads(void **state) {
+    (void)state;
+    static const char *const models[] = {"{\"data\": [{\"id\": \"m\"}]}"};
+    enum { THREADS = 4 };
+    mbl_proto_piece_t file = {"file", 4};
+    static const char *const answers[THREADS] = {
+        "{\"choices\": [{\"message\": {\"content\": \"about 1\"}}]}",
+        "{\"choices\": [{\"message\": {\"content\": \"about 2\"}}]}",
+        "{\"choices\": [{\"message\": {\"content\": \"about 3\"}}]}",
+        "{\"choices\": [{\"message\": {\"content\": \"about 4\"}}]}"};
+    static const char *const prompts[THREADS] = {"a", "bb", "ccc", "dddd"};
+    mbl_proto_peer_t *peer = peer_of(
+        &(mbl_proto_options_t){.codec = "chat", .judge = {.question = "{prompt}", .pattern = "about (\\d)"}},
+        models);
+    worker_t workers[THREADS];
+    pthread_t threads[THREADS];
+    for (size_t i = 0; i < THREADS; i++) {
+        workers[i] = (worker_t){
+            .peer = peer, .batch = {.n = 1, .encoded = &file, .prompts = &prompts[i]}, .answer = answers[i]};
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    }
+    for (size_t i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_true(workers[i].fine);
+        assert_near(workers[i].score, i + 1, 0);
+        assert_int_equal(workers[i].bytes, workers[0].bytes + i);
+    }
+    mbl_proto_close(peer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_table),  cmocka_unit_test(test_statuses),
                                        cmocka_unit_test(test_limits), cmocka_unit_test(test_printable),
-                                       cmocka_unit_test(test_text),   cmocka_unit_test(test_no_memory)};
+                                       cmocka_unit_test(test_text),   cmocka_unit_test(test_no_memory),
+                                       cmocka_unit_test(test_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
