@@ -72,6 +72,7 @@ class Answer:
 
     def outputs(self):
         """name -> list of values, binary or not."""
+        assert self.status == 200, self.body
         length = int(self.fields.get("inference-header-content-length", len(self.body)))
         found, at = {}, length
         for entry in json.loads(self.body[:length])["outputs"]:
@@ -150,7 +151,7 @@ def flat(values, side=2):
 class Server:
     """The server on a file with these rewards, as a child; its folder and log go with it."""
 
-    def __init__(self, rewards, *arguments, environment=None, listen=("127.0.0.1:0",), ready=True, limits=None):
+    def __init__(self, rewards, *arguments, environment=None, listen=("127.0.0.1:0",), ready=True, limits=None, python=sys.executable):
         """limits: constants of the program to change, so that a test does not wait for their real values."""
         self.folder = tempfile.TemporaryDirectory(prefix="marble_reward.")
         self.path = pathlib.Path(self.folder.name)
@@ -162,7 +163,7 @@ class Server:
             settings = "; ".join(f"marble_reward.{name} = {value}" for name, value in limits.items())
             program = ["-c", f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import marble_reward; {settings}; "
                              "sys.exit(marble_reward.main())"]
-        self.child = subprocess.Popen([sys.executable, *program, "serve", str(self.path / "rewards_file.py"), *listening, *arguments],
+        self.child = subprocess.Popen([python, *program, "serve", str(self.path / "rewards_file.py"), *listening, *arguments],
                                       stdout=subprocess.PIPE, stderr=self.log, text=True,
                                       env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})})
         line = self.child.stdout.readline() if ready else ""

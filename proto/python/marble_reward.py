@@ -218,7 +218,7 @@ def images_of(part, handle, kind):
     if kind == "raw":
         return [Pixels(width, height, view) for view in views]
     import PIL.Image
-    return [PIL.Image.frombuffer("RGB", (width, height), view, "raw", "RGB", 0, 1) for view in views]
+    return [PIL.Image.frombytes("RGB", (width, height), bytes(view)) for view in views]
 
 
 def check_scores(entry, returned, count):

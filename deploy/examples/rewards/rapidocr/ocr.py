@@ -3,7 +3,8 @@ RapidOCR runs PaddleOCR's models on the CPU; they are in its wheel, so nothing i
 from marble_reward import reward
 from rapidocr_onnxruntime import RapidOCR
 
-engine = RapidOCR(intra_op_num_threads=1)
+# The longer side at most 960 and nothing enlarged, as PaddleOCR does; RapidOCR alone would enlarge small images to 736.
+engine = RapidOCR(intra_op_num_threads=1, det_limit_type="max", det_limit_side_len=960)
 
 
 def distance(a, b):
