@@ -9,8 +9,10 @@ import pathlib
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import unittest
@@ -283,6 +285,51 @@ class Life(unittest.TestCase):
                 self.assertEqual(client.get("/v2/health/live").status, 200)
             self.assertNotIn("s3cret", server.text())
             self.assertNotIn(b"s3cret", pathlib.Path(f"/proc/{server.workers()[0]}/environ").read_bytes())
+
+    @unittest.skipUnless(shutil.which("openssl"), "no openssl")
+    def test_tls(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("server", "client"):
+                subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                                "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", f"{folder}/{name}.key",
+                                "-out", f"{folder}/{name}.pem"], check=True, capture_output=True)
+            trusting = ssl.create_default_context(cafile=f"{folder}/server.pem")
+            known = ssl.create_default_context(cafile=f"{folder}/server.pem")
+            known.load_cert_chain(f"{folder}/client.pem", f"{folder}/client.key")
+            arguments = ["--tls-cert", f"{folder}/server.pem", "--tls-key", f"{folder}/server.key"]
+            pixels, shape = flat(range(200), 30)
+            with Server(REWARDS, *arguments) as server:
+                self.assertTrue(server.addresses[0].startswith("https://"))
+                with server.client(tls=trusting) as client:
+                    for _ in range(3):
+                        self.assertEqual(client.infer("bright", pixels, shape, ["a"] * 200).status, 200)
+                    self.assertEqual(client.ask(b"DELETE /v2 HTTP/1.1\r\n\r\n").status, 405)
+                self.assertRaises(ssl.SSLError, server.client, tls=ssl.create_default_context())
+                with server.client() as client:  # not TLS
+                    self.assertRaises((EOFError, ConnectionResetError), client.get, "/v2")
+            with Server(REWARDS, *arguments, "--tls-client-ca", f"{folder}/client.pem") as server:
+                with server.client(tls=known) as client:
+                    self.assertEqual(client.get("/v2").status, 200)
+                with server.client(tls=trusting) as client:
+                    self.assertRaises((ssl.SSLError, EOFError, ConnectionResetError), client.get, "/v2")
+
+    def test_addresses(self):
+        """A socket of a server that is gone is replaced; one in use, a file and nonsense are refused with the reason."""
+        with Server(REWARDS, listen=["unix:DIR/s"]) as server:
+            socket_path = server.path / "s"
+            self.assertEqual(socket_path.stat().st_mode & 0o777, 0o600)
+            with Server(REWARDS, listen=[f"unix:{socket_path}"], ready=False) as second:
+                self.assertEqual(second.child.wait(20), 1)
+                self.assertIn("another server listens there", second.text())
+            self.assertEqual(server.get("/v2").status, 200)
+            server.child.kill()
+            server.child.wait()
+            with Server(REWARDS, listen=[f"unix:{socket_path}"]) as second:
+                self.assertEqual(second.get("/v2").status, 200)
+        for address, word in ((f"unix:{__file__}", "is no socket"), ("unix:" + "x" * 200, "at most 100 bytes"), ("nowhere", "expected HOST:PORT")):
+            with Server(REWARDS, listen=[address], ready=False) as server:
+                self.assertEqual(server.child.wait(20), 1)
+                self.assertIn(word, server.text())
 
     def test_ends_with_its_parent(self):
         script = (f"import subprocess, sys; child = subprocess.Popen([sys.executable, {str(PROGRAM)!r}, 'serve', sys.argv[1], '--listen', "

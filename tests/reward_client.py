@@ -100,7 +100,11 @@ class Client:
             host, port = address.split("//")[1].rsplit(":", 1)
             self.socket = socket.create_connection((host, int(port)), timeout)
         if tls:
-            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
+            try:
+                self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
+            except OSError:
+                self.socket.close()
+                raise
         self.rest = b""
 
     def __enter__(self):
