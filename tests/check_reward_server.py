@@ -48,6 +48,8 @@ def bad(images, prompts, metadata):
     for text in prompts:
         if text == "raise":
             raise KeyError("no such thing")
+        if text == "cuda":
+            raise RuntimeError("CUDA error: device-side assert triggered")
         if text == "die":
             os.abort()
         if text == "exit":
@@ -273,6 +275,17 @@ class Life(unittest.TestCase):
             server.until(lambda: server.get("/v2/health/ready").status == 200, "ready again")
             self.assertEqual(client.infer("bright", *flat([1]), ["a"]).status, 200)
 
+    def test_a_device_that_is_lost(self):
+        """After a CUDA error no call on that device succeeds: the worker answers and is started anew."""
+        with Server(REWARDS) as server, server.client() as client:
+            first = server.workers()
+            answer = client.infer("bad", *flat([1]), ["cuda"])
+            self.assertEqual(answer.status, 500)
+            self.assertIn("CUDA error: device-side assert", answer.error)
+            server.until(lambda: server.metrics()["workers_ready"] == 1, "a new worker")
+            self.assertNotEqual(server.workers(), first)
+            self.assertEqual(client.infer("bad", *flat([1]), ["fine"]).status, 200)
+
     def test_token(self):
         pixels, shape = flat([1])
         with Server(REWARDS, environment={"MARBLE_REWARD_TOKEN": "s3cret"}) as server:
@@ -285,6 +298,12 @@ class Life(unittest.TestCase):
                 self.assertEqual(client.get("/v2/health/live").status, 200)
             self.assertNotIn("s3cret", server.text())
             self.assertNotIn(b"s3cret", pathlib.Path(f"/proc/{server.workers()[0]}/environ").read_bytes())
+        with tempfile.NamedTemporaryFile("w") as file:
+            os.chmod(file.name, 0o644)
+            print("of a file", file=file, flush=True)
+            with Server(REWARDS, "--token-file", file.name, environment={"MARBLE_REWARD_TOKEN": "s3cret"}) as server, server.client() as client:
+                self.assertEqual(client.get("/v2", ["Authorization: Bearer of a file"]).status, 200)
+                self.assertIn("other users can read it", server.text())
 
     @unittest.skipUnless(shutil.which("openssl"), "no openssl")
     def test_tls(self):
@@ -322,8 +341,10 @@ class Life(unittest.TestCase):
                 self.assertEqual(second.child.wait(20), 1)
                 self.assertIn("another server listens there", second.text())
             self.assertEqual(server.get("/v2").status, 200)
+            workers = server.workers()
             server.child.kill()
             server.child.wait()
+            server.until(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), "workers end with the server", 5)
             with Server(REWARDS, listen=[f"unix:{socket_path}"]) as second:
                 self.assertEqual(second.get("/v2").status, 200)
         for address, word in ((f"unix:{__file__}", "is no socket"), ("unix:" + "x" * 200, "at most 100 bytes"), ("nowhere", "expected HOST:PORT")):

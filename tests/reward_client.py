@@ -189,13 +189,13 @@ class Server:
     def workers(self):
         """Process ids of the workers."""
         found = []
-        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        for name in filter(str.isdigit, os.listdir("/proc")):
             try:
-                fields = path.read_text().rsplit(")", 1)[1].split()
+                fields = pathlib.Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()
             except OSError:  # ended meanwhile
                 continue
             if int(fields[1]) == self.child.pid:
-                found.append(int(path.parent.name))
+                found.append(int(name))
         return found
 
     def metrics(self):

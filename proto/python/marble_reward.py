@@ -713,6 +713,14 @@ class Piece:
         self.since, self.alone = time.monotonic(), False
 
 
+METRICS = {"requests_total": "requests to score, by model and HTTP status", "refused_total": "requests refused before they were read, by status",
+           "batches_total": "calls of a reward", "images_total": "images it was called with", "call_seconds_total": "time in its calls",
+           "queue_seconds_total": "time that its pieces of requests waited for a worker", "worker_starts_total": "workers that loaded the file",
+           "worker_deaths_total": "workers that died or were ended", "load_failures_total": "workers that could not load the file",
+           "workers_ready": "workers that can score", "connections": "open connections", "requests_active": "requests being scored",
+           "memory_bytes": "memory that holds requests", "images_waiting": "images that wait for a worker"}
+
+
 class Metrics:
     """Counters by name and labels, as Prometheus reads them."""
 
@@ -727,6 +735,7 @@ class Metrics:
         lines, last = [], None
         for (name, labels), value in sorted(list(self.values.items()) + [((n, ()), v) for n, v in gauges.items()]):
             if name != last:
+                lines.append(f"# HELP marble_reward_{name} {METRICS[name]}")
                 lines.append(f"# TYPE marble_reward_{name} {'gauge' if name in gauges else 'counter'}")
                 last = name
             inner = ",".join(f'{k}="{v}"' for k, v in labels)
