@@ -1,4 +1,4 @@
-/* The DiffusionNFT loss and its seeds (method.md sections 3 and 4), per-sample linear combinations, and
+/* The DiffusionNFT loss and its seeds (src/rl/README.md), per-sample linear combinations, and
  * noise. A sample's numbers are cut into pieces of fixed length; the pieces' sums are added in order, in f64.
  */
 #include "gpu/elem.h"

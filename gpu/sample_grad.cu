@@ -1,4 +1,4 @@
-/* Gradients per sample contracted at once with K coefficients (method.md section 4). First every product a_i'
+/* Gradients per sample contracted at once with K coefficients (src/rl/README.md). First every product a_i'
  * b_i is formed once, whatever K is: a block takes a tile of it and up to 512 tokens of one sample; bf16 on
  * tensor cores, where a warp takes 16 tokens of 64 and the warps' sums meet at the end. Then a thread adds a
  * number of every sample, in order and in f64, to the K blocks of the result. Samples without a coefficient

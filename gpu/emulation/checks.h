@@ -48,7 +48,7 @@ static inline bool mbl_emu_is_shared(const void *address, size_t bytes) {
     return offset < mbl_emu_now.shared.size && offset + bytes <= mbl_emu_now.shared.size;
 }
 
-/* How a strand stands to the running one (conflicts.c). */
+/* How a strand stands to the running one (order.c). */
 typedef enum {
     MBL_EMU_BEFORE,      /* ordered */
     MBL_EMU_SELF,        /* the same thread */

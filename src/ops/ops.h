@@ -151,7 +151,7 @@ typedef struct {
     const mbl_tensor_t *y, *x;
 } mbl_column_sum_args_t;
 
-/* Gradients per sample, contracted at once with K coefficients (method.md section 4):
+/* Gradients per sample, contracted at once with K coefficients (src/rl/README.md, two backward passes):
  * acc [K,P,Q] f64 += factor sum_i coefficient[k,i] a_i' b_i, with a [N,T,P], b [N,T,Q] ct (rows may be
  * strided) and coefficient [K,N] f32. The K blocks of acc may be strided (stride[0]). Products in ct,
  * accumulated in f32 within a sample, f64 across samples. */
@@ -160,7 +160,7 @@ typedef struct {
     double factor;
 } mbl_sample_grad_args_t;
 
-/* DiffusionNFT loss terms and seeds (method.md sections 3 and 4); all [N,E] f32 (or f64), t [N] and
+/* DiffusionNFT loss terms and seeds (src/rl/README.md); all [N,E] f32 (or f64), t [N] and
  * per-sample outputs [N] of the same type. e = xt - t v_old - x0, d = v - v_old. Gives u = d(L+ - L-)/dv, h =
  * d(L+ + L-)/2dv, dkl = 2 (v - v_ref)/E (h, dkl or NULL; v_ref NULL exactly when dkl is), loss_plus,
  * loss_minus = L+/-, kl = mean (v - v_ref)^2 (NULL with dkl). */

@@ -1,4 +1,4 @@
-/* Steps between two solves (method.md section 7): the direction D = m sum_k alphabar_k g_k / (n_k w_k) with
+/* Steps between two solves (README.md here): the direction D = m sum_k alphabar_k g_k / (n_k w_k) with
  * lengths n_k and averaged alphabar of the last solve, from one backward pass. Pure numbers, local. */
 #ifndef MBL_RL_AMORTISE_H
 #define MBL_RL_AMORTISE_H

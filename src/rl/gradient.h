@@ -22,12 +22,12 @@ typedef struct {
     const mbl_batch_t *batch;
     const mbl_conditions_t *conditions;
     const mbl_adapter_t *current, *old;
-    bool old_is_current; /* the two hold the same values: old's forward pass, and h where it vanishes, are
-                            skipped */
+    /* The two hold the same values: old's forward pass, and h where it vanishes, are skipped. */
+    bool old_is_current;
     const mbl_sampler_plan_t *plan; /* training timesteps are the rollout's sigmas */
     size_t timesteps;               /* of each sample, shuffled per sample: floor(fraction * steps) */
-    size_t slice,
-        slices; /* this update uses the timesteps slice, slice + slices, ... of the shuffled order */
+    /* This update uses the timesteps slice, slice + slices, ... of the shuffled order. */
+    size_t slice, slices;
     uint64_t seed;
     uint32_t step; /* epoch * inner_epochs + inner epoch: the key of noise and order */
     double beta, clip, kl;
@@ -52,10 +52,10 @@ typedef struct {
 } mbl_gradient_args_t;
 
 typedef struct {
-    /* this rank's share of the mean over the rewards that apply to any sample of policy_k, the KL term not in
-     * it; the sum over ranks is the loss */
+    /* This rank's share of the loss: of the mean of policy_k over the rewards that apply to any sample,
+     * without the KL term. The sum over ranks is the loss. */
     double loss;
-    double kl; /* likewise, mean |v - v_ref|^2, not weighted (0 when kl is off) */
+    double kl; /* this rank's share of mean |v - v_ref|^2, not weighted (0 when kl is off) */
     size_t rows;
     double seconds_forward, seconds_backward;
 } mbl_gradient_stats_t;

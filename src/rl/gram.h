@@ -1,4 +1,4 @@
-/* The exact Gram matrix over ranks (method.md section 5): < sum_ranks g_k , sum_ranks g_l >, which the sum of
+/* The exact Gram matrix over ranks (README.md here): < sum_ranks g_k , sum_ranks g_l >, which the sum of
  * the ranks' own matrices is not. */
 #ifndef MBL_RL_GRAM_H
 #define MBL_RL_GRAM_H

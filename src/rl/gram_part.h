@@ -21,9 +21,11 @@ typedef struct {
  * orders. Chunks are as large as a micro-batch, or smaller while fewer than four units would be chosen. The
  * nearest whole number of units is chosen, at least one, and every chunk gives as many as any other, or one
  * more. The choice depends on seed, step, slice and the global index of the samples, not on the number of
- * ranks. part_of [timesteps, n] is set to MBL_PART_GRAM or MBL_PART_REST. With
- * `halves` every other chunk is MBL_PART_HALF instead, so that no image is in both halves (four chunks at
- * least where there are as many groups). Returns the share of all ranks' rows that was chosen; 1 where that
+ * ranks.
+ *
+ * part_of [timesteps, n] is set to MBL_PART_GRAM or MBL_PART_REST. With `halves` every other chunk is
+ * MBL_PART_HALF instead, so that no image is in both halves (four chunks at least where there are as many
+ * groups). Returns the share of all ranks' rows that was chosen; 1 where that
  * is all of them. Local. */
 double mbl_gram_part(const mbl_gram_part_t *options, const mbl_batch_t *batch, uint8_t *part_of);
 

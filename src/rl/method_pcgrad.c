@@ -1,6 +1,6 @@
 /* pcgrad (arXiv 2001.06782): every gradient loses what it has against each of the others, in turn; then the
- * sum. The paper draws the turns anew at every step; here gradient i meets i + 1, i + 2, ... in a circle, so
- * that a run can be repeated from its Gram matrices. */
+ * sum. PCGrad's paper draws the turns anew at every step; here gradient i meets i + 1, i + 2, ... in a
+ * circle, so that a run can be repeated from its Gram matrices. */
 #include "rl/methods.h"
 
 mbl_status_t mbl_method_pcgrad(const mbl_method_args_t *args, mbl_method_answer_t *out) {

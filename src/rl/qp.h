@@ -1,6 +1,6 @@
-/* The quadratic program of MARBLE (paper section 3; method.md section 6), as a pure function of numbers:
- *     minimise 1/2 a' C a + b' a   subject to   sum a = 1,  a >= floor
- * with C symmetric positive semidefinite (a Gram matrix, singular or not). Dense, exact, active set, f64. */
+/* The quadratic program of MARBLE (arXiv 2605.06507, section 3; README.md here), as a pure function of
+ * numbers: minimise 1/2 a' C a + b' a   subject to   sum a = 1,  a >= floor with C symmetric positive
+ * semidefinite (a Gram matrix, singular or not). Dense, exact, active set, f64. */
 #ifndef MBL_RL_QP_H
 #define MBL_RL_QP_H
 

@@ -278,7 +278,7 @@ static void matmul_through_act(void **state) {
     }
 }
 
-/* L+ and L- of one sample as method.md section 3 writes them, with the weights w given or taken (w[i] = 0).
+/* L+ and L- of one sample as src/rl/README.md writes them, with the weights w given or taken (w[i] = 0).
  */
 typedef struct {
     double v[D], v_old[D], xt[D], x0[D], t, beta;

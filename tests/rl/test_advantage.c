@@ -14,7 +14,7 @@ enum { ALL_VALID, MIXED, NOWHERE, FLAT, BROKEN, SPIKY }; /* the K rewards of the
 
 static const double weights[K] = {1, 0.5, 3, -2, 0, 0.25};
 
-/* ---- the reference: method.md section 2, one number at a time ---- */
+/* ---- the reference: the formula of src/rl/README.md, one number at a time ---- */
 
 typedef struct {
     double a[N];

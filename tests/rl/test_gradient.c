@@ -69,7 +69,7 @@ static void one_pass_takes_any_weights(void **state) {
 
 /* ---- finite differences ---- */
 
-/* The loss written out from method.md section 3, over rows (sample, timestep), in f64. */
+/* The loss written out from src/rl/README.md, over rows (sample, timestep), in f64. */
 typedef struct {
     case_t *c;
     size_t elements, rows;

@@ -68,7 +68,7 @@ static void read_case(const json_t *one, case_t *c) {
     read_scores(one, c);
 }
 
-/* J'u, J'h and J'dkl of a row (method.md section 4), J v = phi for each row of W. */
+/* J'u, J'h and J'dkl of a row (src/rl/README.md), J v = phi for each row of W. */
 static void row_gradients(const case_t *c, const double *w, size_t slot, size_t i, double *u, double *h,
                           double *dkl) {
     const double *phi = c->phi + (slot * N + i) * P;

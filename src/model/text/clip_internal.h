@@ -1,5 +1,5 @@
-/* What clip.c and clip_create.c share: names, shapes and places of an encoder's weights in one flat vector.
- */
+/* What clip.c and clip_layout.c share: names, shapes and positions of an encoder's weights in one flat
+ * vector. */
 #ifndef MBL_MODEL_CLIP_INTERNAL_H
 #define MBL_MODEL_CLIP_INTERNAL_H
 

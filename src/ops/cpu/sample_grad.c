@@ -1,4 +1,4 @@
-/* Gradients per sample contracted at once with K coefficients, on the CPU (method.md section 4). The output
+/* Gradients per sample contracted at once with K coefficients, on the CPU (src/rl/README.md). The output
  * is cut into tiles; a thread forms its tile of every sample's product, some samples at a time, then adds
  * them to the tile of all K blocks. So samples are added in order, whatever the thread count. Sums may use
  * fused multiply-add (CMakeLists.txt): no other form of the same sum has to give the same bits. */

@@ -1,11 +1,14 @@
 /* color: the asked colours where something is drawn. N/A outside the signs world.
  *
  * With near(p, c) = 1 up to a distance of 30 in RGB, falling to 0 at 110:
- *   horizon         mean over the pixels of near(p, c): the upper colour above the rows where the edge may
- * lie, the lower colour below them, the better of both within text, count     sum of drawn(p) near(p, c) /
- * max(sum of drawn(p), least area) drawn(p): how much p differs from the ground (and, on a sign, from ink): 0
- * up to a distance of 20, 1 from 80. Least area: 2/3 of what the scene asks for, so that a speck of colour is
- * no full score. */
+ *
+ *     horizon      mean over the pixels of near(p, c)
+ *     text, count  sum of drawn(p) near(p, c) / max(sum of drawn(p), least area)
+ *
+ * A horizon's c is the upper colour above the rows where the edge may lie, the lower colour below them, and
+ * the better of both within. drawn(p) says how much p differs from the ground (and, on a sign, from ink): 0
+ * up to a distance of 20, 1 from 80. The least area is 2/3 of what the scene asks for, so that a speck of
+ * colour is no full score. */
 #include "reward/scorers.h"
 #include "reward/signs/world.h"
 #include "data/signs/layout.h"
