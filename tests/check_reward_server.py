@@ -10,12 +10,14 @@ import re
 import shutil
 import signal
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
 import unittest
+import zlib
 
 from reward_client import PROGRAM, RECORDED_REWARDS, ROOT, Client, Server, flat, infer_body, post
 
@@ -195,7 +197,11 @@ class Protocol(unittest.TestCase):
 
     def test_files_need_pillow_or_are_read(self):
         """JPEG or PNG as BYTES; this test knows which of both answers to expect."""
-        png = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4//8/AwQDMQAz1wX7GqMxzgAAAABJRU5ErkJggg==")
+        def chunk(kind, data):
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+        png = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0)) +
+               chunk(b"IDAT", zlib.compress((b"\0" + b"\xff" * 6) * 2)) + chunk(b"IEND", b""))
         body = {"inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(png).decode()],
                             "parameters": {"content_type": "base64"}},
                            {"name": "prompts", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}
@@ -221,6 +227,17 @@ class Protocol(unittest.TestCase):
         self.assertEqual(json.loads(answers[0].stdout)["outputs"][0]["data"], [0.5])
         self.assertEqual(float(answers[1].stdout), 0.5)
         self.assertEqual(len(answers), 2)
+
+    def test_asks_for_files(self):
+        with Server(REWARDS, "--ask-for-files", ready=False) as server:
+            try:
+                import PIL  # noqa: F401
+            except ImportError:
+                self.assertEqual(server.child.wait(20), 2)
+                self.assertIn("Pillow, which reads them, is missing", server.text())
+            else:
+                server.addresses = server.child.stdout.readline().split()[1:]
+                self.assertEqual(server.get("/v2/models/bright").json["inputs"][0], {"name": "images", "datatype": "BYTES", "shape": [-1]})
 
     def test_devices(self):
         self.server.until(lambda: {"loaded on cpu", "loaded on other"} <= set(self.server.text().splitlines()), "devices")

@@ -426,7 +426,12 @@ class Buffers:
             self.free.pop(0)
         return Buffer(capacity)
 
+    def trim(self, now):
+        """Gives back what nobody needed for a minute."""
+        self.free = [buffer for buffer in self.free if now - buffer.since < 60]
+
     def give(self, buffer):
+        buffer.since = time.monotonic()
         self.free.append(buffer)
         self.release(buffer.capacity)
 
@@ -576,7 +581,8 @@ def read_images(request, tensor, body):
             request.files = tensor.elements(body)
         else:
             if not tensor.base64:
-                raise Fault(400, f"{tensor.what}: files in JSON need parameters.content_type base64; or use the binary extension")
+                raise Fault(400, f"{tensor.what}: files in JSON need parameters.content_type base64; "
+                                 "or use the binary extension")
             request.files, at = [], 0
             for i, text in enumerate(tensor.data):
                 try:
@@ -603,7 +609,8 @@ def read_images(request, tensor, body):
             except (ValueError, TypeError):
                 raise Fault(400, f"{tensor.what}: data: expected integers from 0 to 255") from None
     else:
-        raise Fault(400, f"{tensor.what}: datatype {str(tensor.datatype)[:20]}; expected UINT8 [N, H, W, 3], or BYTES [N] of JPEG or PNG")
+        raise Fault(400, f"{tensor.what}: datatype {str(tensor.datatype)[:20]}; expected UINT8 [N, H, W, 3], "
+                         "or BYTES [N] of JPEG or PNG")
     if request.count > MAX_IMAGES:
         raise Fault(400, f"{tensor.what}: {request.count} images; expected at most {MAX_IMAGES}")
 
@@ -713,12 +720,22 @@ class Piece:
         self.since, self.alone = time.monotonic(), False
 
 
-METRICS = {"requests_total": "requests to score, by model and HTTP status", "refused_total": "requests refused before they were read, by status",
-           "batches_total": "calls of a reward", "images_total": "images it was called with", "call_seconds_total": "time in its calls",
-           "queue_seconds_total": "time that its pieces of requests waited for a worker", "worker_starts_total": "workers that loaded the file",
-           "worker_deaths_total": "workers that died or were ended", "load_failures_total": "workers that could not load the file",
-           "workers_ready": "workers that can score", "connections": "open connections", "requests_active": "requests being scored",
-           "memory_bytes": "memory that holds requests", "images_waiting": "images that wait for a worker"}
+METRICS = {
+    "requests_total": "requests to score, by model and HTTP status",
+    "refused_total": "requests refused before they were read, by status",
+    "batches_total": "calls of a reward",
+    "images_total": "images it was called with",
+    "call_seconds_total": "time in its calls",
+    "queue_seconds_total": "time that its pieces of requests waited for a worker",
+    "worker_starts_total": "workers that loaded the file",
+    "worker_deaths_total": "workers that died or were ended",
+    "load_failures_total": "workers that could not load the file",
+    "workers_ready": "workers that can score",
+    "connections": "open connections",
+    "requests_active": "requests being scored",
+    "memory_bytes": "memory that holds requests",
+    "images_waiting": "images that wait for a worker",
+}
 
 
 class Metrics:
@@ -744,7 +761,8 @@ class Metrics:
 
 
 class Pool:
-    """Queues of pieces, one per reward, and the workers that take batches of them. All but run_worker runs on the event loop."""
+    """Queues of pieces, one per reward, and the workers that take batches of them. All but run_worker runs on the
+    event loop."""
 
     def __init__(self, options, loop, metrics):
         self.options, self.loop, self.metrics = options, loop, metrics
@@ -761,13 +779,13 @@ class Pool:
         """A thread: keeps one worker process, gives it batches, starts it anew when it died."""
         pause, jobs = 0.5, queue.Queue()
         while not self.ending.is_set():
-            process = Process(self.options, index)
-            self.live[index] = process
             try:
+                process = self.live[index] = Process(self.options, index)
                 rewards = process.hello()
-            except Fault as fault:
-                self.call(self.failed_to_load, fault)
-                process.end(5)
+            except (Fault, OSError) as error:  # OSError: no process could be started
+                self.call(self.failed_to_load, error)
+                if index in self.live:
+                    self.live[index].end(5)
             else:
                 began = time.monotonic()
                 self.call(self.loaded, rewards, jobs)
@@ -812,11 +830,11 @@ class Pool:
         self.ready_workers += 1
         self.pump()
 
-    def failed_to_load(self, fault):
+    def failed_to_load(self, error):
         self.metrics.add("load_failures_total")
         if not self.started.done():
-            self.started.set_exception(fault)
-        log(f"{self.options.file}: {fault.message}")
+            self.started.set_exception(error)
+        log(f"{self.options.file}: {error}")
 
     def batch_size(self, name):
         return self.rewards[name]["batch"] or self.options.batch
@@ -836,7 +854,8 @@ class Pool:
         return request.done
 
     def ripe(self, name, now):
-        """Seconds until a queue should run: 0 if a batch is full, if its oldest piece has waited, or if no client can add to it."""
+        """Seconds until a queue should run: 0 if a batch is full, if its oldest piece has waited, or if no client can add
+        to it."""
         pieces = self.queues[name]
         if pieces[0].alone or self.stopping or sum(p.count for p in pieces) >= self.batch_size(name) or not self.might_add():
             return 0
@@ -974,7 +993,8 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, server):
         self.server, self.transport = server, None
         self.ahead, self.filled = bytearray(MAX_HEAD + 4), 0  # bytes of the head, or of what follows this request
-        self.state, self.scored = "head", False  # head, body, busy or drain (the answer is sent, the rest is dropped)
+        # head, waiting (for memory), body, busy, drain (the answer is sent, the rest is dropped) or gone
+        self.state, self.scored, self.choked = "head", False, False
         self.head = self.buffer = self.view = self.task = None
         self.got, self.expires = 0, time.monotonic() + IDLE_SECONDS
 
@@ -1007,20 +1027,35 @@ class Connection(asyncio.BufferedProtocol):
                 self.work(self.score())
         elif self.state != "drain":
             self.filled += count
-            if self.state == "head":
-                self.read_head()
+            self.read_heads()
 
     def eof_received(self):
         return False  # seen only between requests, or in the midst of one: while one is answered, nothing is read
 
+    def pause_writing(self):
+        """The client does not read its answers: it is not read either."""
+        self.choked = True
+        self.transport.pause_reading()
+
+    def resume_writing(self):
+        self.choked = False
+        if self.state not in ("busy", "waiting"):
+            self.transport.resume_reading()
+        self.read_heads()
+
+    def read_heads(self):
+        while self.state == "head" and self.filled and not self.choked and self.read_head():
+            pass
+
     def read_head(self):
+        """Reads a request's head and does what it asks; false if it is not whole yet."""
         end = self.ahead.find(b"\r\n\r\n", 0, self.filled)
         if end < 0:
             if self.filled >= MAX_HEAD:
                 self.refuse(Fault(431, f"over {MAX_HEAD} bytes of header; expected fewer"))
-            elif self.filled:
+            else:
                 self.expires = min(self.expires, time.monotonic() + HEAD_SECONDS)
-            return
+            return False
         data = bytes(self.ahead[:end])
         self.consume(end + 4)
         try:
@@ -1031,15 +1066,15 @@ class Connection(asyncio.BufferedProtocol):
                 self.server.check_body(self.head)
         except Fault as fault:
             self.refuse(fault)
-            return
+            return True
         if answer is None:
             self.work(self.open_body(), "waiting")
         elif self.head.length:
             self.refuse(Fault(400, f"{self.head.method} {self.head.path} takes no body"))
         else:
-            self.state = "busy"
             self.send(200, *answer)
             self.next()
+        return True
 
     def consume(self, count):
         self.ahead[:self.filled - count] = self.ahead[count:self.filled]
@@ -1095,6 +1130,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.state != "gone":
             self.send(status, body, kind, extra)
             self.next()
+            self.read_heads()
 
     def send(self, status, body, kind="application/json", extra=()):
         keep = self.head is not None and self.head.keep and not self.server.stopping and self.state != "drain"
@@ -1105,14 +1141,13 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
     def next(self):
-        """Goes on with the next request, or closes."""
-        self.transport.resume_reading()
+        """Waits for the next request, or closes."""
+        if not self.choked:
+            self.transport.resume_reading()
         if self.state == "drain":
             self.linger()
-            return
-        self.state, self.expires = "head", time.monotonic() + IDLE_SECONDS
-        if self.filled:
-            self.read_head()
+        else:
+            self.state, self.expires = "head", time.monotonic() + IDLE_SECONDS
 
     def refuse(self, fault):
         """Answers before the body was read; the connection cannot go on."""
@@ -1255,8 +1290,6 @@ class Server:
         return 200, body, "application/octet-stream", [f"Inference-Header-Content-Length: {json_length}"]
 
     def tls(self):
-        if not self.options.tls_cert:
-            return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.options.tls_cert, self.options.tls_key)
@@ -1267,18 +1300,19 @@ class Server:
 
     async def listen(self, address):
         """Returns the address as clients write it."""
-        tls, scheme = self.tls(), "https" if self.options.tls_cert else "http"
+        tls = {"ssl": self.tls(), "ssl_handshake_timeout": HEAD_SECONDS} if self.options.tls_cert else {}
+        scheme = "https" if tls else "http"
         if address.startswith("unix:"):
             path = address[5:]
             free_unix_path(path)
             mask = os.umask(0o177)  # who may connect: this user
             try:
-                self.listeners.append(await self.loop.create_unix_server(lambda: Connection(self), path, ssl=tls, backlog=512))
+                self.listeners.append(await self.loop.create_unix_server(lambda: Connection(self), path, backlog=512, **tls))
             finally:
                 os.umask(mask)
             return address
         host, port = split_address(address)
-        listener = await self.loop.create_server(lambda: Connection(self), host, port, ssl=tls, backlog=512)
+        listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=512, **tls)
         self.listeners.append(listener)
         for sock in listener.sockets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -1349,6 +1383,7 @@ class Server:
         while True:
             await asyncio.sleep(0.5)
             now = time.monotonic()
+            self.buffers.trim(now)
             for connection in list(self.connections):
                 connection.expire(now)
 
@@ -1394,14 +1429,16 @@ def test_images(side):
     wide = side + side // 2
     return [("black", side, side, bytes(side * side * 3)),
             ("white", side, side, b"\xff" * (side * side * 3)),
-            ("stripes", side, side, b"".join((b"\xff\x20\x20" if x // 8 % 2 else b"\x20\x20\xff") for _ in range(side) for x in range(side))),
-            ("gradient", side, side, b"".join(bytes((x * 255 // side, y * 255 // side, 128)) for y in range(side) for x in range(side))),
+            ("stripes", side, side, b"".join((b"\xff\x20\x20", b"\x20\x20\xff")[x // 8 % 2] for x in range(side)) * side),
+            ("gradient", side, side, bytes(v for y in range(side) for x in range(side)
+                                           for v in (x * 255 // side, y * 255 // side, 128))),
             ("noise", side, side, bytes(noise)),
             ("not square", wide, side, b"\xc0" * (wide * side * 3))]
 
 
-TEST_PROMPTS = ['a red sign that says "STOP"', "three blue circles on a white ground", "", 'ein Schild mit der Aufschrift "Grüße" 你好 🎨',
-                "a photo of " + "a very " * 60 + "long description", "green above purple"]
+TEST_PROMPTS = ['a red sign that says "STOP"', "three blue circles on a white ground", "",
+                'ein Schild mit der Aufschrift "Grüße" 你好 🎨', "a photo of " + "a very " * 60 + "long description",
+                "green above purple"]
 
 
 class Check:
@@ -1457,7 +1494,9 @@ class Check:
 
     def check_reward(self, entry):
         self.name, self.batch = entry["name"], entry["batch"] or self.options.batch
-        declared = "no range declared" if entry["low"] is None and entry["high"] is None else f"range {entry['low']} to {entry['high']}"
+        declared = f"range {entry['low']} to {entry['high']}"
+        if entry["low"] is None and entry["high"] is None:
+            declared = "no range declared"
         print(f"{self.name} ({declared})")
         images = test_images(self.options.check_side)
         metadata = [{}] * (len(images) - 1) + [{"tag": "check", "note": ["a", 1]}]
@@ -1502,7 +1541,8 @@ class Check:
         except Fault as fault:
             print(f"{self.options.file}: {fault.message}")
             return 1
-        print(f"{self.options.file}: loaded in {time.perf_counter() - start:.1f} s, {len(rewards)} reward{'s' * (len(rewards) > 1)}")
+        names = ", ".join(entry["name"] for entry in rewards)
+        print(f"{self.options.file}: loaded in {time.perf_counter() - start:.1f} s: {names}")
         for entry in rewards:
             self.check_reward(entry)
         self.process.end(5)
@@ -1527,7 +1567,8 @@ def whole(text):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(prog="marble_reward.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="marble_reward.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="serve")
     serve = commands.add_parser(
         "serve", help="serves or checks the rewards of a file", formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -1537,13 +1578,17 @@ def parse_arguments():
     add("file", metavar="FILE", help="Python file with functions under @reward")
     add("--listen", action="append", metavar="ADDRESS",
         help="HOST:PORT (port 0: any free one) or unix:PATH; may be given several times (127.0.0.1:8000)")
-    add("--check", action="store_true", help="call every reward on test images, print scores, speed and faults, and end with 0 or 1")
+    add("--check", action="store_true",
+        help="call every reward on test images, print scores, speed and faults, and end with 0 or 1")
     add("--check-side", type=whole, default=256, metavar="PIXELS", help="side of --check's images (256)")
     add("--workers", type=whole, default=1, metavar="N", help="processes, each of which loads the file (1)")
-    add("--device", default="cpu", metavar="NAME[,NAME...]", help="what device() returns in the workers, one after the other (cpu)")
+    add("--device", default="cpu", metavar="NAME[,NAME...]",
+        help="what device() returns in the workers, one after the other (cpu)")
     add("--batch", type=whole, default=64, metavar="N", help="most images of one call (64)")
-    add("--wait", type=float, default=2, metavar="MS", help="how long a batch that is not full waits for other clients' images, in ms (2)")
-    add("--seconds", type=float, default=300, metavar="S", help="how long one call may take before its worker is ended; 0: any time (300)")
+    add("--wait", type=float, default=1, metavar="MS",
+        help="how long a batch that is not full waits for other clients' images, in ms (1)")
+    add("--seconds", type=float, default=300, metavar="S",
+        help="how long one call may take before its worker is ended; 0: any time (300)")
     add("--name", default="rewards", metavar="NAME", help="name of the model with all rewards of the file (rewards)")
     add("--ask-for-files", action="store_true", help="ask clients for JPEG or PNG files instead of pixels; both are taken")
     add("--token-file", metavar="PATH", help="file with the token that clients must send")
@@ -1566,6 +1611,8 @@ def parse_arguments():
         serve.error("--tls-key and --tls-client-ca need --tls-cert")
     if options.max_memory < options.max_body:
         serve.error("--max-memory: expected at least --max-body")
+    if options.ask_for_files and importlib.util.find_spec("PIL") is None:
+        serve.error(f"--ask-for-files: Pillow, which reads them, is missing in {sys.executable}")
     options.listen = options.listen or ["127.0.0.1:8000"]
     options.with_parent = os.getppid() if options.with_parent else 0
     return options
