@@ -288,7 +288,7 @@ def check_page(page, parent, fixture):
 
 def main():
     pages = [ROOT / name for name in sys.argv[2:]] or sorted(
-        [ROOT / "gpu/README.md", ROOT / "tests/README.md", *(ROOT / "deploy").rglob("*.md"), *(ROOT / "src").rglob("*.md"),
+        [ROOT / "README.md", ROOT / "gpu/README.md", ROOT / "tests/README.md", *(ROOT / "deploy").rglob("*.md"), *(ROOT / "src").rglob("*.md"),
          *(ROOT / "proto").glob("*.md")])
     with tempfile.TemporaryDirectory() as parent:
         fixture = scratch_folder(parent, None)
@@ -301,6 +301,9 @@ def main():
         for page in pages:
             if page.exists():
                 check_page(page, parent, fixture)
+    readme = (ROOT / "README.md").read_text().count("\n")
+    if readme > 180:
+        wrong.append(f"README.md: {readme} lines; expected at most 180: what is not for the first reading goes into deploy/guide")
     print("\n".join(wrong))
     print(f"{len(pages)} pages, {len(wrong)} faults")
     return len(wrong) > 0
