@@ -19,7 +19,7 @@ expect() {
     fi
 }
 
-expect 0 "run.yaml written" "$marble" init
+expect 0 "run.yaml is written" "$marble" init
 expect 0 "device memory of a rank" "$marble" plan run.yaml --gpu h100
 expect 0 "seconds at least" "$marble" plan run.yaml --gpu h100
 grep -q "an epoch of 480 images" said && ! grep -q "^matmul" said || { echo "plan: expected the answer without details"; cat said; failed=1; }
@@ -39,7 +39,7 @@ cmp a b || failed=1
 
 printf 'a red cube\na blue cube\n' >train.txt
 printf 'a green "cube"\n' >test.txt
-expect 0 "own.yaml written" "$marble" init own.yaml --prompts train.txt --test test.txt --set train.steps=3
+expect 0 "own.yaml is written" "$marble" init own.yaml --prompts train.txt --test test.txt --set train.steps=3
 expect 0 "device memory of a rank" "$marble" plan own.yaml --gpu h100
 grep -q "train: \"$folder/train.txt\"" own.yaml || { echo "own.yaml: not the prompts that were given"; cat own.yaml; failed=1; }
 grep -q "steps: 3  #" own.yaml || { echo "own.yaml: not the steps that were given"; failed=1; }
