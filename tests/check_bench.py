@@ -72,5 +72,13 @@ assert set(lines) == {f"{codec} request" for codec in ("oip binary", "oip JSON",
 images = lines["oip binary request"]
 assert 0 < images["bytes_copied"] == images["bytes"] - 64 * 512 * 512 * 3 < 1e4, images  # pixels are sent from where they lie
 
+lines = {l["case"]: l for l in lines_of("requests", "--runs", "3")}
+assert set(lines) == {f"{kind} {n}" for kind in ("tcp", "unix") for n in ("64 images, 1 in flight", "64 images, 4 in flight",
+                                                                          "1 image, 1 in flight")}, lines
+for case, line in lines.items():
+    size = int(case.split()[1]) * 512 * 512 * 3 * int(case.split(", ")[1][0])
+    assert size < line["bytes"] < 1.001 * size and abs(line["gb_per_s"] * line["ms"][0] * 1e6 / line["bytes"] - 1) < 1e-4, line
+    assert ("added_ms" in line) == case.endswith("1 in flight"), line
+
 run = subprocess.run([marble, "bench", "matmull"], text=True, capture_output=True)
 assert run.returncode == 2 and "there are: matmul" in run.stderr, (run.returncode, run.stderr)

@@ -113,6 +113,9 @@ int mbl_cmd_bench(int argc, char **argv) {
          NULL},
         {"samples", MBL_ARG_COUNT, &bench.samples, "N", "samples of a batch in step, gradients and gram", 0,
          1, 4096, NULL},
+        {"url", MBL_ARG_TEXT, &bench.url, "URL",
+         "requests: also to this server of the Open Inference Protocol", 0, 0, 0, NULL},
+        {"model", MBL_ARG_TEXT, &bench.model, "NAME", "requests: its model", 0, 0, 0, NULL},
     };
     const mbl_args_t spec = {
         "bench",
