@@ -34,6 +34,12 @@ mbl_status_t mbl_image_read_png(const char *path, mbl_image_t *out);
 /* Size in bytes as baseline JPEG at `quality` (libjpeg, 4:2:0). Thread-safe. */
 mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t *bytes);
 
+/* The image as a file in memory: JPEG as above, at quality 95, or PNG. `buffer` of `capacity` bytes is used
+ * anew and grown where it is too small; begin with NULL and 0, free it with mbl_free. Thread-safe. */
+typedef enum { MBL_IMAGE_JPEG, MBL_IMAGE_PNG } mbl_image_format_t;
+mbl_status_t mbl_image_encode(const mbl_image_t *image, mbl_image_format_t format, uint8_t **buffer,
+                              size_t *capacity, size_t *bytes);
+
 /* A sheet: n images of one size, enlarged `scale` times without smoothing, `columns` to a row, a caption
  * (UTF-8, wrapped to the cell, eight lines at most) below each and a title above all; captions, one of them,
  * or the title may be NULL. Free *sheet. */
