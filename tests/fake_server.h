@@ -35,7 +35,7 @@ typedef bool (*fake_handler_t)(fake_request_t *request, void *user);
 
 struct fake_server {
     int listener, port;
-    char url[512];
+    char url[128];
     fake_handler_t handler;
     void *user;
     pthread_t thread;
@@ -201,7 +201,7 @@ static inline void fake_open_socket(fake_server_t *server, const char *path, fak
     assert_true(strlen(path) < sizeof address.sun_path);
     memcpy(address.sun_path, path, strlen(path) + 1);
     assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
-    snprintf(server->url, sizeof server->url, "unix:%s", path);
+    snprintf(server->url, sizeof server->url, "unix:%.110s", path);
     fake_start(server, listener, handler, user);
 }
 

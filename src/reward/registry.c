@@ -18,3 +18,10 @@ const mbl_scorer_t *mbl_scorer_find(const char *name) {
             return scorers[i];
     return NULL;
 }
+
+const mbl_scorer_key_t *mbl_scorer_key(const mbl_scorer_t *scorer, const char *name) {
+    for (const mbl_scorer_key_t *key = scorer->keys; key && key->name; key++)
+        if (strcmp(key->name, name) == 0)
+            return key;
+    return NULL;
+}

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "data/image.h"
 #include "data/prompts.h"
+#include "reward/traffic.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +19,28 @@ typedef struct {
     double value; /* 0 unless valid */
     mbl_score_state_t state;
 } mbl_score_t;
+
+/* A key that a scorer takes beside those of every reward. */
+typedef enum {
+    MBL_KEY_TEXT,
+    MBL_KEY_TEXTS,   /* a list of at least one */
+    MBL_KEY_FILE,    /* found from the current folder or the configuration's */
+    MBL_KEY_COUNT,   /* whole, low .. high */
+    MBL_KEY_NUMBER,  /* low .. high */
+    MBL_KEY_SECONDS, /* the same; s, min and h may follow */
+    MBL_KEY_CHOICE,  /* one of `words` */
+    MBL_KEY_PAIR,    /* [low, high] of any numbers, ascending */
+    MBL_KEY_TREE     /* a mapping, such as a JSON schema */
+} mbl_scorer_key_kind_t;
+typedef struct {
+    const char *name;
+    mbl_scorer_key_kind_t kind;
+    double low, high;
+    const char *const *words; /* NULL-terminated */
+    const char *fallback;     /* shown in the help; "": none */
+    const char *help;
+} mbl_scorer_key_t;
+typedef struct mbl_service mbl_service_t; /* reward/service.h */
 
 /* A scorer: one file each in src/reward. `score` is called from threads of the scorer pool, so it keeps no
  * state outside `self`. It sets out [n] for n images and their prompts; an error return counts as n failed
@@ -39,6 +62,8 @@ typedef struct {
                           mbl_score_t *out);
     /* whether a prompt has a score at all, whatever the image; NULL slot: every prompt has */
     bool (*applies)(const void *self, const mbl_prompt_t *prompt);
+    const mbl_service_t *service; /* somebody else scores: the slots above but for the range are not used */
+    const mbl_scorer_key_t *keys; /* ends with one without a name; NULL: none. They come as options */
 } mbl_scorer_t;
 enum { MBL_SCORER_MOST = 256 };
 
@@ -66,8 +91,12 @@ typedef struct {
     const char *group; /* rewards of a group share one objective; NULL: its own */
     mbl_on_failure_t on_failure;
     double min;          /* its mean is kept at or above this (rl/constraint.h); NAN: to be improved */
+    double low, high;    /* of a sane score, instead of the scorer's; both NAN: the scorer's */
     const char *options; /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;
+
+/* The key of a scorer's table, or NULL. */
+const mbl_scorer_key_t *mbl_scorer_key(const mbl_scorer_t *scorer, const char *name);
 
 /* K open scorers and the threads that run them: workers, and one for each that has its own. */
 typedef struct mbl_scorer_pool mbl_scorer_pool_t;
@@ -96,5 +125,14 @@ mbl_status_t mbl_scorer_pool_submit(mbl_scorer_pool_t *pool, const mbl_image_t *
  * wait (says which and on what prompt). One thread submits and waits. A reward's first failure is logged with
  * its reason, later ones only counted. */
 mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool);
+
+/* What rewards cost since the last call: traffic [K] and whether the reward comes from a service at all [K];
+ * those that share calls have the same numbers. Local, by the thread that submits, after a wait. */
+bool mbl_scorer_pool_has_services(const mbl_scorer_pool_t *pool);
+void mbl_scorer_pool_traffic(mbl_scorer_pool_t *pool, mbl_traffic_t *traffic, bool *served);
+/* The i-th replica of the service of reward k, for people (service.h); false past the end and where there is
+ * none. */
+bool mbl_scorer_pool_replica(mbl_scorer_pool_t *pool, size_t k, size_t i, const char **url, bool *ready,
+                             char *text, size_t size);
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "reward/reward.h"
 
-#define MBL_SCORER_LIST(X) X(ocr) X(count) X(color) X(clean) X(jpeg)
+#define MBL_SCORER_LIST(X) X(ocr) X(count) X(color) X(clean) X(jpeg) X(remote) X(judge) X(python)
 
 #define MBL_SCORER_DECLARE(name) extern const mbl_scorer_t mbl_scorer_##name;
 MBL_SCORER_LIST(MBL_SCORER_DECLARE)

@@ -112,6 +112,10 @@ mbl_status_t mbl_schedule_add(mbl_schedule_t *s, double now, size_t *out) {
     return MBL_OK;
 }
 
+void mbl_schedule_drop(mbl_schedule_t *s, size_t task) {
+    s->tasks[task].used = false;
+}
+
 /* ---- time ---- */
 
 /* `seconds`, doubled `level` times up to `most`, and of that three quarters to all: clients that failed

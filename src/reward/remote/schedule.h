@@ -33,6 +33,8 @@ void mbl_schedule_close(mbl_schedule_t *schedule);
 
 /* A task, which is called by this number until its FINISH. Errors: ERR_MEM. */
 mbl_status_t mbl_schedule_add(mbl_schedule_t *schedule, double now, size_t *task);
+/* Takes back a task that has just been added. */
+void mbl_schedule_drop(mbl_schedule_t *schedule, size_t task);
 
 typedef enum {
     MBL_SCHEDULE_WAIT,       /* nothing to do before `until` (INFINITY: before a report or a new task) */
