@@ -57,6 +57,9 @@ static void print_rewards(FILE *out) {
         if (isfinite(scorer->low) && isfinite(scorer->high))
             fprintf(out, "; scores in [%g, %g]", scorer->low, scorer->high);
         fputs(scorer->applies ? "; not for every prompt\n" : "\n", out);
+        for (const mbl_scorer_key_t *own = scorer->keys; own && own->name; own++)
+            fprintf(out, "      %-16s %s%s%s%s\n", own->name, own->help,
+                    own->fallback[0] ? " [default: " : "", own->fallback, own->fallback[0] ? "]" : "");
     }
 }
 

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const item_keys[] = {"name", "type", "weight", "min", "group", "on_failure", "options"};
+static const char *const item_keys[] = {"name",  "type",       "weight", "min",
+                                        "group", "on_failure", "range",  "options"};
 static const char *const item_help[] = {
     "what metrics and tables call it: up to 32 letters, digits, _ or -",
     "the scorer, one of those below [default: the name]",
@@ -20,7 +21,8 @@ static const char *const item_help[] = {
     "rewards of one group share one objective, the mean of their gradients",
     "skip: an image it fails on counts for the other rewards only; stop: the run ends with a checkpoint "
     "[default: skip]",
-    "what the scorer takes, as {key: value}"};
+    "[low, high] in which its scores lie; others are counted and an alarm [default: the scorer's]",
+    "what the scorer takes, as {key: value}; its keys may also stand beside these"};
 enum { N_KEYS = sizeof item_keys / sizeof *item_keys, MAX_NAME = 32 };
 
 static const mbl_field_t weight_field = {.kind = MBL_FIELD_NUMBER,
@@ -82,12 +84,12 @@ static json_t *scalar_json(const mbl_yaml_node_t *node) {
 }
 
 /* A tree as JSON; NULL without memory. Depth is bounded by the reader. */
-static json_t *to_json(const mbl_yaml_node_t *node) {
+json_t *mbl_config_node_json(const mbl_yaml_node_t *node) {
     if (node->kind == MBL_YAML_SCALAR)
         return scalar_json(node);
     json_t *out = node->kind == MBL_YAML_LIST ? json_array() : json_object();
     for (const mbl_yaml_node_t *child = node->first; child && out; child = child->next) {
-        json_t *value = to_json(child);
+        json_t *value = mbl_config_node_json(child);
         int failed = node->kind == MBL_YAML_LIST ? json_array_append_new(out, value)
                                                  : json_object_set_new(out, child->key, value);
         if (failed) {
@@ -107,21 +109,38 @@ static bool printable_tree(const mbl_yaml_node_t *node) {
     return true;
 }
 
-static mbl_status_t read_options(mbl_reward_spec_t *spec, const char *key, const mbl_yaml_node_t *node,
-                                 mbl_config_problems_t *problems) {
-    char shown[80];
-    if (node->kind != MBL_YAML_MAP || !printable_tree(node)) {
+static void unknown_scorer_key(const mbl_scorer_t *scorer, const char *key, const mbl_yaml_node_t *node,
+                               mbl_config_problems_t *problems) {
+    const char *best = NULL;
+    size_t distance = 0;
+    for (const mbl_scorer_key_t *own = scorer->keys; own->name; own++)
+        mbl_suggest(node->key, own->name, &best, &distance);
+    mbl_config_problem(problems, node->key_line,
+                       "%s: no key of %s%s%s%s; marble train --help-config rewards lists them", key,
+                       scorer->name, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+}
+
+/* Keys of the scorer's table are checked by it; a scorer without one checks what it is given. */
+static mbl_status_t read_options(json_t *options, const mbl_scorer_t *scorer, const char *key,
+                                 const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
+    char shown[80], child_key[256];
+    if (node->kind != MBL_YAML_MAP || (!(scorer && scorer->keys) && !printable_tree(node))) {
         mbl_config_problem(
             problems, node->line, "%s: %s is not a mapping; expected options such as {quality: 90}", key,
             node->kind == MBL_YAML_MAP ? "text with control characters" : mbl_config_shown(node, shown));
         return MBL_OK;
     }
-    json_t *json = to_json(node);
-    char *text = json ? json_dumps(json, JSON_REAL_PRECISION(17)) : NULL;
-    json_decref(json);
-    spec->options = text ? mbl_strdup(text) : NULL;
-    free(text);
-    return spec->options ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %s", key);
+    for (const mbl_yaml_node_t *child = node->first; child; child = child->next) {
+        const mbl_scorer_key_t *known = scorer ? mbl_scorer_key(scorer, child->key) : NULL;
+        snprintf(child_key, sizeof child_key, "%s.%.80s", key, child->key);
+        if (known)
+            MBL_TRY(mbl_config_read_scorer_key(options, known, child_key, child, problems));
+        else if (scorer && scorer->keys)
+            unknown_scorer_key(scorer, child_key, child, problems);
+        else if (json_object_set_new(options, child->key, mbl_config_node_json(child)))
+            return MBL_FAIL(MBL_ERR_MEM, "no memory for %s", child_key);
+    }
+    return MBL_OK;
 }
 
 /* A name or type: letters, digits, _ and -, since it becomes a key of the metrics. */
@@ -141,28 +160,68 @@ static mbl_status_t read_name(const char **place, const char *key, const mbl_yam
     return *place ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %s", key);
 }
 
-static void unknown_item_key(const char *key, const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
+/* The first scorer that takes a key, NULL: none does. */
+static const mbl_scorer_t *taker_of(const char *name) {
+    const mbl_scorer_t *scorer;
+    for (size_t i = 0; (scorer = mbl_scorer_at(i)); i++)
+        if (mbl_scorer_key(scorer, name))
+            return scorer;
+    return NULL;
+}
+
+static void unknown_item_key(const mbl_scorer_t *scorer, const char *key, const mbl_yaml_node_t *node,
+                             mbl_config_problems_t *problems) {
     char planned[64];
     const char *best = NULL;
     size_t distance = 0;
+    const mbl_scorer_t *taker = taker_of(node->key);
     snprintf(planned, sizeof planned, "rewards.%.50s", node->key);
     if (mbl_config_is_unsupported(planned)) {
         mbl_config_problem(problems, node->key_line, "%s: not supported by this version; leave it out", key);
         return;
     }
+    if (taker) {
+        mbl_config_problem(problems, node->key_line, "%s: no key of %s; it belongs to rewards with type: %s",
+                           key, scorer ? scorer->name : "this reward", taker->name);
+        return;
+    }
     for (size_t i = 0; i < N_KEYS; i++)
         mbl_suggest(node->key, item_keys[i], &best, &distance);
+    for (const mbl_scorer_key_t *own = scorer ? scorer->keys : NULL; own && own->name; own++)
+        mbl_suggest(node->key, own->name, &best, &distance);
     mbl_config_problem(
         problems, node->key_line,
-        "%s: unknown key%s%s%s; keys of a reward: name, type, weight, min, group, on_failure, options "
-        "(what a scorer takes goes below options)",
+        "%s: unknown key%s%s%s; keys of a reward: name, type, weight, min, group, on_failure, range, "
+        "options (what a scorer takes goes below options)",
         key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
 }
 
-static mbl_status_t read_item_key(mbl_reward_spec_t *spec, size_t i, const mbl_yaml_node_t *node,
+/* What is being read: one reward of the list. */
+typedef struct {
+    mbl_reward_spec_t *spec;
+    size_t index;
+    const mbl_scorer_t *scorer; /* NULL: none of that name */
+    json_t *options;
+} item_t;
+
+static mbl_status_t read_range(mbl_reward_spec_t *spec, const char *key, const mbl_yaml_node_t *node,
+                               mbl_config_problems_t *problems) {
+    size_t before = problems->count;
+    json_t *pair = mbl_config_read_pair(key, node, problems);
+    if (!pair)
+        return problems->count > before ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %s", key);
+    spec->low = json_number_value(json_array_get(pair, 0));
+    spec->high = json_number_value(json_array_get(pair, 1));
+    json_decref(pair);
+    return MBL_OK;
+}
+
+static mbl_status_t read_item_key(item_t *item, const mbl_yaml_node_t *node,
                                   mbl_config_problems_t *problems) {
     char key[128];
-    snprintf(key, sizeof key, "rewards.%zu.%.80s", i, node->key);
+    mbl_reward_spec_t *spec = item->spec;
+    const mbl_scorer_key_t *own = item->scorer ? mbl_scorer_key(item->scorer, node->key) : NULL;
+    snprintf(key, sizeof key, "rewards.%zu.%.80s", item->index, node->key);
     if (strcmp(node->key, "name") == 0)
         return read_name(&spec->name, key, node, problems);
     if (strcmp(node->key, "type") == 0)
@@ -175,33 +234,63 @@ static mbl_status_t read_item_key(mbl_reward_spec_t *spec, size_t i, const mbl_y
         return mbl_config_read_field(spec, &min_field, key, node, problems);
     if (strcmp(node->key, "on_failure") == 0)
         return mbl_config_read_field(spec, &on_failure_field, key, node, problems);
+    if (strcmp(node->key, "range") == 0)
+        return read_range(spec, key, node, problems);
     if (strcmp(node->key, "options") == 0)
-        return read_options(spec, key, node, problems);
-    unknown_item_key(key, node, problems);
+        return read_options(item->options, item->scorer, key, node, problems);
+    if (own)
+        return mbl_config_read_scorer_key(item->options, own, key, node, problems);
+    unknown_item_key(item->scorer, key, node, problems);
     return MBL_OK;
 }
 
-static mbl_status_t read_item(mbl_reward_spec_t *spec, size_t i, const mbl_yaml_node_t *item,
+/* The options as text; none where nothing was given. */
+static mbl_status_t keep_options(item_t *item, bool given) {
+    if (!given && json_object_size(item->options) == 0)
+        return MBL_OK;
+    char *text = json_dumps(item->options, JSON_REAL_PRECISION(17));
+    item->spec->options = text ? mbl_strdup(text) : NULL;
+    free(text);
+    return item->spec->options ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for options");
+}
+
+static const mbl_scorer_t *scorer_of(const mbl_yaml_node_t *item) {
+    const mbl_yaml_node_t *type = mbl_yaml_find(item, "type");
+    type = type ? type : mbl_yaml_find(item, "name");
+    return type && type->kind == MBL_YAML_SCALAR ? mbl_scorer_find(type->text) : NULL;
+}
+
+static mbl_status_t read_children(item_t *item, const mbl_yaml_node_t *node,
+                                  mbl_config_problems_t *problems) {
+    for (const mbl_yaml_node_t *child = node->first; child; child = child->next) {
+        if (mbl_yaml_find(node, child->key) != child)
+            mbl_config_problem(problems, child->key_line, "rewards.%zu.%.80s: given twice; keep one",
+                               item->index, child->key);
+        else
+            MBL_TRY(read_item_key(item, child, problems));
+    }
+    return keep_options(item, mbl_yaml_find(node, "options"));
+}
+
+static mbl_status_t read_item(mbl_reward_spec_t *spec, size_t i, const mbl_yaml_node_t *node,
                               mbl_config_problems_t *problems) {
     char shown[80];
     spec->weight = 1;
-    spec->min = NAN;
-    if (item->kind != MBL_YAML_MAP) {
-        mbl_config_problem(problems, item->line, "rewards.%zu: %s is not a mapping; expected {name: %s}", i,
-                           mbl_config_shown(item, shown),
-                           item->kind == MBL_YAML_SCALAR && strlen(item->text) < MAX_NAME ? item->text
+    spec->min = spec->low = spec->high = NAN;
+    if (node->kind != MBL_YAML_MAP) {
+        mbl_config_problem(problems, node->line, "rewards.%zu: %s is not a mapping; expected {name: %s}", i,
+                           mbl_config_shown(node, shown),
+                           node->kind == MBL_YAML_SCALAR && strlen(node->text) < MAX_NAME ? node->text
                                                                                           : "ocr");
         return MBL_OK;
     }
-    for (const mbl_yaml_node_t *child = item->first; child; child = child->next) {
-        if (mbl_yaml_find(item, child->key) != child)
-            mbl_config_problem(problems, child->key_line, "rewards.%zu.%.80s: given twice; keep one", i,
-                               child->key);
-        else
-            MBL_TRY(read_item_key(spec, i, child, problems));
-    }
-    if (!mbl_yaml_find(item, "name"))
-        mbl_config_problem(problems, item->line, "rewards.%zu: has no name; expected {name: ocr}", i);
+    item_t item = {.spec = spec, .index = i, .scorer = scorer_of(node), .options = json_object()};
+    mbl_status_t status =
+        item.options ? read_children(&item, node, problems) : MBL_FAIL(MBL_ERR_MEM, "no memory for a reward");
+    json_decref(item.options);
+    MBL_TRY(status);
+    if (!mbl_yaml_find(node, "name"))
+        mbl_config_problem(problems, node->line, "rewards.%zu: has no name; expected {name: ocr}", i);
     if (spec->name && !spec->type && !(spec->type = mbl_strdup(spec->name)))
         return MBL_FAIL(MBL_ERR_MEM, "no memory for a reward");
     return MBL_OK;

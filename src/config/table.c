@@ -139,8 +139,8 @@ static const mbl_field_t fields[] = {
            "no average"),
 
     OTHER(rewards, REWARDS, "", 1, MBL_MAX_REWARDS, NULL,
-          "what to improve: a list of {name, type, weight, min, group, on_failure, options}; rewards of one "
-          "group share one objective, the mean of their gradients"),
+          "what to improve: a list of {name, type, weight, min, group, on_failure, range, options}; rewards "
+          "of one group share one objective, the mean of their gradients"),
 
     OTHER(stages, STAGES, "", 1, 1000, NULL,
           "one set of rewards after another: a list of {steps, rewards: [names], method, weights}, whose "
@@ -345,10 +345,9 @@ static const struct {
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, with the names of diffusers' config.json"}};
 
-static const char *const unsupported[] = {
-    "balance.weights", "rollout.solver=sde", "eval.solver=sde", "rollout.sde",     "rewards.max",
-    "rewards.url",     "rewards.deadline",   "rewards.retries", "rewards.pattern", "limits.device_bytes",
-    "service",         "prompts.stratify",   "prompts.quoted"};
+static const char *const unsupported[] = {"balance.weights", "rollout.solver=sde", "eval.solver=sde",
+                                          "rollout.sde",     "rewards.max",        "limits.device_bytes",
+                                          "service",         "prompts.stratify",   "prompts.quoted"};
 
 static const mbl_config_retired_t retired[] = {
     {"balance.metric", "plain",

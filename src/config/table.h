@@ -6,6 +6,8 @@
 #include "config/config.h"
 #include "config/yaml.h"
 
+#include <jansson.h>
+
 typedef enum {
     MBL_FIELD_COUNT,   /* size_t or uint64_t */
     MBL_FIELD_BYTES,   /* size_t; KiB, MiB, GiB allowed */
@@ -106,6 +108,13 @@ int mbl_config_line(const mbl_config_t *config, const char *key);
 /* One value of a node into its place in `base`. */
 mbl_status_t mbl_config_read_field(void *base, const mbl_field_t *field, const char *key,
                                    const mbl_yaml_node_t *node, mbl_config_problems_t *problems);
+/* A key that a scorer takes, into the JSON of its options; `shown` is the key in messages. */
+mbl_status_t mbl_config_read_scorer_key(json_t *options, const mbl_scorer_key_t *key, const char *shown,
+                                        const mbl_yaml_node_t *node, mbl_config_problems_t *problems);
+/* [low, high], ascending; NULL with a problem noted, or without memory. */
+json_t *mbl_config_read_pair(const char *shown, const mbl_yaml_node_t *node, mbl_config_problems_t *problems);
+/* A tree as JSON; NULL without memory. */
+json_t *mbl_config_node_json(const mbl_yaml_node_t *node);
 /* How many leading characters of two keys are whole words they share ("train." of train.lr and train.ema). */
 size_t mbl_config_shared_section(const char *a, const char *b);
 /* The keys of a reward in the list `rewards`, each with its help; NULL past the end. */

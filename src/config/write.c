@@ -65,13 +65,23 @@ static void write_json(FILE *out, const json_t *value) {
         fputs(json_is_true(value) ? "true" : json_is_false(value) ? "false" : "null", out);
 }
 
-static void write_options(FILE *out, const char *options) {
-    json_t *value = json_loads(options, 0, NULL);
-    fputs(", options: ", out);
-    if (value)
-        write_json(out, value);
-    else
-        fputs(options, out); /* without memory: the same in JSON */
+/* Of a scorer that has a table of keys, they stand beside the others. */
+static void write_options(FILE *out, const mbl_reward_spec_t *spec) {
+    const mbl_scorer_t *scorer = mbl_scorer_find(spec->type);
+    json_t *value = json_loads(spec->options, 0, NULL), *child;
+    const char *key;
+    if (value && scorer && scorer->keys) {
+        json_object_foreach(value, key, child) {
+            fprintf(out, ", %s: ", key);
+            write_json(out, child);
+        }
+    } else {
+        fputs(", options: ", out);
+        if (value)
+            write_json(out, value);
+        else
+            fputs(spec->options, out); /* without memory: the same in JSON */
+    }
     json_decref(value);
 }
 
@@ -93,8 +103,15 @@ static void write_rewards(FILE *out, const mbl_config_t *config) {
             mbl_yaml_write_number(out, spec->min);
         }
         fprintf(out, ", on_failure: %s", mbl_config_on_failure_words[spec->on_failure]);
+        if (!isnan(spec->low)) {
+            fputs(", range: [", out);
+            mbl_yaml_write_number(out, spec->low);
+            fputs(", ", out);
+            mbl_yaml_write_number(out, spec->high);
+            fputc(']', out);
+        }
         if (spec->options)
-            write_options(out, spec->options);
+            write_options(out, spec);
         fputs("}\n", out);
     }
 }
@@ -290,6 +307,11 @@ static json_t *rewards_json(const mbl_config_t *config) {
         json_t *item = json_pack("{s:s, s:s, s:f, s:s}", "name", spec->name, "type", spec->type, "weight",
                                  spec->weight, "on_failure", mbl_config_on_failure_words[spec->on_failure]);
         if (!isnan(spec->min) && json_object_set_new(item, "min", json_real(spec->min))) {
+            json_decref(item);
+            item = NULL;
+        }
+        if (item && !isnan(spec->low) &&
+            json_object_set_new(item, "range", json_pack("[f,f]", spec->low, spec->high))) {
             json_decref(item);
             item = NULL;
         }

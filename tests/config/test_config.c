@@ -213,7 +213,27 @@ static void wrong_rewards(void **state) {
             "goes below options");
     REFUSED("rewards: [{name: ocr, quality: 1}]", NULL, "rewards.0.quality: unknown key",
             "goes below options");
-    REFUSED("rewards: [{name: ocr, url: x}]", NULL, "rewards.0.url: not supported by this version");
+    REFUSED("rewards: [{name: ocr, url: x}]", NULL, "rewards.0.url: no key of ocr",
+            "it belongs to rewards with type: remote");
+    REFUSED("rewards: [{name: a, type: remote, ulr: x}]", NULL,
+            "rewards.0.ulr: unknown key; did you mean url?");
+    REFUSED("rewards: [{name: a, type: remote, options: {ulr: x}}]", NULL,
+            "rewards.0.options.ulr: no key of remote; did you mean url?");
+    REFUSED("rewards: [{name: a, type: remote, url: x, options: {url: y}}]", NULL,
+            "rewards.0.options.url: given twice");
+    REFUSED("rewards: [{name: a, type: remote, url: [x]}]", NULL, "rewards.0.url: a list; expected a text");
+    REFUSED("rewards: [{name: a, type: remote, urls: x}]", NULL,
+            "rewards.0.urls: expected a list of 1 to 32 texts");
+    REFUSED("rewards: [{name: a, type: remote, batch: 0}]", NULL, "rewards.0.batch: 0 is out of range");
+    REFUSED("rewards: [{name: a, type: remote, protocol: grpc}]", NULL, "rewards.0.protocol: \"grpc\"",
+            "oip, unirl");
+    REFUSED("rewards: [{name: a, type: remote, deadline: soon}]", NULL, "rewards.0.deadline: \"soon\"");
+    REFUSED("rewards: [{name: a, type: python, file: no/such.py}]", NULL, "rewards.0.file: \"no/such.py\"",
+            "does not exist");
+    REFUSED("rewards: [{name: a, type: judge, scale: [5, 1]}]", NULL,
+            "rewards.0.scale: expected [low, high]");
+    REFUSED("rewards: [{name: ocr, range: [1, 0]}]", NULL, "rewards.0.range: expected [low, high]");
+    REFUSED("rewards: [{name: ocr, range: [a, 0]}]", NULL, "rewards.0.range: \"a\" is not a number");
     REFUSED("rewards: [{name: ocr, weight: -1}]", NULL, "rewards.0.weight: -1 is out of range",
             "(0, 1000000]");
     REFUSED("rewards: [{name: ocr, on_failure: zero}]", NULL, "rewards.0.on_failure: \"zero\"", "skip, stop");
@@ -323,6 +343,44 @@ static void written_file_loads_equal(void **state) {
     mbl_config_free(again);
     assert_int_equal(mbl_config_write(config, "/nonexistent/run.yaml", NULL), MBL_ERR_IO);
     mbl_config_free(config);
+    remove_folder(folder);
+}
+
+/* What scorers take is written beside the other keys and read again; a question may have several lines. */
+static void keys_of_scorers_load_equal(void **state) {
+    (void)state;
+    static const char yaml[] = "rewards:\n"
+                               "  - {name: a, type: remote, urls: ['http://x:1', \"unix:/s\"], model: m, "
+                               "output: 'q\"1', deadline: 2 min,\n"
+                               "     in_flight: 3, token_env: T, range: [-1, 2.5], images: jpeg, hedge: 0}\n"
+                               "  - {name: b, type: judge, url: 'https://y', pattern: '(\\d)', scale: [1, "
+                               "5], schema: {type: object, n: [1]},\n"
+                               "     options: {question: \"one\\ntwo: {prompt}\"}}\n"
+                               "  - {name: jpeg}\n";
+    char folder[256], path[300], *before, *after;
+    mbl_config_t *config, *again;
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/run.yaml", folder);
+    assert_int_equal(mbl_config_parse(yaml, sizeof yaml - 1, "run.yaml", NULL, 0, &config), MBL_OK);
+    assert_int_equal(mbl_config_write(config, path, NULL), MBL_OK);
+    assert_int_equal(mbl_config_load(path, NULL, 0, &again), MBL_OK);
+    assert_int_equal(mbl_config_json(config, &before), MBL_OK);
+    assert_int_equal(mbl_config_json(again, &after), MBL_OK);
+    assert_string_equal(before, after);
+    const mbl_reward_spec_t *items = again->rewards.items;
+    assert_near(items[0].low, -1, 0);
+    assert_near(items[0].high, 2.5, 0);
+    assert_true(isnan(items[2].low) && !items[2].options);
+    json_t *first = json_loads(items[0].options, 0, NULL), *second = json_loads(items[1].options, 0, NULL);
+    assert_near(json_number_value(json_object_get(first, "deadline")), 120, 0);
+    assert_int_equal(json_array_size(json_object_get(first, "urls")), 2);
+    assert_string_equal(json_string_value(json_object_get(second, "question")), "one\ntwo: {prompt}");
+    json_decref(first);
+    json_decref(second);
+    mbl_free(before);
+    mbl_free(after);
+    mbl_config_free(config);
+    mbl_config_free(again);
     remove_folder(folder);
 }
 
@@ -487,6 +545,7 @@ int main(void) {
         cmocka_unit_test(paths_beside_the_file),
         cmocka_unit_test(all_problems_are_reported),
         cmocka_unit_test(written_file_loads_equal),
+        cmocka_unit_test(keys_of_scorers_load_equal),
         cmocka_unit_test(help_names_every_key),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(mutated_files_never_crash),
