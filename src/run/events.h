@@ -8,6 +8,7 @@
 #include "run/evaluate.h"
 #include "run/state.h"
 #include "run/timing.h"
+#include "run/traffic.h"
 
 /* The images of an epoch are scored; its first optimizer step comes next. */
 typedef struct {
@@ -30,6 +31,7 @@ typedef struct {
     const double *pressure;                   /* [K]; NAN for free rewards */
     double x0_norm;                           /* root mean square of the epoch's latents */
     const size_t *outside;                    /* [K] valid scores outside the range of their scorer */
+    const mbl_run_traffic_t *traffic;         /* of the epoch */
     bool solves;                              /* the method solves for alpha */
     mbl_step_seconds_t seconds;
     double seconds_left; /* of the run, from its mean step */

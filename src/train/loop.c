@@ -64,11 +64,13 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
                              .purpose = MBL_RNG_NOISE,
                              .step = (uint32_t)t->state.epoch,
                              .stop = t->stop};
+    mbl_run_traffic_begin(t->engine.pool, &t->traffic);
     mbl_status_t status = mbl_rollout(&rollout, &t->batch, &t->views);
     shown->seconds.rollout = mbl_lap(&start);
     mbl_status_t scored = mbl_scorer_pool_wait(t->engine.pool);
     shown->seconds.reward_wait = mbl_lap(&start);
     MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
+    MBL_TRY(mbl_run_traffic_end(t->comm, t->engine.pool, t->engine.k, &t->traffic));
     MBL_TRY(mbl_train_advantages(t));
     MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
     t->constraint = t->state.constraint;
@@ -90,6 +92,7 @@ static mbl_status_t describe_step(mbl_train_t *t, size_t steps, mbl_event_step_t
     out->pressure = t->pressure;
     out->x0_norm = t->watch.x0_norm;
     out->outside = t->watch.outside;
+    out->traffic = &t->traffic;
     out->solves = mbl_method_solves(t->stage.method);
     out->seconds.train = t->update.seconds.train;
     out->seconds.gram = t->update.seconds.gram;

@@ -1,0 +1,152 @@
+/* marble train with rewards from servers: the same run as with the same scorers in its own process, on two
+ * ranks, also while one of two replicas fails in the middle of it. */
+#include "small_run.h"
+
+#include "oip_server.h"
+
+enum { STEPS = 4 };
+static const char *const names[] = {"ocr", "count", "color", "clean", "jpeg", NULL};
+enum { FEW = 2 }; /* the first ones' scores are the same as FP32, so runs with them are the same to the bit */
+
+/* A seed with which ocr and count vary within groups. */
+#define COMMON "--set seed=9 --set train.steps=4 --set prompts.groups=4 --set prompts.group_size=4 "
+
+/* --set rewards=[...] with the first n from `urls`. */
+static const char *rewards_from(size_t n, const char *urls, const char *more) {
+    static char text[3000];
+    size_t used = (size_t)snprintf(text, sizeof text, COMMON "--set 'rewards=[");
+    for (size_t k = 0; k < n; k++)
+        used += (size_t)snprintf(text + used, sizeof text - used,
+                                 "%s{name: %s, type: remote, urls: [%s], model: signs, output: %s, batch: 3, "
+                                 "deadline: 2 s%s}",
+                                 k ? ", " : "", names[k], urls, names[k], more);
+    snprintf(text + used, sizeof text - used, "]'");
+    return text;
+}
+
+static int prepare(void **state) {
+    int failed = prepare_small(state);
+    train_well(2, "here", COMMON "--set 'rewards=[{name: ocr}, {name: count}]'");
+    train_well(2, "here5", COMMON "--set train.steps=1");
+    return failed;
+}
+
+/* The lines without what only a remote run says, which is checked. */
+static void compare_runs(const char *remote, size_t failures) {
+    json_t *here = lines_of("here", "metrics.jsonl"), *there = lines_of(remote, "metrics.jsonl"), *line;
+    size_t i, retried = 0, requests = 0;
+    assert_int_equal(json_array_size(here), STEPS);
+    json_array_foreach(there, i, line) {
+        const json_t *said = json_object_get(json_object_get(line, "remote"), "ocr");
+        assert_non_null(said);
+        assert_true(json_number_value(json_object_get(said, "p99")) > 0);
+        assert_true(json_number_value(json_object_get(said, "images_per_s")) > 0);
+        requests += (size_t)json_integer_value(json_object_get(said, "requests"));
+        const char *kind;
+        json_t *count;
+        json_object_foreach(json_object_get(said, "failed"), kind, count) retried +=
+            (size_t)json_integer_value(count);
+        json_object_del(line, "remote");
+    }
+    assert_int_equal(requests, STEPS * 2 * 3); /* each rank's 8 images of a step, cut by 3 */
+    if (failures > 0 ? retried < failures : retried > 0)
+        fail_msg("%zu failures, expected %zu", retried, failures);
+    /* Scores travel as FP32, of which training makes a little more with every step; who answered, and after
+     * how many tries, changes nothing at all. */
+    compare(json_array_get(here, 0), json_array_get(there, 0), 1e-5, "step 1");
+    compare(here, there, 1e-2, "metrics.jsonl");
+    if (failures > 0) {
+        json_decref(here);
+        here = lines_of("there", "metrics.jsonl");
+        json_array_foreach(here, i, line) json_object_del(line, "remote");
+        compare(here, there, 0, "metrics.jsonl");
+    }
+    json_decref(here);
+    json_decref(there);
+    same_lines("there", remote, "eval.jsonl", 0, 2);
+}
+
+static void the_same_run_as_in_its_own_process(void **state) {
+    (void)state;
+    oip_server_t servers[2];
+    char urls[300];
+    for (int i = 0; i < 2; i++)
+        oip_open(&servers[i], names);
+    snprintf(urls, sizeof urls, "\"%.120s\", \"%.120s\"", servers[0].http.url, servers[1].http.url);
+    train_well(2, "there", rewards_from(FEW, urls, ""));
+    compare_runs("there", 0);
+    static char more[3200];
+    snprintf(more, sizeof more, "%s --set train.steps=1", rewards_from(5, urls, ""));
+    train_well(2, "there5", more);
+    json_t *lines = lines_of("there5", "metrics.jsonl"), *here = lines_of("here5", "metrics.jsonl");
+    json_object_del(json_array_get(lines, 0), "remote");
+    compare(here, lines, 1e-4, "five rewards"); /* scores travel as FP32 */
+    json_decref(lines);
+    json_decref(here);
+    for (int i = 0; i < 2; i++) {
+        assert_true(atomic_load(&servers[i].infers) > 4); /* both had work */
+        fake_close(&servers[i].http);
+    }
+}
+
+static void a_replica_fails_in_the_middle(void **state) {
+    static const struct {
+        const char *name;
+        oip_fault_t fault;
+        size_t failures; /* at least */
+    } cases[] = {{"garbage", OIP_GARBAGE, 3}, {"hang", OIP_HANG, 0}, {"cut", OIP_CUT, 3}};
+    (void)state;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        oip_server_t servers[2];
+        char urls[300], log[64];
+        for (int i = 0; i < 2; i++)
+            oip_open(&servers[i], names);
+        servers[1].good = 6;
+        servers[1].then = cases[c].fault;
+        snprintf(urls, sizeof urls, "\"%.120s\", \"%.120s\"", servers[0].http.url, servers[1].http.url);
+        train_well(2, cases[c].name, rewards_from(FEW, urls, ""));
+        if (cases[c].failures > 0)
+            compare_runs(cases[c].name, cases[c].failures);
+        else /* hedged, so that it never comes to a deadline, or after one */
+            same_lines("there", cases[c].name, "eval.jsonl", 0, 2);
+        snprintf(log, sizeof log, "%s.log", cases[c].name);
+        assert_true(times_in(log, "is set aside and asked again") >= 1);
+        for (int i = 0; i < 2; i++)
+            fake_close(&servers[i].http);
+    }
+}
+
+/* Nobody there: the run does not begin, and says what it tried. */
+static void no_server_no_run(void **state) {
+    (void)state;
+    assert_int_equal(train(1, "nobody", rewards_from(1, "\"http://127.0.0.1:1\"", ", start: 0.1 s")), 1);
+    assert_true(times_in("nobody.log", "error: reward ocr: http://127.0.0.1:1: ") == 1);
+    assert_int_equal(train(1, "wrong", rewards_from(1, "\"ftp://127.0.0.1\"", "")), 2);
+    assert_int_equal(times_in("wrong.log", "begins with none of http://"), 1);
+}
+
+/* run.yaml's copy has the variable's name, and nothing anywhere the token. */
+static void the_token_stays_where_it_is(void **state) {
+    (void)state;
+    oip_server_t server;
+    char urls[300], command[1024];
+    oip_open(&server, names);
+    strcpy(server.token, "hush-hush-99");
+    snprintf(urls, sizeof urls, "\"%.120s\"", server.http.url);
+    setenv("MBL_TEST_TOKEN", "hush-hush-99", 1);
+    train_well(1, "token", rewards_from(5, urls, ", token_env: MBL_TEST_TOKEN"));
+    fake_close(&server.http);
+    assert_int_equal(times_in("token/run.yaml", "token_env: \"MBL_TEST_TOKEN\""), 5);
+    snprintf(command, sizeof command, "grep -rq hush-hush-99 '%s/token' '%s/token.log'", folder, folder);
+    assert_int_not_equal(system(command), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_same_run_as_in_its_own_process),
+        cmocka_unit_test(a_replica_fails_in_the_middle),
+        cmocka_unit_test(no_server_no_run),
+        cmocka_unit_test(the_token_stays_where_it_is),
+    };
+    return cmocka_run_group_tests(tests, prepare, drop_folder);
+}
