@@ -13,6 +13,7 @@
     X(stop, "ask the run that is at work in a folder to stop with a checkpoint", true)                       \
     X(sample, "images for prompts", true)                                                                    \
     X(eval, "every reward on the held-out prompts", true)                                                    \
+    X(reward, "check: asks every reward of a run for scores, before the run does", true)                     \
     X(export, "an adapter for diffusers or PEFT, or a merged model, from a checkpoint", true)                \
     X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix", true)                         \
     X(plan, "memory and time of a run on a GPU, before one is paid for", true)                               \

@@ -203,6 +203,8 @@ mbl_status_t mbl_config_check_rewards(const mbl_config_t *config);
 
 /* "run.yaml:12: train.lr" for a message about a key found wrong later, into `out`; returns out. */
 char *mbl_config_where(const mbl_config_t *config, const char *key, char *out, size_t size);
+/* The same of reward k: "run.yaml:12: rewards.2". */
+char *mbl_config_where_reward(const mbl_config_t *config, size_t k, char *out, size_t size);
 
 /* The resolved configuration with every key and its comment, loadable again to an equal configuration, below
  * a note (NULL: none) in comments. Written under a temporary name and renamed. */

@@ -70,6 +70,13 @@ char *mbl_config_where(const mbl_config_t *config, const char *key, char *out, s
     return out;
 }
 
+char *mbl_config_where_reward(const mbl_config_t *config, size_t k, char *out, size_t size) {
+    char where[400];
+    describe(config->origin, config->origin->reward_lines[k], where, sizeof where);
+    snprintf(out, size, "%s: rewards.%zu", where, k);
+    return out;
+}
+
 bool mbl_config_printable(const char *text) {
     for (const unsigned char *c = (const unsigned char *)text; *c; c++)
         if (*c < 0x20 || *c == 0x7f || (*c == 0xc2 && c[1] < 0xa0) ||

@@ -1,0 +1,62 @@
+/* marble reward check's page. */
+#include "cli/cmd_reward_show.h"
+
+#include <math.h>
+#include <stdio.h>
+
+void mbl_reward_keep_replicas(mbl_scorer_pool_t *pool, mbl_reward_found_t *found) {
+    const char *url;
+    bool ready;
+    char text[MBL_REWARD_TEXT];
+    for (size_t i = 0; i < MBL_REWARD_REPLICAS_SHOWN &&
+                       mbl_scorer_pool_replica(pool, 0, i, &url, &ready, text, sizeof text);
+         i++) {
+        snprintf(found->replica[i].url, sizeof found->replica[i].url, "%s", url);
+        snprintf(found->replica[i].text, sizeof found->replica[i].text, "%s", text);
+        found->replica[i].ready = ready;
+        found->replicas++;
+    }
+}
+
+static void show_scores(size_t images, const mbl_reward_found_t *found) {
+    printf("  %zu images: %zu valid, %zu not applicable, %zu failed", images, found->valid, found->na,
+           found->failed);
+    if (found->valid > 0)
+        printf("; scores from %.4g to %.4g", found->low, found->high);
+    printf("\n  %.0f images a second (%.1f ms for %zu)\n", (double)images / found->seconds[1],
+           1000 * found->seconds[1], images);
+}
+
+/* What is wrong without being an end. */
+static void show_doubts(const char *where, const mbl_reward_found_t *found) {
+    if (found->outside > 0)
+        printf("  %s: %zu scores lie outside its range; expected another range, or another scorer\n", where,
+               found->outside);
+    if (found->drift > 0)
+        printf("  the same images got scores that differ by up to %.3g the second time; expected the same\n",
+               found->drift);
+    if (found->valid == 0 && found->failed == 0)
+        printf("  %s: applies to none of these prompts\n", where);
+    else if (found->valid > 1 && found->low == found->high)
+        printf("  all scores are the same; training needs differences\n");
+}
+
+bool mbl_reward_show(const mbl_config_t *config, size_t k, size_t images, const mbl_reward_found_t *found) {
+    const mbl_reward_spec_t *spec = &config->rewards.items[k];
+    char where[300];
+    bool bad = found->status != MBL_OK || found->failed > 0;
+    mbl_config_where_reward(config, k, where, sizeof where);
+    printf("%s (%s): %s\n", spec->name, spec->type, bad ? "FAILED" : "ok");
+    for (size_t i = 0; i < found->replicas; i++)
+        printf("  %s%s: %s\n", found->replica[i].url, found->replica[i].ready ? "" : " (not used)",
+               found->replica[i].text);
+    if (found->replicas > 0)
+        printf("  ready after %.1f s\n", found->start);
+    if (found->status == MBL_OK) {
+        show_scores(images, found);
+        show_doubts(where, found);
+    }
+    if (bad)
+        printf("  %s: %s\n", where, found->why);
+    return bad;
+}
