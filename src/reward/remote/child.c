@@ -23,7 +23,15 @@
 extern const unsigned char mbl_marble_reward_py[];
 extern const size_t mbl_marble_reward_py_size;
 
-enum { LINE = 1000, SOCKET_PATH_MAX = 100, ENDS_WITHIN = 2, ARGUMENTS = 20, SHORT_LIFE = 10, REST_MAX = 30 };
+enum {
+    LINE = 1000,
+    LINE_KEPT = 240,
+    SOCKET_PATH_MAX = 100,
+    ENDS_WITHIN = 2,
+    ARGUMENTS = 20,
+    SHORT_LIFE = 10,
+    REST_MAX = 30
+};
 
 struct mbl_child {
     char *name, *folder, *program, *url;
@@ -34,9 +42,10 @@ struct mbl_child {
     int output;         /* what it writes */
     uv_thread_t thread;
     bool started;
-    uv_mutex_t lock; /* guards closing */
+    uv_mutex_t lock; /* guards all below */
     uv_cond_t wake;
-    bool closing;
+    bool closing, ended;
+    char last[LINE_KEPT]; /* that it wrote */
 };
 
 extern char **environ;
@@ -104,17 +113,21 @@ typedef struct {
     size_t used;
 } line_t;
 
-static void log_line(const mbl_child_t *child, line_t *line) {
+static void log_line(mbl_child_t *child, line_t *line) {
     line->text[line->used] = 0;
     for (char *c = line->text; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 127)
             *c = ' ';
-    if (line->used > 0)
+    if (line->used > 0) {
         MBL_INFO("reward %s: %s", child->name, line->text);
+        uv_mutex_lock(&child->lock);
+        snprintf(child->last, sizeof child->last, "%.*s", LINE_KEPT - 1, line->text);
+        uv_mutex_unlock(&child->lock);
+    }
     line->used = 0;
 }
 
-static void log_output(const mbl_child_t *child, line_t *line, const char *text, size_t n) {
+static void log_output(mbl_child_t *child, line_t *line, const char *text, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (text[i] == '\n' || line->used == LINE)
             log_line(child, line);
@@ -153,8 +166,20 @@ static int watch_process(mbl_child_t *child) {
     return status;
 }
 
-static void report_end(const mbl_child_t *child, int status, double rest) {
+bool mbl_child_ended(mbl_child_t *child, char *text, size_t size) {
+    uv_mutex_lock(&child->lock);
+    bool ended = child->ended;
+    snprintf(text, size, "%s%s", child->ended ? "; it ended and wrote last: " : "",
+             child->ended ? child->last : "");
+    uv_mutex_unlock(&child->lock);
+    return ended;
+}
+
+static void report_end(mbl_child_t *child, int status, double rest) {
     char how[64];
+    uv_mutex_lock(&child->lock);
+    child->ended = true;
+    uv_mutex_unlock(&child->lock);
     if (WIFSIGNALED(status))
         snprintf(how, sizeof how, "signal %d", WTERMSIG(status));
     else

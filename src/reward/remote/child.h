@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct {
@@ -20,5 +21,7 @@ mbl_status_t mbl_child_open(const mbl_child_options_t *options, mbl_child_t **ou
 /* Asks it to end, and ends it after two seconds. */
 void mbl_child_close(mbl_child_t *child);
 const char *mbl_child_url(const mbl_child_t *child);
+/* Whether it has ended once; then the last line that it wrote, as "; it ended and wrote last: ...". */
+bool mbl_child_ended(mbl_child_t *child, char *text, size_t size);
 
 #endif

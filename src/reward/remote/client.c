@@ -562,11 +562,13 @@ static bool is_decided(const mbl_remote_t *remote, bool late, bool *ready) {
     return asked && (*ready || late || remote->hopeless == remote->n_replicas);
 }
 
-static mbl_status_t await_replicas(mbl_remote_t *remote, double seconds) {
-    double end = mbl_now() + seconds;
+static mbl_status_t await_replicas(mbl_remote_t *remote, const mbl_remote_options_t *options) {
+    char more[300] = "";
+    double end = mbl_now() + options->start;
     bool ready = false;
     uv_mutex_lock(&remote->lock);
-    while (!is_decided(remote, mbl_now() >= end, &ready))
+    while (!is_decided(remote, mbl_now() >= end, &ready) &&
+           !(options->ended && options->ended(options->ended_user, more, sizeof more)))
         uv_cond_timedwait(&remote->changed, &remote->lock, 100000000);
     remote->opening = false;
     uv_mutex_unlock(&remote->lock);
@@ -579,8 +581,8 @@ static mbl_status_t await_replicas(mbl_remote_t *remote, double seconds) {
             MBL_WARN("reward %s: %s: %s; the run begins without it", remote->name, replica.url, replica.text);
     }
     if (!ready)
-        return MBL_FAIL(MBL_ERR_REWARD, "reward %s: %s: %s%s", remote->name, remote->replicas[0].url,
-                        remote->replicas[0].why,
+        return MBL_FAIL(MBL_ERR_REWARD, "reward %s: %s: %s%s%s", remote->name, remote->replicas[0].url,
+                        remote->replicas[0].why, more,
                         remote->n_replicas > 1 ? "; nor is another of its urls of use" : "");
     return MBL_OK;
 }
@@ -616,7 +618,7 @@ mbl_status_t mbl_remote_open(const mbl_remote_options_t *options, mbl_remote_t *
     }
     status = fill(remote, options);
     if (status == MBL_OK)
-        status = await_replicas(remote, options->start);
+        status = await_replicas(remote, options);
     if (status != MBL_OK) {
         mbl_remote_close(remote);
         return status;

@@ -22,6 +22,10 @@ static void close_server(void *self) {
     mbl_free(server);
 }
 
+static bool has_ended(void *user, char *text, size_t size) {
+    return mbl_child_ended(user, text, size);
+}
+
 /* The user's own server: its address is known once it has a folder. */
 static mbl_status_t start_child(mbl_remote_parsed_t *parsed, mbl_child_t **child) {
     mbl_child_options_t options = {.name = parsed->client.name,
@@ -36,6 +40,8 @@ static mbl_status_t start_child(mbl_remote_parsed_t *parsed, mbl_child_t **child
     parsed->client.urls = parsed->urls;
     parsed->client.n_urls = 1;
     parsed->client.server.model = "rewards";
+    parsed->client.ended = has_ended;
+    parsed->client.ended_user = *child;
     return MBL_OK;
 }
 
