@@ -2,6 +2,7 @@
 """proto/python/marble_reward.py against clients that send nonsense: truncated and altered requests, wrong sizes, deep and large
 JSON, headers without end, slow bodies, more connections and more memory than there is. Every answer is an error that says what
 was expected, and the server goes on."""
+import asyncio
 import json
 import os
 import random
@@ -141,6 +142,11 @@ class Parsing(unittest.TestCase):
                 self.assertLessEqual(end, len(body))
                 seen["parsed"] += 1
         self.assertTrue(all(count > 300 for count in seen.values()), seen)
+
+    def test_memory_suffices_for_the_largest_body(self):
+        for size in (1, 70000, (5 << 20) // 2, 1 << 20):
+            server = marble_reward.Server(types.SimpleNamespace(max_memory=size, max_body=size), None)
+            asyncio.run(asyncio.wait_for(server.buffers.take(size), 2))
 
     def test_large_json_is_refused_quickly(self):
         for body in (b'{"inputs": ' + b"[" * (8 << 20), b'{"a": "' + b'\\"' * (4 << 20), b'{"a": ' + b"[]," * (3 << 20), b'"' * (8 << 20) + b"[" * 40):

@@ -403,6 +403,11 @@ class Buffer:
         os.close(self.file)
 
 
+def capacity_of(size):
+    """Few sizes, so that buffers fit again."""
+    return max(1 << 16, 1 << (size - 1).bit_length()) if size < 1 << 20 else -(-size >> 20) << 20
+
+
 class Buffers:
     """Hands out buffers, `limit` bytes at most; who asks beyond that waits, and its client with it. Freed ones are kept: to
     receive into memory that was touched before is faster."""
@@ -411,7 +416,7 @@ class Buffers:
         self.limit, self.used, self.free, self.waiting = limit, 0, [], collections.deque()
 
     async def take(self, size):
-        capacity = max(1 << 16, 1 << (size - 1).bit_length()) if size < 1 << 20 else -(-size >> 20) << 20
+        capacity = capacity_of(size)
         if self.waiting or self.used + capacity > self.limit:
             turn = asyncio.get_running_loop().create_future()
             self.waiting.append((capacity, turn))
@@ -791,10 +796,18 @@ class Pool:
                 self.call(self.loaded, rewards, jobs)
                 died = False
                 while not died:
-                    job = jobs.get()
+                    try:
+                        job = jobs.get(timeout=0.5)
+                    except queue.Empty:
+                        job = ()
                     if job is None:
                         process.end(5)
                         return
+                    if process.process.poll() is not None:
+                        died = True
+                        self.call(self.lost, jobs, job)
+                    if died or not job:
+                        continue
                     message, pieces = job
                     answer = process.ask(message, [p.request.buffer.file for p in pieces], self.options.seconds)
                     died = answer["died"]
@@ -835,6 +848,22 @@ class Pool:
         if not self.started.done():
             self.started.set_exception(error)
         log(f"{self.options.file}: {error}")
+
+    def lost(self, jobs, job):
+        """A worker ended while it had nothing to do. What it was given since goes to the next one."""
+        self.ready_workers -= 1
+        self.metrics.add("worker_deaths_total")
+        log("a worker ended while it had nothing to do; it is started anew")
+        if jobs in self.idle:
+            self.idle.remove(jobs)
+        elif not job and not jobs.empty():  # given after it was found dead, before this was called
+            job = jobs.get_nowait()
+            if job is None:  # the end of all
+                jobs.put(None)
+        if job:
+            message, pieces = job
+            self.queues[message["reward"]].extendleft(reversed(pieces))
+        self.pump()
 
     def batch_size(self, name):
         return self.rewards[name]["batch"] or self.options.batch
@@ -903,8 +932,9 @@ class Pool:
             self.ready_workers -= 1
             self.metrics.add("worker_deaths_total")
             log(answer["error"])
-        if "error" in answer and len({p.request for p in pieces}) > 1:
-            # One request may have spoilt the batch for the others: each once more, alone.
+        shared = len({piece.request for piece in pieces}) > 1
+        if "error" in answer and (shared or (answer["died"] and answer["status"] != 504 and not pieces[0].alone)):
+            # One request may have spoilt the batch for the others, or somebody else ended the worker: each once more, alone.
             for piece in reversed(pieces):
                 piece.alone = True
                 self.queues[name].appendleft(piece)
@@ -1187,7 +1217,7 @@ class Server:
 
     def __init__(self, options, token):
         self.options, self.token = options, token
-        self.metrics, self.buffers = Metrics(), Buffers(options.max_memory)
+        self.metrics, self.buffers = Metrics(), Buffers(max(options.max_memory, capacity_of(options.max_body)))
         self.connections, self.active, self.stopping, self.listeners = set(), 0, False, []
 
     def authorize(self, head):
