@@ -48,6 +48,8 @@ struct mbl_schedule {
     task_t *tasks;
     size_t capacity;
     uint64_t added, draws;
+    bool begun;
+    double last_ready; /* when some replica was ready, or it began */
     double latencies[LATENCIES];
     size_t n_latencies;
     mbl_schedule_counts_t counts;
@@ -253,7 +255,8 @@ static bool cancel_or_finish(mbl_schedule_t *s, double now, mbl_schedule_action_
     }
     for (size_t t = 0; t < s->capacity; t++) {
         task_t *task = &s->tasks[t];
-        if (task->used && !task->settled && task->expires <= now)
+        bool hopeless = task->alive == 0 && now - s->last_ready > s->options.deadline;
+        if (task->used && !task->settled && (task->expires <= now || hopeless))
             settle(task, false);
         if (task->used && task->settled && task->alive == 0) {
             *out = (mbl_schedule_action_t){.kind = MBL_SCHEDULE_FINISH, .task = t, .good = task->good};
@@ -340,6 +343,8 @@ static double next_time(const mbl_schedule_t *s, double now) {
         if (!task->used || task->settled)
             continue;
         until = fmin(until, task->expires);
+        if (task->alive == 0 && !any_ready(s)) /* a moment later, so that it is over then */
+            until = fmin(until, s->last_ready + s->options.deadline + 1e-3);
         if (task->alive == 0 && task->not_before > now)
             until = fmin(until, task->not_before);
     }
@@ -353,6 +358,9 @@ static double next_time(const mbl_schedule_t *s, double now) {
 
 mbl_schedule_action_t mbl_schedule_next(mbl_schedule_t *s, double now) {
     mbl_schedule_action_t out = {.kind = MBL_SCHEDULE_WAIT};
+    if (!s->begun || any_ready(s))
+        s->last_ready = now;
+    s->begun = true;
     if (note_or_probe(s, now, &out) || cancel_or_finish(s, now, &out) || hedge(s, now, &out) ||
         start_next(s, now, &out))
         return out;
