@@ -6,6 +6,7 @@
 #include "ops/list.h"
 #include "rl/qp.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,6 +36,37 @@ static void check_rewards(const mbl_config_t *config, mbl_config_problems_t *pro
         mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
                            "balance.floor: %g with %zu %s; expected at most 1 / %zu", config->balance.floor,
                            n, n == k ? "rewards" : "objectives", n);
+}
+
+/* What a reward that is only scored goes together with. */
+static const char *needed_by_monitor(const mbl_config_t *config, const mbl_reward_spec_t *spec) {
+    if (spec->on_failure == MBL_ON_FAILURE_STOP)
+        return "on_failure: skip";
+    if (!isnan(spec->min) || spec->group)
+        return "no min and no group";
+    for (size_t i = 0; i < config->stages.count; i++)
+        for (size_t j = 0; j < config->stages.items[i].rewards.count; j++)
+            if (strcmp(config->stages.items[i].rewards.items[j], spec->name) == 0)
+                return "no stage that trains it";
+    if (mbl_method_is(config->balance.method, MBL_METHOD_MICRO_BATCHES))
+        return "another balance.method than marble_reference";
+    for (size_t k = 0; k < config->rewards.count; k++)
+        if (!isnan(config->rewards.items[k].min))
+            return "no reward with a min";
+    for (size_t k = 0; k < config->rewards.count; k++)
+        if (config->rewards.items[k].use == MBL_REWARD_TRAINED)
+            return NULL;
+    return "at least one reward that is trained";
+}
+
+static void check_monitors(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        const mbl_reward_spec_t *spec = &config->rewards.items[k];
+        const char *need = spec->use == MBL_REWARD_MONITOR ? needed_by_monitor(config, spec) : NULL;
+        if (need)
+            mbl_config_problem(problems, config->origin->reward_lines[k],
+                               "rewards.%zu.monitor: true; expected %s with it", k, need);
+    }
 }
 
 static void list_scorers(const char *type, char *out, size_t size, const char **best) {
@@ -187,6 +219,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
             "model.path: missing; expected the folder of a base model in the diffusers layout");
     check_device(config, &problems);
     check_rewards(config, &problems);
+    check_monitors(config, &problems);
     check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);
     warn_counts(config);

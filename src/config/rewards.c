@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const item_keys[] = {"name",  "type",       "weight", "min",
-                                        "group", "on_failure", "range",  "options"};
+static const char *const item_keys[] = {"name",       "type",      "weight",  "min",   "group",
+                                        "on_failure", "min_valid", "monitor", "range", "options"};
 static const char *const item_help[] = {
     "what metrics and tables call it: up to 32 letters, digits, _ or -",
     "the scorer, one of those below [default: the name]",
@@ -21,6 +21,8 @@ static const char *const item_help[] = {
     "rewards of one group share one objective, the mean of their gradients",
     "skip: an image it fails on counts for the other rewards only; stop: the run ends with a checkpoint "
     "[default: skip]",
+    "share of a prompt's images that must have a score for any of them to count [default: 0]",
+    "true: scored and logged, not trained, and never a reason to end the run [default: false]",
     "[low, high] in which its scores lie; others are counted and an alarm [default: the scorer's]",
     "what the scorer takes, as {key: value}; its keys may also stand beside these"};
 enum { N_KEYS = sizeof item_keys / sizeof *item_keys, MAX_NAME = 32 };
@@ -39,6 +41,14 @@ static const mbl_field_t on_failure_field = {.kind = MBL_FIELD_CHOICE,
                                              .offset = offsetof(mbl_reward_spec_t, on_failure),
                                              .fallback = "skip",
                                              .words = mbl_config_on_failure_words};
+
+static const mbl_field_t min_valid_field = {
+    .kind = MBL_FIELD_NUMBER, .offset = offsetof(mbl_reward_spec_t, min_valid), .fallback = "0.5", .high = 1};
+static const char *const monitor_words[] = {"false", "true", NULL};
+static const mbl_field_t monitor_field = {.kind = MBL_FIELD_CHOICE,
+                                          .offset = offsetof(mbl_reward_spec_t, use),
+                                          .fallback = "false",
+                                          .words = monitor_words};
 
 const char *mbl_config_reward_key(size_t i, const char **help) {
     if (i >= N_KEYS)
@@ -189,11 +199,11 @@ static void unknown_item_key(const mbl_scorer_t *scorer, const char *key, const 
         mbl_suggest(node->key, item_keys[i], &best, &distance);
     for (const mbl_scorer_key_t *own = scorer ? scorer->keys : NULL; own && own->name; own++)
         mbl_suggest(node->key, own->name, &best, &distance);
-    mbl_config_problem(
-        problems, node->key_line,
-        "%s: unknown key%s%s%s; keys of a reward: name, type, weight, min, group, on_failure, range, "
-        "options (what a scorer takes goes below options)",
-        key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+    mbl_config_problem(problems, node->key_line,
+                       "%s: unknown key%s%s%s; keys of a reward: name, type, weight, min, group, on_failure, "
+                       "min_valid, monitor, range, "
+                       "options (what a scorer takes goes below options)",
+                       key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
 }
 
 /* What is being read: one reward of the list. */
@@ -234,6 +244,10 @@ static mbl_status_t read_item_key(item_t *item, const mbl_yaml_node_t *node,
         return mbl_config_read_field(spec, &min_field, key, node, problems);
     if (strcmp(node->key, "on_failure") == 0)
         return mbl_config_read_field(spec, &on_failure_field, key, node, problems);
+    if (strcmp(node->key, "min_valid") == 0)
+        return mbl_config_read_field(spec, &min_valid_field, key, node, problems);
+    if (strcmp(node->key, "monitor") == 0)
+        return mbl_config_read_field(spec, &monitor_field, key, node, problems);
     if (strcmp(node->key, "range") == 0)
         return read_range(spec, key, node, problems);
     if (strcmp(node->key, "options") == 0)

@@ -139,7 +139,8 @@ static const mbl_field_t fields[] = {
            "no average"),
 
     OTHER(rewards, REWARDS, "", 1, MBL_MAX_REWARDS, NULL,
-          "what to improve: a list of {name, type, weight, min, group, on_failure, range, options}; rewards "
+          "what to improve: a list of {name, type, weight, min, group, on_failure, min_valid, monitor, "
+          "range, options}; rewards "
           "of one group share one objective, the mean of their gradients"),
 
     OTHER(stages, STAGES, "", 1, 1000, NULL,

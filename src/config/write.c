@@ -103,6 +103,12 @@ static void write_rewards(FILE *out, const mbl_config_t *config) {
             mbl_yaml_write_number(out, spec->min);
         }
         fprintf(out, ", on_failure: %s", mbl_config_on_failure_words[spec->on_failure]);
+        if (spec->min_valid > 0) {
+            fputs(", min_valid: ", out);
+            mbl_yaml_write_number(out, spec->min_valid);
+        }
+        if (spec->use == MBL_REWARD_MONITOR)
+            fputs(", monitor: true", out);
         if (!isnan(spec->low)) {
             fputs(", range: [", out);
             mbl_yaml_write_number(out, spec->low);
@@ -307,6 +313,12 @@ static json_t *rewards_json(const mbl_config_t *config) {
         json_t *item = json_pack("{s:s, s:s, s:f, s:s}", "name", spec->name, "type", spec->type, "weight",
                                  spec->weight, "on_failure", mbl_config_on_failure_words[spec->on_failure]);
         if (!isnan(spec->min) && json_object_set_new(item, "min", json_real(spec->min))) {
+            json_decref(item);
+            item = NULL;
+        }
+        if (item &&
+            ((spec->min_valid > 0 && json_object_set_new(item, "min_valid", json_real(spec->min_valid))) ||
+             (spec->use == MBL_REWARD_MONITOR && json_object_set_new(item, "monitor", json_true())))) {
             json_decref(item);
             item = NULL;
         }

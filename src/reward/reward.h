@@ -83,6 +83,9 @@ const mbl_scorer_t *mbl_scorer_at(size_t i);
 
 typedef enum { MBL_ON_FAILURE_SKIP, MBL_ON_FAILURE_STOP } mbl_on_failure_t;
 
+/* Whether a reward is trained, or scored and logged only: then nothing about it ends a run. */
+typedef enum { MBL_REWARD_TRAINED, MBL_REWARD_MONITOR } mbl_reward_use_t;
+
 /* One reward of a run (config key rewards). */
 typedef struct {
     const char *name;  /* shown in metrics */
@@ -90,8 +93,10 @@ typedef struct {
     double weight;     /* for weighted_sum and priorities; 1 */
     const char *group; /* rewards of a group share one objective; NULL: its own */
     mbl_on_failure_t on_failure;
-    double min;          /* its mean is kept at or above this (rl/constraint.h); NAN: to be improved */
-    double low, high;    /* of a sane score, instead of the scorer's; both NAN: the scorer's */
+    double min;       /* its mean is kept at or above this (rl/constraint.h); NAN: to be improved */
+    double low, high; /* of a sane score, instead of the scorer's; both NAN: the scorer's */
+    double min_valid; /* share of a group's scores below which none of them counts; 0: never */
+    mbl_reward_use_t use;
     const char *options; /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;
 

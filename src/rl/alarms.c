@@ -80,6 +80,8 @@ static void check_rewards(const mbl_alarm_limits_t *limits, const mbl_alarm_numb
                           mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
     for (size_t k = 0; k < n->k; k++) {
         const mbl_reward_stats_t *s = &n->stats[k];
+        if (n->monitor && n->monitor[k])
+            continue;
         double flat = s->groups ? (double)s->flat_groups / (double)s->groups : 0;
         double failed = s->failed ? (double)s->failed / (double)(s->valid + s->failed) : 0;
         double outside = s->valid ? (double)n->outside[k] / (double)s->valid : 0;
@@ -109,6 +111,8 @@ static void check_scores(const mbl_alarm_limits_t *limits, const mbl_alarm_numbe
                          mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
     for (size_t k = 0; k < n->k; k++) {
         const mbl_reward_stats_t *s = &n->stats[k];
+        if (n->monitor && n->monitor[k])
+            continue;
         bool none = s->valid == 0 && (!n->active || n->active[k]);
         bool is = lasts(&state->unscored[k], none, limits->patience);
         found(out, MBL_ALARM_no_score, is && limits->no_score == MBL_ALARM_ON, (double)state->unscored[k], k);

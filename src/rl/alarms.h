@@ -70,6 +70,7 @@ typedef struct {
     size_t used;        /* and these many rewards take part */
     size_t k;
     const bool *active;              /* [K] rewards that this step trains; NULL: all */
+    const bool *monitor;             /* [K] rewards that are only scored, and raise none; NULL: none */
     const double *alpha;             /* [K] */
     const mbl_reward_stats_t *stats; /* [K] */
     const size_t *outside;           /* [K] valid scores outside the scorer's range */

@@ -5,7 +5,7 @@
 
 static void take_rewards(const mbl_config_t *config, const mbl_config_stage_t *stage, mbl_stage_t *out) {
     for (size_t k = 0; k < config->rewards.count; k++) {
-        out->active[k] = !stage;
+        out->active[k] = !stage && config->rewards.items[k].use == MBL_REWARD_TRAINED;
         out->weights[k] = config->rewards.items[k].weight;
         for (size_t i = 0; stage && i < stage->rewards.count; i++)
             if (strcmp(stage->rewards.items[i], config->rewards.items[k].name) == 0) {

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/quote.h"
 #include "base/rng.h"
+#include "rl/min_valid.h"
 #include "rl/pick.h"
 #include "train/loop_internal.h"
 #include "run/prompt_report.h"
@@ -71,6 +72,7 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
     shown->seconds.reward_wait = mbl_lap(&start);
     MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
     MBL_TRY(mbl_run_traffic_end(t->comm, t->engine.pool, t->engine.k, &t->traffic));
+    mbl_min_valid(t->min_valid, &t->batch);
     MBL_TRY(mbl_train_advantages(t));
     MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
     t->constraint = t->state.constraint;

@@ -38,9 +38,11 @@ typedef struct {
     uint32_t *prompt, *scratch;
     int64_t *sample;
     size_t first_group;
-    float *a;                                               /* [R, n] */
-    uint8_t *valid;                                         /* [R, n] whether a sample counts for a part */
-    mbl_masks_t masks;                                      /* of the epoch, over those */
+    float *a;                      /* [R, n] */
+    uint8_t *valid;                /* [R, n] whether a sample counts for a part */
+    mbl_masks_t masks;             /* of the epoch, over those */
+    bool monitor[MBL_MAX_REWARDS]; /* only scored */
+    double min_valid[MBL_MAX_REWARDS];
     size_t group[MBL_MAX_REWARDS];                          /* objective of a reward */
     mbl_reward_stats_t stats[MBL_MAX_REWARDS];              /* of the epoch's scores */
     mbl_update_result_t update;                             /* of the last step */
@@ -75,6 +77,8 @@ mbl_status_t mbl_train_follow_control(mbl_train_t *t);
  * right after a failure too. */
 mbl_status_t mbl_train_open(mbl_train_t *t);
 void mbl_train_close(mbl_train_t *t);
+/* What the rewards' keys say that the loop looks at. */
+void mbl_train_take_rewards(mbl_train_t *t);
 
 /* The stage of the coming step; *entered: it is another than that of the step before. */
 mbl_status_t mbl_train_enter_stage(mbl_train_t *t, bool *entered);

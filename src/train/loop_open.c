@@ -59,13 +59,21 @@ static mbl_status_t prepare_update(mbl_train_t *t) {
     return mbl_update_prepare(&t->state.update, t->engine.pipeline, &room);
 }
 
+void mbl_train_take_rewards(mbl_train_t *t) {
+    for (size_t k = 0; k < t->engine.k; k++) {
+        const mbl_reward_spec_t *spec = &t->config->rewards.items[k];
+        t->min[k] = spec->min;
+        t->min_valid[k] = spec->min_valid;
+        t->monitor[k] = spec->use == MBL_REWARD_MONITOR;
+    }
+}
+
 mbl_status_t mbl_train_open(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
     MBL_TRY(mbl_engine_open(config, t->comm, &t->engine));
     MBL_TRY(mbl_stage_at(config, 0, &t->stage));
     MBL_TRY(mbl_stage_most_parts(config, &t->most_parts));
-    for (size_t k = 0; k < t->engine.k; k++)
-        t->min[k] = config->rewards.items[k].min;
+    mbl_train_take_rewards(t);
     mbl_config_objectives(config, t->group);
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
     MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));

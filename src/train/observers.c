@@ -20,6 +20,7 @@ static mbl_status_t check_alarms(void *self, const mbl_event_step_t *step) {
                                    .finite = update->finite,
                                    .moved = update->norm > 0,
                                    .active = t->stage.active,
+                                   .monitor = t->monitor,
                                    .replicas_same = true,
                                    .solves = step->solves,
                                    .solved = update->refreshed && update->balance.n_used > 0,

@@ -23,8 +23,7 @@ static mbl_status_t keep_config(mbl_train_t *t, mbl_config_t *config) {
 /* The run goes on with another configuration: everything reads it anew at every step, but for these. */
 static void take_config(mbl_train_t *t, const mbl_config_t *config) {
     t->config = t->engine.config = config;
-    for (size_t k = 0; k < t->engine.k; k++)
-        t->min[k] = config->rewards.items[k].min;
+    mbl_train_take_rewards(t);
     mbl_control_config(t->control, config);
 }
 

@@ -232,6 +232,8 @@ static void wrong_rewards(void **state) {
             "does not exist");
     REFUSED("rewards: [{name: a, type: judge, scale: [5, 1]}]", NULL,
             "rewards.0.scale: expected [low, high]");
+    REFUSED("rewards: [{name: ocr, min_valid: 2}]", NULL, "rewards.0.min_valid: 2 is out of range");
+    REFUSED("rewards: [{name: ocr, monitor: maybe}]", NULL, "rewards.0.monitor: \"maybe\"", "false, true");
     REFUSED("rewards: [{name: ocr, range: [1, 0]}]", NULL, "rewards.0.range: expected [low, high]");
     REFUSED("rewards: [{name: ocr, range: [a, 0]}]", NULL, "rewards.0.range: \"a\" is not a number");
     REFUSED("rewards: [{name: ocr, weight: -1}]", NULL, "rewards.0.weight: -1 is out of range",
@@ -352,7 +354,8 @@ static void keys_of_scorers_load_equal(void **state) {
     static const char yaml[] = "rewards:\n"
                                "  - {name: a, type: remote, urls: ['http://x:1', \"unix:/s\"], model: m, "
                                "output: 'q\"1', deadline: 2 min,\n"
-                               "     in_flight: 3, token_env: T, range: [-1, 2.5], images: jpeg, hedge: 0}\n"
+                               "     in_flight: 3, token_env: T, range: [-1, 2.5], images: jpeg, hedge: 0, "
+                               "monitor: true, min_valid: 0.25}\n"
                                "  - {name: b, type: judge, url: 'https://y', pattern: '(\\d)', scale: [1, "
                                "5], schema: {type: object, n: [1]},\n"
                                "     options: {question: \"one\\ntwo: {prompt}\"}}\n"
@@ -370,6 +373,8 @@ static void keys_of_scorers_load_equal(void **state) {
     const mbl_reward_spec_t *items = again->rewards.items;
     assert_near(items[0].low, -1, 0);
     assert_near(items[0].high, 2.5, 0);
+    assert_near(items[0].min_valid, 0.25, 0);
+    assert_true(items[0].use == MBL_REWARD_MONITOR && items[1].use == MBL_REWARD_TRAINED);
     assert_true(isnan(items[2].low) && !items[2].options);
     json_t *first = json_loads(items[0].options, 0, NULL), *second = json_loads(items[1].options, 0, NULL);
     assert_near(json_number_value(json_object_get(first, "deadline")), 120, 0);

@@ -61,7 +61,15 @@ static void cross_checks(void **state) {
         {"rewards=[{name: jpeg, group: a}, {name: ocr, min: 0.8, group: a}]", "balance={}",
          "rewards.1.min: 0.8; expected no group with it"},
         {"rewards=[{name: ocr, min: 0.8}]", "balance={}",
-         "rewards.0.min: 0.8; expected at least one reward without"}};
+         "rewards.0.min: 0.8; expected at least one reward without"},
+        {"rewards=[{name: ocr, monitor: true}]", "balance={}",
+         "rewards.0.monitor: true; expected at least one reward that is trained"},
+        {"rewards=[{name: jpeg}, {name: ocr, monitor: true, on_failure: stop}]", "balance={}",
+         "rewards.1.monitor: true; expected on_failure: skip"},
+        {"rewards=[{name: jpeg}, {name: ocr, monitor: true}]", "balance={method: marble_reference}",
+         "rewards.1.monitor: true; expected another balance.method"},
+        {"rewards=[{name: jpeg, min: 0}, {name: count}, {name: ocr, monitor: true}]", "balance={}",
+         "rewards.2.monitor: true; expected no reward with a min"}};
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         const char *both[] = {sets[i][0], sets[i][1]};
         assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", both, 2, &config), MBL_OK);

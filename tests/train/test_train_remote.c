@@ -116,6 +116,40 @@ static void a_replica_fails_in_the_middle(void **state) {
     }
 }
 
+/* A monitor is scored and logged, changes nothing about the training, and does not end a run by failing. */
+static void monitors_change_nothing(void **state) {
+    (void)state;
+    oip_server_t server;
+    char more[1200];
+    oip_open(&server, names);
+    server.good = 2;
+    server.then = OIP_ERROR;
+    snprintf(
+        more, sizeof more,
+        COMMON
+        "--set alarms.on_alarm=stop --set 'rewards=[{name: ocr}, {name: count}, {name: seen, type: remote, "
+        "url: \"%.120s\", model: signs, output: clean, monitor: true, retries: 0, deadline: 1 s}, "
+        "{name: jpeg, monitor: true, range: [0, 1]}, {name: gone, type: remote, "
+        "url: \"http://127.0.0.1:1\", model: m, monitor: true, start: 0.1 s, deadline: 0.1 s}]'",
+        server.http.url);
+    train_well(2, "monitors", more);
+    fake_close(&server.http);
+    json_t *here = lines_of("here", "metrics.jsonl"), *there = lines_of("monitors", "metrics.jsonl");
+    for (size_t i = 0; i < STEPS; i++) {
+        json_t *line = json_array_get(there, i), *plain = json_array_get(here, i);
+        static const char *const keys[] = {"grad_norm", "kl"}; /* the loss is a mean over all rewards */
+        for (size_t j = 0; j < 2; j++)
+            compare(json_object_get(plain, keys[j]), json_object_get(line, keys[j]), 1e-6, keys[j]);
+        assert_near(json_number_value(json_object_get(json_object_get(line, "alpha"), "jpeg")), 0, 0);
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(line, "failed"), "gone")), 16);
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(line, "valid"), "jpeg")), 16);
+    }
+    json_t *last = json_array_get(there, STEPS - 1);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(last, "failed"), "seen")), 16);
+    json_decref(here);
+    json_decref(there);
+}
+
 /* Nobody there: the run does not begin, and says what it tried. */
 static void no_server_no_run(void **state) {
     (void)state;
@@ -145,6 +179,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_run_as_in_its_own_process),
         cmocka_unit_test(a_replica_fails_in_the_middle),
+        cmocka_unit_test(monitors_change_nothing),
         cmocka_unit_test(no_server_no_run),
         cmocka_unit_test(the_token_stays_where_it_is),
     };

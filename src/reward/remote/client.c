@@ -580,6 +580,11 @@ static mbl_status_t await_replicas(mbl_remote_t *remote, const mbl_remote_option
         else if (ready)
             MBL_WARN("reward %s: %s: %s; the run begins without it", remote->name, replica.url, replica.text);
     }
+    if (!ready && options->optional) {
+        MBL_WARN("reward %s: %s: %s%s; it is a monitor, so the run begins without it", remote->name,
+                 remote->replicas[0].url, remote->replicas[0].why, more);
+        return MBL_OK;
+    }
     if (!ready)
         return MBL_FAIL(MBL_ERR_REWARD, "reward %s: %s: %s%s%s", remote->name, remote->replicas[0].url,
                         remote->replicas[0].why, more,

@@ -17,6 +17,7 @@ typedef struct {
     double deadline, hedge; /* see schedule.h */
     double start;           /* seconds in which one replica has to be there; 0: whoever is there at once */
     uint64_t seed;
+    bool optional; /* opens without a replica too: their scores fail until one is there */
     /* Whether the server is known to have ended, so that waiting for it is of no use, and how, into text;
      * NULL: it is not known */
     bool (*ended)(void *user, char *text, size_t size);

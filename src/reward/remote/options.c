@@ -311,6 +311,9 @@ mbl_status_t mbl_remote_parse(const mbl_scorer_key_t *keys, const mbl_reward_spe
         MBL_ERR_CONFIG, "%s: \"%.60s\" is no key of this type", source.where, name);
     source.json = out->json;
     out->client.name = specs[0]->name;
+    out->client.optional = true;
+    for (size_t i = 0; i < n; i++)
+        out->client.optional &= specs[i]->use == MBL_REWARD_MONITOR;
     out->client.seed = (uint64_t)mbl_log_rank(); /* replicas and jitter differ from rank to rank */
     MBL_TRY(read_urls(&source, out));
     MBL_TRY(read_calls(&source, &out->client));
