@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """deploy/examples/rewards: the reward of one's own and GenEval's rules, and the bridge to servers that speak pickle against such
-a server. Parts that need numpy or Pillow are left out where no Python here has them; tests/proofs/rapidocr.py is for RapidOCR."""
+a server, entries of run.yaml as marble takes them ($1). Parts that need numpy or Pillow are left out where no Python here has them; tests/proofs/rapidocr.py is for RapidOCR."""
 import importlib.util
 import json
 import os
@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from reward_client import ROOT, Server, flat
 
 EXAMPLES = ROOT / "deploy/examples/rewards"
+MARBLE = next((os.path.abspath(word) for word in sys.argv[1:] if os.path.isfile(word)), None)
 
 
 def python_with(*packages):
@@ -91,6 +93,39 @@ class Own(unittest.TestCase):
             self.assertEqual([round(v, 6) for v in found["bright"]], [0, 0.2])
             self.assertAlmostEqual(found["mean_color"][0], 1 - 51 / 255 / 3, 6)
             self.assertEqual((found["mean_color_valid"], found["mean_color_reason"]), ([True, False], ["", "no rgb in the metadata"]))
+
+
+@unittest.skipUnless(MARBLE, "no marble program was named")
+class FromARun(unittest.TestCase):
+    """The entries of run.yaml that the pages show, as marble takes them."""
+
+    def marble(self, rewards, *command, **environment):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "run.yaml"
+            path.write_text(f"model: {{path: {ROOT}/deploy/examples/signs-base}}\nprompts: {{source: signs}}\nrewards:\n{rewards}")
+            words = [word.replace("RUN", str(path)) for word in command]
+            done = subprocess.run([MARBLE, *words], capture_output=True, text=True, timeout=120,
+                                  env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment})
+        return done.returncode, done.stdout + done.stderr
+
+    def test_own(self):
+        python = python_with("numpy")
+        if not python:
+            self.skipTest("no Python with numpy")
+        entry = f"  - {{name: bright, type: python, file: {EXAMPLES}/own/my_rewards.py, python: {python}}}\n"
+        code, text = self.marble(entry, "reward", "check", "RUN")
+        self.assertEqual(code, 0, text)
+        self.assertIn("bright (python): ok", text)
+        self.assertIn("0 not applicable, 0 failed", text)
+
+    def test_judge(self):
+        """A run takes the entry for UnifiedReward, and refuses it with a key misspelt."""
+        entry = (EXAMPLES / "unifiedreward/reward.yaml").read_text()
+        code, text = self.marble(entry, "plan", "RUN", "--gpu", "h100", JUDGE_TOKEN="x")
+        self.assertEqual(code, 0, text)
+        code, text = self.marble(entry.replace("pattern:", "patern:"), "plan", "RUN", "--gpu", "h100", JUDGE_TOKEN="x")
+        self.assertEqual(code, 2, text)
+        self.assertIn("patern", text)
 
 
 class Evil:
