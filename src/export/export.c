@@ -48,7 +48,9 @@ static mbl_status_t open_all(export_t *e) {
     const mbl_tensor_t *from = o->adapter[0] == 'c'   ? &e->state.update.policy.current
                                : o->adapter[0] == 'o' ? &e->state.update.policy.old
                                                       : &e->state.update.policy.ema;
-    return mbl_tensor_download(e->engine.ops, from, e->values);
+    MBL_TRY(mbl_tensor_download(e->engine.ops, from, e->values));
+    mbl_lora_pack(e->state.lora, e->values);
+    return MBL_OK;
 }
 
 static mbl_status_t write_card(const export_t *e, const char *folder, const char *how) {

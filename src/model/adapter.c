@@ -5,7 +5,7 @@ mbl_status_t mbl_adapter_new(const mbl_dit_t *model, const mbl_lora_t *lora, mbl
     MBL_REQUIRE(model && lora && out, "adapter_new: model, lora and out must be given");
     mbl_adapter_t adapter = {.lora = lora};
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_tensor_new(model->ops, model->dtype, &adapter.weights, 1, lora->size), fail);
+    MBL_TRY_GOTO(mbl_tensor_new(model->ops, model->dtype, &adapter.weights, 1, mbl_lora_room(lora)), fail);
     MBL_TRY_GOTO(mbl_tensor_new(model->ops, model->dtype, &adapter.scaled_a, 1, lora->size_a), fail);
     *out = adapter;
     return MBL_OK;
@@ -27,8 +27,9 @@ mbl_status_t mbl_adapter_set(const mbl_dit_t *model, mbl_adapter_t *adapter, con
     MBL_REQUIRE(model && adapter && adapter->lora && values,
                 "adapter_set: model, adapter and values must be given");
     const mbl_lora_t *lora = adapter->lora;
-    MBL_REQUIRE(values->ndim == 1 && values->dim[0] == lora->size,
-                "adapter_set: %zu values for an adapter of %zu", mbl_tensor_count(values), lora->size);
+    MBL_REQUIRE(values->ndim == 1 && values->dim[0] == mbl_lora_room(lora),
+                "adapter_set: %zu values for an adapter of %zu", mbl_tensor_count(values),
+                mbl_lora_room(lora));
     if (values->dtype == model->dtype)
         MBL_TRY(mbl_tensor_copy(model->ops, &adapter->weights, values));
     else
@@ -58,7 +59,7 @@ static mbl_status_t merge_site(const mbl_dit_t *m, mbl_adapter_t *merged, const 
         mbl_tensor_t w =
             mbl_flat_matrix(&merged->merged, site->merged + site->which[j] * one, first->out, first->in);
         mbl_tensor_t b = mbl_flat_matrix(&merged->weights, site->b[j], first->out, rank);
-        mbl_tensor_t a = mbl_flat_matrix(&merged->scaled_a, site->a + j * rank * first->in, rank, first->in);
+        mbl_tensor_t a = mbl_flat_matrix(&merged->scaled_a, site->a[j], rank, first->in);
         MBL_TRY(MBL_OP(m->ops, matmul, .y = &w, .a = &b, .b = &a, .accumulate = true));
     }
     return MBL_OK;

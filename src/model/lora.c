@@ -92,8 +92,7 @@ static void choose(const mbl_dit_t *model, mbl_lora_t *lora, uint64_t *used) {
     }
 }
 
-static size_t put(mbl_lora_t *lora, const mbl_dit_linear_t *linear, char matrix, size_t rows,
-                  size_t columns) {
+static void put(mbl_lora_t *lora, const mbl_dit_linear_t *linear, char matrix, size_t rows, size_t columns) {
     mbl_param_t *param = &lora->params[lora->n_params++];
     snprintf(param->name, sizeof param->name, "%.78s.lora_%c.weight", linear->name, matrix);
     param->ndim = 2;
@@ -103,33 +102,55 @@ static size_t put(mbl_lora_t *lora, const mbl_dit_linear_t *linear, char matrix,
     param->count = rows * columns;
     param->trained = true;
     lora->size += param->count;
-    return param->offset;
 }
 
-/* The A of all sites, then the B of all. */
-static void lay_out(const mbl_dit_t *model, mbl_lora_t *lora, size_t n) {
+/* The A of all, then the B of all. */
+static void list_matrices(const mbl_dit_t *model, mbl_lora_t *lora, size_t n) {
     const size_t rank = lora->config.rank;
     lora->n_params = 0;
     for (size_t i = 0; i < n; i++) {
         const mbl_dit_linear_t *linear = &model->linears[lora->adapted[i]];
-        mbl_lora_site_t *site = &lora->site[linear->group];
-        size_t a = put(lora, linear, 'A', rank, linear->in);
-        if (site->which[0] == linear->at)
-            site->a = a;
+        put(lora, linear, 'A', rank, linear->in);
     }
-    lora->size_a = lora->size;
     for (size_t i = 0; i < n; i++) {
         const mbl_dit_linear_t *linear = &model->linears[lora->adapted[i]];
-        mbl_lora_site_t *site = &lora->site[linear->group];
-        size_t b = put(lora, linear, 'B', linear->out, rank);
-        for (size_t j = 0; j < site->m; j++)
-            if (site->which[j] == linear->at)
-                site->b[j] = b;
+        put(lora, linear, 'B', linear->out, rank);
     }
 }
 
-mbl_status_t mbl_lora_new(const mbl_dit_t *model, const mbl_lora_config_t *config, mbl_lora_t **out) {
-    MBL_REQUIRE(model && config && out, "lora_new: model, config and out must be given");
+/* Where a number of a vector without holes lies in one with them. */
+static size_t spread_offset(const mbl_lora_t *lora, size_t offset) {
+    size_t r = 0;
+    while (offset >= lora->first[r + 1])
+        r++;
+    return r * lora->count + offset - lora->first[r];
+}
+
+static void place_sites(const mbl_dit_t *model, mbl_lora_t *lora, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const mbl_dit_linear_t *linear = &model->linears[lora->adapted[i]];
+        mbl_lora_site_t *site = &lora->site[linear->group];
+        for (size_t j = 0; j < site->m; j++)
+            if (site->which[j] == linear->at) {
+                site->a[j] = spread_offset(lora, lora->params[i].offset);
+                site->b[j] = spread_offset(lora, lora->params[n + i].offset);
+                lora->size_a = site->a[j] + lora->params[i].count;
+            }
+    }
+}
+
+static mbl_status_t lay_out(const mbl_dit_t *model, mbl_lora_t *lora, size_t n) {
+    MBL_ALLOC(lora->params, 2 * n);
+    MBL_ALLOC(lora->first, lora->ranks + 1);
+    list_matrices(model, lora, n);
+    mbl_lora_cut(lora);
+    place_sites(model, lora, n);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_lora_new_sharded(const mbl_dit_t *model, const mbl_lora_config_t *config, size_t ranks,
+                                  mbl_lora_t **out) {
+    MBL_REQUIRE(model && config && out && ranks > 0, "lora_new: model, config, ranks and out must be given");
     MBL_TRY(check_config(config));
     mbl_lora_t *lora;
     mbl_status_t status;
@@ -137,6 +158,7 @@ mbl_status_t mbl_lora_new(const mbl_dit_t *model, const mbl_lora_config_t *confi
     MBL_ALLOC(lora, 1);
     lora->model = model;
     lora->config = *config;
+    lora->ranks = ranks;
     if (!config->n_targets)
         take_default_targets(model, &lora->config);
     lora->n_sites = model->n_groups;
@@ -145,14 +167,16 @@ mbl_status_t mbl_lora_new(const mbl_dit_t *model, const mbl_lora_config_t *confi
     choose(model, lora, &used);
     if (config->n_targets)
         MBL_TRY_GOTO(check_used(model, config, used), fail);
-    size_t n = lora->n_params;
-    MBL_ALLOC_GOTO(lora->params, 2 * n, fail);
-    lay_out(model, lora, n);
+    MBL_TRY_GOTO(lay_out(model, lora, lora->n_params), fail);
     *out = lora;
     return MBL_OK;
 fail:
     mbl_lora_free(lora);
     return status;
+}
+
+mbl_status_t mbl_lora_new(const mbl_dit_t *model, const mbl_lora_config_t *config, mbl_lora_t **out) {
+    return mbl_lora_new_sharded(model, config, 1, out);
 }
 
 void mbl_lora_free(mbl_lora_t *lora) {
@@ -161,6 +185,7 @@ void mbl_lora_free(mbl_lora_t *lora) {
     mbl_free(lora->site);
     mbl_free(lora->adapted);
     mbl_free(lora->params);
+    mbl_free(lora->first);
     mbl_free(lora);
 }
 
@@ -192,10 +217,8 @@ mbl_lora_pair_t mbl_lora_pair(const mbl_lora_t *lora, size_t i) {
 void mbl_lora_init(const mbl_lora_t *lora, uint64_t seed, float *out) {
     memset(out, 0, lora->size * sizeof *out);
     float deviation = 1.0f / (float)lora->config.rank;
-    for (size_t i = 0; i < lora->n_params; i++) {
+    for (size_t i = 0; i < lora->n_params / 2; i++) {
         const mbl_param_t *param = &lora->params[i];
-        if (param->offset >= lora->size_a)
-            break;
         mbl_rng_t rng = mbl_rng(seed, MBL_RNG_INIT, 1, i);
         mbl_rng_normal(&rng, out + param->offset, param->count);
         for (size_t j = 0; j < param->count; j++)

@@ -16,7 +16,7 @@ static size_t lap(const mbl_plan_setup_t *w, size_t *before) {
 static mbl_status_t make_adapters(mbl_plan_setup_t *w) {
     const mbl_plan_shape_t *s = w->shape;
     const mbl_dit_t *model = mbl_pipeline_model(w->pipeline);
-    MBL_TRY(mbl_lora_new(model, &s->lora, &w->lora));
+    MBL_TRY(mbl_lora_new_sharded(model, &s->lora, s->ranks, &w->lora));
     mbl_plan_comm(s->ranks, &w->comm);
     MBL_TRY(mbl_update_new(&w->comm.host, w->ops, model, w->lora, 0, &w->update));
     w->update.policy.old_is_current = false; /* as after the first step */

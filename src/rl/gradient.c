@@ -10,7 +10,7 @@ struct mbl_gradient {
     mbl_ops_t *ops;
     mbl_dit_t *model;
     size_t rows, parts, elements; /* of a micro-batch; elements per sample */
-    size_t size;                  /* of the adapter */
+    size_t size;                  /* of the adapter, with its holes */
     mbl_tape_t *keep, *none;
     mbl_tensor_t noise, xt, v, v_old, v_ref, u, h, dkl, seed; /* [rows, C, H, W] */
     mbl_tensor_t t, loss_plus, loss_minus, kl;                /* [rows] */
@@ -97,7 +97,7 @@ mbl_status_t mbl_gradient_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, 
     g->ops = mbl_pipeline_ops(pipeline);
     g->rows = micro_batch;
     g->parts = parts;
-    g->size = mbl_lora_size(lora);
+    g->size = mbl_lora_room(lora);
     mbl_pipeline_latent(pipeline, &c, &height, &width);
     MBL_TRY_GOTO(make_buffers(g), failed);
     MBL_TRY_GOTO(mbl_tape_new(g->model, lora, MBL_TAPE_LORA, micro_batch, height, width,

@@ -10,6 +10,7 @@ static mbl_status_t fill(mbl_policy_t *policy, uint64_t seed) {
     float *host;
     MBL_ALLOC(host, policy->current.dim[0]);
     mbl_lora_init(policy->lora, seed, host);
+    mbl_lora_spread(policy->lora, host);
     mbl_status_t status = mbl_tensor_upload(policy->ops, &policy->current, host);
     mbl_free(host);
     MBL_TRY(status);
@@ -21,8 +22,9 @@ static mbl_status_t fill(mbl_policy_t *policy, uint64_t seed) {
 mbl_status_t mbl_policy_new(mbl_ops_t *ops, const mbl_dit_t *model, const mbl_lora_t *lora, size_t padded,
                             uint64_t seed, mbl_policy_t *out) {
     mbl_status_t status;
-    mbl_policy_t policy = {.model = model, .ops = ops, .lora = lora, .size = mbl_lora_size(lora)};
-    MBL_REQUIRE(padded >= policy.size, "policy: %zu is less than the adapter's %zu", padded, policy.size);
+    mbl_policy_t policy = {
+        .model = model, .ops = ops, .lora = lora, .size = mbl_lora_size(lora), .room = mbl_lora_room(lora)};
+    MBL_REQUIRE(padded >= policy.room, "policy: %zu is less than the adapter's %zu", padded, policy.room);
     MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &policy.current, 1, padded), failed);
     MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &policy.old, 1, padded), failed);
     MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &policy.ema, 1, padded), failed);
@@ -50,7 +52,7 @@ void mbl_policy_free(mbl_policy_t *policy) {
 }
 
 static mbl_status_t set_adapter(mbl_policy_t *policy, mbl_adapter_t *adapter, const mbl_tensor_t *values) {
-    mbl_tensor_t own = mbl_tensor_rows(values, 0, policy->size);
+    mbl_tensor_t own = mbl_tensor_rows(values, 0, policy->room);
     return mbl_adapter_set(policy->model, adapter, &own);
 }
 
@@ -88,7 +90,7 @@ mbl_status_t mbl_policy_follow(mbl_policy_t *policy, double hold) {
 }
 
 mbl_status_t mbl_policy_deviation(const mbl_policy_t *policy, double *out) {
-    size_t n = policy->size;
+    size_t n = policy->room;
     float *host;
     MBL_ALLOC(host, 2 * policy->current.dim[0]);
     mbl_status_t status = mbl_tensor_download(policy->ops, &policy->current, host);

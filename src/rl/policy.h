@@ -9,8 +9,9 @@ typedef struct {
     const mbl_dit_t *model;
     mbl_ops_t *ops;
     const mbl_lora_t *lora;
-    size_t size;                              /* P, the adapter's own length */
-    mbl_tensor_t current, old, ema;           /* f32 [padded >= P], zero beyond P */
+    size_t size; /* P, the numbers of an adapter */
+    size_t room; /* what they lie in: P for one rank, else with holes between the ranks' shards (lora.h) */
+    mbl_tensor_t current, old, ema;           /* f32 [padded >= room], zero beyond it and in holes */
     mbl_adapter_t in_current, in_old, in_ema; /* the same values, ready for computing */
     bool old_is_current; /* old was copied from current and current has not moved since */
 } mbl_policy_t;

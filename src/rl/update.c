@@ -13,7 +13,9 @@ mbl_status_t mbl_update_new(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_dit_t *m
                             uint64_t seed, mbl_update_t *out) {
     mbl_status_t status;
     mbl_update_t u = {.comm = comm, .ops = ops};
-    size_t count = mbl_shard_count(mbl_lora_size(lora), comm->size);
+    MBL_REQUIRE(mbl_lora_ranks(lora) == (size_t)comm->size, "update: adapters laid out for %zu ranks, of %d",
+                mbl_lora_ranks(lora), comm->size);
+    size_t count = mbl_shard_count(mbl_lora_room(lora), comm->size);
     u.padded = count * (size_t)comm->size;
     MBL_TRY_GOTO(mbl_policy_new(ops, model, lora, u.padded, seed, &u.policy), failed);
     MBL_TRY_GOTO(mbl_optimizer_new(ops, &mbl_optimizer_adamw, count, &u.optimizer), failed);

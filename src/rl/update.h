@@ -36,7 +36,8 @@ typedef struct {
     mbl_reference_t reference;
 } mbl_update_t;
 
-/* Fresh adapters and moments, sharded over the ranks of comm. Free with mbl_update_free. */
+/* Fresh adapters and moments, sharded over the ranks of comm, for which `lora` is laid out (whole matrices
+ * lie in one shard). Free with mbl_update_free. */
 mbl_status_t mbl_update_new(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_dit_t *model, const mbl_lora_t *lora,
                             uint64_t seed, mbl_update_t *out);
 void mbl_update_free(mbl_update_t *update);

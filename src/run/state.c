@@ -31,7 +31,7 @@ mbl_status_t mbl_state_new(mbl_engine_t *engine, mbl_state_t *out) {
     mbl_state_t state = {.engine = engine};
     const mbl_dit_t *model = mbl_pipeline_model(engine->pipeline);
     MBL_TRY(mbl_state_lora(engine->config, &lora));
-    MBL_TRY(mbl_lora_new(model, &lora, &state.lora));
+    MBL_TRY(mbl_lora_new_sharded(model, &lora, (size_t)engine->comm->size, &state.lora));
     MBL_TRY_GOTO(
         mbl_update_new(engine->comm, engine->ops, model, state.lora, engine->config->seed, &state.update),
         failed);
@@ -218,7 +218,7 @@ static mbl_status_t make_parts(const mbl_state_t *state, mbl_snapshot_t *s) {
     const mbl_comm_t *comm = state->engine->comm;
     size_t size = state->update.policy.size, count = state->update.optimizer.count, first, last;
     MBL_ALLOC(s->shards, state->update.optimizer.n * count);
-    mbl_shard_range(size, comm->size, comm->rank, &first, &last);
+    mbl_lora_range(state->lora, (size_t)comm->rank, &first, &last);
     for (size_t i = 0; i < state->update.optimizer.n; i++)
         s->parts[i] = (mbl_ckpt_part_t){s->names[i], size, first, last - first, s->shards + i * count};
     return MBL_OK;
@@ -280,12 +280,19 @@ static mbl_status_t copy_vectors(const mbl_state_t *state) {
     size_t padded = state->update.padded, count = state->update.optimizer.count;
     mbl_snapshot_t *s = state->snapshot;
     bool first = engine->comm->rank == 0;
-    for (size_t i = 0; i < N_WHOLE && first; i++)
+    for (size_t i = 0; i < N_WHOLE && first; i++) {
         MBL_TRY(mbl_tensor_download(engine->ops, whole[i], s->vectors + i * padded));
-    for (size_t i = 0; i < state->update.optimizer.n; i++)
-        MBL_TRY(state->team ? mbl_tensor_download(engine->ops, &shard[i], s->shards + i * count)
-                            : mbl_gather_shards(engine->comm, engine->ops, &shard[i],
-                                                s->vectors + (first ? (N_WHOLE + i) * padded : 0)));
+        mbl_lora_pack(state->lora, s->vectors + i * padded);
+    }
+    for (size_t i = 0; i < state->update.optimizer.n; i++) {
+        if (state->team) {
+            MBL_TRY(mbl_tensor_download(engine->ops, &shard[i], s->shards + i * count));
+            continue;
+        }
+        float *gathered = s->vectors + (first ? (N_WHOLE + i) * padded : 0);
+        MBL_TRY(mbl_gather_shards(engine->comm, engine->ops, &shard[i], gathered));
+        mbl_lora_pack(state->lora, gathered);
+    }
     return MBL_OK;
 }
 
@@ -440,17 +447,19 @@ static mbl_status_t read_vectors(mbl_state_t *state, const char *path, mbl_ckpt_
                                    &state->update.policy.ema};
     const mbl_optimizer_t *optimizer = &state->update.optimizer;
     mbl_engine_t *engine = state->engine;
-    size_t size = state->update.policy.size;
+    size_t size = state->update.policy.size, first, last;
+    mbl_lora_range(state->lora, (size_t)engine->comm->rank, &first, &last);
     char name[MBL_OPTIMIZER_NAME];
     for (size_t i = 0; i < N_WHOLE; i++) {
         MBL_TRY(mbl_ckpt_read(ckpt, names[i], MBL_F32, size, vector));
         MBL_TRY(check_finite(path, names[i], vector, size));
-        MBL_TRY(mbl_upload_padded(engine->ops, vector, size, whole[i]));
+        mbl_lora_spread(state->lora, vector);
+        MBL_TRY(mbl_upload_padded(engine->ops, vector, state->update.policy.room, whole[i]));
     }
     for (size_t i = 0; i < optimizer->n && all; i++) {
         MBL_TRY(mbl_ckpt_read(ckpt, mbl_optimizer_dataset(optimizer, i, name), MBL_F32, size, vector));
         MBL_TRY(check_finite(path, name, vector, size));
-        MBL_TRY(mbl_scatter_shard(engine->comm, engine->ops, vector, size, &optimizer->state[i]));
+        MBL_TRY(mbl_upload_padded(engine->ops, vector + first, last - first, &optimizer->state[i]));
     }
     return MBL_OK;
 }
@@ -482,7 +491,7 @@ static mbl_status_t load(mbl_state_t *state, const char *path, bool everything, 
     MBL_TRY(mbl_ckpt_open(path, &ckpt));
     mbl_status_t status;
     MBL_TRY_GOTO(check_identity(state, path, ckpt, everything, accept_prompts), done);
-    MBL_ALLOC_GOTO(vector, state->update.policy.size, done);
+    MBL_ALLOC_GOTO(vector, state->update.policy.room, done);
     MBL_TRY_GOTO(read_vectors(state, path, ckpt, everything, vector), done);
     status = everything ? read_small(state, ckpt) : mbl_policy_loaded(&state->update.policy, false);
     if (everything && status == MBL_OK)

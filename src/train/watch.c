@@ -60,7 +60,7 @@ static mbl_status_t checksum_of(const mbl_policy_t *policy, uint64_t *out) {
     MBL_ALLOC(host, policy->current.dim[0]);
     for (int i = 0; i < 2 && status == MBL_OK; i++) {
         status = mbl_tensor_download(policy->ops, vectors[i], host);
-        hash = checksum(hash, host, policy->size * sizeof *host);
+        hash = checksum(hash, host, policy->room * sizeof *host);
     }
     mbl_free(host);
     *out = hash;

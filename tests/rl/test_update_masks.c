@@ -8,7 +8,8 @@
 #include "rl/update.h"
 
 typedef struct {
-    masked_t m;
+    masked_t m;       /* its adapters are laid out without holes */
+    mbl_lora_t *lora; /* laid out for the ranks */
     mbl_update_t update;
     mbl_update_options_t options;
     mbl_update_result_t result;
@@ -22,7 +23,26 @@ static void shake(step_t *s, mbl_tensor_t *values, uint32_t stream) {
     float *host = mbl_calloc(s->update.padded, sizeof *host);
     for (size_t i = 0; i < s->m.c.tiny.size; i++)
         host[i] = (float)(0.2 * tiny_normal(stream, i));
+    mbl_lora_spread(s->lora, host);
     assert_ok(mbl_tensor_upload(s->m.c.tiny.ops, values, host));
+    mbl_free(host);
+}
+
+/* The policy's adapters as they are, for the gradients that the update's are held against. */
+static void copy_policy(step_t *s) {
+    tiny_t *tiny = &s->m.c.tiny;
+    const mbl_tensor_t *from[2] = {&s->update.policy.current, &s->update.policy.old};
+    mbl_adapter_t *to[2] = {&tiny->current, &tiny->old};
+    float *host = mbl_calloc(s->update.padded, sizeof *host);
+    for (int i = 0; i < 2; i++) {
+        mbl_tensor_t values;
+        assert_ok(mbl_tensor_new(tiny->ops, MBL_F32, &values, 1, tiny->size));
+        assert_ok(mbl_tensor_download(tiny->ops, from[i], host));
+        mbl_lora_pack(s->lora, host);
+        assert_ok(mbl_tensor_upload(tiny->ops, &values, host));
+        assert_ok(mbl_adapter_set(tiny->model, to[i], &values));
+        mbl_tensor_free(tiny->ops, &values);
+    }
     mbl_free(host);
 }
 
@@ -33,7 +53,8 @@ static void open_step(step_t *s, mbl_comm_t *comm, size_t which) {
     for (size_t i = 0; i < N; i++) /* parts of a step go by these */
         s->m.c.sample[i] = (int64_t)i;
     assert_ok(mbl_comm_attach(comm, tiny->ops));
-    assert_ok(mbl_update_new(comm, tiny->ops, tiny->model, tiny->lora, 1, &s->update));
+    assert_ok(mbl_lora_new_sharded(tiny->model, mbl_lora_config(tiny->lora), (size_t)comm->size, &s->lora));
+    assert_ok(mbl_update_new(comm, tiny->ops, tiny->model, s->lora, 1, &s->update));
     shake(s, &s->update.policy.current, 1);
     shake(s, &s->update.policy.old, 2);
     assert_ok(mbl_policy_loaded(&s->update.policy, false));
@@ -46,8 +67,9 @@ static void open_step(step_t *s, mbl_comm_t *comm, size_t which) {
                               .halves = true};
     assert_ok(mbl_update_prepare(&s->update, tiny->pipeline, &room));
     s->m.args.kl_apart = true;
-    s->m.args.current = &s->update.policy.in_current;
-    s->m.args.old = &s->update.policy.in_old;
+    s->m.args.current = &tiny->current;
+    s->m.args.old = &tiny->old;
+    copy_policy(s);
     for (size_t k = 0; k < PARTS; k++)
         s->stats[k] = (mbl_reward_stats_t){.valid = 1, .advantage_std = 1};
     s->options = (mbl_update_options_t){.gradient = s->m.args,
@@ -66,12 +88,14 @@ static void close_step(step_t *s) {
     mbl_free(s->want);
     mbl_free(s->moment);
     mbl_update_free(&s->update);
+    mbl_lora_free(s->lora);
     close_masked(&s->m);
 }
 
 /* The gradients of the coming step over all rows: in m.sum. */
 static void form(step_t *s, mbl_comm_t *comm) {
     s->m.args.kl_apart = s->options.gradient.kl_apart;
+    copy_policy(s);
     run_masked(&s->m, comm);
     s->sets = mbl_sets(PARTS, &s->m.masks, s->m.args.kl_apart);
 }
@@ -85,7 +109,7 @@ static void take_step(step_t *s) {
 
 /* What was applied, which AdamW's first moment took a tenth of, is the direction of these coefficients. */
 static void check_direction(step_t *s, mbl_comm_t *comm, const char *what) {
-    size_t size = s->m.c.tiny.size, count = s->update.optimizer.count, first = (size_t)comm->rank * count;
+    size_t size = s->m.c.tiny.size, count = s->update.optimizer.count, first, last;
     double coefficient[MBL_SETS_MAX], square = 0;
     memcpy(coefficient, s->result.balance.coefficient, PARTS * sizeof *coefficient);
     mbl_sets_spread(&s->sets, NULL, coefficient);
@@ -98,7 +122,8 @@ static void check_direction(step_t *s, mbl_comm_t *comm, const char *what) {
     assert_ok(mbl_tensor_download(s->m.c.tiny.ops, &s->update.optimizer.state[0], now));
     for (size_t i = 0; i < count; i++)
         got[i] = ((double)now[i] - 0.9 * (double)s->moment[i]) / 0.1;
-    size_t n = first >= size ? 0 : size - first < count ? size - first : count;
+    mbl_lora_range(s->lora, (size_t)comm->rank, &first, &last);
+    const size_t n = last - first;
     for (size_t i = 0; i < size; i++)
         square += s->want[i] * s->want[i];
     assert_near(s->result.norm, sqrt(square), 1e-5 * sqrt(square));

@@ -16,7 +16,7 @@ static mbl_ops_t *ops;
 static void make_policy(mbl_policy_t *policy) {
     memset(policy, 0, sizeof *policy);
     policy->ops = ops;
-    policy->size = SIZE;
+    policy->room = SIZE;
     policy->current = mirror_new(ops, MBL_F32, 1, PADDED, 0, 0, 0);
     policy->old = mirror_new(ops, MBL_F32, 1, PADDED, 0, 0, 0);
     for (size_t i = 0; i < SIZE; i++) {

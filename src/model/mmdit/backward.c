@@ -235,8 +235,8 @@ static mbl_status_t check_sink(const mbl_mmdit_t *m, const mbl_adapter_t *adapte
         return MBL_OK;
     MBL_REQUIRE(adapter, "mmdit_backward: gradient sets without an adapter");
     MBL_REQUIRE(sink->sets->dtype == MBL_F64 && sink->sets->ndim == 2 &&
-                    sink->sets->dim[1] == adapter->lora->size,
-                "mmdit_backward: sets must be f64 [K,%zu]", adapter->lora->size);
+                    sink->sets->dim[1] == mbl_lora_room(adapter->lora),
+                "mmdit_backward: sets must be f64 [K,%zu]", mbl_lora_room(adapter->lora));
     MBL_REQUIRE(sink->coefficient && sink->coefficient->dtype == MBL_F32 && sink->coefficient->ndim == 2 &&
                     sink->coefficient->dim[0] == sink->sets->dim[0] && sink->coefficient->dim[1] == tape->n,
                 "mmdit_backward: coefficient must be f32 [%zu,%zu]", sink->sets->dim[0], tape->n);

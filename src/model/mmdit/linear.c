@@ -12,13 +12,25 @@ const mbl_lora_site_t *mbl_pass_site(const mbl_pass_t *p, const mbl_linear_t *li
     return site->m ? site : NULL;
 }
 
+/* How many A from j on lie side by side: all that are left, but where a shard ends (lora_layout.h). */
+static size_t side_by_side(const mbl_lora_site_t *site, size_t j, size_t rank, const mbl_linear_t *linear) {
+    size_t n = 1;
+    while (j + n < site->m && site->a[j + n] == site->a[j] + n * rank * linear->in)
+        n++;
+    return n;
+}
+
 static mbl_status_t lora_forward(const mbl_pass_t *p, const mbl_linear_t *linear, const mbl_lora_site_t *site,
                                  const mbl_tensor_t *y, const mbl_tensor_t *x, void *hidden,
                                  bool accumulate) {
     size_t rank = p->adapter->lora->config.rank;
-    mbl_tensor_t a = mbl_flat_matrix(&p->adapter->scaled_a, site->a, site->m * rank, linear->in);
     mbl_tensor_t h = mbl_pass_matrix(p, hidden, x->dim[0], site->m * rank);
-    MBL_TRY(MBL_OP(p->ops, matmul, .y = &h, .a = x, .b = &a, .transpose_b = true));
+    for (size_t j = 0, n; j < site->m; j += n) {
+        n = side_by_side(site, j, rank, linear);
+        mbl_tensor_t a = mbl_flat_matrix(&p->adapter->scaled_a, site->a[j], n * rank, linear->in);
+        mbl_tensor_t hj = mbl_tensor_columns(&h, j * rank, n * rank);
+        MBL_TRY(MBL_OP(p->ops, matmul, .y = &hj, .a = x, .b = &a, .transpose_b = true));
+    }
     for (size_t j = 0; j < site->m; j++) {
         mbl_tensor_t b = mbl_flat_matrix(&p->adapter->weights, site->b[j], linear->out, rank);
         mbl_tensor_t yj = mbl_tensor_columns(y, site->which[j] * linear->out, linear->out);
@@ -90,9 +102,14 @@ static mbl_status_t lora_gradient(const mbl_pass_t *p, const mbl_linear_t *linea
         MBL_TRY(MBL_OP(p->ops, sample_grad, .acc = &acc, .a = &dyj, .b = &hj,
                        .coefficient = p->sink->coefficient, .factor = 1));
     }
-    mbl_tensor_t acc = part_of_sets(sets, site->a, width, linear->in);
-    return MBL_OP(p->ops, sample_grad, .acc = &acc, .a = &dh, .b = &xt, .coefficient = p->sink->coefficient,
-                  .factor = config->alpha / (double)rank);
+    for (size_t j = 0, n; j < site->m; j += n) {
+        n = side_by_side(site, j, rank, linear);
+        mbl_tensor_t acc = part_of_sets(sets, site->a[j], n * rank, linear->in);
+        mbl_tensor_t dhj = mbl_tensor_columns(&dh, j * rank, n * rank);
+        MBL_TRY(MBL_OP(p->ops, sample_grad, .acc = &acc, .a = &dhj, .b = &xt,
+                       .coefficient = p->sink->coefficient, .factor = config->alpha / (double)rank));
+    }
+    return MBL_OK;
 }
 
 static mbl_status_t lora_backward(const mbl_pass_t *p, const mbl_linear_t *linear,
@@ -144,11 +161,15 @@ mbl_status_t mbl_linear_backward(const mbl_pass_t *p, const mbl_linear_t *linear
     mbl_tensor_t dxm = mbl_pass_matrix(p, dx, rows, linear->in);
     if (!site)
         return weights_backward(p, linear, &dxm, &dym, pre, false);
-    size_t width = site->m * p->adapter->lora->config.rank;
-    mbl_tensor_t a = mbl_flat_matrix(&p->adapter->scaled_a, site->a, width, linear->in);
-    mbl_tensor_t dh = mbl_pass_matrix(p, p->tape->d_lora, rows, width);
+    const size_t rank = p->adapter->lora->config.rank;
+    mbl_tensor_t dh = mbl_pass_matrix(p, p->tape->d_lora, rows, site->m * rank);
     if (!pre)
         MBL_TRY(weights_backward(p, linear, &dxm, &dym, NULL, false));
-    MBL_TRY(MBL_OP(p->ops, matmul, .y = &dxm, .a = &dh, .b = &a, .accumulate = !pre));
+    for (size_t j = 0, n; j < site->m; j += n) {
+        n = side_by_side(site, j, rank, linear);
+        mbl_tensor_t a = mbl_flat_matrix(&p->adapter->scaled_a, site->a[j], n * rank, linear->in);
+        mbl_tensor_t dhj = mbl_tensor_columns(&dh, j * rank, n * rank);
+        MBL_TRY(MBL_OP(p->ops, matmul, .y = &dxm, .a = &dhj, .b = &a, .accumulate = !pre || j > 0));
+    }
     return pre ? weights_backward(p, linear, &dxm, &dym, pre, true) : MBL_OK;
 }
