@@ -16,8 +16,16 @@ TINY = ("model.path=deploy/examples/signs-base prompts.groups=2 prompts.group_si
         " eval.every=1 checkpoint.every=0 log.samples_every=0 log.advantages_every=1 threads=1").split()
 NAMES = [f"{name}_here" for name in ("ocr", "count", "color", "clean", "jpeg")]  # no other key is called so
 TINY += ["rewards=[" + ", ".join(f"{{name: {name}, type: {name[:-5]}}}" for name in NAMES) + "]"]
+BRIGHT = """from marble_reward import reward
+
+
+@reward("bright", images="raw")
+def bright(images, prompts, metadata):
+    return [sum(image.data) / (255 * len(image.data)) for image in images]
+"""
 # Together they write every key there is.
-RUNS = {"halves": ["balance.alpha_halves=1", "balance.shrink=equal"], "limit": ["rewards.0.min=0.4"],
+RUNS = {"halves": ["balance.alpha_halves=1", "balance.shrink=equal"],
+        "python": ["rewards=[{name: color_here, type: color}, {name: bright_here, type: python, file: %s/bright.py, output: bright}]"], "limit": ["rewards.0.min=0.4"],
         "stages": ["stages=[{steps: 1, rewards: [ocr_here, color_here]}, {steps: 1, rewards: [count_here, clean_here, jpeg_here]}]"]}
 wrong = []
 
@@ -33,7 +41,7 @@ def keys_of(value, rewards, prefix=""):
             yield from keys_of(inner, rewards, prefix) if isinstance(inner, dict) else ()
             continue
         yield prefix + key
-        if isinstance(inner, dict):
+        if isinstance(inner, dict) and key != "failed":  # there: kinds of failures
             yield from keys_of(inner, rewards, f"{prefix}{key}.")
 
 
@@ -42,13 +50,14 @@ def written(folder):
     found = {"metrics.jsonl": set(), "eval.jsonl": set(), "advantages.jsonl": set()}
     for name, sets in RUNS.items():
         command = [MARBLE, "train", "deploy/examples/quickstart.yaml", "--out", folder / name]
+        (folder / "bright.py").write_text(BRIGHT)
         for item in TINY + sets:
-            command += ["--set", item]
+            command += ["--set", item.replace("%s", str(folder))]
         run = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=100)
         assert run.returncode == 0, run.stderr
         for kind, keys in found.items():
             for line in (folder / name / kind).read_text().splitlines():
-                keys.update(keys_of(json.loads(line), NAMES))
+                keys.update(keys_of(json.loads(line), [*NAMES, "bright_here"]))
     return found
 
 

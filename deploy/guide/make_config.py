@@ -35,8 +35,8 @@ def tables(text):
         if other:
             lists += f"\n## {other[1][0].upper()}{other[1][1:].partition(',')[0]}\n\n| | |\n|---|---|\n"
         if lists:
-            row = re.match(r"^  (\w+) +(.*)$", line)
-            lists += f"| `{row[1]}` | {cell(row[2])} |\n" if row else ""
+            row = re.match(r"^(    )?  (\w+) +(.*)$", line)  # further in: the keys of one scorer
+            lists += f"| {'&nbsp; ' if row[1] else ''}`{row[2]}` | {cell(row[3])} |\n" if row else ""
             continue
         head = re.match(r"^([a-z_.]+): (.*)$", line)
         named = re.match(r"^  ([a-z0-9_.]+)(?: {2,}(.*))?$", line)
