@@ -83,12 +83,13 @@ static bool is_digit(char c) {
     return c >= '0' && c <= '9';
 }
 
-/* Whether [begin, end) is only a part of a number of the text: the 3 of 37, of 3.5 or of 13. */
+/* Whether [begin, end) is only a part of a number of the text: the 3 of 37, of 13, of 3.5 or of 1.3. */
 static bool is_cut(const char *text, size_t size, size_t begin, size_t end) {
     bool before = begin > 0 && is_digit(text[begin - 1]);
+    bool point = begin > 1 && text[begin - 1] == '.' && is_digit(text[begin - 2]);
     bool after = end < size && is_digit(text[end]);
     bool fraction = end + 1 < size && text[end] == '.' && is_digit(text[end + 1]);
-    return before || after || fraction;
+    return before || point || after || fraction;
 }
 
 static mbl_status_t vote_by_pattern(const mbl_chat_pattern_t *pattern, const char *answer, size_t size,

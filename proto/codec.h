@@ -34,7 +34,7 @@ enum {
     MBL_PROTO_TENSORS_MAX = 64,           /* inputs, or outputs, that a model lists or answers with */
     MBL_PROTO_REASON_MAX = 1000,          /* bytes kept of a reason; the rest is cut off */
     MBL_PROTO_TEXT_MAX = 1 << 20,         /* bytes of a prompt, or of an image's metadata */
-    MBL_PROTO_IMAGES_BYTES_MAX = 1 << 30, /* bytes of all images of a request, on the wire */
+    MBL_PROTO_IMAGES_BYTES_MAX = 1 << 30, /* bytes of all images of a request, before base64 or JSON */
     MBL_PROTO_RETRY_AFTER_MAX = 3600      /* seconds; a server that asks for more is taken to ask for this */
 };
 

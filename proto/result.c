@@ -13,7 +13,7 @@ void mbl_proto_result_free(mbl_proto_result_t *result) {
 
 void mbl_proto_set_score(store_t *result, size_t k, size_t i, double value) {
     size_t at = k * result->n + i;
-    bool good = isfinite(value) && fabs(value) <= (double)FLT_MAX;
+    bool good = fabs(value) <= (double)FLT_MAX; /* not so for NaN */
     result->scores[at] = good ? (float)value : 0;
     result->states[at] = good ? MBL_PROTO_VALID : MBL_PROTO_FAILED;
 }

@@ -166,6 +166,7 @@ static void test_answers(void **state) {
                                           .pattern = "(?i)score is (\\S+)",
                                           .low = 0,
                                           .high = 10},
+                                   of_five = {.question = "?", .pattern = "([1-5])/5"},
                                    by_schema = {.question = "?", .schema = SCHEMA, .low = 1, .high = 5};
     static const struct {
         const mbl_proto_judge_t *judge;
@@ -179,6 +180,9 @@ static void test_answers(void **state) {
         {&by_pattern, "Final Score: 2 ... Final Score: 5", 0.4,
          "Final Score: 2"}, /* the first, as re.search takes it */
         {&by_pattern, "Final Score: 37", NAN, "the pattern takes a part of a number: Final Score: 37"},
+        {&of_five, "13/5", NAN, "the pattern takes a part of a number: 13/5"},
+        {&of_five, "3.5/5", NAN, "the pattern takes a part of a number: 3.5/5"},
+        {&of_five, "a good 3/5", 3, "a good 3/5"},
         {&by_pattern, "Final Score: high", NAN, "the pattern is not in the answer: Final Score: high"},
         {&by_pattern, "", NAN, "the answer is empty"},
         {&any, "The SCORE is 7.5", 7.5, "The SCORE is 7.5"},
@@ -258,6 +262,37 @@ static void test_votes(void **state) {
     mbl_proto_close(peer);
 }
 
+/* Half of the votes are not more than half of them. */
+static void test_half(void **state) {
+    (void)state;
+    mbl_proto_peer_t *peer =
+        judge(&(mbl_proto_judge_t){.question = "?", .pattern = PATTERN, .votes = 2, .temperature = 0.5});
+    mbl_proto_response_t response =
+        json_response("{\"choices\": [" CHOICE("\"Final Score: 4\"") "," CHOICE("\"?\"") "]}");
+    mbl_proto_result_t result = {0};
+    mbl_proto_error_t error;
+    assert_int_equal(mbl_proto_response(peer, 1, &response, &result, &error), MBL_OK);
+    assert_int_equal(result.states[0], MBL_PROTO_FAILED);
+    mbl_proto_result_free(&result);
+    mbl_proto_close(peer);
+}
+
+static void test_long_answer(void **state) {
+    (void)state;
+    mbl_proto_peer_t *peer = judge(&(mbl_proto_judge_t){.question = "?", .pattern = PATTERN});
+    static char content[70001], body[80000];
+    memset(content, 'a', sizeof content - 1);
+    memcpy(content, "Final Score: 4 ", 15);
+    mbl_proto_response_t response = json_response(answer(content, body));
+    mbl_proto_result_t result = {0};
+    mbl_proto_error_t error;
+    assert_int_equal(mbl_proto_response(peer, 1, &response, &result, &error), MBL_OK);
+    assert_int_equal(result.states[0], MBL_PROTO_FAILED);
+    assert_text(result.reasons[0], "the answer is too long: Final Score: 4 aaa");
+    mbl_proto_result_free(&result);
+    mbl_proto_close(peer);
+}
+
 /* A pattern that takes exponential time in Perl ends at its bound: the vote is failed, and soon. */
 static void test_slow_pattern(void **state) {
     (void)state;
@@ -277,9 +312,10 @@ static void test_slow_pattern(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_options),     cmocka_unit_test(test_models),
-                                       cmocka_unit_test(test_absent),      cmocka_unit_test(test_question),
-                                       cmocka_unit_test(test_answers),     cmocka_unit_test(test_votes),
-                                       cmocka_unit_test(test_slow_pattern)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_options),      cmocka_unit_test(test_models),
+                                       cmocka_unit_test(test_absent),       cmocka_unit_test(test_question),
+                                       cmocka_unit_test(test_answers),      cmocka_unit_test(test_votes),
+                                       cmocka_unit_test(test_slow_pattern), cmocka_unit_test(test_half),
+                                       cmocka_unit_test(test_long_answer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

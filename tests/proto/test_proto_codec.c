@@ -46,6 +46,7 @@ static void test_statuses(void **state) {
          MBL_PROTO_ERROR_REFUSED, 0},
         {429, "{\"error\": {\"message\": \"slow down\", \"code\": 1}}", "7", "HTTP 429: slow down",
          MBL_PROTO_ERROR_BUSY, 7},
+        {425, "", "1", "HTTP 425", MBL_PROTO_ERROR_BUSY, 1},
         {408, "{\"message\": \"late\"}", "99999999999999999999", "HTTP 408: late", MBL_PROTO_ERROR_BUSY,
          3600},
         {503, "{\"error\": ", "-1", "HTTP 503: {\"error\":", MBL_PROTO_ERROR_BUSY, 0},

@@ -288,6 +288,33 @@ static void test_json_request(void **state) {
     mbl_proto_close(peer);
 }
 
+/* A model with inputs of other names, which run.yaml gives. */
+static void test_input_names(void **state) {
+    (void)state;
+    mbl_proto_options_t options = the_options;
+    options.image_input = "INPUT \"0\"";
+    options.prompt_input = "TEXT";
+    mbl_proto_peer_t *peer = oip_peer(
+        &options, SERVER_BINARY,
+        MODEL("{\"name\": \"INPUT \\\"0\\\"\", \"datatype\": \"UINT8\", \"shape\": [-1, -1, -1, 3]}," TENSOR(
+                  "TEXT", "BYTES", "-1"),
+              SCORES));
+    mbl_proto_batch_t batch = {.n = 1,
+                               .width = 2,
+                               .height = 1,
+                               .rgb = (const uint8_t *const[]){the_pixels[0]},
+                               .prompts = the_prompts};
+    mbl_proto_request_t request = {0};
+    assert_int_equal(mbl_proto_request(peer, &batch, &request), MBL_OK);
+    char *body = whole_body(&request);
+    assert_text(body, "{\"name\":\"INPUT \\\"0\\\"\",\"shape\":[1,1,2,3]");
+    assert_text(body, "{\"name\":\"TEXT\",\"shape\":[1],");
+    assert_null(strstr(body, "metadata")); /* which the model does not list */
+    free(body);
+    mbl_proto_request_free(&request);
+    mbl_proto_close(peer);
+}
+
 static void test_bad_batches(void **state) {
     (void)state;
     mbl_proto_peer_t *peer = oip_peer(&the_options, SERVER_BINARY, LISTS_NOTHING);
@@ -454,6 +481,53 @@ static void test_binary_types(void **state) {
     mbl_proto_close(peer);
 }
 
+/* Two reasons, with lengths that are right and wrong; the body lies at the end of its memory, where a
+ * sanitizer sees a byte too far. */
+static void test_binary_reasons(void **state) {
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t size;
+        const char *said; /* NULL: read */
+    } cases[] = {{"\3\0\0\0red\0\0\0\0", 11, NULL},
+                 {"\3\0\0\0red\1\0\0\0", 11, "ends in the middle of an element (4 bytes left)"},
+                 {"\3\0\0\0red\4\0\0\0", 11, "ends in the middle of an element (4 bytes left)"},
+                 {"\3\0\0\0red\0\0\0", 10, "ends in the middle of an element (3 bytes left)"},
+                 {"\3\0\0\0red", 7, "ends in the middle of an element (0 bytes left)"},
+                 {"\377\377\377\377red\0\0\0\0", 11, "ends in the middle of an element (11 bytes left)"},
+                 {"\3\0\0\0red\0\0\0\0\0", 12, "has 1 bytes after its last element; expected none"}};
+    mbl_proto_peer_t *peer = two_scores();
+    mbl_proto_result_t result = {0};
+    mbl_proto_error_t error;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char json[400], length[24];
+        int n = sprintf(json,
+                        OUTPUTS(DATA("scores", "FP32", "2",
+                                     "[1, 2]") ",{\"name\":\"reason\",\"datatype\":\"BYTES\",\"shape\":[2],"
+                                               "\"parameters\":{\"binary_data_size\":%zu}}"),
+                        cases[i].size);
+        char *body = malloc((size_t)n + cases[i].size);
+        memcpy(body, json, (size_t)n);
+        memcpy(body + n, cases[i].bytes, cases[i].size);
+        sprintf(length, "%d", n);
+        mbl_proto_header_t header = {"Inference-Header-Content-Length", length};
+        mbl_proto_response_t response = {.status = 200,
+                                         .headers = &header,
+                                         .n_headers = 1,
+                                         .body = body,
+                                         .body_bytes = (size_t)n + cases[i].size};
+        mbl_status_t status = mbl_proto_response(peer, 2, &response, &result, &error);
+        assert_int_equal(status, cases[i].said ? MBL_ERR_REWARD : MBL_OK);
+        if (cases[i].said)
+            assert_text(error.text, cases[i].said);
+        else
+            assert_string_equal(result.reasons[0], "red");
+        free(body);
+    }
+    mbl_proto_result_free(&result);
+    mbl_proto_close(peer);
+}
+
 /* Several rewards from one call, each with its own companions, binary beside JSON, and reasons made fit to
  * print. */
 static void test_two_rewards(void **state) {
@@ -608,9 +682,11 @@ int main(void) {
                                        cmocka_unit_test(test_binary_request),
                                        cmocka_unit_test(test_binary_files),
                                        cmocka_unit_test(test_json_request),
+                                       cmocka_unit_test(test_input_names),
                                        cmocka_unit_test(test_bad_batches),
                                        cmocka_unit_test(test_json_responses),
                                        cmocka_unit_test(test_binary_types),
+                                       cmocka_unit_test(test_binary_reasons),
                                        cmocka_unit_test(test_two_rewards),
                                        cmocka_unit_test(test_refused_responses),
                                        cmocka_unit_test(test_header_length)};
