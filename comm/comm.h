@@ -107,8 +107,8 @@ void mbl_comm_abort(mbl_comm_t *comm, int exit_code);
 mbl_status_t mbl_comm_attach(mbl_comm_t *comm, mbl_ops_t *ops);
 /* A transport for device memory by itself, over `base`, as attach makes it (tests). Both must outlive it.
  * Collective. Close with mbl_comm_close. */
-mbl_status_t mbl_comm_open_beside(mbl_comm_t *base, const mbl_comm_table_t *table, mbl_ops_t *ops,
-                                  mbl_comm_t **out);
+mbl_status_t mbl_comm_open_companion(mbl_comm_t *base, const mbl_comm_table_t *table, mbl_ops_t *ops,
+                                     mbl_comm_t **out);
 /* As reduce_scatter, row by row: in [rows, size * count] and out [rows, count] (or without rows) of one type
  * (f32, f64, i64 or u8), rows dense, in one memory space; out's row may be in's own block. */
 mbl_status_t mbl_comm_reduce_scatter_tensor(mbl_comm_t *comm, const mbl_tensor_t *in,

@@ -49,8 +49,8 @@ static mbl_status_t lengths(const mbl_comm_t *comm, const char *what, const mbl_
 
 /* ---- devices ---- */
 
-mbl_status_t mbl_comm_open_beside(mbl_comm_t *base, const mbl_comm_table_t *table, mbl_ops_t *ops,
-                                  mbl_comm_t **out) {
+mbl_status_t mbl_comm_open_companion(mbl_comm_t *base, const mbl_comm_table_t *table, mbl_ops_t *ops,
+                                     mbl_comm_t **out) {
     mbl_comm_t *comm = mbl_calloc(1, sizeof *comm);
     mbl_status_t status = comm ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for a communicator");
     MBL_TRY_GOTO(mbl_comm_agree(base, status), failed);
@@ -79,7 +79,7 @@ static mbl_status_t open_device(mbl_comm_t *comm) {
     int64_t usable = comm->ops->table->stream && mbl_comm_nccl.available(&why), all = usable;
     MBL_TRY(mbl_comm_allreduce(comm, &all, 1, MBL_COMM_I64, MBL_COMM_MIN));
     comm->why_staged = usable ? "another rank cannot use NCCL" : why;
-    return all ? mbl_comm_open_beside(comm, &mbl_comm_nccl, comm->ops, &comm->device) : MBL_OK;
+    return all ? mbl_comm_open_companion(comm, &mbl_comm_nccl, comm->ops, &comm->device) : MBL_OK;
 }
 
 mbl_status_t mbl_comm_attach(mbl_comm_t *comm, mbl_ops_t *ops) {

@@ -24,8 +24,8 @@ static mbl_cuda_product_t describe(const mbl_matmul_args_t *x, cublasLtEpilogue_
     what.a_row = (int64_t)x->a->stride[0];
     what.b_row = (int64_t)x->b->stride[0];
     what.y_row = (int64_t)x->y->stride[0];
-    if (epilogue != CUBLASLT_EPILOGUE_DEFAULT && epilogue != CUBLASLT_EPILOGUE_BIAS && mbl_cuda_beside(x))
-        what.aux_row = (int64_t)mbl_cuda_beside(x)->stride[0];
+    if (epilogue != CUBLASLT_EPILOGUE_DEFAULT && epilogue != CUBLASLT_EPILOGUE_BIAS && mbl_cuda_companion(x))
+        what.aux_row = (int64_t)mbl_cuda_companion(x)->stride[0];
     what.transpose_a = x->transpose_a;
     what.transpose_b = x->transpose_b;
     what.ct = (int32_t)x->a->dtype;

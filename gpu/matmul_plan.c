@@ -83,7 +83,7 @@ static mbl_status_t make_layouts(const mbl_cuda_product_t *x, int64_t m, cublasL
 
 static mbl_status_t point(cublasLtMatmulDesc_t desc, const mbl_matmul_args_t *x,
                           cublasLtEpilogue_t epilogue) {
-    const mbl_tensor_t *aux = mbl_cuda_beside(x);
+    const mbl_tensor_t *aux = mbl_cuda_companion(x);
     if (epilogue == CUBLASLT_EPILOGUE_DEFAULT)
         return MBL_OK;
     if (x->bias)

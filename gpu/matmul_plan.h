@@ -37,7 +37,7 @@ mbl_status_t mbl_cuda_lt_check(cublasStatus_t status, const char *what);
 #define LT_TRY(call, what) MBL_TRY(mbl_cuda_lt_check((call), (what)))
 
 /* What an activation reads or leaves beside y (or NULL). */
-static inline const mbl_tensor_t *mbl_cuda_beside(const mbl_matmul_args_t *x) {
+static inline const mbl_tensor_t *mbl_cuda_companion(const mbl_matmul_args_t *x) {
     return x->pre ? x->pre : x->through;
 }
 

@@ -164,7 +164,7 @@ typedef struct {
         double lr;
         size_t warmup;
         double weight_decay, grad_clip, ema;
-        size_t pictures; /* 0: endless */
+        size_t images; /* 0: endless */
         double text_share, count_share;
         double timestep_mean, timestep_std;
         size_t eval_every, checkpoint_every;

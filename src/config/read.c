@@ -455,7 +455,7 @@ static mbl_status_t read_child(mbl_config_t *config, const mbl_yaml_node_t *node
     char path[PATH_SIZE], shown[80], keys[600];
     size_t n;
     snprintf(path, sizeof path, "%.100s%s%.150s", section, section[0] ? "." : "", node->key);
-    const mbl_field_t *field = strchr(node->key, '.') ? NULL : mbl_config_field(path);
+    const mbl_field_t *field = strchr(node->key, '.') ? NULL : mbl_config_field(mbl_config_renamed(path));
     if (!field && node->kind == MBL_YAML_SCALAR)
         field = mbl_config_shorthand(path);
     if (field) {

@@ -291,7 +291,7 @@ static const mbl_field_t fields[] = {
            "largest norm of the gradient, which is scaled down to it; 0: no limit"),
     NUMBER(pretrain.ema, "0.999", 0, 1, BELOW,
            "largest decay of the average of the weights (EMA), which is what is saved; 0: no average"),
-    COUNT(pretrain.pictures, "0", 0, 1e9, "images",
+    COUNT(pretrain.images, "0", 0, 1e9, "images",
           "size of a fixed set of training images; 0: every image is new"),
     NUMBER(pretrain.text_share, "0.5", 0, 1, CLOSED, "share of the images that show a sign with text"),
     NUMBER(pretrain.count_share, "0.25", 0, 1, CLOSED,
@@ -349,6 +349,16 @@ static const struct {
 static const char *const unsupported[] = {"balance.weights", "rollout.solver=sde", "eval.solver=sde",
                                           "rollout.sde",     "rewards.max",        "limits.device_bytes",
                                           "service",         "prompts.stratify",   "prompts.quoted"};
+
+/* Keys of earlier versions that have another name now. */
+static const struct { const char *before, *now; } renamed[] = {{"pretrain.pictures", "pretrain.images"}};
+
+const char *mbl_config_renamed(const char *path) {
+    for (size_t i = 0; i < sizeof renamed / sizeof *renamed; i++)
+        if (strcmp(path, renamed[i].before) == 0)
+            return renamed[i].now;
+    return path;
+}
 
 static const mbl_config_retired_t retired[] = {
     {"balance.metric", "plain",

@@ -58,6 +58,8 @@ typedef struct {
 } mbl_config_retired_t;
 /* The i-th of them, NULL past the end. */
 const mbl_config_retired_t *mbl_config_retired(size_t i);
+/* The name that a key of an earlier version has now, or `path` itself. */
+const char *mbl_config_renamed(const char *path);
 extern const char *const mbl_config_on_failure_words[];
 
 /* "a number in (0, 1], for instance 3.0e-4" into out; returns out. */

@@ -227,8 +227,8 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
         double t =
             1 /
             (1 + exp(-(config->pretrain.timestep_mean + config->pretrain.timestep_std * (double)normal[0])));
-        if (config->pretrain.pictures)
-            image = mbl_rng_below(&rng, (uint32_t)config->pretrain.pictures);
+        if (config->pretrain.images)
+            image = mbl_rng_below(&rng, (uint32_t)config->pretrain.images);
         rng = mbl_rng(config->seed, MBL_RNG_WORLD, 0, image);
         double which = (double)mbl_rng_uniform(&rng), text = config->pretrain.text_share;
         int kind = which < text                                  ? MBL_SIGNS_TEXT

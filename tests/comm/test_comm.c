@@ -492,7 +492,7 @@ int main(int argc, char **argv) {
     const char *device = getenv("MARBLE_TEST_BACKEND");
     if (device && all.mpi &&
         (mbl_ops_open(device, 1, &all.ops) != MBL_OK ||
-         mbl_comm_open_beside(all.mpi, &mbl_comm_nccl, all.ops, &all.nccl) != MBL_OK))
+         mbl_comm_open_companion(all.mpi, &mbl_comm_nccl, all.ops, &all.nccl) != MBL_OK))
         return 1;
     if (argc == 3 && !strcmp(argv[1], "misbehave") && all.mpi)
         _exit(misbehave(argv[2], all.nccl ? all.nccl : all.mpi));

@@ -103,6 +103,19 @@ static void keys_that_are_gone(void **state) {
     mbl_config_free(config);
 }
 
+/* Keys that have another name now are read under both. */
+static void keys_of_another_name(void **state) {
+    mbl_config_t *config;
+    (void)state;
+    assert_int_equal(parse("pretrain: {pictures: 300}", NULL, &config), MBL_OK);
+    assert_int_equal(config->pretrain.images, 300);
+    mbl_config_free(config);
+    assert_int_equal(parse("pretrain: {images: 300}", "pretrain.pictures=5", &config), MBL_OK);
+    assert_int_equal(config->pretrain.images, 5);
+    mbl_config_free(config);
+    REFUSED("seed: 1", "pretrain.pictures=many", "pretrain.pictures: \"many\" is not a whole number");
+}
+
 static void which_checkpoints_stay(void **state) {
     static const struct {
         const char *set;
@@ -198,9 +211,10 @@ static void pretrain_checks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cross_checks),           cmocka_unit_test(keys_that_are_gone),
-        cmocka_unit_test(which_checkpoints_stay), cmocka_unit_test(groups_are_objectives),
-        cmocka_unit_test(unregistered_rewards),   cmocka_unit_test(pretrain_checks),
+        cmocka_unit_test(cross_checks),          cmocka_unit_test(keys_that_are_gone),
+        cmocka_unit_test(keys_of_another_name),  cmocka_unit_test(which_checkpoints_stay),
+        cmocka_unit_test(groups_are_objectives), cmocka_unit_test(unregistered_rewards),
+        cmocka_unit_test(pretrain_checks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

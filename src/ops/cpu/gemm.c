@@ -21,9 +21,10 @@ typedef struct {
     size_t tiles, blocks;  /* of rows: tiles, and tasks of some tiles */
     size_t chunk, groups;  /* columns packed at a time; and tasks that share them */
     int threads;
-    bool gathered;                /* a is copied before use */
-    size_t part_row, lane, a_at;  /* floats of a lane, and before its copy of a */
-    float *bias, *packed, *lanes; /* lanes: of every thread, part [rows, part_row], then a [rows, depth] */
+    bool gathered;                 /* a is copied before use */
+    size_t part_row, worker, a_at; /* floats of a worker's scratch, and before its copy of a */
+    float *bias, *packed,
+        *workers; /* workers: the scratch of every thread, part [rows, part_row], then a [rows, depth] */
 } plan_t;
 
 const mbl_gemm_kernel_t *mbl_gemm_kernel(const char *name) {
@@ -73,14 +74,14 @@ static plan_t plan_of(const mbl_gemm_kernel_t *kernel, const mbl_matmul_args_t *
 static void carve(plan_t *p, mbl_arena_t *arena) {
     size_t tall = p->blocks ? (p->tiles + p->blocks - 1) / p->blocks * p->kernel->rows : 0;
     size_t depth = (p->k + p->parts - 1) / p->parts, columns = up(p->n, p->kernel->lanes);
-    mbl_arena_t lane = {NULL, 0, 0};
-    mbl_arena_take(&lane, tall, p->part_row * sizeof(float));
-    mbl_arena_take(&lane, p->gathered ? tall : 0, depth * sizeof(float));
-    p->a_at = p->gathered ? (lane.used - tall * depth * sizeof(float)) / sizeof(float) : 0;
-    p->lane = up(lane.used, 64) / sizeof(float);
+    mbl_arena_t worker = {NULL, 0, 0};
+    mbl_arena_take(&worker, tall, p->part_row * sizeof(float));
+    mbl_arena_take(&worker, p->gathered ? tall : 0, depth * sizeof(float));
+    p->a_at = p->gathered ? (worker.used - tall * depth * sizeof(float)) / sizeof(float) : 0;
+    p->worker = up(worker.used, 64) / sizeof(float);
     p->bias = mbl_arena_take(arena, p->args->bias ? columns : 0, sizeof(float));
     p->packed = mbl_arena_take(arena, p->chunk, p->k * sizeof(float));
-    p->lanes = mbl_arena_take(arena, (size_t)p->threads, up(lane.used, 64));
+    p->workers = mbl_arena_take(arena, (size_t)p->threads, up(worker.used, 64));
 }
 
 mbl_status_t mbl_gemm_bytes(const mbl_gemm_kernel_t *kernel, const mbl_matmul_args_t *args, int threads,
@@ -103,7 +104,7 @@ static void fill_bias(const plan_t *p) {
 
 /* Rows of task `block` times columns [column, column + columns) of the chunk that begins at `chunk`. */
 static void run_task(const plan_t *p, size_t block, size_t chunk, size_t column, size_t columns,
-                     float *lane) {
+                     float *worker) {
     size_t tile = start_of(p->tiles, p->blocks, block), end = start_of(p->tiles, p->blocks, block + 1);
     size_t row = start_of(p->m, p->tiles, tile);
     const mbl_tensor_t *a = p->args->a;
@@ -116,21 +117,21 @@ static void run_task(const plan_t *p, size_t block, size_t chunk, size_t column,
                          .b = p->packed + (column - chunk) * p->k,
                          .k = p->k,
                          .bias = p->args->bias ? p->bias + column : NULL,
-                         .part = lane,
+                         .part = worker,
                          .part_row = p->part_row};
     for (size_t i = 0; i < p->parts; i++) {
         t.first = start_of(p->k, p->parts, i);
         t.depth = start_of(p->k, p->parts, i + 1) - t.first;
-        t.a = p->gathered ? lane + p->a_at : (const float *)a->data + row * a->stride[0] + t.first;
+        t.a = p->gathered ? worker + p->a_at : (const float *)a->data + row * a->stride[0] + t.first;
         t.a_row = p->gathered ? t.depth : a->stride[0];
         if (p->gathered)
-            p->kernel->load(lane + p->a_at, p->args, row, t.rows, t.first, t.depth);
+            p->kernel->load(worker + p->a_at, p->args, row, t.rows, t.first, t.depth);
         p->kernel->multiply(&t);
     }
 }
 
 /* One thread's share of everything; all threads of the team are in here. */
-static void run_thread(const plan_t *p, float *lane) {
+static void run_thread(const plan_t *p, float *worker) {
     const size_t width = p->kernel->columns;
     for (size_t first = 0; first < p->n; first += p->chunk) {
         size_t columns = least(p->chunk, p->n - first), panels = (columns + width - 1) / width;
@@ -143,7 +144,7 @@ static void run_thread(const plan_t *p, float *lane) {
             size_t from = start_of(panels, p->groups, i % p->groups) * width;
             size_t to = least(start_of(panels, p->groups, i % p->groups + 1) * width, columns);
             if (from < to)
-                run_task(p, i / p->groups, first, first + from, to - from, lane);
+                run_task(p, i / p->groups, first, first + from, to - from, worker);
         }
     }
 }
@@ -155,5 +156,5 @@ void mbl_gemm_run(const mbl_gemm_kernel_t *kernel, const mbl_matmul_args_t *args
     if (args->bias)
         fill_bias(&p);
 #pragma omp parallel num_threads(p.threads) if (p.threads > 1)
-    run_thread(&p, p.lanes + (size_t)omp_get_thread_num() * p.lane);
+    run_thread(&p, p.workers + (size_t)omp_get_thread_num() * p.worker);
 }
