@@ -43,7 +43,7 @@ run() {
 }
 
 run "the writer of checkpoints" "$build/test_ckpt_writer"
-run "the pool of scorers" "$build/test_rewards"
+run "the pool of scorers" "$build/test_scorer_pool"
 run "a small base model" "$build/marble" pretrain deploy/examples/pretrain.yaml --out "$folder/base" --set threads=1 \
     --set pretrain.steps=4 --set pretrain.warmup=2 --set pretrain.batch=8 --set pretrain.eval_every=0 \
     --set pretrain.model.num_layers=2 --set pretrain.model.num_attention_heads=2 --set pretrain.model.attention_head_dim=16 \
