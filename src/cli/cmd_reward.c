@@ -38,10 +38,10 @@ static mbl_status_t make_image(const mbl_prompt_t *prompt, size_t i, size_t size
         return MBL_OK;
     }
     for (size_t j = 0; j < size * size * 3; j++)
-        out->rgb[j] = i % 4 == 0   ? 0
-                      : i % 4 == 1 ? 255
-                      : i % 4 == 2 ? (uint8_t)(j / 3 % size * 255 / size)
-                                   : (uint8_t)mbl_rng_below(&rng, 256);
+        out->rgb[j] = (uint8_t)(i % 4 == 0   ? 0
+                                : i % 4 == 1 ? 255
+                                : i % 4 == 2 ? j / 3 % size * 255 / size
+                                             : mbl_rng_below(&rng, 256));
     return MBL_OK;
 }
 
