@@ -223,7 +223,7 @@ def scratch_folder(parent, fixture):
     return folder
 
 
-def run_in(folder, body, limit=60):
+def run_in(folder, body, limit=150):
     """Exit code and output of a piece of shell."""
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": str(folder), "TMPDIR": str(folder)}
     process = subprocess.Popen(["sh", "-e", "-c", body], cwd=folder, env=environment, text=True, stdin=subprocess.DEVNULL,
@@ -280,7 +280,7 @@ def check_page(page, parent, fixture):
         try:
             code, text = run_in(folder, body)
         except subprocess.TimeoutExpired:
-            say(page, line, "takes more than a minute here; mark it with <!-- not run: WHY -->")
+            say(page, line, "takes minutes here; mark it with <!-- not run: WHY -->")
             continue
         if code != int(notes.get("exit", 0)):
             say(page, line, f"exit code {code}:\n{body.rstrip()}\n{text[-1500:]}")
