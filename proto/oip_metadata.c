@@ -294,11 +294,10 @@ static mbl_status_t learn_model(mbl_proto_peer_t *peer, const json_t *json, mbl_
 #undef FORM
     };
     char line[MBL_PROTO_DESCRIPTION], taken[140], given[140];
-    snprintf(line, sizeof line, "%s, model %.60s: %s tensors, images %s; takes %s; answers %s", oip->server,
-             oip->model, oip->binary ? "binary" : "JSON", forms[peer->images],
-             n_inputs ? show_list(inputs, n_inputs, taken, sizeof taken)
-                      : "what it is given (it lists no inputs)",
-             n_outputs ? show_list(outputs, n_outputs, given, sizeof given) : "it does not say what");
+    snprintf(line, sizeof line, "%s, model %.60s: %s tensors, images %s; inputs: %s; outputs: %s",
+             oip->server, oip->model, oip->binary ? "binary" : "JSON", forms[peer->images],
+             n_inputs ? show_list(inputs, n_inputs, taken, sizeof taken) : "not listed",
+             n_outputs ? show_list(outputs, n_outputs, given, sizeof given) : "not listed");
     mbl_proto_printable(line, strlen(line), peer->description, sizeof peer->description);
     return MBL_OK;
 }
