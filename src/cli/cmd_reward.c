@@ -185,5 +185,5 @@ int mbl_cmd_reward(int argc, char **argv) {
     free_batch(&batch);
     mbl_free(rest.items);
     mbl_free(sets.items);
-    return mbl_run_close(&run, status);
+    return run.comm ? mbl_run_close(&run, status) : mbl_status_exit_code(status);
 }
