@@ -18,7 +18,8 @@ typedef enum {
     OIP_CUT,     /* half an answer */
     OIP_ERROR,   /* HTTP 500 */
     OIP_BUSY,    /* HTTP 429, once a second */
-    OIP_NAN      /* scores that are no numbers */
+    OIP_NAN,     /* scores that are no numbers */
+    OIP_SHIFT    /* good scores, and 0.25 to each: another model */
 } oip_fault_t;
 
 typedef struct {
@@ -129,6 +130,7 @@ static inline void oip_free(oip_batch_t *batch) {
 static inline bool oip_infer(const fake_request_t *request, oip_server_t *server) {
     oip_batch_t batch = {.n = 0};
     json_t *head, *asked, *outputs = json_array();
+    bool shifted = atomic_load(&server->fault) == OIP_SHIFT;
     bool broken = atomic_load(&server->fault) == OIP_NAN, read = oip_read(request, &batch, &head);
     size_t i;
     if (!read)
@@ -146,7 +148,7 @@ static inline bool oip_infer(const fake_request_t *request, oip_server_t *server
             (void)scorer->score(NULL, &batch.images[j], &prompt, 1, &score);
             bool good = score.state == MBL_SCORE_VALID && !broken;
             json_array_append_new(data, valid  ? json_boolean(score.state == MBL_SCORE_VALID)
-                                        : good ? json_real((double)(float)score.value)
+                                        : good ? json_real((double)(float)score.value + (shifted ? 0.25 : 0))
                                                : json_null());
         }
         json_array_append_new(outputs,

@@ -157,7 +157,7 @@ typedef struct {
     } limits;
     struct {
         mbl_log_level_t level;
-        size_t samples_every, advantages_every; /* optimizer steps; 0: never */
+        size_t samples_every, recheck_every, advantages_every; /* optimizer steps; 0: never */
     } log;
     struct {
         size_t steps, batch;

@@ -277,6 +277,10 @@ static const mbl_field_t fields[] = {
         "least level of the lines that are printed; the lines log.txt begins with are written at any level"),
     COUNT(log.samples_every, "20", 0, 1e9, "optimizer steps",
           "optimizer steps between sheets of sample images; 0: never"),
+    COUNT(log.recheck_every, "0", 0, 1e9, "optimizer steps",
+          "steps after which the first 8 images of every rank are scored again by all rewards; scores that "
+          "differ "
+          "are logged, and stand in recheck of metrics.jsonl; 0: never"),
     COUNT(log.advantages_every, "0", 0, 1e9, "optimizer steps",
           "optimizer steps between lines of advantages.jsonl, which hold the advantages of every image of a "
           "step; 0: never"),

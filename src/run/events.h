@@ -31,8 +31,9 @@ typedef struct {
     const double *pressure;                   /* [K]; NAN for free rewards */
     double x0_norm;                           /* root mean square of the epoch's latents */
     const size_t *outside;                    /* [K] valid scores outside the range of their scorer */
-    const mbl_run_traffic_t *traffic;         /* of the epoch */
-    bool solves;                              /* the method solves for alpha */
+    const double *recheck;            /* [K] largest difference of scores asked for again; NULL: not now */
+    const mbl_run_traffic_t *traffic; /* of the epoch */
+    bool solves;                      /* the method solves for alpha */
     mbl_step_seconds_t seconds;
     double seconds_left; /* of the run, from its mean step */
     uint64_t bytes_comm;

@@ -42,6 +42,16 @@ static mbl_status_t choose_adapter(mbl_train_t *t, const mbl_adapter_t **out) {
     return MBL_OK;
 }
 
+/* Due in the first epoch behind every recheck_every-th step. */
+static mbl_status_t recheck(mbl_train_t *t) {
+    const mbl_config_t *config = t->config;
+    size_t every = config->log.recheck_every,
+           epoch = config->train.inner_epochs * config->train.updates_per_epoch;
+    bool due = every > 0 && t->state.step > 0 && t->state.step % every < epoch;
+    return mbl_recheck(t->comm, config, t->engine.pool, &t->batch, t->views.images, t->views.prompts,
+                       t->stats, due, &t->recheck);
+}
+
 /* Images, scores and advantages of this epoch. Ranks agree at its end, so a stop or a failure on one
  * reaches all. */
 static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
@@ -74,6 +84,7 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
     MBL_TRY(mbl_run_traffic_end(t->comm, t->engine.pool, t->engine.k, &t->traffic));
     mbl_min_valid(t->min_valid, &t->batch);
     MBL_TRY(mbl_train_advantages(t));
+    MBL_TRY(recheck(t));
     MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
     t->constraint = t->state.constraint;
     mbl_constraint_update(&config->constraint, t->min, t->stats, t->engine.k, &t->constraint, t->pressure);
@@ -95,6 +106,7 @@ static mbl_status_t describe_step(mbl_train_t *t, size_t steps, mbl_event_step_t
     out->x0_norm = t->watch.x0_norm;
     out->outside = t->watch.outside;
     out->traffic = &t->traffic;
+    out->recheck = t->recheck.measured ? t->recheck.difference : NULL;
     out->solves = mbl_method_solves(t->stage.method);
     out->seconds.train = t->update.seconds.train;
     out->seconds.gram = t->update.seconds.gram;

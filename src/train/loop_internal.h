@@ -7,6 +7,7 @@
 #include "run/control.h"
 #include "run/stage.h"
 #include "run/traffic.h"
+#include "train/recheck.h"
 #include "train/report.h"
 #include "train/watch.h"
 
@@ -49,6 +50,7 @@ typedef struct {
     double min[MBL_MAX_REWARDS], pressure[MBL_MAX_REWARDS]; /* of constrained rewards, else NAN */
     mbl_constraint_state_t constraint;                      /* as it will be after the epoch */
     mbl_watch_t watch;
+    mbl_recheck_t recheck;
     mbl_run_traffic_t traffic;   /* of the epoch */
     mbl_alarm_findings_t alarms; /* the first that were found, at this step (0: none yet) */
     uint64_t alarm_step;

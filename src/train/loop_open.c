@@ -107,6 +107,7 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_merge_free(t->merge);
     if (t->engine.ops)
         mbl_tensor_free(t->engine.ops, &t->batch.x0);
+    mbl_recheck_free(&t->recheck);
     mbl_free(t->batch.scores);
     mbl_free(t->batch.rgb);
     mbl_free(t->views.images);

@@ -150,6 +150,8 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *r)
         put_balance(line, config, r);
     put_constraints(line, config, r);
     mbl_run_traffic_put(config, r->traffic, line);
+    if (r->recheck)
+        json_object_set_new(line, "recheck", by_reward(config, r->recheck, sizeof *r->recheck));
     json_object_set_new(line, "x0_norm", mbl_jsonl_real(r->x0_norm * r->x0_norm));
     json_object_set_new(line, "alarms", alarm_counts(&r->state->alarms));
     json_object_set_new(line, "time", json_string(mbl_date(date)));
