@@ -321,6 +321,29 @@ static void test_failures_here_and_there_are_tried_again(void **state) {
     assert_true(sim.bad > 300); /* without retries they are lost */
 }
 
+/* A request that every replica refuses is at fault itself: it fails at once, and nobody is set aside for it.
+ */
+static behaviour_t refuses_some(double now, size_t i) {
+    return i % 3 ? fine(now, i) : refuses(now, i);
+}
+static void test_bad_requests_set_nobody_aside(void **state) {
+    (void)state;
+    const replica_t one[] = {refuses_some};
+    mbl_schedule_options_t options = usual;
+    options.replicas = 1;
+    double seconds = run(&sim, &options, one, 600, 8);
+    assert_int_equal(sim.bad, 200);
+    assert_int_equal(sim.good, 400);
+    assert_int_equal(sim.quarantines, 0);
+    assert_true(seconds < 600 * 0.11 / 4 + 1);
+    const replica_t all[] = {refuses, refuses, refuses};
+    options.replicas = 3;
+    seconds = run(&sim, &options, all, 30, 30);
+    assert_int_equal(sim.bad, 30);
+    assert_int_equal(sim.started, 90); /* each asked each once */
+    assert_true(seconds < 5);
+}
+
 static void test_hedges_are_few(void **state) {
     (void)state;
     const replica_t one[] = {fine}, two[] = {fine, becomes_slow};
@@ -380,6 +403,7 @@ int main(void) {
         cmocka_unit_test(test_all_dead),
         cmocka_unit_test(test_busy_servers_are_left_alone_as_long_as_they_ask),
         cmocka_unit_test(test_failures_here_and_there_are_tried_again),
+        cmocka_unit_test(test_bad_requests_set_nobody_aside),
         cmocka_unit_test(test_hedges_are_few),
         cmocka_unit_test(test_wild_replicas),
         cmocka_unit_test(test_bad_options),

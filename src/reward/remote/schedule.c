@@ -389,6 +389,13 @@ static void count_failure(mbl_schedule_t *s, size_t r, double now) {
         quarantine(s, replica, now);
 }
 
+/* Replicas that refused what another one has answered now. What all refuse is the request's fault. */
+static void count_refusals(mbl_schedule_t *s, const task_t *task, double now) {
+    for (size_t r = 0; r < s->options.replicas; r++)
+        if (task->refused >> r & 1)
+            count_failure(s, r, now);
+}
+
 static void retry(mbl_schedule_t *s, task_t *task, size_t r, double now) {
     task->tried_last = r;
     task->tries++;
@@ -435,16 +442,17 @@ bool mbl_schedule_report(mbl_schedule_t *s, double now, size_t a, mbl_schedule_o
     }
     if (answer) {
         settle(task, true);
+        count_refusals(s, task, now);
         if (attempt.hedge)
             count_lost(s, attempt.task, now);
     } else if (outcome == MBL_SCHEDULE_BUSY) {
         come_back(s, replica, now, retry_after);
-    } else if (outcome == MBL_SCHEDULE_FAILED || outcome == MBL_SCHEDULE_REFUSED) {
+    } else if (outcome == MBL_SCHEDULE_FAILED) {
         count_failure(s, r, now);
-        if (!task->settled && outcome == MBL_SCHEDULE_FAILED)
+        if (!task->settled)
             retry(s, task, r, now);
-        else if (!task->settled)
-            refuse(s, task, r);
+    } else if (outcome == MBL_SCHEDULE_REFUSED && !task->settled) {
+        refuse(s, task, r);
     }
     return answer;
 }
