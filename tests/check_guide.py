@@ -25,7 +25,7 @@ def bright(images, prompts, metadata):
 """
 # Together they write every key there is.
 RUNS = {"halves": ["balance.alpha_halves=1", "balance.shrink=equal"],
-        "python": ["rewards=[{name: color_here, type: color}, {name: bright_here, type: python, file: %s/bright.py, output: bright}]"], "limit": ["rewards.0.min=0.4"],
+        "python": ["rewards=[{name: color_here, type: color}, {name: bright_here, type: python, file: %s/bright.py, output: bright}]", "log.recheck_every=1"], "limit": ["rewards.0.min=0.4"],
         "stages": ["stages=[{steps: 1, rewards: [ocr_here, color_here]}, {steps: 1, rewards: [count_here, clean_here, jpeg_here]}]"]}
 wrong = []
 

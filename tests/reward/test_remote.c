@@ -247,6 +247,15 @@ static void test_tokens(void **state) {
         assert_scores(scores);
         mbl_scorer_pool_close(pool);
     }
+    /* a token that the server and the file change in the middle of a run */
+    make_specs(urls, more);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+    score(pool, N, scores);
+    strcpy(server.token, "n3w-9");
+    write_whole(path, "n3w-9", 5);
+    score(pool, N, scores);
+    assert_scores(scores);
+    mbl_scorer_pool_close(pool);
     fake_close(&server.http);
     remove_folder(folder);
 }

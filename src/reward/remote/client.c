@@ -23,7 +23,7 @@ enum { WHY = 256, TOKEN_MAX = 16 << 10 };
 typedef struct exchange {
     struct exchange *next; /* among those that ended */
     mbl_remote_t *remote;
-    size_t replica, task, question;
+    size_t replica, task, question, token; /* token: which one it was sent with */
     bool probe;
     mbl_http_call_t *call; /* NULL: none is under way */
     mbl_proto_request_t request;
@@ -53,13 +53,13 @@ typedef struct {
 } task_t;
 
 struct mbl_remote {
-    char *name, *ca, *cert, *key, *token;
+    char *name, *ca, *cert, *key, *token, *token_file;
     size_t batch, n_replicas, n_attempts;
     double deadline;
     replica_t *replicas;
     exchange_t *attempts;
     task_t *tasks;
-    size_t task_capacity, open_tasks, under_way; /* under_way: calls */
+    size_t task_capacity, open_tasks, under_way, n_tokens; /* under_way: calls; tokens so far */
     bool stopping;
     mbl_schedule_t *schedule;
     mbl_http_t *http;
@@ -75,6 +75,72 @@ struct mbl_remote {
     size_t set_aside, hopeless;            /* replicas */
     bool opening, closing;
 };
+
+/* ---- the token ---- */
+
+static mbl_status_t copy(const char *text, char **out) {
+    if (text && !(*out = mbl_strdup(text)))
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for a text");
+    return MBL_OK;
+}
+
+/* The token: one line of printable characters, so that it makes one header. */
+static mbl_status_t read_token(const char *reward, const char *file, const char *variable, char **out) {
+    const char *from = file ? file : variable;
+    char *text = NULL;
+    if (!from)
+        return MBL_OK;
+    if (file)
+        MBL_TRY(mbl_file_read(file, TOKEN_MAX, &text, NULL));
+    else if (getenv(variable))
+        MBL_TRY(copy(getenv(variable), &text));
+    else
+        return MBL_FAIL(MBL_ERR_CONFIG,
+                        "reward %s: token_env: the environment has no %s; expected the token in it", reward,
+                        variable);
+    size_t end = strlen(text), start = strspn(text, " \t\r\n");
+    while (end > start && isspace((unsigned char)text[end - 1]))
+        text[--end] = 0;
+    memmove(text, text + start, end - start + 1);
+    bool good = text[0] != 0;
+    for (const char *c = text; *c; c++)
+        good &= *c > ' ' && *c < 127;
+    if (!good) {
+        explicit_bzero(text, strlen(text));
+        mbl_free(text);
+        return MBL_FAIL(MBL_ERR_CONFIG, "reward %s: %s holds no token; expected one line of letters", reward,
+                        from);
+    }
+    *out = text;
+    return MBL_OK;
+}
+
+static void drop_token(char *token) {
+    if (token)
+        explicit_bzero(token, strlen(token));
+    mbl_free(token);
+}
+
+/* A token's file may get another one while the run goes on. Whether a request that was refused with the
+ * sent-th token may be sent with another. */
+static bool renew_token(mbl_remote_t *remote, size_t sent) {
+    char *token = NULL;
+    if (sent != remote->n_tokens)
+        return true;
+    if (!remote->token_file || read_token(remote->name, remote->token_file, NULL, &token) != MBL_OK)
+        return false;
+    bool renewed = strcmp(token, remote->token) != 0;
+    if (renewed) {
+        drop_token(remote->token);
+        remote->token = token;
+        remote->n_tokens++;
+        for (size_t r = 0; r < remote->n_replicas; r++)
+            remote->replicas[r].server.token = token;
+    } else {
+        drop_token(token);
+    }
+    return renewed;
+}
 
 /* ---- an exchange ---- */
 
@@ -94,6 +160,7 @@ static mbl_status_t send_request(exchange_t *exchange) {
     mbl_remote_t *remote = exchange->remote;
     MBL_TRY(mbl_http_submit(remote->http, &remote->replicas[exchange->replica].server, &exchange->request,
                             remote->deadline, on_ended, exchange, &exchange->call));
+    exchange->token = remote->n_tokens;
     remote->under_way++;
     return MBL_OK;
 }
@@ -156,6 +223,8 @@ static void probe_ended(exchange_t *probe) {
         status = mbl_proto_learn(replica->peer, probe->question, mbl_http_response(probe->call), &error);
     if (end == MBL_HTTP_ANSWERED && status != MBL_OK)
         note_trouble(remote, probe->replica, status == MBL_ERR_REWARD ? error.text : mbl_fail_message());
+    if (error.kind == MBL_PROTO_ERROR_DENIED)
+        (void)renew_token(remote, probe->token); /* for the next time */
     replica->hopeless =
         status == MBL_ERR_REWARD && end == MBL_HTTP_ANSWERED && !mbl_proto_error_again(error.kind);
     mbl_http_free(probe->call);
@@ -227,6 +296,8 @@ static mbl_schedule_outcome_t read_response(mbl_remote_t *remote, exchange_t *at
     *retry_after = error.retry_after;
     if (error.kind == MBL_PROTO_ERROR_BUSY)
         return MBL_SCHEDULE_BUSY;
+    if (error.kind == MBL_PROTO_ERROR_DENIED && renew_token(remote, attempt->token))
+        return MBL_SCHEDULE_FAILED; /* and tried again */
     return status != MBL_ERR_REWARD || mbl_proto_error_again(error.kind) ? MBL_SCHEDULE_FAILED
                                                                          : MBL_SCHEDULE_REFUSED;
 }
@@ -458,43 +529,6 @@ static void work(void *user) {
 
 /* ---- opening ---- */
 
-static mbl_status_t copy(const char *text, char **out) {
-    if (text && !(*out = mbl_strdup(text)))
-        return MBL_FAIL(MBL_ERR_MEM, "no memory for a text");
-    return MBL_OK;
-}
-
-/* The token: one line of printable characters, so that it makes one header. */
-static mbl_status_t read_token(const mbl_remote_options_t *options, char **out) {
-    const char *from = options->token_file ? options->token_file : options->token_env;
-    char *text = NULL;
-    if (!from)
-        return MBL_OK;
-    if (options->token_file)
-        MBL_TRY(mbl_file_read(options->token_file, TOKEN_MAX, &text, NULL));
-    else if (getenv(options->token_env))
-        MBL_TRY(copy(getenv(options->token_env), &text));
-    else
-        return MBL_FAIL(MBL_ERR_CONFIG,
-                        "reward %s: token_env: the environment has no %s; expected the token in it",
-                        options->name, options->token_env);
-    size_t end = strlen(text), start = strspn(text, " \t\r\n");
-    while (end > start && isspace((unsigned char)text[end - 1]))
-        text[--end] = 0;
-    memmove(text, text + start, end - start + 1);
-    bool good = text[0] != 0;
-    for (const char *c = text; *c; c++)
-        good &= *c > ' ' && *c < 127;
-    if (!good) {
-        explicit_bzero(text, strlen(text));
-        mbl_free(text);
-        return MBL_FAIL(MBL_ERR_CONFIG, "reward %s: %s holds no token; expected one line of letters",
-                        options->name, from);
-    }
-    *out = text;
-    return MBL_OK;
-}
-
 static mbl_status_t open_replica(mbl_remote_t *remote, const mbl_remote_options_t *options, size_t r) {
     replica_t *replica = &remote->replicas[r];
     const char *why;
@@ -530,7 +564,8 @@ static mbl_status_t fill(mbl_remote_t *remote, const mbl_remote_options_t *optio
     MBL_TRY(copy(options->ca, &remote->ca));
     MBL_TRY(copy(options->cert, &remote->cert));
     MBL_TRY(copy(options->key, &remote->key));
-    MBL_TRY(read_token(options, &remote->token));
+    MBL_TRY(copy(options->token_file, &remote->token_file));
+    MBL_TRY(read_token(options->name, options->token_file, options->token_env, &remote->token));
     MBL_ALLOC(remote->replicas, options->n_urls);
     while (remote->n_replicas < options->n_urls)
         MBL_TRY(open_replica(remote, options, remote->n_replicas++));
@@ -680,8 +715,7 @@ void mbl_remote_close(mbl_remote_t *remote) {
         mbl_proto_close(remote->replicas[r].peer);
         mbl_free(remote->replicas[r].url);
     }
-    if (remote->token)
-        explicit_bzero(remote->token, strlen(remote->token));
+    drop_token(remote->token);
     uv_cond_destroy(&remote->changed);
     uv_cond_destroy(&remote->wake);
     uv_mutex_destroy(&remote->lock);
@@ -689,7 +723,7 @@ void mbl_remote_close(mbl_remote_t *remote) {
     mbl_free(remote->attempts);
     mbl_free(remote->replicas);
     mbl_free(remote->tasks);
-    mbl_free(remote->token);
+    mbl_free(remote->token_file);
     mbl_free(remote->name);
     mbl_free(remote->ca);
     mbl_free(remote->cert);
