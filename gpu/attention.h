@@ -13,6 +13,7 @@ template <class T, class R> struct attention_call_t {
     const T *q, *k, *v, *dout[2], *saved[2];
     T *out[2], *dq, *dk, *dv;
     R *lse;
+    const R *bias;  /* [H,2T-1], or NULL */
     const R *stats; /* [heads,padded,2]: what mbl_cuda_attention_stats gives */
     R scale;        /* the tensor core kernels': of scores in powers of two */
     R factor;       /* scale itself */
@@ -54,6 +55,7 @@ static inline void forward_call(attention_call_t<T, R> &x, const mbl_attention_a
     x.q = mbl_data<T>(args->q), x.k = mbl_data<T>(args->k), x.v = mbl_data<T>(args->v);
     x.out[0] = mbl_data<T>(args->out1), x.out[1] = mbl_data<T>(args->out2 ? args->out2 : args->out1);
     x.lse = mbl_data<R>(args->lse);
+    x.bias = mbl_data<R>(args->bias);
     x.factor = (R)args->scale;
     x.causal = args->causal;
     attention_sizes(x, args->q, args->out1);

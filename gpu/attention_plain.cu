@@ -1,6 +1,7 @@
 /* Attention on the ordinary units: f32 and f64, head sizes that the tensor core kernels do not take, scales
- * that are not positive. Same plan: a block owns a tile of rows of one head, and `tile` columns of what it
- * writes (wider heads: several blocks form the same scores), and goes through the other side in tiles. */
+ * that are not positive, scores with a bias. Same plan: a block owns a tile of rows of one head, and `tile`
+ * columns of what it writes (wider heads: several blocks form the same scores), and goes through the other
+ * side in tiles. */
 #include "gpu/attention.h"
 
 /* Numbers of a tile per thread and direction; a product's columns at a time; sizes of tiles. */
@@ -150,6 +151,8 @@ static __global__ void __launch_bounds__(plain::threads, 2)
         top[i] = -(R)INFINITY;
         sum[i] = 0;
     }
+    const R *bias =
+        x.bias ? x.bias + (size_t)(at.head % x.n_heads) * (size_t)(2 * x.tokens - 1) + x.tokens - 1 : NULL;
     const int end = x.causal && at.first + plain::tile < x.tokens ? at.first + plain::tile : x.tokens;
     for (int key = 0; key < end; key += plain::tile) {
         multiply<plain>(score, q, at.first, k, key, x.d, shared[0]);
@@ -162,6 +165,8 @@ static __global__ void __launch_bounds__(plain::threads, 2)
                 int token = key + across<plain>() + plain::side * j;
                 bool seen = token < x.tokens && (!x.causal || token <= query);
                 score[i][j] = seen ? x.factor * score[i][j] : -(R)INFINITY;
+                if (x.bias && seen && query < x.tokens)
+                    score[i][j] += bias[token - query];
                 most = score[i][j] > most ? score[i][j] : most;
             }
             most = row_max<plain>(most);

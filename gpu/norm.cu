@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(MBL_THREADS) norm_rows(norm_t<T> a) {
         for (int l = 0; l < V; l++)
             sum += kept[KEPT ? i : 0][l];
     }
-    const REAL mean = mbl_warp_sum(sum) / (REAL)a.width;
+    const REAL mean = AFFINE && !a.shift ? 0 : mbl_warp_sum(sum) / (REAL)a.width; /* RMS norm: about 0 */
     MBL_UNROLL
     for (int i = 0; i < steps; i++) {
         size_t j = first + (size_t)i * step;
@@ -85,7 +85,11 @@ __global__ void __launch_bounds__(MBL_THREADS) norm_rows(norm_t<T> a) {
             mbl_get<T, V>(kept[0], again + row * a.width + j);
         REAL scale[V], shift[V], out[V];
         mbl_get<T, V>(scale, a.scale + sample * a.scale_stride + j);
-        mbl_get<T, V>(shift, a.shift + sample * a.shift_stride + j);
+        MBL_UNROLL
+        for (int l = 0; l < V; l++)
+            shift[l] = 0;
+        if (!AFFINE || a.shift)
+            mbl_get<T, V>(shift, a.shift + sample * a.shift_stride + j);
         MBL_UNROLL
         for (int l = 0; l < V; l++)
             out[l] = (kept[KEPT ? i : 0][l] - mean) * rstd * (AFFINE ? scale[l] : 1 + scale[l]) + shift[l];

@@ -98,7 +98,7 @@ static mbl_status_t open_text(mbl_pipeline_t *p, const char *folder) {
         goto done;
     }
     MBL_TRY_GOTO(mbl_tokenizer_open(tokenizer, &p->tokenizer), done);
-    MBL_TRY_GOTO(mbl_clip_open(p->ops, p->dtype, encoder, &p->clip), done);
+    MBL_TRY_GOTO(mbl_clip_open(p->ops, p->dtype, encoder, false, &p->clip), done);
     p->tokens = mbl_tokenizer_max_length(p->tokenizer);
 done:
     mbl_free(tokenizer);

@@ -356,10 +356,17 @@ static bool ends_with(const char *text, const char *end) {
 }
 
 /* In the order in which diffusers and transformers take them: diffusers prefers the index, transformers the
- * single file. */
+ * single file. What only the variant fp16 has comes last; its index has two spellings. */
 static const char *const folder_names[] = {"diffusion_pytorch_model.safetensors.index.json",
-                                           "diffusion_pytorch_model.safetensors", "model.safetensors",
-                                           "model.safetensors.index.json"};
+                                           "diffusion_pytorch_model.safetensors",
+                                           "model.safetensors",
+                                           "model.safetensors.index.json",
+                                           "diffusion_pytorch_model.safetensors.index.fp16.json",
+                                           "diffusion_pytorch_model.fp16.safetensors.index.json",
+                                           "diffusion_pytorch_model.fp16.safetensors",
+                                           "model.fp16.safetensors",
+                                           "model.safetensors.index.fp16.json",
+                                           "model.fp16.safetensors.index.json"};
 enum { FOLDER_NAMES = sizeof folder_names / sizeof folder_names[0] };
 
 /* The file to open for `path`: itself, or what a folder holds. */
@@ -397,7 +404,7 @@ mbl_status_t mbl_st_open(const char *path, mbl_st_t **out) {
     mbl_st_t *st;
     MBL_ALLOC(st, 1);
     MBL_TRY_GOTO(resolve(st, path, &file), failed);
-    if (ends_with(file, ".index.json")) {
+    if (ends_with(file, ".index.json") || ends_with(file, ".index.fp16.json")) {
         MBL_TRY_GOTO(open_index(st, file), failed);
     } else {
         MBL_ALLOC_GOTO(st->files, 1, failed);
@@ -468,17 +475,15 @@ mbl_status_t mbl_st_check_unused(const mbl_st_t *st, const char *path,
 
 /* ---- values ---- */
 
-static float f16_to_f32(uint16_t bits) {
+/* The bits in their places are the value times 2^-112, subnormals too; infinities and NaN get the exponent of
+ * theirs. */
+static inline float f16_to_f32(uint16_t bits) {
     union {
         uint32_t u;
         float f;
-    } x;
-    uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, exponent = bits >> 10 & 31, fraction = bits & 1023u;
-    if (exponent == 0) { /* zero and subnormals: fraction times 2^-24 */
-        float value = (float)fraction * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    x.u = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
+    } x = {(uint32_t)(bits & 0x7fffu) << 13};
+    x.f *= 0x1p112f;
+    x.u |= ((bits & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u) | (uint32_t)(bits & 0x8000u) << 16;
     return x.f;
 }
 
@@ -498,6 +503,22 @@ static double element(const mbl_st_entry_t *entry, size_t i) {
         memcpy(&half, from, sizeof half);
         return (double)(entry->is_f16 ? f16_to_f32(half) : mbl_bf16_to_f32(half));
     }
+}
+
+/* Elements from `from` on, unaligned, as f32. The common halves go without a switch for every number. */
+static void widen(const mbl_st_entry_t *entry, size_t first, float *out, size_t n) {
+    const unsigned char *from = (const unsigned char *)entry->data + first * mbl_dtype_size(entry->dtype);
+    if (entry->dtype == MBL_F32 && n > 0)
+        memcpy(out, from, n * sizeof *out);
+    else if (entry->dtype == MBL_BF16)
+        for (size_t i = 0; i < n; i++) {
+            uint16_t half;
+            memcpy(&half, from + 2 * i, sizeof half);
+            out[i] = entry->is_f16 ? f16_to_f32(half) : mbl_bf16_to_f32(half);
+        }
+    else
+        for (size_t i = 0; i < n; i++)
+            out[i] = (float)element(entry, first + i);
 }
 
 /* The tensor, if it holds `count` floating-point numbers. */
@@ -558,11 +579,7 @@ static mbl_status_t not_finite(const mbl_st_t *st, const mbl_st_entry_t *entry, 
 mbl_status_t mbl_st_read_f32(const mbl_st_t *st, const char *name, float *out, size_t count) {
     const mbl_st_entry_t *entry;
     MBL_TRY(floating(st, name, count, &entry));
-    if (entry->dtype == MBL_F32 && count > 0)
-        memcpy(out, entry->data, entry->bytes);
-    else
-        for (size_t i = 0; i < count; i++)
-            out[i] = (float)element(entry, i);
+    widen(entry, 0, out, count);
     for (size_t i = 0; i < count; i += SCANNED) {
         size_t n = count - i < SCANNED ? count - i : SCANNED;
         if (all_finite_f32(out + i, n))
@@ -588,4 +605,48 @@ mbl_status_t mbl_st_read_f64(const mbl_st_t *st, const char *name, double *out, 
         return not_finite(st, entry, i);
     }
     return MBL_OK;
+}
+
+/* ---- parts ---- */
+
+/* Row `row` of a floating-point tensor of `cols` columns, or why not. */
+static mbl_status_t row_of(const mbl_st_t *st, const char *name, size_t row, size_t cols,
+                           const mbl_st_entry_t **out) {
+    const mbl_st_entry_t *entry = mbl_st_find(st, name);
+    MBL_REQUIRE(entry && entry->ndim == 2 && entry->dim[1] == cols && row < entry->dim[0],
+                "row %zu of %zu columns of tensor %s", row, cols, name);
+    return floating(st, name, entry->dim[0] * cols, out);
+}
+
+mbl_status_t mbl_st_read_row_f32(const mbl_st_t *st, const char *name, size_t row, float *out, size_t cols) {
+    const mbl_st_entry_t *entry;
+    MBL_TRY(row_of(st, name, row, cols, &entry));
+    widen(entry, row * cols, out, cols);
+    for (size_t i = 0; i < cols; i++)
+        if (!isfinite(out[i]))
+            return not_finite(st, entry, row * cols + i);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_st_read_row_f64(const mbl_st_t *st, const char *name, size_t row, double *out, size_t cols) {
+    const mbl_st_entry_t *entry;
+    MBL_TRY(row_of(st, name, row, cols, &entry));
+    for (size_t i = 0; i < cols; i++) {
+        out[i] = element(entry, row * cols + i);
+        if (!isfinite(out[i]))
+            return not_finite(st, entry, row * cols + i);
+    }
+    return MBL_OK;
+}
+
+/* Pages that neighbours share stay. */
+void mbl_st_release(const mbl_st_t *st, const char *name) {
+    const mbl_st_entry_t *entry = mbl_st_find(st, name);
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    if (!entry)
+        return;
+    uintptr_t begin = ((uintptr_t)entry->data + page - 1) / page * page,
+              end = ((uintptr_t)entry->data + entry->bytes) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
 }

@@ -27,7 +27,8 @@ typedef struct mbl_st mbl_st_t;
 /* Entries are in the order of their names. Opens one file, an index file, or what a folder holds. Of several
  * in a folder diffusers and transformers take these, in this order:
  * diffusion_pytorch_model.safetensors.index.json, then the single file of that name; model.safetensors, then
- * its index. Errors name the file and what is wrong: ERR_IO, ERR_FORMAT. Close with mbl_st_close. */
+ * its index; only then the same with the variant fp16. Errors name the file and what is wrong: ERR_IO,
+ * ERR_FORMAT. Close with mbl_st_close. */
 mbl_status_t mbl_st_open(const char *path, mbl_st_t **out);
 /* Logs which file of a folder is read where others would be a choice too. */
 void mbl_st_log_choice(const mbl_st_t *st);
@@ -48,6 +49,12 @@ const char *mbl_st_metadata(const mbl_st_t *st, const char *key);
  * names file, tensor, what was found: NaN, infinity and what is infinite as f32 too, with their place. */
 mbl_status_t mbl_st_read_f32(const mbl_st_t *st, const char *name, float *out, size_t count);
 mbl_status_t mbl_st_read_f64(const mbl_st_t *st, const char *name, double *out, size_t count);
+
+/* The same of one row [row, :] of a two-dimensional tensor of `cols` columns. */
+mbl_status_t mbl_st_read_row_f32(const mbl_st_t *st, const char *name, size_t row, float *out, size_t cols);
+mbl_status_t mbl_st_read_row_f64(const mbl_st_t *st, const char *name, size_t row, double *out, size_t cols);
+/* Gives the memory of a tensor's pages back, which were read and are in the file still. */
+void mbl_st_release(const mbl_st_t *st, const char *name);
 
 /* Writes a file (temporary name, synced, renamed). `metadata` is pairs key, value, ..., NULL (or NULL). Data
  * is host memory. */

@@ -199,7 +199,7 @@ static bool on_tensor_cores(const mbl_tensor_t *q) {
 static void attention(const mbl_attention_args_t *x, mbl_cost_t *out) {
     mbl_dtype_t dtype = x->q->dtype;
     double share = x->causal ? 0.5 : 1, product = attention_product(x->q);
-    bool tensor = on_tensor_cores(x->q) && x->scale > 0;
+    bool tensor = on_tensor_cores(x->q) && x->scale > 0 && !x->bias;
     out->flops[tensor ? MBL_UNIT_TENSOR : real_unit(dtype)] += share * 2 * product;
     out->flops[real_unit(dtype)] += share * 4 * elements(x->q) / (double)x->q->dim[3] * (double)x->q->dim[2];
 }

@@ -34,7 +34,7 @@ static const mbl_operand_t layer_norm_bwd_operands[] = {ADD(layer_norm_bwd, dx),
                                                         IN(layer_norm_bwd, scale)};
 static const mbl_operand_t layer_norm_affine_operands[] = {
     OUT(layer_norm_affine, y), IN(layer_norm_affine, x), IN(layer_norm_affine, weight),
-    IN(layer_norm_affine, bias)};
+    IN_OR_NULL(layer_norm_affine, bias)};
 static const mbl_operand_t qk_norm_operands[] = {PART(qk_norm, q),
                                                  PART(qk_norm, k),
                                                  PART(qk_norm, v),
@@ -59,7 +59,8 @@ static const mbl_operand_t attention_operands[] = {OUT(attention, out1),
                                                    OUT_OR_NULL(attention, lse),
                                                    IN(attention, q),
                                                    IN(attention, k),
-                                                   IN(attention, v)};
+                                                   IN(attention, v),
+                                                   IN_OR_NULL(attention, bias)};
 static const mbl_operand_t attention_bwd_operands[] = {OUT(attention_bwd, dq),
                                                        OUT(attention_bwd, dk),
                                                        OUT(attention_bwd, dv),

@@ -53,8 +53,8 @@ typedef struct {
 typedef struct {
     const mbl_tensor_t *dx, *dscale, *dshift, *dy, *x, *mean, *rstd, *scale;
 } mbl_layer_norm_bwd_args_t;
-/* y = (x - mean) rstd weight + bias: x, y [R,D] ct; weight, bias [D] ct. Forward only (frozen text encoders).
- */
+/* y = (x - mean) rstd weight + bias: x, y [R,D] ct; weight, bias [D] ct. Without a bias (NULL) an RMS norm: y
+ * = x rsqrt(mean x^2 + eps) weight. Forward only (frozen text encoders). */
 typedef struct {
     const mbl_tensor_t *y, *x, *weight, *bias;
     double eps;
@@ -77,9 +77,10 @@ typedef struct {
 
 /* softmax(scale q k') v, heads merged again: q, k, v [N,H,T,d] ct; out1 [N,T1,D] takes the first T1 tokens,
  * out2 [N,T-T1,D] (or NULL when T1 = T) the others; lse [N,H,T] st log-sum-exp (or NULL). causal: token i
- * sees 0..i. */
+ * sees 0..i. bias [H,2T-1] st (or NULL): bias[h, j - i + T - 1] is added to the scaled score of query i and
+ * key j; no backward pass. */
 typedef struct {
-    const mbl_tensor_t *out1, *out2, *lse, *q, *k, *v;
+    const mbl_tensor_t *out1, *out2, *lse, *q, *k, *v, *bias;
     double scale;
     bool causal;
 } mbl_attention_args_t;

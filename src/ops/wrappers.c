@@ -185,6 +185,7 @@ static mbl_status_t check_attention(const mbl_attention_args_t *a) {
     EXPECT(attention, k, ct, WHOLE, 4, n, h, t, d);
     EXPECT(attention, v, ct, WHOLE, 4, n, h, t, d);
     EXPECT(attention, lse, mbl_dtype_stat(ct), WHOLE, 3, n, h, t);
+    EXPECT(attention, bias, mbl_dtype_stat(ct), WHOLE, 2, h, 2 * t - 1);
     return check_token_split("attention: out1, out2", a->q, a->out1, a->out2);
 }
 

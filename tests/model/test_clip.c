@@ -16,6 +16,7 @@ enum { MAX = 4096 };
 
 static mbl_ops_t *ops;
 static char folder[256];
+static bool low_memory; /* what encoders are opened with */
 
 static int set_up(void **state) {
     (void)state;
@@ -61,7 +62,7 @@ static mbl_status_t run(const char *name, mbl_dtype_t type, const inputs_t *in, 
                         double *pooled) {
     mbl_clip_t *clip = NULL;
     mbl_tensor_t h = {0}, p = {0}, h64 = {0}, p64 = {0};
-    mbl_status_t status = mbl_clip_open(ops, type, name, &clip);
+    mbl_status_t status = mbl_clip_open(ops, type, name, low_memory, &clip);
     if (status != MBL_OK)
         return status;
     size_t d = mbl_clip_config(clip)->hidden_size, pd = mbl_clip_config(clip)->projection_dim;
@@ -108,6 +109,19 @@ static void parity(const char *name) {
         assert_near(h, 0, types[i].tolerance);
         assert_near(p, 0, types[i].tolerance);
     }
+}
+
+/* A layer at a time gives the same bits, however often. */
+static void low_memory_changes_nothing(void **state) {
+    (void)state;
+    static double hidden[MAX], pooled[MAX], hidden2[MAX], pooled2[MAX];
+    inputs_t in = read_inputs(GOLDEN("three_layers"));
+    assert_int_equal(run(GOLDEN("three_layers"), MBL_F32, &in, hidden, pooled), MBL_OK);
+    low_memory = true;
+    assert_int_equal(run(GOLDEN("three_layers"), MBL_F32, &in, hidden2, pooled2), MBL_OK);
+    low_memory = false;
+    assert_memory_equal(hidden, hidden2, in.n * in.tokens * 32 * sizeof *hidden);
+    assert_memory_equal(pooled, pooled2, in.n * 20 * sizeof *pooled);
 }
 
 static void parity_one_layer(void **state) {
@@ -164,7 +178,7 @@ static void samples_and_padding_are_independent(void **state) {
 
 static void expect_open_fails(const char *path, mbl_status_t status, const char *part) {
     mbl_clip_t *clip;
-    mbl_status_t got = mbl_clip_open(ops, MBL_F32, path, &clip);
+    mbl_status_t got = mbl_clip_open(ops, MBL_F32, path, false, &clip);
     if (got != status || !strstr(mbl_fail_message(), part))
         fail_msg("%s \"%s\", expected %s with \"%s\"", mbl_status_name(got), mbl_fail_message(),
                  mbl_status_name(status), part);
@@ -217,9 +231,13 @@ static void survives_failing_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parity_one_layer), cmocka_unit_test(parity_three_layers),
-        cmocka_unit_test(fresh_encoders),   cmocka_unit_test(samples_and_padding_are_independent),
-        cmocka_unit_test(damaged_folders),  cmocka_unit_test(survives_failing_memory),
+        cmocka_unit_test(parity_one_layer),
+        cmocka_unit_test(parity_three_layers),
+        cmocka_unit_test(low_memory_changes_nothing),
+        cmocka_unit_test(fresh_encoders),
+        cmocka_unit_test(samples_and_padding_are_independent),
+        cmocka_unit_test(damaged_folders),
+        cmocka_unit_test(survives_failing_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -71,7 +71,7 @@ static mbl_status_t open_transformer(void) {
 
 static mbl_status_t open_encoder(void) {
     mbl_clip_t *clip = NULL;
-    MBL_TRY(mbl_clip_open(ops, MBL_F32, in("copy"), &clip));
+    MBL_TRY(mbl_clip_open(ops, MBL_F32, in("copy"), false, &clip));
     mbl_clip_close(clip);
     return MBL_OK;
 }

@@ -10,14 +10,14 @@
 
 typedef struct {
     size_t n, h, t, t1, d;
-    bool causal;
+    bool causal, bias;
 } shape_t;
 
 /* Everything of one case. Index 0..2 of in and grad: q, k, v. */
 typedef struct {
     mbl_ops_t *ops;
     shape_t s;
-    mbl_tensor_t in[3], grad[3], out[2], dout[2], lse;
+    mbl_tensor_t in[3], grad[3], out[2], dout[2], lse, bias;
     double scale;
 } case_t;
 
@@ -52,12 +52,16 @@ static void open_case(case_t *c, shape_t s, mbl_dtype_t type, int threads) {
         c->dout[i] = mirror_new(c->ops, type, 3, s.n, tokens[i], s.h * s.d, 0);
         fill(&c->dout[i], (uint64_t)(10 + i));
     }
+    if (s.bias) {
+        c->bias = mirror_new(c->ops, mbl_dtype_stat(type), 2, s.h, 2 * s.t - 1, (size_t)0, (size_t)0);
+        fill(&c->bias, 20);
+    }
     c->lse = mirror_new(c->ops, mbl_dtype_stat(type), 3, s.n, s.h, s.t, 0);
 }
 
 static void close_case(case_t *c) {
     mbl_tensor_t *all[] = {&c->in[0],  &c->in[1],  &c->in[2],   &c->grad[0], &c->grad[1], &c->grad[2],
-                           &c->out[0], &c->out[1], &c->dout[0], &c->dout[1], &c->lse};
+                           &c->out[0], &c->out[1], &c->dout[0], &c->dout[1], &c->lse,     &c->bias};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mirror_free(all[i]);
     mbl_ops_close(c->ops);
@@ -66,7 +70,7 @@ static void close_case(case_t *c) {
 static void forward(case_t *c) {
     assert_int_equal(MBL_OP(c->ops, attention, .out1 = &c->out[0], .out2 = c->out[1].data ? &c->out[1] : NULL,
                             .lse = &c->lse, .q = &c->in[0], .k = &c->in[1], .v = &c->in[2], .scale = c->scale,
-                            .causal = c->s.causal),
+                            .causal = c->s.causal, .bias = c->s.bias ? &c->bias : NULL),
                      MBL_OK);
     for (int i = 0; i < 2; i++)
         if (c->out[i].data)
@@ -105,6 +109,8 @@ static double probabilities(const case_t *c, size_t n, size_t h, size_t i, doubl
             p[j] +=
                 mirror_get(&c->in[0], (head + i) * s->d + x) * mirror_get(&c->in[1], (head + j) * s->d + x);
         p[j] *= c->scale;
+        if (s->bias)
+            p[j] += mirror_get(&c->bias, h * (2 * s->t - 1) + j + s->t - 1 - i);
         max = fmax(max, p[j]);
     }
     for (size_t j = 0; j < seen; j++)
@@ -138,10 +144,11 @@ static void check_forward(const case_t *c, double tolerance) {
 }
 
 static const shape_t shapes[] = {
-    {2, 2, 80, 64, 32, false},  {1, 1, 1, 1, 1, false},     {1, 3, 17, 16, 3, false},
-    {2, 1, 5, 5, 8, false},     {1, 2, 97, 90, 17, false},  {1, 1, 200, 1, 64, false},
-    {2, 2, 77, 77, 16, true},   {1, 1, 130, 130, 33, true}, {1, 2, 3, 2, 1, true},
-    {1, 1, 70, 70, 512, false},
+    {2, 2, 80, 64, 32, false, false},  {1, 1, 1, 1, 1, false, false},     {1, 3, 17, 16, 3, false, false},
+    {2, 1, 5, 5, 8, false, false},     {1, 2, 97, 90, 17, false, false},  {1, 1, 200, 1, 64, false, false},
+    {2, 2, 77, 77, 16, true, false},   {1, 1, 130, 130, 33, true, false}, {1, 2, 3, 2, 1, true, false},
+    {1, 1, 70, 70, 512, false, false}, {2, 3, 77, 77, 64, false, true},   {1, 2, 205, 205, 16, false, true},
+    {2, 2, 33, 20, 40, true, true},    {1, 1, 1, 1, 3, false, true},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -185,7 +192,7 @@ static double loss(case_t *c) {
 static void gradient_is_that_of_finite_differences(void **state) {
     (void)state;
     static const shape_t small[] = {
-        {2, 2, 7, 5, 3, false}, {1, 1, 1, 1, 2, false}, {1, 1, 101, 60, 5, false}};
+        {2, 2, 7, 5, 3, false, false}, {1, 1, 1, 1, 2, false, false}, {1, 1, 101, 60, 5, false, false}};
     for (size_t k = 0; k < sizeof small / sizeof small[0]; k++) {
         case_t c;
         open_case(&c, small[k], MBL_F64, 1);
@@ -221,7 +228,7 @@ static double error_against(const mbl_tensor_t *a, const mbl_tensor_t *b) {
 static void gradients_agree_between_types(void **state) {
     (void)state;
     for (size_t i = 0; i < SHAPES; i++) {
-        if (shapes[i].causal || shapes[i].t == 1)
+        if (shapes[i].causal || shapes[i].bias || shapes[i].t == 1)
             continue;
         case_t exact;
         open_case(&exact, shapes[i], MBL_F64, 1);
@@ -246,8 +253,8 @@ static void samples_and_threads_do_not_matter(void **state) {
     for (int type = 0; type < 2; type++) {
         mbl_dtype_t dtype = type ? MBL_BF16 : MBL_F32;
         case_t one, many;
-        open_case(&one, (shape_t){1, 4, 80, 64, 32, false}, dtype, 1);
-        open_case(&many, (shape_t){5, 4, 80, 64, 32, false}, dtype, 3);
+        open_case(&one, (shape_t){1, 4, 80, 64, 32, false, false}, dtype, 1);
+        open_case(&many, (shape_t){5, 4, 80, 64, 32, false, false}, dtype, 3);
         forward(&one);
         backward(&one);
         forward(&many);
@@ -267,7 +274,7 @@ static void samples_and_threads_do_not_matter(void **state) {
 static void large_scores_are_fine(void **state) {
     (void)state;
     case_t c;
-    open_case(&c, (shape_t){1, 1, 20, 20, 16, false}, MBL_F32, 1);
+    open_case(&c, (shape_t){1, 1, 20, 20, 16, false, false}, MBL_F32, 1);
     for (size_t i = 0; i < mbl_tensor_count(&c.in[0]); i++)
         mirror_put(&c.in[0], i, mirror_get(&c.in[0], i) * 300);
     mirror_push(&c.in[0]);

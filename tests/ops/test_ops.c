@@ -41,7 +41,7 @@ static void op_layer_norm_affine(run_t *r, shape_t s) {
     a.y = operand2(r, OUT | BATCH, COMPUTE, s.n, s.d);
     a.x = operand2(r, BATCH, COMPUTE, s.n, s.d);
     a.weight = operand1(r, IN, COMPUTE, s.d);
-    a.bias = operand1(r, IN, COMPUTE, s.d);
+    a.bias = r->leave_out ? NULL : operand1(r, IN, COMPUTE, s.d); /* an RMS norm without */
     OK(mbl_op_layer_norm_affine(r->ops, &a));
 }
 
@@ -385,9 +385,10 @@ static void op_matmul(run_t *r, shape_t s) {
 }
 
 static void op_attention(run_t *r, shape_t s) {
-    for (int causal = 0; causal < 2; causal++) {
+    for (int i = 0; i < 4; i++) {
         size_t d = s.d / s.heads, first = r->leave_out ? s.t : s.t - 2;
-        mbl_attention_args_t a = {.scale = 0.3, .causal = causal};
+        mbl_attention_args_t a = {.scale = 0.3, .causal = i & 1};
+        a.bias = i & 2 ? operand2(r, IN, STAT, s.heads, 2 * s.t - 1) : NULL;
         a.q = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);
         a.k = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);
         a.v = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);

@@ -1,7 +1,6 @@
 /* The CLIP text encoder: opening and the forward pass. */
 #include "base/mem.h"
 #include "model/text/clip_internal.h"
-#include "model/safetensors.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,63 +9,26 @@ struct mbl_clip {
     mbl_ops_t *ops;
     mbl_dtype_t dtype;
     mbl_clip_config_t config;
-    mbl_clip_param_t *params;
-    mbl_tensor_t weights; /* flat, in the compute type */
+    mbl_text_param_t *params;
+    mbl_text_weights_t *weights;
 };
 
 /* ---- opening ---- */
 
-static mbl_status_t read_param(const mbl_st_t *st, const char *folder, const mbl_clip_param_t *p,
-                               mbl_dtype_t type, void *flat) {
-    const mbl_st_entry_t *entry = mbl_st_find(st, p->name);
-    size_t cols = p->ndim == 2 ? p->dim[1] : 1, count = p->dim[0] * cols;
-    if (!entry)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: missing", folder, p->name);
-    if (entry->ndim != p->ndim || entry->dim[0] != p->dim[0] || (p->ndim == 2 && entry->dim[1] != cols))
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %d dimensions %zu x %zu; expected %zu x %zu", folder,
-                        p->name, entry->ndim, entry->ndim > 0 ? entry->dim[0] : 1,
-                        entry->ndim > 1 ? entry->dim[1] : 1, p->dim[0], cols);
-    return type == MBL_F64 ? mbl_st_read_f64(st, p->name, (double *)flat + p->offset, count)
-                           : mbl_st_read_f32(st, p->name, (float *)flat + p->offset, count);
-}
-
 /* Older files hold the numbers of the positions as well. */
-static bool is_param(const void *context, const char *name) {
-    const mbl_clip_t *clip = context;
-    for (size_t i = 0; i < mbl_clip_param_count(&clip->config); i++)
-        if (strcmp(clip->params[i].name, name) == 0)
-            return true;
-    return strcmp(name, "text_model.embeddings.position_ids") == 0;
-}
-
-/* All weights as f32 (f64 for f64) on the host, then on the backend in the compute type. */
-static mbl_status_t load(mbl_clip_t *clip, const char *folder, const mbl_st_t *st) {
-    mbl_status_t status;
-    mbl_dtype_t wide = mbl_dtype_stat(clip->dtype);
+static mbl_status_t load(mbl_clip_t *clip, const char *folder, bool low_memory) {
+    static const char *const ignored[] = {"text_model.embeddings.position_ids", NULL};
     size_t n = mbl_clip_param_count(&clip->config), total;
-    mbl_tensor_t staged = {0};
-    char *flat = NULL;
-    MBL_ALLOC_GOTO(clip->params, n, done);
+    MBL_ALLOC(clip->params, n);
     mbl_clip_layout(&clip->config, clip->params, &total);
-    MBL_ALLOC_GOTO(flat, total * mbl_dtype_size(wide), done);
-    for (size_t i = 0; i < n; i++)
-        MBL_TRY_GOTO(read_param(st, folder, &clip->params[i], wide, flat), done);
-    MBL_TRY_GOTO(mbl_st_check_unused(st, folder, is_param, clip, "look at its num_hidden_layers"), done);
-    mbl_st_log_choice(st);
-    MBL_TRY_GOTO(mbl_tensor_new(clip->ops, clip->dtype, &clip->weights, 1, total), done);
-    MBL_TRY_GOTO(mbl_tensor_new(clip->ops, wide, &staged, 1, total), done);
-    MBL_TRY_GOTO(mbl_tensor_upload(clip->ops, &staged, flat), done);
-    status = MBL_OP(clip->ops, convert, .dst = &clip->weights, .src = &staged);
-done:
-    mbl_free(flat);
-    mbl_tensor_free(clip->ops, &staged);
-    return status;
+    return mbl_text_weights_open(clip->ops, clip->dtype, folder, clip->params, n, ignored, low_memory,
+                                 &clip->weights);
 }
 
-mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_clip_t **out) {
+mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
+                           mbl_clip_t **out) {
     mbl_status_t status;
     char *path = NULL;
-    mbl_st_t *st = NULL;
     mbl_clip_t *clip;
     MBL_ALLOC(clip, 1);
     clip->ops = ops;
@@ -76,12 +38,10 @@ mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder
         goto failed;
     }
     MBL_TRY_GOTO(mbl_clip_config_read(path, &clip->config), failed);
-    MBL_TRY_GOTO(mbl_st_open(folder, &st), failed);
-    MBL_TRY_GOTO(load(clip, folder, st), failed);
+    MBL_TRY_GOTO(load(clip, folder, low_memory), failed);
     *out = clip;
     clip = NULL;
 failed:
-    mbl_st_close(st);
     mbl_free(path);
     mbl_clip_close(clip);
     return status;
@@ -90,7 +50,7 @@ failed:
 void mbl_clip_close(mbl_clip_t *clip) {
     if (!clip)
         return;
-    mbl_tensor_free(clip->ops, &clip->weights);
+    mbl_text_weights_close(clip->weights);
     mbl_free(clip->params);
     mbl_free(clip);
 }
@@ -132,11 +92,7 @@ static mbl_status_t work_new(mbl_clip_t *clip, size_t n, size_t t, clip_work_t *
 
 /* A weight as a tensor; rows 0: as many as it has (3 times that for the joined q, k, v). */
 static mbl_tensor_t weight(const mbl_clip_t *clip, size_t index, size_t rows) {
-    const mbl_clip_param_t *p = &clip->params[index];
-    char *data = (char *)clip->weights.data + p->offset * mbl_dtype_size(clip->dtype);
-    rows = rows ? rows : p->dim[0];
-    return p->ndim == 1 ? mbl_tensor_of(data, clip->dtype, clip->weights.space, 1, rows)
-                        : mbl_tensor_of(data, clip->dtype, clip->weights.space, 2, rows, p->dim[1]);
+    return mbl_text_weight(clip->weights, index, rows);
 }
 
 /* y = act(x W' + b) over tokens; `rows` as above. */
@@ -160,6 +116,7 @@ static mbl_status_t norm(mbl_clip_t *clip, const mbl_tensor_t *x, size_t w, size
 static mbl_status_t layer(mbl_clip_t *clip, size_t index, clip_work_t *w) {
     mbl_ops_t *ops = clip->ops;
     size_t base = CLIP_LAYERS + index * CLIP_LAYER_PARAMS, d = clip->config.hidden_size;
+    MBL_TRY(mbl_text_weights_need(clip->weights, 1 + index));
     MBL_TRY(norm(clip, &w->x, base + CLIP_LN1_W, base + CLIP_LN1_B, &w->h));
     MBL_TRY(linear(clip, &w->h, base + CLIP_Q_W, base + CLIP_Q_B, 3 * d, MBL_ACT_NONE, &w->qkv));
     MBL_TRY(MBL_OP(ops, qk_norm, .q = &w->q, .k = &w->k, .v = &w->v, .qkv = &w->qkv));
@@ -180,6 +137,7 @@ static mbl_status_t pool(mbl_clip_t *clip, clip_work_t *w, const mbl_tensor_t *p
            d = clip->config.hidden_size;
     mbl_tensor_t table = mbl_tensor_reshape(&w->x, 2, w->x.dim[0] * w->x.dim[1], d);
     mbl_tensor_t projection = weight(clip, tail + CLIP_PROJECTION, 0);
+    MBL_TRY(mbl_text_weights_need(clip->weights, 1 + clip->config.num_hidden_layers));
     MBL_TRY(MBL_OP(clip->ops, embed, .y = &w->last, .table = &table, .ids = &w->rows));
     MBL_TRY(norm(clip, &w->last, tail + CLIP_FINAL_W, tail + CLIP_FINAL_B, &w->normed));
     return MBL_OP(clip->ops, matmul, .y = pooled, .a = &w->normed, .b = &projection, .transpose_b = true);
@@ -217,6 +175,7 @@ mbl_status_t mbl_clip_forward(mbl_clip_t *clip, const int32_t *ids, const size_t
     mbl_tensor_t table = weight(clip, CLIP_TOKEN, 0), position = weight(clip, CLIP_POSITION, 0);
     MBL_TRY_GOTO(work_new(clip, n, tokens, &w), done);
     MBL_TRY_GOTO(upload_ids(clip, ids, end, n, tokens, &w), done);
+    MBL_TRY_GOTO(mbl_text_weights_need(clip->weights, 0), done);
     MBL_TRY_GOTO(MBL_OP(clip->ops, embed, .y = &w.x, .table = &table, .ids = &w.ids, .position = &position),
                  done);
     for (size_t i = 0; i < clip->config.num_hidden_layers; i++) {

@@ -17,7 +17,10 @@ typedef struct {
 typedef struct mbl_clip mbl_clip_t;
 
 mbl_status_t mbl_clip_config_read(const char *path, mbl_clip_config_t *out); /* config.json */
-mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_clip_t **out);
+/* low_memory: the embeddings or one layer are on the device at one time; they are read again for every call
+ * of mbl_clip_forward. */
+mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
+                           mbl_clip_t **out);
 void mbl_clip_close(mbl_clip_t *clip);
 const mbl_clip_config_t *mbl_clip_config(const mbl_clip_t *clip);
 

@@ -4,6 +4,7 @@
 #define MBL_MODEL_CLIP_INTERNAL_H
 
 #include "model/text/clip.h"
+#include "model/text/weights.h"
 
 /* Order within a layer. q, k, v are adjacent, so that one product computes all three. */
 enum {
@@ -29,15 +30,8 @@ enum {
 enum { CLIP_TOKEN, CLIP_POSITION, CLIP_LAYERS };
 enum { CLIP_FINAL_W, CLIP_FINAL_B, CLIP_PROJECTION, CLIP_TAIL };
 
-typedef struct {
-    char name[80];
-    int ndim;
-    size_t dim[2], offset; /* offset in elements */
-    double std;            /* of a fresh one: normal(0, std); 0 zeros, -1 ones */
-} mbl_clip_param_t;
-
 size_t mbl_clip_param_count(const mbl_clip_config_t *config);
-/* Fills out[count]; *total: length of the flat vector. */
-void mbl_clip_layout(const mbl_clip_config_t *config, mbl_clip_param_t *out, size_t *total);
+/* Fills out[count]; *total: length of the flat vector. Groups: embeddings, layers, what is behind them. */
+void mbl_clip_layout(const mbl_clip_config_t *config, mbl_text_param_t *out, size_t *total);
 
 #endif

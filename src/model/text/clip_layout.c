@@ -9,8 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { ALIGNMENT = 32 }; /* elements between the beginnings of groups: at least 64 bytes */
-
 /* ---- config.json ---- */
 
 static mbl_status_t read_act(const json_t *root, const char *path, mbl_act_t *out) {
@@ -86,26 +84,7 @@ size_t mbl_clip_param_count(const mbl_clip_config_t *config) {
     return CLIP_LAYERS + config->num_hidden_layers * CLIP_LAYER_PARAMS + CLIP_TAIL;
 }
 
-typedef struct {
-    mbl_clip_param_t *next;
-    size_t used;
-} layout_t;
-
-/* cols 0: a vector. A `follows` tensor lies right behind the one before. */
-static void place(layout_t *layout, const char *name, size_t rows, size_t cols, double std, bool follows) {
-    mbl_clip_param_t *p = layout->next++;
-    if (!follows)
-        layout->used = (layout->used + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    snprintf(p->name, sizeof p->name, "%s", name);
-    p->ndim = cols ? 2 : 1;
-    p->dim[0] = rows;
-    p->dim[1] = cols;
-    p->offset = layout->used;
-    p->std = std;
-    layout->used += rows * (cols ? cols : 1);
-}
-
-static void place_layer(layout_t *layout, const mbl_clip_config_t *c, size_t layer) {
+static void place_layer(mbl_text_layout_t *layout, const mbl_clip_config_t *c, size_t layer) {
     size_t d = c->hidden_size, m = c->intermediate_size;
     double in_std = pow((double)d, -0.5) * pow(2.0 * (double)c->num_hidden_layers, -0.5);
     double out_std = pow((double)d, -0.5), fc_std = pow(2.0 * (double)d, -0.5);
@@ -130,30 +109,32 @@ static void place_layer(layout_t *layout, const mbl_clip_config_t *c, size_t lay
                                   {"mlp.fc1.bias", m, 0, 0, false},
                                   {"mlp.fc2.weight", d, m, in_std, false},
                                   {"mlp.fc2.bias", d, 0, 0, false}};
+    layout->group = 1 + layer;
     for (size_t i = 0; i < CLIP_LAYER_PARAMS; i++) {
-        char name[80];
+        char name[96];
         snprintf(name, sizeof name, "text_model.encoder.layers.%zu.%s", layer, parts[i].name);
-        place(layout, name, parts[i].rows, parts[i].cols, parts[i].std, parts[i].follows);
+        mbl_text_place(layout, name, parts[i].rows, parts[i].cols, parts[i].std, parts[i].follows);
     }
 }
 
-void mbl_clip_layout(const mbl_clip_config_t *c, mbl_clip_param_t *out, size_t *total) {
-    layout_t layout = {out, 0};
+void mbl_clip_layout(const mbl_clip_config_t *c, mbl_text_param_t *out, size_t *total) {
+    mbl_text_layout_t layout = {.next = out};
     size_t d = c->hidden_size;
-    place(&layout, "text_model.embeddings.token_embedding.weight", c->vocab_size, d, 0.02, false);
-    place(&layout, "text_model.embeddings.position_embedding.weight", c->max_position_embeddings, d, 0.02,
-          false);
+    mbl_text_place(&layout, "text_model.embeddings.token_embedding.weight", c->vocab_size, d, 0.02, false);
+    mbl_text_place(&layout, "text_model.embeddings.position_embedding.weight", c->max_position_embeddings, d,
+                   0.02, false);
     for (size_t i = 0; i < c->num_hidden_layers; i++)
         place_layer(&layout, c, i);
-    place(&layout, "text_model.final_layer_norm.weight", d, 0, -1, false);
-    place(&layout, "text_model.final_layer_norm.bias", d, 0, 0, false);
-    place(&layout, "text_projection.weight", c->projection_dim, d, pow((double)d, -0.5), false);
+    layout.group = 1 + c->num_hidden_layers;
+    mbl_text_place(&layout, "text_model.final_layer_norm.weight", d, 0, -1, false);
+    mbl_text_place(&layout, "text_model.final_layer_norm.bias", d, 0, 0, false);
+    mbl_text_place(&layout, "text_projection.weight", c->projection_dim, d, pow((double)d, -0.5), false);
     *total = layout.used;
 }
 
 /* ---- fresh encoders ---- */
 
-static void fill(const mbl_clip_param_t *param, uint64_t seed, size_t index, double std, float *out) {
+static void fill(const mbl_text_param_t *param, uint64_t seed, size_t index, double std, float *out) {
     size_t n = param->dim[0] * (param->ndim == 2 ? param->dim[1] : 1);
     mbl_rng_t rng = mbl_rng(seed, MBL_RNG_INIT, 0, index);
     if (std > 0)
@@ -167,7 +148,7 @@ static mbl_status_t write_weights(const mbl_clip_config_t *config, uint64_t seed
     static const char *const metadata[] = {"format", "pt", NULL};
     mbl_status_t status;
     size_t n = mbl_clip_param_count(config), total;
-    mbl_clip_param_t *params = NULL;
+    mbl_text_param_t *params = NULL;
     mbl_st_tensor_t *tensors = NULL;
     float *values = NULL;
     MBL_ALLOC_GOTO(params, n, done);

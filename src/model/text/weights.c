@@ -1,0 +1,205 @@
+/* Weights of text encoders: from the file as f32, to the device in the compute type, tensor by tensor, so
+ * that no more than one of them is in memory twice. */
+#include "model/text/weights.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ALIGNMENT = 32 }; /* elements between the beginnings of parameters: at least 64 bytes */
+
+struct mbl_text_weights {
+    mbl_ops_t *ops;
+    mbl_dtype_t dtype;
+    mbl_st_t *st;
+    char *folder;
+    const mbl_text_param_t *params;
+    const char *const *ignored;
+    size_t n, n_groups;
+    bool low_memory;
+    size_t here;          /* low_memory: the group that is on the device; n_groups: none */
+    mbl_tensor_t *groups; /* [n_groups]; low_memory: one for all */
+    mbl_tensor_t staged;  /* one tensor, as it is read */
+    char *host;
+};
+
+/* ---- layout ---- */
+
+void mbl_text_place(mbl_text_layout_t *layout, const char *name, size_t rows, size_t cols, double std,
+                    bool follows) {
+    mbl_text_param_t *p = layout->next++;
+    if (!follows)
+        layout->used = (layout->used + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    *p = (mbl_text_param_t){.ndim = cols ? 2 : 1,
+                            .dim = {rows, cols},
+                            .offset = layout->used,
+                            .group = layout->group,
+                            .std = std};
+    snprintf(p->name, sizeof p->name, "%s", name);
+    layout->used += rows * (cols ? cols : 1);
+}
+
+static size_t count_of(const mbl_text_param_t *p) {
+    return p->dim[0] * (p->ndim == 2 ? p->dim[1] : 1);
+}
+
+/* First and last + 1 of a group's parameters. */
+static void group_range(const mbl_text_weights_t *w, size_t group, size_t *first, size_t *last) {
+    size_t i = 0;
+    while (i < w->n && w->params[i].group < group)
+        i++;
+    *first = i;
+    while (i < w->n && w->params[i].group == group)
+        i++;
+    *last = i;
+}
+
+/* Elements from a group's first to its last. */
+static size_t group_size(const mbl_text_weights_t *w, size_t group) {
+    size_t first, last;
+    group_range(w, group, &first, &last);
+    return w->params[last - 1].offset + count_of(&w->params[last - 1]) - w->params[first].offset;
+}
+
+/* ---- reading ---- */
+
+static mbl_status_t check_param(const mbl_text_weights_t *w, const mbl_text_param_t *p) {
+    const mbl_st_entry_t *entry = mbl_st_find(w->st, p->name);
+    size_t cols = p->ndim == 2 ? p->dim[1] : 1;
+    if (!entry)
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: missing", w->folder, p->name);
+    if (entry->ndim != p->ndim || entry->dim[0] != p->dim[0] || (p->ndim == 2 && entry->dim[1] != cols))
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %d dimensions %zu x %zu; expected %zu x %zu",
+                        w->folder, p->name, entry->ndim, entry->ndim > 0 ? entry->dim[0] : 1,
+                        entry->ndim > 1 ? entry->dim[1] : 1, p->dim[0], cols);
+    return MBL_OK;
+}
+
+static bool is_wanted(const void *context, const char *name) {
+    const mbl_text_weights_t *w = context;
+    for (size_t i = 0; w->ignored && w->ignored[i]; i++)
+        if (strcmp(w->ignored[i], name) == 0)
+            return true;
+    for (size_t i = 0; i < w->n; i++)
+        if (strcmp(w->params[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static mbl_status_t read_param(mbl_text_weights_t *w, const mbl_text_param_t *p, const mbl_tensor_t *group,
+                               size_t group_offset) {
+    mbl_dtype_t wide = mbl_dtype_stat(w->dtype);
+    size_t count = count_of(p);
+    mbl_tensor_t staged = mbl_tensor_rows(&w->staged, 0, count),
+                 to = mbl_tensor_rows(group, p->offset - group_offset, count);
+    MBL_TRY(wide == MBL_F64 ? mbl_st_read_f64(w->st, p->name, (double *)(void *)w->host, count)
+                            : mbl_st_read_f32(w->st, p->name, (float *)(void *)w->host, count));
+    mbl_st_release(w->st, p->name);
+    MBL_TRY(mbl_tensor_upload(w->ops, &staged, w->host));
+    return MBL_OP(w->ops, convert, .dst = &to, .src = &staged);
+}
+
+static mbl_status_t read_group(mbl_text_weights_t *w, size_t group, const mbl_tensor_t *to) {
+    size_t first, last;
+    group_range(w, group, &first, &last);
+    for (size_t i = first; i < last; i++)
+        MBL_TRY(read_param(w, &w->params[i], to, w->params[first].offset));
+    return MBL_OK;
+}
+
+static mbl_status_t make_buffers(mbl_text_weights_t *w) {
+    size_t largest = 0, widest = 0;
+    for (size_t i = 0; i < w->n; i++)
+        largest = count_of(&w->params[i]) > largest ? count_of(&w->params[i]) : largest;
+    MBL_TRY(mbl_tensor_new(w->ops, mbl_dtype_stat(w->dtype), &w->staged, 1, largest));
+    if (!(w->host = mbl_calloc(largest, mbl_dtype_size(mbl_dtype_stat(w->dtype)))))
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a tensor of %zu numbers", w->folder, largest);
+    for (size_t g = 0; g < w->n_groups; g++) {
+        widest = group_size(w, g) > widest ? group_size(w, g) : widest;
+        if (!w->low_memory)
+            MBL_TRY(mbl_tensor_new(w->ops, w->dtype, &w->groups[g], 1, group_size(w, g)));
+    }
+    return w->low_memory ? mbl_tensor_new(w->ops, w->dtype, &w->groups[0], 1, widest) : MBL_OK;
+}
+
+static mbl_status_t load(mbl_text_weights_t *w) {
+    for (size_t i = 0; i < w->n; i++)
+        MBL_TRY(check_param(w, &w->params[i]));
+    MBL_TRY(mbl_st_check_unused(w->st, w->folder, is_wanted, w, "look at its number of layers"));
+    mbl_st_log_choice(w->st);
+    MBL_TRY(make_buffers(w));
+    for (size_t g = 0; !w->low_memory && g < w->n_groups; g++)
+        MBL_TRY(read_group(w, g, &w->groups[g]));
+    if (!w->low_memory) { /* never needed again */
+        mbl_free(w->host);
+        w->host = NULL;
+        mbl_tensor_free(w->ops, &w->staged);
+    }
+    return MBL_OK;
+}
+
+mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                                   const mbl_text_param_t *params, size_t n, const char *const *ignored,
+                                   bool low_memory, mbl_text_weights_t **out) {
+    mbl_status_t status;
+    mbl_text_weights_t *w;
+    MBL_ALLOC(w, 1);
+    w->ops = ops;
+    w->dtype = dtype;
+    w->params = params;
+    w->n = n;
+    w->ignored = ignored;
+    w->low_memory = low_memory;
+    w->here = w->n_groups = params[n - 1].group + 1;
+    if (!(w->folder = mbl_strdup(folder))) {
+        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for its name", folder);
+        goto done;
+    }
+    MBL_ALLOC_GOTO(w->groups, w->n_groups, done);
+    MBL_TRY_GOTO(mbl_st_open(folder, &w->st), done);
+    MBL_TRY_GOTO(load(w), done);
+    *out = w;
+    w = NULL;
+done:
+    mbl_text_weights_close(w);
+    return status;
+}
+
+void mbl_text_weights_close(mbl_text_weights_t *w) {
+    if (!w)
+        return;
+    for (size_t g = 0; w->groups && g < w->n_groups; g++)
+        mbl_tensor_free(w->ops, &w->groups[g]);
+    mbl_tensor_free(w->ops, &w->staged);
+    mbl_free(w->host);
+    mbl_free(w->groups);
+    mbl_st_close(w->st);
+    mbl_free(w->folder);
+    mbl_free(w);
+}
+
+/* ---- use ---- */
+
+mbl_status_t mbl_text_weights_need(mbl_text_weights_t *w, size_t group) {
+    if (!w->low_memory || w->here == group)
+        return MBL_OK;
+    w->here = w->n_groups; /* a failure leaves none */
+    MBL_TRY(read_group(w, group, &w->groups[0]));
+    w->here = group;
+    return MBL_OK;
+}
+
+mbl_tensor_t mbl_text_weight(const mbl_text_weights_t *w, size_t index, size_t rows) {
+    const mbl_text_param_t *p = &w->params[index];
+    const mbl_tensor_t *group = &w->groups[w->low_memory ? 0 : p->group];
+    size_t first, last;
+    group_range(w, p->group, &first, &last);
+    char *data = (char *)group->data + (p->offset - w->params[first].offset) * mbl_dtype_size(w->dtype);
+    rows = rows ? rows : p->dim[0];
+    return p->ndim == 1 ? mbl_tensor_of(data, w->dtype, group->space, 1, rows)
+                        : mbl_tensor_of(data, w->dtype, group->space, 2, rows, p->dim[1]);
+}
+
+const mbl_st_t *mbl_text_weights_file(const mbl_text_weights_t *w) {
+    return w->st;
+}

@@ -1,0 +1,44 @@
+/* The frozen weights of a text encoder on the device: all of them, or, to save memory, one group (a layer) at
+ * a time, read from the file when it is needed. */
+#ifndef MBL_MODEL_TEXT_WEIGHTS_H
+#define MBL_MODEL_TEXT_WEIGHTS_H
+
+#include "model/safetensors.h"
+#include "ops/ops.h"
+
+typedef struct {
+    char name[96];
+    int ndim;
+    size_t dim[2], offset; /* offset: in elements of one flat vector of all */
+    size_t group;          /* what is on the device at one time: embeddings, a layer, the end; in order */
+    double std;            /* of a fresh one: normal(0, std); 0 zeros, -1 ones */
+} mbl_text_param_t;
+
+/* Lays parameters out one behind the other. */
+typedef struct {
+    mbl_text_param_t *next;
+    size_t used, group;
+} mbl_text_layout_t;
+/* cols 0: a vector. `follows`: lies right behind the one before, so that one product takes both. */
+void mbl_text_place(mbl_text_layout_t *layout, const char *name, size_t rows, size_t cols, double std,
+                    bool follows);
+
+typedef struct mbl_text_weights mbl_text_weights_t;
+
+/* params [n], which stay the caller's and must outlive the weights. `ignored`: names that the folder may have
+ * besides, up to a NULL. Without low_memory all is on the device when this returns. Errors name folder,
+ * tensor, found and expected shape. Close with mbl_text_weights_close. */
+mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                                   const mbl_text_param_t *params, size_t n, const char *const *ignored,
+                                   bool low_memory, mbl_text_weights_t **out);
+void mbl_text_weights_close(mbl_text_weights_t *w);
+
+/* Brings a group to the device; with low_memory in the place of the one before. */
+mbl_status_t mbl_text_weights_need(mbl_text_weights_t *w, size_t group);
+/* A weight of a group that is there, in the compute type; rows 0: as many as it has, else those of what
+ * follows it, too. */
+mbl_tensor_t mbl_text_weight(const mbl_text_weights_t *w, size_t index, size_t rows);
+/* The open files, for what is read on the host. */
+const mbl_st_t *mbl_text_weights_file(const mbl_text_weights_t *w);
+
+#endif
