@@ -130,6 +130,48 @@ static void file_of_the_python_package(void **state) {
 
 /* One number that is none among 3 x 5000, at every kind of place, in every type; and 1e300, which f32 does
  * not hold. */
+/* Every finite half as IEEE 754 defines it, whole, by rows, and again after its pages were given back. */
+static void halves_and_rows(void **state) {
+    (void)state;
+    enum { ROWS = 62, COLUMNS = 1024, N = ROWS * COLUMNS };
+    static const char header[] =
+        "{\"h\": {\"dtype\": \"F16\", \"shape\": [62, 1024], \"data_offsets\": [0, 126976]}}";
+    static float all[N], row[COLUMNS];
+    static double wide[COLUMNS], want[N];
+    static unsigned char file[8 + sizeof header - 1 + 2 * N];
+    file[0] = (unsigned char)(sizeof header - 1);
+    memcpy(file + 8, header, sizeof header - 1);
+    for (size_t i = 0; i < N; i++) {
+        uint16_t bits = (uint16_t)(i < N / 2 ? i : 0x8000 + i - N / 2);
+        int exponent = bits >> 10 & 31, fraction = bits & 1023;
+        want[i] = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+        want[i] = bits & 0x8000 ? -want[i] : want[i];
+        memcpy(file + 8 + sizeof header - 1 + 2 * i, &bits, 2);
+    }
+    char path[300];
+    mbl_st_t *st;
+    snprintf(path, sizeof path, "%s/halves.safetensors", folder);
+    write_whole(path, file, sizeof file);
+    assert_int_equal(mbl_st_open(path, &st), MBL_OK);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(mbl_st_read_f32(st, "h", all, N), MBL_OK);
+        for (size_t i = 0; i < N; i++)
+            if ((double)all[i] != want[i] || !signbit(all[i]) != !signbit(want[i]))
+                fail_msg("half %zu: %g, expected %g", i, (double)all[i], want[i]);
+        for (size_t r = 0; r < ROWS; r++) {
+            assert_int_equal(mbl_st_read_row_f32(st, "h", r, row, COLUMNS), MBL_OK);
+            assert_int_equal(mbl_st_read_row_f64(st, "h", r, wide, COLUMNS), MBL_OK);
+            assert_memory_equal(row, all + r * COLUMNS, sizeof row);
+            assert_memory_equal(wide, want + r * COLUMNS, sizeof wide);
+        }
+        mbl_st_release(st, "h");
+    }
+    assert_int_equal(mbl_st_read_row_f32(st, "h", ROWS, row, COLUMNS), MBL_ERR_ARG);
+    assert_int_equal(mbl_st_read_row_f32(st, "h", 0, row, COLUMNS - 1), MBL_ERR_ARG);
+    assert_int_equal(mbl_st_read_row_f32(st, "none", 0, row, COLUMNS), MBL_ERR_ARG);
+    mbl_st_close(st);
+}
+
 static void what_is_not_finite_is_named(void **state) {
     (void)state;
     enum { ROWS = 3, COLUMNS = 5000, N = ROWS * COLUMNS };
@@ -429,15 +471,11 @@ static void full_disk_keeps_the_old_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip_of_every_type),
-        cmocka_unit_test(file_of_the_python_package),
-        cmocka_unit_test(what_is_not_finite_is_named),
-        cmocka_unit_test(damage_is_named),
-        cmocka_unit_test(any_truncation_is_found),
-        cmocka_unit_test(mutations_never_crash),
-        cmocka_unit_test(sharded_sets),
-        cmocka_unit_test(survives_failing_memory),
-        cmocka_unit_test(full_disk_keeps_the_old_file),
+        cmocka_unit_test(round_trip_of_every_type), cmocka_unit_test(file_of_the_python_package),
+        cmocka_unit_test(halves_and_rows),          cmocka_unit_test(what_is_not_finite_is_named),
+        cmocka_unit_test(damage_is_named),          cmocka_unit_test(any_truncation_is_found),
+        cmocka_unit_test(mutations_never_crash),    cmocka_unit_test(sharded_sets),
+        cmocka_unit_test(survives_failing_memory),  cmocka_unit_test(full_disk_keeps_the_old_file),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }

@@ -21,8 +21,8 @@ static mbl_status_t load(mbl_clip_t *clip, const char *folder, bool low_memory) 
     size_t n = mbl_clip_param_count(&clip->config), total;
     MBL_ALLOC(clip->params, n);
     mbl_clip_layout(&clip->config, clip->params, &total);
-    return mbl_text_weights_open(clip->ops, clip->dtype, folder, clip->params, n, ignored, low_memory,
-                                 &clip->weights);
+    const mbl_text_spec_t spec = {clip->params, n, ignored, "look at its num_hidden_layers"};
+    return mbl_text_weights_open(clip->ops, clip->dtype, folder, &spec, low_memory, &clip->weights);
 }
 
 mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
@@ -180,7 +180,7 @@ mbl_status_t mbl_clip_forward(mbl_clip_t *clip, const int32_t *ids, const size_t
                  done);
     for (size_t i = 0; i < clip->config.num_hidden_layers; i++) {
         if (i + 1 == clip->config.num_hidden_layers)
-            MBL_TRY_GOTO(MBL_OP(clip->ops, convert, .dst = hidden, .src = &w.x), done);
+            MBL_TRY_GOTO(mbl_text_store(clip->ops, &w.x, hidden), done);
         MBL_TRY_GOTO(layer(clip, i, &w), done);
     }
     MBL_TRY_GOTO(pool(clip, &w, pooled), done);

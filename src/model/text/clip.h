@@ -24,9 +24,9 @@ mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder
 void mbl_clip_close(mbl_clip_t *clip);
 const mbl_clip_config_t *mbl_clip_config(const mbl_clip_t *clip);
 
-/* ids [N,T] i32 and end [N] (position of the end token) on the host. hidden: [N,T,hidden] ct, the hidden
- * states SD3 uses (transformers' hidden_states[-2]: before the last layer, no final norm). pooled:
- * [N,projection_dim] ct, the projected final-norm state at the end token. */
+/* ids [N,T] i32 and end [N] (position of the end token) on the host. hidden: [N,T,hidden] ct (samples and
+ * rows may be strided), the hidden states SD3 uses (transformers' hidden_states[-2]: before the last layer,
+ * no final norm). pooled: [N,projection_dim] ct, the projected final-norm state at the end token. */
 mbl_status_t mbl_clip_forward(mbl_clip_t *clip, const int32_t *ids, const size_t *end, size_t n,
                               size_t tokens, const mbl_tensor_t *hidden, const mbl_tensor_t *pooled);
 

@@ -121,8 +121,8 @@ static mbl_status_t open_weights(mbl_t5_t *t5, const char *folder, bool low_memo
         place_layer(&layout, &t5->config, i);
     layout.group = t5->config.num_layers;
     mbl_text_place(&layout, "encoder.final_layer_norm.weight", t5->config.d_model, 0, 0, false);
-    MBL_TRY(mbl_text_weights_open(t5->ops, t5->dtype, folder, t5->params, t5->n_params, ignored, low_memory,
-                                  &t5->weights));
+    const mbl_text_spec_t spec = {t5->params, t5->n_params, ignored, "look at its num_layers"};
+    MBL_TRY(mbl_text_weights_open(t5->ops, t5->dtype, folder, &spec, low_memory, &t5->weights));
     return read_tables(t5, folder);
 }
 
@@ -300,17 +300,8 @@ static mbl_status_t layer(mbl_t5_t *t5, size_t index, const mbl_tensor_t *x, t5_
 
 /* The final norm of some prompts, each to its place. */
 static mbl_status_t finish(mbl_t5_t *t5, const mbl_tensor_t *x, t5_work_t *w, const mbl_tensor_t *out) {
-    size_t tokens = x->dim[1], d = x->dim[2];
     MBL_TRY(norm(t5, x, t5->n_params - 1, &w->narrow, &w->h));
-    for (size_t i = 0; i < x->dim[0]; i++) {
-        mbl_tensor_t from = mbl_tensor_rows(&w->h, i, 1), to = mbl_tensor_rows(out, i, 1);
-        from = mbl_tensor_reshape(&from, 2, tokens, d);
-        to.ndim = 2; /* [T,D] of a sample whose rows may be strided */
-        to.dim[0] = tokens, to.dim[1] = d;
-        to.stride[0] = out->stride[1], to.stride[1] = 1;
-        MBL_TRY(MBL_OP(t5->ops, convert, .dst = &to, .src = &from));
-    }
-    return MBL_OK;
+    return mbl_text_store(t5->ops, &w->h, out);
 }
 
 /* A view of the first n prompts of every working tensor. */

@@ -13,9 +13,8 @@ struct mbl_text_weights {
     mbl_dtype_t dtype;
     mbl_st_t *st;
     char *folder;
-    const mbl_text_param_t *params;
-    const char *const *ignored;
-    size_t n, n_groups;
+    mbl_text_spec_t spec;
+    size_t n_groups;
     bool low_memory;
     size_t here;          /* low_memory: the group that is on the device; n_groups: none */
     mbl_tensor_t *groups; /* [n_groups]; low_memory: one for all */
@@ -46,10 +45,10 @@ static size_t count_of(const mbl_text_param_t *p) {
 /* First and last + 1 of a group's parameters. */
 static void group_range(const mbl_text_weights_t *w, size_t group, size_t *first, size_t *last) {
     size_t i = 0;
-    while (i < w->n && w->params[i].group < group)
+    while (i < w->spec.n && w->spec.params[i].group < group)
         i++;
     *first = i;
-    while (i < w->n && w->params[i].group == group)
+    while (i < w->spec.n && w->spec.params[i].group == group)
         i++;
     *last = i;
 }
@@ -58,7 +57,8 @@ static void group_range(const mbl_text_weights_t *w, size_t group, size_t *first
 static size_t group_size(const mbl_text_weights_t *w, size_t group) {
     size_t first, last;
     group_range(w, group, &first, &last);
-    return w->params[last - 1].offset + count_of(&w->params[last - 1]) - w->params[first].offset;
+    return w->spec.params[last - 1].offset + count_of(&w->spec.params[last - 1]) -
+           w->spec.params[first].offset;
 }
 
 /* ---- reading ---- */
@@ -77,11 +77,11 @@ static mbl_status_t check_param(const mbl_text_weights_t *w, const mbl_text_para
 
 static bool is_wanted(const void *context, const char *name) {
     const mbl_text_weights_t *w = context;
-    for (size_t i = 0; w->ignored && w->ignored[i]; i++)
-        if (strcmp(w->ignored[i], name) == 0)
+    for (size_t i = 0; w->spec.ignored && w->spec.ignored[i]; i++)
+        if (strcmp(w->spec.ignored[i], name) == 0)
             return true;
-    for (size_t i = 0; i < w->n; i++)
-        if (strcmp(w->params[i].name, name) == 0)
+    for (size_t i = 0; i < w->spec.n; i++)
+        if (strcmp(w->spec.params[i].name, name) == 0)
             return true;
     return false;
 }
@@ -103,14 +103,14 @@ static mbl_status_t read_group(mbl_text_weights_t *w, size_t group, const mbl_te
     size_t first, last;
     group_range(w, group, &first, &last);
     for (size_t i = first; i < last; i++)
-        MBL_TRY(read_param(w, &w->params[i], to, w->params[first].offset));
+        MBL_TRY(read_param(w, &w->spec.params[i], to, w->spec.params[first].offset));
     return MBL_OK;
 }
 
 static mbl_status_t make_buffers(mbl_text_weights_t *w) {
     size_t largest = 0, widest = 0;
-    for (size_t i = 0; i < w->n; i++)
-        largest = count_of(&w->params[i]) > largest ? count_of(&w->params[i]) : largest;
+    for (size_t i = 0; i < w->spec.n; i++)
+        largest = count_of(&w->spec.params[i]) > largest ? count_of(&w->spec.params[i]) : largest;
     MBL_TRY(mbl_tensor_new(w->ops, mbl_dtype_stat(w->dtype), &w->staged, 1, largest));
     if (!(w->host = mbl_calloc(largest, mbl_dtype_size(mbl_dtype_stat(w->dtype)))))
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a tensor of %zu numbers", w->folder, largest);
@@ -123,9 +123,9 @@ static mbl_status_t make_buffers(mbl_text_weights_t *w) {
 }
 
 static mbl_status_t load(mbl_text_weights_t *w) {
-    for (size_t i = 0; i < w->n; i++)
-        MBL_TRY(check_param(w, &w->params[i]));
-    MBL_TRY(mbl_st_check_unused(w->st, w->folder, is_wanted, w, "look at its number of layers"));
+    for (size_t i = 0; i < w->spec.n; i++)
+        MBL_TRY(check_param(w, &w->spec.params[i]));
+    MBL_TRY(mbl_st_check_unused(w->st, w->folder, is_wanted, w, w->spec.hint));
     mbl_st_log_choice(w->st);
     MBL_TRY(make_buffers(w));
     for (size_t g = 0; !w->low_memory && g < w->n_groups; g++)
@@ -139,18 +139,15 @@ static mbl_status_t load(mbl_text_weights_t *w) {
 }
 
 mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
-                                   const mbl_text_param_t *params, size_t n, const char *const *ignored,
-                                   bool low_memory, mbl_text_weights_t **out) {
+                                   const mbl_text_spec_t *spec, bool low_memory, mbl_text_weights_t **out) {
     mbl_status_t status;
     mbl_text_weights_t *w;
     MBL_ALLOC(w, 1);
     w->ops = ops;
     w->dtype = dtype;
-    w->params = params;
-    w->n = n;
-    w->ignored = ignored;
+    w->spec = *spec;
     w->low_memory = low_memory;
-    w->here = w->n_groups = params[n - 1].group + 1;
+    w->here = w->n_groups = spec->params[spec->n - 1].group + 1;
     if (!(w->folder = mbl_strdup(folder))) {
         status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for its name", folder);
         goto done;
@@ -190,11 +187,11 @@ mbl_status_t mbl_text_weights_need(mbl_text_weights_t *w, size_t group) {
 }
 
 mbl_tensor_t mbl_text_weight(const mbl_text_weights_t *w, size_t index, size_t rows) {
-    const mbl_text_param_t *p = &w->params[index];
+    const mbl_text_param_t *p = &w->spec.params[index];
     const mbl_tensor_t *group = &w->groups[w->low_memory ? 0 : p->group];
     size_t first, last;
     group_range(w, p->group, &first, &last);
-    char *data = (char *)group->data + (p->offset - w->params[first].offset) * mbl_dtype_size(w->dtype);
+    char *data = (char *)group->data + (p->offset - w->spec.params[first].offset) * mbl_dtype_size(w->dtype);
     rows = rows ? rows : p->dim[0];
     return p->ndim == 1 ? mbl_tensor_of(data, w->dtype, group->space, 1, rows)
                         : mbl_tensor_of(data, w->dtype, group->space, 2, rows, p->dim[1]);
@@ -202,4 +199,20 @@ mbl_tensor_t mbl_text_weight(const mbl_text_weights_t *w, size_t index, size_t r
 
 const mbl_st_t *mbl_text_weights_file(const mbl_text_weights_t *w) {
     return w->st;
+}
+
+static mbl_tensor_t sample_of(const mbl_tensor_t *t, size_t i) {
+    mbl_tensor_t one = mbl_tensor_rows(t, i, 1);
+    one.ndim = 2;
+    one.dim[0] = t->dim[1], one.dim[1] = t->dim[2];
+    one.stride[0] = t->stride[1], one.stride[1] = t->stride[2];
+    return one;
+}
+
+mbl_status_t mbl_text_store(mbl_ops_t *ops, const mbl_tensor_t *states, const mbl_tensor_t *out) {
+    for (size_t i = 0; i < states->dim[0]; i++) {
+        mbl_tensor_t from = sample_of(states, i), to = sample_of(out, i);
+        MBL_TRY(MBL_OP(ops, convert, .dst = &to, .src = &from));
+    }
+    return MBL_OK;
 }

@@ -23,14 +23,20 @@ typedef struct {
 void mbl_text_place(mbl_text_layout_t *layout, const char *name, size_t rows, size_t cols, double std,
                     bool follows);
 
+/* What an encoder asks its folder for; params [n] stay the caller's and must outlive the weights. */
+typedef struct {
+    const mbl_text_param_t *params;
+    size_t n;
+    const char *const *ignored; /* names that the folder may have besides, up to a NULL */
+    const char *hint;           /* what in the configuration to look at where it has others */
+} mbl_text_spec_t;
+
 typedef struct mbl_text_weights mbl_text_weights_t;
 
-/* params [n], which stay the caller's and must outlive the weights. `ignored`: names that the folder may have
- * besides, up to a NULL. Without low_memory all is on the device when this returns. Errors name folder,
+/* Without low_memory all is on the device when this returns. Errors name folder,
  * tensor, found and expected shape. Close with mbl_text_weights_close. */
 mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
-                                   const mbl_text_param_t *params, size_t n, const char *const *ignored,
-                                   bool low_memory, mbl_text_weights_t **out);
+                                   const mbl_text_spec_t *spec, bool low_memory, mbl_text_weights_t **out);
 void mbl_text_weights_close(mbl_text_weights_t *w);
 
 /* Brings a group to the device; with low_memory in the place of the one before. */
@@ -38,6 +44,8 @@ mbl_status_t mbl_text_weights_need(mbl_text_weights_t *w, size_t group);
 /* A weight of a group that is there, in the compute type; rows 0: as many as it has, else those of what
  * follows it, too. */
 mbl_tensor_t mbl_text_weight(const mbl_text_weights_t *w, size_t index, size_t rows);
+/* States [N,T,D] to their place in a context: out [N,T,D], whose samples and rows may be strided. */
+mbl_status_t mbl_text_store(mbl_ops_t *ops, const mbl_tensor_t *states, const mbl_tensor_t *out);
 /* The open files, for what is read on the host. */
 const mbl_st_t *mbl_text_weights_file(const mbl_text_weights_t *w);
 

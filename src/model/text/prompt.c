@@ -1,0 +1,275 @@
+/* The text encoders of a folder together. */
+#include "model/text/prompt.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "model/text/clip.h"
+#include "model/text/t5.h"
+#include "model/text/weights.h"
+
+#include <string.h>
+
+enum { CLIPS = 2, PROMPTS_AT_ONCE = 64 };
+
+static const char *const encoder_names[] = {"text_encoder", "text_encoder_2", "text_encoder_3"};
+static const char *const tokenizer_names[] = {"tokenizer", "tokenizer_2", "tokenizer_3"};
+
+struct mbl_text {
+    mbl_ops_t *ops;
+    mbl_clip_t *clip[CLIPS];
+    mbl_t5_t *t5;
+    mbl_tokenizer_t *tokenizer[CLIPS + 1];
+    size_t n_clips;
+    size_t clip_tokens, t5_tokens; /* of the context; t5_tokens 0: none, of a folder with one encoder */
+    size_t clip_width, pooled;
+};
+
+/* ---- opening ---- */
+
+static mbl_status_t open_tokenizer(mbl_text_t *text, const char *folder, size_t i, const char *kind) {
+    char *path = mbl_format("%s/%s", folder, tokenizer_names[i]);
+    if (!path)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+    mbl_status_t status = mbl_tokenizer_open(path, &text->tokenizer[i]);
+    mbl_free(path);
+    MBL_TRY(status);
+    if (strcmp(mbl_tokenizer_kind(text->tokenizer[i]), kind) != 0)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s/ is a tokenizer of %s, expected one of %s", folder,
+                        tokenizer_names[i], mbl_tokenizer_kind(text->tokenizer[i]), kind);
+    return MBL_OK;
+}
+
+static mbl_status_t check_vocabulary(const mbl_text_t *text, const char *folder, size_t i, size_t known) {
+    size_t vocab = mbl_tokenizer_vocab_size(text->tokenizer[i]);
+    if (vocab > known)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s/ has %zu tokens, %s/ knows %zu; expected both of one model",
+                        folder, tokenizer_names[i], vocab, encoder_names[i], known);
+    return MBL_OK;
+}
+
+/* All CLIP encoders read as many tokens as the first one's tokenizer has. */
+static mbl_status_t open_clip(mbl_text_t *text, mbl_dtype_t dtype, const char *folder, size_t i,
+                              bool low_memory) {
+    char *path = mbl_format("%s/%s", folder, encoder_names[i]);
+    if (!path)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+    mbl_status_t status = open_tokenizer(text, folder, i, "CLIP");
+    if (status == MBL_OK)
+        status = mbl_clip_open(text->ops, dtype, path, low_memory, &text->clip[i]);
+    mbl_free(path);
+    MBL_TRY(status);
+    const mbl_clip_config_t *config = mbl_clip_config(text->clip[i]);
+    MBL_TRY(check_vocabulary(text, folder, i, config->vocab_size));
+    if (i == 0)
+        text->clip_tokens = mbl_tokenizer_max_length(text->tokenizer[0]);
+    if (text->clip_tokens > config->max_position_embeddings)
+        return MBL_FAIL(
+            MBL_ERR_CONFIG,
+            "%s: tokenizer/: model_max_length: %zu, expected at most %s/'s max_position_embeddings "
+            "%zu",
+            folder, text->clip_tokens, encoder_names[i], config->max_position_embeddings);
+    text->clip_width += config->hidden_size;
+    text->pooled += config->projection_dim;
+    text->n_clips = i + 1;
+    return MBL_OK;
+}
+
+static mbl_status_t open_t5(mbl_text_t *text, mbl_dtype_t dtype, const char *folder, bool low_memory) {
+    char *path = mbl_format("%s/%s", folder, encoder_names[CLIPS]);
+    if (!path)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+    mbl_status_t status = open_tokenizer(text, folder, CLIPS, "T5");
+    if (status == MBL_OK)
+        status = mbl_t5_open(text->ops, dtype, path, low_memory, &text->t5);
+    mbl_free(path);
+    MBL_TRY(status);
+    const mbl_t5_config_t *config = mbl_t5_config(text->t5);
+    MBL_TRY(check_vocabulary(text, folder, CLIPS, config->vocab_size));
+    if (config->d_model < text->clip_width)
+        return MBL_FAIL(
+            MBL_ERR_CONFIG,
+            "%s: text_encoder_3/: d_model: %zu, expected at least the width of the others' states, "
+            "%zu",
+            folder, config->d_model, text->clip_width);
+    return MBL_OK;
+}
+
+/* Which encoders model_index.json names. */
+static mbl_status_t read_index(const char *folder, bool named[CLIPS + 1]) {
+    char *path = mbl_format("%s/model_index.json", folder);
+    json_t *index = NULL;
+    if (!path)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
+    mbl_status_t status = mbl_json_read(path, &index);
+    for (size_t i = 0; status == MBL_OK && i <= CLIPS; i++)
+        named[i] = json_is_string(json_array_get(json_object_get(index, encoder_names[i]), 1));
+    if (status == MBL_OK && !named[0])
+        status =
+            MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: text_encoder: missing, expected a CLIP text encoder", path);
+    json_decref(index);
+    mbl_free(path);
+    return status;
+}
+
+static mbl_status_t open_all(mbl_text_t *text, mbl_dtype_t dtype, const char *folder,
+                             const mbl_text_options_t *options) {
+    bool named[CLIPS + 1];
+    size_t tokens = options->max_tokens ? options->max_tokens : MBL_TEXT_TOKENS;
+    MBL_REQUIRE(tokens >= 2 && tokens <= MBL_TEXT_TOKENS_MOST, "%zu tokens of a prompt, expected 2 to %d",
+                tokens, MBL_TEXT_TOKENS_MOST);
+    MBL_TRY(read_index(folder, named));
+    for (size_t i = 0; i < CLIPS && named[i]; i++)
+        MBL_TRY(open_clip(text, dtype, folder, i, options->low_memory));
+    if (named[CLIPS] && !options->without_t5)
+        MBL_TRY(open_t5(text, dtype, folder, options->low_memory));
+    text->t5_tokens = named[1] || named[CLIPS] ? tokens : 0;
+    return MBL_OK;
+}
+
+mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                           const mbl_text_options_t *options, mbl_text_t **out) {
+    static const mbl_text_options_t usual = {0};
+    mbl_text_t *text;
+    MBL_ALLOC(text, 1);
+    text->ops = ops;
+    mbl_status_t status = open_all(text, dtype, folder, options ? options : &usual);
+    if (status != MBL_OK) {
+        mbl_text_close(text);
+        return status;
+    }
+    *out = text;
+    return MBL_OK;
+}
+
+void mbl_text_close(mbl_text_t *text) {
+    if (!text)
+        return;
+    for (size_t i = 0; i < CLIPS; i++)
+        mbl_clip_close(text->clip[i]);
+    mbl_t5_close(text->t5);
+    for (size_t i = 0; i <= CLIPS; i++)
+        mbl_tokenizer_close(text->tokenizer[i]);
+    mbl_free(text);
+}
+
+size_t mbl_text_tokens(const mbl_text_t *text) {
+    return text->clip_tokens + text->t5_tokens;
+}
+
+size_t mbl_text_width(const mbl_text_t *text) {
+    return text->t5 ? mbl_t5_config(text->t5)->d_model : text->clip_width;
+}
+
+size_t mbl_text_pooled(const mbl_text_t *text) {
+    return text->pooled;
+}
+
+bool mbl_text_has_t5(const mbl_text_t *text) {
+    return text->t5 != NULL;
+}
+
+/* ---- encoding ---- */
+
+/* The position whose state is the pooled one. Folders from before transformers knew CLIP's end token have 2
+ * there, and the highest id is meant. */
+static size_t end_of(const mbl_clip_config_t *clip, const int32_t *ids, size_t tokens, size_t end) {
+    if (clip->eos_token_id != 2) {
+        for (size_t t = 0; t < tokens; t++)
+            if (ids[t] == clip->eos_token_id)
+                return t;
+        return end;
+    }
+    size_t best = 0;
+    for (size_t t = 1; t < tokens; t++)
+        if (ids[t] > ids[best])
+            best = t;
+    return best;
+}
+
+/* Tokens first..first+count-1 and columns from `column` on of a context [n,T,W]. */
+static mbl_tensor_t part_of(const mbl_tensor_t *context, size_t first, size_t count, size_t column,
+                            size_t width) {
+    mbl_tensor_t part = *context;
+    part.own = false;
+    part.data = (char *)part.data + (first * part.stride[1] + column) * mbl_dtype_size(part.dtype);
+    part.dim[1] = count;
+    part.dim[2] = width;
+    return part;
+}
+
+static mbl_status_t encode_clips(mbl_text_t *text, const char *const *prompts, size_t n, int32_t *ids,
+                                 size_t *end, const mbl_tensor_t *context, const mbl_tensor_t *pooled) {
+    size_t tokens = text->clip_tokens, column = 0, pooled_column = 0;
+    for (size_t c = 0; c < text->n_clips; c++) {
+        const mbl_clip_config_t *config = mbl_clip_config(text->clip[c]);
+        for (size_t i = 0; i < n; i++) {
+            int32_t *row = ids + i * tokens;
+            MBL_TRY(mbl_tokenizer_encode(text->tokenizer[c], prompts[i], tokens, row, &end[i]));
+            end[i] = end_of(config, row, tokens, end[i]);
+        }
+        mbl_tensor_t hidden = part_of(context, 0, tokens, column, config->hidden_size),
+                     last = mbl_tensor_columns(pooled, pooled_column, config->projection_dim);
+        MBL_TRY(mbl_clip_forward(text->clip[c], ids, end, n, tokens, &hidden, &last));
+        column += config->hidden_size;
+        pooled_column += config->projection_dim;
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t encode_t5(mbl_text_t *text, const char *const *prompts, size_t n, int32_t *ids,
+                              const mbl_tensor_t *context) {
+    size_t tokens = text->t5_tokens, end;
+    if (!text->t5)
+        return MBL_OK;
+    for (size_t i = 0; i < n; i++)
+        MBL_TRY(mbl_tokenizer_encode(text->tokenizer[CLIPS], prompts[i], tokens, ids + i * tokens, &end));
+    mbl_tensor_t states = part_of(context, text->clip_tokens, tokens, 0, context->dim[2]);
+    return mbl_t5_forward(text->t5, ids, n, tokens, &states);
+}
+
+static mbl_status_t check_shapes(const mbl_text_t *text, size_t n, const mbl_tensor_t *context,
+                                 const mbl_tensor_t *pooled) {
+    size_t width = mbl_text_width(text);
+    MBL_REQUIRE(n > 0 && context->ndim == 3 && context->dim[0] == n &&
+                    context->dim[1] == mbl_text_tokens(text) &&
+                    (text->t5 ? context->dim[2] == width : context->dim[2] >= width) && pooled->ndim == 2 &&
+                    pooled->dim[0] == n && pooled->dim[1] == text->pooled,
+                "conditions of %zu prompts: expected %zu tokens, %zu wide, pooled %zu", n,
+                mbl_text_tokens(text), width, text->pooled);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_text_encode(mbl_text_t *text, const char *const *prompts, size_t n,
+                             const mbl_tensor_t *context, const mbl_tensor_t *pooled) {
+    mbl_status_t status;
+    int32_t *ids = NULL;
+    size_t *end = NULL, at_once = n < PROMPTS_AT_ONCE ? n : PROMPTS_AT_ONCE;
+    size_t longest = text->clip_tokens > text->t5_tokens ? text->clip_tokens : text->t5_tokens;
+    MBL_TRY(check_shapes(text, n, context, pooled));
+    MBL_ALLOC_GOTO(ids, at_once * longest, done);
+    MBL_ALLOC_GOTO(end, at_once, done);
+    /* right of CLIP's states, and without T5 below them, there are zeros */
+    MBL_TRY_GOTO(mbl_tensor_zero(text->ops, context), done);
+    for (size_t first = 0; first < n; first += at_once) {
+        size_t some = n - first < at_once ? n - first : at_once;
+        mbl_tensor_t states = mbl_tensor_rows(context, first, some),
+                     last = mbl_tensor_rows(pooled, first, some);
+        MBL_TRY_GOTO(encode_clips(text, prompts + first, some, ids, end, &states, &last), done);
+        MBL_TRY_GOTO(encode_t5(text, prompts + first, some, ids, &states), done);
+    }
+    status = MBL_OK;
+done:
+    mbl_free(ids);
+    mbl_free(end);
+    return status;
+}
+
+mbl_status_t mbl_text_cuts(const mbl_text_t *text, size_t encoder, const char *const *prompts, size_t n,
+                           mbl_cuts_t *out) {
+    *out = (mbl_cuts_t){0};
+    if (encoder < text->n_clips)
+        return mbl_cuts_find(text->tokenizer[encoder], encoder_names[encoder], text->clip_tokens, prompts, n,
+                             out);
+    if (encoder == text->n_clips && text->t5)
+        return mbl_cuts_find(text->tokenizer[CLIPS], encoder_names[CLIPS], text->t5_tokens, prompts, n, out);
+    return MBL_OK;
+}

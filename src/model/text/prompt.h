@@ -1,0 +1,45 @@
+/* Prompts to what a transformer is given of them, by the text encoders of a folder, as
+ * StableDiffusion3Pipeline puts them together: the states of two CLIP encoders side by side, filled up with
+ * zeros to the width of the context; behind them, as more tokens, T5's, or zeros where there is no T5; and
+ * the pooled states of the CLIP encoders side by side. A folder with one CLIP encoder and no other has that
+ * one's tokens alone. */
+#ifndef MBL_MODEL_PROMPT_H
+#define MBL_MODEL_PROMPT_H
+
+#include "model/text/cut.h"
+#include "ops/ops.h"
+
+typedef struct mbl_text mbl_text_t;
+
+typedef struct {
+    size_t max_tokens; /* that T5 reads, 0: MBL_TEXT_TOKENS; they count without T5 too */
+    bool low_memory;   /* one layer of an encoder on the device at one time; they are read for every call of
+                          encode */
+    bool without_t5;   /* zeros for T5's tokens where the folder has it */
+} mbl_text_options_t;
+enum { MBL_TEXT_TOKENS = 256, MBL_TEXT_TOKENS_MOST = 512 };
+
+/* model_index.json of `folder` says which encoders there are. Errors name the folder's part that does not fit
+ * the others: ERR_CONFIG, or those of opening an encoder or a tokenizer. options NULL: all as above says.
+ * Close with mbl_text_close. */
+mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                           const mbl_text_options_t *options, mbl_text_t **out);
+void mbl_text_close(mbl_text_t *text);
+
+size_t mbl_text_tokens(const mbl_text_t *text); /* of the context */
+size_t mbl_text_width(const mbl_text_t *text);  /* of the states: the context's own width is at least that */
+size_t mbl_text_pooled(const mbl_text_t *text);
+bool mbl_text_has_t5(const mbl_text_t *text); /* then the context is exactly that wide */
+
+/* context [n,tokens,W >= width], pooled [n,pooled] ct, both written whole. ERR_ARG for a prompt that is not
+ * UTF-8.
+ */
+mbl_status_t mbl_text_encode(mbl_text_t *text, const char *const *prompts, size_t n,
+                             const mbl_tensor_t *context, const mbl_tensor_t *pooled);
+
+/* Of which prompts text encoder `encoder` (0, ...) reads only the beginning; out->encoder is NULL past the
+ * last encoder. */
+mbl_status_t mbl_text_cuts(const mbl_text_t *text, size_t encoder, const char *const *prompts, size_t n,
+                           mbl_cuts_t *out);
+
+#endif
