@@ -123,7 +123,8 @@ static mbl_status_t open_model(const options_t *o, sample_t *s, mbl_comm_t *comm
     if (o->checkpoint)
         MBL_TRY(read_config(o, s));
     MBL_TRY(mbl_ops_open("auto", (int)o->threads, &s->engine.ops));
-    MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->checkpoint ? s->config->model.path : o->model,
+    const mbl_text_options_t text = o->checkpoint ? mbl_engine_text(s->config) : (mbl_text_options_t){0};
+    MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->checkpoint ? s->config->model.path : o->model, &text,
                               &s->engine.pipeline));
     if (o->lora)
         return open_lora(o, s);
@@ -139,6 +140,7 @@ static mbl_status_t make_buffers(const options_t *o, sample_t *s) {
     mbl_pipeline_image_size(s->engine.pipeline, &high, &wide);
     MBL_TRY(mbl_prompt_report_cuts(s->engine.pipeline, s->prompt, s->n_prompts, "prompts"));
     MBL_TRY(mbl_pipeline_encode(s->engine.pipeline, s->prompt, s->n_prompts, &s->conditions));
+    mbl_pipeline_release_text(s->engine.pipeline);
     MBL_TRY(mbl_sampler_new(s->engine.pipeline, s->lora ? s->lora : s->state.lora, o->batch, &s->sampler));
     MBL_TRY(mbl_tensor_new(s->engine.ops, MBL_F32, &s->x0, 4, s->n, c, height, width));
     MBL_ALLOC(s->rgb, s->n * high * wide * 3);

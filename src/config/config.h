@@ -39,6 +39,7 @@ typedef enum { MBL_CONFIG_OTHER_BASE_REFUSE, MBL_CONFIG_OTHER_BASE_ACCEPT } mbl_
 typedef enum { MBL_CONFIG_WRITER_GATHER, MBL_CONFIG_WRITER_PARALLEL } mbl_config_writer_t;
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 
+typedef enum { MBL_CONFIG_LOW_MEMORY_OFF, MBL_CONFIG_LOW_MEMORY_ON } mbl_config_low_memory_t;
 typedef enum { MBL_CONFIG_MERGE_AUTO, MBL_CONFIG_MERGE_NEVER } mbl_config_merge_t;
 
 typedef struct {
@@ -74,6 +75,7 @@ typedef struct {
     } cuda;
     struct {
         char *path; /* absolute; "" when not given (pretrain) */
+        mbl_config_low_memory_t low_memory;
         struct {
             size_t rank;
             double alpha;
@@ -86,6 +88,7 @@ typedef struct {
         size_t train_count, test_count; /* of source: signs */
         size_t limit;                   /* of source: file; 0: all */
         size_t groups, group_size;
+        size_t max_tokens; /* of T5 */
     } prompts;
     struct {
         size_t steps;

@@ -2,6 +2,8 @@
  * and all messages follow from this table. */
 #include "config/table.h"
 
+#include "model/text/prompt.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -24,6 +26,8 @@ static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const merge_words[] = {"auto", "never", NULL};
+/* In the order of mbl_config_low_memory_t. */
+static const char *const low_memory_words[] = {"off", "on", NULL};
 /* In the order of mbl_config_std_t. */
 static const char *const std_words[] = {"auto", "global", "group", NULL};
 /* By mbl_method_t. */
@@ -67,6 +71,9 @@ static const mbl_field_t fields[] = {
            "same results; off: every kernel is launched by itself"),
 
     OTHER(model.path, FOLDER, "", 0, 0, NULL, "folder of the base model, in the layout of diffusers"),
+    CHOICE(model.low_memory, "off", low_memory_words,
+           "on: of a text encoder only one layer is in memory at a time, read from its file for every 64 "
+           "prompts"),
     COUNT(model.lora.rank, "16", 1, 1024, NULL, "rank of the adapter's matrices A and B"),
     NUMBER(model.lora.alpha, "32", 0, 1e6, ABOVE, "the adapter's product B A is multiplied by alpha / rank"),
     OTHER(model.lora.targets, STRINGS,
@@ -92,6 +99,8 @@ static const mbl_field_t fields[] = {
     COUNT(prompts.groups, "24", 1, 65536, "prompts", "prompts of an epoch, over all ranks"),
     COUNT(prompts.group_size, "12", 2, 4096, "images",
           "images of each prompt; advantages compare the images of one prompt with each other"),
+    COUNT(prompts.max_tokens, "128", 2, MBL_TEXT_TOKENS_MOST, "tokens",
+          "tokens of a prompt that T5 reads, in models of several text encoders"),
 
     COUNT(rollout.steps, "10", 1, MBL_SAMPLER_MAX_STEPS, "sampling steps",
           "solver steps for an image of the rollout"),

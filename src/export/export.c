@@ -41,7 +41,7 @@ static mbl_status_t open_all(export_t *e) {
     e->engine.k = e->config->rewards.count;
     MBL_TRY(mbl_comm_open("self", 0, &e->engine.comm));
     MBL_TRY(mbl_ops_open("cpu", (int)e->config->threads, &e->engine.ops));
-    MBL_TRY(mbl_pipeline_open(e->engine.ops, MBL_F32, e->config->model.path, &e->engine.pipeline));
+    MBL_TRY(mbl_pipeline_open(e->engine.ops, MBL_F32, e->config->model.path, NULL, &e->engine.pipeline));
     MBL_TRY(mbl_state_new(&e->engine, &e->state));
     MBL_TRY(mbl_state_load_adapters(&e->state, o->checkpoint));
     MBL_ALLOC(e->values, e->state.update.padded);

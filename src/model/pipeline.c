@@ -8,8 +8,6 @@
 
 #include <string.h>
 
-enum { PROMPTS_AT_ONCE = 64 };
-
 /* ---- opening ---- */
 
 /* FOLDER/NAME; NULL without memory. */
@@ -19,28 +17,24 @@ static char *part(const char *folder, const char *name) {
 
 /* model_index.json, and parts of larger models that cannot be run yet. */
 static mbl_status_t check_index(const char *folder, const json_t *index) {
-    static const char *const later[] = {"text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3",
-                                        "vae"};
     const char *class_name = json_string_value(json_object_get(index, "_class_name"));
     if (!class_name || strcmp(class_name, "StableDiffusion3Pipeline") != 0)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
                         "%s/model_index.json: _class_name: %.60s; expected "
                         "StableDiffusion3Pipeline",
                         folder, class_name ? class_name : "missing");
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
-        char *path = part(folder, later[i]);
-        if (!path)
-            return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
-        bool named = json_is_string(json_array_get(json_object_get(index, later[i]), 1));
-        bool there = named || mbl_folder_exists(path);
-        mbl_free(path);
-        if (there)
-            return MBL_FAIL(
-                MBL_ERR_UNSUPPORTED,
-                "%s: has %s/; this version runs models with one text encoder that generate pixels "
-                "(transformer/, tokenizer/, text_encoder/, scheduler/)",
-                folder, later[i]);
-    }
+    char *path = part(folder, "vae");
+    if (!path)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+    bool named = json_is_string(json_array_get(json_object_get(index, "vae"), 1));
+    bool there = named || mbl_folder_exists(path);
+    mbl_free(path);
+    if (there)
+        return MBL_FAIL(
+            MBL_ERR_UNSUPPORTED,
+            "%s: has vae/; this version runs models that generate pixels (transformer/, tokenizer/, "
+            "text_encoder/, scheduler/)",
+            folder);
     return MBL_OK;
 }
 
@@ -90,45 +84,20 @@ static mbl_status_t read_shift(const char *folder, double *out) {
     return status;
 }
 
-static mbl_status_t open_text(mbl_pipeline_t *p, const char *folder) {
-    mbl_status_t status;
-    char *tokenizer = part(folder, "tokenizer"), *encoder = part(folder, "text_encoder");
-    if (!tokenizer || !encoder) {
-        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
-        goto done;
-    }
-    MBL_TRY_GOTO(mbl_tokenizer_open(tokenizer, &p->tokenizer), done);
-    MBL_TRY_GOTO(mbl_clip_open(p->ops, p->dtype, encoder, false, &p->clip), done);
-    p->tokens = mbl_tokenizer_max_length(p->tokenizer);
-done:
-    mbl_free(tokenizer);
-    mbl_free(encoder);
-    return status;
-}
-
-/* The parts of a folder must be of one model. */
+/* The parts of a folder must be of one model; prompt.c has compared the text encoders. */
 static mbl_status_t check_parts(const mbl_pipeline_t *p, const char *folder) {
-    const mbl_clip_config_t *clip = mbl_clip_config(p->clip);
     const mbl_dit_sizes_t *model = mbl_dit_sizes(p->model);
-    size_t vocab = mbl_tokenizer_vocab_size(p->tokenizer);
-    if (vocab > clip->vocab_size)
-        return MBL_FAIL(MBL_ERR_CONFIG, "%s: tokenizer/ has %zu tokens, text_encoder/ knows %zu", folder,
-                        vocab, clip->vocab_size);
-    if (p->tokens > clip->max_position_embeddings)
-        return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: tokenizer/: model_max_length: %zu; expected at most text_encoder/'s "
-                        "max_position_embeddings %zu",
-                        folder, p->tokens, clip->max_position_embeddings);
-    if (clip->hidden_size > model->context_width)
-        return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: text_encoder/: hidden_size: %zu; expected at most the transformer's "
-                        "joint_attention_dim %zu",
-                        folder, clip->hidden_size, model->context_width);
-    if (clip->projection_dim != model->pooled_width)
+    size_t width = mbl_text_width(p->text), pooled = mbl_text_pooled(p->text);
+    bool exact = mbl_text_has_t5(p->text);
+    if (exact ? width != model->context_width : width > model->context_width)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s: %zu; expected %sthe transformer's joint_attention_dim %zu",
+                        folder, exact ? "text_encoder_3/: d_model" : "text_encoder/: hidden_size", width,
+                        exact ? "" : "at most ", model->context_width);
+    if (pooled != model->pooled_width)
         return MBL_FAIL(MBL_ERR_CONFIG,
                         "%s: text_encoder/: projection_dim: %zu; expected the transformer's "
                         "pooled_projection_dim %zu",
-                        folder, clip->projection_dim, model->pooled_width);
+                        folder, pooled, model->pooled_width);
     if (model->channels != 3 || model->out_channels != 3)
         return MBL_FAIL(MBL_ERR_CONFIG,
                         "%s: transformer/: %zu channels in, %zu out; without a vae/ both must be 3 (pixels)",
@@ -137,8 +106,9 @@ static mbl_status_t check_parts(const mbl_pipeline_t *p, const char *folder) {
 }
 
 /* config NULL: the transformer of the folder, else a fresh one. */
-static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, const json_t *config,
-                             uint64_t seed, mbl_pipeline_t **out) {
+static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                             const mbl_text_options_t *text, const json_t *config, uint64_t seed,
+                             mbl_pipeline_t **out) {
     mbl_status_t status;
     char *path = NULL;
     mbl_pipeline_t *p;
@@ -147,7 +117,8 @@ static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fold
     p->dtype = dtype;
     MBL_TRY_GOTO(read_index(folder), done);
     MBL_TRY_GOTO(read_shift(folder, &p->shift), done);
-    MBL_TRY_GOTO(open_text(p, folder), done);
+    MBL_TRY_GOTO(mbl_text_open(ops, dtype, folder, text, &p->text), done);
+    p->tokens = mbl_text_tokens(p->text);
     if (config) {
         MBL_TRY_GOTO(mbl_dit_new(ops, dtype, config, seed, &p->model), done);
         MBL_TRY_GOTO(mbl_digest_weights(ops, dtype, p->model, p->digest), done);
@@ -168,13 +139,14 @@ done:
     return status;
 }
 
-mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_pipeline_t **out) {
-    return open_any(ops, dtype, folder, NULL, 0, out);
+mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                               const mbl_text_options_t *text, mbl_pipeline_t **out) {
+    return open_any(ops, dtype, folder, text, NULL, 0, out);
 }
 
 mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, const json_t *config,
                               uint64_t seed, mbl_pipeline_t **out) {
-    return open_any(ops, dtype, folder, config, seed, out);
+    return open_any(ops, dtype, folder, NULL, config, seed, out);
 }
 
 mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const json_t *config, size_t tokens,
@@ -198,8 +170,7 @@ void mbl_pipeline_close(mbl_pipeline_t *pipeline) {
     if (!pipeline)
         return;
     mbl_dit_close(pipeline->model);
-    mbl_clip_close(pipeline->clip);
-    mbl_tokenizer_close(pipeline->tokenizer);
+    mbl_text_close(pipeline->text);
     mbl_free(pipeline->host);
     mbl_free(pipeline);
 }
@@ -236,70 +207,34 @@ const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline) {
 
 /* ---- prompts ---- */
 
-/* The position whose state is the pooled one. Folders from before transformers stored CLIP's end token have 2
- * there, and the highest id is meant. */
-static size_t end_of(const mbl_clip_config_t *clip, const int32_t *ids, size_t tokens, size_t end) {
-    if (clip->eos_token_id != 2) {
-        for (size_t t = 0; t < tokens; t++)
-            if (ids[t] == clip->eos_token_id)
-                return t;
-        return end;
-    }
-    size_t best = 0;
-    for (size_t t = 1; t < tokens; t++)
-        if (ids[t] > ids[best])
-            best = t;
-    return best;
-}
-
-/* Prompts first..first+n-1 into their rows of the conditions. */
-static mbl_status_t encode_some(mbl_pipeline_t *p, const char *const *prompts, size_t first, size_t n,
-                                int32_t *ids, size_t *end, const mbl_conditions_t *out) {
-    const mbl_clip_config_t *clip = mbl_clip_config(p->clip);
-    for (size_t i = 0; i < n; i++) {
-        int32_t *row = ids + i * p->tokens;
-        MBL_TRY(mbl_tokenizer_encode(p->tokenizer, prompts[first + i], p->tokens, row, &end[i]));
-        end[i] = end_of(clip, row, p->tokens, end[i]);
-    }
-    mbl_tensor_t context = mbl_tensor_rows(&out->context, first, n),
-                 pooled = mbl_tensor_rows(&out->pooled, first, n);
-    mbl_tensor_t hidden = mbl_tensor_columns(&context, 0, clip->hidden_size);
-    return mbl_clip_forward(p->clip, ids, end, n, p->tokens, &hidden, &pooled);
-}
-
 mbl_status_t mbl_pipeline_conditions(const mbl_pipeline_t *pipeline, size_t n, mbl_conditions_t *out) {
     return mbl_conditions_new(pipeline->model, n, pipeline->tokens, out);
 }
 
 mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
                                  mbl_conditions_t *out) {
-    MBL_REQUIRE(n > 0 && pipeline->clip, "no prompts to encode, or no text encoder");
-    mbl_status_t status;
+    MBL_REQUIRE(n > 0 && pipeline->text, "no prompts to encode, or no text encoder");
     mbl_conditions_t made = {0};
-    int32_t *ids = NULL;
-    size_t *end = NULL;
-    MBL_ALLOC_GOTO(ids, PROMPTS_AT_ONCE * pipeline->tokens, done);
-    MBL_ALLOC_GOTO(end, PROMPTS_AT_ONCE, done);
-    MBL_TRY_GOTO(mbl_pipeline_conditions(pipeline, n, &made), done);
-    /* what lies right of the text encoder's width stays zero */
-    MBL_TRY_GOTO(mbl_tensor_zero(pipeline->ops, &made.context), done);
-    for (size_t first = 0; first < n; first += PROMPTS_AT_ONCE) {
-        size_t some = n - first < PROMPTS_AT_ONCE ? n - first : PROMPTS_AT_ONCE;
-        MBL_TRY_GOTO(encode_some(pipeline, prompts, first, some, ids, end, &made), done);
+    mbl_status_t status = mbl_pipeline_conditions(pipeline, n, &made);
+    if (status == MBL_OK)
+        status = mbl_text_encode(pipeline->text, prompts, n, &made.context, &made.pooled);
+    if (status != MBL_OK) {
+        mbl_conditions_free(pipeline->ops, &made);
+        return status;
     }
     *out = made;
-    made = (mbl_conditions_t){0};
-done:
-    mbl_conditions_free(pipeline->ops, &made);
-    mbl_free(ids);
-    mbl_free(end);
-    return status;
+    return MBL_OK;
+}
+
+void mbl_pipeline_release_text(mbl_pipeline_t *pipeline) {
+    if (pipeline->text)
+        mbl_text_release(pipeline->text);
 }
 
 mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,
                                size_t n, mbl_cuts_t *out) {
-    if (encoder == 0 && pipeline->tokenizer)
-        return mbl_cuts_find(pipeline->tokenizer, "text_encoder", pipeline->tokens, prompts, n, out);
+    if (pipeline->text)
+        return mbl_text_cuts(pipeline->text, encoder, prompts, n, out);
     *out = (mbl_cuts_t){0};
     return MBL_OK;
 }

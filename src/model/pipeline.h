@@ -4,11 +4,13 @@
 #define MBL_MODEL_PIPELINE_H
 
 #include "model/lora.h"
-#include "model/text/cut.h"
+#include "model/text/prompt.h"
 
 typedef struct mbl_pipeline mbl_pipeline_t;
 
-mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_pipeline_t **out);
+/* text: how the text encoders are used, NULL: as prompt.h says of NULL. */
+mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                               const mbl_text_options_t *text, mbl_pipeline_t **out);
 /* The same with a fresh transformer of `config` in memory and text encoder and tokenizer read from `folder`
  * (pretraining). */
 mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, const json_t *config,
@@ -34,6 +36,8 @@ mbl_status_t mbl_pipeline_conditions(const mbl_pipeline_t *pipeline, size_t n, m
 /* A whole prompt set, computed once. Free with mbl_conditions_free. */
 mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
                                  mbl_conditions_t *out);
+/* Takes the text encoders off the device until prompts are encoded again. */
+void mbl_pipeline_release_text(mbl_pipeline_t *pipeline);
 /* Of which prompts text encoder `encoder` (0, ...) reads only the beginning; out->encoder is NULL past the
  * last encoder. */
 mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,

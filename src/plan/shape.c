@@ -2,7 +2,7 @@
 #include "plan/plan.h"
 
 #include "base/mem.h"
-#include "model/text/tokenizer.h"
+#include "model/text/prompt.h"
 #include "run/micro_batch.h"
 #include "run/stage.h"
 #include "run/state.h"
@@ -27,21 +27,15 @@ void mbl_plan_shape_free(mbl_plan_shape_t *shape) {
     shape->model = NULL;
 }
 
-static mbl_status_t read_sizes(const char *folder, mbl_plan_shape_t *out) {
-    mbl_tokenizer_t *tokenizer = NULL;
-    char *model = mbl_format("%s/transformer/config.json", folder),
-         *words = mbl_format("%s/tokenizer", folder);
-    mbl_status_t status =
-        model && words ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
+static mbl_status_t read_sizes(const mbl_config_t *config, mbl_plan_shape_t *out) {
+    const char *folder = config->model.path;
+    char *model = mbl_format("%s/transformer/config.json", folder);
+    mbl_status_t status = model ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
     if (status == MBL_OK)
         status = mbl_plan_read_model(model, 0, out);
     if (status == MBL_OK)
-        status = mbl_tokenizer_open(words, &tokenizer);
-    if (status == MBL_OK)
-        out->tokens = mbl_tokenizer_max_length(tokenizer);
-    mbl_tokenizer_close(tokenizer);
+        status = mbl_text_count_tokens(folder, config->prompts.max_tokens, &out->tokens);
     mbl_free(model);
-    mbl_free(words);
     return status;
 }
 
@@ -102,7 +96,7 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
     MBL_TRY(count_prompts(config, &shape.prompts));
     MBL_TRY(mbl_stage_most_parts(config, &shape.rewards));
     MBL_TRY(mbl_state_lora(config, &shape.lora));
-    mbl_status_t status = read_sizes(config->model.path, &shape);
+    mbl_status_t status = read_sizes(config, &shape);
     if (status == MBL_OK && config->limits.micro_batch_bytes > 0)
         status = fit_micro_batches(config, &shape);
     if (status == MBL_OK)

@@ -54,12 +54,21 @@ mbl_status_t mbl_engine_device(mbl_engine_t *engine) {
     return mbl_comm_attach(engine->comm, engine->ops);
 }
 
+mbl_text_options_t mbl_engine_text(const mbl_config_t *config) {
+    return (mbl_text_options_t){.max_tokens = config->prompts.max_tokens,
+                                .low_memory = config->model.low_memory == MBL_CONFIG_LOW_MEMORY_ON};
+}
+
 static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
-    MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(engine), config->model.path, &engine->pipeline));
+    const mbl_text_options_t text = mbl_engine_text(config);
+    MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(engine), config->model.path, &text,
+                              &engine->pipeline));
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &engine->pool));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
-    return mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test);
+    MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test));
+    mbl_pipeline_release_text(engine->pipeline);
+    return MBL_OK;
 }
 
 /* The first 64 bits of a digest. */

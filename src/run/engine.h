@@ -24,6 +24,8 @@ typedef struct {
 mbl_status_t mbl_engine_threads(const mbl_config_t *config, mbl_comm_t *comm, mbl_threads_t *out);
 /* Type of matrix products on the engine's device. */
 mbl_dtype_t mbl_engine_dtype(const mbl_engine_t *engine);
+/* How text encoders are used, by the configuration. */
+mbl_text_options_t mbl_engine_text(const mbl_config_t *config);
 
 /* Opens the compute backend alone, for an engine whose config and comm are set, and attaches it to comm.
  * Collective. */

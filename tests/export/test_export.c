@@ -79,7 +79,7 @@ static void compare_values(const char *adapter) {
              adapter, adapter);
     marble_well(arguments);
     assert_int_equal(mbl_ops_open("cpu", 1, &ops), MBL_OK);
-    assert_int_equal(mbl_pipeline_open(ops, MBL_F32, in("base/model"), &pipeline), MBL_OK);
+    assert_int_equal(mbl_pipeline_open(ops, MBL_F32, in("base/model"), NULL, &pipeline), MBL_OK);
     assert_int_equal(mbl_lora_read_config(mbl_pipeline_model(pipeline), in(adapter), &lora_config), MBL_OK);
     assert_int_equal(lora_config.rank, 4);
     assert_near(lora_config.alpha, 8, 0);

@@ -158,6 +158,30 @@ static void fewer_encoders(void **state) {
     assert_true(context[CLIP_TOKENS * WIDTH] == 0 && context[TOKENS * WIDTH - 1] == 0);
 }
 
+/* Encoders that were taken off the device come back and give the same bits. */
+static void released_encoders_come_back(void **state) {
+    (void)state;
+    mbl_text_t *text;
+    mbl_tensor_t c, p;
+    static float first[2 * TOKENS * WIDTH], again[2 * TOKENS * WIDTH];
+    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &c, 3, (size_t)2, (size_t)TOKENS, (size_t)WIDTH), MBL_OK);
+    assert_int_equal(mbl_tensor_new(ops, MBL_F32, &p, 2, (size_t)2, (size_t)POOLED), MBL_OK);
+    assert_int_equal(mbl_text_open(ops, MBL_F32, GOLDEN, &options, &text), MBL_OK);
+    assert_int_equal(mbl_text_encode(text, prompts, 2, &c, &p), MBL_OK);
+    assert_int_equal(mbl_tensor_download(ops, &c, first), MBL_OK);
+    size_t live = mbl_mem_live();
+    mbl_text_release(text);
+    assert_true(mbl_mem_live() < live - 20);
+    assert_int_equal(mbl_text_width(text), WIDTH);
+    assert_int_equal(mbl_text_pooled(text), POOLED);
+    assert_int_equal(mbl_text_encode(text, prompts, 2, &c, &p), MBL_OK);
+    assert_int_equal(mbl_tensor_download(ops, &c, again), MBL_OK);
+    assert_memory_equal(first, again, sizeof first);
+    mbl_tensor_free(ops, &c);
+    mbl_tensor_free(ops, &p);
+    mbl_text_close(text);
+}
+
 static void cut_prompts(void **state) {
     (void)state;
     mbl_text_t *text;
@@ -206,7 +230,7 @@ static void parts_that_do_not_fit(void **state) {
                    MBL_ERR_CONFIG, "tokenizer_2/ has 49408 tokens, text_encoder_2/ knows");
     expect_refused(
         "sed -i 's/\"model_max_length\": 20/\"model_max_length\": 21/' tokenizer/tokenizer_config.json",
-        MBL_ERR_CONFIG, "model_max_length: 21, expected at most text_encoder/'s max_position_embeddings 20");
+        MBL_ERR_CONFIG, "model_max_length: 21; expected at most text_encoder/'s max_position_embeddings 20");
     expect_refused("rm -r text_encoder_3", MBL_ERR_IO, "text_encoder_3/config.json: cannot be opened");
     expect_refused("rm -r tokenizer_2", MBL_ERR_IO, "tokenizer_2/vocab.json: cannot be opened");
     expect_refused("rm -r text_encoder_2 && cp -r text_encoder_3 text_encoder_2", MBL_ERR_FORMAT,
@@ -241,6 +265,7 @@ int main(void) {
         cmocka_unit_test(parity),
         cmocka_unit_test(without_t5),
         cmocka_unit_test(fewer_encoders),
+        cmocka_unit_test(released_encoders_come_back),
         cmocka_unit_test(cut_prompts),
         cmocka_unit_test(parts_that_do_not_fit),
         cmocka_unit_test(survives_failing_memory),

@@ -71,12 +71,16 @@ static mbl_status_t add_config(const char *folder, const char *name, const char 
 static mbl_status_t add_part(const char *folder, json_t *out) {
     MBL_TRY(add_config(folder, "config.json", "config", out));
     MBL_TRY(add_config(folder, "scheduler_config.json", "config", out));
-    char *vocab = mbl_format("%s/vocab.json", folder);
-    if (!vocab)
+    char *vocab = mbl_format("%s/vocab.json", folder), *whole = mbl_format("%s/tokenizer.json", folder);
+    if (!vocab || !whole) {
+        mbl_free(vocab);
+        mbl_free(whole);
         return no_memory(folder);
-    bool tokens = mbl_file_exists(vocab),
+    }
+    bool tokens = mbl_file_exists(vocab) || mbl_file_exists(whole),
          weights = json_object_get(json_object_get(out, "config"), "num_attention_heads");
     mbl_free(vocab);
+    mbl_free(whole);
     if (tokens) {
         mbl_tokenizer_t *t;
         MBL_TRY(mbl_tokenizer_open(folder, &t));

@@ -26,15 +26,16 @@ static json_t *cuts_json(const mbl_cuts_t *cuts) {
                      (json_int_t)cuts->count, "first", first);
 }
 
-/* Appends what the encoder beside FOLDER/TOKENIZER cuts, where that folder is CLIP's. */
+/* Appends what the encoder beside FOLDER/TOKENIZER cuts, where there is that folder. */
 static mbl_status_t add_encoder(const char *folder, const char *tokenizer, const char *encoder,
                                 const char *const *texts, size_t n, json_t *out) {
     char *path = mbl_format("%s/%s", folder, tokenizer),
-         *vocab = mbl_format("%s/%s/vocab.json", folder, tokenizer);
+         *vocab = mbl_format("%s/%s/vocab.json", folder, tokenizer),
+         *whole = mbl_format("%s/%s/tokenizer.json", folder, tokenizer);
     mbl_tokenizer_t *t = NULL;
     mbl_cuts_t cuts;
-    mbl_status_t status = path && vocab ? MBL_OK : no_memory(folder);
-    if (status == MBL_OK && mbl_file_exists(vocab)) {
+    mbl_status_t status = path && vocab && whole ? MBL_OK : no_memory(folder);
+    if (status == MBL_OK && (mbl_file_exists(vocab) || mbl_file_exists(whole))) {
         status = mbl_tokenizer_open(path, &t);
         if (status == MBL_OK)
             status = mbl_cuts_find(t, encoder, mbl_tokenizer_max_length(t), texts, n, &cuts);
@@ -44,6 +45,7 @@ static mbl_status_t add_encoder(const char *folder, const char *tokenizer, const
     }
     mbl_free(path);
     mbl_free(vocab);
+    mbl_free(whole);
     return status;
 }
 
@@ -59,9 +61,10 @@ static mbl_status_t add_encoders(const char *folder, const mbl_prompts_t *prompt
         status = add_encoder(folder, names[i][0], names[i][1], texts, prompts->count, out);
     mbl_free(texts);
     if (status == MBL_OK && json_array_size(out) == 0)
-        status =
-            MBL_FAIL(MBL_ERR_USAGE,
-                     "%s: no tokenizer/ with a vocab.json; expected a model in the diffusers layout", folder);
+        status = MBL_FAIL(
+            MBL_ERR_USAGE,
+            "%s: no tokenizer/ with a vocab.json or tokenizer.json; expected a model in the diffusers layout",
+            folder);
     return status;
 }
 

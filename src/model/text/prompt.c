@@ -15,12 +15,16 @@ static const char *const tokenizer_names[] = {"tokenizer", "tokenizer_2", "token
 
 struct mbl_text {
     mbl_ops_t *ops;
+    mbl_dtype_t dtype;
+    char *folder;
+    mbl_text_options_t options;
+    bool has_t5;
     mbl_clip_t *clip[CLIPS];
     mbl_t5_t *t5;
     mbl_tokenizer_t *tokenizer[CLIPS + 1];
     size_t n_clips;
     size_t clip_tokens, t5_tokens; /* of the context; t5_tokens 0: none, of a folder with one encoder */
-    size_t clip_width, pooled;
+    size_t clip_width, pooled, t5_width;
 };
 
 /* ---- opening ---- */
@@ -47,50 +51,52 @@ static mbl_status_t check_vocabulary(const mbl_text_t *text, const char *folder,
 }
 
 /* All CLIP encoders read as many tokens as the first one's tokenizer has. */
-static mbl_status_t open_clip(mbl_text_t *text, mbl_dtype_t dtype, const char *folder, size_t i,
-                              bool low_memory) {
-    char *path = mbl_format("%s/%s", folder, encoder_names[i]);
-    if (!path)
-        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
-    mbl_status_t status = open_tokenizer(text, folder, i, "CLIP");
-    if (status == MBL_OK)
-        status = mbl_clip_open(text->ops, dtype, path, low_memory, &text->clip[i]);
-    mbl_free(path);
-    MBL_TRY(status);
+static mbl_status_t check_clip(mbl_text_t *text, size_t i) {
     const mbl_clip_config_t *config = mbl_clip_config(text->clip[i]);
-    MBL_TRY(check_vocabulary(text, folder, i, config->vocab_size));
-    if (i == 0)
-        text->clip_tokens = mbl_tokenizer_max_length(text->tokenizer[0]);
+    MBL_TRY(check_vocabulary(text, text->folder, i, config->vocab_size));
     if (text->clip_tokens > config->max_position_embeddings)
         return MBL_FAIL(
             MBL_ERR_CONFIG,
-            "%s: tokenizer/: model_max_length: %zu, expected at most %s/'s max_position_embeddings "
+            "%s: tokenizer/: model_max_length: %zu; expected at most %s/'s max_position_embeddings "
             "%zu",
-            folder, text->clip_tokens, encoder_names[i], config->max_position_embeddings);
+            text->folder, text->clip_tokens, encoder_names[i], config->max_position_embeddings);
     text->clip_width += config->hidden_size;
     text->pooled += config->projection_dim;
-    text->n_clips = i + 1;
     return MBL_OK;
 }
 
-static mbl_status_t open_t5(mbl_text_t *text, mbl_dtype_t dtype, const char *folder, bool low_memory) {
-    char *path = mbl_format("%s/%s", folder, encoder_names[CLIPS]);
-    if (!path)
-        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
-    mbl_status_t status = open_tokenizer(text, folder, CLIPS, "T5");
-    if (status == MBL_OK)
-        status = mbl_t5_open(text->ops, dtype, path, low_memory, &text->t5);
-    mbl_free(path);
-    MBL_TRY(status);
+static mbl_status_t check_t5(mbl_text_t *text) {
     const mbl_t5_config_t *config = mbl_t5_config(text->t5);
-    MBL_TRY(check_vocabulary(text, folder, CLIPS, config->vocab_size));
+    MBL_TRY(check_vocabulary(text, text->folder, CLIPS, config->vocab_size));
     if (config->d_model < text->clip_width)
         return MBL_FAIL(
             MBL_ERR_CONFIG,
-            "%s: text_encoder_3/: d_model: %zu, expected at least the width of the others' states, "
+            "%s: text_encoder_3/: d_model: %zu; expected at least the width of the others' states, "
             "%zu",
-            folder, config->d_model, text->clip_width);
+            text->folder, config->d_model, text->clip_width);
+    text->t5_width = config->d_model;
     return MBL_OK;
+}
+
+/* The encoder that is not there (any more): from its files. */
+static mbl_status_t open_encoder(mbl_text_t *text, size_t i) {
+    bool low_memory = text->options.low_memory;
+    char *path = mbl_format("%s/%s", text->folder, encoder_names[i]);
+    if (!path)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", text->folder);
+    mbl_status_t status = MBL_OK;
+    if (i < CLIPS && !text->clip[i])
+        status = mbl_clip_open(text->ops, text->dtype, path, low_memory, &text->clip[i]);
+    else if (i == CLIPS && !text->t5)
+        status = mbl_t5_open(text->ops, text->dtype, path, low_memory, &text->t5);
+    mbl_free(path);
+    return status;
+}
+
+static mbl_status_t open_encoders(mbl_text_t *text) {
+    for (size_t i = 0; i < text->n_clips; i++)
+        MBL_TRY(open_encoder(text, i));
+    return text->has_t5 ? open_encoder(text, CLIPS) : MBL_OK;
 }
 
 /* Which encoders model_index.json names. */
@@ -110,28 +116,47 @@ static mbl_status_t read_index(const char *folder, bool named[CLIPS + 1]) {
     return status;
 }
 
-static mbl_status_t open_all(mbl_text_t *text, mbl_dtype_t dtype, const char *folder,
-                             const mbl_text_options_t *options) {
-    bool named[CLIPS + 1];
-    size_t tokens = options->max_tokens ? options->max_tokens : MBL_TEXT_TOKENS;
+mbl_status_t mbl_text_count_tokens(const char *folder, size_t max_tokens, size_t *out) {
+    bool named[CLIPS + 1] = {false};
+    mbl_text_t text = {0};
+    MBL_TRY(read_index(folder, named));
+    mbl_status_t status = open_tokenizer(&text, folder, 0, "CLIP");
+    if (status == MBL_OK)
+        *out = mbl_tokenizer_max_length(text.tokenizer[0]) + (named[1] || named[CLIPS] ? max_tokens : 0);
+    mbl_tokenizer_close(text.tokenizer[0]);
+    return status;
+}
+
+static mbl_status_t open_all(mbl_text_t *text) {
+    bool named[CLIPS + 1] = {false};
+    size_t tokens = text->options.max_tokens ? text->options.max_tokens : MBL_TEXT_TOKENS;
     MBL_REQUIRE(tokens >= 2 && tokens <= MBL_TEXT_TOKENS_MOST, "%zu tokens of a prompt, expected 2 to %d",
                 tokens, MBL_TEXT_TOKENS_MOST);
-    MBL_TRY(read_index(folder, named));
-    for (size_t i = 0; i < CLIPS && named[i]; i++)
-        MBL_TRY(open_clip(text, dtype, folder, i, options->low_memory));
-    if (named[CLIPS] && !options->without_t5)
-        MBL_TRY(open_t5(text, dtype, folder, options->low_memory));
+    MBL_TRY(read_index(text->folder, named));
+    for (; text->n_clips < CLIPS && named[text->n_clips]; text->n_clips++)
+        MBL_TRY(open_tokenizer(text, text->folder, text->n_clips, "CLIP"));
+    text->has_t5 = named[CLIPS] && !text->options.without_t5;
+    if (text->has_t5)
+        MBL_TRY(open_tokenizer(text, text->folder, CLIPS, "T5"));
+    text->clip_tokens = mbl_tokenizer_max_length(text->tokenizer[0]);
     text->t5_tokens = named[1] || named[CLIPS] ? tokens : 0;
-    return MBL_OK;
+    MBL_TRY(open_encoders(text));
+    for (size_t i = 0; i < text->n_clips; i++)
+        MBL_TRY(check_clip(text, i));
+    return text->has_t5 ? check_t5(text) : MBL_OK;
 }
 
 mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                            const mbl_text_options_t *options, mbl_text_t **out) {
-    static const mbl_text_options_t usual = {0};
     mbl_text_t *text;
     MBL_ALLOC(text, 1);
     text->ops = ops;
-    mbl_status_t status = open_all(text, dtype, folder, options ? options : &usual);
+    text->dtype = dtype;
+    if (options)
+        text->options = *options;
+    text->folder = mbl_strdup(folder);
+    mbl_status_t status =
+        text->folder ? open_all(text) : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for its name", folder);
     if (status != MBL_OK) {
         mbl_text_close(text);
         return status;
@@ -140,14 +165,22 @@ mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder
     return MBL_OK;
 }
 
+void mbl_text_release(mbl_text_t *text) {
+    for (size_t i = 0; i < CLIPS; i++) {
+        mbl_clip_close(text->clip[i]);
+        text->clip[i] = NULL;
+    }
+    mbl_t5_close(text->t5);
+    text->t5 = NULL;
+}
+
 void mbl_text_close(mbl_text_t *text) {
     if (!text)
         return;
-    for (size_t i = 0; i < CLIPS; i++)
-        mbl_clip_close(text->clip[i]);
-    mbl_t5_close(text->t5);
+    mbl_text_release(text);
     for (size_t i = 0; i <= CLIPS; i++)
         mbl_tokenizer_close(text->tokenizer[i]);
+    mbl_free(text->folder);
     mbl_free(text);
 }
 
@@ -156,7 +189,7 @@ size_t mbl_text_tokens(const mbl_text_t *text) {
 }
 
 size_t mbl_text_width(const mbl_text_t *text) {
-    return text->t5 ? mbl_t5_config(text->t5)->d_model : text->clip_width;
+    return text->has_t5 ? text->t5_width : text->clip_width;
 }
 
 size_t mbl_text_pooled(const mbl_text_t *text) {
@@ -164,7 +197,7 @@ size_t mbl_text_pooled(const mbl_text_t *text) {
 }
 
 bool mbl_text_has_t5(const mbl_text_t *text) {
-    return text->t5 != NULL;
+    return text->has_t5;
 }
 
 /* ---- encoding ---- */
@@ -218,7 +251,7 @@ static mbl_status_t encode_clips(mbl_text_t *text, const char *const *prompts, s
 static mbl_status_t encode_t5(mbl_text_t *text, const char *const *prompts, size_t n, int32_t *ids,
                               const mbl_tensor_t *context) {
     size_t tokens = text->t5_tokens, end;
-    if (!text->t5)
+    if (!text->has_t5)
         return MBL_OK;
     for (size_t i = 0; i < n; i++)
         MBL_TRY(mbl_tokenizer_encode(text->tokenizer[CLIPS], prompts[i], tokens, ids + i * tokens, &end));
@@ -231,8 +264,8 @@ static mbl_status_t check_shapes(const mbl_text_t *text, size_t n, const mbl_ten
     size_t width = mbl_text_width(text);
     MBL_REQUIRE(n > 0 && context->ndim == 3 && context->dim[0] == n &&
                     context->dim[1] == mbl_text_tokens(text) &&
-                    (text->t5 ? context->dim[2] == width : context->dim[2] >= width) && pooled->ndim == 2 &&
-                    pooled->dim[0] == n && pooled->dim[1] == text->pooled,
+                    (text->has_t5 ? context->dim[2] == width : context->dim[2] >= width) &&
+                    pooled->ndim == 2 && pooled->dim[0] == n && pooled->dim[1] == text->pooled,
                 "conditions of %zu prompts: expected %zu tokens, %zu wide, pooled %zu", n,
                 mbl_text_tokens(text), width, text->pooled);
     return MBL_OK;
@@ -245,6 +278,7 @@ mbl_status_t mbl_text_encode(mbl_text_t *text, const char *const *prompts, size_
     size_t *end = NULL, at_once = n < PROMPTS_AT_ONCE ? n : PROMPTS_AT_ONCE;
     size_t longest = text->clip_tokens > text->t5_tokens ? text->clip_tokens : text->t5_tokens;
     MBL_TRY(check_shapes(text, n, context, pooled));
+    MBL_TRY(open_encoders(text));
     MBL_ALLOC_GOTO(ids, at_once * longest, done);
     MBL_ALLOC_GOTO(end, at_once, done);
     /* right of CLIP's states, and without T5 below them, there are zeros */
@@ -269,7 +303,7 @@ mbl_status_t mbl_text_cuts(const mbl_text_t *text, size_t encoder, const char *c
     if (encoder < text->n_clips)
         return mbl_cuts_find(text->tokenizer[encoder], encoder_names[encoder], text->clip_tokens, prompts, n,
                              out);
-    if (encoder == text->n_clips && text->t5)
+    if (encoder == text->n_clips && text->has_t5)
         return mbl_cuts_find(text->tokenizer[CLIPS], encoder_names[CLIPS], text->t5_tokens, prompts, n, out);
     return MBL_OK;
 }

@@ -24,8 +24,12 @@ enum { MBL_TEXT_TOKENS = 256, MBL_TEXT_TOKENS_MOST = 512 };
  * Close with mbl_text_close. */
 mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                            const mbl_text_options_t *options, mbl_text_t **out);
+/* Takes the encoders off the device until mbl_text_encode needs them again; tokenizers and sizes stay. */
+void mbl_text_release(mbl_text_t *text);
 void mbl_text_close(mbl_text_t *text);
 
+/* Tokens of the context that a folder's text encoders make, from its small files alone. */
+mbl_status_t mbl_text_count_tokens(const char *folder, size_t max_tokens, size_t *out);
 size_t mbl_text_tokens(const mbl_text_t *text); /* of the context */
 size_t mbl_text_width(const mbl_text_t *text);  /* of the states: the context's own width is at least that */
 size_t mbl_text_pooled(const mbl_text_t *text);
