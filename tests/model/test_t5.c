@@ -1,7 +1,9 @@
 /* src/model/text/t5: parity with transformers (tests/golden/make_t5.py), a layer at a time, files as they are
- * published, damaged folders, failing memory. MARBLE_TEST_BACKEND names a backend other than check.
- * ctest-backends: fake cuda */
+ * published, damaged folders, failing memory. MARBLE_TEST_BACKEND names a backend other than check. With
+ * MARBLE_T5=FOLDER it instead encodes one prompt with that encoder and says how long it takes and in how much
+ * memory. ctest-backends: fake cuda */
 #include "support.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "model/safetensors.h"
@@ -230,7 +232,34 @@ static void survives_failing_memory(void **state) {
     assert_in_range(n, 40, 1000);
 }
 
+/* One prompt of 128 tokens with a layer in memory at a time, on as many threads as there are: seconds and the
+ * most memory that was used. */
+static int measure(const char *path) {
+    enum { LENGTH = 128 };
+    mbl_ops_t *cpu;
+    mbl_t5_t *t5;
+    mbl_tensor_t out;
+    int32_t ids[LENGTH] = {3, 9, 1712, 1};
+    double start = mbl_now(), opened;
+    if (mbl_ops_open(test_backend(), 0, &cpu) != MBL_OK ||
+        mbl_t5_open(cpu, MBL_BF16, path, true, &t5) != MBL_OK ||
+        mbl_tensor_new(cpu, MBL_BF16, &out, 3, (size_t)1, (size_t)LENGTH, mbl_t5_config(t5)->d_model) !=
+            MBL_OK)
+        return 1;
+    opened = mbl_now();
+    if (mbl_t5_forward(t5, ids, 1, LENGTH, &out) != MBL_OK)
+        return 1;
+    printf("opened in %.1f s, a prompt of %d tokens in %.1f s, at most %.2f GiB\n", opened - start, LENGTH,
+           mbl_now() - opened, (double)mbl_mem_peak() / 0x1p30);
+    mbl_tensor_free(cpu, &out);
+    mbl_t5_close(t5);
+    mbl_ops_close(cpu);
+    return 0;
+}
+
 int main(void) {
+    if (getenv("MARBLE_T5"))
+        return measure(getenv("MARBLE_T5"));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parity_whole),
         cmocka_unit_test(parity_shards),
