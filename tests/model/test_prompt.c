@@ -223,9 +223,9 @@ static void expect_refused(const char *change, mbl_status_t status, const char *
 static void parts_that_do_not_fit(void **state) {
     (void)state;
     expect_refused("rm -r tokenizer && cp -r tokenizer_3 tokenizer", MBL_ERR_CONFIG,
-                   "tokenizer/ is a tokenizer of T5, expected one of CLIP");
+                   "tokenizer/ is a tokenizer of T5; expected one of CLIP");
     expect_refused("rm -r tokenizer_3 && cp -r tokenizer_2 tokenizer_3", MBL_ERR_CONFIG,
-                   "tokenizer_3/ is a tokenizer of CLIP, expected one of T5");
+                   "tokenizer_3/ is a tokenizer of CLIP; expected one of T5");
     expect_refused("rm -r tokenizer_2 && cp -r '" MBL_SOURCE_DIR "/tests/golden/clip_tokens' tokenizer_2",
                    MBL_ERR_CONFIG, "tokenizer_2/ has 49408 tokens, text_encoder_2/ knows");
     expect_refused(

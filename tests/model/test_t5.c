@@ -177,10 +177,10 @@ static void damaged_folders(void **state) {
         const char *config, *part;
         mbl_status_t status;
     } cases[] = {
-        {"{}", "feed_forward_proj: \"relu\", expected gated-gelu", MBL_ERR_UNSUPPORTED},
+        {"{}", "feed_forward_proj: \"relu\"; expected gated-gelu", MBL_ERR_UNSUPPORTED},
         {"{\"feed_forward_proj\": \"gated-gelu\", \"d_model\": \"x\"}", "d_model: \"x\"", MBL_ERR_CONFIG},
         {"{\"feed_forward_proj\": \"gated-gelu\", \"relative_attention_num_buckets\": 6}",
-         "relative_attention_num_buckets: 6, expected a multiple of 4", MBL_ERR_CONFIG},
+         "relative_attention_num_buckets: 6; expected a multiple of 4", MBL_ERR_CONFIG},
         {"{\"feed_forward_proj\": \"gated-gelu\", \"vocab_size\": 31, \"d_model\": 24, \"d_kv\": 8, "
          "\"num_heads\": 3, "
          "\"d_ff\": 41, \"num_layers\": 2}",
@@ -196,7 +196,7 @@ static void damaged_folders(void **state) {
         {"{\"feed_forward_proj\": \"gated-gelu\", \"vocab_size\": 32, \"d_model\": 24, \"d_kv\": 8, "
          "\"num_heads\": 3, "
          "\"d_ff\": 40, \"num_layers\": 2}",
-         "shared.weight: another shape, expected 32 x 24", MBL_ERR_FORMAT},
+         "shared.weight: another shape; expected 32 x 24", MBL_ERR_FORMAT},
         {"{\"feed_forward_proj\": \"gated-gelu\", \"vocab_size\": 31, \"d_model\": 24, \"d_kv\": 8, "
          "\"num_heads\": 3, "
          "\"d_ff\": 40, \"num_layers\": 2, \"relative_attention_num_buckets\": 16}",

@@ -228,18 +228,18 @@ static void damaged_folders(void **state) {
         {NULL, "", "vocab.json: cannot be opened", MBL_ERR_IO},
         {"+{\"model\": {}}", NULL, "tokenizer.json: model.type: missing", MBL_ERR_FORMAT},
         {"+{\"model\": {\"type\": \"WordPiece\"}}", NULL,
-         "\"WordPiece\", expected BPE (CLIP) or Unigram (T5)", MBL_ERR_UNSUPPORTED},
-        {"+{\"model\": {\"type\": \"BPE\"}}", NULL, "end_of_word_suffix: none, expected CLIP's",
+         "\"WordPiece\"; expected BPE (CLIP) or Unigram (T5)", MBL_ERR_UNSUPPORTED},
+        {"+{\"model\": {\"type\": \"BPE\"}}", NULL, "end_of_word_suffix: none; expected CLIP's",
          MBL_ERR_UNSUPPORTED},
         {"+{\"model\": {\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", \"vocab\": "
          "{\"<|startoftext|>\": 0, "
          "\"<|endoftext|>\": 1}, \"merges\": [\"a b c\"]}}",
-         NULL, "tokenizer.json: model.merges:0: \"a b c\", expected two tokens", MBL_ERR_FORMAT},
+         NULL, "tokenizer.json: model.merges:0: \"a b c\"; expected two tokens", MBL_ERR_FORMAT},
         {"+{\"model\": {\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", \"vocab\": "
          "{\"<|startoftext|>\": 0, "
          "\"<|endoftext|>\": 1}}, \"added_tokens\": [{\"id\": 2, \"content\": \"x\", \"single_word\": "
          "true}]}",
-         NULL, "added token \"x\": single_word: true, expected false", MBL_ERR_UNSUPPORTED},
+         NULL, "added token \"x\": single_word: true; expected false", MBL_ERR_UNSUPPORTED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         remove(at("vocab.json"));

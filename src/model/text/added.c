@@ -30,11 +30,11 @@ mbl_status_t mbl_added_add(mbl_added_t *added, const char *text, int32_t id, boo
 mbl_status_t mbl_added_add_json(mbl_added_t *added, const char *path, const json_t *token, int32_t id) {
     const char *text = json_string_value(json_object_get(token, "content"));
     if (!text || !*text)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: added token %d: content: missing or empty, expected its text",
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: added token %d: content: missing or empty; expected its text",
                         path, id);
     if (json_is_true(json_object_get(token, "single_word")))
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                        "%s: added token \"%.40s\": single_word: true, expected false: tokens that count as "
+                        "%s: added token \"%.40s\": single_word: true; expected false: tokens that count as "
                         "whole words only are not supported",
                         path, text);
     return mbl_added_add(added, text, id, json_is_true(json_object_get(token, "normalized")),

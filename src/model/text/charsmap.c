@@ -19,7 +19,7 @@ static mbl_status_t decode(const char *path, const char *base64, uint8_t **out, 
     size_t length = strlen(base64), n = 0;
     uint8_t *bytes;
     if (length > LENGTH_LIMIT)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: precompiled_charsmap: %zu characters, expected at most %d", path,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: precompiled_charsmap: %zu characters; expected at most %d", path,
                         length, LENGTH_LIMIT);
     MBL_ALLOC(bytes, BASE64_DECODE_LENGTH(length) + 1);
     base64_decode_init(&context);
@@ -39,12 +39,12 @@ static uint32_t little(const uint8_t *bytes) {
 static mbl_status_t take(mbl_charsmap_t *map, const char *path, const uint8_t *bytes, size_t size) {
     size_t trie = size >= 4 ? little(bytes) : 0;
     if (trie < 4 || trie % 4 != 0 || trie > size - 4)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: precompiled_charsmap: a trie of %zu bytes in %zu, expected less",
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: precompiled_charsmap: a trie of %zu bytes in %zu; expected less",
                         path, trie, size);
     const uint8_t *text = bytes + 4 + trie;
     size_t n_text = size - 4 - trie;
     if (n_text > 0 && text[n_text - 1] != 0)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: precompiled_charsmap: ends inside a text, expected a 0", path);
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: precompiled_charsmap: ends inside a text; expected a 0", path);
     if (!mbl_utf8_valid((const char *)text, n_text))
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: precompiled_charsmap: a text that is not UTF-8", path);
     MBL_ALLOC(map->unit, trie / 4);

@@ -55,7 +55,7 @@ static mbl_status_t add_merge(const opening_t *o, const char *left, const char *
 static mbl_status_t read_merge(const opening_t *o, const char *where, size_t number, char *line) {
     char *space = strchr(line, ' ');
     if (!space || space == line || !space[1] || strchr(space + 1, ' '))
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s/%s:%zu: \"%.40s\", expected two tokens and a space", o->folder,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s/%s:%zu: \"%.40s\"; expected two tokens and a space", o->folder,
                         where, number, line);
     *space = 0;
     return add_merge(o, line, space + 1);
@@ -185,7 +185,7 @@ static mbl_status_t check_model(const opening_t *o, const json_t *model) {
     const char *suffix = json_string_value(json_object_get(model, "end_of_word_suffix"));
     if (!suffix || strcmp(suffix, "</w>") != 0)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                        "%s: model.end_of_word_suffix: %.40s, expected CLIP's \"</w>\"; byte pairs of other "
+                        "%s: model.end_of_word_suffix: %.40s; expected CLIP's \"</w>\"; byte pairs of other "
                         "kinds are not supported",
                         o->path, suffix ? suffix : "none");
     return MBL_OK;

@@ -37,7 +37,7 @@ static mbl_status_t open_tokenizer(mbl_text_t *text, const char *folder, size_t 
     mbl_free(path);
     MBL_TRY(status);
     if (strcmp(mbl_tokenizer_kind(text->tokenizer[i]), kind) != 0)
-        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s/ is a tokenizer of %s, expected one of %s", folder,
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s/ is a tokenizer of %s; expected one of %s", folder,
                         tokenizer_names[i], mbl_tokenizer_kind(text->tokenizer[i]), kind);
     return MBL_OK;
 }
@@ -110,7 +110,7 @@ static mbl_status_t read_index(const char *folder, bool named[CLIPS + 1]) {
         named[i] = json_is_string(json_array_get(json_object_get(index, encoder_names[i]), 1));
     if (status == MBL_OK && !named[0])
         status =
-            MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: text_encoder: missing, expected a CLIP text encoder", path);
+            MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: text_encoder: missing; expected a CLIP text encoder", path);
     json_decref(index);
     mbl_free(path);
     return status;
@@ -130,7 +130,7 @@ mbl_status_t mbl_text_count_tokens(const char *folder, size_t max_tokens, size_t
 static mbl_status_t open_all(mbl_text_t *text) {
     bool named[CLIPS + 1] = {false};
     size_t tokens = text->options.max_tokens ? text->options.max_tokens : MBL_TEXT_TOKENS;
-    MBL_REQUIRE(tokens >= 2 && tokens <= MBL_TEXT_TOKENS_MOST, "%zu tokens of a prompt, expected 2 to %d",
+    MBL_REQUIRE(tokens >= 2 && tokens <= MBL_TEXT_TOKENS_MOST, "%zu tokens of a prompt; expected 2 to %d",
                 tokens, MBL_TEXT_TOKENS_MOST);
     MBL_TRY(read_index(text->folder, named));
     for (; text->n_clips < CLIPS && named[text->n_clips]; text->n_clips++)

@@ -47,13 +47,13 @@ static mbl_status_t read_config(const json_t *root, const char *path, mbl_t5_con
     MBL_TRY(mbl_json_string(root, path, "feed_forward_proj", false, &act));
     if (strcmp(act, "gated-gelu") != 0)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                        "%s: feed_forward_proj: \"%.40s\", expected gated-gelu (T5 v1.1)", path, act);
+                        "%s: feed_forward_proj: \"%.40s\"; expected gated-gelu (T5 v1.1)", path, act);
     /* two halves for either direction, each half of it exact, the rest up to the distance */
     if (c->relative_attention_num_buckets % 4 != 0 ||
         c->relative_attention_max_distance <= c->relative_attention_num_buckets / 4)
         return MBL_FAIL(
             MBL_ERR_CONFIG,
-            "%s: relative_attention_num_buckets: %zu, expected a multiple of 4 and at most 4 times "
+            "%s: relative_attention_num_buckets: %zu; expected a multiple of 4 and at most 4 times "
             "less than relative_attention_max_distance %zu",
             path, c->relative_attention_num_buckets, c->relative_attention_max_distance);
     return MBL_OK;
@@ -107,7 +107,7 @@ static mbl_status_t read_tables(mbl_t5_t *t5, const char *folder) {
     const mbl_st_entry_t *entry = t5->embedding ? mbl_st_find(st, t5->embedding) : NULL;
     if (!entry || entry->ndim != 2 || entry->dim[0] != t5->config.vocab_size ||
         entry->dim[1] != t5->config.d_model)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %s, expected %zu x %zu", folder, names[0],
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %s; expected %zu x %zu", folder, names[0],
                         entry ? "another shape" : "missing", t5->config.vocab_size, t5->config.d_model);
     return MBL_OK;
 }

@@ -20,7 +20,7 @@ static mbl_status_t add_step(const char *path, const json_t *step, mbl_t5_model_
     if (strcmp(type, "Precompiled") == 0) {
         const char *text = json_string_value(json_object_get(step, "precompiled_charsmap"));
         if (!text || m->map.unit)
-            return MBL_FAIL(MBL_ERR_FORMAT, "%s: normalizer: precompiled_charsmap: %s, expected one text",
+            return MBL_FAIL(MBL_ERR_FORMAT, "%s: normalizer: precompiled_charsmap: %s; expected one text",
                             path, text ? "there twice" : "missing");
         MBL_TRY(mbl_charsmap_read(&m->map, path, text));
     } else if (strcmp(type, "Strip") == 0) {
@@ -33,11 +33,11 @@ static mbl_status_t add_step(const char *path, const json_t *step, mbl_t5_model_
         made.what = MBL_T5_JOIN_SPACES;
         if (!pattern || !content || strcmp(pattern, " {2,}") != 0 || strcmp(content, MBL_T5_SPACE) != 0)
             return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                            "%s: normalizer: Replace \"%.40s\" by \"%.40s\", expected \" {2,}\" by "
+                            "%s: normalizer: Replace \"%.40s\" by \"%.40s\"; expected \" {2,}\" by "
                             "\"" MBL_T5_SPACE "\"",
                             path, pattern ? pattern : "(no Regex)", content ? content : "(none)");
     } else {
-        return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: normalizer: %.40s, expected Precompiled, Strip or Replace",
+        return MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: normalizer: %.40s; expected Precompiled, Strip or Replace",
                         path, type);
     }
     m->step[m->n_steps++] = made;
@@ -115,9 +115,9 @@ static mbl_status_t read_model(const char *path, const json_t *model, mbl_t5_mod
     json_int_t unknown = json_is_integer(number) ? json_integer_value(number) : -1;
     size_t n = json_array_size(vocab);
     if (n == 0 || n > INT32_MAX)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: model.vocab: missing or empty, expected texts and scores", path);
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: model.vocab: missing or empty; expected texts and scores", path);
     if (unknown < 0 || (size_t)unknown >= n)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: model.unk_id: %s, expected a number from 0 to %zu", path,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: model.unk_id: %s; expected a number from 0 to %zu", path,
                         number ? "no token's number" : "missing", n - 1);
     MBL_TRY(read_pieces(path, vocab, m));
     mbl_unigram_finish(&m->unigram, (int32_t)unknown, json_is_true(json_object_get(model, "byte_fallback")));
@@ -156,7 +156,7 @@ static mbl_status_t read_template(mbl_tokenizer_t *t, const char *path, const js
     if (strcmp(type_of(template), "TemplateProcessing") != 0 || json_array_size(single) != 2 ||
         !json_object_get(json_array_get(single, 0), "Sequence") || !end)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                        "%s: post_processor: %.40s, expected TemplateProcessing of a text and its end token",
+                        "%s: post_processor: %.40s; expected TemplateProcessing of a text and its end token",
                         path, type_of(template));
     return number_of(t, path, vocab, end, &t->end);
 }

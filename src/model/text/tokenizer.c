@@ -112,7 +112,7 @@ static mbl_status_t put_all(const mbl_tokenizer_t *t, const char *text, mbl_enco
     size_t size = strlen(text);
     mbl_bytes_t normal = {0};
     if (size > INT32_MAX / 64)
-        return MBL_FAIL(MBL_ERR_ARG, "a prompt of %zu bytes, expected at most %d", size, INT32_MAX / 64);
+        return MBL_FAIL(MBL_ERR_ARG, "a prompt of %zu bytes; expected at most %d", size, INT32_MAX / 64);
     if (!mbl_utf8_valid(text, size))
         return MBL_FAIL(MBL_ERR_ARG, "a prompt is not UTF-8: \"%.60s\"; expected UTF-8", text);
     mbl_status_t status = put_parts(t, text, size, &normal, e);

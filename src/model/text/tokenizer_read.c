@@ -25,7 +25,7 @@ mbl_status_t mbl_tokenizer_part(const char *folder, const char *name, bool optio
 mbl_status_t mbl_token_id(const char *path, const char *token, const json_t *value, int32_t *out) {
     json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
     if (id < 0 || id >= IDS_LIMIT)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: token \"%.40s\": %s, expected a number from 0 to %d", path,
+        return MBL_FAIL(MBL_ERR_FORMAT, "%s: token \"%.40s\": %s; expected a number from 0 to %d", path,
                         token, value ? "not a token's number" : "missing", IDS_LIMIT - 1);
     *out = (int32_t)id;
     return MBL_OK;
@@ -48,7 +48,7 @@ static mbl_status_t read_whole(const char *folder, json_t **out) {
     MBL_TRY(has(folder, "spiece.model", &pieces));
     if (!vocab && !whole && pieces)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                        "%s: has spiece.model alone, expected tokenizer.json beside it, which transformers' "
+                        "%s: has spiece.model alone; expected tokenizer.json beside it, which transformers' "
                         "T5TokenizerFast saves",
                         folder);
     return !vocab && whole ? mbl_tokenizer_part(folder, "tokenizer.json", false, out) : MBL_OK;
@@ -63,7 +63,7 @@ static mbl_status_t fill(mbl_tokenizer_t *t, const char *folder, const json_t *c
     if (whole) {
         type = json_string_value(json_object_get(json_object_get(whole, "model"), "type"));
         if (!type)
-            return MBL_FAIL(MBL_ERR_FORMAT, "%s/tokenizer.json: model.type: missing, expected BPE or Unigram",
+            return MBL_FAIL(MBL_ERR_FORMAT, "%s/tokenizer.json: model.type: missing; expected BPE or Unigram",
                             folder);
     }
     if (strcmp(type, "Unigram") == 0)
@@ -71,7 +71,7 @@ static mbl_status_t fill(mbl_tokenizer_t *t, const char *folder, const json_t *c
     if (strcmp(type, "BPE") == 0)
         return mbl_clip_words_open(folder, config, map, whole, t);
     return MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                    "%s/tokenizer.json: model.type: \"%.40s\", expected BPE (CLIP) or Unigram (T5)", folder,
+                    "%s/tokenizer.json: model.type: \"%.40s\"; expected BPE (CLIP) or Unigram (T5)", folder,
                     type);
 }
 
