@@ -37,7 +37,8 @@ static mbl_status_t real_place(const char *option, const char *path, char **out)
         return MBL_FAIL(MBL_ERR_USAGE,
                         "%s: %s: \"..\" behind a folder that does not exist; expected a plain path", option,
                         path);
-    *out = mbl_format("%s%s%s", strcmp(found, "/") == 0 ? "" : found, *rest ? "/" : "", rest);
+    bool root = strcmp(found, "/") == 0;
+    *out = mbl_format("%s%s%s", root && *rest ? "" : found, *rest ? "/" : "", rest);
     return *out ? MBL_OK : no_memory(path);
 }
 

@@ -85,6 +85,7 @@ static void the_base_is_never_written_to(void **state) {
     refused("--merged base --force", "the base model");
     refused("--merged base", "lies in it; expected a folder of the new model's own");
     refused("--merged . --force", "lies in it");
+    refused("--merged /", "lies in it"); /* without --force, since a fault would write there */
     unchanged("base", "base");
     /* a folder whose parts are links into the base */
     good("mkdir mixed && ln -s ../base/model/transformer mixed/transformer && cp base/model/model_index.json "
