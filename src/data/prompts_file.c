@@ -195,8 +195,7 @@ mbl_status_t mbl_prompts_read_file(const char *path, mbl_prompts_t *out) {
     if (!path || !*path || !(objects || ends_with(path, ".txt")))
         return MBL_FAIL(
             MBL_ERR_CONFIG,
-            "prompts: file \"%s\"; a .txt with a prompt a line or a .jsonl with an object a line would be "
-            "right",
+            "prompts: file \"%s\"; expected a .txt with a prompt a line or a .jsonl with an object a line",
             path ? path : "");
     MBL_TRY(mbl_file_read_stream(path, LARGEST_FILE, &text, &size));
     mbl_status_t status = read_lines(&reader, text, size, objects);
