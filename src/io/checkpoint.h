@@ -94,9 +94,9 @@ const char *mbl_ckpt_stranger(const mbl_ckpt_origin_t *origin, const mbl_ckpt_li
 
 /* The newest checkpoint of `folder` that verifies: what latest.h5 points at (a run resumed from an earlier
  * step has published that later than any higher step left over), then by falling step; warns about each
- * damaged one. Strangers to lineage (NULL: none is) are passed over with a warning. *found false when there
- * is none at all; ERR_FORMAT when there are some and all are damaged, ERR_CONFIG when some are strangers and
- * none is good. */
+ * damaged one. Strangers to lineage (NULL: none is) are passed over with a warning, and so are files called
+ * after another step than theirs. *found false when there is none at all; ERR_FORMAT when there are some and
+ * all are damaged, ERR_CONFIG when some are strangers and none is good. */
 mbl_status_t mbl_ckpt_latest(const char *folder, const mbl_ckpt_lineage_t *lineage, char *out, size_t size,
                              bool *found);
 /* The highest step of a file called like a checkpoint, whatever is in it; false when there is none. */

@@ -111,8 +111,8 @@ typedef struct {
     size_t tried, foreign; /* out; foreign: good, and a stranger */
 } search_t;
 
-/* Whether one is good, and of the run that is looked for, where it is now. */
-static mbl_status_t try_one(const char *path, search_t *search, bool *good) {
+/* Whether the one called after `step` is good, and of the run that is looked for, where it is now. */
+static mbl_status_t try_one(const char *path, size_t step, search_t *search, bool *good) {
     mbl_ckpt_t *ckpt = NULL;
     mbl_fail_quiet(1);
     mbl_status_t opened = mbl_ckpt_open_only(path, &ckpt);
@@ -127,6 +127,8 @@ static mbl_status_t try_one(const char *path, search_t *search, bool *good) {
     if (*good)
         mbl_ckpt_take_origin(ckpt, &origin);
     const char *why = *good && search->lineage ? mbl_ckpt_stranger(&origin, search->lineage) : NULL;
+    if (*good && search->lineage && !why && origin.step != step)
+        why = "renamed: its name has another step than it";
     if (why) {
         *good = false;
         ++search->foreign;
@@ -152,7 +154,7 @@ static mbl_status_t first_good(const char *folder, search_t *search, char *out, 
         if (search->except && stat(path, &about) == 0 && about.st_ino == search->except->st_ino &&
             about.st_dev == search->except->st_dev)
             continue;
-        MBL_TRY_GOTO(try_one(path, search, &good), done);
+        MBL_TRY_GOTO(try_one(path, steps[i], search, &good), done);
     }
     if (good && (size_t)snprintf(out, size, "%s", path) >= size)
         status = MBL_FAIL(MBL_ERR_ARG, "%s: no room for it in %zu characters", path, size);

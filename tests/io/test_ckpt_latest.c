@@ -181,6 +181,17 @@ static void of_branches_that_were_left(void **state) {
     assert_int_equal(latest_of(&lineage), 2);
 }
 
+/* Called after a higher step than its own, it is not the newest one, whatever latest.h5 says. */
+static void renamed_ones_are_passed_over(void **state) {
+    (void)state;
+    for (size_t step = 2; step <= 4; step++)
+        write_step(step, "aaaa");
+    assert_int_equal(rename(in("step-000002.h5"), in("step-000009.h5")), 0);
+    assert_int_equal(latest("aaaa"), 4);
+    assert_int_equal(publish(9, 0), MBL_OK);
+    assert_int_equal(latest("aaaa"), 4);
+}
+
 /* Folders and empty files called like checkpoints take no place of those that `keep` holds. */
 static void what_is_none_does_not_count(void **state) {
     size_t highest = 0;
@@ -206,6 +217,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(without_latest, setup, teardown),
         cmocka_unit_test_setup_teardown(other_runs_are_passed_over, setup, teardown),
         cmocka_unit_test_setup_teardown(of_branches_that_were_left, setup, teardown),
+        cmocka_unit_test_setup_teardown(renamed_ones_are_passed_over, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_none_does_not_count, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
