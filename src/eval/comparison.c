@@ -152,6 +152,8 @@ static mbl_status_t make_state(const mbl_comparison_t *l, const char *path, size
     MBL_TRY(mbl_resume_config(path, config->model.path, &c->own, step));
     if (l->options.same_lora)
         MBL_TRY(mbl_resume_same_adapter(config, "--set", c->own, path));
+    else if (l->engine->comm->rank == 0)
+        MBL_TRY(mbl_resume_log_adapter(config, c->own, path));
     c->config = *config;
     c->config.model.lora = c->own->model.lora;
     c->engine = *l->engine;

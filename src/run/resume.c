@@ -173,26 +173,52 @@ static mbl_status_t config_tree(const mbl_config_t *config, json_t **out) {
     return *out ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory to compare configurations");
 }
 
-mbl_status_t mbl_resume_same_adapter(const mbl_config_t *config, const char *name, const mbl_config_t *made,
-                                     const char *path) {
+/* The first key of the adapter's layout in which two configurations differ, with both values; NULL: none. */
+typedef struct {
+    const char *key;
+    char is[200], was[200];
+} difference_t;
+
+static mbl_status_t compare_adapters(const mbl_config_t *config, const mbl_config_t *made,
+                                     difference_t *out) {
     static const char *const keys[] = {"model.lora.rank", "model.lora.alpha", "model.lora.targets"};
-    char before[200], after[200];
     json_t *was = NULL, *is = NULL;
+    out->key = NULL;
     mbl_status_t status = config_tree(made, &was);
     if (status == MBL_OK)
         status = config_tree(config, &is);
-    for (size_t i = 0; status == MBL_OK && i < sizeof keys / sizeof *keys; i++) {
+    for (size_t i = 0; status == MBL_OK && !out->key && i < sizeof keys / sizeof *keys; i++) {
         const json_t *a = value_at(was, keys[i]), *b = value_at(is, keys[i]);
-        if (!json_equal(a, b) && !same_number(a, b))
-            status = MBL_FAIL(MBL_ERR_CONFIG,
-                              "%s: %s is %s, in the checkpoint %s it is %s; expected the same, or none at "
-                              "all: the checkpoint "
-                              "has its own",
-                              name, keys[i], shown(b, after), path, shown(a, before));
+        if (json_equal(a, b) || same_number(a, b))
+            continue;
+        out->key = keys[i];
+        shown(a, out->was);
+        shown(b, out->is);
     }
     json_decref(was);
     json_decref(is);
     return status;
+}
+
+mbl_status_t mbl_resume_same_adapter(const mbl_config_t *config, const char *name, const mbl_config_t *made,
+                                     const char *path) {
+    difference_t found;
+    MBL_TRY(compare_adapters(config, made, &found));
+    if (!found.key)
+        return MBL_OK;
+    return MBL_FAIL(MBL_ERR_CONFIG,
+                    "%s: %s is %s, in the checkpoint %s it is %s; expected the same, or none at all: the "
+                    "checkpoint has its own",
+                    name, found.key, found.is, path, found.was);
+}
+
+mbl_status_t mbl_resume_log_adapter(const mbl_config_t *config, const mbl_config_t *made, const char *path) {
+    difference_t found;
+    MBL_TRY(compare_adapters(config, made, &found));
+    if (found.key)
+        MBL_WARN("%s: %s is %s in the checkpoint, whose adapter is used; the configuration has %s", path,
+                 found.key, found.was, found.is);
+    return MBL_OK;
 }
 
 /* That the base model is where it is said to be, or else where the checkpoint's configuration has it. */

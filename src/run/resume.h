@@ -19,5 +19,7 @@ mbl_status_t mbl_resume_config(const char *path, const char *model, mbl_config_t
  * ERR_CONFIG names each key of model.lora with both values. */
 mbl_status_t mbl_resume_same_adapter(const mbl_config_t *config, const char *name, const mbl_config_t *made,
                                      const char *path);
+/* The same as a warning with the first key that differs, where the checkpoint's adapter is used anyway. */
+mbl_status_t mbl_resume_log_adapter(const mbl_config_t *config, const mbl_config_t *made, const char *path);
 
 #endif

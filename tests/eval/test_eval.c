@@ -82,6 +82,19 @@ static void refusals(void **state) {
     }
 }
 
+/* Checkpoints of several layouts can be compared; one that RUN.yaml does not have is named. */
+static void another_adapter_is_named(void **state) {
+    (void)state;
+    eval_well(1, "--checkpoint a/checkpoints/latest.h5 --set eval.prompts=2");
+    char *said = read_in("said");
+    assert_null(strstr(said, "model.lora"));
+    free(said);
+    eval_well(1, "--checkpoint b/checkpoints/latest.h5 --set eval.prompts=2");
+    must_have("said",
+              "b/checkpoints/latest.h5: model.lora.rank is 2 in the checkpoint, whose adapter is used; "
+              "the configuration has 4");
+}
+
 static void another_base(void **state) {
     (void)state;
     must_refuse_another_base(1);
@@ -92,6 +105,7 @@ int main(void) {
         cmocka_unit_test(as_the_run_reported),
         cmocka_unit_test(the_base_alone),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(another_adapter_is_named),
         cmocka_unit_test(another_base),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);
