@@ -10,6 +10,7 @@
 #include "run/resume.h"
 #include "run/state.h"
 
+#include <math.h>
 #include <string.h>
 
 static const char about[] =
@@ -165,6 +166,27 @@ static double shift_of(const options_t *o, const sample_t *s, const char **of) {
                         : mbl_pipeline_shift(s->engine.pipeline);
 }
 
+/* What is no number would be drawn as black. x0: the latents of the images from `first` on. */
+static mbl_status_t check_finite(const options_t *o, const sample_t *s, const mbl_tensor_t *x0,
+                                 size_t first) {
+    size_t each = x0->dim[1] * x0->dim[2] * x0->dim[3], n = x0->dim[0] * each, i = 0;
+    const char *adapter = o->lora ? o->lora : o->checkpoint;
+    float *values;
+    MBL_ALLOC(values, n);
+    mbl_status_t status = mbl_tensor_download(s->engine.ops, x0, values);
+    while (status == MBL_OK && i < n && isfinite(values[i]))
+        i++;
+    if (status == MBL_OK && i < n)
+        status =
+            MBL_FAIL(MBL_ERR_NUMERIC,
+                     "sample: the latent of image %zu (%s) has %g in it; expected finite numbers from %s%s%s",
+                     first + i / each, s->captions[first + i / each], (double)values[i],
+                     o->checkpoint ? s->config->model.path : o->model, adapter ? " with " : "",
+                     adapter ? adapter : "");
+    mbl_free(values);
+    return status;
+}
+
 static mbl_status_t generate(const options_t *o, sample_t *s) {
     mbl_sampler_plan_t plan;
     mbl_solver_t solver = MBL_SOLVER_EULER;
@@ -186,6 +208,7 @@ static mbl_status_t generate(const options_t *o, sample_t *s) {
                                         .seed = o->seed,
                                         .purpose = MBL_RNG_NOISE};
         MBL_TRY(mbl_sampler_run(s->sampler, &plan, &request, &x0));
+        MBL_TRY(check_finite(o, s, &x0, first));
         MBL_TRY(mbl_pipeline_decode(s->engine.pipeline, &x0, s->images[first].rgb));
         MBL_INFO("%zu of %zu images", first + n, s->n);
     }
@@ -201,22 +224,20 @@ static mbl_status_t write_one(const options_t *o, const sample_t *s, const char 
     snprintf(seed, sizeof seed, "%zu", o->seed);
     snprintf(steps, sizeof steps, "%zu", o->steps);
     snprintf(shift, sizeof shift, "%g", s->shift);
-    const mbl_image_text_t texts[] = {
-        {"prompt", prompt},
-        {"seed", seed},
-        {"sample", sample},
-        {"steps", steps},
-        {"solver", o->solver},
-        {"schedule",
-         "sigmas = linspace(1, 1 / steps, steps), each shift * s / (1 + (shift - 1) * s), then 0"},
-        {"shift", shift},
-        {"model", folder},
-        {"model_digest", mbl_pipeline_digest(s->engine.pipeline)},
-        {"lora", o->lora         ? o->lora
-                 : o->checkpoint ? o->checkpoint
-                                 : "none"},
-        {"precision", o->precision},
-        {"software", "marble " MBL_VERSION}};
+    const mbl_image_text_t texts[] = {{"prompt", prompt},
+                                      {"seed", seed},
+                                      {"sample", sample},
+                                      {"steps", steps},
+                                      {"solver", o->solver},
+                                      {"schedule", MBL_SAMPLER_SCHEDULE},
+                                      {"shift", shift},
+                                      {"model", folder},
+                                      {"model_digest", mbl_pipeline_digest(s->engine.pipeline)},
+                                      {"lora", o->lora         ? o->lora
+                                               : o->checkpoint ? o->checkpoint
+                                                               : "none"},
+                                      {"precision", o->precision},
+                                      {"software", "marble " MBL_VERSION}};
     return mbl_image_write_png_text(path, image, texts, sizeof texts / sizeof *texts);
 }
 

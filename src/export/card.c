@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "config/yaml.h"
 #include "data/chart.h"
+#include "io/checkpoint.h"
 #include "run/rundir.h"
 
 #include <math.h>
@@ -23,7 +24,8 @@ static double number_at(const json_t *line, const char *key, const char *reward,
 
 _Static_assert((int)MBL_MAX_REWARDS <= (int)MBL_CHART_MAX_LINES, "a line for every reward");
 
-static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics, const char *path) {
+static mbl_status_t draw_alpha(const mbl_card_t *card, const json_t *metrics, const char *path) {
+    const mbl_config_t *config = card->config;
     size_t n = json_array_size(metrics), k = config->rewards.count;
     mbl_chart_line_t lines[MBL_CHART_MAX_LINES];
     double *numbers;
@@ -38,9 +40,18 @@ static mbl_status_t draw_alpha(const mbl_config_t *config, const json_t *metrics
     }
     for (size_t j = 0; j < k; j++)
         lines[j] = (mbl_chart_line_t){config->rewards.items[j].name, numbers + (j + 1) * n};
-    mbl_status_t status = mbl_chart_draw("averaged alpha by optimizer step", numbers, n, lines, k, &image);
+    mbl_ckpt_origin_t origin;
+    mbl_status_t status = mbl_ckpt_origin(card->checkpoint, &origin);
+    if (status == MBL_OK)
+        status = mbl_chart_draw("averaged alpha by optimizer step", numbers, n, lines, k, &image);
     if (status == MBL_OK) {
-        status = mbl_image_write_png(path, &image);
+        char step[32];
+        snprintf(step, sizeof step, "%zu", card->step);
+        const mbl_image_text_t texts[] = {{"run", origin.run},
+                                          {"step", step},
+                                          {"model_digest", card->digest},
+                                          {"software", "marble " MBL_VERSION}};
+        status = mbl_image_write_png_text(path, &image, texts, sizeof texts / sizeof *texts);
         mbl_image_free(&image);
     }
     mbl_free(numbers);
@@ -158,7 +169,7 @@ static mbl_status_t write_both(const mbl_card_t *card, const json_t *evals, cons
     if (status == MBL_OK)
         status = mbl_folder_make(folder);
     if (status == MBL_OK && chart)
-        status = draw_alpha(card->config, metrics, alpha);
+        status = draw_alpha(card, metrics, alpha);
     if (status == MBL_OK)
         status = write_readme(card, evals, chart, readme);
     mbl_free(readme);

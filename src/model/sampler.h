@@ -25,6 +25,10 @@ typedef struct {
     } step[MBL_SAMPLER_MAX_STEPS];
 } mbl_sampler_plan_t;
 
+/* Those sigmas in words, for whoever draws the same image with another program. */
+#define MBL_SAMPLER_SCHEDULE                                                                                 \
+    "sigmas = linspace(1, 1 / steps, steps), each shift * s / (1 + (shift - 1) * s), then 0"
+
 /* sigma_i = shift s / (1 + (shift-1) s), s = 1 - i/steps. ERR_CONFIG for steps outside 1..256 or shift <= 0.
  */
 mbl_status_t mbl_sampler_plan(mbl_solver_t solver, size_t steps, double shift, mbl_sampler_plan_t *out);

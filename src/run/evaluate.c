@@ -155,6 +155,10 @@ mbl_status_t mbl_evaluator_run(mbl_evaluator_t *e, const mbl_adapter_t *adapter,
     return summarise(e, false, out);
 }
 
+const mbl_evaluator_options_t *mbl_evaluator_options(const mbl_evaluator_t *e) {
+    return &e->options;
+}
+
 void mbl_evaluator_reseed(mbl_evaluator_t *e, uint64_t seed) {
     e->options.seed = seed;
 }

@@ -89,8 +89,9 @@ mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                              const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
                              const mbl_eval_score_t *change);
-/* samples/step-NNNNNN.png from the evaluator's last images; one that cannot be written is a warning and
- * counted. Rank 0 (nothing elsewhere). */
-mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_evaluator_t *evaluator);
+/* samples/step-NNNNNN.png from the evaluator's last images, with texts that say how they were drawn; one that
+ * cannot be written is a warning and counted. Rank 0 (nothing elsewhere). */
+mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
+                                const mbl_evaluator_t *evaluator);
 
 #endif

@@ -109,24 +109,43 @@ mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config
                                      "sha256", set->digest, (size_t)12, "rewards", rewards));
 }
 
-static mbl_status_t write_sheet(const char *path, size_t step, const mbl_evaluator_t *evaluator) {
-    char title[128];
+/* With what it takes to draw these images again; pretraining's model is that of no file. */
+static mbl_status_t write_sheet(const mbl_rundir_t *rundir, const char *path, size_t step,
+                                const mbl_config_t *config, const mbl_evaluator_t *evaluator) {
+    char title[128], number[32], seed[32], steps[32], shift[32];
+    const mbl_evaluator_options_t *drawn = mbl_evaluator_options(evaluator);
     mbl_image_t sheet;
     snprintf(title, sizeof title, "step %zu", step);
+    snprintf(number, sizeof number, "%zu", step);
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)drawn->seed);
+    snprintf(steps, sizeof steps, "%zu", config->eval.steps);
+    snprintf(shift, sizeof shift, "%g", config->rollout.shift);
+    const mbl_image_text_t texts[] = {{"run", rundir->run},
+                                      {"step", number},
+                                      {"seed", seed},
+                                      {"steps", steps},
+                                      {"solver", mbl_config_word("eval.solver", (int)config->eval.solver)},
+                                      {"schedule", MBL_SAMPLER_SCHEDULE},
+                                      {"shift", shift},
+                                      {"software", "marble " MBL_VERSION},
+                                      {"model", config->model.path},
+                                      {"model_digest", mbl_pipeline_digest(drawn->pipeline)}};
+    size_t n = sizeof texts / sizeof *texts - (drawn->lora ? 0 : 2);
     MBL_TRY(mbl_evaluator_sheet(evaluator, 32, title, &sheet));
-    mbl_status_t status = mbl_image_write_png(path, &sheet);
+    mbl_status_t status = mbl_image_write_png_text(path, &sheet, texts, n);
     mbl_image_free(&sheet);
     return status;
 }
 
-mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_evaluator_t *evaluator) {
+mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
+                                const mbl_evaluator_t *evaluator) {
     char name[64], path[512];
     if (!rundir->evals)
         return MBL_OK;
     snprintf(name, sizeof name, "samples/step-%06zu.png", step);
     MBL_TRY(mbl_rundir_join(rundir->path, name, path, sizeof path));
     mbl_fail_quiet(1);
-    mbl_status_t status = write_sheet(path, step, evaluator);
+    mbl_status_t status = write_sheet(rundir, path, step, config, evaluator);
     mbl_fail_quiet(0);
     if (status == MBL_ERR_IO) { /* a full disk costs a sheet, and no run */
         MBL_WARN("%s; %zu sheet%s of samples lost so far, the run goes on", mbl_fail_message(),

@@ -98,7 +98,7 @@ static mbl_status_t write_evaluation(void *self, const mbl_event_eval_t *e) {
 
 static mbl_status_t write_sheet(void *self, const mbl_event_eval_t *e) {
     mbl_train_t *t = self;
-    return e->sheet ? mbl_rundir_samples(&t->rundir, e->step, e->evaluator) : MBL_OK;
+    return e->sheet ? mbl_rundir_samples(&t->rundir, e->step, t->config, e->evaluator) : MBL_OK;
 }
 
 static mbl_status_t print_progress(void *self, const mbl_event_step_t *step) {

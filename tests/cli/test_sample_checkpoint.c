@@ -85,6 +85,19 @@ static void a_configuration_that_disagrees_is_an_error(void **state) {
     refused("--checkpoint $C --config nowhere.yaml", 2, "nowhere.yaml: cannot be opened");
 }
 
+/* Finite weights whose products are not: no black image, and the image and the adapter are named. */
+static void what_overflows_is_no_image(void **state) {
+    (void)state;
+    assert_int_equal(shell("$M export $C --lora huge.safetensors --model base/model 2>/dev/null && printf "
+                           "'\\231\\166\\141\\177' | dd of=huge.safetensors conv=notrunc bs=1 status=none "
+                           "seek=$(($(stat -c %%s huge.safetensors) - 4))"),
+                     0);
+    refused("--model base/model --lora huge.safetensors", 1,
+            "the latent of image 0 (three blue circles) has ");
+    assert_int_equal(shell("grep -qF 'expected finite numbers from base/model with huge.safetensors' said"),
+                     0);
+}
+
 static void other_mistakes_are_named(void **state) {
     (void)state;
     refused("", 2, "expected --model DIR, or --checkpoint FILE");
@@ -111,6 +124,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_checkpoint_needs_nothing_beside_it),
         cmocka_unit_test(a_configuration_that_disagrees_is_an_error),
+        cmocka_unit_test(what_overflows_is_no_image),
         cmocka_unit_test(other_mistakes_are_named),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);

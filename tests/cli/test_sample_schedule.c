@@ -119,9 +119,9 @@ static void the_shift_is_the_models(void **state) {
 }
 
 static void a_checkpoint_brings_its_own(void **state) {
-    char more[2048], path[512];
+    char more[2048], path[512], *text;
     (void)state;
-    train_well(1, "run", "--set train.steps=1 --set rollout.shift=2");
+    train_well(1, "run", "--set train.steps=1 --set rollout.shift=2 --set log.samples_every=1");
     snprintf(path, sizeof path, "%s/run/checkpoints/step-000001.h5", folder);
     snprintf(more, sizeof more, "--checkpoint %s", path);
     sample("trained", more);
@@ -134,6 +134,24 @@ static void a_checkpoint_brings_its_own(void **state) {
     assert_int_equal(system(more), 0);
     check_times("card/README.md", "solver `dpm2` in 2 steps", 1);
     check_times("card/README.md", "with shift 2:", 1);
+    /* sheets of training and the card's chart say of which run they are */
+    char *digest = text_of("trained/000.png", "model_digest"), *run = text_of("card/alpha.png", "run");
+    assert_int_equal(strlen(run), 16);
+    check_times("run/run.yaml", run, 1);
+    check_text("card/alpha.png", "step", "1");
+    check_text("card/alpha.png", "model_digest", digest);
+    check_text("run/samples/step-000001.png", "run", run);
+    check_text("run/samples/step-000001.png", "step", "1");
+    check_text("run/samples/step-000001.png", "model_digest", digest);
+    check_text("run/samples/step-000001.png", "steps", "2");
+    check_text("run/samples/step-000001.png", "solver", "euler");
+    check_text("run/samples/step-000001.png", "shift", "2");
+    check_text("run/samples/step-000001.png", "seed", "1234");
+    text = text_of("run/samples/step-000001.png", "schedule");
+    assert_non_null(strstr(text, "linspace(1, 1 / steps, steps)"));
+    free(text);
+    free(digest);
+    free(run);
 }
 
 int main(void) {
