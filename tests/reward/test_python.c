@@ -177,9 +177,9 @@ static void test_a_function_that_raises(void **state) {
     snprintf(quick, sizeof quick, "{\"file\": \"%.380s\", \"output\": \"weight\", \"retries\": 1}", path);
     apart[1].options = quick; /* another batch: a server of its own */
     apart[1].on_failure = MBL_ON_FAILURE_STOP;
+    mbl_log_set_level(MBL_LOG_OFF); /* while no other thread logs */
     assert_int_equal(mbl_scorer_pool_open(apart, K, 1, &pool), MBL_OK);
     assert_int_equal(mbl_scorer_pool_submit(pool, images, &one, 1, score), MBL_OK);
-    mbl_log_set_level(MBL_LOG_OFF);
     assert_int_equal(mbl_scorer_pool_wait(pool), MBL_ERR_REWARD);
     assert_non_null(strstr(mbl_fail_message(), "the scale is broken"));
     assert_int_equal(score[0].state, MBL_SCORE_VALID);
