@@ -174,6 +174,10 @@ try:
     (folder / "other/base").symlink_to(folder / "base")
     code, log, seconds = start(2, ["sh", "-c", script])
     expect("configuration", code, log, seconds, 1, ["nothing: unknown key", "(and 1 more)"], alone=False)
+    (folder / "other/run.yaml").write_text(CONFIG.replace("lr: 2.0e-3", "lr: 2.0e-4"))
+    code, log, seconds = start(2, ["sh", "-c", script])
+    expect("another configuration", code, log, seconds, 1,
+           ["run.yaml: train.lr is 0.0002 on rank 1 and 0.002 on rank 0"], alone=False)
 
     # Prompts of which rank 1 sees nothing, or something else.
     (folder / "prompts.0.txt").write_text("a red sign that says \"K7\"\nthree blue circles\ngreen above purple\n")

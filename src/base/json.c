@@ -3,6 +3,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { JSON_LIMIT = 256 << 20 };
@@ -103,4 +105,22 @@ mbl_status_t mbl_json_string(const json_t *object, const char *path, const char 
         return wrong_value(value, path, key, "a string");
     *out = json_string_value(value);
     return MBL_OK;
+}
+
+const json_t *mbl_json_at(const json_t *root, const char *key) {
+    char word[128];
+    while (root && *key) {
+        size_t length = strcspn(key, ".");
+        snprintf(word, sizeof word, "%.*s", (int)length, key);
+        root = json_object_get(root, word);
+        key += length + (key[length] == '.');
+    }
+    return root;
+}
+
+const char *mbl_json_shown(const json_t *value, char out[200]) {
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    snprintf(out, 200, "%s", text ? text : "?");
+    free(text);
+    return out;
 }

@@ -23,4 +23,9 @@ mbl_status_t mbl_json_real(const json_t *object, const char *path, const char *k
 mbl_status_t mbl_json_string(const json_t *object, const char *path, const char *key, bool required,
                              const char **out);
 
+/* The value of "a.b.c" in objects within objects; NULL without one. */
+const json_t *mbl_json_at(const json_t *root, const char *key);
+/* The beginning of a value as compact JSON, "?" for none, for messages; returns out. */
+const char *mbl_json_shown(const json_t *value, char out[200]);
+
 #endif

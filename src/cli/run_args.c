@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "run/identity.h"
+#include "run/same_config.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,6 +34,8 @@ mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
         status = check(run.config, (size_t)run.comm->size);
     }
     status = mbl_comm_agree(run.comm, status);
+    if (status == MBL_OK)
+        status = mbl_same_config(run.comm, run.config, yaml);
     if (status != MBL_OK) {
         mbl_config_free(run.config);
         mbl_comm_close(run.comm);

@@ -14,7 +14,7 @@ typedef struct {
 } mbl_run_t;
 
 /* Opens the communicator (which finds out the rank, so that only rank 0 talks), then loads the configuration
- * and checks it with `check`. Close with mbl_run_close. */
+ * and checks it with `check`; ranks with different ones are refused. Close with mbl_run_close. */
 mbl_status_t mbl_run_open(const char *yaml, const mbl_arg_texts_t *sets,
                           mbl_status_t (*check)(const mbl_config_t *config, size_t ranks), mbl_run_t *out);
 /* Ends the job where `status` is this rank's alone (mbl_comm_settle). Returns the exit code. */

@@ -2,12 +2,12 @@
 #include "run/resume.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/mem.h"
 #include "io/checkpoint.h"
 #include "config/table.h"
 #include "config/yaml.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,24 +24,6 @@ static bool is_fixed(const char *key) {
     return false;
 }
 
-static const json_t *value_at(const json_t *root, const char *key) {
-    char word[128];
-    while (root && *key) {
-        size_t length = strcspn(key, ".");
-        snprintf(word, sizeof word, "%.*s", (int)length, key);
-        root = json_object_get(root, word);
-        key += length + (key[length] == '.');
-    }
-    return root;
-}
-
-static const char *shown(const json_t *value, char out[200]) {
-    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
-    snprintf(out, 200, "%s", text ? text : "?");
-    free(text);
-    return out;
-}
-
 static bool same_number(const json_t *a, const json_t *b) {
     return json_is_number(a) && json_is_number(b) && json_number_value(a) == json_number_value(b);
 }
@@ -52,8 +34,8 @@ static void compare_key(const char *path, const char *key, const json_t *was, co
     char before[200], after[200];
     if (!was || !is || json_equal(was, is) || same_number(was, is))
         return;
-    shown(was, before);
-    shown(is, after);
+    mbl_json_shown(was, before);
+    mbl_json_shown(is, after);
     if (!is_fixed(key)) {
         MBL_RECORD("%s: on resume, %s changes from %s to %s", path, key, before, after);
         return;
@@ -88,7 +70,7 @@ static void compare_rewards(const char *path, const json_t *was, const json_t *i
     if (mbl_log_rank() == 0)
         MBL_ERROR("%s: rewards was %s and is now %s; a run keeps their names, types, groups and order "
                   "from its start to its end",
-                  path, shown(was, before), shown(is, after));
+                  path, mbl_json_shown(was, before), mbl_json_shown(is, after));
 }
 
 static void compare(const char *path, const json_t *was, const json_t *is, size_t *refused) {
@@ -99,9 +81,9 @@ static void compare(const char *path, const json_t *was, const json_t *is, size_
         if (strncmp(key, "pretrain.", 9) == 0)
             continue;
         if (fields[i].kind == MBL_FIELD_REWARDS)
-            compare_rewards(path, value_at(was, key), value_at(is, key), refused);
+            compare_rewards(path, mbl_json_at(was, key), mbl_json_at(is, key), refused);
         else
-            compare_key(path, key, value_at(was, key), value_at(is, key), refused);
+            compare_key(path, key, mbl_json_at(was, key), mbl_json_at(is, key), refused);
     }
 }
 
@@ -110,7 +92,7 @@ static void compare_retired(const char *path, const json_t *was, size_t *refused
     char before[200];
     const mbl_config_retired_t *key;
     for (size_t i = 0; (key = mbl_config_retired(i)); i++) {
-        const json_t *value = value_at(was, key->key);
+        const json_t *value = mbl_json_at(was, key->key);
         const char *word = json_string_value(value);
         if (!value || (word && strcmp(word, key->kept) == 0))
             continue;
@@ -119,7 +101,7 @@ static void compare_retired(const char *path, const json_t *was, size_t *refused
             MBL_ERROR(
                 "%s: %s was %s, which is not supported any longer, %s; start a new run, for instance from "
                 "its merged model: marble export %s --merged DIR",
-                path, key->key, shown(value, before), key->why, path);
+                path, key->key, mbl_json_shown(value, before), key->why, path);
     }
 }
 
@@ -134,7 +116,7 @@ static const struct {
 
 static void log_newer(const char *path, const json_t *was) {
     for (size_t i = 0; i < sizeof newer_keys / sizeof *newer_keys; i++)
-        if (!value_at(was, newer_keys[i].key) && mbl_log_rank() == 0)
+        if (!mbl_json_at(was, newer_keys[i].key) && mbl_log_rank() == 0)
             MBL_WARN("%s was written by a version without %s: %s", path, newer_keys[i].key,
                      newer_keys[i].was);
 }
@@ -188,12 +170,12 @@ static mbl_status_t compare_adapters(const mbl_config_t *config, const mbl_confi
     if (status == MBL_OK)
         status = config_tree(config, &is);
     for (size_t i = 0; status == MBL_OK && !out->key && i < sizeof keys / sizeof *keys; i++) {
-        const json_t *a = value_at(was, keys[i]), *b = value_at(is, keys[i]);
+        const json_t *a = mbl_json_at(was, keys[i]), *b = mbl_json_at(is, keys[i]);
         if (json_equal(a, b) || same_number(a, b))
             continue;
         out->key = keys[i];
-        shown(a, out->was);
-        shown(b, out->is);
+        mbl_json_shown(a, out->was);
+        mbl_json_shown(b, out->is);
     }
     json_decref(was);
     json_decref(is);
@@ -227,7 +209,7 @@ static mbl_status_t find_base(const char *path, const char *text, const char *mo
         return MBL_FAIL(MBL_ERR_USAGE, "--model: %s: is no folder; expected the base model of %s", model,
                         path);
     json_t *config = json_loads(text, 0, NULL);
-    const char *base = json_string_value(value_at(config, "model.path"));
+    const char *base = json_string_value(mbl_json_at(config, "model.path"));
     mbl_status_t status = MBL_OK;
     if (!model && base && !mbl_folder_exists(base))
         status = MBL_FAIL(
