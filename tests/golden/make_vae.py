@@ -1,5 +1,6 @@
 """Writes tests/golden/vae/NAME/: tiny image autoencoders as diffusers saves them, with expected.safetensors: latents as a sampler leaves
-them, what the decoder makes of them in f64, and the bytes that diffusers' image processor rounds that to. Needs torch and diffusers:
+them, what the decoder makes of them in f64, the bytes that diffusers' image processor rounds that to, and what the encoder makes of those
+bytes in f64 ("encoded": the mean, as a transformer takes it). Needs torch and diffusers:
     python tests/golden/make_vae.py"""
 import pathlib
 
@@ -33,6 +34,9 @@ for name, (stored, (n, height, width), options) in CASES.items():
         image = model.double().decode(latents.double() / 1.5305 + 0.0609).sample
     processor = VaeImageProcessor(vae_scale_factor=2 ** (blocks - 1))
     images = processor.postprocess(image.float(), output_type="pil")
-    save_file({"latents": latents, "image": image.permute(0, 2, 3, 1).contiguous(),
+    with torch.no_grad():
+        mean = model.encode(processor.preprocess(images).double()).latent_dist.mode()
+    save_file({"encoded": ((mean - 0.0609) * 1.5305).contiguous(),
+               "latents": latents, "image": image.permute(0, 2, 3, 1).contiguous(),
                "bytes": torch.from_numpy(numpy.stack([numpy.asarray(i) for i in images]))}, root / name / "expected.safetensors")
     print(name, image.std().item(), image.abs().max().item())

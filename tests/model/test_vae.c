@@ -32,10 +32,10 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* What diffusers makes of latents [n,channels,height,width]. */
+/* What diffusers makes of latents [n,channels,height,width], and of its bytes again. */
 typedef struct {
     size_t n, channels, height, width, each, pixels; /* of a sample's latents, of its pixels */
-    double latents[LATENTS], image[PIXELS];
+    double latents[LATENTS], encoded[LATENTS], image[PIXELS];
     uint8_t bytes[PIXELS];
 } golden_t;
 
@@ -56,6 +56,7 @@ static golden_t *read_golden(const char *name) {
     assert_in_range(g.n * g.pixels, 1, PIXELS);
     assert_int_equal(mbl_st_read_f64(st, "latents", g.latents, g.n * g.each), MBL_OK);
     assert_int_equal(mbl_st_read_f64(st, "image", g.image, g.n * g.pixels), MBL_OK);
+    assert_int_equal(mbl_st_read_f64(st, "encoded", g.encoded, g.n * g.each), MBL_OK);
     memcpy(g.bytes, bytes->data, bytes->bytes);
     mbl_st_close(st);
     return &g;
@@ -80,7 +81,7 @@ static mbl_status_t run(const char *name, mbl_dtype_t type, const golden_t *g, s
     mbl_vae_decoder_t *decoder = NULL;
     mbl_tensor_t latents = {0}, y = {0}, y64 = {0};
     mbl_status_t status;
-    MBL_TRY_GOTO(mbl_vae_open(ops, type, name, &vae), done);
+    MBL_TRY_GOTO(mbl_vae_open(ops, type, name, MBL_VAE_DECODER, &vae), done);
     const size_t scale = mbl_vae_scale(mbl_vae_config(vae));
     MBL_TRY_GOTO(mbl_vae_decoder_new(vae, max_n, g->height, g->width, &decoder), done);
     MBL_TRY_GOTO(put_latents(g, type, first, n, &latents), done);
@@ -174,7 +175,7 @@ static void memory_is_counted(void **state) {
     mbl_vae_decoder_t *decoder;
     mbl_tensor_t latents;
     mbl_vae_bytes_t one, two, narrow;
-    assert_int_equal(mbl_vae_open(ops, MBL_F32, GOLDEN("square_f32"), &vae), MBL_OK);
+    assert_int_equal(mbl_vae_open(ops, MBL_F32, GOLDEN("square_f32"), MBL_VAE_DECODER, &vae), MBL_OK);
     assert_int_equal(mbl_vae_decoder_new(vae, 2, g->height, g->width, &decoder), MBL_OK);
     assert_int_equal(put_latents(g, MBL_F32, 0, 2, &latents), MBL_OK);
     assert_int_equal(mbl_vae_decode_bytes(decoder, &latents, bytes), MBL_OK);
@@ -257,6 +258,95 @@ static void survives_failing_memory(void **state) {
     assert_in_range(n, 10, 2000);
 }
 
+/* ---- encoder ---- */
+
+/* Encodes the golden bytes of samples first.. in one batch of an encoder for max_n. */
+static mbl_status_t encode(const char *name, mbl_dtype_t type, const golden_t *g, size_t max_n, size_t first,
+                           size_t n, double *encoded) {
+    mbl_vae_t *vae = NULL;
+    mbl_vae_encoder_t *encoder = NULL;
+    mbl_tensor_t y = {0}, y64 = {0};
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_vae_open(ops, type, name, MBL_VAE_ENCODER, &vae), done);
+    const size_t scale = mbl_vae_scale(mbl_vae_config(vae));
+    MBL_TRY_GOTO(mbl_vae_encoder_new(vae, max_n, g->height * scale, g->width * scale, &encoder), done);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, mbl_dtype_stat(type), &y, 4, n, g->channels, g->height, g->width), done);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F64, &y64, 4, n, g->channels, g->height, g->width), done);
+    MBL_TRY_GOTO(mbl_vae_encode(encoder, g->bytes + first * g->pixels, n, &y), done);
+    MBL_TRY_GOTO(MBL_OP(ops, convert, .dst = &y64, .src = &y), done);
+    status = mbl_tensor_download(ops, &y64, encoded);
+done:
+    mbl_tensor_free(ops, &y);
+    mbl_tensor_free(ops, &y64);
+    mbl_vae_encoder_free(encoder);
+    mbl_vae_close(vae);
+    return status;
+}
+
+static void encoder_parity(void **state) {
+    (void)state;
+    static double encoded[LATENTS];
+    static const char *const names[] = {GOLDEN("square_f32"), GOLDEN("wide_f16"), GOLDEN("tall_bf16")};
+    static const struct {
+        mbl_dtype_t type;
+        double tolerance;
+    } types[] = {{MBL_F64, 1e-12}, {MBL_F32, 1e-5}, {MBL_BF16, 0.1}};
+    for (int i = 0; i < 3; i++) {
+        const golden_t *g = read_golden(names[i]);
+        for (int t = 0; t < 3; t++) {
+            double worst = 0;
+            assert_int_equal(encode(names[i], types[t].type, g, g->n, 0, g->n, encoded), MBL_OK);
+            for (size_t j = 0; j < g->n * g->each; j++) {
+                assert_true(isfinite(encoded[j]));
+                worst = fmax(worst, fabs(encoded[j] - g->encoded[j]));
+            }
+            print_message("%s %s: latents %.2g\n", names[i] + strlen(GOLDEN("")),
+                          mbl_dtype_name(types[t].type), worst);
+            assert_near(worst, 0, types[t].tolerance);
+        }
+    }
+}
+
+static void encoder_is_careful(void **state) {
+    (void)state;
+    static double both[LATENTS], one[LATENTS];
+    const char *name = GOLDEN("wide_f16");
+    golden_t *g = read_golden(name);
+    assert_int_equal(encode(name, MBL_F32, g, 2, 0, 2, both), MBL_OK);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(encode(name, MBL_F32, g, 3, i, 1, one), MBL_OK);
+        assert_memory_equal(one, both + i * g->each, g->each * sizeof *one);
+    }
+    assert_int_equal(encode(name, MBL_F32, g, 1, 0, 2, both), MBL_ERR_ARG);
+    assert_non_null(strstr(mbl_fail_message(), "2 images; expected 1 to 1"));
+    size_t live = mbl_mem_live(), n = 1;
+    for (mbl_status_t status = MBL_ERR_MEM; status != MBL_OK; n++) {
+        mbl_mem_fail_at(n);
+        status = encode(name, MBL_F32, g, 2, 0, 2, both);
+        mbl_mem_fail_at(0);
+        assert_true(status == MBL_OK || status == MBL_ERR_MEM);
+        if (status != MBL_OK)
+            assert_int_equal(mbl_mem_live(), live);
+    }
+    assert_in_range(n, 10, 2000);
+}
+
+/* Each half is for its own work, and images are whole latents. */
+static void halves_are_kept_apart(void **state) {
+    (void)state;
+    mbl_vae_t *decoder, *encoder;
+    mbl_vae_decoder_t *d;
+    mbl_vae_encoder_t *e;
+    assert_int_equal(mbl_vae_open(ops, MBL_F32, GOLDEN("square_f32"), MBL_VAE_DECODER, &decoder), MBL_OK);
+    assert_int_equal(mbl_vae_open(ops, MBL_F32, GOLDEN("square_f32"), MBL_VAE_ENCODER, &encoder), MBL_OK);
+    assert_int_equal(mbl_vae_decoder_new(encoder, 1, 4, 4, &d), MBL_ERR_ARG);
+    assert_int_equal(mbl_vae_encoder_new(decoder, 1, 8, 8, &e), MBL_ERR_ARG);
+    assert_int_equal(mbl_vae_encoder_new(encoder, 1, 8, 7, &e), MBL_ERR_ARG);
+    assert_non_null(strstr(mbl_fail_message(), "images of 8 x 7; expected multiples of 2"));
+    mbl_vae_close(decoder);
+    mbl_vae_close(encoder);
+}
+
 /* ---- folders ---- */
 
 /* A copy of the golden folder with one value of its config.json changed (NULL: taken out). */
@@ -280,7 +370,7 @@ static void make_folder(const char *key, const char *value) {
 
 static void expect_open_fails(mbl_status_t status, const char *part) {
     mbl_vae_t *vae;
-    mbl_status_t got = mbl_vae_open(ops, MBL_F32, folder, &vae);
+    mbl_status_t got = mbl_vae_open(ops, MBL_F32, folder, MBL_VAE_DECODER, &vae);
     if (got != status || !strstr(mbl_fail_message(), part))
         fail_msg("%s \"%s\", expected %s with \"%s\"", mbl_status_name(got), mbl_fail_message(),
                  mbl_status_name(status), part);
@@ -364,7 +454,8 @@ int main(void) {
         cmocka_unit_test(memory_is_counted),       cmocka_unit_test(refuses_wrong_calls),
         cmocka_unit_test(survives_failing_memory), cmocka_unit_test(damaged_folders),
         cmocka_unit_test(truncated_weights),       cmocka_unit_test(lenient_configs),
-        cmocka_unit_test(published_sizes),
+        cmocka_unit_test(published_sizes),         cmocka_unit_test(encoder_parity),
+        cmocka_unit_test(encoder_is_careful),      cmocka_unit_test(halves_are_kept_apart),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -90,8 +90,21 @@ static void place_block(layout_t *l, const char *half, const char *sample, size_
         block->sample = place_conv(l, prefix, "conv", out, out, 3);
 }
 
+/* Every half has a flat vector of its own. */
+static mbl_vae_half_t *begin(layout_t *l, mbl_vae_part_t part) {
+    mbl_vae_half_t *half = &l->to->half[part];
+    half->first = l->to->n_params;
+    l->used = 0;
+    return half;
+}
+
+static void finish(const layout_t *l, mbl_vae_half_t *half) {
+    half->n = l->to->n_params - half->first;
+    half->used = l->used;
+}
+
 static void place_decoder(layout_t *l, const mbl_vae_config_t *c) {
-    mbl_vae_half_t *to = &l->to->decoder;
+    mbl_vae_half_t *to = begin(l, MBL_VAE_DECODER);
     size_t d = c->block_out_channels[c->blocks - 1];
     to->conv_in = place_conv(l, "decoder.", "conv_in", c->latent_channels, d, 3);
     place_mid(l, "decoder", c, to);
@@ -103,10 +116,11 @@ static void place_decoder(layout_t *l, const mbl_vae_config_t *c) {
     }
     to->norm_out = place_norm(l, "decoder.", "conv_norm_out", d);
     to->conv_out = place_conv(l, "decoder.", "conv_out", d, MBL_VAE_PIXELS, 3);
+    finish(l, to);
 }
 
 static void place_encoder(layout_t *l, const mbl_vae_config_t *c) {
-    mbl_vae_half_t *to = &l->to->encoder;
+    mbl_vae_half_t *to = begin(l, MBL_VAE_ENCODER);
     size_t d = c->block_out_channels[0];
     to->conv_in = place_conv(l, "encoder.", "conv_in", MBL_VAE_PIXELS, d, 3);
     for (size_t i = 0; i < c->blocks; i++) {
@@ -119,6 +133,7 @@ static void place_encoder(layout_t *l, const mbl_vae_config_t *c) {
     to->norm_out = place_norm(l, "encoder.", "conv_norm_out", d);
     to->conv_out =
         place_conv(l, "encoder.", "conv_out", d, 2 * c->latent_channels, 3); /* mean, log variance */
+    finish(l, to);
 }
 
 mbl_status_t mbl_vae_layout_new(const mbl_vae_config_t *config, mbl_vae_layout_t **out) {
@@ -130,9 +145,6 @@ mbl_status_t mbl_vae_layout_new(const mbl_vae_config_t *config, mbl_vae_layout_t
     MBL_ALLOC_GOTO(layout->params, 2 * (resnets * RESNET + config->blocks * 2 + OTHERS), failed);
     l.to = layout;
     place_decoder(&l, config);
-    layout->n_decoder = layout->n_params;
-    layout->used = l.used;
-    l.used = 0;
     place_encoder(&l, config);
     if (l.failed) {
         status = MBL_FAIL(MBL_ERR_MEM, "an autoencoder larger than any memory");

@@ -1,5 +1,5 @@
-/* The image autoencoder of Stable Diffusion 3 and 3.5 (diffusers' AutoencoderKL without quant_conv), of which
- * this is the half that makes images of latents. Forward only: it is never trained. */
+/* The image autoencoder of Stable Diffusion 3 and 3.5 (diffusers' AutoencoderKL without quant_conv).
+ * Forward only: it is never trained. */
 #ifndef MBL_MODEL_VAE_H
 #define MBL_MODEL_VAE_H
 
@@ -20,13 +20,17 @@ mbl_status_t mbl_vae_config_read(const char *path, mbl_vae_config_t *out);
 size_t mbl_vae_scale(const mbl_vae_config_t *config);
 
 typedef struct mbl_vae mbl_vae_t;
+typedef enum { MBL_VAE_DECODER, MBL_VAE_ENCODER, MBL_VAE_PARTS } mbl_vae_part_t;
 
-/* The decoder's weights from `folder` (config.json and a safetensors file of f64, f32, f16 or bf16), held in
+/* One half's weights from `folder` (config.json and a safetensors file of f64, f32, f16 or bf16), held in
  * dtype (f32, bf16, f64). A tensor that is missing, of another shape or not asked for is ERR_FORMAT with
  * file, tensor, found, expected. */
-mbl_status_t mbl_vae_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_vae_t **out);
+mbl_status_t mbl_vae_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_vae_part_t part,
+                          mbl_vae_t **out);
 void mbl_vae_close(mbl_vae_t *vae);
 const mbl_vae_config_t *mbl_vae_config(const mbl_vae_t *vae);
+
+/* ---- decoder ---- */
 
 /* Buffers that decode up to max_n latents of height x width at once; nothing is allocated afterwards but what
  * a backend keeps for its own work. Free before the vae. */
@@ -49,5 +53,19 @@ mbl_status_t mbl_vae_decode(mbl_vae_decoder_t *decoder, const mbl_tensor_t *late
 /* The same to bytes on the host, rgb [n,H,W,3], clamped and rounded as diffusers' image processor does it.
  * ERR_NUMERIC when a pixel is not a number. */
 mbl_status_t mbl_vae_decode_bytes(mbl_vae_decoder_t *decoder, const mbl_tensor_t *latents, uint8_t *rgb);
+
+/* ---- encoder ---- */
+
+/* Buffers that encode up to max_n images of height x width pixels, multiples of mbl_vae_scale. Free before
+ * the vae. */
+typedef struct mbl_vae_encoder mbl_vae_encoder_t;
+mbl_status_t mbl_vae_encoder_new(mbl_vae_t *vae, size_t max_n, size_t height, size_t width,
+                                 mbl_vae_encoder_t **out);
+void mbl_vae_encoder_free(mbl_vae_encoder_t *encoder);
+
+/* rgb [n,height,width,3] on the host to latents [n,C,h,w] f32 (f64 for f64) in the backend's memory space, as
+ * a transformer takes them: of the distribution that the encoder gives, the mean. 1 <= n <= max_n. */
+mbl_status_t mbl_vae_encode(mbl_vae_encoder_t *encoder, const uint8_t *rgb, size_t n,
+                            const mbl_tensor_t *latents);
 
 #endif

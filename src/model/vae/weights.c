@@ -18,10 +18,15 @@ static void staging_free(staging_t *staging) {
     mbl_free(staging->narrow);
 }
 
+static const mbl_vae_param_t *own_params(const mbl_vae_t *vae) {
+    return vae->layout->params + vae->half->first;
+}
+
 static mbl_status_t staging_new(const mbl_vae_t *vae, staging_t *out) {
     size_t most = 0, size = mbl_dtype_size(mbl_dtype_stat(vae->dtype));
-    for (size_t i = 0; i < vae->layout->n_decoder; i++)
-        most = vae->layout->params[i].count > most ? vae->layout->params[i].count : most;
+    const mbl_vae_param_t *params = own_params(vae);
+    for (size_t i = 0; i < vae->half->n; i++)
+        most = params[i].count > most ? params[i].count : most;
     *out = (staging_t){mbl_calloc(most, size), mbl_calloc(most, size),
                        vae->dtype == MBL_BF16 ? mbl_calloc(most, 2) : NULL};
     if (out->read && out->turned && (out->narrow || vae->dtype != MBL_BF16))
@@ -94,26 +99,28 @@ static mbl_status_t load_param(mbl_vae_t *vae, const mbl_st_t *st, const mbl_vae
 }
 
 static mbl_status_t load(mbl_vae_t *vae, const char *folder, const mbl_st_t *st) {
-    const mbl_vae_layout_t *layout = vae->layout;
+    const mbl_vae_param_t *params = own_params(vae);
     staging_t staging;
-    for (size_t i = 0; i < layout->n_decoder; i++)
-        MBL_TRY(check_entry(folder, st, &layout->params[i]));
-    MBL_TRY(mbl_st_check_unused(st, folder, is_param, layout,
+    for (size_t i = 0; i < vae->half->n; i++)
+        MBL_TRY(check_entry(folder, st, &params[i]));
+    MBL_TRY(mbl_st_check_unused(st, folder, is_param, vae->layout,
                                 "look at its block_out_channels and layers_per_block"));
     mbl_st_log_choice(st);
-    MBL_TRY(mbl_tensor_new(vae->ops, vae->dtype, &vae->weights, 1, layout->used));
+    MBL_TRY(mbl_tensor_new(vae->ops, vae->dtype, &vae->weights, 1, vae->half->used));
     MBL_TRY(staging_new(vae, &staging));
     mbl_status_t status = MBL_OK;
-    for (size_t i = 0; status == MBL_OK && i < layout->n_decoder; i++)
-        status = load_param(vae, st, &layout->params[i], &staging);
+    for (size_t i = 0; status == MBL_OK && i < vae->half->n; i++)
+        status = load_param(vae, st, &params[i], &staging);
     staging_free(&staging);
     return status;
 }
 
-mbl_status_t mbl_vae_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_vae_t **out) {
+mbl_status_t mbl_vae_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_vae_part_t part,
+                          mbl_vae_t **out) {
     MBL_REQUIRE(ops && folder && out, "vae_open: ops, folder and out must be given");
     MBL_REQUIRE(dtype == MBL_F32 || dtype == MBL_BF16 || dtype == MBL_F64,
                 "vae_open: f32, bf16 or f64, found %s", mbl_dtype_name(dtype));
+    MBL_REQUIRE(part == MBL_VAE_DECODER || part == MBL_VAE_ENCODER, "vae_open: the decoder or the encoder");
     mbl_vae_t *vae;
     mbl_st_t *st = NULL;
     char *path = NULL;
@@ -127,6 +134,7 @@ mbl_status_t mbl_vae_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
     }
     MBL_TRY_GOTO(mbl_vae_config_read(path, &vae->config), done);
     MBL_TRY_GOTO(mbl_vae_layout_new(&vae->config, &vae->layout), done);
+    vae->half = &vae->layout->half[part];
     MBL_TRY_GOTO(mbl_st_open(folder, &st), done);
     MBL_TRY_GOTO(load(vae, folder, st), done);
     *out = vae;
