@@ -137,12 +137,20 @@ static bool to_output(const char *path) {
     return path && strcmp(path, "-") == 0;
 }
 
+/* Files before what goes to standard output, and each whether or not another could be written: a closed pipe
+ * costs no file of hours of drawing. */
 static mbl_status_t write_all(const mbl_results_t *results, const options_t *o) {
-    if (!to_output(o->json) && !to_output(o->markdown))
-        MBL_TRY(write_text(results, false, "-"));
-    if (o->json)
-        MBL_TRY(write_json(results, o->json));
-    return o->markdown ? write_text(results, true, o->markdown) : MBL_OK;
+    bool table = !to_output(o->json) && !to_output(o->markdown);
+    mbl_status_t status = MBL_OK, json = MBL_OK, markdown = MBL_OK;
+    for (int output = 0; output < 2; output++) {
+        if (o->json && to_output(o->json) == output)
+            json = write_json(results, o->json);
+        if (o->markdown && to_output(o->markdown) == output)
+            markdown = write_text(results, true, o->markdown);
+    }
+    if (table)
+        status = write_text(results, false, "-");
+    return json != MBL_OK ? json : markdown != MBL_OK ? markdown : status;
 }
 
 static mbl_status_t answer(const mbl_comparison_t *comparison, const options_t *o) {

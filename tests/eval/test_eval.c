@@ -95,6 +95,22 @@ static void another_adapter_is_named(void **state) {
               "the configuration has 4");
 }
 
+/* What cannot be printed costs no file, and a file that cannot be written not the other one. */
+static void a_closed_pipe_costs_no_file(void **state) {
+    char command[1024];
+    (void)state;
+    snprintf(
+        command, sizeof command,
+        "cd %s && rm -f f.json f.md && %s/marble eval run.yaml --set device=%s --set eval.prompts=2 --json "
+        "f.json --markdown f.md >/dev/full 2>said",
+        folder, MBL_BINARY_DIR, test_backend());
+    int status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    must_have("said", "eval: the answer cannot be written: No space left on device");
+    json_decref(json_in("f.json"));
+    must_have("f.md", "| color |");
+}
+
 static void another_base(void **state) {
     (void)state;
     must_refuse_another_base(1);
@@ -106,6 +122,7 @@ int main(void) {
         cmocka_unit_test(the_base_alone),
         cmocka_unit_test(refusals),
         cmocka_unit_test(another_adapter_is_named),
+        cmocka_unit_test(a_closed_pipe_costs_no_file),
         cmocka_unit_test(another_base),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);
