@@ -1,6 +1,6 @@
 """Writes tests/golden/vae/NAME/: tiny image autoencoders as diffusers saves them, with expected.safetensors: latents as a sampler leaves
 them, what the decoder makes of them in f64, the bytes that diffusers' image processor rounds that to, and what the encoder makes of those
-bytes in f64 ("encoded": the mean, as a transformer takes it). Needs torch and diffusers:
+bytes in f64 ("encoded": the mean, as a transformer takes it). "tiled" are the bytes of larger latents ("many") decoded in tiles. Needs torch and diffusers:
     python tests/golden/make_vae.py"""
 import pathlib
 
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 CASES = {  # type of the weights in the file, latents [N, height, width], configuration
     "square_f32": (torch.float32, (2, 4, 4), dict(block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, latent_channels=4)),
-    "wide_f16": (torch.float16, (2, 2, 3), dict(block_out_channels=(4, 4, 4, 8), layers_per_block=2, norm_num_groups=2, latent_channels=16)),
+    "wide_f16": (torch.float16, (2, 2, 3), dict(block_out_channels=(2, 4, 4, 4), layers_per_block=2, norm_num_groups=2, latent_channels=16)),
     "tall_bf16": (torch.bfloat16, (1, 5, 3), dict(block_out_channels=(4, 2, 4), layers_per_block=1, norm_num_groups=2, latent_channels=3,
                                                   mid_block_add_attention=False)),
 }
@@ -36,7 +36,13 @@ for name, (stored, (n, height, width), options) in CASES.items():
     images = processor.postprocess(image.float(), output_type="pil")
     with torch.no_grad():
         mean = model.encode(processor.preprocess(images).double()).latent_dist.mode()
-    save_file({"encoded": ((mean - 0.0609) * 1.5305).contiguous(),
+    model.enable_tiling()  # tiles of 4 latents, several of them in rows and columns
+    model.tile_latent_min_size, model.tile_sample_min_size = 4, 4 * 2 ** (blocks - 1)
+    many = torch.randn(1 + (blocks < 3), options["latent_channels"], 2 * height + 3, 2 * width + 2)
+    with torch.no_grad():
+        tiled = model.decode(many.double() / 1.5305 + 0.0609).sample
+    tiled = numpy.stack([numpy.asarray(i) for i in processor.postprocess(tiled.float(), output_type="pil")])
+    save_file({"many": many, "tiled": torch.from_numpy(tiled), "encoded": ((mean - 0.0609) * 1.5305).contiguous(),
                "latents": latents, "image": image.permute(0, 2, 3, 1).contiguous(),
                "bytes": torch.from_numpy(numpy.stack([numpy.asarray(i) for i in images]))}, root / name / "expected.safetensors")
     print(name, image.std().item(), image.abs().max().item())

@@ -347,6 +347,98 @@ static void halves_are_kept_apart(void **state) {
     mbl_vae_close(encoder);
 }
 
+/* ---- tiles ---- */
+
+/* Latents [n,channels,height,width] that are larger than the tiles they are decoded in. */
+typedef struct {
+    size_t n, height, width, pixels; /* of an image */
+    float latents[2 * LATENTS];
+    uint8_t bytes[3 * PIXELS];
+} large_t;
+
+static const large_t *read_large(const char *name) {
+    static large_t g;
+    char path[512];
+    mbl_st_t *st;
+    snprintf(path, sizeof path, "%s/expected.safetensors", name);
+    assert_int_equal(mbl_st_open(path, &st), MBL_OK);
+    const mbl_st_entry_t *many = mbl_st_find(st, "many"), *tiled = mbl_st_find(st, "tiled");
+    g.n = many->dim[0];
+    g.height = many->dim[2];
+    g.width = many->dim[3];
+    g.pixels = tiled->bytes / g.n;
+    assert_in_range(many->bytes / 4, 1, 2 * LATENTS);
+    assert_in_range(tiled->bytes, 1, 3 * PIXELS);
+    assert_int_equal(mbl_st_read_f32(st, "many", g.latents, many->bytes / 4), MBL_OK);
+    memcpy(g.bytes, tiled->data, tiled->bytes);
+    mbl_st_close(st);
+    return &g;
+}
+
+static mbl_status_t decode_tiled(const char *name, const large_t *g, size_t tile, uint8_t *bytes) {
+    mbl_vae_t *vae = NULL;
+    mbl_vae_tiler_t *tiler = NULL;
+    mbl_tensor_t latents = {0};
+    mbl_status_t status;
+    MBL_TRY_GOTO(mbl_vae_open(ops, MBL_F32, name, MBL_VAE_DECODER, &vae), done);
+    MBL_TRY_GOTO(mbl_vae_tiler_new(vae, g->height, g->width, tile, &tiler), done);
+    MBL_TRY_GOTO(mbl_tensor_new(ops, MBL_F32, &latents, 4, g->n, mbl_vae_config(vae)->latent_channels,
+                                g->height, g->width),
+                 done);
+    MBL_TRY_GOTO(mbl_tensor_upload(ops, &latents, g->latents), done);
+    status = mbl_vae_tiler_decode_bytes(tiler, &latents, bytes);
+done:
+    mbl_tensor_free(ops, &latents);
+    mbl_vae_tiler_free(tiler);
+    mbl_vae_close(vae);
+    return status;
+}
+
+/* Bytes on an edge may differ by one; blended in another way, many differ by more. */
+static void tiles_parity(void **state) {
+    (void)state;
+    static uint8_t bytes[3 * PIXELS];
+    static const char *const names[] = {GOLDEN("square_f32"), GOLDEN("wide_f16"), GOLDEN("tall_bf16")};
+    for (int i = 0; i < 3; i++) {
+        const large_t *g = read_large(names[i]);
+        size_t differ = 0, by_more = 0;
+        assert_int_equal(decode_tiled(names[i], g, 4, bytes), MBL_OK);
+        for (size_t j = 0; j < g->n * g->pixels; j++) {
+            differ += bytes[j] != g->bytes[j];
+            by_more += abs((int)bytes[j] - (int)g->bytes[j]) > 1;
+        }
+        print_message("%s in tiles: %zu of %zu bytes differ\n", names[i] + strlen(GOLDEN("")), differ,
+                      g->n * g->pixels);
+        assert_int_equal(by_more, 0);
+        assert_in_range(differ, 0, g->n * g->pixels / 1000);
+    }
+}
+
+static void tiles_are_careful(void **state) {
+    (void)state;
+    static uint8_t bytes[3 * PIXELS];
+    const char *name = GOLDEN("square_f32");
+    large_t g = *read_large(name);
+    assert_int_equal(decode_tiled(name, &g, 8, bytes), MBL_OK); /* other tiles, another image */
+    assert_memory_not_equal(bytes, g.bytes, g.pixels);
+    assert_int_equal(decode_tiled(name, &g, 6, bytes), MBL_ERR_ARG);
+    assert_non_null(strstr(mbl_fail_message(), "tiles of 6 latents; expected a multiple of 4"));
+    assert_int_equal(decode_tiled(name, &g, 12, bytes), MBL_ERR_ARG);
+    assert_non_null(strstr(mbl_fail_message(), "expected a side larger than a tile of 12"));
+    size_t live = mbl_mem_live(), n = 1;
+    for (mbl_status_t status = MBL_ERR_MEM; status != MBL_OK; n++) {
+        mbl_mem_fail_at(n);
+        status = decode_tiled(name, &g, 4, bytes);
+        mbl_mem_fail_at(0);
+        assert_true(status == MBL_OK || status == MBL_ERR_MEM);
+        if (status != MBL_OK)
+            assert_int_equal(mbl_mem_live(), live);
+    }
+    assert_in_range(n, 10, 2000);
+    g.latents[g.height * g.width - 1] = NAN;
+    assert_int_equal(decode_tiled(name, &g, 4, bytes), MBL_ERR_NUMERIC);
+}
+
 /* ---- folders ---- */
 
 /* A copy of the golden folder with one value of its config.json changed (NULL: taken out). */
@@ -449,13 +541,22 @@ static void lenient_configs(void **state) {
 int main(void) {
     need_backend();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parity_square_f32),       cmocka_unit_test(parity_wide_f16),
-        cmocka_unit_test(parity_tall_bf16),        cmocka_unit_test(samples_are_independent),
-        cmocka_unit_test(memory_is_counted),       cmocka_unit_test(refuses_wrong_calls),
-        cmocka_unit_test(survives_failing_memory), cmocka_unit_test(damaged_folders),
-        cmocka_unit_test(truncated_weights),       cmocka_unit_test(lenient_configs),
-        cmocka_unit_test(published_sizes),         cmocka_unit_test(encoder_parity),
-        cmocka_unit_test(encoder_is_careful),      cmocka_unit_test(halves_are_kept_apart),
+        cmocka_unit_test(parity_square_f32),
+        cmocka_unit_test(parity_wide_f16),
+        cmocka_unit_test(parity_tall_bf16),
+        cmocka_unit_test(samples_are_independent),
+        cmocka_unit_test(memory_is_counted),
+        cmocka_unit_test(refuses_wrong_calls),
+        cmocka_unit_test(survives_failing_memory),
+        cmocka_unit_test(damaged_folders),
+        cmocka_unit_test(truncated_weights),
+        cmocka_unit_test(lenient_configs),
+        cmocka_unit_test(published_sizes),
+        cmocka_unit_test(encoder_parity),
+        cmocka_unit_test(encoder_is_careful),
+        cmocka_unit_test(halves_are_kept_apart),
+        cmocka_unit_test(tiles_parity),
+        cmocka_unit_test(tiles_are_careful),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -125,14 +125,13 @@ static mbl_status_t check_call(const mbl_vae_decoder_t *d, const mbl_tensor_t *l
     return MBL_OK;
 }
 
-mbl_status_t mbl_vae_decode(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, const mbl_tensor_t *pixels) {
-    MBL_REQUIRE(d && latents && pixels, "vae_decode: decoder, latents and pixels must be given");
-    MBL_TRY(check_call(d, latents));
+/* Latents of at most the decoder's height and width. */
+static mbl_status_t decode(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, const mbl_tensor_t *pixels) {
     const mbl_vae_half_t *half = d->vae->half;
     mbl_vae_pass_t *p = &d->pass;
     p->n = latents->dim[0];
-    p->height = d->height;
-    p->width = d->width;
+    p->height = latents->dim[2];
+    p->width = latents->dim[3];
     MBL_TRY(enter(d, latents));
     MBL_TRY(mbl_vae_middle(p, half));
     for (size_t i = 0; i < d->vae->config.blocks; i++) {
@@ -152,10 +151,27 @@ mbl_status_t mbl_vae_decode(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, c
     return MBL_OP(p->ops, convert, .dst = pixels, .src = &last);
 }
 
+mbl_status_t mbl_vae_decode(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, const mbl_tensor_t *pixels) {
+    MBL_REQUIRE(d && latents && pixels, "vae_decode: decoder, latents and pixels must be given");
+    MBL_TRY(check_call(d, latents));
+    return decode(d, latents, pixels);
+}
+
 /* ---- bytes ---- */
 
+mbl_status_t mbl_vae_decode_to_host(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, const void **out) {
+    const size_t scale = mbl_vae_scale(&d->vae->config);
+    mbl_tensor_t pixels =
+        mbl_tensor_of(d->pixels, mbl_dtype_stat(d->vae->dtype), d->vae->ops->table->space, 4, latents->dim[0],
+                      latents->dim[2] * scale, latents->dim[3] * scale, (size_t)MBL_VAE_PIXELS);
+    MBL_TRY(decode(d, latents, &pixels));
+    MBL_TRY(mbl_tensor_download(d->vae->ops, &pixels, d->host));
+    *out = d->host;
+    return MBL_OK;
+}
+
 /* diffusers: x / 2 + 0.5 clamped to 0..1, times 255 in f32, rounded to even. */
-static uint8_t to_byte(double x) {
+uint8_t mbl_vae_to_byte(double x) {
     float y = (float)(x * 0.5 + 0.5);
     y = y > 0 ? y < 1 ? y : 1 : 0;
     return (uint8_t)nearbyintf(y * 255);
@@ -164,18 +180,15 @@ static uint8_t to_byte(double x) {
 mbl_status_t mbl_vae_decode_bytes(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, uint8_t *rgb) {
     MBL_REQUIRE(d && latents && rgb, "vae_decode_bytes: decoder, latents and rgb must be given");
     MBL_TRY(check_call(d, latents));
-    const size_t scale = mbl_vae_scale(&d->vae->config), n = latents->dim[0], each = pixel_count(d);
-    const mbl_dtype_t st = mbl_dtype_stat(d->vae->dtype);
-    mbl_tensor_t pixels = mbl_tensor_of(d->pixels, st, d->vae->ops->table->space, 4, n, d->height * scale,
-                                        d->width * scale, (size_t)MBL_VAE_PIXELS);
-    MBL_TRY(mbl_vae_decode(d, latents, &pixels));
-    MBL_TRY(mbl_tensor_download(d->vae->ops, &pixels, d->host));
+    const size_t n = latents->dim[0], each = pixel_count(d);
+    const void *host = NULL;
+    MBL_TRY(mbl_vae_decode_to_host(d, latents, &host));
     for (size_t i = 0; i < n * each; i++) {
-        double x = st == MBL_F64 ? ((const double *)d->host)[i] : (double)((const float *)d->host)[i];
+        double x = mbl_vae_number(d->vae, host, i);
         if (isnan(x))
             return MBL_FAIL(MBL_ERR_NUMERIC, "vae: image %zu of %zu has a pixel that is not a number",
                             i / each, n);
-        rgb[i] = to_byte(x);
+        rgb[i] = mbl_vae_to_byte(x);
     }
     return MBL_OK;
 }

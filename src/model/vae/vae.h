@@ -54,6 +54,18 @@ mbl_status_t mbl_vae_decode(mbl_vae_decoder_t *decoder, const mbl_tensor_t *late
  * ERR_NUMERIC when a pixel is not a number. */
 mbl_status_t mbl_vae_decode_bytes(mbl_vae_decoder_t *decoder, const mbl_tensor_t *latents, uint8_t *rgb);
 
+/* ---- decoder of large images, in tiles ---- */
+
+/* Latents height x width are cut into tiles of tile x tile, a multiple of 4, which overlap by a quarter and
+ * are blended linearly there, as diffusers does with enable_tiling: memory on the device is that of a tile.
+ * One side at least must be larger than a tile. Free before the vae. */
+typedef struct mbl_vae_tiler mbl_vae_tiler_t;
+mbl_status_t mbl_vae_tiler_new(mbl_vae_t *vae, size_t height, size_t width, size_t tile,
+                               mbl_vae_tiler_t **out);
+void mbl_vae_tiler_free(mbl_vae_tiler_t *tiler);
+/* As mbl_vae_decode_bytes, for any n: latents [n,C,height,width] to rgb [n,H,W,3]. */
+mbl_status_t mbl_vae_tiler_decode_bytes(mbl_vae_tiler_t *tiler, const mbl_tensor_t *latents, uint8_t *rgb);
+
 /* ---- encoder ---- */
 
 /* Buffers that encode up to max_n images of height x width pixels, multiples of mbl_vae_scale. Free before
