@@ -106,14 +106,14 @@ done:
     return status;
 }
 
-static mbl_status_t read_file(mbl_pretrain_state_t *state, mbl_ckpt_t *ckpt, float *vector) {
+static mbl_status_t read_file(mbl_pretrain_state_t *state, const char *path, mbl_ckpt_t *ckpt,
+                              float *vector) {
     const mbl_tensor_t *whole[] = {&state->master, &state->ema};
     char room[MBL_OPTIMIZER_NAME];
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *step = mbl_ckpt_attr(ckpt, "step");
     if (!kind || strcmp(kind, "pretrain") != 0 || !step)
-        return MBL_FAIL(MBL_ERR_FORMAT,
-                        "the checkpoint is of kind \"%s\"; pretraining resumes from kind \"pretrain\"",
-                        kind ? kind : "");
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; expected one of marble pretrain",
+                        path, kind ? kind : "");
     for (size_t i = 0; i < n_vectors(state); i++) {
         MBL_TRY(mbl_ckpt_read(ckpt, name_of(state, i, room), MBL_F32, state->size, vector));
         if (i < N_WHOLE)
@@ -134,7 +134,7 @@ mbl_status_t mbl_pretrain_state_load(mbl_pretrain_state_t *state, const char *pa
     MBL_TRY(mbl_ckpt_open(path, &ckpt));
     vector = mbl_calloc(state->size, sizeof *vector);
     mbl_status_t status =
-        vector ? read_file(state, ckpt, vector) : MBL_FAIL(MBL_ERR_MEM, "no memory to read %s", path);
+        vector ? read_file(state, path, ckpt, vector) : MBL_FAIL(MBL_ERR_MEM, "no memory to read %s", path);
     mbl_free(vector);
     mbl_ckpt_close(ckpt);
     if (status == MBL_OK)

@@ -106,6 +106,8 @@ static void other_mistakes_are_named(void **state) {
     refused("--checkpoint $C --set train.lr=1", 2, "--set overrides a key of --config");
     refused("--checkpoint $C --model nowhere", 2, "--model: nowhere: is no folder; expected the base model");
     refused("--checkpoint base/checkpoints/latest.h5", 2, "of kind \"pretrain\"");
+    assert_int_equal(shell("$M pretrain run.yaml --out p --resume $C >said 2>&1"), 2);
+    assert_int_equal(shell("grep -q 'of kind \"train\"; expected one of marble pretrain' said"), 0);
     /* a base that has moved, and another one */
     assert_int_equal(shell("cp -r base/model moved && mv base/model base/away"), 0);
     refused("--checkpoint $C", 2, "base/model, which is not there; expected --model DIR");
