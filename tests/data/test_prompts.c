@@ -152,7 +152,7 @@ static void bad_input_is_refused(void **state) {
         {"p.txt", "\n \n", 3, 0, MBL_ERR_FORMAT, "p.txt: no prompts"},
         {"p.txt", "good\n\xff\xfe\n", 8, 0, MBL_ERR_FORMAT, "p.txt:2: not UTF-8"},
         {"p.txt", "go\0od\n", 6, 0, MBL_ERR_FORMAT, "p.txt:1: a zero byte"},
-        {"p.csv", "one\n", 4, 0, MBL_ERR_CONFIG, "p.csv\"; a .txt"},
+        {"p.csv", "one\n", 4, 0, MBL_ERR_CONFIG, "p.csv\"; expected a .txt"},
         {"p.jsonl", "{\"prompt\": \"a\"}\n\n{\"prompt\": \n", 30, 0, MBL_ERR_FORMAT, "p.jsonl:3: not JSON"},
         {"p.jsonl", "{\"text\": \"a\"}\n", 14, 0, MBL_ERR_FORMAT, "p.jsonl:1: no key \"prompt\""},
         {"p.jsonl", "{\"prompt\": 3}\n", 14, 0, MBL_ERR_FORMAT, "p.jsonl:1: \"prompt\" is not a string"},
