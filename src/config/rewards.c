@@ -19,8 +19,8 @@ static const char *const item_help[] = {
     "of method weighted_sum, and its priority with the others [default: 1]",
     "its mean is kept at or above this, instead of being improved (see constraint)",
     "rewards of one group share one objective, the mean of their gradients",
-    "skip: an image it fails on counts for the other rewards only; stop: the run ends with a checkpoint "
-    "[default: skip]",
+    ("skip: an image it fails on counts for the other rewards only; stop: the run ends with a checkpoint "
+     "[default: skip]"),
     "share of a prompt's images that must have a score for any of them to count [default: 0]",
     "true: scored and logged, not trained, and never a reason to end the run [default: false]",
     "[low, high] in which its scores lie; others are counted and an alarm [default: the scorer's]",

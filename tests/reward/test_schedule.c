@@ -351,7 +351,7 @@ static void test_hedges_are_few(void **state) {
     run(&sim, &options, two, 2000, 16);
     mbl_schedule_options_t single = usual;
     single.replicas = 1;
-    assert_true(sim.started < 2000 * 1.1 + 8);
+    assert_true(sim.started < 2000 * 11 / 10 + 8);
     options.hedge = 0;
     run(&sim, &options, two, 2000, 16);
     assert_int_equal(sim.good, 2000);
