@@ -209,7 +209,7 @@ static mbl_status_t generate(const options_t *o, sample_t *s) {
                                         .purpose = MBL_RNG_NOISE};
         MBL_TRY(mbl_sampler_run(s->sampler, &plan, &request, &x0));
         MBL_TRY(check_finite(o, s, &x0, first));
-        MBL_TRY(mbl_pipeline_decode(s->engine.pipeline, &x0, s->images[first].rgb));
+        MBL_TRY(mbl_pipeline_decode(s->engine.pipeline, &x0, s->images[first].rgb, NULL));
         MBL_INFO("%zu of %zu images", first + n, s->n);
     }
     return MBL_OK;

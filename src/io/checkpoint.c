@@ -180,6 +180,8 @@ static mbl_status_t fill(hid_t file, const char *path, const mbl_ckpt_item_t *it
     mbl_ckpt_attrs_digest(attrs, n_attrs, digest);
     if (!put_text(file, MBL_CKPT_ATTRS_KEY, digest, MBL_SHA256_HEX - 1))
         return mbl_ckpt_hdf5_failed(path, "store", MBL_CKPT_ATTRS_KEY);
+    if (!put_number(file, MBL_CKPT_COUNT_KEY, (int)n))
+        return mbl_ckpt_hdf5_failed(path, "store", MBL_CKPT_COUNT_KEY);
     for (size_t i = 0; i < n; i++)
         if (!put_dataset(file, &items[i], digests ? digests[i] : NULL, i == 0))
             return mbl_ckpt_hdf5_failed(path, "store dataset", items[i].name);
@@ -230,6 +232,7 @@ static mbl_status_t sort_attrs(const char *path, mbl_ckpt_attr_t *attrs, size_t 
     for (size_t i = 0; i < n; i++)
         MBL_REQUIRE(attrs[i].key && *attrs[i].key && attrs[i].value &&
                         strcmp(attrs[i].key, MBL_CKPT_VERSION_KEY) != 0 &&
+                        strcmp(attrs[i].key, MBL_CKPT_COUNT_KEY) != 0 &&
                         strcmp(attrs[i].key, MBL_CKPT_ATTRS_KEY) != 0,
                     "%s: attribute \"%s\"; expected a key and a value, and a key that checkpoints do "
                     "not use themselves",

@@ -10,6 +10,7 @@
 
 #define MBL_CKPT_VERSION_KEY "format_version"
 #define MBL_CKPT_ATTRS_KEY "attributes_sha256"
+#define MBL_CKPT_COUNT_KEY "datasets" /* how many there are; files of earlier versions do not say */
 #define MBL_CKPT_DIGEST_KEY "sha256"
 #define MBL_CKPT_SEAL_KEY "seal" /* of the first dataset: checkpoint_seal.c */
 enum { MBL_CKPT_TRAILER = 128, MBL_CKPT_SEAL_ROOM = 160 };

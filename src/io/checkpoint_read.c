@@ -58,11 +58,14 @@ static bool has_one_element(hid_t attr) {
     return one;
 }
 
-static bool read_version(hid_t file, int *version) {
-    hid_t attr = H5Aopen(file, MBL_CKPT_VERSION_KEY, H5P_DEFAULT);
+/* A number among the root's attributes; false where there is none of that name. */
+static bool read_number(hid_t file, const char *key, int *number) {
+    if (H5Aexists(file, key) <= 0)
+        return false;
+    hid_t attr = H5Aopen(file, key, H5P_DEFAULT);
     if (attr < 0)
         return false;
-    bool good = has_one_element(attr) && H5Aread(attr, H5T_NATIVE_INT, version) >= 0;
+    bool good = has_one_element(attr) && H5Aread(attr, H5T_NATIVE_INT, number) >= 0;
     H5Aclose(attr);
     return good;
 }
@@ -108,7 +111,7 @@ static mbl_status_t take_attr(mbl_ckpt_t *ckpt, hid_t attr, char *stated) {
     char *key = read_name(attr), *value = NULL;
     if (!key)
         return no_memory(ckpt);
-    if (strcmp(key, MBL_CKPT_VERSION_KEY) == 0) {
+    if (strcmp(key, MBL_CKPT_VERSION_KEY) == 0 || strcmp(key, MBL_CKPT_COUNT_KEY) == 0) {
         mbl_free(key);
         return MBL_OK;
     }
@@ -284,6 +287,11 @@ static mbl_status_t read_datasets(mbl_ckpt_t *ckpt) {
         H5Dclose(data);
     }
     mbl_free(block);
+    int count;
+    if (status == MBL_OK && read_number(ckpt->file, MBL_CKPT_COUNT_KEY, &count) &&
+        (size_t)count != ckpt->n_sets)
+        status = MBL_FAIL(MBL_ERR_FORMAT, "%s: has %zu datasets; expected the %d that marble wrote",
+                          ckpt->path, ckpt->n_sets, count);
     return status;
 }
 
@@ -316,7 +324,7 @@ static mbl_status_t open_inside(const char *path, bool datasets, mbl_ckpt_t **ou
         status = mbl_ckpt_hdf5_failed(path, "open", "the file");
         goto fail;
     }
-    if (!read_version(ckpt->file, &version) || version != MBL_CHECKPOINT_VERSION) {
+    if (!read_number(ckpt->file, MBL_CKPT_VERSION_KEY, &version) || version != MBL_CHECKPOINT_VERSION) {
         status = MBL_FAIL(MBL_ERR_FORMAT, "%s: attribute %s is not %d, the version that this marble reads",
                           path, MBL_CKPT_VERSION_KEY, MBL_CHECKPOINT_VERSION);
         goto fail;

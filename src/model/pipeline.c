@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/suggest.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- opening ---- */
@@ -268,7 +269,8 @@ static uint8_t to_byte(double x) {
     return (uint8_t)(y > 0 ? y < 255 ? y : 255 : 0);
 }
 
-mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb) {
+mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb,
+                                 bool *broken) {
     size_t channels, height, width;
     mbl_pipeline_latent(pipeline, &channels, &height, &width);
     MBL_REQUIRE(latents->ndim == 4 && latents->dim[1] == channels && latents->dim[2] == height &&
@@ -279,14 +281,18 @@ mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *l
     MBL_TRY(on_host(pipeline, latents, &data));
     size_t area = height * width;
     for (size_t i = 0; i < latents->dim[0]; i++) {
+        bool finite = true;
         for (size_t c = 0; c < channels; c++) {
             for (size_t at = 0; at < area; at++) {
                 size_t from = (i * channels + c) * area + at;
                 double x = latents->dtype == MBL_F64 ? ((const double *)data)[from]
                                                      : (double)((const float *)data)[from];
                 rgb[(i * area + at) * channels + c] = to_byte(x);
+                finite = finite && isfinite(x);
             }
         }
+        if (broken)
+            broken[i] = !finite;
     }
     return MBL_OK;
 }

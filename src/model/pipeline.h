@@ -43,8 +43,10 @@ void mbl_pipeline_release_text(mbl_pipeline_t *pipeline);
 mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,
                                size_t n, mbl_cuts_t *out);
 /* Latents [n,C,H,W] f32 in the backend's memory space to 8-bit images rgb [n,H',W',3] on the host (here H' =
- * H where there is no vae). */
-mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb);
+ * H where there is no vae). broken [n] (NULL: not wanted): whether an image's latent has numbers in it that
+ * are not finite, whose pixels mean nothing. */
+mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb,
+                                 bool *broken);
 void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width);
 
 /* Writes the fixed parts of a fresh signs-type folder: tokenizer/ (a vocabulary with one token per word and

@@ -126,6 +126,9 @@ bool mbl_scorer_pool_applies(const mbl_scorer_pool_t *pool, size_t k, const mbl_
  * depend on the number of threads. */
 mbl_status_t mbl_scorer_pool_submit(mbl_scorer_pool_t *pool, const mbl_image_t *images,
                                     const mbl_prompt_t *const *prompts, size_t n, mbl_score_t *scores);
+/* The same for n images that are none (a sampler's numbers were not finite): every reward fails on them. */
+void mbl_scorer_pool_fail(mbl_scorer_pool_t *pool, const mbl_prompt_t *const *prompts, size_t n,
+                          mbl_score_t *scores);
 /* Waits for everything submitted. ERR_REWARD when a reward whose on_failure is stop failed since the last
  * wait (says which and on what prompt). One thread submits and waits. A reward's first failure is logged with
  * its reason, later ones only counted. */

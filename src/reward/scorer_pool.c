@@ -570,6 +570,25 @@ mbl_status_t mbl_scorer_pool_submit(mbl_scorer_pool_t *pool, const mbl_image_t *
     return MBL_OK;
 }
 
+void mbl_scorer_pool_fail(mbl_scorer_pool_t *pool, const mbl_prompt_t *const *prompts, size_t n,
+                          mbl_score_t *scores) {
+    uv_mutex_lock(&pool->lock);
+    size_t first = pool->images;
+    pool->images += n;
+    uv_mutex_unlock(&pool->lock);
+    mbl_fail_quiet(1);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < pool->k; k++) {
+            bool applies = mbl_scorer_pool_applies(pool, k, prompts[i]);
+            scores[i * pool->k + k] = (mbl_score_t){0, applies ? MBL_SCORE_FAILED : MBL_SCORE_NA};
+            if (!applies)
+                continue;
+            (void)MBL_FAIL(MBL_ERR_NUMERIC, "the image has numbers in it that are not finite");
+            note_failure(pool, &pool->rewards[k], first + i, prompts[i]->text);
+        }
+    mbl_fail_quiet(0);
+}
+
 mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool) {
     mbl_status_t status = MBL_OK;
     const reward_t *earliest = NULL;

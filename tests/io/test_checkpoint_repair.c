@@ -267,6 +267,18 @@ static void add_note(hid_t file) {
 }
 
 /* Which of them it was is not known; a new one shows among the names. */
+static void delete_a_dataset(hid_t file) {
+    assert_true(H5Ldelete(file, "optimizer/m", H5P_DEFAULT) >= 0);
+}
+
+/* What is left has its digests, but a dataset is gone. */
+static void a_deleted_dataset_is_not_repaired(void **state) {
+    (void)state;
+    write_fresh();
+    open_for_writing(delete_a_dataset);
+    stays_refused("marble inspect --repair", "has 1 datasets; expected the 2 that marble wrote");
+}
+
 static void changed_attributes_are_not_repaired(void **state) {
     (void)state;
     write_fresh();
@@ -343,6 +355,7 @@ int main(void) {
         cmocka_unit_test(changes_are_noticed),
         cmocka_unit_test(what_is_cut_off_or_flipped_is_refused),
         cmocka_unit_test(changed_attributes_are_not_repaired),
+        cmocka_unit_test(a_deleted_dataset_is_not_repaired),
         cmocka_unit_test(older_files_are_repaired_by_their_datasets),
         cmocka_unit_test(links_stay_links),
         cmocka_unit_test(no_memory_is_survived),

@@ -18,6 +18,7 @@ typedef struct {
     tiny_t tiny;
     mbl_prompts_t prompts;
     mbl_sampler_plan_t plan;
+    bool fails; /* images that are not finite fail */
 } fixture_t;
 
 /* What a rollout of N samples leaves behind. */
@@ -81,6 +82,7 @@ static mbl_status_t roll(fixture_t *w, const mbl_adapter_t *adapter, size_t firs
                              .seed = 8,
                              .purpose = MBL_RNG_NOISE,
                              .step = 2,
+                             .fails = w->fails,
                              .stop = stop};
     mbl_rollout_views_t views = {images, asked};
     mbl_status_t status = mbl_rollout(&rollout, &batch, &views);
@@ -142,6 +144,40 @@ static void ranks_do_not_matter(void **state) {
         check_same(got, want, "ranks", ranks);
         mbl_free(got);
     }
+    mbl_free(want);
+    close_fixture(&w);
+}
+
+/* A prompt whose images are not finite: in an evaluation every reward that applies fails on them, and only on
+ * them; in training they are scored as they look, since the step's loss shows what they are. */
+static void images_that_are_not_finite_fail(void **state) {
+    enum { BROKEN = 2 };
+    const float nan = NAN;
+    fixture_t w;
+    result_t *want = new_result(), *got = new_result();
+    (void)state;
+    open_fixture(&w, MBL_F32);
+    assert_ok(roll(&w, &w.tiny.old, 0, N, 7, 1, NULL, want));
+    mbl_tensor_t row = mbl_tensor_rows(&w.tiny.conditions.pooled, BROKEN, 1);
+    row.dim[1] = 1;
+    assert_ok(mbl_tensor_upload(w.tiny.ops, &row, &nan));
+    assert_ok(roll(&w, &w.tiny.old, 0, N, 7, 1, NULL, got));
+    for (size_t i = BROKEN * GROUP * K; i < (BROKEN + 1) * GROUP * K; i++)
+        assert_int_not_equal(got->scores[i].state, MBL_SCORE_FAILED);
+    w.fails = true;
+    size_t failed = 0;
+    for (size_t threads = 0; threads < 3; threads++, failed = 0) {
+        assert_ok(roll(&w, &w.tiny.old, 0, N, 7, threads, NULL, got));
+        for (size_t i = 0; i < N * K; i++) {
+            bool broken = i / K / GROUP == BROKEN, applies = want->scores[i].state == MBL_SCORE_VALID;
+            assert_int_equal(got->scores[i].state,
+                             broken && applies ? MBL_SCORE_FAILED : want->scores[i].state);
+            assert_near(got->scores[i].value, broken ? 0 : want->scores[i].value, 0);
+            failed += got->scores[i].state == MBL_SCORE_FAILED;
+        }
+        assert_true(failed >= 2 * GROUP); /* clean and jpeg apply to every prompt */
+    }
+    mbl_free(got);
     mbl_free(want);
     close_fixture(&w);
 }
@@ -217,8 +253,11 @@ static void stop_is_obeyed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(batching_does_not_matter), cmocka_unit_test(ranks_do_not_matter),
-        cmocka_unit_test(scores_are_of_the_images), cmocka_unit_test(adapter_is_used),
+        cmocka_unit_test(batching_does_not_matter),
+        cmocka_unit_test(ranks_do_not_matter),
+        cmocka_unit_test(images_that_are_not_finite_fail),
+        cmocka_unit_test(scores_are_of_the_images),
+        cmocka_unit_test(adapter_is_used),
         cmocka_unit_test(stop_is_obeyed),
     };
     return cmocka_run_group_tests_name("rollout", tests, NULL, NULL);
