@@ -49,7 +49,7 @@ static inline int drop_folder(void **state) {
 /* marble train on `ranks` ranks into folder/out, one without mpirun, on the backend of the test; returns the
  * exit code. */
 static inline int train(int ranks, const char *out, const char *more) {
-    char command[4096];
+    char command[8192];
     char start[512] = "";
     if (ranks > 1)
         snprintf(start, sizeof start, "%s/tests/with_ranks %d ", MBL_SOURCE_DIR, ranks);

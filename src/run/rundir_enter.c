@@ -148,6 +148,9 @@ static mbl_status_t look(const mbl_rundir_options_t *o, found_t *found) {
                         "--overwrite: %s is the folder that marble was started in, or lies above it, and is "
                         "not moved away under it; expected another --out, or a start from elsewhere",
                         o->path);
+    if (o->resume && strcmp(o->resume, "auto") != 0 && access(o->resume, R_OK) != 0)
+        return MBL_FAIL(MBL_ERR_USAGE, "--resume %s: cannot be opened: %s; expected a checkpoint, or auto",
+                        o->resume, strerror(errno));
     if (!found->holds || o->overwrite)
         return MBL_OK;
     MBL_TRY(check_origin(o, found));

@@ -96,6 +96,10 @@ static void a_second_run_is_refused_or_moves_the_first(void **state) {
     run_of("one.1", second);
     assert_string_equal(first, second);
     assert_false(there("one/lock") || there("one.1/lock"));
+    /* a file to go on from that is not there: no folder is made for it */
+    assert_int_equal(train(1, "none", "--resume nowhere.h5"), 2);
+    must_say("none.log", "--resume nowhere.h5: cannot be opened");
+    assert_false(there("none"));
 }
 
 static void an_earlier_step_leaves_the_later_ones_aside(void **state) {
