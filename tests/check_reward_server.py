@@ -25,7 +25,7 @@ REWARDS = '''
 import os, sys, time
 from marble_reward import reward, device
 
-print("loaded on", device())
+print(f"loaded on {device()}\\n", end="")  # one write: the lines of two workers do not mix
 
 @reward("bright", range=(0, 1), images="raw")
 def bright(images, prompts, metadata):
