@@ -33,7 +33,8 @@ fuzz() {
         { tail -40 "$work/log"; echo "$name: a finding"; exit 1; }
     echo "$name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log") executions without a finding"
 }
-fuzz safetensors "$runs" "$root/src/model/safetensors.c"
+fuzz safetensors "$runs" "$root/src/model/safetensors.c" "$root/src/model/safetensors_header.c" "$root/src/model/safetensors_index.c" \
+    "$root/src/model/safetensors_read.c"
 fuzz checkpoint "$runs" "$root/src/io/checkpoint_files.c" "$root/src/io/checkpoint_read.c"
 fuzz content "$((runs / 100))" "$root/src/io/checkpoint_files.c" "$root/src/io/checkpoint_read.c"
 codecs=$(find "$root/proto" -name '*.c' ! -name 'http*.c')

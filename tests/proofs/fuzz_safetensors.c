@@ -1,4 +1,5 @@
-/* libFuzzer harness of src/model/safetensors.c: any bytes are opened, and every tensor of what opens is read.
+/* libFuzzer harness of src/model/safetensors*.c: any bytes are opened, and every tensor of what opens is
+ * read.
  */
 #include "base/log.h"
 #include "base/mem.h"
