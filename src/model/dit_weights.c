@@ -2,75 +2,26 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "model/dit_family.h"
-#include "model/safetensors.h"
+#include "model/st_check.h"
+#include "model/staging.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-/* Room for the largest tensor, in the type it is made in (f32; f64 for f64) and in the compute type. */
-typedef struct {
-    void *values, *narrow;
-} staging_t;
-
-static void staging_free(staging_t *staging) {
-    mbl_free(staging->values);
-    mbl_free(staging->narrow);
-}
-
-static mbl_status_t staging_new(const mbl_dit_t *m, staging_t *out) {
+static mbl_status_t staging_new(const mbl_dit_t *m, mbl_staging_t *out) {
     size_t most = 0;
     for (size_t i = 0; i < m->n_params; i++)
         most = m->params[i].count > most ? m->params[i].count : most;
-    *out = (staging_t){mbl_calloc(most, mbl_dtype_size(mbl_dtype_stat(m->dtype))),
-                       m->dtype == MBL_BF16 ? mbl_calloc(most, 2) : NULL};
-    if (out->values && (out->narrow || m->dtype != MBL_BF16))
-        return MBL_OK;
-    staging_free(out);
-    return MBL_FAIL(MBL_ERR_MEM, "no memory for a tensor of %zu values", most);
+    return mbl_staging_new(m->dtype, most, out);
 }
 
 /* Staged values of one tensor into the model's weights. */
-static mbl_status_t put_param(mbl_dit_t *m, const mbl_param_t *param, const staging_t *staging) {
-    const void *source = staging->values;
-    if (m->dtype == MBL_BF16) {
-        const float *values = staging->values;
-        uint16_t *narrow = staging->narrow;
-        for (size_t i = 0; i < param->count; i++)
-            narrow[i] = mbl_bf16_from_f32(values[i]);
-        source = narrow;
-    }
-    return m->ops->table->copy(m->ops, mbl_element(&m->weights, param->offset), m->ops->table->space, source,
-                               MBL_HOST, param->count * mbl_dtype_size(m->dtype));
+static mbl_status_t put_param(mbl_dit_t *m, const mbl_param_t *param, const mbl_staging_t *staging) {
+    return mbl_staging_put(m->ops, staging, staging->values, param->count, &m->weights, param->offset);
 }
 
 /* ---- from a folder ---- */
-
-static const char *shape_text(int ndim, const size_t *dim, char out[128]) {
-    size_t at = 0;
-    out[at++] = '[';
-    for (int i = 0; i < ndim && at < 100; i++)
-        at += (size_t)snprintf(out + at, 128 - at, "%s%zu", i ? "," : "", dim[i]);
-    snprintf(out + at, 128 - at, "]");
-    return out;
-}
-
-static mbl_status_t check_entry(const char *folder, const mbl_st_t *st, const mbl_param_t *param) {
-    char found[128], wanted[128];
-    const mbl_st_entry_t *entry = mbl_st_find(st, param->name);
-    shape_text(param->ndim, param->dim, wanted);
-    if (!entry)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: not there, config.json asks for one of shape %s",
-                        folder, param->name, wanted);
-    bool same = entry->ndim == param->ndim;
-    for (int i = 0; same && i < param->ndim; i++)
-        same = entry->dim[i] == param->dim[i];
-    if (!same)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: found shape %s, config.json asks for %s", folder,
-                        param->name, shape_text(entry->ndim, entry->dim, found), wanted);
-    return MBL_OK;
-}
 
 static bool is_param(const void *context, const char *name) {
     const mbl_dit_t *m = context;
@@ -82,22 +33,21 @@ static bool is_param(const void *context, const char *name) {
 
 static mbl_status_t load(mbl_dit_t *m, const char *folder, const mbl_st_t *st) {
     for (size_t i = 0; i < m->n_params; i++)
-        MBL_TRY(check_entry(folder, st, &m->params[i]));
+        MBL_TRY(mbl_st_check_shape(st, folder, m->params[i].name, m->params[i].ndim, m->params[i].dim));
     if (mbl_st_count(st) > m->n_params)
         MBL_TRY(mbl_st_check_unused(st, folder, is_param, m,
                                     "look at its qk_norm, dual_attention_layers and num_layers"));
     mbl_st_log_choice(st);
-    staging_t staging;
+    mbl_staging_t staging;
     mbl_status_t status = MBL_OK;
     MBL_TRY(staging_new(m, &staging));
     for (size_t i = 0; status == MBL_OK && i < m->n_params; i++) {
         const mbl_param_t *param = &m->params[i];
-        status = m->dtype == MBL_F64 ? mbl_st_read_f64(st, param->name, staging.values, param->count)
-                                     : mbl_st_read_f32(st, param->name, staging.values, param->count);
+        status = mbl_staging_read(&staging, st, param->name, param->count);
         if (status == MBL_OK)
             status = put_param(m, param, &staging);
     }
-    staging_free(&staging);
+    mbl_staging_free(&staging);
     return status;
 }
 
@@ -132,14 +82,14 @@ done:
 /* ---- fresh ---- */
 
 static mbl_status_t fill(mbl_dit_t *model, uint64_t seed) {
-    staging_t staging;
+    mbl_staging_t staging;
     MBL_TRY(staging_new(model, &staging));
     mbl_status_t status = MBL_OK;
     for (size_t i = 0; status == MBL_OK && i < model->n_params; i++) {
         model->table->fresh(model, i, seed, staging.values);
         status = put_param(model, &model->params[i], &staging);
     }
-    staging_free(&staging);
+    mbl_staging_free(&staging);
     return status;
 }
 

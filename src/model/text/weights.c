@@ -2,6 +2,7 @@
  * that no more than one of them is in memory twice. */
 #include "model/text/weights.h"
 #include "base/mem.h"
+#include "model/st_check.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -65,14 +66,11 @@ static size_t group_size(const mbl_text_weights_t *w, size_t group) {
 
 static mbl_status_t check_param(const mbl_text_weights_t *w, const mbl_text_param_t *p) {
     const mbl_st_entry_t *entry = mbl_st_find(w->st, p->name);
-    size_t cols = p->ndim == 2 ? p->dim[1] : 1;
-    if (!entry)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: missing", w->folder, p->name);
-    if (entry->ndim != p->ndim || entry->dim[0] != p->dim[0] || (p->ndim == 2 && entry->dim[1] != cols))
+    if (entry && !mbl_st_has_shape(entry, p->ndim, p->dim))
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: %d dimensions %zu x %zu; expected %zu x %zu",
                         w->folder, p->name, entry->ndim, entry->ndim > 0 ? entry->dim[0] : 1,
-                        entry->ndim > 1 ? entry->dim[1] : 1, p->dim[0], cols);
-    return MBL_OK;
+                        entry->ndim > 1 ? entry->dim[1] : 1, p->dim[0], p->ndim == 2 ? p->dim[1] : 1);
+    return mbl_st_check_shape(w->st, w->folder, p->name, p->ndim, p->dim);
 }
 
 static bool is_wanted(const void *context, const char *name) {

@@ -1,63 +1,13 @@
 /* An image autoencoder's weights, read from a folder in the diffusers layout. */
 #include "base/mem.h"
-#include "model/safetensors.h"
+#include "model/st_check.h"
+#include "model/staging.h"
 #include "model/vae/internal.h"
 
-#include <stdio.h>
 #include <string.h>
-
-/* Room for the largest tensor: as read and in the order of the flat vector, both f32 (f64 for f64), and in
- * bf16. */
-typedef struct {
-    void *read, *turned, *narrow;
-} staging_t;
-
-static void staging_free(staging_t *staging) {
-    mbl_free(staging->read);
-    mbl_free(staging->turned);
-    mbl_free(staging->narrow);
-}
 
 static const mbl_vae_param_t *own_params(const mbl_vae_t *vae) {
     return vae->layout->params + vae->half->first;
-}
-
-static mbl_status_t staging_new(const mbl_vae_t *vae, staging_t *out) {
-    size_t most = 0, size = mbl_dtype_size(mbl_dtype_stat(vae->dtype));
-    const mbl_vae_param_t *params = own_params(vae);
-    for (size_t i = 0; i < vae->half->n; i++)
-        most = params[i].count > most ? params[i].count : most;
-    *out = (staging_t){mbl_calloc(most, size), mbl_calloc(most, size),
-                       vae->dtype == MBL_BF16 ? mbl_calloc(most, 2) : NULL};
-    if (out->read && out->turned && (out->narrow || vae->dtype != MBL_BF16))
-        return MBL_OK;
-    staging_free(out);
-    return MBL_FAIL(MBL_ERR_MEM, "no memory for a tensor of %zu values", most);
-}
-
-static const char *shape_text(int ndim, const size_t *dim, char out[128]) {
-    size_t at = 0;
-    out[at++] = '[';
-    for (int i = 0; i < ndim && at < 100; i++)
-        at += (size_t)snprintf(out + at, 128 - at, "%s%zu", i ? "," : "", dim[i]);
-    snprintf(out + at, 128 - at, "]");
-    return out;
-}
-
-static mbl_status_t check_entry(const char *folder, const mbl_st_t *st, const mbl_vae_param_t *param) {
-    char found[128], expected[128];
-    const mbl_st_entry_t *entry = mbl_st_find(st, param->name);
-    shape_text(param->ndim, param->dim, expected);
-    if (!entry)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: missing; expected one of shape %s", folder,
-                        param->name, expected);
-    bool same = entry->ndim == param->ndim;
-    for (int i = 0; same && i < param->ndim; i++)
-        same = entry->dim[i] == param->dim[i];
-    if (!same)
-        return MBL_FAIL(MBL_ERR_FORMAT, "%s: tensor %s: found shape %s; expected %s", folder, param->name,
-                        shape_text(entry->ndim, entry->dim, found), expected);
-    return MBL_OK;
 }
 
 static bool is_param(const void *context, const char *name) {
@@ -78,41 +28,45 @@ static void turn(const mbl_vae_param_t *param, size_t size, const char *from, ch
                        size);
 }
 
+/* `turned`: room for the largest tensor in the order of the flat vector. */
 static mbl_status_t load_param(mbl_vae_t *vae, const mbl_st_t *st, const mbl_vae_param_t *param,
-                               const staging_t *staging) {
-    const size_t wide = mbl_dtype_size(mbl_dtype_stat(vae->dtype)), size = mbl_dtype_size(vae->dtype);
-    const void *source = staging->read;
-    MBL_TRY(vae->dtype == MBL_F64 ? mbl_st_read_f64(st, param->name, staging->read, param->count)
-                                  : mbl_st_read_f32(st, param->name, staging->read, param->count));
-    if (param->ndim == 4) {
-        turn(param, wide, staging->read, staging->turned);
-        source = staging->turned;
-    }
-    if (vae->dtype == MBL_BF16) {
-        uint16_t *narrow = staging->narrow;
-        for (size_t i = 0; i < param->count; i++)
-            narrow[i] = mbl_bf16_from_f32(((const float *)source)[i]);
-        source = narrow;
-    }
-    return vae->ops->table->copy(vae->ops, (char *)vae->weights.data + param->offset * size,
-                                 vae->ops->table->space, source, MBL_HOST, param->count * size);
+                               const mbl_staging_t *staging, void *turned) {
+    MBL_TRY(mbl_staging_read(staging, st, param->name, param->count));
+    if (param->ndim == 4)
+        turn(param, mbl_dtype_size(mbl_dtype_stat(vae->dtype)), staging->values, turned);
+    return mbl_staging_put(vae->ops, staging, param->ndim == 4 ? turned : staging->values, param->count,
+                           &vae->weights, param->offset);
+}
+
+static mbl_status_t load_params(mbl_vae_t *vae, const mbl_st_t *st) {
+    const mbl_vae_param_t *params = own_params(vae);
+    const size_t size = mbl_dtype_size(mbl_dtype_stat(vae->dtype));
+    size_t most = 0;
+    char *turned;
+    mbl_staging_t staging;
+    mbl_status_t status;
+    for (size_t i = 0; i < vae->half->n; i++)
+        most = params[i].count > most ? params[i].count : most;
+    MBL_TRY(mbl_staging_new(vae->dtype, most, &staging));
+    MBL_ALLOC_GOTO(turned, most * size, done);
+    for (size_t i = 0; i < vae->half->n; i++)
+        MBL_TRY_GOTO(load_param(vae, st, &params[i], &staging, turned), done);
+    status = MBL_OK;
+done:
+    mbl_free(turned);
+    mbl_staging_free(&staging);
+    return status;
 }
 
 static mbl_status_t load(mbl_vae_t *vae, const char *folder, const mbl_st_t *st) {
     const mbl_vae_param_t *params = own_params(vae);
-    staging_t staging;
     for (size_t i = 0; i < vae->half->n; i++)
-        MBL_TRY(check_entry(folder, st, &params[i]));
+        MBL_TRY(mbl_st_check_shape(st, folder, params[i].name, params[i].ndim, params[i].dim));
     MBL_TRY(mbl_st_check_unused(st, folder, is_param, vae->layout,
                                 "look at its block_out_channels and layers_per_block"));
     mbl_st_log_choice(st);
     MBL_TRY(mbl_tensor_new(vae->ops, vae->dtype, &vae->weights, 1, vae->half->used));
-    MBL_TRY(staging_new(vae, &staging));
-    mbl_status_t status = MBL_OK;
-    for (size_t i = 0; status == MBL_OK && i < vae->half->n; i++)
-        status = load_param(vae, st, &params[i], &staging);
-    staging_free(&staging);
-    return status;
+    return load_params(vae, st);
 }
 
 mbl_status_t mbl_vae_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_vae_part_t part,
