@@ -1,16 +1,12 @@
-/* Images in memory and as PNG files; their size as JPEG. */
+/* Images in memory and as PNG files. */
 #include "data/image.h"
 #include "base/file.h"
 #include "base/mem.h"
 
 #include <errno.h>
-#include <math.h>
 #include <png.h>
-#include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <jpeglib.h>
 
 /* An image larger than this is refused: a damaged header must not take the machine's memory. */
 #define LARGEST_BYTES ((size_t)1 << 30)
@@ -91,85 +87,4 @@ mbl_status_t mbl_image_read_png(const char *path, mbl_image_t *out) {
     png_image_free(&png);
     fclose(file);
     return status;
-}
-
-/* A destination that only counts, and an error handler that comes back instead of ending the program. */
-typedef struct {
-    struct jpeg_destination_mgr base;
-    size_t full; /* buffers that went by */
-    JOCTET buffer[4096];
-} counter_t;
-
-typedef struct {
-    struct jpeg_error_mgr base;
-    jmp_buf back;
-    char message[JMSG_LENGTH_MAX];
-} jpeg_failure_t;
-
-static void counter_reset(j_compress_ptr jpeg) {
-    counter_t *counter = (counter_t *)jpeg->dest;
-    counter->base.next_output_byte = counter->buffer;
-    counter->base.free_in_buffer = sizeof counter->buffer;
-}
-
-static boolean counter_full(j_compress_ptr jpeg) {
-    ((counter_t *)jpeg->dest)->full++;
-    counter_reset(jpeg);
-    return TRUE;
-}
-
-static void counter_end(j_compress_ptr jpeg) {
-    (void)jpeg;
-}
-
-static void jpeg_failed(j_common_ptr jpeg) {
-    jpeg_failure_t *failure = (jpeg_failure_t *)jpeg->err;
-    failure->base.format_message(jpeg, failure->message);
-    longjmp(failure->back, 1);
-}
-
-static void jpeg_silent(j_common_ptr jpeg) {
-    (void)jpeg;
-}
-
-static void compress(struct jpeg_compress_struct *jpeg, const mbl_image_t *image, int quality) {
-    jpeg->image_width = (JDIMENSION)image->width;
-    jpeg->image_height = (JDIMENSION)image->height;
-    jpeg->input_components = 3;
-    jpeg->in_color_space = JCS_RGB;
-    jpeg_set_defaults(jpeg); /* Y'CbCr 4:2:0 */
-    jpeg_set_quality(jpeg, quality, TRUE);
-    jpeg_start_compress(jpeg, TRUE);
-    while (jpeg->next_scanline < jpeg->image_height) {
-        JSAMPROW row = image->rgb + 3 * image->width * jpeg->next_scanline;
-        jpeg_write_scanlines(jpeg, &row, 1);
-    }
-    jpeg_finish_compress(jpeg);
-}
-
-mbl_status_t mbl_image_jpeg_bytes(const mbl_image_t *image, int quality, size_t *bytes) {
-    MBL_REQUIRE(
-        image->width > 0 && image->width <= JPEG_MAX_DIMENSION && image->height > 0 &&
-            image->height <= JPEG_MAX_DIMENSION && quality >= 1 && quality <= 100,
-        "JPEG of a %zu x %zu image at quality %d; expected sides from 1 to %ld and quality from 1 to 100",
-        image->width, image->height, quality, JPEG_MAX_DIMENSION);
-    struct jpeg_compress_struct jpeg = {0}; /* nothing to destroy, should creating it fail */
-    jpeg_failure_t failure;
-    counter_t counter = {.base = {.init_destination = counter_reset,
-                                  .empty_output_buffer = counter_full,
-                                  .term_destination = counter_end}};
-    jpeg.err = jpeg_std_error(&failure.base);
-    failure.base.error_exit = jpeg_failed;
-    failure.base.output_message = jpeg_silent;
-    if (setjmp(failure.back)) {
-        jpeg_destroy_compress(&jpeg);
-        return MBL_FAIL(MBL_ERR_FORMAT, "JPEG of a %zu x %zu image: %s", image->width, image->height,
-                        failure.message);
-    }
-    jpeg_create_compress(&jpeg);
-    jpeg.dest = &counter.base;
-    compress(&jpeg, image, quality);
-    *bytes = (counter.full + 1) * sizeof counter.buffer - counter.base.free_in_buffer;
-    jpeg_destroy_compress(&jpeg);
-    return MBL_OK;
 }

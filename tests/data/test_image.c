@@ -1,5 +1,5 @@
-/* src/data/image.c, image_text.c, sheet.c: conversions, PNG there and back, damaged files, JPEG sizes,
- * sheets. */
+/* src/data/image.c, image_encode.c, image_text.c, sheet.c: conversions, PNG there and back, damaged files,
+ * JPEG sizes, sheets. */
 #include "support.h"
 #include "base/mem.h"
 #include "base/rng.h"
