@@ -1,5 +1,6 @@
 /* What every test shares. */
 #include "support.h"
+#include "base/json.h"
 #include "ops/ops.h"
 
 #include <math.h>
@@ -10,6 +11,14 @@
 void check_near(double a, double b, double tolerance, const char *what, const char *file, int line) {
     if (!(fabs(a - b) <= tolerance)) {
         print_error("%s: %.12g, expected %.12g within %.3g\n", what, a, b, tolerance);
+        _fail(file, line);
+    }
+}
+
+void check_failed(mbl_status_t status, mbl_status_t expected, const char *part, const char *file, int line) {
+    if (status != expected || !strstr(mbl_fail_message(), part)) {
+        print_error("%s \"%s\", expected %s with \"%s\"\n", mbl_status_name(status), mbl_fail_message(),
+                    mbl_status_name(expected), part);
         _fail(file, line);
     }
 }
@@ -79,6 +88,13 @@ void write_whole(const char *path, const void *data, size_t size) {
     FILE *file = fopen(path, "wb");
     if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0)
         fail_msg("%s cannot be written", path);
+}
+
+json_t *read_json(const char *path) {
+    json_t *root;
+    if (mbl_json_read(path, &root) != MBL_OK)
+        fail_msg("%s", mbl_fail_message());
+    return root;
 }
 
 void unhex(const char *hex, char *out) {

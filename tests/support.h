@@ -9,10 +9,16 @@
 #include <stdbool.h>
 #include <cmocka.h>
 
+#include "base/status.h"
+
 /* Fails unless |a - b| <= tolerance, printing what is compared and both values. */
 #define assert_near(a, b, tolerance)                                                                         \
     check_near((double)(a), (double)(b), (double)(tolerance), #a, __FILE__, __LINE__)
 void check_near(double a, double b, double tolerance, const char *what, const char *file, int line);
+
+/* Fails unless a call came back with `expected` and the last failure's message has `part` in it. */
+#define assert_failed(status, expected, part) check_failed(status, expected, part, __FILE__, __LINE__)
+void check_failed(mbl_status_t status, mbl_status_t expected, const char *part, const char *file, int line);
 
 /* The backend a test runs on: what MARBLE_TEST_BACKEND names, else cpu. need_backend ends the program with
  * code 77, which ctest counts as skipped, where this build has it and this machine lacks its device. */
@@ -34,5 +40,7 @@ char *read_whole(const char *path, size_t *size);
 /* Bytes written in hexadecimal, zero-terminated; out may be hex itself. */
 void unhex(const char *hex, char *out);
 void write_whole(const char *path, const void *data, size_t size);
+/* A file's JSON; fails the test when it cannot be read. Free with json_decref(). */
+struct json_t *read_json(const char *path);
 
 #endif

@@ -5,13 +5,9 @@
 
 #include <string.h>
 
-enum { ROOM = 64 };
+#define GOLDEN MBL_SOURCE_DIR "/tests/golden/unicode.json"
 
-static json_t *golden(void) {
-    json_t *root = NULL;
-    assert_int_equal(mbl_json_read(MBL_SOURCE_DIR "/tests/golden/unicode.json", &root), MBL_OK);
-    return root;
-}
+enum { ROOM = 64 };
 
 static size_t read_characters(const json_t *array, uint32_t *out) {
     size_t n = json_array_size(array);
@@ -23,7 +19,7 @@ static size_t read_characters(const json_t *array, uint32_t *out) {
 
 static void normal_form_c(void **state) {
     (void)state;
-    json_t *root = golden(), *cases = json_object_get(root, "nfc");
+    json_t *root = read_json(GOLDEN), *cases = json_object_get(root, "nfc");
     assert_true(json_array_size(cases) > 300);
     for (size_t i = 0; i < json_array_size(cases); i++) {
         uint32_t in[ROOM], want[ROOM], got[MBL_NFC_GROWTH * ROOM];
@@ -39,7 +35,7 @@ static void normal_form_c(void **state) {
 
 static void kinds_and_lower_case(void **state) {
     (void)state;
-    json_t *root = golden(), *kinds = json_object_get(root, "kinds");
+    json_t *root = read_json(GOLDEN), *kinds = json_object_get(root, "kinds");
     assert_true(json_array_size(kinds) > 1500);
     for (size_t i = 0; i < json_array_size(kinds); i++) {
         const json_t *row = json_array_get(kinds, i);

@@ -1,6 +1,6 @@
 /* src/model/text/clip: parity with transformers (tests/golden/make_clip.py), fresh encoders, damaged folders,
  * failing memory. */
-#include "support.h"
+#include "ops_case.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "model/text/clip.h"
@@ -14,22 +14,11 @@
 enum { MAX = 4096 };
 #define GOLDEN(name) MBL_SOURCE_DIR "/tests/golden/clip/" name
 
-static mbl_ops_t *ops;
-static char folder[256];
 static bool low_memory; /* what encoders are opened with */
 
 static int set_up(void **state) {
     (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
-    return mbl_ops_open("check", 1, &ops) == MBL_OK ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    mbl_ops_close(ops);
-    remove_folder(folder);
-    return 0;
+    return open_ops_and_folder("check", 1);
 }
 
 typedef struct {
@@ -39,10 +28,9 @@ typedef struct {
 
 static inputs_t read_inputs(const char *name) {
     char path[512];
-    json_t *root;
     inputs_t in = {0};
     snprintf(path, sizeof path, "%s/inputs.json", name);
-    assert_int_equal(mbl_json_read(path, &root), MBL_OK);
+    json_t *root = read_json(path);
     json_t *ids = json_object_get(root, "ids"), *end = json_object_get(root, "end");
     in.n = json_array_size(ids);
     in.tokens = json_array_size(json_array_get(ids, 0));
@@ -179,9 +167,7 @@ static void samples_and_padding_are_independent(void **state) {
 static void expect_open_fails(const char *path, mbl_status_t status, const char *part) {
     mbl_clip_t *clip;
     mbl_status_t got = mbl_clip_open(ops, MBL_F32, path, false, &clip);
-    if (got != status || !strstr(mbl_fail_message(), part))
-        fail_msg("%s \"%s\", expected %s with \"%s\"", mbl_status_name(got), mbl_fail_message(),
-                 mbl_status_name(status), part);
+    assert_failed(got, status, part);
 }
 
 static void damaged_folders(void **state) {
@@ -239,5 +225,5 @@ int main(void) {
         cmocka_unit_test(damaged_folders),
         cmocka_unit_test(survives_failing_memory),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, close_ops_and_folder);
 }

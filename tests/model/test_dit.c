@@ -1,23 +1,10 @@
 /* src/model/dit: families by the class of their configuration, the list of linears against the parameters,
  * blocks of one kind, and adapters laid out by that list alone. */
 #include "mmdit_case.h"
+#include "ops_case.h"
 
 #include "base/log.h"
 #include "model/lora.h"
-
-static mbl_ops_t *ops;
-
-static int open_ops(void **state) {
-    (void)state;
-    assert_ok(mbl_ops_open("cpu", 1, &ops));
-    return 0;
-}
-
-static int close_ops(void **state) {
-    (void)state;
-    mbl_ops_close(ops);
-    return 0;
-}
 
 static const mbl_param_t *param_of(const mbl_dit_t *model, const char *name) {
     for (size_t i = 0; i < mbl_dit_param_count(model); i++)

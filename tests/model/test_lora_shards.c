@@ -1,24 +1,11 @@
 /* src/model/lora_shards: whole matrices in one shard each, hardly any room lost, and adapters with holes that
  * move the model and get gradients as those without. */
 #include "mmdit_case.h"
+#include "ops_case.h"
 
 #include "base/json.h"
 #include "model/lora.h"
 #include "ops/cost_model.h"
-
-static mbl_ops_t *ops;
-
-static int open_ops(void **state) {
-    (void)state;
-    assert_ok(mbl_ops_open("cpu", 1, &ops));
-    return 0;
-}
-
-static int close_ops(void **state) {
-    (void)state;
-    mbl_ops_close(ops);
-    return 0;
-}
 
 static const mbl_lora_config_t config = {
     .rank = 3, .alpha = 6, .n_targets = 3, .targets = {"to_q", "to_v", "ff.net.2"}};

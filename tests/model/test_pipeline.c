@@ -1,7 +1,7 @@
 /* src/model/pipeline: a fresh folder saved and opened again, conditions, images, the digest, damaged
  * folders, failing memory. */
 #include "mmdit_new.h"
-#include "support.h"
+#include "ops_case.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "data/signs/signs.h"
@@ -28,14 +28,6 @@ static const mbl_mmdit_config_t small = {.sample_size = SIDE,
                                          .pooled_projection_dim = POOLED,
                                          .pos_embed_max_size = 4,
                                          .qk_norm = true};
-static char folder[256];
-static mbl_ops_t *ops;
-
-static const char *at(const char *name) {
-    static char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
 
 static void shell(const char *format) {
     char command[1024];
@@ -59,23 +51,14 @@ static void make_model(void) {
     size_t count = mbl_tensor_count(mbl_dit_weights(model));
     assert_int_equal(mbl_tensor_new(ops, MBL_F32, &master, 1, count), MBL_OK);
     assert_int_equal(mbl_dit_get_weights(model, &master), MBL_OK);
-    assert_int_equal(mbl_dit_save(model, master.data, MBL_F32, at("transformer")), MBL_OK);
+    assert_int_equal(mbl_dit_save(model, master.data, MBL_F32, in_folder("transformer")), MBL_OK);
     mbl_tensor_free(ops, &master);
     mbl_dit_close(model);
 }
 
 static int set_up(void **state) {
     (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
-    return mbl_ops_open("check", 2, &ops) == MBL_OK ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    mbl_ops_close(ops);
-    remove_folder(folder);
-    return 0;
+    return open_ops_and_folder("check", 2);
 }
 
 static void fresh_folder_opens(void **state) {
@@ -108,7 +91,7 @@ static void several_text_encoders(void **state) {
     shell("cp -r '%s'/scheduler '%s'/kept && cp -r '" MBL_SOURCE_DIR "/tests/golden/prompt' '%s'/several");
     shell("mv '%s'/kept '%s'/several/scheduler && rm -rf '%s'/several/vae");
     config.pooled_projection_dim = LAST;
-    assert_int_equal(new_pipeline(ops, MBL_F32, at("several"), &config, 3, &p), MBL_OK);
+    assert_int_equal(new_pipeline(ops, MBL_F32, in_folder("several"), &config, 3, &p), MBL_OK);
     assert_int_equal(mbl_pipeline_context_tokens(p), CLIP + MBL_TEXT_TOKENS);
     mbl_pipeline_close(p);
 
@@ -118,12 +101,12 @@ static void several_text_encoders(void **state) {
     assert_int_equal(mbl_tensor_new(ops, MBL_F32, &master, 1, mbl_tensor_count(mbl_dit_weights(model))),
                      MBL_OK);
     assert_int_equal(mbl_dit_get_weights(model, &master), MBL_OK);
-    assert_int_equal(mbl_dit_save(model, master.data, MBL_F32, at("several/transformer")), MBL_OK);
+    assert_int_equal(mbl_dit_save(model, master.data, MBL_F32, in_folder("several/transformer")), MBL_OK);
     mbl_tensor_free(ops, &master);
     mbl_dit_close(model);
 
     const mbl_text_options_t text = {.max_tokens = 28};
-    assert_int_equal(mbl_pipeline_open(ops, MBL_F32, at("several"), &text, &p), MBL_OK);
+    assert_int_equal(mbl_pipeline_open(ops, MBL_F32, in_folder("several"), &text, &p), MBL_OK);
     assert_int_equal(mbl_pipeline_context_tokens(p), CLIP + 28);
     assert_int_equal(mbl_st_open(MBL_SOURCE_DIR "/tests/golden/prompt/expected.safetensors", &st), MBL_OK);
     assert_int_equal(mbl_st_read_f32(st, "context", context, sizeof context / sizeof *context), MBL_OK);
@@ -137,13 +120,13 @@ static void several_text_encoders(void **state) {
         mbl_pipeline_release_text(p);
     }
     size_t tokens;
-    assert_int_equal(mbl_text_count_tokens(at("several"), 128, &tokens), MBL_OK);
+    assert_int_equal(mbl_text_count_tokens(in_folder("several"), 128, &tokens), MBL_OK);
     assert_int_equal(tokens, CLIP + 128);
     assert_int_equal(mbl_text_count_tokens(folder, 128, &tokens), MBL_OK);
     assert_int_equal(tokens, TOKENS);
     mbl_pipeline_close(p);
     config.joint_attention_dim = 41;
-    assert_int_equal(new_pipeline(ops, MBL_F32, at("several"), &config, 3, &p), MBL_ERR_CONFIG);
+    assert_int_equal(new_pipeline(ops, MBL_F32, in_folder("several"), &config, 3, &p), MBL_ERR_CONFIG);
     assert_non_null(strstr(mbl_fail_message(), "text_encoder_3/: d_model: 40; expected the transformer's"));
 }
 
@@ -153,7 +136,7 @@ static void sentences_are_words(void **state) {
     int32_t ids[TOKENS];
     size_t end;
     make_model();
-    assert_int_equal(mbl_tokenizer_open(at("tokenizer"), &t), MBL_OK);
+    assert_int_equal(mbl_tokenizer_open(in_folder("tokenizer"), &t), MBL_OK);
     for (size_t i = 0; mbl_signs_word(i); i++) {
         assert_int_equal(mbl_tokenizer_encode(t, mbl_signs_word(i), TOKENS, ids, &end), MBL_OK);
         if (end != 2)
@@ -254,9 +237,9 @@ static void digest_is_of_the_files(void **state) {
     assert_string_equal(mbl_pipeline_digest(p), first);
     mbl_pipeline_close(p);
     size_t size;
-    char *bytes = read_whole(at("transformer/diffusion_pytorch_model.safetensors"), &size);
+    char *bytes = read_whole(in_folder("transformer/diffusion_pytorch_model.safetensors"), &size);
     bytes[size - 3] ^= 1;
-    write_whole(at("transformer/diffusion_pytorch_model.safetensors"), bytes, size);
+    write_whole(in_folder("transformer/diffusion_pytorch_model.safetensors"), bytes, size);
     free(bytes);
     assert_int_equal(mbl_pipeline_open(ops, MBL_F32, folder, NULL, &p), MBL_OK);
     assert_string_not_equal(mbl_pipeline_digest(p), first);
@@ -385,5 +368,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(damaged_folders),
         cmocka_unit_test(survives_failing_memory),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, close_ops_and_folder);
 }

@@ -1,7 +1,7 @@
 /* src/model/text/prompt: what diffusers' StableDiffusion3Pipeline makes of prompts
  * (tests/golden/make_prompt.py), with and without T5, with few encoders, folders whose parts do not fit,
  * failing memory. ctest-backends: fake cuda */
-#include "support.h"
+#include "ops_case.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "model/safetensors.h"
@@ -14,8 +14,6 @@
 #define GOLDEN MBL_SOURCE_DIR "/tests/golden/prompt"
 enum { MOST = 8, CLIP_TOKENS = 20, TOKENS = 48, WIDTH = 40, POOLED = 20, CLIP_WIDTH = 28 };
 
-static mbl_ops_t *ops;
-static char folder[256];
 static json_t *golden;
 static const char *prompts[MOST];
 static size_t n_prompts;
@@ -23,8 +21,6 @@ static mbl_text_options_t options;
 
 static int set_up(void **state) {
     (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
     if (mbl_json_read(GOLDEN "/prompts.json", &golden) != MBL_OK)
         return -1;
     const json_t *all = json_object_get(golden, "prompts");
@@ -32,15 +28,12 @@ static int set_up(void **state) {
     for (size_t i = 0; i < n_prompts && i < MOST; i++)
         prompts[i] = json_string_value(json_array_get(all, i));
     options.max_tokens = (size_t)json_integer_value(json_object_get(golden, "max_tokens"));
-    return mbl_ops_open(getenv("MARBLE_TEST_BACKEND") ? test_backend() : "check", 1, &ops) == MBL_OK ? 0 : -1;
+    return open_ops_and_folder(getenv("MARBLE_TEST_BACKEND") ? test_backend() : "check", 1);
 }
 
 static int tear_down(void **state) {
-    (void)state;
-    mbl_ops_close(ops);
     json_decref(golden);
-    remove_folder(folder);
-    return 0;
+    return close_ops_and_folder(state);
 }
 
 static double context[MOST * TOKENS * WIDTH], pooled[MOST * POOLED];
@@ -127,8 +120,7 @@ static void copy_folder(bool second, bool third) {
     snprintf(command, sizeof command, "rm -rf '%s'/* && cp -r '%s'/. '%s'", folder, GOLDEN, folder);
     assert_int_equal(system(command), 0);
     snprintf(path, sizeof path, "%s/model_index.json", folder);
-    json_t *index;
-    assert_int_equal(mbl_json_read(path, &index), MBL_OK);
+    json_t *index = read_json(path);
     for (int i = 2; i <= 3; i++)
         if (!(i == 2 ? second : third)) {
             char name[32];

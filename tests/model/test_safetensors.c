@@ -1,6 +1,6 @@
 /* src/model/safetensors: round trips, a file of the Python package, every kind of damage, shards, failing
  * memory and full disks. */
-#include "support.h"
+#include "folder_case.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/safetensors.h"
@@ -12,33 +12,10 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static char folder[256];
-
-static const char *at(const char *name) {
-    static char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
-
-static int make_folder(void **state) {
-    (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
-    return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    remove_folder(folder);
-    return 0;
-}
-
 static void expect_open_fails(const char *path, mbl_status_t status, const char *part) {
     mbl_st_t *st = NULL;
     mbl_status_t got = mbl_st_open(path, &st);
-    if (got != status || !strstr(mbl_fail_message(), part))
-        fail_msg("got %s \"%s\", expected %s with \"%s\"", mbl_status_name(got), mbl_fail_message(),
-                 mbl_status_name(status), part);
+    assert_failed(got, status, part);
     assert_null(st);
 }
 
@@ -61,9 +38,9 @@ static void round_trip_of_every_type(void **state) {
     };
     enum { N = sizeof tensors / sizeof tensors[0] };
     const char *const metadata[] = {"format", "pt", "k\xc3\xa4se", "x \"y\"", NULL};
-    assert_int_equal(mbl_st_write(at("all.safetensors"), tensors, N, metadata), MBL_OK);
+    assert_int_equal(mbl_st_write(in_folder("all.safetensors"), tensors, N, metadata), MBL_OK);
     mbl_st_t *st;
-    assert_int_equal(mbl_st_open(at("all.safetensors"), &st), MBL_OK);
+    assert_int_equal(mbl_st_open(in_folder("all.safetensors"), &st), MBL_OK);
     assert_int_equal(mbl_st_count(st), N);
     for (size_t i = 0; i < N; i++) {
         const mbl_st_entry_t *entry = mbl_st_find(st, tensors[i].name);
@@ -189,9 +166,9 @@ static void what_is_not_finite_is_named(void **state) {
         const mbl_st_tensor_t tensors[] = {{"f32", MBL_F32, 2, {ROWS, COLUMNS}, f32},
                                            {"f64", MBL_F64, 2, {ROWS, COLUMNS}, f64},
                                            {"bf16", MBL_BF16, 2, {ROWS, COLUMNS}, bf16}};
-        assert_int_equal(mbl_st_write(at("odd.safetensors"), tensors, 3, NULL), MBL_OK);
+        assert_int_equal(mbl_st_write(in_folder("odd.safetensors"), tensors, 3, NULL), MBL_OK);
         mbl_st_t *st;
-        assert_int_equal(mbl_st_open(at("odd.safetensors"), &st), MBL_OK);
+        assert_int_equal(mbl_st_open(in_folder("odd.safetensors"), &st), MBL_OK);
         for (int t = 0; t < 3; t++) {
             bool holds = t == 1 && values[v] == 1e300; /* f64 does */
             snprintf(says, sizeof says, "odd.safetensors: tensor %s: element [%zu, %zu] is %g; expected",
@@ -267,8 +244,8 @@ static void damage_is_named(void **state) {
         {"{\"__metadata__\":{\"k\":1}}", "__metadata__.k is no string", 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        write_st(at("bad.safetensors"), cases[i].header, cases[i].data, cases[i].claimed);
-        expect_open_fails(at("bad.safetensors"), MBL_ERR_FORMAT, cases[i].part);
+        write_st(in_folder("bad.safetensors"), cases[i].header, cases[i].data, cases[i].claimed);
+        expect_open_fails(in_folder("bad.safetensors"), MBL_ERR_FORMAT, cases[i].part);
         assert_non_null(strstr(mbl_fail_message(), "bad.safetensors"));
     }
     enum { DEEP = 100000 };
@@ -276,10 +253,10 @@ static void damage_is_named(void **state) {
     assert_non_null(deep);
     memset(deep, '[', DEEP);
     memcpy(deep, "{\"a\":", 5);
-    write_st(at("bad.safetensors"), deep, 0, 0);
+    write_st(in_folder("bad.safetensors"), deep, 0, 0);
     free(deep);
-    expect_open_fails(at("bad.safetensors"), MBL_ERR_FORMAT, "not valid JSON");
-    expect_open_fails(at("nowhere.safetensors"), MBL_ERR_IO, "cannot be opened");
+    expect_open_fails(in_folder("bad.safetensors"), MBL_ERR_FORMAT, "not valid JSON");
+    expect_open_fails(in_folder("nowhere.safetensors"), MBL_ERR_IO, "cannot be opened");
     expect_open_fails(folder, MBL_ERR_IO, "holds neither");
     expect_open_fails("/dev/null", MBL_ERR_IO, "not a regular file");
 }
@@ -290,8 +267,8 @@ static void any_truncation_is_found(void **state) {
     char *bytes = read_whole(MBL_SOURCE_DIR "/tests/golden/types.safetensors", &size);
     for (size_t n = 0; n < size; n++) {
         mbl_st_t *st;
-        write_whole(at("cut.safetensors"), bytes, n);
-        mbl_status_t status = mbl_st_open(at("cut.safetensors"), &st);
+        write_whole(in_folder("cut.safetensors"), bytes, n);
+        mbl_status_t status = mbl_st_open(in_folder("cut.safetensors"), &st);
         if (status != MBL_ERR_FORMAT)
             fail_msg("cut to %zu of %zu bytes: %s", n, size, mbl_status_name(status));
     }
@@ -347,8 +324,8 @@ static void mutations_never_crash(void **state) {
             }
         }
         mbl_st_t *st;
-        write_whole(at("mutant.safetensors"), mutant, n);
-        mbl_status_t status = mbl_st_open(at("mutant.safetensors"), &st);
+        write_whole(in_folder("mutant.safetensors"), mutant, n);
+        mbl_status_t status = mbl_st_open(in_folder("mutant.safetensors"), &st);
         if (status == MBL_OK) {
             touch(st);
             mbl_st_close(st);
@@ -368,15 +345,15 @@ static void mutations_never_crash(void **state) {
 static void write_index(const char *map) {
     char text[1024];
     int n = snprintf(text, sizeof text, "{\"metadata\": {\"total_size\": 24}, \"weight_map\": %s}", map);
-    write_whole(at("model.safetensors.index.json"), text, (size_t)n);
+    write_whole(in_folder("model.safetensors.index.json"), text, (size_t)n);
 }
 
 static void sharded_sets(void **state) {
     (void)state;
     const float a[2] = {1, 2}, b[4] = {3, 4, 5, 6};
     const mbl_st_tensor_t first = {"a", MBL_F32, 1, {2}, a}, second = {"b", MBL_F32, 1, {4}, b};
-    assert_int_equal(mbl_st_write(at("m-1.safetensors"), &first, 1, NULL), MBL_OK);
-    assert_int_equal(mbl_st_write(at("m-2.safetensors"), &second, 1, NULL), MBL_OK);
+    assert_int_equal(mbl_st_write(in_folder("m-1.safetensors"), &first, 1, NULL), MBL_OK);
+    assert_int_equal(mbl_st_write(in_folder("m-2.safetensors"), &second, 1, NULL), MBL_OK);
     write_index("{\"a\": \"m-1.safetensors\", \"b\": \"m-2.safetensors\"}");
     mbl_st_t *st;
     assert_int_equal(mbl_st_open(folder, &st), MBL_OK);
@@ -406,7 +383,7 @@ static void sharded_sets(void **state) {
         write_index(cases[i].map);
         expect_open_fails(folder, cases[i].status, cases[i].part);
     }
-    assert_int_equal(mbl_st_write(at("m-2.safetensors"), &first, 1, NULL), MBL_OK);
+    assert_int_equal(mbl_st_write(in_folder("m-2.safetensors"), &first, 1, NULL), MBL_OK);
     write_index("{\"a\": \"m-1.safetensors\", \"c\": \"m-2.safetensors\"}");
     expect_open_fails(folder, MBL_ERR_FORMAT, "tensor a is there twice");
 }
@@ -417,7 +394,7 @@ static void survives_failing_memory(void **state) {
     (void)state;
     const float a[2] = {1, 2};
     const mbl_st_tensor_t tensor = {"a", MBL_F32, 1, {2}, a};
-    assert_int_equal(mbl_st_write(at("s-1.safetensors"), &tensor, 1, NULL), MBL_OK);
+    assert_int_equal(mbl_st_write(in_folder("s-1.safetensors"), &tensor, 1, NULL), MBL_OK);
     write_index("{\"a\": \"s-1.safetensors\"}");
     const char *paths[] = {MBL_SOURCE_DIR "/tests/golden/types.safetensors", folder};
     for (int p = 0; p < 2; p++) {
@@ -444,29 +421,29 @@ static void full_disk_keeps_the_old_file(void **state) {
     static float large[1 << 16];
     const float small[1] = {9};
     const mbl_st_tensor_t old = {"a", MBL_F32, 1, {1}, small}, new = {"a", MBL_F32, 1, {1 << 16}, large};
-    assert_int_equal(mbl_st_write(at("kept.safetensors"), &old, 1, NULL), MBL_OK);
+    assert_int_equal(mbl_st_write(in_folder("kept.safetensors"), &old, 1, NULL), MBL_OK);
     struct rlimit before, tight;
     getrlimit(RLIMIT_FSIZE, &before);
     tight = before;
     tight.rlim_cur = 4096;
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &tight);
-    mbl_status_t status = mbl_st_write(at("kept.safetensors"), &new, 1, NULL);
+    mbl_status_t status = mbl_st_write(in_folder("kept.safetensors"), &new, 1, NULL);
     setrlimit(RLIMIT_FSIZE, &before);
     assert_int_equal(status, MBL_ERR_IO);
     assert_non_null(strstr(mbl_fail_message(), "kept.safetensors: writing failed"));
     mbl_st_t *st;
     float back;
-    assert_int_equal(mbl_st_open(at("kept.safetensors"), &st), MBL_OK);
+    assert_int_equal(mbl_st_open(in_folder("kept.safetensors"), &st), MBL_OK);
     assert_int_equal(mbl_st_read_f32(st, "a", &back, 1), MBL_OK);
     assert_true(back == 9);
     mbl_st_close(st);
     char command[512];
     snprintf(command, sizeof command, "! ls '%s' | grep -q tmp", folder);
     assert_int_equal(system(command), 0);
-    assert_int_equal(mbl_st_write(at("no/such/folder.safetensors"), &old, 1, NULL), MBL_ERR_IO);
+    assert_int_equal(mbl_st_write(in_folder("no/such/folder.safetensors"), &old, 1, NULL), MBL_ERR_IO);
     const mbl_st_tensor_t twice[2] = {old, old};
-    assert_int_equal(mbl_st_write(at("twice.safetensors"), twice, 2, NULL), MBL_ERR_ARG);
+    assert_int_equal(mbl_st_write(in_folder("twice.safetensors"), twice, 2, NULL), MBL_ERR_ARG);
 }
 
 int main(void) {

@@ -1,7 +1,7 @@
 /* src/model/sampler: coefficients against DPM-Solver++ written out, orders of convergence on an equation with
  * a known solution, and images that depend neither on their batch nor on the number of images at once. */
 #include "mmdit_new.h"
-#include "support.h"
+#include "ops_case.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "model/sampler.h"
@@ -10,21 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static char folder[256];
-static mbl_ops_t *ops;
-
 static int set_up(void **state) {
     (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
-    return mbl_ops_open("check", 2, &ops) == MBL_OK ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    mbl_ops_close(ops);
-    remove_folder(folder);
-    return 0;
+    return open_ops_and_folder("check", 2);
 }
 
 /* ---- plans ---- */
@@ -339,5 +327,5 @@ int main(void) {
         cmocka_unit_test(one_step_by_hand),
         cmocka_unit_test(survives_failing_memory),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, close_ops_and_folder);
 }

@@ -2,7 +2,7 @@
  * published, damaged folders, failing memory. MARBLE_TEST_BACKEND names a backend other than check. With
  * MARBLE_T5=FOLDER it instead encodes one prompt with that encoder and says how long it takes and in how much
  * memory. ctest-backends: fake cuda */
-#include "support.h"
+#include "ops_case.h"
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -16,29 +16,16 @@
 enum { MAX = 4096, PROMPTS = 2, TOKENS = 45, CONTEXT = TOKENS + 6 };
 #define GOLDEN(name) MBL_SOURCE_DIR "/tests/golden/t5/" name
 
-static mbl_ops_t *ops;
-static char folder[256];
-
 static int set_up(void **state) {
     (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
-    return mbl_ops_open(getenv("MARBLE_TEST_BACKEND") ? test_backend() : "check", 1, &ops) == MBL_OK ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    mbl_ops_close(ops);
-    remove_folder(folder);
-    return 0;
+    return open_ops_and_folder(getenv("MARBLE_TEST_BACKEND") ? test_backend() : "check", 1);
 }
 
 /* Returns how far transformers is from the golden states in bf16. */
 static double read_ids(const char *name, int32_t *ids) {
     char path[512];
-    json_t *root;
     snprintf(path, sizeof path, "%s/inputs.json", name);
-    assert_int_equal(mbl_json_read(path, &root), MBL_OK);
+    json_t *root = read_json(path);
     json_t *all = json_object_get(root, "ids");
     assert_int_equal(json_array_size(all), PROMPTS);
     for (size_t i = 0; i < PROMPTS; i++) {
@@ -209,9 +196,7 @@ static void damaged_folders(void **state) {
         mbl_t5_t *t5;
         write_whole(path, cases[i].config, strlen(cases[i].config));
         mbl_status_t status = mbl_t5_open(ops, MBL_F32, folder, false, &t5);
-        if (status != cases[i].status || !strstr(mbl_fail_message(), cases[i].part))
-            fail_msg("case %zu: %s \"%s\", expected \"%s\"", i, mbl_status_name(status), mbl_fail_message(),
-                     cases[i].part);
+        assert_failed(status, cases[i].status, cases[i].part);
     }
 }
 
@@ -269,5 +254,5 @@ int main(void) {
         cmocka_unit_test(survives_failing_memory),
     };
     need_backend();
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, close_ops_and_folder);
 }

@@ -1,6 +1,6 @@
 /* src/model/text/t5_words: ids of `tokenizers` with a small tokenizer of T5's structure
  * (tests/golden/make_tokens.py), what a prompt loses, damaged files, failing memory. */
-#include "support.h"
+#include "folder_case.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -11,27 +11,6 @@
 #include <string.h>
 
 #define GOLDEN MBL_SOURCE_DIR "/tests/golden/t5_tokens"
-
-static char folder[256];
-
-static int make_folder(void **state) {
-    (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
-    return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    remove_folder(folder);
-    return 0;
-}
-
-static json_t *read_json(const char *path) {
-    json_t *root;
-    assert_int_equal(mbl_json_read(path, &root), MBL_OK);
-    return root;
-}
 
 /* The folder with `whole` as its tokenizer.json. */
 static void write_folder(json_t *whole) {
@@ -192,9 +171,7 @@ static void damaged_files(void **state) {
         set_at(whole, cases[i].path, cases[i].value);
         write_folder(whole);
         mbl_status_t status = mbl_tokenizer_open(folder, &t);
-        if (status != cases[i].status || !strstr(mbl_fail_message(), cases[i].part))
-            fail_msg("case %zu: %s \"%s\", expected \"%s\"", i, mbl_status_name(status), mbl_fail_message(),
-                     cases[i].part);
+        assert_failed(status, cases[i].status, cases[i].part);
     }
     char path[300];
     mbl_tokenizer_t *t;

@@ -2,7 +2,7 @@
  * fresh, damaged folders, failing memory. With MARBLE_TOKENIZER=FOLDER it instead encodes the lines of its
  * input, each a text in hexadecimal, one line of ids for each (tests/parity/tokens.py);
  * MARBLE_TOKENIZER_LENGTH is how many, else the folder's model_max_length. */
-#include "support.h"
+#include "folder_case.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/file.h"
@@ -15,33 +15,6 @@
 #include <string.h>
 
 #define GOLDEN MBL_SOURCE_DIR "/tests/golden/clip_tokens"
-
-static char folder[256];
-
-static const char *at(const char *name) {
-    static char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
-
-static int make_folder(void **state) {
-    (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
-    return 0;
-}
-
-static int drop_folder(void **state) {
-    (void)state;
-    remove_folder(folder);
-    return 0;
-}
-
-static json_t *read_json(const char *path) {
-    json_t *root;
-    assert_int_equal(mbl_json_read(path, &root), MBL_OK);
-    return root;
-}
 
 /* The id at k that transformers has: `ids` and padding behind; ids_2, where they are given, are those of the
  * second text encoder's tokenizer, else it has the first one's, an end and its own padding. */
@@ -82,7 +55,7 @@ static void expect_golden_ids(const char *path, const json_t *golden, bool secon
 /* A folder of the golden vocabulary: as vocab.json and merges.txt, or as tokenizer.json alone, with the
  * merges as lines or as pairs. `config` is its tokenizer_config.json. */
 static void write_json(const char *name, json_t *json) {
-    assert_int_equal(mbl_json_write(at(name), json), MBL_OK);
+    assert_int_equal(mbl_json_write(in_folder(name), json), MBL_OK);
     json_decref(json);
 }
 
@@ -109,7 +82,7 @@ static void make_whole(const char *name, const json_t *config, bool pairs) {
         json_array_append_new(added, copy);
     }
     snprintf(path, sizeof path, "%s", name);
-    assert_int_equal(mbl_folder_make(at(path)), MBL_OK);
+    assert_int_equal(mbl_folder_make(in_folder(path)), MBL_OK);
     snprintf(file, sizeof file, "%s/tokenizer.json", path);
     write_json(file, json_pack("{s:o, s:{s:s, s:s, s:o, s:o}}", "added_tokens", added, "model", "type", "BPE",
                                "end_of_word_suffix", "</w>", "vocab", read_json(GOLDEN "/vocab.json"),
@@ -126,7 +99,7 @@ static void copy_golden(const char *name, const char *to) {
     size_t size;
     snprintf(from, sizeof from, GOLDEN "/%s", name);
     char *data = read_whole(from, &size);
-    write_whole(at(to), data, size);
+    write_whole(in_folder(to), data, size);
     free(data);
 }
 
@@ -136,15 +109,15 @@ static void ids_of_transformers(void **state) {
     json_t *golden = read_json(GOLDEN "/cases.json"), *first = read_json(GOLDEN "/tokenizer_config.json"),
            *second = read_json(GOLDEN "/config_2.json");
     expect_golden_ids(GOLDEN, golden, false);
-    assert_int_equal(mbl_folder_make(at("second")), MBL_OK);
+    assert_int_equal(mbl_folder_make(in_folder("second")), MBL_OK);
     copy_golden("vocab.json", "second/vocab.json");
     copy_golden("merges.txt", "second/merges.txt");
     copy_golden("config_2.json", "second/tokenizer_config.json");
-    expect_golden_ids(at("second"), golden, true);
+    expect_golden_ids(in_folder("second"), golden, true);
     make_whole("whole", first, true);
-    expect_golden_ids(at("whole"), golden, false);
+    expect_golden_ids(in_folder("whole"), golden, false);
     make_whole("whole_2", second, false);
-    expect_golden_ids(at("whole_2"), golden, true);
+    expect_golden_ids(in_folder("whole_2"), golden, true);
     json_decref(golden);
     json_decref(first);
     json_decref(second);
@@ -162,12 +135,12 @@ static void flags_of_the_map(void **state) {
         json_object_set(map, id == 0 ? "pad_token" : id == 49406 ? "bos_token" : "eos_token", token);
     }
     json_object_del(config, "added_tokens_decoder");
-    assert_int_equal(mbl_folder_make(at("mapped")), MBL_OK);
+    assert_int_equal(mbl_folder_make(in_folder("mapped")), MBL_OK);
     copy_golden("vocab.json", "mapped/vocab.json");
     copy_golden("merges.txt", "mapped/merges.txt");
     write_json("mapped/special_tokens_map.json", map);
     write_json("mapped/tokenizer_config.json", config);
-    expect_golden_ids(at("mapped"), golden, true);
+    expect_golden_ids(in_folder("mapped"), golden, true);
     json_decref(golden);
 }
 
@@ -242,24 +215,22 @@ static void damaged_folders(void **state) {
          NULL, "added token \"x\": single_word: true; expected false", MBL_ERR_UNSUPPORTED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        remove(at("vocab.json"));
-        remove(at("merges.txt"));
-        remove(at("tokenizer.json"));
+        remove(in_folder("vocab.json"));
+        remove(in_folder("merges.txt"));
+        remove(in_folder("tokenizer.json"));
         if (cases[i].vocab && cases[i].vocab[0] == '+') /* a + before what is tokenizer.json's */
-            write_whole(at("tokenizer.json"), cases[i].vocab + 1, strlen(cases[i].vocab) - 1);
+            write_whole(in_folder("tokenizer.json"), cases[i].vocab + 1, strlen(cases[i].vocab) - 1);
         else if (cases[i].vocab)
-            write_whole(at("vocab.json"), cases[i].vocab, strlen(cases[i].vocab));
+            write_whole(in_folder("vocab.json"), cases[i].vocab, strlen(cases[i].vocab));
         if (cases[i].merges)
-            write_whole(at("merges.txt"), cases[i].merges, strlen(cases[i].merges));
+            write_whole(in_folder("merges.txt"), cases[i].merges, strlen(cases[i].merges));
         mbl_tokenizer_t *t;
         mbl_status_t status = mbl_tokenizer_open(folder, &t);
-        if (status != cases[i].status || !strstr(mbl_fail_message(), cases[i].part))
-            fail_msg("case %zu: %s \"%s\", expected \"%s\"", i, mbl_status_name(status), mbl_fail_message(),
-                     cases[i].part);
+        assert_failed(status, cases[i].status, cases[i].part);
     }
-    remove(at("tokenizer.json"));
-    write_whole(at("vocab.json"), good, strlen(good));
-    write_whole(at("merges.txt"), "a b</w>\r\n", 9);
+    remove(in_folder("tokenizer.json"));
+    write_whole(in_folder("vocab.json"), good, strlen(good));
+    write_whole(in_folder("merges.txt"), "a b</w>\r\n", 9);
     mbl_tokenizer_t *t;
     int32_t ids[4];
     size_t end;

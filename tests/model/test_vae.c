@@ -1,7 +1,7 @@
 /* src/model/vae: parity with diffusers (tests/golden/make_vae.py), batches, memory counted and failing,
  * damaged folders.   ctest-backends: fake cuda
  */
-#include "support.h"
+#include "ops_case.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "model/safetensors.h"
@@ -15,21 +15,9 @@
 enum { LATENTS = 1024, PIXELS = 8192 };
 #define GOLDEN(name) MBL_SOURCE_DIR "/tests/golden/vae/" name
 
-static mbl_ops_t *ops;
-static char folder[256];
-
 static int set_up(void **state) {
     (void)state;
-    temporary_folder(folder);
-    mbl_fail_quiet(1);
-    return mbl_ops_open(test_backend(), 1, &ops) == MBL_OK ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    mbl_ops_close(ops);
-    remove_folder(folder);
-    return 0;
+    return open_ops_and_folder(test_backend(), 1);
 }
 
 /* What diffusers makes of latents [n,channels,height,width], and of its bytes again. */
@@ -442,15 +430,14 @@ static void tiles_are_careful(void **state) {
 /* ---- folders ---- */
 
 /* A copy of the golden folder with one value of its config.json changed (NULL: taken out). */
-static void make_folder(const char *key, const char *value) {
+static void copy_golden(const char *key, const char *value) {
     char path[512];
     size_t size;
-    json_t *root;
     char *weights = read_whole(GOLDEN("square_f32/diffusion_pytorch_model.safetensors"), &size);
     snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors", folder);
     write_whole(path, weights, size);
     free(weights);
-    assert_int_equal(mbl_json_read(GOLDEN("square_f32/config.json"), &root), MBL_OK);
+    json_t *root = read_json(GOLDEN("square_f32/config.json"));
     if (value)
         assert_int_equal(json_object_set_new(root, key, json_loads(value, JSON_DECODE_ANY, NULL)), 0);
     else
@@ -463,9 +450,7 @@ static void make_folder(const char *key, const char *value) {
 static void expect_open_fails(mbl_status_t status, const char *part) {
     mbl_vae_t *vae;
     mbl_status_t got = mbl_vae_open(ops, MBL_F32, folder, MBL_VAE_DECODER, &vae);
-    if (got != status || !strstr(mbl_fail_message(), part))
-        fail_msg("%s \"%s\", expected %s with \"%s\"", mbl_status_name(got), mbl_fail_message(),
-                 mbl_status_name(status), part);
+    assert_failed(got, status, part);
 }
 
 static void damaged_folders(void **state) {
@@ -501,7 +486,7 @@ static void damaged_folders(void **state) {
          MBL_ERR_FORMAT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        make_folder(cases[i].key, cases[i].value);
+        copy_golden(cases[i].key, cases[i].value);
         expect_open_fails(cases[i].status, cases[i].part);
     }
 }
@@ -510,7 +495,7 @@ static void truncated_weights(void **state) {
     (void)state;
     char path[512];
     size_t size;
-    make_folder("act_fn", "\"silu\"");
+    copy_golden("act_fn", "\"silu\"");
     snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors", folder);
     char *weights = read_whole(path, &size);
     write_whole(path, weights, size - 4);
@@ -525,16 +510,16 @@ static void lenient_configs(void **state) {
     mbl_vae_config_t config;
     char path[512];
     snprintf(path, sizeof path, "%s/config.json", folder);
-    make_folder("mid_block_add_attention", NULL); /* as SD3 is published */
+    copy_golden("mid_block_add_attention", NULL); /* as SD3 is published */
     assert_int_equal(mbl_vae_config_read(path, &config), MBL_OK);
     assert_true(config.mid_block_add_attention);
-    make_folder("shift_factor", "null");
+    copy_golden("shift_factor", "null");
     assert_int_equal(mbl_vae_config_read(path, &config), MBL_OK);
     assert_near(config.shift_factor, 0, 0);
     assert_near(config.scaling_factor, 1.5305, 0);
     assert_int_equal(config.latent_channels, 4);
     assert_int_equal(mbl_vae_scale(&config), 2);
-    make_folder("sample_size", "[512, 512]");
+    copy_golden("sample_size", "[512, 512]");
     assert_int_equal(mbl_vae_config_read(path, &config), MBL_OK);
 }
 
@@ -558,5 +543,5 @@ int main(void) {
         cmocka_unit_test(tiles_parity),
         cmocka_unit_test(tiles_are_careful),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, close_ops_and_folder);
 }
