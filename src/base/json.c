@@ -26,6 +26,17 @@ mbl_status_t mbl_json_read(const char *path, json_t **out) {
     return MBL_OK;
 }
 
+mbl_status_t mbl_json_read_in(const char *folder, const char *name, bool optional, json_t **out) {
+    char *path = mbl_format("%s/%s", folder, name);
+    if (!path)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
+    mbl_status_t status = MBL_OK;
+    if (!optional || mbl_file_exists(path))
+        status = mbl_json_read(path, out);
+    mbl_free(path);
+    return status;
+}
+
 mbl_status_t mbl_json_write(const char *path, const json_t *json) {
     char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
     if (!text)

@@ -10,6 +10,8 @@
 
 /* A whole file, which must hold one JSON object; ERR_IO or ERR_FORMAT. Release with json_decref. */
 mbl_status_t mbl_json_read(const char *path, json_t **out);
+/* The same of FOLDER/NAME; where it is `optional` and not there, *out stays. */
+mbl_status_t mbl_json_read_in(const char *folder, const char *name, bool optional, json_t **out);
 /* Writes `json` indented, atomically. */
 mbl_status_t mbl_json_write(const char *path, const json_t *json);
 

@@ -39,15 +39,6 @@ static mbl_status_t check_index(const char *folder, const json_t *index) {
     return MBL_OK;
 }
 
-static mbl_status_t read_json(const char *folder, const char *name, json_t **out) {
-    char *path = part(folder, name);
-    if (!path)
-        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
-    mbl_status_t status = mbl_json_read(path, out);
-    mbl_free(path);
-    return status;
-}
-
 static mbl_status_t read_index(const char *folder) {
     json_t *index = NULL;
     if (!mbl_folder_exists(folder) && mbl_is_hub_name(folder))
@@ -61,7 +52,7 @@ static mbl_status_t read_index(const char *folder) {
                         "%s: no such folder; a model is a folder with model_index.json, transformer/, "
                         "tokenizer/, text_encoder/, scheduler/",
                         folder);
-    MBL_TRY(read_json(folder, "model_index.json", &index));
+    MBL_TRY(mbl_json_read_in(folder, "model_index.json", false, &index));
     mbl_status_t status = check_index(folder, index);
     json_decref(index);
     return status;
@@ -71,7 +62,7 @@ static mbl_status_t read_index(const char *folder) {
 static mbl_status_t read_shift(const char *folder, double *out) {
     json_t *scheduler = NULL;
     double shift = 1;
-    MBL_TRY(read_json(folder, "scheduler/scheduler_config.json", &scheduler));
+    MBL_TRY(mbl_json_read_in(folder, "scheduler/scheduler_config.json", false, &scheduler));
     mbl_status_t status =
         mbl_json_real(scheduler, "scheduler/scheduler_config.json", "shift", false, 1e-3, 1e3, &shift);
     if (status == MBL_OK && json_is_true(json_object_get(scheduler, "use_dynamic_shifting")))

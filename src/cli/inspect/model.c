@@ -56,15 +56,11 @@ static mbl_status_t add_tensors(const char *path, json_t *out) {
 }
 
 static mbl_status_t add_config(const char *folder, const char *name, const char *key, json_t *out) {
-    char *path = mbl_format("%s/%s", folder, name);
     json_t *config = NULL;
-    if (!path)
+    MBL_TRY(mbl_json_read_in(folder, name, true, &config));
+    if (config && json_object_set_new(out, key, config) != 0)
         return no_memory(folder);
-    mbl_status_t status = mbl_file_exists(path) ? mbl_json_read(path, &config) : MBL_OK;
-    mbl_free(path);
-    if (status == MBL_OK && config && json_object_set_new(out, key, config) != 0)
-        status = no_memory(folder);
-    return status;
+    return MBL_OK;
 }
 
 /* One part of a model: whatever of configuration, tokens and tensors its folder holds. */

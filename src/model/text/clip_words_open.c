@@ -231,7 +231,7 @@ mbl_status_t mbl_clip_words_open(const char *folder, const json_t *config, const
         goto done;
     }
     if (!whole)
-        MBL_TRY_GOTO(mbl_tokenizer_part(folder, o.name, false, &vocab), done);
+        MBL_TRY_GOTO(mbl_json_read_in(folder, o.name, false, &vocab), done);
     o.vocab = whole ? json_object_get(json_object_get(whole, "model"), "vocab") : vocab;
     status = read_all(&o);
 done:

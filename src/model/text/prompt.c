@@ -101,19 +101,15 @@ static mbl_status_t open_encoders(mbl_text_t *text) {
 
 /* Which encoders model_index.json names. */
 static mbl_status_t read_index(const char *folder, bool named[CLIPS + 1]) {
-    char *path = mbl_format("%s/model_index.json", folder);
     json_t *index = NULL;
-    if (!path)
-        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
-    mbl_status_t status = mbl_json_read(path, &index);
-    for (size_t i = 0; status == MBL_OK && i <= CLIPS; i++)
+    MBL_TRY(mbl_json_read_in(folder, "model_index.json", false, &index));
+    for (size_t i = 0; i <= CLIPS; i++)
         named[i] = json_is_string(json_array_get(json_object_get(index, encoder_names[i]), 1));
-    if (status == MBL_OK && !named[0])
-        status =
-            MBL_FAIL(MBL_ERR_UNSUPPORTED, "%s: text_encoder: missing; expected a CLIP text encoder", path);
     json_decref(index);
-    mbl_free(path);
-    return status;
+    if (!named[0])
+        return MBL_FAIL(MBL_ERR_UNSUPPORTED,
+                        "%s/model_index.json: text_encoder: missing; expected a CLIP text encoder", folder);
+    return MBL_OK;
 }
 
 mbl_status_t mbl_text_count_tokens(const char *folder, size_t max_tokens, size_t *out) {

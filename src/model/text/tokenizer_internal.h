@@ -71,8 +71,6 @@ bool mbl_added_find(const mbl_added_t *added, bool normalized, const char *text,
 
 /* ---- tokenizer_read.c ---- */
 
-/* FOLDER/NAME as JSON; an optional file that is not there gives NULL. */
-mbl_status_t mbl_tokenizer_part(const char *folder, const char *name, bool optional, json_t **out);
 /* A number of a token that is one; `path` is for the message. */
 mbl_status_t mbl_token_id(const char *path, const char *token, const json_t *value, int32_t *out);
 

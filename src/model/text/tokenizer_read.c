@@ -11,17 +11,6 @@ enum {
     IDS_LIMIT = 1 << 24
 };
 
-mbl_status_t mbl_tokenizer_part(const char *folder, const char *name, bool optional, json_t **out) {
-    char *path = mbl_format("%s/%s", folder, name);
-    if (!path)
-        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
-    mbl_status_t status = MBL_OK;
-    if (!optional || mbl_file_exists(path))
-        status = mbl_json_read(path, out);
-    mbl_free(path);
-    return status;
-}
-
 mbl_status_t mbl_token_id(const char *path, const char *token, const json_t *value, int32_t *out) {
     json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
     if (id < 0 || id >= IDS_LIMIT)
@@ -51,7 +40,7 @@ static mbl_status_t read_whole(const char *folder, json_t **out) {
                         "%s: has spiece.model alone; expected tokenizer.json beside it, which transformers' "
                         "T5TokenizerFast saves",
                         folder);
-    return !vocab && whole ? mbl_tokenizer_part(folder, "tokenizer.json", false, out) : MBL_OK;
+    return !vocab && whole ? mbl_json_read_in(folder, "tokenizer.json", false, out) : MBL_OK;
 }
 
 /* CLIP's older folders are vocab.json and merges.txt; otherwise all is in tokenizer.json. */
@@ -103,8 +92,8 @@ mbl_status_t mbl_tokenizer_open(const char *folder, mbl_tokenizer_t **out) {
     mbl_tokenizer_t *t;
     MBL_ALLOC(t, 1);
     t->start = -1;
-    MBL_TRY_GOTO(mbl_tokenizer_part(folder, "tokenizer_config.json", true, &config), done);
-    MBL_TRY_GOTO(mbl_tokenizer_part(folder, "special_tokens_map.json", true, &map), done);
+    MBL_TRY_GOTO(mbl_json_read_in(folder, "tokenizer_config.json", true, &config), done);
+    MBL_TRY_GOTO(mbl_json_read_in(folder, "special_tokens_map.json", true, &map), done);
     MBL_TRY_GOTO(read_whole(folder, &whole), done);
     MBL_TRY_GOTO(fill(t, folder, config, map, whole), done);
     MBL_TRY_GOTO(normalize_added(t), done);
