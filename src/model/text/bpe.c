@@ -3,6 +3,7 @@
 #include "model/text/bpe.h"
 #include "base/mem.h"
 #include "base/unicode.h"
+#include "model/text/slots.h"
 
 #include <string.h>
 
@@ -23,9 +24,7 @@ void mbl_bpe_byte_text(unsigned char byte, char out[3]) {
 }
 
 mbl_status_t mbl_bpe_init(mbl_bpe_t *bpe, size_t merges) {
-    size_t slots = 16;
-    while (slots < 2 * merges)
-        slots *= 2;
+    size_t slots = mbl_slots_for(merges);
     memset(bpe, 0, sizeof *bpe);
     MBL_ALLOC(bpe->slot, slots);
     bpe->n_slots = slots;
@@ -43,9 +42,9 @@ void mbl_bpe_clear(mbl_bpe_t *bpe) {
 /* The slot of a pair, or the free one where it would go. */
 static mbl_bpe_merge_t *slot_of(const mbl_bpe_t *bpe, int32_t left, int32_t right) {
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    size_t i = (size_t)((pair * 0x9e3779b97f4a7c15u) >> 20) & (bpe->n_slots - 1);
+    size_t i = mbl_slot_of(pair, bpe->n_slots);
     while (bpe->slot[i].rank >= 0 && bpe->slot[i].pair != pair)
-        i = (i + 1) & (bpe->n_slots - 1);
+        i = mbl_slot_after(i, bpe->n_slots);
     return &bpe->slot[i];
 }
 

@@ -2,6 +2,7 @@
 #include "model/text/unigram.h"
 #include "base/mem.h"
 #include "base/unicode.h"
+#include "model/text/slots.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,9 +13,7 @@ static const double unknown_penalty = 10; /* sentencepiece's kUnkPenalty */
 /* ---- the trie ---- */
 
 mbl_status_t mbl_unigram_init(mbl_unigram_t *u, size_t pieces, size_t bytes) {
-    size_t edges = 16;
-    while (edges < 2 * bytes)
-        edges *= 2;
+    size_t edges = mbl_slots_for(bytes);
     memset(u, 0, sizeof *u);
     MBL_ALLOC(u->edge, edges);
     u->n_edges = edges;
@@ -37,9 +36,9 @@ void mbl_unigram_clear(mbl_unigram_t *u) {
 /* The edge from a node by a byte, or the free slot where it would go. */
 static mbl_unigram_edge_t *edge_of(const mbl_unigram_t *u, int32_t node, unsigned char byte) {
     uint64_t key = (uint64_t)(uint32_t)node << 8 | byte;
-    size_t i = (size_t)((key * 0x9e3779b97f4a7c15u) >> 20) & (u->n_edges - 1);
+    size_t i = mbl_slot_of(key, u->n_edges);
     while (u->edge[i].child && (u->edge[i].parent != node || u->edge[i].byte != byte))
-        i = (i + 1) & (u->n_edges - 1);
+        i = mbl_slot_after(i, u->n_edges);
     return &u->edge[i];
 }
 
