@@ -20,7 +20,7 @@ says() {
 }
 
 printf 'model: {path: gone}\ntrain: {steps: 4}\n' >run/run.yaml
-line() { printf '{"step": %d, "alpha": {"ocr": 0.25, "jpeg": 0.75}, "alpha_ema": {"ocr": 0.375, "jpeg": 0.625}, "run": "aaaabbbbccccdddd"}\n' "$1"; }
+line() { printf '{"step": %d, "epoch": 1, "alpha": {"ocr": 0.25, "jpeg": 0.75}, "alpha_ema": {"ocr": 0.375, "jpeg": 0.625}, "run": "aaaabbbbccccdddd"}\n' "$1"; }
 { line 1; line 2; } >run/metrics.jsonl
 printf '{"step": 0, "rewards": {"ocr": {"mean": 0.5, "ci95": 0.1, "n": 9}, "jpeg": {"mean": -2.0, "ci95": 0.1, "n": 9}}}\n' >run/eval.jsonl
 printf '{"step": 2, "rewards": {"ocr": {"mean": 0.75, "change": 0.25, "change_ci95": 0.0625, "n": 9}, "jpeg": {"mean": null, "n": 0}}}\n' >>run/eval.jsonl
@@ -37,8 +37,22 @@ says '"state": "stopped", "step": 2, "steps": 4, "checkpoints": 2, "last_checkpo
 { line 3; line 4; } >>run/metrics.jsonl
 says "step 4 of 4; finished" run
 grep -q "to go on" said && { echo "a finished run is not to go on"; failed=1; }
+{ printf 'model: {path: gone}\n# ' && head -c 300000 /dev/zero | tr '\0' x && printf '\ntrain: {steps: 4}\n'; } >run/run.yaml
+says "step 4 of 4; finished" run # of any length that marble writes and reads
+: >run/checkpoints/step-1234567.h5
+says "checkpoints: 3, the newest of step 1234567" run
+rm run/checkpoints/step-1234567.h5
 printf 'train: [' >run/run.yaml
 says "step 4; stopped" run
+
+# A run of marble pretrain, whose lines have no epoch.
+mkdir -p base/checkpoints
+: >base/checkpoints/step-000002.h5
+printf 'train: {steps: 60}\npretrain: {steps: 2}\n' >base/run.yaml
+printf '{"step": 2, "loss": 1.5, "grad_norm": 0.5, "seconds": {"total": 0.25}, "run": "aaaabbbbccccdddd"}\n' >base/metrics.jsonl
+says "step 2 of 2; finished" base
+printf 'pretrain: {steps: 3}\n' >base/run.yaml
+says "to go on: marble pretrain base/run.yaml --resume auto" base
 
 # A process that works on it.
 sleep 60 &

@@ -1,15 +1,17 @@
 /* marble inspect DIR, of a run: how far it is, who works on it, and every reward before and now. */
+#include "base/file.h"
 #include "base/grid.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/inspect/inspect.h"
 #include "config/yaml.h"
+#include "io/checkpoint.h"
 #include "io/jsonl.h"
 #include "run/rundir.h"
 
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef enum { STATE_FINISHED, STATE_STOPPED, STATE_WORKING, STATE_LOCKED } state_t;
 static const char *const state_words[] = {"finished", "stopped", "working", "locked"};
@@ -17,45 +19,43 @@ static const char *const state_words[] = {"finished", "stopped", "working", "loc
 typedef struct {
     const char *path;
     char run[MBL_RUN_ID];
+    bool pretrains;     /* a run of marble pretrain, whose lines have no epoch */
     size_t step, steps; /* the last line's; of run.yaml, 0 when that cannot be read */
     size_t checkpoints, last_checkpoint;
     state_t state;
     char holder[MBL_HOLDER_TEXT];
-    json_t *metrics, *evals; /* all lines */
+    json_t *last, *evals; /* the last line of metrics.jsonl, or NULL; all of eval.jsonl */
 } about_t;
 
 static void free_about(about_t *about) {
-    json_decref(about->metrics);
+    json_decref(about->last);
     json_decref(about->evals);
 }
 
-/* train.steps of run.yaml, without what else must be true of a configuration: its model may be elsewhere now.
- */
-static size_t read_steps(const char *folder) {
-    char path[PATH_MAX], text[MBL_YAML_MAX_BYTES / 4];
-    size_t steps = 0;
-    mbl_yaml_problem_t problem;
-    mbl_yaml_node_t *root = NULL;
-    FILE *file = mbl_rundir_join(folder, "run.yaml", path, sizeof path) == MBL_OK ? fopen(path, "r") : NULL;
-    size_t size = file ? fread(text, 1, sizeof text, file) : 0;
-    if (size && mbl_yaml_parse(text, size, 0, &root, &problem) == MBL_OK && root &&
-        root->kind == MBL_YAML_MAP) {
-        const mbl_yaml_node_t *train = mbl_yaml_find(root, "train");
-        const mbl_yaml_node_t *node =
-            train && train->kind == MBL_YAML_MAP ? mbl_yaml_find(train, "steps") : NULL;
-        if (node && node->kind == MBL_YAML_SCALAR)
-            steps = strtoul(node->text, NULL, 10);
-    }
-    mbl_yaml_free(root);
-    if (file)
-        fclose(file);
-    return steps;
+static const mbl_yaml_node_t *child_of(const mbl_yaml_node_t *node, const char *key, mbl_yaml_kind_t kind) {
+    const mbl_yaml_node_t *child = node && node->kind == MBL_YAML_MAP ? mbl_yaml_find(node, key) : NULL;
+    return child && child->kind == kind ? child : NULL;
 }
 
-static mbl_status_t read_lines(const char *folder, const char *name, json_t **out) {
-    char path[PATH_MAX];
-    MBL_TRY(mbl_rundir_join(folder, name, path, sizeof path));
-    return mbl_jsonl_read(path, SIZE_MAX, out);
+/* steps of a section of run.yaml, without what else must be true of a configuration: its model may be
+ * elsewhere now. */
+static size_t read_steps(const char *folder, const char *section) {
+    char path[PATH_MAX], *text = NULL;
+    size_t steps = 0, size;
+    mbl_yaml_problem_t problem;
+    mbl_yaml_node_t *root = NULL;
+    mbl_fail_quiet(1);
+    if (mbl_rundir_join(folder, "run.yaml", path, sizeof path) == MBL_OK &&
+        mbl_file_read(path, MBL_YAML_MAX_BYTES, &text, &size) == MBL_OK &&
+        mbl_yaml_parse(text, size, 0, &root, &problem) == MBL_OK) {
+        const mbl_yaml_node_t *node =
+            child_of(child_of(root, section, MBL_YAML_MAP), "steps", MBL_YAML_SCALAR);
+        steps = node ? strtoul(node->text, NULL, 10) : 0;
+    }
+    mbl_fail_quiet(0);
+    mbl_yaml_free(root);
+    mbl_free(text);
+    return steps;
 }
 
 static void count_checkpoints(about_t *about) {
@@ -65,8 +65,7 @@ static void count_checkpoints(about_t *about) {
         mbl_rundir_join(about->path, "checkpoints", path, sizeof path) == MBL_OK ? opendir(path) : NULL;
     while (folder && (entry = readdir(folder))) {
         size_t step;
-        int end = 0;
-        if (sscanf(entry->d_name, "step-%6zu.h5%n", &step, &end) == 1 && end && !entry->d_name[end]) {
+        if (mbl_ckpt_parse_step(entry->d_name, "", &step)) {
             about->checkpoints++;
             about->last_checkpoint = step > about->last_checkpoint ? step : about->last_checkpoint;
         }
@@ -89,19 +88,18 @@ static void find_state(about_t *about) {
 }
 
 static mbl_status_t read_about(const char *path, about_t *about) {
+    char file[PATH_MAX];
     *about = (about_t){.path = path};
-    MBL_TRY(read_lines(path, "metrics.jsonl", &about->metrics));
-    mbl_status_t status = read_lines(path, "eval.jsonl", &about->evals);
-    if (status != MBL_OK) {
-        json_decref(about->metrics);
-        return status;
-    }
-    const json_t *last = json_array_get(about->metrics, json_array_size(about->metrics) - 1);
-    const json_t *named = last ? last : json_array_get(about->evals, 0);
+    MBL_TRY(mbl_rundir_join(path, "eval.jsonl", file, sizeof file));
+    MBL_TRY(mbl_jsonl_read(file, SIZE_MAX, &about->evals));
+    if (mbl_rundir_join(path, "metrics.jsonl", file, sizeof file) == MBL_OK)
+        about->last = mbl_jsonl_last(file);
+    const json_t *named = about->last ? about->last : json_array_get(about->evals, 0);
     const char *run = named ? json_string_value(json_object_get(named, "run")) : NULL;
     snprintf(about->run, sizeof about->run, "%s", run ? run : "");
-    about->step = (size_t)json_integer_value(json_object_get(last, "step"));
-    about->steps = read_steps(path);
+    about->pretrains = about->last && !json_object_get(about->last, "epoch");
+    about->step = (size_t)json_integer_value(json_object_get(about->last, "step"));
+    about->steps = read_steps(path, about->pretrains ? "pretrain" : "train");
     count_checkpoints(about);
     find_state(about);
     return MBL_OK;
@@ -127,8 +125,7 @@ static mbl_status_t print_rewards(const about_t *about) {
     mbl_grid_t *grid;
     if (!last)
         return MBL_OK;
-    const json_t *line = json_array_get(about->metrics, json_array_size(about->metrics) - 1);
-    const json_t *alpha = line ? mbl_rundir_alpha(line, true) : NULL;
+    const json_t *alpha = about->last ? mbl_rundir_alpha(about->last, true) : NULL;
     MBL_TRY(mbl_grid_new(sizeof head / sizeof *head, 1, &grid));
     for (size_t i = 0; i < sizeof head / sizeof *head; i++)
         mbl_grid_cell(grid, "%s", head[i]);
@@ -166,18 +163,18 @@ static mbl_status_t print_run(const about_t *about) {
         printf("checkpoints: none\n");
     MBL_TRY(print_rewards(about));
     if (about->state == STATE_STOPPED && about->checkpoints)
-        printf("\nto go on: marble train %s/run.yaml --resume auto\n", about->path);
+        printf("\nto go on: marble %s %s/run.yaml --resume auto\n", about->pretrains ? "pretrain" : "train",
+               about->path);
     return MBL_OK;
 }
 
 static mbl_status_t print_json(const about_t *about) {
-    const json_t *line = json_array_get(about->metrics, json_array_size(about->metrics) - 1);
     const json_t *eval = json_array_get(about->evals, json_array_size(about->evals) - 1);
     json_t *root =
         json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:O?, s:O?, s:O?}", "path", about->path, "run",
                   about->run, "state", state_words[about->state], "step", (json_int_t)about->step, "steps",
                   (json_int_t)about->steps, "checkpoints", (json_int_t)about->checkpoints, "last_checkpoint",
-                  (json_int_t)about->last_checkpoint, "metrics", line, "first_eval",
+                  (json_int_t)about->last_checkpoint, "metrics", about->last, "first_eval",
                   json_array_get(about->evals, 0), "last_eval", eval);
     char *text = root ? json_dumps(root, JSON_REAL_PRECISION(9)) : NULL;
     json_decref(root);
