@@ -5,7 +5,7 @@
 #include "train/pretrain.h"
 
 static const char about[] =
-    "Trains a fresh base model by flow matching on images of the signs world, with the keys of the\n"
+    "Trains a fresh base model by flow matching on images of the signs example, with the keys of the\n"
     "section pretrain. The model ends up in OUT/model, a folder that `model.path` of a run can name:\n"
     "    marble pretrain deploy/examples/pretrain.yaml --out runs/pretrain\n"
     "Ctrl-C, SIGTERM or SIGUSR1 (the one mpirun passes on) writes a checkpoint and ends with exit code\n"

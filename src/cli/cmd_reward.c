@@ -163,8 +163,8 @@ int mbl_cmd_reward(int argc, char **argv) {
     const mbl_arg_t args[] = {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"images", MBL_ARG_COUNT, &images, "N", "test images", 0, 1, 4096, NULL},
-        {"size", MBL_ARG_COUNT, &size, "N", "their side, where the prompts are not of the signs world", 0, 1,
-         4096, NULL}};
+        {"size", MBL_ARG_COUNT, &size, "N", "their side, where the prompts are not of the signs example", 0,
+         1, 4096, NULL}};
     const mbl_args_t spec = {"reward", "check RUN.yaml", about, args, sizeof args / sizeof *args, 2, 2};
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)

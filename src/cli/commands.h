@@ -9,13 +9,13 @@
     X(inspect, "what is in a checkpoint, a run's folder or a model", true)                                   \
     X(init, "write a run.yaml to begin with", true)                                                          \
     X(train, "fine-tune a model on several rewards at once", false)                                          \
-    X(pretrain, "train a small base model of the signs world", false)                                        \
+    X(pretrain, "train a small base model for the signs example", false)                                     \
     X(stop, "ask the run that is at work in a folder to stop with a checkpoint", true)                       \
     X(sample, "images for prompts", true)                                                                    \
     X(eval, "every reward on the held-out prompts", true)                                                    \
     X(reward, "check: asks every reward of a run for scores, before the run does", true)                     \
     X(export, "an adapter for diffusers or PEFT, or a merged model, from a checkpoint", true)                \
-    X(solve, "the QP alone: weights, certificate, cosines from a Gram matrix", true)                         \
+    X(solve, "the quadratic program alone: weights, certificate, cosines from a Gram matrix", true)          \
     X(plan, "memory and time of a run on a GPU, before one is paid for", true)                               \
     X(bench, "times products, attention and more on this machine", true)                                     \
     X(doctor, "what was built in, what is missing, and how to get it", true)

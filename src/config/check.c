@@ -26,11 +26,14 @@ size_t mbl_config_objectives(const mbl_config_t *config, size_t *of) {
     return n;
 }
 
-static void check_rewards(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    size_t k = config->rewards.count;
-    if (k == 0)
+static void check_some_reward(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    if (config->rewards.count == 0)
         mbl_config_problem(problems, 0,
                            "rewards: none (K = 0); expected a list such as [{name: ocr}, {name: count}]");
+}
+
+static void check_floor(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    size_t k = config->rewards.count;
     size_t n = mbl_config_objectives(config, NULL);
     if (config->balance.floor * (double)n > 1)
         mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
@@ -218,7 +221,8 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
             &problems, mbl_config_line(config, "model.path"),
             "model.path: missing; expected the folder of a base model in the diffusers layout");
     check_device(config, &problems);
-    check_rewards(config, &problems);
+    check_some_reward(config, &problems);
+    check_floor(config, &problems);
     check_monitors(config, &problems);
     check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);
@@ -277,6 +281,8 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
         mbl_config_problem(&problems, mbl_config_line(config, "pretrain.count_share"),
                            "pretrain.count_share: %g beside a text_share of %g; expected a sum of at most 1",
                            config->pretrain.count_share, config->pretrain.text_share);
+    check_some_reward(config, &problems);
+    check_scorers(config, &problems);
     check_device(config, &problems);
     check_model(config, &problems);
     return mbl_config_problems_end(&problems);

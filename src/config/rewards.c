@@ -16,7 +16,7 @@ static const char *const item_keys[] = {"name",       "type",      "weight",  "m
 static const char *const item_help[] = {
     "what metrics and tables call it: up to 32 letters, digits, _ or -",
     "the scorer, one of those below [default: the name]",
-    "of method weighted_sum, and its priority with the others [default: 1]",
+    "its weight in the sum of method weighted_sum, its priority with the others [default: 1]",
     "its mean is kept at or above this, instead of being improved (see constraint)",
     "rewards of one group share one objective, the mean of their gradients",
     ("skip: an image it fails on counts for the other rewards only; stop: the run ends with a checkpoint "

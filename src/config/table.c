@@ -83,7 +83,7 @@ static const mbl_field_t fields[] = {
           "linear layers that get an adapter, given by the ends of their names"),
 
     CHOICE(prompts.source, "signs", source_words,
-           "signs: sentences about the toy images of the built-in world signs; file: the files prompts.train "
+           "signs: sentences of the built-in signs example; file: the files prompts.train "
            "and prompts.test"),
     OTHER(prompts.train, FILE, "", 0, 0, NULL,
           "file of training prompts: .txt with a prompt on each line, or .jsonl with an object {\"prompt\": "
@@ -322,7 +322,7 @@ static const mbl_field_t fields[] = {
           "attention heads; the model's width is heads x width of a head"),
     COUNT(pretrain.model.patch_size, "4", 1, 64, "pixels", "side of a patch"),
     COUNT(pretrain.model.sample_size, "32", 1, 4096, "pixels",
-          "side of an image; expected 32, as the images of the world signs have"),
+          "side of an image; expected 32, as the images of the signs example have"),
     COUNT(pretrain.model.in_channels, "3", 1, 256, NULL, "channels of an image; expected 3"),
     COUNT(pretrain.model.joint_attention_dim, "128", 1, 65536, NULL, "width of the text tokens"),
     COUNT(pretrain.model.pooled_projection_dim, "128", 1, 65536, NULL, "width of the pooled text"),

@@ -84,7 +84,7 @@ static mbl_status_t load_signs(uint64_t seed, int split, size_t count, mbl_promp
         exist += piles[kind].count;
     }
     if (status == MBL_OK && count > exist)
-        status = MBL_FAIL(MBL_ERR_CONFIG, "prompts: %zu %s sentences of the signs world; there are %zu",
+        status = MBL_FAIL(MBL_ERR_CONFIG, "prompts: %zu %s sentences of the signs example; there are %zu",
                           count, split ? "test" : "train", exist);
     if (status == MBL_OK)
         status = take_signs(piles, count ? count : exist, &list);

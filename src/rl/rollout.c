@@ -8,9 +8,9 @@ enum { DECODED = 256 }; /* images at once, at most */
 static mbl_status_t submit(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_rollout_views_t *views,
                            size_t first, size_t n, const bool *broken) {
     for (size_t at = 0, run; at < n; at += run) {
-        bool fails = rollout->fails && broken[at];
+        bool fails = rollout->broken_fails && broken[at];
         mbl_score_t *scores = batch->scores + (first + at) * batch->k;
-        for (run = 1; at + run < n && (rollout->fails && broken[at + run]) == fails;)
+        for (run = 1; at + run < n && (rollout->broken_fails && broken[at + run]) == fails;)
             run++;
         if (fails)
             mbl_scorer_pool_fail(rollout->pool, views->prompts + first + at, run, scores);

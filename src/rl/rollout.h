@@ -18,8 +18,8 @@ typedef struct {
     size_t micro_batch;
     uint64_t seed;
     uint32_t purpose, step; /* of the noise: MBL_RNG_NOISE and the epoch, or MBL_RNG_EVAL */
-    bool fails; /* images whose latents are not finite count as failed (an evaluation's; a training step finds
-                   them in its loss); false: they are scored as they look */
+    bool broken_fails; /* images whose latents are not finite count as failed (an evaluation's; a training
+                   step finds them in its loss); false: they are scored as they look */
     const volatile sig_atomic_t *stop; /* nonzero: end with ERR_STOPPED between solver steps; or NULL */
 } mbl_rollout_t;
 

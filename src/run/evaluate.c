@@ -148,7 +148,7 @@ mbl_status_t mbl_evaluator_run(mbl_evaluator_t *e, const mbl_adapter_t *adapter,
                              .micro_batch = o->micro_batch,
                              .seed = o->seed,
                              .purpose = MBL_RNG_EVAL,
-                             .fails = true,
+                             .broken_fails = true,
                              .stop = o->stop};
     mbl_status_t status = mbl_rollout(&rollout, &e->batch, &e->views);
     mbl_status_t scored = mbl_scorer_pool_wait(o->pool);

@@ -100,7 +100,7 @@ static mbl_status_t sort_prompts(pretrain_t *p) {
     for (size_t i = 0; i < prompts->count; i++) {
         if (!mbl_signs_parse(prompts->items[i].text, &p->scenes[i]))
             return MBL_FAIL(MBL_ERR_CONFIG,
-                            "\"%s\" is no sentence of the signs world; pretraining draws signs only",
+                            "\"%s\" is no sentence of the signs example; pretraining draws signs only",
                             prompts->items[i].text);
         int kind = p->scenes[i].kind;
         p->of_kind[kind][p->n_of_kind[kind]++] = (uint32_t)i;
@@ -108,7 +108,8 @@ static mbl_status_t sort_prompts(pretrain_t *p) {
     for (int kind = 0; kind < 3; kind++)
         if (p->n_of_kind[kind] == 0)
             return MBL_FAIL(MBL_ERR_CONFIG,
-                            "prompts.train_count: %zu sentences lack one kind of the world; give at least 4",
+                            "prompts.train_count: %zu sentences lack one of the three kinds (signs, shapes, "
+                            "horizons); expected at least 4",
                             prompts->count);
     return MBL_OK;
 }

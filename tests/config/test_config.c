@@ -39,7 +39,9 @@ static void defaults(void **state) {
     assert_int_equal(config->log.level, MBL_LOG_INFO);
     assert_int_equal(config->rewards.count, 0);
     assert_int_equal(config->pretrain.model.dual_attention_layers.count, 0);
-    assert_int_equal(mbl_config_check_pretrain(config, 2), MBL_OK);
+    mbl_config_free(config);
+    assert_int_equal(parse("rewards: [{name: color}]", NULL, &config), MBL_OK);
+    assert_int_equal(mbl_config_check_pretrain(config, 2), MBL_OK); /* all else is by default */
     mbl_config_free(config);
 }
 

@@ -175,7 +175,7 @@ static void bad_input_is_refused(void **state) {
     assert_int_equal(mbl_prompts_load("web", NULL, 0, 0, 0, &prompts), MBL_ERR_CONFIG);
     assert_int_equal(mbl_prompts_load("signs", NULL, 0, 2, 0, &prompts), MBL_ERR_ARG);
     assert_int_equal(mbl_prompts_load("signs", NULL, 0, 1, TEST + 1, &prompts), MBL_ERR_CONFIG);
-    assert_non_null(strstr(mbl_fail_message(), "411 test sentences of the signs world; there are 410"));
+    assert_non_null(strstr(mbl_fail_message(), "411 test sentences of the signs example; there are 410"));
     mbl_log_set_level(MBL_LOG_INFO);
     mbl_fail_quiet(0);
     assert_int_equal(prompts.count, 77);

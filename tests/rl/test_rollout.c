@@ -18,7 +18,7 @@ typedef struct {
     tiny_t tiny;
     mbl_prompts_t prompts;
     mbl_sampler_plan_t plan;
-    bool fails; /* images that are not finite fail */
+    bool broken_fails; /* images that are not finite fail */
 } fixture_t;
 
 /* What a rollout of N samples leaves behind. */
@@ -82,7 +82,7 @@ static mbl_status_t roll(fixture_t *w, const mbl_adapter_t *adapter, size_t firs
                              .seed = 8,
                              .purpose = MBL_RNG_NOISE,
                              .step = 2,
-                             .fails = w->fails,
+                             .broken_fails = w->broken_fails,
                              .stop = stop};
     mbl_rollout_views_t views = {images, asked};
     mbl_status_t status = mbl_rollout(&rollout, &batch, &views);
@@ -164,7 +164,7 @@ static void images_that_are_not_finite_fail(void **state) {
     assert_ok(roll(&w, &w.tiny.old, 0, N, 7, 1, NULL, got));
     for (size_t i = BROKEN * GROUP * K; i < (BROKEN + 1) * GROUP * K; i++)
         assert_int_not_equal(got->scores[i].state, MBL_SCORE_FAILED);
-    w.fails = true;
+    w.broken_fails = true;
     size_t failed = 0;
     for (size_t threads = 0; threads < 3; threads++, failed = 0) {
         assert_ok(roll(&w, &w.tiny.old, 0, N, 7, threads, NULL, got));

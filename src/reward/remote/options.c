@@ -18,10 +18,16 @@ static const char *const image_words[] = {MBL_PROTO_IMAGES_LIST(IMAGE_WORD) NULL
 
 #define URL_KEYS                                                                                             \
     {"url", MBL_KEY_TEXT, 0, 0, NULL, "", "the server: http://HOST:PORT, https://... or unix:/PATH"},        \
-        {"urls", MBL_KEY_TEXTS, 1, MBL_SCHEDULE_REPLICAS_MAX, NULL, "", "several that serve the same"},      \
+        {"urls",                                                                                             \
+         MBL_KEY_TEXTS,                                                                                      \
+         1,                                                                                                  \
+         MBL_SCHEDULE_REPLICAS_MAX,                                                                          \
+         NULL,                                                                                               \
+         "",                                                                                                 \
+         "several that serve the same, [URL, URL]"},                                                         \
         {"ca", MBL_KEY_FILE, 0, 0, NULL, "", "PEM file of certificates to trust instead of the system's"},   \
         {"cert", MBL_KEY_FILE, 0, 0, NULL, "", "PEM file of a certificate to show to the server"},           \
-        {"key", MBL_KEY_FILE, 0, 0, NULL, "", "PEM file of its key"},                                        \
+        {"key", MBL_KEY_FILE, 0, 0, NULL, "", "PEM file of that certificate's key"},                         \
         {"token_file", MBL_KEY_FILE, 0, 0, NULL, "", "file with the token to send; it goes nowhere else"}, { \
         "token_env", MBL_KEY_TEXT, 0, 0, NULL, "", "environment variable with the token to send"             \
     }
@@ -40,8 +46,20 @@ static const char *const image_words[] = {MBL_PROTO_IMAGES_LIST(IMAGE_WORD) NULL
          NULL,                                                                                               \
          in_flight_,                                                                                         \
          "requests under way at each replica, from every rank"},                                             \
-        {"deadline", MBL_KEY_SECONDS, 0.01, 86400, NULL, deadline_, "until a request has failed"},           \
-        {"retries", MBL_KEY_COUNT, 0, 100, NULL, "4", "times that a request is sent again after a failure"}, \
+        {"deadline",                                                                                         \
+         MBL_KEY_SECONDS,                                                                                    \
+         0.01,                                                                                               \
+         86400,                                                                                              \
+         NULL,                                                                                               \
+         deadline_,                                                                                          \
+         "seconds after which a request has failed"},                                                        \
+        {"retries",                                                                                          \
+         MBL_KEY_COUNT,                                                                                      \
+         0,                                                                                                  \
+         100,                                                                                                \
+         NULL,                                                                                               \
+         "4",                                                                                                \
+         "how many times a request is sent again after a failure"},                                          \
         {"hedge",                                                                                            \
          MBL_KEY_NUMBER,                                                                                     \
          0,                                                                                                  \
@@ -51,7 +69,7 @@ static const char *const image_words[] = {MBL_PROTO_IMAGES_LIST(IMAGE_WORD) NULL
          "a second replica is asked once a request takes so many times the median; 0: never"},               \
     {                                                                                                        \
         "start", MBL_KEY_SECONDS, 0, 86400, NULL, start_,                                                    \
-            "in which a server has to be there when the run begins"                                          \
+            "seconds in which a server has to be there when the run begins"                                  \
     }
 #define END                                                                                                  \
     { NULL, MBL_KEY_TEXT, 0, 0, NULL, NULL, NULL }
@@ -62,15 +80,16 @@ const mbl_scorer_key_t mbl_remote_keys[] = {
      "oip: Open Inference Protocol (Triton, KServe, MLServer, marble_reward.py); unirl: UniRL's reward "
      "servers"},
     {"model", MBL_KEY_TEXT, 0, 0, NULL, "", "the model's name at the server (oip)"},
-    {"version", MBL_KEY_TEXT, 0, 0, NULL, "", "its version (oip)"},
+    {"version", MBL_KEY_TEXT, 0, 0, NULL, "", "the model's version at the server (oip)"},
     {"output", MBL_KEY_TEXT, 0, 0, NULL, "scores",
      "the output that is this reward; rewards that differ in nothing else come from one call"},
     {"tensors", MBL_KEY_CHOICE, 0, 0, tensor_words, "auto",
-     "how tensors travel (oip); auto: as the server can"},
-    {"images", MBL_KEY_CHOICE, 0, 0, image_words, "auto", "how images travel; auto: as the server asks"},
-    {"image_input", MBL_KEY_TEXT, 0, 0, NULL, "images", "names of the model's inputs (oip)"},
-    {"prompt_input", MBL_KEY_TEXT, 0, 0, NULL, "prompts", "..."},
-    {"metadata_input", MBL_KEY_TEXT, 0, 0, NULL, "metadata", "..."},
+     "how tensors travel (oip): binary or json; auto: as the server can"},
+    {"images", MBL_KEY_CHOICE, 0, 0, image_words, "auto",
+     "how images travel: raw, jpeg or png; auto: as the server asks"},
+    {"image_input", MBL_KEY_TEXT, 0, 0, NULL, "images", "name of the model's input for the images (oip)"},
+    {"prompt_input", MBL_KEY_TEXT, 0, 0, NULL, "prompts", "the same for the prompts"},
+    {"metadata_input", MBL_KEY_TEXT, 0, 0, NULL, "metadata", "the same for their metadata"},
     CALL_KEYS("64", "2", "60", "30"),
     END};
 
@@ -79,7 +98,7 @@ const mbl_scorer_key_t mbl_judge_keys[] = {
     {"model", MBL_KEY_TEXT, 0, 0, NULL, "", "the model's name at the server; needed where it has several"},
     {"question", MBL_KEY_TEXT, 0, 0, NULL, "",
      "what is asked about an image; {prompt} and {metadata} are replaced"},
-    {"system", MBL_KEY_TEXT, 0, 0, NULL, "", "a system message"},
+    {"system", MBL_KEY_TEXT, 0, 0, NULL, "", "system message before the question"},
     {"pattern", MBL_KEY_TEXT, 0, 0, NULL, "",
      "regular expression whose first group is the score in the answer"},
     {"schema", MBL_KEY_TREE, 0, 0, NULL, "", "JSON schema for the answer, instead of a pattern"},
@@ -87,8 +106,9 @@ const mbl_scorer_key_t mbl_judge_keys[] = {
     {"scale", MBL_KEY_PAIR, 0, 0, NULL, "", "[low, high] of the number in an answer; others fail"},
     {"divide", MBL_KEY_NUMBER, 1e-9, 1e9, NULL, "1", "the score is that number divided by this"},
     {"votes", MBL_KEY_COUNT, 1, 64, NULL, "1", "answers whose mean counts; several need a temperature"},
-    {"temperature", MBL_KEY_NUMBER, 0, 2, NULL, "0", "of the answers; 0: always the likeliest one"},
-    {"max_tokens", MBL_KEY_COUNT, 1, 1 << 20, NULL, "512", "of an answer"},
+    {"temperature", MBL_KEY_NUMBER, 0, 2, NULL, "0",
+     "randomness of the answers; 0: always the likeliest one"},
+    {"max_tokens", MBL_KEY_COUNT, 1, 1 << 20, NULL, "512", "most tokens of an answer"},
     {"images", MBL_KEY_CHOICE, 0, 0, image_words, "auto", "png or jpeg; auto: png"},
     CALL_KEYS("1", "8", "120", "30"),
     END};

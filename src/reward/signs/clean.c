@@ -25,7 +25,7 @@ static mbl_status_t score_image(const void *self, const mbl_image_t *image, cons
 MBL_SCORE_EACH(score_clean, score_image)
 
 const mbl_scorer_t mbl_scorer_clean = {.name = "clean",
-                                       .help = "pixels near a colour of the signs world: no blur, no noise",
+                                       .help = "pixels near a colour of the signs example: no blur, no noise",
                                        .low = 0,
                                        .high = 1,
                                        .batch = 1,

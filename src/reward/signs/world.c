@@ -9,8 +9,8 @@ mbl_status_t mbl_world_asked(const mbl_image_t *image, const mbl_prompt_t *promp
     bool parsed = mbl_signs_parse(prompt->text, scene);
     if (parsed && (image->width != MBL_SIGNS_SIZE || image->height != MBL_SIGNS_SIZE))
         return MBL_FAIL(MBL_ERR_REWARD,
-                        "an image of %zu x %zu for '%s'; images of the signs world are %d x %d", image->width,
-                        image->height, prompt->text, MBL_SIGNS_SIZE, MBL_SIGNS_SIZE);
+                        "an image of %zu x %zu for '%s'; images of the signs example are %d x %d",
+                        image->width, image->height, prompt->text, MBL_SIGNS_SIZE, MBL_SIGNS_SIZE);
     *inside = parsed;
     return MBL_OK;
 }
