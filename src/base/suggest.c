@@ -44,6 +44,13 @@ void mbl_suggest(const char *word, const char *candidate, const char **best, siz
     }
 }
 
+const char *mbl_suggested(const char *before, const char *best, char out[MBL_SUGGESTED]) {
+    out[0] = 0;
+    if (best)
+        snprintf(out, MBL_SUGGESTED, "; did you mean %s%.200s?", before, best);
+    return out;
+}
+
 bool mbl_is_hub_name(const char *path) {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
     size_t owner = strspn(path, plain), name = path[owner] == '/' ? strspn(path + owner + 1, plain) : 0;

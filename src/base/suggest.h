@@ -13,6 +13,11 @@ size_t mbl_edit_distance(const char *a, const char *b);
  * nearer than *distance. Start with *best = NULL. */
 void mbl_suggest(const char *word, const char *candidate, const char **best, size_t *distance);
 
+/* "; did you mean WORD?" for such a guess with `before` in front of it ("--"), or "" for NULL; into out,
+ * which is returned. */
+enum { MBL_SUGGESTED = 256 };
+const char *mbl_suggested(const char *before, const char *best, char out[MBL_SUGGESTED]);
+
 /* Whether a path is the name of a model on a hub, "owner/name", rather than one that was mistyped. */
 bool mbl_is_hub_name(const char *path);
 

@@ -41,15 +41,15 @@ mbl_status_t mbl_args_printed(const char *command) {
 }
 
 static mbl_status_t unknown_option(const mbl_args_t *spec, const char *name) {
+    char hint[MBL_SUGGESTED];
     const char *best = "help";
     size_t distance = mbl_edit_distance(name, "help");
     if (distance > 1)
         best = NULL;
     for (size_t i = 0; i < spec->n_args; i++)
         mbl_suggest(name, spec->args[i].name, &best, &distance);
-    return MBL_FAIL(MBL_ERR_USAGE, "%s: --%.60s: unknown option%s%s%s; marble %s --help lists them",
-                    spec->command, name, best ? "; did you mean --" : "", best ? best : "", best ? "?" : "",
-                    spec->command);
+    return MBL_FAIL(MBL_ERR_USAGE, "%s: --%.60s: unknown option%s; marble %s --help lists them",
+                    spec->command, name, mbl_suggested("--", best, hint), spec->command);
 }
 
 static mbl_status_t wrong_value(const mbl_args_t *spec, const mbl_arg_t *arg, const char *text,

@@ -92,6 +92,7 @@ static mbl_status_t read_gram(problem_t *p, const json_t *gram) {
 
 static mbl_status_t check_keys(const problem_t *p, json_t *json) {
     static const char *const keys[] = {"gram", "floor", "normalize", "weights", "linear", "cagrad_c"};
+    char hint[MBL_SUGGESTED];
     const char *key, *best = NULL;
     json_t *value;
     json_object_foreach(json, key, value) {
@@ -101,9 +102,9 @@ static mbl_status_t check_keys(const problem_t *p, json_t *json) {
         if (i == n)
             return MBL_FAIL(
                 MBL_ERR_CONFIG,
-                "%s: %.40s: unknown key%s%s%s; gram, floor, normalize, weights, linear and cagrad_c are "
+                "%s: %.40s: unknown key%s; gram, floor, normalize, weights, linear and cagrad_c are "
                 "known",
-                p->path, key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+                p->path, key, mbl_suggested("", best, hint));
         best = NULL;
     }
     return MBL_OK;

@@ -41,6 +41,7 @@ static int printed(const char *name, int code) {
 }
 
 static int run_command(const char *name, int argc, char **argv) {
+    char hint[MBL_SUGGESTED];
     const char *best = NULL;
     size_t distance = 0;
     for (size_t i = 0; i < N_COMMANDS; i++) {
@@ -53,8 +54,8 @@ static int run_command(const char *name, int argc, char **argv) {
         mbl_suggest(name, commands[i].name, &best, &distance);
     }
     return mbl_status_exit_code(MBL_FAIL(MBL_ERR_USAGE,
-                                         "\"%.60s\": no such command%s%s%s; marble --help lists them", name,
-                                         best ? "; did you mean " : "", best ? best : "", best ? "?" : ""));
+                                         "\"%.60s\": no such command%s; marble --help lists them", name,
+                                         mbl_suggested("", best, hint)));
 }
 
 /* Threads that wait for each other at full speed lose everything when another process wants their core (a

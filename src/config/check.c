@@ -85,15 +85,16 @@ static void list_scorers(const char *type, char *out, size_t size, const char **
 static void check_scorers(const mbl_config_t *config, mbl_config_problems_t *problems) {
     for (size_t i = 0; i < config->rewards.count; i++) {
         const mbl_reward_spec_t *spec = &config->rewards.items[i];
+        char hint[MBL_SUGGESTED];
         const char *best = NULL;
         char known[400];
         if (mbl_scorer_find(spec->type))
             continue;
         list_scorers(spec->type, known, sizeof known, &best);
         mbl_config_problem(problems, config->origin->reward_lines[i],
-                           "rewards.%zu.%s: \"%s\" is not a registered reward%s%s%s; expected one of %s", i,
+                           "rewards.%zu.%s: \"%s\" is not a registered reward%s; expected one of %s", i,
                            strcmp(spec->type, spec->name) == 0 ? "name" : "type", spec->type,
-                           best ? "; did you mean " : "", best ? best : "", best ? "?" : "", known);
+                           mbl_suggested("", best, hint), known);
     }
 }
 

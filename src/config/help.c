@@ -66,6 +66,7 @@ static void print_rewards(FILE *out) {
 static mbl_status_t unknown_section(const char *section) {
     size_t n, distance = 0, used = 0;
     const mbl_field_t *fields = mbl_config_fields(&n);
+    char hint[MBL_SUGGESTED];
     const char *best = NULL;
     char known[500] = "", last[64] = "", name[64];
     for (size_t i = 0; i < n; i++) {
@@ -75,8 +76,8 @@ static mbl_status_t unknown_section(const char *section) {
             used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", name);
         snprintf(last, sizeof last, "%s", name);
     }
-    return MBL_FAIL(MBL_ERR_USAGE, "\"%.60s\": no such section or key of run.yaml%s%s%s; expected one of %s",
-                    section, best ? "; did you mean " : "", best ? best : "", best ? "?" : "", known);
+    return MBL_FAIL(MBL_ERR_USAGE, "\"%.60s\": no such section or key of run.yaml%s; expected one of %s",
+                    section, mbl_suggested("", best, hint), known);
 }
 
 mbl_status_t mbl_config_help(const char *section, FILE *out) {

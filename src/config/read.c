@@ -408,6 +408,7 @@ static void list_keys(const char *section, char *out, size_t size) {
  * elsewhere. */
 static void unknown_key(const char *section, const char *path, const mbl_yaml_node_t *node,
                         mbl_config_problems_t *problems) {
+    char hint[MBL_SUGGESTED];
     char keys[600], guess[PATH_SIZE] = "", word[64];
     const char *elsewhere = NULL;
     size_t n, distance = 0, skip = strlen(section);
@@ -426,9 +427,8 @@ static void unknown_key(const char *section, const char *path, const mbl_yaml_no
     }
     list_keys(section, keys, sizeof keys);
     const char *meant = guess[0] ? guess : elsewhere;
-    mbl_config_problem(problems, node->key_line, "%.200s: unknown key%s%s%s; keys %s%s: %s", path,
-                       meant ? "; did you mean " : "", meant ? meant : "", meant ? "?" : "",
-                       skip ? "of " : "at the top", section, keys);
+    mbl_config_problem(problems, node->key_line, "%.200s: unknown key%s; keys %s%s: %s", path,
+                       mbl_suggested("", meant, hint), skip ? "of " : "at the top", section, keys);
 }
 
 static mbl_status_t read_map(mbl_config_t *config, const mbl_yaml_node_t *map, const char *section,

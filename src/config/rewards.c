@@ -121,13 +121,14 @@ static bool printable_tree(const mbl_yaml_node_t *node) {
 
 static void unknown_scorer_key(const mbl_scorer_t *scorer, const char *key, const mbl_yaml_node_t *node,
                                mbl_config_problems_t *problems) {
+    char hint[MBL_SUGGESTED];
     const char *best = NULL;
     size_t distance = 0;
     for (const mbl_scorer_key_t *own = scorer->keys; own->name; own++)
         mbl_suggest(node->key, own->name, &best, &distance);
     mbl_config_problem(problems, node->key_line,
-                       "%s: no key of %s%s%s%s; marble train --help-config rewards lists them", key,
-                       scorer->name, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+                       "%s: no key of %s%s; marble train --help-config rewards lists them", key, scorer->name,
+                       mbl_suggested("", best, hint));
 }
 
 /* Keys of the scorer's table are checked by it; a scorer without one checks what it is given. */
@@ -182,6 +183,7 @@ static const mbl_scorer_t *taker_of(const char *name) {
 static void unknown_item_key(const mbl_scorer_t *scorer, const char *key, const mbl_yaml_node_t *node,
                              mbl_config_problems_t *problems) {
     char planned[64];
+    char hint[MBL_SUGGESTED];
     const char *best = NULL;
     size_t distance = 0;
     const mbl_scorer_t *taker = taker_of(node->key);
@@ -200,10 +202,10 @@ static void unknown_item_key(const mbl_scorer_t *scorer, const char *key, const 
     for (const mbl_scorer_key_t *own = scorer ? scorer->keys : NULL; own && own->name; own++)
         mbl_suggest(node->key, own->name, &best, &distance);
     mbl_config_problem(problems, node->key_line,
-                       "%s: unknown key%s%s%s; keys of a reward: name, type, weight, min, group, on_failure, "
+                       "%s: unknown key%s; keys of a reward: name, type, weight, min, group, on_failure, "
                        "min_valid, monitor, range, "
                        "options (what a scorer takes goes below options)",
-                       key, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+                       key, mbl_suggested("", best, hint));
 }
 
 /* What is being read: one reward of the list. */

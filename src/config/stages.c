@@ -54,13 +54,14 @@ static mbl_status_t read_weights(mbl_config_stage_t *stage, const char *key, con
 }
 
 static void unknown_key(const char *key, const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
+    char hint[MBL_SUGGESTED];
     const char *best = NULL;
     size_t distance = 0;
     for (size_t i = 0; i < N_KEYS; i++)
         mbl_suggest(node->key, stage_keys[i], &best, &distance);
     mbl_config_problem(problems, node->key_line,
-                       "%s: unknown key%s%s%s; keys of a stage: steps, rewards, method, weights", key,
-                       best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+                       "%s: unknown key%s; keys of a stage: steps, rewards, method, weights", key,
+                       mbl_suggested("", best, hint));
 }
 
 static mbl_status_t read_stage_key(mbl_config_stage_t *stage, size_t i, const mbl_yaml_node_t *node,
@@ -160,13 +161,13 @@ static void check_names(const mbl_config_t *config, size_t at, mbl_config_proble
     const mbl_config_stage_t *stage = &config->stages.items[at];
     int line = config->origin->stage_lines[at];
     for (size_t i = 0; i < stage->rewards.count; i++) {
+        char hint[MBL_SUGGESTED];
         const char *best = NULL, *name = stage->rewards.items[i];
         if (find_reward(config, name, &best) == config->rewards.count)
-            mbl_config_problem(
-                problems, line,
-                "stages.%zu.rewards: \"%s\" is not the name of a reward%s%s%s; expected names of "
-                "the list rewards",
-                at, name, best ? "; did you mean " : "", best ? best : "", best ? "?" : "");
+            mbl_config_problem(problems, line,
+                               "stages.%zu.rewards: \"%s\" is not the name of a reward%s; expected names of "
+                               "the list rewards",
+                               at, name, mbl_suggested("", best, hint));
         for (size_t j = 0; j < i; j++)
             if (strcmp(stage->rewards.items[j], name) == 0) {
                 mbl_config_problem(problems, line, "stages.%zu.rewards: \"%s\" twice; keep one", at, name);

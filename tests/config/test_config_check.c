@@ -207,7 +207,8 @@ static void pretrain_checks(void **state) {
         check_parts(mbl_fail_message(), &cases[i].part, 1);
         mbl_config_free(config);
     }
-    const char *part = "run.yaml: rewards: none (K = 0); expected a list such as"; /* evaluations score them */
+    const char *part =
+        "run.yaml: rewards: none (K = 0); expected a list such as"; /* evaluations score them */
     mbl_config_t *config;
     assert_int_equal(parse("pretrain: {steps: 200}", NULL, &config), MBL_OK);
     assert_int_equal(mbl_config_check_pretrain(config, 2), MBL_ERR_CONFIG);
