@@ -55,5 +55,7 @@ expect 0 "marble pretrain base.yaml" "$marble" init base.yaml --from pretrain
 expect 0 "train.old_decay.hold" "$marble" train --help-config train
 expect 0 "scores in [0, 1]" "$marble" train --help-config rewards
 expect 2 "expected one of seed, device" "$marble" train --help-config nothing
+expect 2 "did you mean train?" "$marble" train --help-config trian
+expect 2 "did you mean train.lr?" "$marble" train --help-config train.lrr
 "$marble" train --help-config train.old_decay | grep -q 'train\.lr' && { echo "--help-config train.old_decay shows train.lr"; failed=1; }
 exit $failed

@@ -68,10 +68,15 @@ static mbl_status_t unknown_section(const char *section) {
     const mbl_field_t *fields = mbl_config_fields(&n);
     char hint[MBL_SUGGESTED];
     const char *best = NULL;
-    char known[500] = "", last[64] = "", name[64];
+    char known[500] = "", last[64] = "", name[64], guess[64];
     for (size_t i = 0; i < n; i++) {
         mbl_suggest(section, fields[i].key, &best, &distance);
         snprintf(name, sizeof name, "%.*s", (int)strcspn(fields[i].key, "."), fields[i].key);
+        mbl_suggest(section, name, &best, &distance);
+        if (best == name) {
+            snprintf(guess, sizeof guess, "%s", name);
+            best = guess;
+        }
         if (strcmp(name, last) != 0 && used < sizeof known)
             used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", name);
         snprintf(last, sizeof last, "%s", name);
