@@ -37,6 +37,10 @@ tail -n +5 first.yaml >a
 tail -n +5 second.yaml >b
 cmp a b || failed=1
 
+# File names of any kind.
+printf 'a red cube\na blue cube\n' >'say "a\b".txt'
+expect 0 'train: "' "$marble" init - --prompts 'say "a\b".txt' --test 'say "a\b".txt'
+
 printf 'a red cube\na blue cube\n' >train.txt
 printf 'a green "cube"\n' >test.txt
 expect 0 "own.yaml is written" "$marble" init own.yaml --prompts train.txt --test test.txt --set train.steps=3

@@ -4,6 +4,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "config/config.h"
+#include "config/yaml.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -85,7 +86,9 @@ typedef struct {
 } sets_t;
 
 static mbl_status_t add_set(sets_t *sets, const char *key, const char *value) {
-    char *text = mbl_format("%s=\"%s\"", key, value);
+    char *quoted = mbl_yaml_quoted(value);
+    char *text = quoted ? mbl_format("%s=%s", key, quoted) : NULL;
+    mbl_free(quoted);
     if (!text)
         return MBL_FAIL(MBL_ERR_MEM, "no memory for %s", key);
     sets->own[sets->owned++] = text;

@@ -136,8 +136,9 @@ static mbl_status_t apply_set(mbl_yaml_node_t *root, const char *set, int line,
     }
     mbl_status_t status = mbl_yaml_parse(equals + 1, strlen(equals + 1), line, &value, &problem);
     if (status == MBL_ERR_FORMAT || (status == MBL_OK && !value)) {
-        mbl_config_problem(problems, line, "the value is %s; expected KEY=VALUE, for instance train.lr=1e-4",
-                           status == MBL_OK ? "empty" : problem.text);
+        mbl_config_problem(problems, line,
+                           "the value is %s%s; expected KEY=VALUE, for instance train.lr=1e-4",
+                           status == MBL_OK ? "empty" : "no YAML: ", status == MBL_OK ? "" : problem.text);
         return MBL_OK;
     }
     MBL_TRY(status);

@@ -118,7 +118,7 @@ static void wrong_overrides(void **state) {
     REFUSED(full, "train.lr", "--set train.lr: no KEY=VALUE");
     REFUSED(full, "=3", "no KEY=VALUE");
     REFUSED(full, "train.lr=", "the value is empty");
-    REFUSED(full, "train.lr=[1", "--set train.lr=[1: the value is ", "expected KEY=VALUE");
+    REFUSED(full, "train.lr=[1", "--set train.lr=[1: the value is no YAML: ", "expected KEY=VALUE");
     REFUSED(full, "train.lr.x=1", "lies below a single value");
     REFUSED(full, "rewards.7.weight=1", "\"7\" is not a place in the list");
     REFUSED(full, "rewards.x.weight=1", "\"x\" is not a place in the list");
