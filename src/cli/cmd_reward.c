@@ -75,9 +75,6 @@ static void keep_why(char *out, size_t size) {
 
 static void count_scores(const mbl_reward_spec_t *spec, const mbl_score_t *scores, size_t n,
                          mbl_reward_found_t *found) {
-    const mbl_scorer_t *scorer = mbl_scorer_find(spec->type);
-    double low = isnan(spec->low) ? scorer->low : spec->low,
-           high = isnan(spec->high) ? scorer->high : spec->high;
     found->low = INFINITY;
     found->high = -INFINITY;
     for (size_t i = 0; i < n; i++) {
@@ -88,8 +85,8 @@ static void count_scores(const mbl_reward_spec_t *spec, const mbl_score_t *score
             continue;
         found->low = fmin(found->low, scores[i].value);
         found->high = fmax(found->high, scores[i].value);
-        found->outside += scores[i].value < low - 1e-6 || scores[i].value > high + 1e-6;
     }
+    found->outside = mbl_scores_outside(spec, scores, n, 1);
 }
 
 /* Twice the same images: the second time counts for the speed, and the scores should be those of the first.

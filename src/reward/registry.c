@@ -1,6 +1,7 @@
 /* The scorers there are, by name. */
 #include "reward/scorers.h"
 
+#include <math.h>
 #include <string.h>
 
 #define LISTED(name) &mbl_scorer_##name,
@@ -24,4 +25,18 @@ const mbl_scorer_key_t *mbl_scorer_key(const mbl_scorer_t *scorer, const char *n
         if (strcmp(key->name, name) == 0)
             return key;
     return NULL;
+}
+
+size_t mbl_scores_outside(const mbl_reward_spec_t *spec, const mbl_score_t *scores, size_t n, size_t stride) {
+    const mbl_scorer_t *scorer = mbl_scorer_find(spec->type);
+    double low = !isnan(spec->low) ? spec->low : scorer ? scorer->low : -INFINITY;
+    double high = !isnan(spec->high) ? spec->high : scorer ? scorer->high : INFINITY;
+    double slack = isfinite(high - low) ? 1e-6 * (high - low) : 0;
+    size_t outside = 0;
+    for (size_t i = 0; i < n; i++) {
+        const mbl_score_t *score = &scores[i * stride];
+        outside +=
+            score->state == MBL_SCORE_VALID && (score->value < low - slack || score->value > high + slack);
+    }
+    return outside;
 }

@@ -100,6 +100,10 @@ typedef struct {
     const char *options; /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;
 
+/* How many of n scores, `stride` apart, are valid and lie outside the reward's range; what rounding puts just
+ * outside does not. */
+size_t mbl_scores_outside(const mbl_reward_spec_t *spec, const mbl_score_t *scores, size_t n, size_t stride);
+
 /* The key of a scorer's table, or NULL. */
 const mbl_scorer_key_t *mbl_scorer_key(const mbl_scorer_t *scorer, const char *name);
 

@@ -15,24 +15,12 @@ static mbl_status_t latent_squares(mbl_ops_t *ops, const mbl_batch_t *batch, dou
     return MBL_OP(ops, gram, .gram = &host, .x = &row);
 }
 
-/* A score that rounding puts just outside is not. */
-static bool is_outside(const mbl_score_t *score, double low, double high) {
-    double slack = isfinite(high - low) ? 1e-6 * (high - low) : 0;
-    return score->state == MBL_SCORE_VALID && (score->value < low - slack || score->value > high + slack);
-}
-
 mbl_status_t mbl_watch_epoch(mbl_comm_t *comm, mbl_ops_t *ops, const mbl_config_t *config,
                              const mbl_batch_t *batch, mbl_watch_t *out) {
     double sums[MBL_MAX_REWARDS + 1] = {0};
     size_t k = batch->k, elements = mbl_tensor_count(&batch->x0) / batch->n;
-    for (size_t j = 0; j < k; j++) {
-        const mbl_reward_spec_t *spec = &config->rewards.items[j];
-        const mbl_scorer_t *scorer = mbl_scorer_find(spec->type);
-        double low = scorer ? scorer->low : -INFINITY, high = scorer ? scorer->high : INFINITY;
-        for (size_t i = 0; i < batch->n; i++)
-            sums[j] += is_outside(&batch->scores[i * k + j], isnan(spec->low) ? low : spec->low,
-                                  isnan(spec->high) ? high : spec->high);
-    }
+    for (size_t j = 0; j < k; j++)
+        sums[j] = (double)mbl_scores_outside(&config->rewards.items[j], batch->scores + j, batch->n, k);
     MBL_TRY(latent_squares(ops, batch, &sums[k]));
     MBL_TRY(mbl_comm_allreduce(comm, sums, k + 1, MBL_COMM_F64, MBL_COMM_SUM));
     for (size_t j = 0; j < k; j++)

@@ -317,6 +317,19 @@ static void other_sizes_fail(void **state) {
     assert_int_equal(score_of(mbl_scorer_find("jpeg"), &image, &dog, &score), MBL_OK);
 }
 
+static void scores_outside_a_range(void **state) {
+    (void)state;
+    const mbl_score_t scores[] = {{1 + 5e-7, MBL_SCORE_VALID}, {1.5, MBL_SCORE_VALID},  {9, MBL_SCORE_FAILED},
+                                  {-1e-3, MBL_SCORE_VALID},    {0.25, MBL_SCORE_VALID}, {-9, MBL_SCORE_NA}};
+    const mbl_reward_spec_t own = {.type = "ocr", .low = NAN, .high = NAN}, wide = {.type = "ocr", .high = 2},
+                            unknown = {.type = "remote", .low = NAN, .high = NAN};
+    assert_int_equal(mbl_scores_outside(&own, scores, 6, 1), 2); /* 1.5 and -1e-3 */
+    assert_int_equal(mbl_scores_outside(&own, scores, 3, 2), 0); /* every second one */
+    assert_int_equal(mbl_scores_outside(&own, scores + 1, 3, 2), 2);
+    assert_int_equal(mbl_scores_outside(&wide, scores, 6, 1), 1);
+    assert_int_equal(mbl_scores_outside(&unknown, scores, 6, 1), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(true_drawings_score_best),
@@ -333,6 +346,7 @@ int main(void) {
         cmocka_unit_test(clean_falls_with_blur_and_noise),
         cmocka_unit_test(other_sentences_do_not_apply),
         cmocka_unit_test(what_applies_is_known_beforehand),
+        cmocka_unit_test(scores_outside_a_range),
         cmocka_unit_test(other_sizes_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
