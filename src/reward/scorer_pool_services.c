@@ -1,0 +1,146 @@
+/* Rewards that services compute: which of them share calls, jobs for each service and the scores back. */
+#include "reward/scorer_pool_internal.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <math.h>
+#include <stddef.h>
+
+/* The service that reward k shares calls with; a new one where there is none yet. */
+static service_t *service_for(mbl_scorer_pool_t *pool, const mbl_reward_spec_t *specs, size_t k) {
+    const mbl_service_t *table = pool->rewards[k].scorer->service;
+    for (size_t s = 0; s < pool->n_services; s++)
+        if (pool->services[s].table == table && table->joins(&specs[pool->services[s].rewards[0]], &specs[k]))
+            return &pool->services[s];
+    pool->services[pool->n_services].table = table;
+    return &pool->services[pool->n_services++];
+}
+
+static mbl_status_t open_service(service_t *service, const mbl_reward_spec_t *specs) {
+    const mbl_reward_spec_t **own;
+    MBL_ALLOC(own, service->m);
+    for (size_t i = 0; i < service->m; i++)
+        own[i] = &specs[service->rewards[i]];
+    mbl_status_t status = service->table->open(own, service->m, &service->self);
+    service->open = status == MBL_OK;
+    mbl_free(own);
+    return status;
+}
+
+mbl_status_t mbl_scorer_pool_services_open(mbl_scorer_pool_t *pool, const mbl_reward_spec_t *specs) {
+    MBL_ALLOC(pool->services, pool->k);
+    for (size_t k = 0; k < pool->k; k++) {
+        if (!pool->rewards[k].scorer->service)
+            continue;
+        service_t *service = service_for(pool, specs, k);
+        if (!service->rewards)
+            MBL_ALLOC(service->rewards, pool->k);
+        service->rewards[service->m++] = k;
+        pool->rewards[k].service = (size_t)(service - pool->services);
+    }
+    for (size_t s = 0; s < pool->n_services; s++)
+        MBL_TRY(open_service(&pool->services[s], specs));
+    return MBL_OK;
+}
+
+/* Output o of image i. */
+static mbl_status_t read_score(const mbl_proto_result_t *result, const char *why, size_t n, size_t o,
+                               size_t i, mbl_score_t *out) {
+    if (!result)
+        return MBL_FAIL(MBL_ERR_REWARD, "%s", why);
+    const char *reason = result->reasons ? result->reasons[o * n + i] : NULL;
+    *out = (mbl_score_t){(double)result->scores[o * n + i], (mbl_score_state_t)result->states[o * n + i]};
+    if (out->state == MBL_SCORE_FAILED && reason)
+        return MBL_FAIL(MBL_ERR_REWARD, "%s", reason);
+    return MBL_OK;
+}
+
+static job_t *job_of(mbl_score_job_t *shown) {
+    return (job_t *)((char *)shown - offsetof(job_t, job));
+}
+
+static void on_scored(mbl_score_job_t *shown, size_t first, size_t n, const mbl_proto_result_t *result,
+                      const char *why) {
+    job_t *job = job_of(shown);
+    mbl_scorer_pool_t *pool = job->pool;
+    for (size_t o = 0; o < job->service->m; o++)
+        for (size_t i = 0; i < n; i++) {
+            size_t k = job->service->rewards[o];
+            mbl_score_t score = {0, MBL_SCORE_FAILED};
+            mbl_status_t status = read_score(result, why, n, o, i, &score);
+            mbl_scorer_pool_keep_score(pool, k, status, score, job->first + first + i,
+                                       shown->prompts[first + i]->text,
+                                       &job->scores[(first + i) * pool->k + k]);
+        }
+}
+
+static void on_done(mbl_score_job_t *shown, size_t n) {
+    job_t *job = job_of(shown);
+    mbl_scorer_pool_t *pool = job->pool;
+    uv_mutex_lock(&pool->lock);
+    job->left -= n;
+    job->service->pending -= n;
+    if (job->service->pending == 0)
+        job->service->done_at = mbl_now();
+    if (job->left == 0)
+        mbl_spares_put(&pool->jobs, &job->spare);
+    mbl_scorer_pool_finished(pool, n);
+    uv_mutex_unlock(&pool->lock);
+}
+
+void mbl_scorer_pool_services_submit(mbl_scorer_pool_t *pool, const batch_t *batch) {
+    for (size_t s = 0; s < pool->n_services; s++) {
+        service_t *service = &pool->services[s];
+        uv_mutex_lock(&pool->lock);
+        job_t *job = (job_t *)mbl_spares_take(&pool->jobs);
+        pool->submitted += batch->n;
+        service->pending += batch->n;
+        uv_mutex_unlock(&pool->lock);
+        *job = (job_t){.job = {.images = batch->images,
+                               .prompts = batch->prompts,
+                               .n = batch->n,
+                               .scored = on_scored,
+                               .done = on_done},
+                       .pool = pool,
+                       .service = service,
+                       .scores = batch->scores,
+                       .first = batch->first,
+                       .left = batch->n};
+        service->table->submit(service->self, &job->job);
+    }
+}
+
+bool mbl_scorer_pool_has_services(const mbl_scorer_pool_t *pool) {
+    return pool->n_services > 0;
+}
+
+void mbl_scorer_pool_traffic(mbl_scorer_pool_t *pool, mbl_traffic_t *traffic, bool *served) {
+    for (size_t k = 0; k < pool->k; k++)
+        served[k] = pool->rewards[k].service != SIZE_MAX;
+    for (size_t s = 0; s < pool->n_services; s++) {
+        service_t *service = &pool->services[s];
+        mbl_traffic_t own;
+        service->table->traffic(service->self, &own);
+        own.waited = fmax(0, service->done_at - pool->waiting_since);
+        for (size_t i = 0; i < service->m; i++)
+            traffic[service->rewards[i]] = own;
+    }
+}
+
+bool mbl_scorer_pool_replica(mbl_scorer_pool_t *pool, size_t k, size_t i, const char **url, bool *ready,
+                             char *text, size_t size) {
+    const reward_t *reward = &pool->rewards[k];
+    const service_t *service = reward->service != SIZE_MAX ? &pool->services[reward->service] : NULL;
+    return service && service->table->replica(service->self, i, url, ready, text, size);
+}
+
+void mbl_scorer_pool_services_close(mbl_scorer_pool_t *pool) {
+    for (size_t s = 0; s < pool->n_services; s++) {
+        if (pool->services[s].open)
+            pool->services[s].table->close(pool->services[s].self);
+        mbl_free(pool->services[s].rewards);
+    }
+    mbl_spares_free(&pool->jobs);
+    mbl_free(pool->services);
+}
