@@ -2,12 +2,13 @@
  * has come, for 64 images of 512 x 512: processor time beside the network. */
 #include "base/mem.h"
 #include "cli/bench/bench.h"
+#include "cli/bench/images.h"
 #include "proto/codec.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { IMAGES = 64, SIDE = 512, PIXELS = SIDE * SIDE * 3, FILE_BYTES = 400000, BODY = 64 << 10 };
+enum { IMAGES = MBL_BENCH_IMAGES, FILE_BYTES = 400000, BODY = 64 << 10 };
 
 /* A protocol with a server's answers about itself, and images in the form it takes. */
 typedef struct {
@@ -58,7 +59,7 @@ static double copied(const exchange_t *exchange, const uint8_t *pixels) {
     size_t bytes = 0;
     for (size_t i = 0; i < exchange->request.n_pieces; i++) {
         const uint8_t *data = exchange->request.pieces[i].data;
-        bool lies_there = data >= pixels && data < pixels + (size_t)IMAGES * PIXELS;
+        bool lies_there = data >= pixels && data < pixels + (size_t)IMAGES * MBL_BENCH_PIXELS;
         bytes += lies_there ? 0 : exchange->request.pieces[i].bytes;
     }
     return (double)bytes;
@@ -159,25 +160,21 @@ mbl_status_t mbl_bench_codecs(const mbl_bench_t *bench) {
          {"{\"data\":[{\"id\":\"m\"}]}", NULL, NULL},
          1},
     };
-    const uint8_t *rgb[IMAGES];
-    const char *prompts[IMAGES];
+    mbl_bench_images_t images;
     mbl_proto_piece_t files[IMAGES];
-    uint8_t *pixels;
     mbl_status_t status = MBL_OK;
-    MBL_ALLOC(pixels, (size_t)IMAGES * PIXELS);
-    for (size_t i = 0; i < (size_t)IMAGES * PIXELS; i++)
-        pixels[i] = (uint8_t)(i * i >> 7);
-    for (size_t i = 0; i < IMAGES; i++) {
-        rgb[i] = pixels + i * PIXELS;
-        prompts[i] = "four red circles beside a green triangle";
-        files[i] = (mbl_proto_piece_t){rgb[i], FILE_BYTES};
-    }
-    mbl_proto_batch_t batch = {
-        .width = SIDE, .height = SIDE, .rgb = rgb, .encoded = files, .prompts = prompts};
+    MBL_TRY(mbl_bench_images_make(&images));
+    for (size_t i = 0; i < IMAGES; i++)
+        files[i] = (mbl_proto_piece_t){images.rgb[i], FILE_BYTES};
+    mbl_proto_batch_t batch = {.width = MBL_BENCH_SIDE,
+                               .height = MBL_BENCH_SIDE,
+                               .rgb = images.rgb,
+                               .encoded = files,
+                               .prompts = images.prompts};
     for (size_t i = 0; status == MBL_OK && i < sizeof cases / sizeof *cases; i++)
-        status = time_request(bench, &cases[i], &batch, pixels);
+        status = time_request(bench, &cases[i], &batch, images.pixels);
     for (size_t i = 0; status == MBL_OK && i < 2; i++)
         status = time_response(bench, &cases[i], i == 0);
-    mbl_free(pixels);
+    mbl_bench_images_free(&images);
     return status;
 }

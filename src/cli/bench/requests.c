@@ -1,8 +1,8 @@
 /* marble bench requests: batches to a reward server and their scores back, through the codec and the HTTP
  * client that a run uses: to one that answers at once, beside the time that the bytes alone take there, and
  * to that of --url. */
-#include "base/mem.h"
 #include "cli/bench/bench.h"
+#include "cli/bench/images.h"
 #include "cli/bench/sink.h"
 #include "proto/http.h"
 
@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { IMAGES = 64, SIDE = 512, PIXELS = SIDE * SIDE * 3, IN_FLIGHT = 4, DEADLINE = 60 };
+enum { IMAGES = MBL_BENCH_IMAGES, SIDE = MBL_BENCH_SIDE, IN_FLIGHT = 4, DEADLINE = 60 };
 
 typedef struct {
     mbl_http_t *http;
@@ -191,18 +191,10 @@ done:
 }
 
 mbl_status_t mbl_bench_requests(const mbl_bench_t *bench) {
-    const uint8_t *rgb[IMAGES];
-    const char *prompts[IMAGES];
-    uint8_t *pixels;
+    mbl_bench_images_t images;
     mbl_status_t status = MBL_OK;
-    MBL_ALLOC(pixels, (size_t)IMAGES * PIXELS);
-    for (size_t i = 0; i < (size_t)IMAGES * PIXELS; i++)
-        pixels[i] = (uint8_t)(i * i >> 7);
-    for (size_t i = 0; i < IMAGES; i++) {
-        rgb[i] = pixels + i * PIXELS;
-        prompts[i] = "four red circles beside a green triangle";
-    }
-    mbl_proto_batch_t batch = {.width = SIDE, .height = SIDE, .rgb = rgb, .prompts = prompts};
+    MBL_TRY(mbl_bench_images_make(&images));
+    mbl_proto_batch_t batch = {.width = SIDE, .height = SIDE, .rgb = images.rgb, .prompts = images.prompts};
     static const struct {
         const char *name;
         bool local;
@@ -218,6 +210,6 @@ mbl_status_t mbl_bench_requests(const mbl_bench_t *bench) {
     }
     if (status == MBL_OK && bench->url)
         status = time_server(bench, "url", bench->url, bench->model, NULL, IMAGES, &batch);
-    mbl_free(pixels);
+    mbl_bench_images_free(&images);
     return status;
 }
