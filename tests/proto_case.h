@@ -158,6 +158,11 @@ static inline char *whole_body(const mbl_proto_request_t *request) {
     return body;
 }
 
+static inline void assert_text(const char *text, const char *part) {
+    if (!strstr(text, part))
+        fail_msg("found \"%s\"; expected \"%s\" in it", text, part);
+}
+
 /* A peer that has learned from the given bodies, each of status 200. */
 static inline mbl_proto_peer_t *peer_of(const mbl_proto_options_t *options, const char *const *bodies) {
     mbl_proto_peer_t *peer;

@@ -15,11 +15,6 @@ static mbl_proto_peer_t *judge(const mbl_proto_judge_t *options) {
     return peer_of(&(mbl_proto_options_t){.codec = "chat", .judge = *options}, models);
 }
 
-static void assert_text(const char *text, const char *part) {
-    if (!strstr(text, part))
-        fail_msg("found \"%s\"; expected \"%s\" in it", text, part);
-}
-
 static void test_options(void **state) {
     (void)state;
     const struct {

@@ -11,11 +11,6 @@ static mbl_proto_peer_t *unirl_peer(size_t n, mbl_proto_images_t images) {
         the_list);
 }
 
-static void assert_text(const char *text, const char *part) {
-    if (!strstr(text, part))
-        fail_msg("found \"%s\"; expected \"%s\" in it", text, part);
-}
-
 static void test_options(void **state) {
     (void)state;
     mbl_proto_peer_t *peer;
