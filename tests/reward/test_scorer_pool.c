@@ -159,6 +159,40 @@ static void failures_are_failed_not_zero(void **state) {
         }
 }
 
+static mbl_status_t score_plain(void *self, const mbl_image_t *images, const mbl_prompt_t *const *prompts,
+                                size_t n, mbl_score_t *out) {
+    (void)self;
+    (void)prompts;
+    for (size_t i = 0; i < n; i++)
+        out[i] = (mbl_score_t){.value = images[i].rgb[0], .state = MBL_SCORE_VALID};
+    return MBL_OK;
+}
+
+/* What the first submit had made for it, for the workers and for a scorer's own thread, serves the next. */
+static void later_submits_allocate_nothing(void **state) {
+    static const mbl_scorer_t shared = {.name = "shared", .high = 255, .score = score_plain},
+                              own = {.name = "own", .high = 255, .async = true, .score = score_plain};
+    const mbl_scorer_t *scorers[] = {&shared, &own};
+    const mbl_reward_spec_t specs[] = {{.name = "shared"}, {.name = "own"}};
+    const mbl_prompt_t prompt = {"anything", NULL}, *asked[] = {&prompt};
+    pixels_t pixels = flat((uint8_t[3]){7, 0, 0});
+    mbl_image_t image = {SIZE, SIZE, pixels.rgb};
+    mbl_score_t scores[2];
+    mbl_scorer_pool_t *pool;
+    size_t made = 0;
+    (void)state;
+    assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, 2, &pool), MBL_OK);
+    for (int round = 0; round < 10; round++) {
+        assert_int_equal(mbl_scorer_pool_submit(pool, &image, asked, 1, scores), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
+        assert_near(scores[0].value + scores[1].value, 14, 0);
+        if (round == 0)
+            made = mbl_mem_count();
+    }
+    assert_int_equal(mbl_mem_count(), made);
+    mbl_scorer_pool_close(pool);
+}
+
 /* What was asked of a scorer, by all threads. */
 static struct {
     uv_mutex_t lock;
@@ -299,11 +333,9 @@ static void pool_survives_want_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pool_is_the_same_on_any_threads),
-        cmocka_unit_test(failures_are_failed_not_zero),
-        cmocka_unit_test(scorers_take_batches),
-        cmocka_unit_test(wrong_specs_are_refused),
-        cmocka_unit_test(pool_survives_want_of_memory),
+        cmocka_unit_test(pool_is_the_same_on_any_threads), cmocka_unit_test(failures_are_failed_not_zero),
+        cmocka_unit_test(later_submits_allocate_nothing),  cmocka_unit_test(scorers_take_batches),
+        cmocka_unit_test(wrong_specs_are_refused),         cmocka_unit_test(pool_survives_want_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
