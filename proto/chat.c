@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { VOTES_MAX = 16, TOKENS_MAX = 1 << 20, QUESTION_MAX = 64 << 10 };
+enum { TOKENS_MAX = 1 << 20, QUESTION_MAX = 64 << 10 };
 
 static void chat_close(void *self) {
     chat_t *chat = self;
@@ -31,8 +31,8 @@ static mbl_status_t check_text(const char *key, const char *text) {
 }
 
 static mbl_status_t check_numbers(const mbl_proto_judge_t *judge) {
-    if (judge->votes > VOTES_MAX)
-        return MBL_FAIL(MBL_ERR_CONFIG, "votes: %zu; expected 1 to %d", judge->votes, VOTES_MAX);
+    if (judge->votes > MBL_PROTO_VOTES_MAX)
+        return MBL_FAIL(MBL_ERR_CONFIG, "votes: %zu; expected 1 to %d", judge->votes, MBL_PROTO_VOTES_MAX);
     if (!(judge->temperature >= 0 && judge->temperature <= 2))
         return MBL_FAIL(MBL_ERR_CONFIG, "temperature: %g; expected 0 to 2", judge->temperature);
     if (judge->votes > 1 && judge->temperature == 0)
