@@ -6,6 +6,18 @@
 
 #include <stdio.h>
 
+/* What the protocol says of its options, with the reward's name. */
+static mbl_status_t open_peer(const mbl_remote_options_t *options, mbl_proto_peer_t **out) {
+    char why[1024];
+    mbl_fail_quiet(1);
+    mbl_status_t status = mbl_proto_open(&options->server, out);
+    mbl_fail_quiet(0);
+    if (status == MBL_OK)
+        return MBL_OK;
+    snprintf(why, sizeof why, "%s", mbl_fail_message());
+    return MBL_FAIL(status, "reward %s: %s", options->name, why);
+}
+
 mbl_status_t mbl_remote_replica_open(mbl_remote_t *remote, const mbl_remote_options_t *options, size_t r) {
     replica_t *replica = &remote->replicas[r];
     const char *why;
@@ -21,7 +33,7 @@ mbl_status_t mbl_remote_replica_open(mbl_remote_t *remote, const mbl_remote_opti
                                           .key = remote->key,
                                           .token = remote->token};
     replica->probe = (exchange_t){.remote = remote, .replica = r, .probe = true};
-    return mbl_proto_open(&options->server, &replica->peer);
+    return open_peer(options, &replica->peer);
 }
 
 /* ---- questions to a replica ---- */
