@@ -12,7 +12,7 @@ enum { MBL_PROTO_REQUEST_HEADERS = 4, MBL_PROTO_DESCRIPTION = 400 };
 struct mbl_proto_store {
     mbl_proto_text_t text, path, scratch;
     mbl_proto_piece_t *pieces; /* data NULL: the next bytes of text that no earlier piece has */
-    size_t n_pieces, pieces_room;
+    size_t n_pieces, pieces_room, text_in_pieces; /* bytes of text that pieces have */
     mbl_proto_header_t headers[MBL_PROTO_REQUEST_HEADERS];
     size_t n_headers;
     char header_length[24];

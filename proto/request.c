@@ -12,7 +12,7 @@ store_t *mbl_proto_store_of(store_t **slot) {
         store_t *store = *slot;
         mbl_proto_text_clear(&store->text);
         mbl_proto_text_clear(&store->path);
-        store->n_pieces = store->n_headers = 0;
+        store->n_pieces = store->n_headers = store->text_in_pieces = 0;
         store->failed = false;
     }
     return *slot;
@@ -59,11 +59,9 @@ static void add_piece(store_t *store, const void *data, size_t bytes) {
 }
 
 void mbl_proto_add_text(store_t *store) {
-    size_t had = 0;
-    for (size_t i = 0; i < store->n_pieces; i++)
-        had += store->pieces[i].data ? 0 : store->pieces[i].bytes;
-    if (store->text.size > had)
-        add_piece(store, NULL, store->text.size - had);
+    if (store->text.size > store->text_in_pieces)
+        add_piece(store, NULL, store->text.size - store->text_in_pieces);
+    store->text_in_pieces = store->text.size;
 }
 
 void mbl_proto_add_bytes(store_t *store, const void *data, size_t bytes) {
