@@ -180,10 +180,12 @@ void mbl_log_record(const char *format, ...) {
 }
 
 mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const char *format, ...) {
+    char text[sizeof fail_message]; /* the message before may be one of the arguments */
     va_list args;
     va_start(args, format);
-    vsnprintf(fail_message, sizeof fail_message, format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    memcpy(fail_message, text, strlen(text) + 1);
     fail_left_out = false;
     if (fail_quiet > 0)
         return status;

@@ -93,6 +93,14 @@ static void the_build_has_a_name(void **state) {
         assert_non_null(strchr("0123456789abcdef", *c));
 }
 
+/* A failure may be worded with the one before it. */
+static void a_failure_may_quote_the_last_one(void **state) {
+    (void)state;
+    (void)MBL_FAIL(MBL_ERR_IO, "the disk is full");
+    (void)MBL_FAIL(MBL_ERR_IO, "step 3: %s; one sheet is lost", mbl_fail_message());
+    assert_string_equal(mbl_fail_message(), "step 3: the disk is full; one sheet is lost");
+}
+
 /* What rank 0 logs for all stays unsaid elsewhere, unless it turns out that rank 0 did not meet with it. */
 static void a_failure_of_another_rank_alone(void **state) {
     (void)state;
@@ -122,6 +130,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_table_is_in_the_file_line_by_line, make, drop),
         cmocka_unit_test_setup_teardown(too_many_early_lines_are_counted, make, drop),
         cmocka_unit_test(the_build_has_a_name),
+        cmocka_unit_test(a_failure_may_quote_the_last_one),
         cmocka_unit_test_setup_teardown(a_failure_of_another_rank_alone, make, drop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
