@@ -45,5 +45,12 @@ mbl_status_t mbl_image_encode(const mbl_image_t *image, mbl_image_format_t forma
  * or the title may be NULL. Free *sheet. */
 mbl_status_t mbl_image_sheet(const mbl_image_t *images, const char *const *captions, const char *title,
                              size_t n, size_t columns, size_t scale, mbl_image_t *sheet);
+/* Where the images of a sheet made so lie, in its pixels: image i has its upper left corner at (left + i %
+ * columns * step_x, top + i / columns * step_y). */
+typedef struct {
+    size_t columns, left, top, step_x, step_y, width, height; /* width, height: of an image, enlarged */
+} mbl_image_cells_t;
+void mbl_image_sheet_cells(const mbl_image_t *images, const char *const *captions, const char *title,
+                           size_t n, size_t columns, size_t scale, mbl_image_cells_t *out);
 
 #endif

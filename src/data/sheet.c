@@ -33,6 +33,18 @@ static layout_t lay_out(const mbl_image_t *images, const char *const *captions, 
     return at;
 }
 
+void mbl_image_sheet_cells(const mbl_image_t *images, const char *const *captions, const char *title,
+                           size_t n, size_t columns, size_t scale, mbl_image_cells_t *out) {
+    layout_t at = lay_out(images, captions, title, n, columns, scale);
+    *out = (mbl_image_cells_t){.columns = at.columns,
+                               .left = GAP,
+                               .top = GAP + at.title_height,
+                               .step_x = at.cell_width + GAP,
+                               .step_y = at.cell_height + GAP,
+                               .width = images[0].width * scale,
+                               .height = images[0].height * scale};
+}
+
 mbl_status_t mbl_image_sheet(const mbl_image_t *images, const char *const *captions, const char *title,
                              size_t n, size_t columns, size_t scale, mbl_image_t *sheet) {
     MBL_REQUIRE(

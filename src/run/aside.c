@@ -102,12 +102,17 @@ static mbl_status_t visit_checkpoint(aside_t *a, const char *name) {
 }
 
 static mbl_status_t visit_sample(aside_t *a, const char *name) {
+    static const char *const ends[] = {"png", "json"};
     size_t step;
     char again[64];
-    if (sscanf(name, "step-%zu.png", &step) != 1 || step <= a->step)
+    if (sscanf(name, "step-%zu.", &step) != 1 || step <= a->step)
         return MBL_OK;
-    snprintf(again, sizeof again, "step-%06zu.png", step);
-    return strcmp(again, name) == 0 ? move(a, "samples", name) : MBL_OK;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        snprintf(again, sizeof again, "step-%06zu.%s", step, ends[i]);
+        if (strcmp(again, name) == 0)
+            return move(a, "samples", name);
+    }
+    return MBL_OK;
 }
 
 /* Every name of a folder, which may lose some on the way (readdir then shows the others all the same). */

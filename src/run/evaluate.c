@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "io/jsonl.h"
 #include "rl/rollout.h"
 #include "run/caption.h"
 
@@ -189,10 +190,33 @@ mbl_status_t mbl_evaluator_compare(mbl_evaluator_t *e, mbl_eval_score_t *out) {
     return summarise(e, true, out);
 }
 
-enum { SHEET_SIDE = 128 }; /* pixels that an image has at least on a sheet */
+enum { SHEET_SIDE = 128, SHEET_COLUMNS = 8 }; /* SHEET_SIDE: pixels that an image has at least on a sheet */
+
+/* Prompts and scores of the images, and where they lie on the sheet. */
+static json_t *describe_sheet(const mbl_evaluator_t *e, size_t n, const char *const *names,
+                              const mbl_image_cells_t *at) {
+    size_t k = e->options.k;
+    json_t *images = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_t *scores = json_object();
+        for (size_t j = 0; j < k; j++) {
+            const mbl_score_t *score = &e->batch.scores[i * k + j];
+            json_object_set_new(scores, names[j],
+                                mbl_jsonl_real(score->state == MBL_SCORE_VALID ? score->value : NAN));
+        }
+        json_t *one = json_object();
+        json_object_set_new(one, "prompt", json_string(e->views.prompts[i]->text));
+        json_object_set_new(one, "scores", scores);
+        json_array_append_new(images, one);
+    }
+    return json_pack("{s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I},s:o}", "cells", "columns", (json_int_t)at->columns,
+                     "left", (json_int_t)at->left, "top", (json_int_t)at->top, "step_x",
+                     (json_int_t)at->step_x, "step_y", (json_int_t)at->step_y, "width", (json_int_t)at->width,
+                     "height", (json_int_t)at->height, "images", images);
+}
 
 static mbl_status_t make_sheet(const mbl_evaluator_t *e, size_t n, const char *title, char **captions,
-                               mbl_image_t *sheet) {
+                               mbl_image_t *sheet, json_t **about) {
     const char *names[MBL_MAX_REWARDS];
     size_t k = e->options.k, side = e->views.images[0].width;
     for (size_t i = 0; i < k; i++)
@@ -203,14 +227,20 @@ static mbl_status_t make_sheet(const mbl_evaluator_t *e, size_t n, const char *t
             return MBL_FAIL(MBL_ERR_MEM, "no memory for captions");
     }
     size_t scale = side >= SHEET_SIDE ? 1 : (SHEET_SIDE + side - 1) / side;
-    return mbl_image_sheet(e->views.images, (const char *const *)captions, title, n, 8, scale, sheet);
+    const char *const *texts = (const char *const *)captions;
+    mbl_image_cells_t cells;
+    mbl_image_sheet_cells(e->views.images, texts, title, n, SHEET_COLUMNS, scale, &cells);
+    MBL_TRY(mbl_image_sheet(e->views.images, texts, title, n, SHEET_COLUMNS, scale, sheet));
+    *about = describe_sheet(e, n, names, &cells);
+    return MBL_OK;
 }
 
-mbl_status_t mbl_evaluator_sheet(const mbl_evaluator_t *e, size_t n, const char *title, mbl_image_t *sheet) {
+mbl_status_t mbl_evaluator_sheet(const mbl_evaluator_t *e, size_t n, const char *title, mbl_image_t *sheet,
+                                 json_t **about) {
     char **captions;
     n = n < e->batch.n ? n : e->batch.n;
     MBL_ALLOC(captions, n);
-    mbl_status_t status = make_sheet(e, n, title, captions, sheet);
+    mbl_status_t status = make_sheet(e, n, title, captions, sheet, about);
     for (size_t i = 0; i < n; i++)
         mbl_free(captions[i]);
     mbl_free(captions);

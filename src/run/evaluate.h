@@ -6,6 +6,7 @@
 #include "rl/types.h"
 #include "run/engine.h"
 
+#include <jansson.h>
 #include <signal.h>
 
 typedef struct mbl_evaluator mbl_evaluator_t;
@@ -62,9 +63,10 @@ void mbl_evaluator_keep(mbl_evaluator_t *evaluator);
  * Collective. */
 mbl_status_t mbl_evaluator_compare(mbl_evaluator_t *evaluator, mbl_eval_score_t *out);
 
-/* A sheet of this rank's first n images of the last run with prompts and scores as captions; free *sheet.
- * Local. */
+/* A sheet of this rank's first n images of the last run with prompts and scores as captions, and what is on
+ * it: {"cells": {columns, left, top, step_x, step_y, width, height}, "images": [{"prompt", "scores": {NAME:
+ * number or null}}]}, NULL without memory for it. Free *sheet, release *about. Local. */
 mbl_status_t mbl_evaluator_sheet(const mbl_evaluator_t *evaluator, size_t n, const char *title,
-                                 mbl_image_t *sheet);
+                                 mbl_image_t *sheet, json_t **about);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 
 #include <limits.h>
@@ -109,6 +110,18 @@ mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config
                                      "sha256", set->digest, (size_t)12, "rewards", rewards));
 }
 
+/* What is on the sheet, in a file beside it. */
+static mbl_status_t write_about(const mbl_rundir_t *rundir, const char *sheet, size_t step, uint64_t seed,
+                                json_t *about) {
+    char path[600];
+    snprintf(path, sizeof path, "%.*s.json", (int)(strlen(sheet) - strlen(".png")), sheet);
+    if (!about || json_object_set_new(about, "step", json_integer((json_int_t)step)) != 0 ||
+        json_object_set_new(about, "seed", json_integer((json_int_t)seed)) != 0 ||
+        json_object_set_new(about, "run", json_string(rundir->run)) != 0)
+        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for it", path);
+    return mbl_json_write(path, about);
+}
+
 /* With what it takes to draw these images again; pretraining's model is that of no file. */
 static mbl_status_t write_sheet(const mbl_rundir_t *rundir, const char *path, size_t step,
                                 const mbl_config_t *config, const mbl_evaluator_t *evaluator) {
@@ -131,9 +144,13 @@ static mbl_status_t write_sheet(const mbl_rundir_t *rundir, const char *path, si
                                       {"model", config->model.path},
                                       {"model_digest", mbl_pipeline_digest(drawn->pipeline)}};
     size_t n = sizeof texts / sizeof *texts - (drawn->lora ? 0 : 2);
-    MBL_TRY(mbl_evaluator_sheet(evaluator, 32, title, &sheet));
+    json_t *about;
+    MBL_TRY(mbl_evaluator_sheet(evaluator, 32, title, &sheet, &about));
     mbl_status_t status = mbl_image_write_png_text(path, &sheet, texts, n);
     mbl_image_free(&sheet);
+    if (status == MBL_OK)
+        status = write_about(rundir, path, step, drawn->seed, about);
+    json_decref(about);
     return status;
 }
 

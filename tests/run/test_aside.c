@@ -70,6 +70,8 @@ static int setup(void **state) {
     write_lines("eval.jsonl", 2);
     write_whole(in("samples/step-000002.png"), "x", 1);
     write_whole(in("samples/step-000004.png"), "x", 1);
+    write_whole(in("samples/step-000004.json"), "x", 1);
+    write_whole(in("samples/step-000004.txt"), "x", 1); /* somebody's own */
     return 0;
 }
 
@@ -108,6 +110,8 @@ static void later_steps_are_kept_aside(void **state) {
     assert_false(there("aside-1/eval.jsonl")); /* it had no later line */
     assert_true(there("samples/step-000002.png") && there("aside-1/samples/step-000004.png"));
     assert_false(there("samples/step-000004.png"));
+    assert_true(there("aside-1/samples/step-000004.json") && !there("samples/step-000004.json"));
+    assert_true(there("samples/step-000004.txt"));
     /* and once more, from the new branch */
     write_step(3, own);
     assert_int_equal(mbl_ckpt_point_latest(in("checkpoints"), 3), MBL_OK);

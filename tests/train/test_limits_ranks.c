@@ -18,6 +18,16 @@ static void fewer_prompts_than_ranks(void **state) {
     same_lines("few1", "few", "eval.jsonl", 1e-3, 2);
     snprintf(path, sizeof path, "%s/few/samples/step-000001.png", folder);
     free(read_whole(path, NULL));
+    snprintf(path, sizeof path, "%s/few/samples/step-000001.json", folder);
+    json_t *about = json_load_file(path, 0, NULL), *eval = lines_of("few", "eval.jsonl");
+    const json_t *image = json_array_get(json_object_get(about, "images"), 0);
+    assert_int_equal(json_array_size(json_object_get(about, "images")), 1);
+    assert_true(strlen(json_string_value(json_object_get(image, "prompt"))) > 0);
+    const json_t *rewards = json_object_get(json_array_get(eval, 1), "rewards"); /* of one image: its score */
+    compare(json_object_get(json_object_get(rewards, "jpeg"), "mean"),
+            json_object_get(json_object_get(image, "scores"), "jpeg"), 1e-6, "jpeg");
+    json_decref(about);
+    json_decref(eval);
 }
 
 int main(void) {
