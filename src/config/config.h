@@ -42,6 +42,8 @@ typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_n
 typedef enum { MBL_CONFIG_LOW_MEMORY_OFF, MBL_CONFIG_LOW_MEMORY_ON } mbl_config_low_memory_t;
 typedef enum { MBL_CONFIG_MERGE_AUTO, MBL_CONFIG_MERGE_NEVER } mbl_config_merge_t;
 
+typedef enum { MBL_CONFIG_TENSORBOARD_OFF, MBL_CONFIG_TENSORBOARD_ON } mbl_config_tensorboard_t;
+
 typedef struct {
     char **items;
     size_t count;
@@ -161,6 +163,7 @@ typedef struct {
     struct {
         mbl_log_level_t level;
         size_t samples_every, recheck_every, advantages_every; /* optimizer steps; 0: never */
+        mbl_config_tensorboard_t tensorboard;
     } log;
     struct {
         size_t steps, batch;

@@ -25,6 +25,7 @@ static const char *const precision_words[] = {"auto", "f32", "bf16", NULL};
 static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
+static const char *const tensorboard_words[] = {"off", "on", NULL};
 static const char *const merge_words[] = {"auto", "never", NULL};
 /* In the order of mbl_config_low_memory_t. */
 static const char *const low_memory_words[] = {"off", "on", NULL};
@@ -293,6 +294,9 @@ static const mbl_field_t fields[] = {
     COUNT(log.advantages_every, "0", 0, 1e9, "optimizer steps",
           "optimizer steps between lines of advantages.jsonl, which hold the advantages of every image of a "
           "step; 0: never"),
+    CHOICE(log.tensorboard, "on", tensorboard_words,
+           "TensorBoard event files in the run's folder, tensorboard/: every number of metrics.jsonl, "
+           "evaluations, sheets of samples, histograms of advantages, run.yaml"),
 
     COUNT(pretrain.steps, "1000", 1, 1e9, "optimizer steps", "optimizer steps of the pretraining"),
     COUNT(pretrain.batch, "128", 1, 1e6, "images", "images of an optimizer step, over all ranks"),

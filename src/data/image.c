@@ -43,6 +43,26 @@ void mbl_image_to_chw(const uint8_t *rgb, size_t width, size_t height, float *ch
             chw[c * plane + i] = (float)rgb[3 * i + c] / 127.5f - 1.0f;
 }
 
+static uint8_t mean_of(const mbl_image_t *image, size_t left, size_t top, size_t side, size_t channel) {
+    size_t sum = 0;
+    for (size_t y = top; y < top + side; y++)
+        for (size_t x = left; x < left + side; x++)
+            sum += image->rgb[3 * (y * image->width + x) + channel];
+    return (uint8_t)((sum + side * side / 2) / (side * side));
+}
+
+mbl_status_t mbl_image_shrink(const mbl_image_t *image, size_t factor, mbl_image_t *out) {
+    MBL_REQUIRE(factor > 0 && image->width >= factor && image->height >= factor,
+                "an image of %zu x %zu cannot be made %zu times smaller", image->width, image->height,
+                factor);
+    MBL_TRY(mbl_image_new(image->width / factor, image->height / factor, out));
+    for (size_t y = 0; y < out->height; y++)
+        for (size_t x = 0; x < out->width; x++)
+            for (size_t c = 0; c < 3; c++)
+                out->rgb[3 * (y * out->width + x) + c] = mean_of(image, x * factor, y * factor, factor, c);
+    return MBL_OK;
+}
+
 mbl_status_t mbl_image_write_png(const char *path, const mbl_image_t *image) {
     MBL_REQUIRE(image->width > 0 && image->height > 0 && image->width <= UINT32_MAX &&
                     image->height <= UINT32_MAX,

@@ -20,6 +20,9 @@ void mbl_image_free(mbl_image_t *image);
 void mbl_image_from_chw(const float *chw, size_t width, size_t height, uint8_t *rgb);
 void mbl_image_to_chw(const uint8_t *rgb, size_t width, size_t height, float *chw);
 
+/* The mean of factor x factor pixels for each; what is left at the right and lower edge is cut. Free *out. */
+mbl_status_t mbl_image_shrink(const mbl_image_t *image, size_t factor, mbl_image_t *out);
+
 /* PNG through libpng; written under a temporary name, then renamed. Errors: ERR_IO, ERR_FORMAT with the path.
  */
 mbl_status_t mbl_image_write_png(const char *path, const mbl_image_t *image);

@@ -73,6 +73,7 @@ void mbl_rundir_close(mbl_rundir_t *rundir) {
     mbl_jsonl_close(rundir->metrics);
     mbl_jsonl_close(rundir->evals);
     mbl_jsonl_close(rundir->advantages);
+    mbl_tensorboard_close(rundir->tensorboard);
     (void)mbl_log_open(NULL);
     mbl_lock_release(rundir->lock);
     memset(rundir, 0, sizeof *rundir);

@@ -4,6 +4,7 @@
 #define MBL_TRAIN_RUNDIR_H
 
 #include "io/jsonl.h"
+#include "io/tensorboard.h"
 #include "run/evaluate.h"
 #include "run/lock.h"
 #include "run/run_id.h"
@@ -21,15 +22,16 @@ typedef struct {
 
 typedef struct {
     const char *path;
-    mbl_lock_t *lock;             /* rank 0 */
-    char run[MBL_RUN_ID];         /* the id, on every rank */
-    size_t branch;                /* of it (branch.h); rank 0, once it has begun */
-    char checkpoint[1024];        /* what the run goes on from, "" afresh; on every rank */
-    char from[PATH_MAX];          /* RUN.yaml that it was begun with, "" where that is not known */
-    bool goes_on;                 /* the folder holds this run already; on every rank */
-    mbl_jsonl_t *metrics, *evals; /* NULL below rank 0 */
-    mbl_jsonl_t *advantages;      /* ... and unless log.advantages_every */
-    size_t lost_samples;          /* sheets that could not be written */
+    mbl_lock_t *lock;               /* rank 0 */
+    char run[MBL_RUN_ID];           /* the id, on every rank */
+    size_t branch;                  /* of it (branch.h); rank 0, once it has begun */
+    char checkpoint[1024];          /* what the run goes on from, "" afresh; on every rank */
+    char from[PATH_MAX];            /* RUN.yaml that it was begun with, "" where that is not known */
+    bool goes_on;                   /* the folder holds this run already; on every rank */
+    mbl_jsonl_t *metrics, *evals;   /* NULL below rank 0 */
+    mbl_jsonl_t *advantages;        /* ... and unless log.advantages_every */
+    mbl_tensorboard_t *tensorboard; /* ... and unless log.tensorboard */
+    size_t lost_samples;            /* sheets that could not be written */
 } mbl_rundir_t;
 
 /* Before anything else is opened, changes nothing: refuses a folder that holds a run where neither resume nor
@@ -89,8 +91,9 @@ mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                              const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
                              const mbl_eval_score_t *change);
-/* samples/step-NNNNNN.png from the evaluator's last images, with texts that say how they were drawn; one that
- * cannot be written is a warning and counted. Rank 0 (nothing elsewhere). */
+/* samples/step-NNNNNN.png from the evaluator's last images, with texts that say how they were drawn, and
+ * step-NNNNNN.json with what is on it; what cannot be written is a warning and counted. Rank 0 (nothing
+ * elsewhere). */
 mbl_status_t mbl_rundir_samples(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                                 const mbl_evaluator_t *evaluator);
 

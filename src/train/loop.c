@@ -10,6 +10,7 @@
 #include "train/loop_internal.h"
 #include "run/prompt_report.h"
 #include "run/stop.h"
+#include "train/tensorboard.h"
 
 #include <string.h>
 
@@ -232,6 +233,10 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_t
     MBL_TRY_GOTO(mbl_state_writers(&t.state), done);
     MBL_TRY_GOTO(mbl_state_load(&t.state, t.rundir.checkpoint, options->accept_prompts), done);
     MBL_TRY_GOTO(mbl_rundir_begin(comm, &t.rundir, config, t.state.step), done);
+    if (config->log.tensorboard)
+        MBL_TRY_GOTO(
+            mbl_comm_agree(comm, comm->rank == 0 ? mbl_train_board_open(&t.rundir, t.state.step) : MBL_OK),
+            done);
     t.state.branch = t.rundir.branch;
     if (mbl_rundir_forks(&t.rundir))
         MBL_TRY_GOTO(mbl_state_save(&t.state, t.out_dir, true), done);

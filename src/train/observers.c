@@ -1,5 +1,7 @@
-/* The observers of a training run, in their order: alarms, metrics, terminal, checkpoints, evaluations. */
+/* The observers of a training run, in their order: alarms, metrics, terminal, checkpoints, evaluations,
+ * samples, TensorBoard. */
 #include "train/loop_internal.h"
+#include "train/tensorboard.h"
 
 #include "base/clock.h"
 
@@ -74,7 +76,7 @@ static mbl_status_t end_at_alarm(void *self, const mbl_event_epoch_t *epoch) {
     return mbl_comm_agree(t->comm, verdict); /* saving agreed that all went well */
 }
 
-/* ---- metrics, terminal ---- */
+/* ---- metrics ---- */
 
 static mbl_status_t write_metrics(void *self, const mbl_event_step_t *step) {
     mbl_train_t *t = self;
@@ -100,6 +102,25 @@ static mbl_status_t write_sheet(void *self, const mbl_event_eval_t *e) {
     mbl_train_t *t = self;
     return e->sheet ? mbl_rundir_samples(&t->rundir, e->step, t->config, e->evaluator) : MBL_OK;
 }
+
+/* ---- TensorBoard ---- */
+
+static mbl_status_t board_advantages(void *self, const mbl_event_images_t *images) {
+    mbl_train_t *t = self;
+    return t->config->log.tensorboard ? mbl_train_board_advantages(t->comm, &t->rundir, images) : MBL_OK;
+}
+
+static mbl_status_t board_step(void *self, const mbl_event_step_t *step) {
+    mbl_train_t *t = self;
+    return mbl_train_board_step(&t->rundir, step);
+}
+
+static mbl_status_t board_evaluation(void *self, const mbl_event_eval_t *e) {
+    mbl_train_t *t = self;
+    return mbl_train_board_eval(&t->rundir, e, t->config);
+}
+
+/* ---- terminal ---- */
 
 static mbl_status_t print_progress(void *self, const mbl_event_step_t *step) {
     const mbl_train_t *t = self;
@@ -171,7 +192,11 @@ static const mbl_observer_t observers[] = {
     {.name = "terminal", .step = print_progress, .end = print_table},
     {.name = "checkpoints", .epoch = save_when_due},
     {.name = "evaluations", .epoch = evaluate_when_due},
-    {.name = "samples", .evaluated = write_sheet}};
+    {.name = "samples", .evaluated = write_sheet},
+    {.name = "tensorboard", /* behind samples, whose sheet it takes */
+     .images = board_advantages,
+     .step = board_step,
+     .evaluated = board_evaluation}};
 
 mbl_status_t mbl_train_observe(mbl_train_t *t, const mbl_events_t *more) {
     for (size_t i = 0; i < sizeof observers / sizeof *observers; i++)

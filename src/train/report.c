@@ -122,12 +122,10 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_even
         put_cosines(line, config, r);
 }
 
-mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *r) {
+json_t *mbl_report_line(const mbl_event_step_t *r) {
     const mbl_config_t *config = r->state->engine->config;
     const mbl_step_seconds_t *s = &r->seconds;
     char date[32];
-    if (!rundir->metrics)
-        return MBL_OK;
     json_t *line = json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:o,s:o}", "step", (json_int_t)r->step, "epoch",
                              (json_int_t)r->epoch + 1, "loss", mbl_jsonl_real(r->update->loss), "kl",
                              mbl_jsonl_real(r->update->kl), "lr", r->lr, "grad_norm",
@@ -160,7 +158,11 @@ mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *r)
                                   s->reward_wait, "train", s->train, "gram", s->gram, "qp", s->qp, "comm",
                                   s->comm, "checkpoint", s->checkpoint, "total", s->total));
     json_object_set_new(line, "bytes_comm", json_integer((json_int_t)r->bytes_comm));
-    return mbl_jsonl_write(rundir->metrics, line);
+    return line;
+}
+
+mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *step) {
+    return rundir->metrics ? mbl_jsonl_write(rundir->metrics, mbl_report_line(step)) : MBL_OK;
 }
 
 enum { NO_ADVANTAGE = 2 }; /* a_ik is in [-1/2, 1/2] */

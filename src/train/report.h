@@ -6,6 +6,9 @@
 #include "run/events.h"
 #include "run/rundir.h"
 
+/* The numbers of a step, as a line of metrics.jsonl has them; NULL without memory. Release with json_decref.
+ */
+json_t *mbl_report_line(const mbl_event_step_t *step);
 /* A line of metrics.jsonl. Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *step);
 /* A line of advantages.jsonl: the coming step, every image's prompt, and per reward every image's advantage

@@ -186,6 +186,23 @@ static size_t inked(const mbl_image_t *image, size_t left, size_t top, size_t wi
     return count;
 }
 
+static void a_smaller_image_has_the_means(void **state) {
+    (void)state;
+    mbl_image_t image = random_image(7, 5, 3), small;
+    assert_int_equal(mbl_image_shrink(&image, 2, &small), MBL_OK);
+    assert_int_equal(small.width, 3);
+    assert_int_equal(small.height, 2);
+    for (size_t c = 0; c < 3; c++) { /* the last one */
+        const uint8_t *at = image.rgb + 3 * (2 * 7 + 4) + c;
+        assert_int_equal(small.rgb[3 * 5 + c], (at[0] + at[3] + at[21] + at[24] + 2) / 4);
+    }
+    mbl_fail_quiet(1);
+    assert_int_equal(mbl_image_shrink(&image, 6, &small), MBL_ERR_ARG);
+    mbl_fail_quiet(0);
+    mbl_image_free(&image);
+    mbl_image_free(&small);
+}
+
 static void sheet_holds_images_and_captions(void **state) {
     (void)state;
     mbl_image_t images[3], plain, captioned, titled;
@@ -202,6 +219,15 @@ static void sheet_holds_images_and_captions(void **state) {
     assert_int_equal(inked(&plain, 0, 0, plain.width, 8), 0);
     assert_int_equal(mbl_image_sheet(images, captions, NULL, 3, 2, 3, &captioned), MBL_OK);
     assert_true(captioned.height >= plain.height + 2 * 3 * 11); /* three lines at least */
+    mbl_image_cells_t at;
+    mbl_image_sheet_cells(images, captions, "title", 3, 2, 3, &at);
+    assert_true(at.columns == 2 && at.width == 60 && at.height == 30 && at.left == 8);
+    assert_int_equal(mbl_image_sheet(images, captions, "title", 3, 2, 3, &titled), MBL_OK);
+    for (size_t y = 0; y < 30; y++) /* the third again, below captions and title */
+        for (size_t x = 0; x < 60; x++)
+            assert_memory_equal(titled.rgb + 3 * ((at.top + at.step_y + y) * titled.width + at.left + x),
+                                images[2].rgb + 3 * (y / 3 * 20 + x / 3), 3);
+    mbl_image_free(&titled);
     assert_true(inked(&captioned, 8, 38, 60, 20) > 5);
     assert_int_equal(inked(&captioned, 76, 38, 60, 20), 0); /* no caption */
     assert_int_equal(mbl_image_sheet(images, NULL, "\xC3\xA9", 3, 2, 3, &titled), MBL_OK);
@@ -226,10 +252,10 @@ static void sheet_holds_images_and_captions(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(floats_become_bytes_and_back),    cmocka_unit_test(png_comes_back),
-        cmocka_unit_test(damaged_png_is_refused),          cmocka_unit_test(absent_places_are_named),
-        cmocka_unit_test(jpeg_sizes_are_plausible),        cmocka_unit_test(jpeg_from_several_threads),
-        cmocka_unit_test(sheet_holds_images_and_captions),
+        cmocka_unit_test(floats_become_bytes_and_back),  cmocka_unit_test(png_comes_back),
+        cmocka_unit_test(damaged_png_is_refused),        cmocka_unit_test(absent_places_are_named),
+        cmocka_unit_test(jpeg_sizes_are_plausible),      cmocka_unit_test(jpeg_from_several_threads),
+        cmocka_unit_test(a_smaller_image_has_the_means), cmocka_unit_test(sheet_holds_images_and_captions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
