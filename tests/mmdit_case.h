@@ -155,7 +155,7 @@ static inline void case_io(mbl_ops_t *ops, mbl_dtype_t dtype, const mmdit_case_t
 }
 /* Points input at the tensors where they are now. */
 static inline const mbl_dit_input_t *io_input(mmdit_io_t *io) {
-    io->input = (mbl_dit_input_t){&io->x, &io->t, &io->conditions};
+    io->input = (mbl_dit_input_t){.x = &io->x, .t = &io->t, .conditions = &io->conditions};
     return &io->input;
 }
 static inline void io_free(mmdit_io_t *io) {

@@ -25,7 +25,7 @@ static const char about[] =
     "schedule, shift, model, LoRA), and sheet.png, all of them with captions, which says it too.";
 
 typedef struct {
-    const char *model, *prompts_file, *out, *checkpoint, *config, *lora, *solver, *precision;
+    const char *model, *prompts_file, *out, *checkpoint, *config, *lora, *solver, *schedule, *precision;
     mbl_arg_texts_t prompts, sets;
     size_t steps, seed, per_prompt, threads, batch;
     double shift;
@@ -48,7 +48,7 @@ typedef struct {
     const char **captions;
     uint32_t *index;
     int64_t *sample;
-    double shift; /* of the schedule that they are drawn by */
+    mbl_schedule_t schedule; /* that they are drawn by */
 } sample_t;
 
 static mbl_status_t gather_prompts(const options_t *o, sample_t *s) {
@@ -166,6 +166,17 @@ static double shift_of(const options_t *o, const sample_t *s, const char **of) {
                         : mbl_pipeline_shift(s->engine.pipeline);
 }
 
+/* The same of the spacing of its sigmas. */
+static mbl_schedule_kind_t schedule_of(const options_t *o, const sample_t *s, const char **of) {
+    mbl_schedule_kind_t kind = MBL_SCHEDULE_DIFFUSERS;
+    *of = o->schedule ? "--schedule"
+          : s->config ? "rollout.schedule of the checkpoint's run"
+                      : "the model's own";
+    if (o->schedule)
+        (void)mbl_schedule_find(o->schedule, &kind); /* one of the words the option takes */
+    return o->schedule || !s->config ? kind : s->config->rollout.schedule;
+}
+
 /* What is no number would be drawn as black. x0: the latents of the images from `first` on. */
 static mbl_status_t check_finite(const options_t *o, const sample_t *s, const mbl_tensor_t *x0,
                                  size_t first) {
@@ -190,11 +201,12 @@ static mbl_status_t check_finite(const options_t *o, const sample_t *s, const mb
 static mbl_status_t generate(const options_t *o, sample_t *s) {
     mbl_sampler_plan_t plan;
     mbl_solver_t solver = MBL_SOLVER_EULER;
-    const char *of;
+    const char *of, *kind_of;
     (void)mbl_solver_find(o->solver, &solver); /* one of the words the option takes */
-    s->shift = shift_of(o, s, &of);
-    MBL_INFO("%s, %zu steps, shift %g (%s)", o->solver, o->steps, s->shift, of);
-    MBL_TRY(mbl_sampler_plan(solver, o->steps, s->shift, &plan));
+    s->schedule = (mbl_schedule_t){.kind = schedule_of(o, s, &kind_of), .shift = shift_of(o, s, &of)};
+    MBL_INFO("%s, %zu steps, schedule %s (%s), shift %g (%s)", o->solver, o->steps,
+             mbl_config_word("rollout.schedule", (int)s->schedule.kind), kind_of, s->schedule.shift, of);
+    MBL_TRY(mbl_sampler_plan(solver, o->steps, &s->schedule, &plan));
     for (size_t first = 0; first < s->n; first += o->batch) {
         size_t n = s->n - first < o->batch ? s->n - first : o->batch;
         mbl_tensor_t x0 = mbl_tensor_rows(&s->x0, first, n);
@@ -223,13 +235,13 @@ static mbl_status_t write_one(const options_t *o, const sample_t *s, const char 
     const char *folder = o->checkpoint ? s->config->model.path : o->model;
     snprintf(seed, sizeof seed, "%zu", o->seed);
     snprintf(steps, sizeof steps, "%zu", o->steps);
-    snprintf(shift, sizeof shift, "%g", s->shift);
+    snprintf(shift, sizeof shift, "%g", s->schedule.shift);
     const mbl_image_text_t texts[] = {{"prompt", prompt},
                                       {"seed", seed},
                                       {"sample", sample},
                                       {"steps", steps},
                                       {"solver", o->solver},
-                                      {"schedule", MBL_SAMPLER_SCHEDULE},
+                                      {"schedule", mbl_schedule_text(s->schedule.kind)},
                                       {"shift", shift},
                                       {"model", folder},
                                       {"model_digest", mbl_pipeline_digest(s->engine.pipeline)},
@@ -315,8 +327,9 @@ static mbl_status_t sample(const options_t *o) {
 }
 
 int mbl_cmd_sample(int argc, char **argv) {
-    static const char *const solvers[] = {"euler", "dpm1", "dpm2", NULL}, *const precisions[] = {
-                                                                              "f32", "bf16", NULL};
+    static const char *const solvers[] = {"euler", "dpm1", "dpm2", NULL},
+                             *const schedules[] = {"diffusers", "linear", NULL},
+                             *const precisions[] = {"f32", "bf16", NULL};
     options_t o = {
         .solver = "dpm2", .precision = "f32", .steps = 16, .per_prompt = 1, .batch = 32, .seed = 42};
     bool helped = false;
@@ -341,6 +354,10 @@ int mbl_cmd_sample(int argc, char **argv) {
          "model's own "
          "(scheduler/scheduler_config.json)",
          0, 0.01, 100, NULL},
+        {"schedule", MBL_ARG_CHOICE, &o.schedule, "NAME",
+         "of sigmas; diffusers: as its pipeline spaces them, linear: as earlier versions of marble did; "
+         "unless given, that of the run with --checkpoint (rollout.schedule), else diffusers",
+         0, 0, 0, schedules},
         {"seed", MBL_ARG_COUNT, &o.seed, "N", "of the starting noise", 0, 0, 0, NULL},
         {"checkpoint", MBL_ARG_TEXT, &o.checkpoint, "FILE",
          "use this checkpoint's adapter (its EMA) on its base model", 0, 0, 0, NULL},

@@ -289,6 +289,11 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
     return mbl_config_problems_end(&problems);
 }
 
+mbl_schedule_t mbl_config_schedule(const mbl_config_t *config, bool rollout) {
+    return (mbl_schedule_t){config->rollout.schedule, config->rollout.shift,
+                            rollout && config->rollout.integer_timesteps == MBL_CONFIG_ON};
+}
+
 bool mbl_config_bf16(const mbl_config_t *config, bool native) {
     if (config->precision != MBL_CONFIG_PRECISION_AUTO)
         return config->precision == MBL_CONFIG_PRECISION_BF16;

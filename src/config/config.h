@@ -40,6 +40,7 @@ typedef enum { MBL_CONFIG_WRITER_GATHER, MBL_CONFIG_WRITER_PARALLEL } mbl_config
 typedef enum { MBL_CONFIG_QK_NORM_NONE, MBL_CONFIG_QK_NORM_RMS } mbl_config_qk_norm_t;
 
 typedef enum { MBL_CONFIG_LOW_MEMORY_OFF, MBL_CONFIG_LOW_MEMORY_ON } mbl_config_low_memory_t;
+typedef enum { MBL_CONFIG_OFF, MBL_CONFIG_ON } mbl_config_switch_t;
 typedef enum { MBL_CONFIG_MERGE_AUTO, MBL_CONFIG_MERGE_NEVER } mbl_config_merge_t;
 
 typedef enum { MBL_CONFIG_TENSORBOARD_OFF, MBL_CONFIG_TENSORBOARD_ON } mbl_config_tensorboard_t;
@@ -95,7 +96,9 @@ typedef struct {
     struct {
         size_t steps;
         mbl_solver_t solver;
+        mbl_schedule_kind_t schedule;
         double shift;
+        mbl_config_switch_t integer_timesteps;
         size_t micro_batch;
         mbl_config_merge_t merge;
         double merge_deviation;
@@ -230,6 +233,9 @@ mbl_status_t mbl_config_help(const char *section, FILE *out);
 /* Whether matrix products run in bf16: what `precision` says, auto meaning where that is native
  * (mbl_ops_bf16_is_native): on a GPU, and on a CPU with AVX512-BF16 or AMX. */
 bool mbl_config_bf16(const mbl_config_t *config, bool native);
+/* The schedule of sigmas of rollouts, and (rollout false) that of evaluations, whose timesteps are never
+ * integers. */
+mbl_schedule_t mbl_config_schedule(const mbl_config_t *config, bool rollout);
 /* The key's word for a choice, as in run.yaml: mbl_config_word("rollout.solver", MBL_SOLVER_DPM2) is
  * "dpm2"; "" when there is none. */
 const char *mbl_config_word(const char *key, int choice);

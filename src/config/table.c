@@ -26,6 +26,10 @@ static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const tensorboard_words[] = {"off", "on", NULL};
+/* In the order of mbl_schedule_kind_t. */
+static const char *const schedule_words[] = {"diffusers", "linear", NULL};
+/* In the order of mbl_config_switch_t. */
+static const char *const switch_words[] = {"off", "on", NULL};
 static const char *const merge_words[] = {"auto", "never", NULL};
 /* In the order of mbl_config_low_memory_t. */
 static const char *const low_memory_words[] = {"off", "on", NULL};
@@ -106,8 +110,15 @@ static const mbl_field_t fields[] = {
     COUNT(rollout.steps, "10", 1, MBL_SAMPLER_MAX_STEPS, "sampling steps",
           "solver steps for an image of the rollout"),
     CHOICE(rollout.solver, "dpm2", solver_words, "solver of the flow's differential equation in the rollout"),
+    CHOICE(rollout.schedule, "diffusers", schedule_words,
+           "sigmas of rollouts, evaluations and training; diffusers: as its FlowMatchEulerDiscreteScheduler "
+           "spaces them for inference, shifted twice, the last of them small; linear: linspace(1, 1 / steps, "
+           "steps), shifted once, as earlier versions of marble did"),
     NUMBER(rollout.shift, "3.0", 0, 100, ABOVE,
            "shift s of the schedule of sigmas: sigma becomes s sigma / (1 + (s - 1) sigma)"),
+    CHOICE(rollout.integer_timesteps, "off", switch_words,
+           "on: in rollouts the model is given its timestep, 1000 sigma, without its fraction, as in "
+           "DiffusionNFT; training and evaluation keep the fraction"),
     COUNT(rollout.micro_batch, "48", 1, 65536, "images", "images that a rank samples at once in the rollout"),
     CHOICE(rollout.merge, "auto", merge_words,
            "auto: the rollout policy's adapter is merged into the weights, which is faster, in every epoch "

@@ -193,6 +193,15 @@ static mbl_status_t add_candidate(mbl_comparison_t *l, char *name, const char *p
     return MBL_OK;
 }
 
+/* All candidates draw by the configuration's schedule, whatever their runs did. */
+static void log_schedule(const mbl_comparison_t *l, const char *path, const mbl_config_t *made) {
+    const mbl_schedule_kind_t here = l->engine->config->rollout.schedule;
+    if (made->rollout.schedule != here && l->engine->comm->rank == 0)
+        MBL_WARN("%s: its run drew by rollout.schedule: %s, its images are drawn by %s here", path,
+                 mbl_config_word("rollout.schedule", (int)made->rollout.schedule),
+                 mbl_config_word("rollout.schedule", (int)here));
+}
+
 /* FILE or NAME=FILE; a file whose name has a = in it goes before. */
 static mbl_status_t add_checkpoint(mbl_comparison_t *l, const char *text) {
     const char *equals = strchr(text, '=');
@@ -207,6 +216,8 @@ static mbl_status_t add_checkpoint(mbl_comparison_t *l, const char *text) {
                         "runs/run/checkpoints/latest.h5",
                         path);
     mbl_status_t status = open_loaded(l, path, &step, &c);
+    if (status == MBL_OK)
+        log_schedule(l, path, c.own);
     close_loaded(&c);
     MBL_TRY(status);
     char *name =
@@ -339,8 +350,9 @@ static mbl_status_t draw_candidate(drawing_t *d, mbl_candidate_t *e) {
 
 mbl_status_t mbl_comparison_run(mbl_comparison_t *l, const volatile sig_atomic_t *stop) {
     const mbl_config_t *config = l->engine->config;
+    const mbl_schedule_t schedule = mbl_config_schedule(config, false);
     drawing_t d = {.comparison = l, .stop = stop, .start = mbl_now()};
-    MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &d.plan));
+    MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, &schedule, &d.plan));
     for (size_t i = 0; i < l->n_candidates; i++)
         MBL_TRY(draw_candidate(&d, &l->candidates[i]));
     return MBL_OK;

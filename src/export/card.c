@@ -129,13 +129,22 @@ static void write_text(FILE *out, const mbl_card_t *card, const json_t *evals, b
         out,
         "\n## Noise schedule\n\nImages were drawn in training by solver `%s` in %zu steps, for evaluations "
         "by "
-        "`%s` in %zu, with shift %g:\n`sigmas = numpy.linspace(1, 1 / steps, steps)`, each of which becomes "
-        "`shift * s / (1 + (shift - 1) * s)`, then 0. diffusers draws by the same\nsigmas where its "
-        "scheduler "
-        "has `shift=%g` and the pipeline is given these `sigmas`.\n",
+        "`%s` in %zu, with shift %g.\n",
         mbl_config_word("rollout.solver", (int)c->rollout.solver), c->rollout.steps,
-        mbl_config_word("eval.solver", (int)c->eval.solver), c->eval.steps, c->rollout.shift,
-        c->rollout.shift);
+        mbl_config_word("eval.solver", (int)c->eval.solver), c->eval.steps, c->rollout.shift);
+    if (c->rollout.schedule == MBL_SCHEDULE_DIFFUSERS)
+        fprintf(
+            out,
+            "The sigmas are those of diffusers' FlowMatchEulerDiscreteScheduler with `shift=%g`, which its "
+            "pipeline\ntakes by itself.\n",
+            c->rollout.shift);
+    else
+        fprintf(
+            out,
+            "`sigmas = numpy.linspace(1, 1 / steps, steps)`, each of which becomes `shift * s / (1 + (shift "
+            "- 1) * s)`, then 0.\ndiffusers draws by the same sigmas where its scheduler has `shift=%g` "
+            "and the pipeline is given these `sigmas`.\n",
+            c->rollout.shift);
     write_rewards(out, card, evals);
     if (chart)
         fprintf(out, "\n## Weights of the rewards\n\n![averaged alpha by step](alpha.png)\n");

@@ -116,6 +116,7 @@ typedef struct {
     const mbl_tensor_t *x;              /* [N,C,H,W] f32 (f64): noisy latents or images */
     const mbl_tensor_t *t;              /* [N] f32 (f64): time (= sigma) in [0,1]; the model sees 1000 t */
     const mbl_conditions_t *conditions; /* of N prompts */
+    uint64_t skip; /* bit i: block i is left out (skip-layer guidance); on tapes without gradient alone */
 } mbl_dit_input_t;
 
 /* What backward needs, for up to max_n samples of one image size and token count. FULL: for the gradient

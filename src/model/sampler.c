@@ -1,183 +1,283 @@
-/* Solvers of the probability-flow ODE: every step is a combination of x, the x0 prediction now and the one
- * before. */
+/* Running a plan: velocities of the model, with guidance or without, and the combinations of every step. */
 #include "model/sampler.h"
 #include "base/mem.h"
 
-#include <math.h>
 #include <string.h>
 
-bool mbl_solver_find(const char *name, mbl_solver_t *out) {
-    static const char *const names[] = {"euler", "dpm1", "dpm2"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(name, names[i]) == 0) {
-            *out = (mbl_solver_t)i;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* ---- plan ---- */
-
-/* log(alpha / sigma) with alpha = 1 - sigma: minus infinity at sigma 1, infinity at 0. */
-static double log_ratio(double sigma) {
-    return log((1 - sigma) / sigma);
-}
-
-/* Step i from s = sigma[i] to u = sigma[i+1]. First order: alpha_u (1 - exp(-h)) = 1 - u/s, with which
- * DPM-Solver++ in x0 predictions is x' = (u/s) x + (1 - u/s) x0 = x + (u - s) v, Euler's step. Second order
- * (midpoint form): x0 becomes x0 + (h / 2 h0) (x0 - x0 before), h and h0 the steps in log_ratio now and
- * before. Where the step before began at sigma 1, h0 is infinite and the correction vanishes; the last step,
- * with h infinite, is first order. */
-static void plan_step(mbl_sampler_plan_t *plan, size_t i) {
-    double s = plan->sigma[i], u = plan->sigma[i + 1], keep = u / s, correction = 0;
-    if (plan->solver == MBL_SOLVER_DPM2 && i > 0 && i + 1 < plan->steps) {
-        double h = log_ratio(u) - log_ratio(s), h0 = log_ratio(s) - log_ratio(plan->sigma[i - 1]);
-        correction = h / (2 * h0);
-    }
-    plan->step[i].x = keep;
-    plan->step[i].x0 = (1 - keep) * (1 + correction);
-    plan->step[i].x0_prev = -(1 - keep) * correction;
-}
-
-mbl_status_t mbl_sampler_plan(mbl_solver_t solver, size_t steps, double shift, mbl_sampler_plan_t *out) {
-    if (steps < 1 || steps > MBL_SAMPLER_MAX_STEPS)
-        return MBL_FAIL(MBL_ERR_CONFIG, "sampler: %zu steps; expected 1 to %d", steps, MBL_SAMPLER_MAX_STEPS);
-    if (!(shift > 0) || isinf(shift))
-        return MBL_FAIL(MBL_ERR_CONFIG, "sampler: a shift of %g; expected a positive number", shift);
-    memset(out, 0, sizeof *out);
-    out->solver = solver;
-    out->steps = steps;
-    for (size_t i = 0; i <= steps; i++) {
-        double s = (double)(steps - i) / (double)steps;
-        out->sigma[i] = shift * s / (1 + (shift - 1) * s);
-    }
-    out->sigma[0] = 1;
-    for (size_t i = 0; i < steps; i++)
-        plan_step(out, i);
-    return MBL_OK;
-}
-
-/* ---- running ---- */
+/* What a run needs of numbers stands in one table that is uploaded once: for every step its time for the
+ * rows of both prompts, the coefficients of the x0 prediction (x and up to three velocities) and those of the
+ * next x. */
+enum { TIME = 0, TO_X0 = 2, TO_NEXT = TO_X0 + MBL_ROWS_TERMS, ROWS = TO_NEXT + 3 };
+enum { USUAL_STEPS = 64 }; /* for which there is room from the beginning; more make more */
 
 struct mbl_sampler {
     mbl_pipeline_t *pipeline;
     mbl_ops_t *ops;
     mbl_tape_t *tape;
-    size_t max_n, elements;
-    mbl_dtype_t type;                    /* of x: f32, or f64 with an f64 model */
-    mbl_conditions_t conditions;         /* of max_n */
-    mbl_tensor_t v, x0, x0_prev;         /* [max_n, C, H, W] */
-    mbl_tensor_t t, coefficient, sample; /* [max_n], [3, max_n], [max_n] i64 */
-    double *numbers;                     /* [3 max_n] on the host */
+    const mbl_lora_t *lora;
+    size_t max_n, passes, elements; /* passes: model rows of an image in the main pass, 2 with guidance */
+    mbl_dtype_t type;               /* of x: f32, or f64 with an f64 model */
+    mbl_guidance_t guidance;        /* all zero: none */
+    mbl_conditions_t conditions;    /* of passes * max_n: those of the negative prompt first */
+    mbl_tensor_t both, v;           /* [passes * max_n, C, H, W]; both (x twice): with guidance only */
+    mbl_tensor_t v_skip;            /* [max_n, C, H, W], with skip-layer guidance only */
+    mbl_tensor_t x0, x0_prev;       /* [max_n, C, H, W] */
+    mbl_tensor_t t, sample;         /* [passes * max_n], [max_n] i64 */
+    mbl_tensor_t table;             /* [ROWS * steps, n], flat, of the largest run so far */
+    double *numbers;                /* the same on the host */
+    size_t room;                    /* of both */
 };
 
+/* ---- buffers ---- */
+
+static mbl_status_t images(const mbl_sampler_t *s, size_t n, mbl_tensor_t *out) {
+    size_t c, h, w;
+    mbl_pipeline_latent(s->pipeline, &c, &h, &w);
+    return mbl_tensor_new(s->ops, s->type, out, 4, n, c, h, w);
+}
+
+/* What depends on how many rows the model is given of an image. */
+static mbl_status_t make_model_buffers(mbl_sampler_t *s) {
+    size_t n = s->passes * s->max_n, c, h, w;
+    mbl_pipeline_latent(s->pipeline, &c, &h, &w);
+    MBL_TRY(mbl_pipeline_conditions(s->pipeline, n, &s->conditions));
+    MBL_TRY(images(s, n, &s->v));
+    MBL_TRY(mbl_tensor_new(s->ops, s->type, &s->t, 1, n));
+    return mbl_tape_new(mbl_pipeline_model(s->pipeline), s->lora, MBL_TAPE_NONE, n, h, w,
+                        mbl_pipeline_context_tokens(s->pipeline), &s->tape);
+}
+
+/* Of the table. */
+static mbl_status_t make_room(mbl_sampler_t *s, size_t room) {
+    if (room <= s->room)
+        return MBL_OK;
+    s->room = 0;
+    mbl_tensor_free(s->ops, &s->table);
+    mbl_free(s->numbers);
+    s->numbers = NULL;
+    MBL_ALLOC(s->numbers, room);
+    MBL_TRY(mbl_tensor_new(s->ops, s->type, &s->table, 1, room));
+    s->room = room;
+    return MBL_OK;
+}
+
 static mbl_status_t make_buffers(mbl_sampler_t *s) {
-    mbl_ops_t *ops = s->ops;
-    size_t n = s->max_n, c, h, w;
+    size_t c, h, w;
     mbl_pipeline_latent(s->pipeline, &c, &h, &w);
     s->type = mbl_dtype_stat(mbl_dit_dtype(mbl_pipeline_model(s->pipeline)));
     s->elements = c * h * w;
-    MBL_TRY(mbl_pipeline_conditions(s->pipeline, n, &s->conditions));
-    MBL_TRY(mbl_tensor_new(ops, s->type, &s->v, 4, n, c, h, w));
-    MBL_TRY(mbl_tensor_new(ops, s->type, &s->x0, 4, n, c, h, w));
-    MBL_TRY(mbl_tensor_new(ops, s->type, &s->x0_prev, 4, n, c, h, w));
-    MBL_TRY(mbl_tensor_new(ops, s->type, &s->t, 1, n));
-    MBL_TRY(mbl_tensor_new(ops, s->type, &s->coefficient, 2, (size_t)3, n));
-    MBL_TRY(mbl_tensor_new(ops, MBL_I64, &s->sample, 1, n));
-    MBL_ALLOC(s->numbers, 3 * n);
-    return MBL_OK;
+    MBL_TRY(images(s, s->max_n, &s->x0));
+    MBL_TRY(images(s, s->max_n, &s->x0_prev));
+    MBL_TRY(mbl_tensor_new(s->ops, MBL_I64, &s->sample, 1, s->max_n));
+    MBL_TRY(make_room(s, ROWS * USUAL_STEPS * s->max_n));
+    return make_model_buffers(s);
 }
 
 mbl_status_t mbl_sampler_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, size_t max_n,
                              mbl_sampler_t **out) {
     MBL_REQUIRE(pipeline && max_n > 0, "a sampler for %zu images at once", max_n);
-    mbl_status_t status;
-    size_t c, h, w;
     mbl_sampler_t *s;
     MBL_ALLOC(s, 1);
     s->pipeline = pipeline;
     s->ops = mbl_pipeline_ops(pipeline);
+    s->lora = lora;
     s->max_n = max_n;
-    mbl_pipeline_latent(pipeline, &c, &h, &w);
-    MBL_TRY_GOTO(make_buffers(s), failed);
-    MBL_TRY_GOTO(mbl_tape_new(mbl_pipeline_model(pipeline), lora, MBL_TAPE_NONE, max_n, h, w,
-                              mbl_pipeline_context_tokens(pipeline), &s->tape),
-                 failed);
+    s->passes = 1;
+    mbl_status_t status = make_buffers(s);
+    if (status != MBL_OK) {
+        mbl_sampler_free(s);
+        return status;
+    }
     *out = s;
     return MBL_OK;
-failed:
-    mbl_sampler_free(s);
-    return status;
+}
+
+static void free_model_buffers(mbl_sampler_t *s) {
+    mbl_tensor_free(s->ops, &s->v);
+    mbl_tensor_free(s->ops, &s->t);
+    mbl_conditions_free(s->ops, &s->conditions);
+    mbl_tape_free(s->tape);
+    s->tape = NULL;
 }
 
 void mbl_sampler_free(mbl_sampler_t *s) {
     if (!s)
         return;
-    mbl_tensor_t *all[] = {&s->v, &s->x0, &s->x0_prev, &s->t, &s->coefficient, &s->sample};
+    mbl_tensor_t *all[] = {&s->both, &s->v_skip, &s->x0, &s->x0_prev, &s->sample, &s->table};
+    free_model_buffers(s);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mbl_tensor_free(s->ops, all[i]);
-    mbl_conditions_free(s->ops, &s->conditions);
-    mbl_tape_free(s->tape);
     mbl_free(s->numbers);
     mbl_free(s);
 }
 
-/* rows x n numbers, one per row for all samples, into a tensor of the sampler's type that begins like `to`.
- */
-static mbl_status_t upload_rows(mbl_sampler_t *s, const double *value, size_t rows, size_t n,
-                                const mbl_tensor_t *to, mbl_tensor_t *view) {
+/* ---- guidance ---- */
+
+static mbl_status_t check_skip(const mbl_guidance_t *guidance, size_t blocks) {
+    for (size_t i = blocks; i < 64; i++)
+        if (guidance->skip >> i & 1)
+            return MBL_FAIL(
+                MBL_ERR_CONFIG,
+                "skip-layer guidance: block %zu; expected blocks from 0 to %zu, those of the model", i,
+                blocks - 1);
+    return MBL_OK;
+}
+
+/* The negative prompt's encoding in the first max_n rows, for good: runs gather the others behind them. */
+static mbl_status_t repeat_negative(mbl_sampler_t *s) {
+    mbl_conditions_t rows = mbl_conditions_rows(&s->conditions, 0, s->max_n);
+    uint32_t *index;
+    MBL_ALLOC(index, s->max_n); /* all 0: the one prompt */
+    mbl_status_t status = mbl_conditions_gather(s->ops, s->guidance.negative, index, &rows);
+    mbl_free(index);
+    return status;
+}
+
+mbl_status_t mbl_sampler_guide(mbl_sampler_t *s, const mbl_guidance_t *guidance) {
+    if (!(guidance->scale > 1))
+        return MBL_OK;
+    MBL_REQUIRE(s->passes == 1 && guidance->negative && guidance->negative->n == 1,
+                "a sampler is guided once, by one negative prompt");
+    MBL_TRY(check_skip(guidance, mbl_dit_sizes(mbl_pipeline_model(s->pipeline))->blocks));
+    s->guidance = *guidance;
+    s->passes = 2;
+    free_model_buffers(s);
+    MBL_TRY(make_model_buffers(s));
+    MBL_TRY(images(s, 2 * s->max_n, &s->both));
+    if (guidance->skip)
+        MBL_TRY(images(s, s->max_n, &s->v_skip));
+    return repeat_negative(s);
+}
+
+/* Whether step i has skip-layer guidance; both ends are outside, as in diffusers. */
+static bool skips(const mbl_sampler_t *s, size_t i, size_t steps) {
+    const mbl_guidance_t *g = &s->guidance;
+    return g->skip && (double)i > (double)steps * g->start && (double)i < (double)steps * g->stop;
+}
+
+/* ---- the table ---- */
+
+/* The factors of x and the velocities in the x0 prediction, x - sigma v with v guided. */
+static void fill_to_x0(const mbl_sampler_t *s, const mbl_sampler_plan_t *plan, size_t i, double *out) {
+    double sigma = plan->sigma[i], scale = s->guidance.scale,
+           skip = skips(s, i, plan->steps) ? s->guidance.skip_scale : 0;
+    out[0] = 1;
+    out[1] = s->passes == 1 ? -sigma : -sigma * (1 - scale); /* the only velocity, or the negative prompt's */
+    out[2] = -sigma * (scale + skip);
+    out[3] = sigma * skip;
+}
+
+static mbl_status_t upload_table(mbl_sampler_t *s, const mbl_sampler_plan_t *plan, size_t n) {
+    size_t count = ROWS * plan->steps * n;
+    MBL_TRY(make_room(s, count));
     float *f32 = (float *)(void *)s->numbers;
-    for (size_t i = 0; i < rows * n; i++) {
-        if (s->type == MBL_F64)
-            s->numbers[i] = value[i / n];
-        else
-            f32[i] = (float)value[i / n];
+    for (size_t i = 0; i < plan->steps; i++) {
+        double row[ROWS] = {plan->time[i], plan->time[i]};
+        fill_to_x0(s, plan, i, row + TO_X0);
+        row[TO_NEXT] = plan->step[i].x;
+        row[TO_NEXT + 1] = plan->step[i].x0;
+        row[TO_NEXT + 2] = plan->step[i].x0_prev;
+        for (size_t j = 0; j < ROWS * n; j++) {
+            if (s->type == MBL_F64)
+                s->numbers[i * ROWS * n + j] = row[j / n];
+            else
+                f32[i * ROWS * n + j] = (float)row[j / n];
+        }
     }
-    *view = rows == 1 ? mbl_tensor_of(to->data, s->type, to->space, 1, n)
-                      : mbl_tensor_of(to->data, s->type, to->space, 2, rows, n);
-    return mbl_tensor_upload(s->ops, view, s->numbers);
+    mbl_tensor_t whole = mbl_tensor_of(s->table.data, s->type, s->table.space, 1, count);
+    return mbl_tensor_upload(s->ops, &whole, s->numbers);
 }
 
-static mbl_tensor_t as_rows(const mbl_sampler_t *s, const mbl_tensor_t *t, size_t n) {
-    return mbl_tensor_of(t->data, s->type, t->space, 2, n, s->elements);
+/* `rows` rows of step i from row `first` of it on, [rows, n]. */
+static mbl_tensor_t table_rows(const mbl_sampler_t *s, size_t i, size_t n, size_t first, size_t rows) {
+    char *at = (char *)s->table.data + (i * ROWS + first) * n * mbl_dtype_size(s->type);
+    return mbl_tensor_of(at, s->type, s->table.space, 2, rows, n);
 }
 
-/* The model's velocity of a step, recorded: only t differs between steps. */
-static mbl_status_t velocity(mbl_sampler_t *s, const mbl_sample_request_t *request,
-                             const mbl_dit_input_t *input, const mbl_tensor_t *v) {
+/* ---- running ---- */
+
+/* Images as rows of numbers. */
+static mbl_tensor_t as_rows(const mbl_sampler_t *s, const mbl_tensor_t *t, size_t first, size_t n) {
+    mbl_tensor_t rows = mbl_tensor_rows(t, first, n);
+    return mbl_tensor_of(rows.data, s->type, t->space, 2, n, s->elements);
+}
+
+/* A pass of the model, recorded: only t differs between steps. */
+static mbl_status_t pass(mbl_sampler_t *s, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,
+                         const mbl_tensor_t *v) {
     MBL_TRY(mbl_ops_record_begin(s->ops));
-    return mbl_ops_record_end(
-        s->ops, mbl_dit_forward(mbl_pipeline_model(s->pipeline), request->adapter, input, s->tape, v));
+    return mbl_ops_record_end(s->ops,
+                              mbl_dit_forward(mbl_pipeline_model(s->pipeline), adapter, input, s->tape, v));
 }
 
-/* One solver step on x [n,E] (x as an image batch in `input`); `now` receives the x0 prediction. */
-static mbl_status_t take_step(mbl_sampler_t *s, const mbl_sampler_plan_t *plan, size_t i,
-                              const mbl_sample_request_t *request, mbl_dit_input_t *input,
-                              const mbl_tensor_t *x, const mbl_tensor_t *now, const mbl_tensor_t *before) {
-    size_t n = request->n;
-    mbl_tensor_t t, coefficient, v = mbl_tensor_rows(&s->v, 0, n), v_rows = as_rows(s, &s->v, n);
-    const double sigma = plan->sigma[i], to_x0[2] = {1, -sigma};
-    const double to_next[3] = {plan->step[i].x, plan->step[i].x0, plan->step[i].x0_prev};
-    MBL_TRY(upload_rows(s, &sigma, 1, n, &s->t, &t));
-    input->t = &t;
-    MBL_TRY(velocity(s, request, input, &v));
-    MBL_TRY(upload_rows(s, to_x0, 2, n, &s->coefficient, &coefficient));
-    MBL_TRY(MBL_OP(s->ops, rows_combine, .y = now, .coefficient = &coefficient, .x = {x, &v_rows}));
-    size_t terms = to_next[2] != 0 ? 3 : 2; /* x0 before the first step does not exist */
-    MBL_TRY(upload_rows(s, to_next, terms, n, &s->coefficient, &coefficient));
-    return MBL_OP(s->ops, rows_combine, .y = x, .coefficient = &coefficient,
-                  .x = {x, now, terms == 3 ? before : NULL});
+/* A run under way: x [n,E], and the same as images; the conditions of its prompts. */
+typedef struct {
+    const mbl_sampler_plan_t *plan;
+    const mbl_adapter_t *adapter;
+    const mbl_tensor_t *images;
+    mbl_tensor_t x;
+    size_t n;
+} run_t;
+
+/* The velocities of step i into the first rows of s->v: one row of every image, or first those of the
+ * negative prompt and then those of its own; and into s->v_skip. */
+static mbl_status_t velocities(mbl_sampler_t *s, const run_t *run, size_t i) {
+    size_t n = run->n, rows = s->passes * n;
+    mbl_tensor_t t = mbl_tensor_of(s->t.data, s->type, s->t.space, 1, rows);
+    mbl_tensor_t times = table_rows(s, i, n, TIME, s->passes), v = mbl_tensor_rows(&s->v, 0, rows);
+    mbl_tensor_t flat = mbl_tensor_of(times.data, s->type, times.space, 1, rows);
+    mbl_conditions_t conditions = mbl_conditions_rows(&s->conditions, (s->passes - 1) * (s->max_n - n), rows);
+    mbl_dit_input_t input = {.x = run->images, .t = &t, .conditions = &conditions};
+    MBL_TRY(mbl_tensor_copy(s->ops, &t, &flat));
+    if (s->passes == 1)
+        return pass(s, run->adapter, &input, &v);
+    mbl_tensor_t both = mbl_tensor_rows(&s->both, 0, rows);
+    for (size_t half = 0; half < 2; half++) {
+        mbl_tensor_t to = as_rows(s, &s->both, half * n, n);
+        MBL_TRY(mbl_tensor_copy(s->ops, &to, &run->x));
+    }
+    input.x = &both;
+    MBL_TRY(pass(s, run->adapter, &input, &v));
+    if (!skips(s, i, run->plan->steps))
+        return MBL_OK;
+    mbl_tensor_t v_skip = mbl_tensor_rows(&s->v_skip, 0, n);
+    t = mbl_tensor_of(s->t.data, s->type, s->t.space, 1, n);
+    conditions = mbl_conditions_rows(&s->conditions, s->max_n, n);
+    input = (mbl_dit_input_t){run->images, &t, &conditions, s->guidance.skip};
+    return pass(s, run->adapter, &input, &v_skip);
 }
 
-static mbl_status_t start(mbl_sampler_t *s, const mbl_sample_request_t *request, const mbl_tensor_t *x,
-                          mbl_conditions_t *conditions) {
+/* One solver step; `now` receives the x0 prediction. */
+static mbl_status_t take_step(mbl_sampler_t *s, const run_t *run, size_t i, const mbl_tensor_t *now,
+                              const mbl_tensor_t *before) {
+    size_t n = run->n;
+    MBL_TRY(velocities(s, run, i));
+    bool skip = skips(s, i, run->plan->steps);
+    size_t terms = 1 + s->passes + skip;
+    mbl_tensor_t to_x0 = table_rows(s, i, n, TO_X0, terms), first = as_rows(s, &s->v, 0, n), second = {0},
+                 last = {0};
+    if (s->passes == 2)
+        second = as_rows(s, &s->v, n, n);
+    if (skip)
+        last = as_rows(s, &s->v_skip, 0, n);
+    MBL_TRY(MBL_OP(s->ops, rows_combine, .y = now, .coefficient = &to_x0,
+                   .x = {&run->x, &first, s->passes == 2 ? &second : NULL, skip ? &last : NULL}));
+    terms = run->plan->step[i].x0_prev != 0 ? 3 : 2; /* x0 before the first step does not exist */
+    mbl_tensor_t to_next = table_rows(s, i, n, TO_NEXT, terms);
+    return MBL_OP(s->ops, rows_combine, .y = &run->x, .coefficient = &to_next,
+                  .x = {&run->x, now, terms == 3 ? before : NULL});
+}
+
+static mbl_status_t start(mbl_sampler_t *s, const mbl_sample_request_t *request, const run_t *run) {
     size_t n = request->n;
     mbl_tensor_t sample = mbl_tensor_rows(&s->sample, 0, n);
-    *conditions = mbl_conditions_rows(&s->conditions, 0, n);
-    MBL_TRY(mbl_conditions_gather(s->ops, request->conditions, request->index, conditions));
+    mbl_conditions_t conditions = mbl_conditions_rows(&s->conditions, (s->passes - 1) * s->max_n, n);
+    MBL_TRY(upload_table(s, run->plan, n));
+    MBL_TRY(mbl_conditions_gather(s->ops, request->conditions, request->index, &conditions));
+    if (request->noise)
+        return MBL_OK;
     MBL_TRY(mbl_tensor_upload(s->ops, &sample, request->sample));
-    return MBL_OP(s->ops, normal, .y = x, .sample = &sample, .seed = request->seed,
+    return MBL_OP(s->ops, normal, .y = &run->x, .sample = &sample, .seed = request->seed,
                   .purpose = request->purpose, .step = request->step);
 }
 
@@ -189,15 +289,14 @@ mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *p
                     mbl_tensor_count(x0) == n * sampler->elements,
                 "sampler: x0 must be contiguous, %s, of %zu x %zu elements", mbl_dtype_name(sampler->type), n,
                 sampler->elements);
-    mbl_conditions_t conditions;
-    mbl_tensor_t x = as_rows(sampler, x0, n);
-    mbl_tensor_t now = as_rows(sampler, &sampler->x0, n), before = as_rows(sampler, &sampler->x0_prev, n);
-    MBL_TRY(start(sampler, request, &x, &conditions));
-    mbl_dit_input_t input = {.x = x0, .conditions = &conditions};
+    const run_t run = {plan, request->adapter, x0, as_rows(sampler, x0, 0, n), n};
+    mbl_tensor_t now = as_rows(sampler, &sampler->x0, 0, n),
+                 before = as_rows(sampler, &sampler->x0_prev, 0, n);
+    MBL_TRY(start(sampler, request, &run));
     for (size_t i = 0; i < plan->steps; i++) {
         if (request->stop && *request->stop)
             return MBL_ERR_STOPPED;
-        MBL_TRY(take_step(sampler, plan, i, request, &input, &x, &now, &before));
+        MBL_TRY(take_step(sampler, &run, i, &now, &before));
         mbl_tensor_t swap = now;
         now = before;
         before = swap;

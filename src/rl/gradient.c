@@ -210,7 +210,7 @@ static mbl_status_t noise_rows(mbl_gradient_t *g, micro_t *m) {
 }
 
 static mbl_status_t forward(mbl_gradient_t *g, const micro_t *m) {
-    mbl_dit_input_t input = {&m->xt, &m->t, &m->conditions};
+    mbl_dit_input_t input = {.x = &m->xt, .t = &m->t, .conditions = &m->conditions};
     if (!m->args->old_is_current)
         MBL_TRY(mbl_dit_forward(g->model, m->args->old, &input, g->none, &m->v_old));
     if (m->kl)
@@ -286,7 +286,7 @@ static mbl_status_t add_stats(mbl_gradient_t *g, const micro_t *m, mbl_gradient_
 
 static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *dv,
                              const mbl_tensor_t *sets, size_t rows) {
-    mbl_dit_input_t input = {&m->xt, &m->t, &m->conditions};
+    mbl_dit_input_t input = {.x = &m->xt, .t = &m->t, .conditions = &m->conditions};
     mbl_tensor_t coefficient =
         mbl_tensor_of(g->coefficient.data, MBL_F32, g->coefficient.space, 2, rows, m->n);
     mbl_gradient_sink_t sink = {.sets = sets, .coefficient = &coefficient};

@@ -41,14 +41,18 @@ static mbl_status_t make_buffers(mbl_merge_t *m) {
     return MBL_OK;
 }
 
-mbl_status_t mbl_merge_new(mbl_pipeline_t *pipeline, const mbl_adapter_t *adapter, double shift,
-                           mbl_merge_t **out) {
+mbl_status_t mbl_merge_schedule(mbl_merge_t *merge, const mbl_schedule_t *schedule) {
+    return mbl_sampler_plan(MBL_SOLVER_EULER, STEPS, schedule, &merge->plan);
+}
+
+mbl_status_t mbl_merge_new(mbl_pipeline_t *pipeline, const mbl_adapter_t *adapter,
+                           const mbl_schedule_t *schedule, mbl_merge_t **out) {
     mbl_merge_t *m;
     MBL_ALLOC(m, 1);
     m->pipeline = pipeline;
     m->ops = mbl_pipeline_ops(pipeline);
     m->apart = adapter;
-    mbl_status_t status = mbl_sampler_plan(MBL_SOLVER_EULER, STEPS, shift, &m->plan);
+    mbl_status_t status = mbl_merge_schedule(m, schedule);
     if (status == MBL_OK)
         status = make_buffers(m);
     if (status != MBL_OK) {
@@ -121,7 +125,7 @@ static mbl_status_t compare(mbl_merge_t *m, double *out) {
 /* One step of Euler along the velocity of the adapter apart. */
 static mbl_status_t take_step(mbl_merge_t *m, size_t i, double *deviation) {
     mbl_dit_t *model = mbl_pipeline_model(m->pipeline);
-    mbl_dit_input_t input = {&m->x, &m->t, &m->conditions};
+    mbl_dit_input_t input = {.x = &m->x, .t = &m->t, .conditions = &m->conditions};
     const double keep[2] = {1, m->plan.sigma[i + 1] - m->plan.sigma[i]};
     mbl_tensor_t x = mbl_tensor_reshape(&m->x, 2, (size_t)SAMPLES, m->elements);
     mbl_tensor_t v = mbl_tensor_reshape(&m->v[0], 2, (size_t)SAMPLES, m->elements);

@@ -7,9 +7,11 @@
 
 typedef struct mbl_merge mbl_merge_t;
 
-/* Room for `adapter` merged; adapter and pipeline outlive it. shift: of the sigma schedule. */
-mbl_status_t mbl_merge_new(mbl_pipeline_t *pipeline, const mbl_adapter_t *adapter, double shift,
-                           mbl_merge_t **out);
+/* Room for `adapter` merged; adapter and pipeline outlive it. schedule: of the rollout. */
+mbl_status_t mbl_merge_new(mbl_pipeline_t *pipeline, const mbl_adapter_t *adapter,
+                           const mbl_schedule_t *schedule, mbl_merge_t **out);
+/* From now on it measures on another schedule. */
+mbl_status_t mbl_merge_schedule(mbl_merge_t *merge, const mbl_schedule_t *schedule);
 void mbl_merge_free(mbl_merge_t *merge);
 
 /* Merges the adapter as it is now, and measures: *deviation is the largest |v_merged - v| / |v| over the

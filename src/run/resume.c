@@ -46,6 +46,9 @@ static void compare_key(const char *path, const char *key, const json_t *was, co
                   after);
 }
 
+/* It has a rule of its own: mbl_resume_keeps_schedule. */
+static const char schedule_key[] = "rollout.schedule";
+
 /* Rewards go by position: names, types and groups stay, the rest may change. */
 static const char *const fixed_in_reward[] = {"name", "type", "group"};
 
@@ -78,7 +81,7 @@ static void compare(const char *path, const json_t *was, const json_t *is, size_
     const mbl_field_t *fields = mbl_config_fields(&n);
     for (size_t i = 0; i < n; i++) {
         const char *key = fields[i].key;
-        if (strncmp(key, "pretrain.", 9) == 0)
+        if (strncmp(key, "pretrain.", 9) == 0 || strcmp(key, schedule_key) == 0)
             continue;
         if (fields[i].kind == MBL_FIELD_REWARDS)
             compare_rewards(path, mbl_json_at(was, key), mbl_json_at(is, key), refused);
@@ -145,6 +148,32 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
             "%s: %zu key%s that cannot change on resume, above; take the old value%s, or start a new run",
             path, refused, refused == 1 ? "" : "s", refused == 1 ? "" : "s");
     return status;
+}
+
+mbl_schedule_kind_t mbl_resume_schedule(const char *old) {
+    mbl_schedule_kind_t kind = MBL_SCHEDULE_LINEAR;
+    json_t *was = json_loads(old, 0, NULL);
+    const char *word = json_string_value(mbl_json_at(was, schedule_key));
+    if (word)
+        (void)mbl_schedule_find(word, &kind);
+    json_decref(was);
+    return kind;
+}
+
+bool mbl_resume_keeps_schedule(const mbl_config_t *config, mbl_schedule_kind_t made) {
+    const char *was = mbl_config_word(schedule_key, (int)made);
+    const char *is = mbl_config_word(schedule_key, (int)config->rollout.schedule);
+    if (config->rollout.schedule == made)
+        return false;
+    if (mbl_config_line(config, schedule_key) != 0) {
+        MBL_RECORD("on resume, rollout.schedule changes from %s to %s", was, is);
+        return false;
+    }
+    MBL_RECORD(
+        "rollout.schedule: %s, by which the checkpoint's run drew its images; --set rollout.schedule=%s "
+        "changes it",
+        was, is);
+    return true;
 }
 
 static mbl_status_t config_tree(const mbl_config_t *config, json_t **out) {
@@ -223,7 +252,7 @@ static mbl_status_t find_base(const char *path, const char *text, const char *mo
 static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const char *model,
                                  mbl_config_t **out, size_t *step) {
     /* what is made of its adapters does not depend on how the run found them */
-    const char *sets[6] = {"device=cpu", "prompts.source=signs", "prompts.train=''", "prompts.test=''",
+    const char *sets[7] = {"device=cpu", "prompts.source=signs", "prompts.train=''", "prompts.test=''",
                            "balance.metric=plain"};
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *text = mbl_ckpt_attr(ckpt, "config");
     const char *steps = mbl_ckpt_attr(ckpt, "step");
@@ -237,8 +266,10 @@ static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const
     mbl_free(quoted);
     if (model && !set)
         return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
-    sets[5] = set;
-    mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 6 : 5, out);
+    sets[5] = mbl_resume_schedule(text) == MBL_SCHEDULE_LINEAR ? "rollout.schedule=linear"
+                                                               : "rollout.schedule=diffusers";
+    sets[6] = set;
+    mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 7 : 6, out);
     if (status == MBL_OK)
         *step = strtoul(steps, NULL, 10);
     mbl_free(set);

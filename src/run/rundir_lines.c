@@ -138,7 +138,7 @@ static mbl_status_t write_sheet(const mbl_rundir_t *rundir, const char *path, si
                                       {"seed", seed},
                                       {"steps", steps},
                                       {"solver", mbl_config_word("eval.solver", (int)config->eval.solver)},
-                                      {"schedule", MBL_SAMPLER_SCHEDULE},
+                                      {"schedule", mbl_schedule_text(config->rollout.schedule)},
                                       {"shift", shift},
                                       {"software", "marble " MBL_VERSION},
                                       {"model", config->model.path},

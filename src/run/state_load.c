@@ -28,7 +28,7 @@ static mbl_status_t check_base(const mbl_state_t *state, const char *path, const
 }
 
 /* Everything but adapters needs the same rewards and prompts in their order too. */
-static mbl_status_t check_identity(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt,
+static mbl_status_t check_identity(mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt,
                                    bool everything, bool accept_prompts) {
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *config = mbl_ckpt_attr(ckpt, "config");
     if (!kind || strcmp(kind, "train") != 0 || !config)
@@ -39,6 +39,7 @@ static mbl_status_t check_identity(const mbl_state_t *state, const char *path, c
         return MBL_OK;
     const mbl_engine_t *engine = state->engine;
     MBL_TRY(mbl_resume_check(engine->config, path, config));
+    state->made_schedule = mbl_resume_schedule(config);
     return mbl_prompt_sets_check(engine->config, &engine->train, &engine->test, ckpt, path, accept_prompts);
 }
 

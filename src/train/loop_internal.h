@@ -26,6 +26,8 @@ typedef struct {
     mbl_control_request_t asked; /* and not done yet: checkpoint, evaluate, stop */
     mbl_config_t **configs; /* made on the way by settings; freed at the end, since views of them live on */
     size_t n_configs;
+    mbl_config_t
+        kept; /* the configuration with the checkpoint's schedule (shallow), where `config` is that */
     mbl_stage_t stage; /* of the coming step */
     size_t most_parts; /* of any stage: R */
     mbl_sampler_plan_t plan, eval_plan;
@@ -79,6 +81,9 @@ mbl_status_t mbl_train_follow_control(mbl_train_t *t);
  * right after a failure too. */
 mbl_status_t mbl_train_open(mbl_train_t *t);
 void mbl_train_close(mbl_train_t *t);
+/* Once a checkpoint is loaded (nothing otherwise): draws by its schedule where the configuration does not set
+ * one. */
+mbl_status_t mbl_train_keep_schedule(mbl_train_t *t);
 /* What the rewards' keys say that the loop looks at. */
 void mbl_train_take_rewards(mbl_train_t *t);
 

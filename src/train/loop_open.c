@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "run/micro_batch.h"
+#include "run/resume.h"
 
 static mbl_status_t make_batch(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
@@ -68,22 +69,41 @@ void mbl_train_take_rewards(mbl_train_t *t) {
     }
 }
 
+static mbl_status_t make_plans(mbl_train_t *t) {
+    const mbl_config_t *config = t->config;
+    const mbl_schedule_t rollout = mbl_config_schedule(config, true),
+                         eval = mbl_config_schedule(config, false);
+    MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, &rollout, &t->plan));
+    return mbl_sampler_plan(config->eval.solver, config->eval.steps, &eval, &t->eval_plan);
+}
+
+mbl_status_t mbl_train_keep_schedule(mbl_train_t *t) {
+    if (!t->rundir.checkpoint[0] || !mbl_resume_keeps_schedule(t->config, t->state.made_schedule))
+        return MBL_OK;
+    t->kept = *t->config;
+    t->kept.rollout.schedule = t->state.made_schedule;
+    t->config = t->engine.config = &t->kept;
+    const mbl_schedule_t schedule = mbl_config_schedule(t->config, true);
+    if (t->merge)
+        MBL_TRY(mbl_merge_schedule(t->merge, &schedule));
+    return make_plans(t);
+}
+
 mbl_status_t mbl_train_open(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
+    const mbl_schedule_t schedule = mbl_config_schedule(config, true);
     MBL_TRY(mbl_engine_open(config, t->comm, &t->engine));
     MBL_TRY(mbl_stage_at(config, 0, &t->stage));
     MBL_TRY(mbl_stage_most_parts(config, &t->most_parts));
     mbl_train_take_rewards(t);
     mbl_config_objectives(config, t->group);
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
-    MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, config->rollout.shift, &t->plan));
-    MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &t->eval_plan));
+    MBL_TRY(make_plans(t));
     MBL_TRY(make_batch(t));
     MBL_TRY(fit_micro_batches(t));
     MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, t->sampled_at_once, &t->sampler));
     if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)
-        MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.update.policy.in_old, config->rollout.shift,
-                              &t->merge));
+        MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.update.policy.in_old, &schedule, &t->merge));
     MBL_RECORD("%s", t->state.made_with);
     MBL_TRY(prepare_update(t));
     mbl_evaluator_options_t options = {.comm = t->comm,

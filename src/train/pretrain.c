@@ -9,6 +9,7 @@
 #include "run/evaluate.h"
 #include "run/micro_batch.h"
 #include "train/pretrain_state.h"
+#include "run/resume.h"
 #include "run/rundir.h"
 #include "run/stop.h"
 
@@ -37,6 +38,7 @@ typedef struct {
     uint32_t *prompt;
     mbl_evaluator_t *evaluator;
     mbl_sampler_plan_t plan;
+    mbl_config_t kept; /* see keep_schedule; shallow */
     mbl_rundir_t rundir;
     const char *out_dir;
 } pretrain_t;
@@ -160,6 +162,11 @@ static mbl_status_t make_buffers(pretrain_t *p) {
     return mbl_tape_new(p->model, NULL, MBL_TAPE_FULL, p->rows, height, width, tokens, &p->tape);
 }
 
+static mbl_status_t make_plan(pretrain_t *p, const mbl_config_t *config) {
+    const mbl_schedule_t schedule = mbl_config_schedule(config, false);
+    return mbl_sampler_plan(config->eval.solver, config->eval.steps, &schedule, &p->plan);
+}
+
 static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm_t *comm) {
     char folder[512];
     MBL_TRY(mbl_rundir_join(p->out_dir, "model", folder, sizeof folder));
@@ -167,7 +174,7 @@ static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm
     MBL_TRY(open_engine(p, config, comm, folder));
     MBL_TRY(mbl_pretrain_state_new(&p->state, p->engine.ops, p->model, comm));
     MBL_TRY(make_buffers(p));
-    MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, config->rollout.shift, &p->plan));
+    MBL_TRY(make_plan(p, config));
     mbl_evaluator_options_t options = {.comm = comm,
                                        .pipeline = p->engine.pipeline,
                                        .pool = p->engine.pool,
@@ -268,7 +275,7 @@ static mbl_status_t learn_rows(pretrain_t *p, size_t n, double *loss) {
     double total = (double)p->engine.config->pretrain.batch * (double)p->elements, square;
     for (int i = 0; i < N_IMAGES; i++)
         view[i] = mbl_tensor_rows(&p->image[i], 0, n);
-    mbl_dit_input_t input = {&view[XT], &t, &conditions};
+    mbl_dit_input_t input = {.x = &view[XT], .t = &t, .conditions = &conditions};
     MBL_TRY(mbl_dit_forward(p->model, NULL, &input, p->tape, &view[V]));
     for (size_t i = 0; i < n; i++) {
         p->host_mix[i] = p->host_mix[2 * n + i] = (float)(2 / total);
@@ -392,6 +399,16 @@ static mbl_status_t run(pretrain_t *p, const volatile sig_atomic_t *stop) {
     return mbl_pretrain_state_export(&p->state, p->out_dir);
 }
 
+/* The configuration with the checkpoint's schedule, where its own does not set one. */
+static mbl_status_t keep_schedule(pretrain_t *p) {
+    if (!p->rundir.checkpoint[0] || !mbl_resume_keeps_schedule(p->engine.config, p->state.made_schedule))
+        return MBL_OK;
+    p->kept = *p->engine.config;
+    p->kept.rollout.schedule = p->state.made_schedule;
+    p->engine.config = &p->kept;
+    return make_plan(p, &p->kept);
+}
+
 mbl_status_t mbl_pretrain(const mbl_config_t *config, mbl_comm_t *comm, const mbl_rundir_options_t *folder) {
     mbl_status_t status;
     pretrain_t p;
@@ -402,6 +419,8 @@ mbl_status_t mbl_pretrain(const mbl_config_t *config, mbl_comm_t *comm, const mb
     MBL_TRY_GOTO(mbl_comm_agree(comm, open_all(&p, config, comm)), done);
     p.state.run = p.rundir.run;
     MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_pretrain_state_load(&p.state, p.rundir.checkpoint)), done);
+    MBL_TRY_GOTO(keep_schedule(&p), done);
+    config = p.engine.config;
     MBL_TRY_GOTO(mbl_rundir_begin(comm, &p.rundir, config, p.state.optimizer.steps), done);
     p.state.branch = p.rundir.branch;
     if (mbl_rundir_forks(&p.rundir))

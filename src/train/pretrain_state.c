@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "io/checkpoint.h"
 #include "run/gather.h"
+#include "run/resume.h"
 #include "run/rundir.h"
 
 #include <stdlib.h>
@@ -114,6 +115,8 @@ static mbl_status_t read_file(mbl_pretrain_state_t *state, const char *path, mbl
     if (!kind || strcmp(kind, "pretrain") != 0 || !step)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: a checkpoint of kind \"%s\"; expected one of marble pretrain",
                         path, kind ? kind : "");
+    const char *config = mbl_ckpt_attr(ckpt, "config");
+    state->made_schedule = mbl_resume_schedule(config ? config : "{}");
     for (size_t i = 0; i < n_vectors(state); i++) {
         MBL_TRY(mbl_ckpt_read(ckpt, name_of(state, i, room), MBL_F32, state->size, vector));
         if (i < N_WHOLE)

@@ -97,7 +97,8 @@ static void the_shift_is_the_models(void **state) {
     same_image("own", "same", true);
     same_image("own", "three", false);
     same_image("base", "three", true);
-    check_times("own.log", "dpm2, 3 steps, shift 1.5 (the model's own)", 1);
+    check_times("own.log", "dpm2, 3 steps, schedule diffusers (the model's own), shift 1.5 (the model's own)",
+                1);
     check_times("three.log", "shift 3 (--shift)", 1);
     check_text("own/000.png", "shift", "1.5");
     check_text("three/000.png", "shift", "3");
@@ -108,6 +109,12 @@ static void the_shift_is_the_models(void **state) {
     check_text("own/000.png", "solver", "dpm2");
     check_text("own/000.png", "lora", "none");
     text = text_of("own/000.png", "schedule");
+    assert_non_null(strstr(text, "linspace(1, shift / (999 + shift), steps)"));
+    free(text);
+    sample("linear", strcat(more, " --schedule linear"));
+    same_image("base", "linear", false);
+    check_times("linear.log", "schedule linear (--schedule)", 1);
+    text = text_of("linear/000.png", "schedule");
     assert_non_null(strstr(text, "linspace(1, 1 / steps, steps)"));
     free(text);
     sample("sheet", strcat(more, " --prompt 'a blue sign' --batch 2 --seed 7"));
@@ -121,11 +128,14 @@ static void the_shift_is_the_models(void **state) {
 static void a_checkpoint_brings_its_own(void **state) {
     char more[2048], path[512], *text;
     (void)state;
-    train_well(1, "run", "--set train.steps=1 --set rollout.shift=2 --set log.samples_every=1");
+    train_well(
+        1, "run",
+        "--set train.steps=1 --set rollout.shift=2 --set rollout.schedule=linear --set log.samples_every=1");
     snprintf(path, sizeof path, "%s/run/checkpoints/step-000001.h5", folder);
     snprintf(more, sizeof more, "--checkpoint %s", path);
     sample("trained", more);
     check_times("trained.log", "shift 2 (rollout.shift of the checkpoint's run)", 1);
+    check_times("trained.log", "schedule linear (rollout.schedule of the checkpoint's run)", 1);
     check_text("trained/000.png", "shift", "2");
     check_text("trained/000.png", "lora", path);
     snprintf(more, sizeof more,
@@ -133,7 +143,8 @@ static void a_checkpoint_brings_its_own(void **state) {
              MBL_BINARY_DIR, path, folder, folder, folder);
     assert_int_equal(system(more), 0);
     check_times("card/README.md", "solver `dpm2` in 2 steps", 1);
-    check_times("card/README.md", "with shift 2:", 1);
+    check_times("card/README.md", "with shift 2.", 1);
+    check_times("card/README.md", "linspace(1, 1 / steps, steps)", 1);
     /* sheets of training and the card's chart say of which run they are */
     char *digest = text_of("trained/000.png", "model_digest"), *run = text_of("card/alpha.png", "run");
     assert_int_equal(strlen(run), 16);

@@ -208,7 +208,7 @@ static void pass_for_all_weights(mbl_ops_t *ops, const mmdit_case_t *c, mbl_dtyp
     assert_ok(mbl_tensor_new(ops, st, &t, 1, (size_t)N));
     assert_ok(mbl_conditions_new(model, N, c->tokens, &conditions));
     assert_ok(mbl_tensor_new(ops, st, &grad, 1, mbl_dit_weights(model)->dim[0]));
-    const mbl_dit_input_t input = {&x, &t, &conditions};
+    const mbl_dit_input_t input = {.x = &x, .t = &t, .conditions = &conditions};
     const mbl_gradient_sink_t sink = {.full = &grad};
     assert_ok(mbl_dit_forward(model, NULL, &input, tape, &v));
     assert_ok(mbl_dit_backward(model, NULL, &input, tape, &v, &sink));

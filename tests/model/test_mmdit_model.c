@@ -129,7 +129,8 @@ static void check_independence(mbl_dtype_t dtype, const mmdit_case_t *c) {
             mbl_tensor_t x = rows_of(&io.x, first, n), t = rows_of(&io.t, first, n),
                          v = rows_of(&io.v, first, n);
             mbl_conditions_t conditions = mbl_conditions_rows(&io.conditions, first, n);
-            assert_ok(mbl_dit_forward(model, &adapter, &(mbl_dit_input_t){&x, &t, &conditions}, tape, &v));
+            assert_ok(mbl_dit_forward(
+                model, &adapter, &(mbl_dit_input_t){.x = &x, .t = &t, .conditions = &conditions}, tape, &v));
             assert_memory_equal(io.v.data, want, bytes);
         }
     memset(io.v.data, 0, bytes);

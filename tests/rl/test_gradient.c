@@ -131,7 +131,7 @@ static void noise(reference_t *f, size_t slot) {
 }
 
 static const double *velocity(reference_t *f, const mbl_adapter_t *adapter) {
-    mbl_dit_input_t input = {&f->xt, &f->t, &f->conditions};
+    mbl_dit_input_t input = {.x = &f->xt, .t = &f->t, .conditions = &f->conditions};
     assert_ok(mbl_dit_forward(f->c->tiny.model, adapter, &input, f->tape, &f->v));
     assert_ok(mbl_tensor_download(f->c->tiny.ops, &f->v, f->velocity));
     return f->velocity;

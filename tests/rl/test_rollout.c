@@ -35,7 +35,8 @@ static void open_fixture(fixture_t *w, mbl_dtype_t dtype) {
     for (size_t i = 0; i < PROMPTS; i++)
         text[i] = w->prompts.items[i].text;
     tiny_open(&w->tiny, dtype, 1, 4, SIDE, 8, 2, text, PROMPTS);
-    assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, 3, &w->plan));
+    assert_ok(
+        mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &w->plan));
 }
 
 static void close_fixture(fixture_t *w) {

@@ -191,22 +191,25 @@ static void older_files_are_read(void **state) {
     assert_true(exists(in("from-older/checkpoints/step-%06zu.h5", 8)));
 }
 
-/* A copy of the whole run's step 4 as a version wrote it whose section `balance` began with other words than
- * those it `drops` (which may be none). */
-static void write_as_version(const char *name, const char *begins, const char *drops) {
+/* A copy of a run's step 4 as a version wrote it whose section `section` of the configuration began with
+ * other words than those it `drops` (which may be none). */
+static void write_section(const char *run, const char *section, const char *name, const char *begins,
+                          const char *drops) {
     mbl_ckpt_t *ckpt;
     mbl_ckpt_item_t items[32], item;
     mbl_ckpt_attr_t attrs[16];
     size_t n = 0, n_attrs = 0;
-    char config[8192] = "";
-    assert_int_equal(mbl_ckpt_open(in("whole/checkpoints/step-%06zu.h5", 4), &ckpt), MBL_OK);
+    char config[8192] = "", path[300], key[64];
+    snprintf(path, sizeof path, "%s/checkpoints/step-000004.h5", in(run, 0));
+    snprintf(key, sizeof key, "\"%s\":", section);
+    assert_int_equal(mbl_ckpt_open(path, &ckpt), MBL_OK);
     for (; mbl_ckpt_item(ckpt, n, &item); items[n++] = item) {
         void *data = calloc(item.count, mbl_dtype_size(item.dtype));
         assert_int_equal(mbl_ckpt_read(ckpt, item.name, item.dtype, item.count, data), MBL_OK);
         item.data = data;
     }
     for (; mbl_ckpt_attr_at(ckpt, n_attrs, &attrs[n_attrs]); n_attrs++) {
-        const char *value = attrs[n_attrs].value, *at = strstr(value, "\"balance\":");
+        const char *value = attrs[n_attrs].value, *at = strstr(value, key);
         if (strcmp(attrs[n_attrs].key, "config") != 0)
             continue;
         assert_non_null(at);
@@ -219,12 +222,35 @@ static void write_as_version(const char *name, const char *begins, const char *d
     }
     assert_true(strlen(config) > 0);
     assert_int_equal(mkdir(in(name, 0), 0777), 0);
-    char path[300];
     snprintf(path, sizeof path, "%s/step-000004.h5", in(name, 0));
     assert_int_equal(mbl_ckpt_write(path, items, n, attrs, n_attrs), MBL_OK);
     mbl_ckpt_close(ckpt);
     for (size_t i = 0; i < n; i++)
         free((void *)(uintptr_t)items[i].data);
+}
+
+static void write_as_version(const char *name, const char *begins, const char *drops) {
+    write_section("whole", "balance", name, begins, drops);
+}
+
+/* A run of before there were two schedules goes on by its own, unless another is asked for. */
+static void the_schedule_is_that_of_the_checkpoint(void **state) {
+    char more[700];
+    (void)state;
+    assert_int_equal(train(1, "linear", "--set rollout.schedule=linear --set train.steps=5"), 0);
+    write_section("linear", "rollout", "unnamed", "", "\"schedule\": \"linear\",");
+    snprintf(more, sizeof more, "--set train.steps=5 --resume %s", in("unnamed/step-%06zu.h5", 4));
+    assert_int_equal(train(1, "from-unnamed", more), 0);
+    must_say("from-unnamed", "rollout.schedule: linear, by which the checkpoint's run drew its images");
+    same_last_lines("linear", "from-unnamed", "metrics.jsonl", 0, 1);
+    same_last_lines("linear", "from-unnamed", "eval.jsonl", 0, 1);
+    char *yaml = read_whole(in("from-unnamed/run.yaml", 0), NULL);
+    assert_non_null(strstr(yaml, "schedule: linear"));
+    free(yaml);
+    snprintf(more, sizeof more, "--set train.steps=5 --set rollout.schedule=diffusers --resume %s",
+             in("unnamed/step-%06zu.h5", 4));
+    assert_int_equal(train(1, "to-diffusers", more), 0);
+    must_say("to-diffusers", "on resume, rollout.schedule changes from linear to diffusers");
 }
 
 /* balance.metric is gone: a checkpoint that says what all runs do goes on, one that solved otherwise does
@@ -386,6 +412,7 @@ int main(void) {
         cmocka_unit_test(changes_are_listed_and_applied),
         cmocka_unit_test(unchanged_says_nothing),
         cmocka_unit_test(older_files_are_read),
+        cmocka_unit_test(the_schedule_is_that_of_the_checkpoint),
         cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(definitions_of_before),
         cmocka_unit_test(limits_of_time_stop_every_rank_alike),

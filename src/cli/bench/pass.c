@@ -74,7 +74,7 @@ void mbl_bench_pass_close(mbl_bench_pass_t *p) {
 }
 
 static mbl_dit_input_t input_of(const mbl_bench_pass_t *p) {
-    return (mbl_dit_input_t){&p->xt, &p->t, &p->conditions};
+    return (mbl_dit_input_t){.x = &p->xt, .t = &p->t, .conditions = &p->conditions};
 }
 
 mbl_status_t mbl_bench_pass_forward(mbl_bench_pass_t *p) {

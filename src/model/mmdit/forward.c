@@ -246,6 +246,16 @@ static mbl_status_t forward_block(const mbl_pass_t *p, size_t layer) {
     return p->model->blocks[layer].last ? MBL_OK : finish_side(p, layer, MBL_SIDE_CONTEXT);
 }
 
+/* A block that is left out: its inputs go on as they are, to the norms of the one behind it. Without gradient
+ * all blocks have one place for them. */
+static mbl_status_t skip_block(const mbl_pass_t *p, size_t layer) {
+    for (int side = 0; side < (p->model->blocks[layer].last ? 1 : 2); side++) {
+        norm_t norm = attention_norm(p, layer + 1, side);
+        MBL_TRY(layer_norm(p, &norm));
+    }
+    return MBL_OK;
+}
+
 /* ---- output ---- */
 
 static mbl_status_t output(const mbl_pass_t *p, const mbl_tensor_t *v) {
@@ -290,6 +300,8 @@ static mbl_status_t check_input(const mbl_mmdit_t *m, const mbl_adapter_t *adapt
     MBL_REQUIRE(shaped(v, st, 4, (size_t[]){n, c->out_channels, tape->height, tape->width}),
                 "mmdit_forward: v must be %s [%zu,%zu,%zu,%zu]", mbl_dtype_name(st), n, c->out_channels,
                 tape->height, tape->width);
+    MBL_REQUIRE(!in->skip || tape->kind == MBL_TAPE_NONE,
+                "mmdit_forward: blocks left out on a tape with gradient");
     MBL_REQUIRE(shaped(in->t, st, 1, &n), "mmdit_forward: t must be %s [%zu]", mbl_dtype_name(st), n);
     MBL_REQUIRE(shaped(&in->conditions->context, m->base.dtype, 3,
                        (size_t[]){n, tape->tokens[1], c->joint_attention_dim}),
@@ -317,7 +329,7 @@ mbl_status_t mbl_mmdit_forward(mbl_dit_t *dit, const mbl_adapter_t *adapter, con
         MBL_TRY(layer_norm(&pass, &norm));
     }
     for (size_t i = 0; i < model->config.num_layers; i++)
-        MBL_TRY(forward_block(&pass, i));
+        MBL_TRY(input->skip >> i & 1 ? skip_block(&pass, i) : forward_block(&pass, i));
     MBL_TRY(output(&pass, v));
     tape->n = pass.n;
     tape->adapted = adapter != NULL;
