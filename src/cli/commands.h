@@ -10,6 +10,7 @@
     X(init, "write a run.yaml to begin with", true)                                                          \
     X(train, "fine-tune a model on several rewards at once", false)                                          \
     X(pretrain, "train a small base model for the signs example", false)                                     \
+    X(report, "what became of a run, as one page of HTML and PNG charts", true)                              \
     X(stop, "ask the run that is at work in a folder to stop with a checkpoint", true)                       \
     X(sample, "images for prompts", true)                                                                    \
     X(eval, "every reward on the held-out prompts", true)                                                    \

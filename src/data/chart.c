@@ -34,6 +34,10 @@ static double place_y(const chart_t *c, double y) {
     return TOP + (c->y1 - y) / (c->y1 - c->y0) * c->height;
 }
 
+static double half_at(const mbl_chart_line_t *line, size_t i) {
+    return line->half && isfinite(line->half[i]) ? line->half[i] : 0;
+}
+
 static void find_ends(chart_t *c, const double *x, size_t n, const mbl_chart_line_t *lines, size_t n_lines) {
     c->x0 = x[0];
     c->x1 = x[n - 1] > x[0] ? x[n - 1] : x[0] + 1;
@@ -42,8 +46,8 @@ static void find_ends(chart_t *c, const double *x, size_t n, const mbl_chart_lin
     for (size_t k = 0; k < n_lines; k++)
         for (size_t i = 0; i < n; i++)
             if (isfinite(lines[k].y[i])) {
-                c->y0 = fmin(c->y0, lines[k].y[i]);
-                c->y1 = fmax(c->y1, lines[k].y[i]);
+                c->y0 = fmin(c->y0, lines[k].y[i] - half_at(&lines[k], i));
+                c->y1 = fmax(c->y1, lines[k].y[i] + half_at(&lines[k], i));
             }
     if (!(c->y0 <= c->y1))
         c->y0 = c->y1 = 0;
@@ -72,6 +76,30 @@ static void draw_axes(const chart_t *c, const char *title) {
         double x = c->x0 + i * (c->x1 - c->x0) / 4;
         snprintf(label, sizeof label, "%.0f", x);
         text(c, label, place_x(c, x) - 10, TOP + c->height + 10, 13, 0, ink);
+    }
+}
+
+/* Around the values from `from` to `to`, none of which is a gap. */
+static void draw_band(const chart_t *c, const double *x, size_t from, size_t to,
+                      const mbl_chart_line_t *one) {
+    cairo_t *cairo = c->canvas->cairo;
+    cairo_new_path(cairo);
+    for (size_t i = from; i < to; i++)
+        cairo_line_to(cairo, place_x(c, x[i]), place_y(c, one->y[i] + half_at(one, i)));
+    for (size_t i = to; i-- > from;)
+        cairo_line_to(cairo, place_x(c, x[i]), place_y(c, one->y[i] - half_at(one, i)));
+    cairo_close_path(cairo);
+    cairo_fill(cairo);
+}
+
+static void draw_bands(const chart_t *c, const double *x, size_t n, const mbl_chart_line_t *one, size_t k) {
+    const double *color = colors[k % 8];
+    cairo_set_source_rgba(c->canvas->cairo, color[0], color[1], color[2], 0.15);
+    for (size_t i = 0, end; one->half && i < n; i = end + 1) {
+        for (end = i; end < n && isfinite(one->y[end]);)
+            end++;
+        if (end > i)
+            draw_band(c, x, i, end, one);
     }
 }
 
@@ -105,6 +133,8 @@ mbl_status_t mbl_chart_draw(const char *title, const double *x, size_t n, const 
     chart_t chart = {.canvas = &canvas, .width = WIDTH - LEFT - RIGHT, .height = (int)height - TOP - BOTTOM};
     find_ends(&chart, x, n, lines, n_lines);
     draw_axes(&chart, title);
+    for (size_t k = 0; k < n_lines; k++)
+        draw_bands(&chart, x, n, &lines[k], k);
     for (size_t k = 0; k < n_lines; k++)
         draw_line(&chart, x, n, &lines[k], k);
     mbl_status_t status = mbl_canvas_finish(&canvas, out);

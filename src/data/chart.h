@@ -1,4 +1,5 @@
-/* Line charts as images, drawn with the caption font: what a model card shows of a run. */
+/* Line charts as images, drawn with the caption font: what a model card and a report show of
+ * a run. */
 #ifndef MBL_DATA_CHART_H
 #define MBL_DATA_CHART_H
 
@@ -8,7 +9,8 @@ enum { MBL_CHART_MAX_LINES = 64 };
 
 typedef struct {
     const char *name;
-    const double *y; /* n values; NaN leaves a gap */
+    const double *y;    /* n values; NaN leaves a gap */
+    const double *half; /* n halves of the intervals around them, drawn as a band; NULL: none */
 } mbl_chart_line_t;
 
 /* Lines over common places x [n] (rising), with axes, their ends in numbers, a title and a legend; 800 x 420

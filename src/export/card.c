@@ -39,7 +39,7 @@ static mbl_status_t draw_alpha(const mbl_card_t *card, const json_t *metrics, co
                 number_at(mbl_rundir_alpha(line, true), NULL, config->rewards.items[j].name, NULL);
     }
     for (size_t j = 0; j < k; j++)
-        lines[j] = (mbl_chart_line_t){config->rewards.items[j].name, numbers + (j + 1) * n};
+        lines[j] = (mbl_chart_line_t){.name = config->rewards.items[j].name, .y = numbers + (j + 1) * n};
     mbl_ckpt_origin_t origin;
     mbl_status_t status = mbl_ckpt_origin(card->checkpoint, &origin);
     if (status == MBL_OK)

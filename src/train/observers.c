@@ -1,9 +1,12 @@
 /* The observers of a training run, in their order: alarms, metrics, terminal, checkpoints, evaluations,
- * samples, TensorBoard. */
+ * samples, TensorBoard, report. */
 #include "train/loop_internal.h"
 #include "train/tensorboard.h"
 
 #include "base/clock.h"
+#include "report/report.h"
+
+#include <limits.h>
 
 /* Whether a multiple of `every` lies after `before`, up to `after`. */
 static bool due(uint64_t before, uint64_t after, size_t every) {
@@ -129,6 +132,23 @@ static mbl_status_t print_progress(void *self, const mbl_event_step_t *step) {
     return MBL_OK;
 }
 
+/* One that cannot be written costs no run: marble report makes it again. */
+static mbl_status_t write_report(void *self, const mbl_event_end_t *end) {
+    const mbl_train_t *t = self;
+    char path[PATH_MAX];
+    (void)end;
+    if (t->comm->rank != 0)
+        return MBL_OK;
+    mbl_fail_quiet(1);
+    mbl_status_t status = mbl_report_write(t->out_dir, NULL, path, sizeof path);
+    mbl_fail_quiet(0);
+    if (status == MBL_OK)
+        MBL_INFO("report: %s", path);
+    else
+        MBL_WARN("no report: %s", mbl_fail_message());
+    return MBL_OK;
+}
+
 static mbl_status_t print_table(void *self, const mbl_event_end_t *end) {
     const mbl_train_t *t = self;
     return t->comm->rank == 0 ? mbl_report_table(t->config, end->base, end->trained, end->change) : MBL_OK;
@@ -196,7 +216,8 @@ static const mbl_observer_t observers[] = {
     {.name = "tensorboard", /* behind samples, whose sheet it takes */
      .images = board_advantages,
      .step = board_step,
-     .evaluated = board_evaluation}};
+     .evaluated = board_evaluation},
+    {.name = "report", .end = write_report}};
 
 mbl_status_t mbl_train_observe(mbl_train_t *t, const mbl_events_t *more) {
     for (size_t i = 0; i < sizeof observers / sizeof *observers; i++)

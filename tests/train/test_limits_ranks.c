@@ -26,6 +26,10 @@ static void fewer_prompts_than_ranks(void **state) {
     const json_t *rewards = json_object_get(json_array_get(eval, 1), "rewards"); /* of one image: its score */
     compare(json_object_get(json_object_get(rewards, "jpeg"), "mean"),
             json_object_get(json_object_get(image, "scores"), "jpeg"), 1e-6, "jpeg");
+    snprintf(path, sizeof path, "%s/few/report.html", folder);
+    char *page = read_whole(path, NULL);
+    assert_non_null(strstr(page, json_string_value(json_object_get(about, "run"))));
+    free(page);
     json_decref(about);
     json_decref(eval);
 }
