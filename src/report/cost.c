@@ -18,7 +18,7 @@ static const struct {
               {MBL_RUN_CHECKPOINT, "checkpoints"}};
 enum { PHASES = sizeof phases / sizeof *phases };
 
-/* The rollout's seconds do not hold the wait for scores behind it; all others are disjoint. */
+/* The wait for scores comes on top of the rollout. */
 static double seconds_of(const mbl_run_data_t *data, size_t phase) {
     double sum = mbl_run_sum(data, mbl_run_column(data, phases[phase].column), false);
     if (phases[phase].column == MBL_RUN_ROLLOUT)

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-enum { LEFT = 46, RIGHT = 10, TOP = 8, BOTTOM = 24, COLORS = 8 };
+enum { LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 24, COLORS = 8 };
 
 typedef struct {
     const mbl_svg_chart_t *chart;
@@ -55,8 +55,8 @@ static void draw_axes(FILE *out, const frame_t *f) {
         double at = place_y(f, y);
         fprintf(out, "<path class=\"grid%s\" d=\"M%d %.1fH%.1f\"/>",
                 c->zero && fabs(y) < step / 2 ? " zero" : "", LEFT, at, right);
-        if (decimals > 5)
-            fprintf(out, "<text x=\"%d\" y=\"%.1f\" class=\"end\">%.0e</text>", LEFT - 6, at + 4, y);
+        if (decimals > 4)
+            fprintf(out, "<text x=\"%d\" y=\"%.1f\" class=\"end\">%.1e</text>", LEFT - 6, at + 4, y);
         else
             fprintf(out, "<text x=\"%d\" y=\"%.1f\" class=\"end\">%.*f</text>", LEFT - 6, at + 4, decimals,
                     fabs(y) < step / 2 ? 0.0 : y);
