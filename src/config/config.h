@@ -34,6 +34,7 @@ typedef enum {
 } mbl_config_common_t;
 typedef enum { MBL_CONFIG_KL_APART, MBL_CONFIG_KL_COMMON } mbl_config_kl_t;
 typedef enum { MBL_CONFIG_WEIGHTED_SUM, MBL_CONFIG_WEIGHTED_MEAN } mbl_config_weighted_t;
+typedef enum { MBL_CONFIG_GUARD_OFF, MBL_CONFIG_GUARD_OWN_PARTS } mbl_config_guard_t;
 typedef enum { MBL_CONFIG_ON_REFRESH_RAW, MBL_CONFIG_ON_REFRESH_SMOOTH } mbl_config_on_refresh_t;
 typedef enum { MBL_CONFIG_OTHER_BASE_REFUSE, MBL_CONFIG_OTHER_BASE_ACCEPT } mbl_config_other_base_t;
 typedef enum { MBL_CONFIG_WRITER_GATHER, MBL_CONFIG_WRITER_PARALLEL } mbl_config_writer_t;
@@ -134,6 +135,7 @@ typedef struct {
         mbl_config_kl_t kl;
         mbl_config_weighted_t weighted;
         mbl_shrink_t shrink;
+        mbl_config_guard_t guard;
         double floor, cagrad_c, rho;
         size_t refresh_every; /* optimizer steps */
         size_t warmup;        /* optimizer steps */

@@ -89,6 +89,27 @@ static void check_common(const mbl_config_t *config, const used_t *used, mbl_con
                            "balance.common: %s; expected %s with it", word, need);
 }
 
+/* Weights of the own parts that differ from those of the common ones go with steps that form all gradients.
+ */
+static void check_guard(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    const char *need = NULL;
+    if (config->balance.guard == MBL_CONFIG_GUARD_OFF)
+        return;
+    if (!solves_once(used->method))
+        need = "a method that solves on all rows, such as marble,";
+    else if (config->balance.refresh_every != 1 || config->balance.gram_fraction < 1 ||
+             config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
+        need = "balance.refresh_every: 1, balance.gram_fraction: 1 and balance.on_refresh: raw";
+    else if (config->balance.shrink != MBL_SHRINK_OFF)
+        need = "balance.shrink: off";
+    for (size_t i = 0; i < config->rewards.count && !need; i++)
+        if (!isnan(config->rewards.items[i].min))
+            need = "no reward with a min";
+    if (need)
+        mbl_config_problem(problems, mbl_config_line(config, "balance.guard"),
+                           "balance.guard: own_parts with %s; expected %s with it, or off", used->text, need);
+}
+
 /* What only means something where alpha is solved for. */
 static void check_solving(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     bool solves = solves_once(used->method);
@@ -147,6 +168,7 @@ static void check_method(const mbl_config_t *config, const used_t *used, mbl_con
     check_floor(config, used, problems);
     check_reference(config, used, problems);
     check_common(config, used, problems);
+    check_guard(config, used, problems);
     check_solving(config, used, problems);
 }
 

@@ -48,6 +48,7 @@ static const char *const common_words[] = {"together", "apart", "offset", NULL};
 /* In the order of mbl_config_kl_t. */
 static const char *const kl_words[] = {"apart", "common", NULL};
 /* In the order of mbl_config_weighted_t. */
+static const char *const guard_words[] = {"off", "own_parts", NULL};
 static const char *const weighted_words[] = {"sum", "mean", NULL};
 /* In the order of mbl_shrink_t. */
 static const char *const shrink_words[] = {"off", "equal", "average", NULL};
@@ -187,6 +188,9 @@ static const mbl_field_t fields[] = {
     CHOICE(balance.shrink, "off", shrink_words,
            "pulls a solve's alpha towards equal shares, or towards its average, the more the solutions of "
            "two halves of the prompts differ"),
+    CHOICE(balance.guard, "off", guard_words,
+           "own_parts: a solve's direction is moved by the least that makes it work against no reward's own "
+           "part a_k (cos_part at least 0), not only against no gradient g_k with the common part in it"),
     NUMBER(balance.floor, "0.0", 0, 1, BELOW,
            "least alpha of an objective, for method marble; objectives x floor may be at most 1"),
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,
@@ -252,6 +256,9 @@ static const mbl_field_t fields[] = {
 
     CHOICE(alarms.no_score, "on", alarm_switch_words,
            "on: alarm when a reward that is trained has no score of any image"),
+    COUNT(alarms.against_reward, "20", 0, 1e9, "optimizer steps",
+          "alarm when in so many steps in a row (of those with cosines) the direction works against some "
+          "reward, or against some reward's own part (cos, cos_part below 0); 0: never"),
     NUMBER(alarms.reward_collapse, "1.0", 0, 1e6, CLOSED,
            "alarm when a reward's mean lies more than this below that of the first step, in standard "
            "deviations of its scores; 0: off"),

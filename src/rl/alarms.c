@@ -76,6 +76,27 @@ static void check_alpha(const mbl_alarm_limits_t *limits, const mbl_alarm_number
     found(out, MBL_ALARM_alpha_stale, is, (double)state->unsolved, 0);
 }
 
+/* A cosine below this is no rounding error. */
+static const double AGAINST = -1e-6;
+
+/* The most negative cosine of a step that has any; steps without say nothing either way. */
+static void check_cosines(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *n,
+                          mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
+    size_t worst = 0;
+    double least = INFINITY;
+    for (size_t k = 0; n->cos && k < n->k; k++) {
+        double cosine = fmin(n->cos[k], n->cos_part[k]); /* of the one that is no NAN */
+        if (!(cosine < least) || (n->monitor && n->monitor[k]))
+            continue;
+        least = cosine;
+        worst = k;
+    }
+    if (isinf(least))
+        return;
+    bool is = lasts(&state->run[MBL_ALARM_against_reward], least < AGAINST, limits->against_reward);
+    found(out, MBL_ALARM_against_reward, is, least, worst);
+}
+
 static void check_rewards(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *n,
                           mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
     for (size_t k = 0; k < n->k; k++) {
@@ -130,6 +151,7 @@ void mbl_alarms_check(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_
     check_adapters(limits, numbers, state, out);
     check_images(limits, numbers, state, out);
     check_alpha(limits, numbers, state, out);
+    check_cosines(limits, numbers, state, out);
     check_rewards(limits, numbers, state, out);
     check_scores(limits, numbers, state, out);
     for (int i = 0; i < MBL_ALARMS; i++)
@@ -221,6 +243,14 @@ char *mbl_alarm_text(mbl_alarm_t alarm, const mbl_alarm_limits_t *limits,
             "the mean of %s is %.1f standard deviations of its scores below the first step's (limit %g), "
             "for %zu steps; lower train.lr, raise train.kl, and look at samples/",
             reward, value, limits->reward_collapse, limits->patience);
+        break;
+    case MBL_ALARM_against_reward:
+        snprintf(
+            text, room,
+            "for %zu steps the direction works against a reward, now against %s (least cosine %+.2f: cos and "
+            "cos_part in metrics.jsonl); balance.method: marble with balance.guard: own_parts "
+            "forbids it, a lower train.old_decay.hold makes it rarer",
+            limits->against_reward, reward, value);
         break;
     case MBL_ALARMS:
         break;

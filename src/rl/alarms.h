@@ -19,7 +19,8 @@
     X(scorer_failed)    /* a scorer gave no score too often */                                               \
     X(scorer_range)     /* a scorer answered outside of its declared range */                                \
     X(no_score)         /* a reward that is trained has no valid score at all */                             \
-    X(reward_collapse)  /* a reward's mean has fallen far below that of the first step */
+    X(reward_collapse)  /* a reward's mean has fallen far below that of the first step */                    \
+    X(against_reward)   /* the direction works against a reward, or against its own part */
 
 typedef enum {
 #define MBL_ALARM_ENUM(name) MBL_ALARM_##name,
@@ -38,7 +39,7 @@ typedef struct {
     mbl_on_alarm_t on_alarm;
     /* steps in a row that no_variance, x0_norm_drift, alpha_collapse, no_score and reward_collapse last */
     size_t patience;
-    size_t old_equals_new, alpha_stale, non_finite, replica_mismatch;
+    size_t old_equals_new, alpha_stale, non_finite, replica_mismatch, against_reward;
     mbl_alarm_switch_t no_score;
     double old_drift, no_variance, x0_norm_drift, alpha_collapse, scorer_failed, scorer_range,
         reward_collapse;
@@ -69,9 +70,11 @@ typedef struct {
     bool solved;        /* did so in this step, */
     size_t used;        /* and these many rewards take part */
     size_t k;
-    const bool *active;              /* [K] rewards that this step trains; NULL: all */
-    const bool *monitor;             /* [K] rewards that are only scored, and raise none; NULL: none */
-    const double *alpha;             /* [K] */
+    const bool *active;  /* [K] rewards that this step trains; NULL: all */
+    const bool *monitor; /* [K] rewards that are only scored, and raise none; NULL: none */
+    const double *alpha; /* [K] */
+    /* [K] cosines of the direction with g_k and with a_k, NAN where not measured; NULL: none is */
+    const double *cos, *cos_part;
     const mbl_reward_stats_t *stats; /* [K] */
     const size_t *outside;           /* [K] valid scores outside the scorer's range */
 } mbl_alarm_numbers_t;

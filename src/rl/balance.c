@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "rl/constraint.h"
+#include "rl/guard.h"
 #include "rl/objective.h"
 #include "rl/reference.h"
 
@@ -242,6 +243,10 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
         memcpy(step.alpha_mean, state->alpha_mean, sizeof step.alpha_mean);
     }
     diagnose(gram, sets, k, &step);
+    if (options->guard) {
+        MBL_TRY(mbl_guard(gram, sets, k, &step));
+        diagnose(gram, sets, k, &step);
+    }
     step.seconds = mbl_now() - start;
     *out = step;
     return MBL_OK;

@@ -17,10 +17,11 @@ typedef struct {
     mbl_method_t method;
     mbl_common_t common;
     const mbl_sets_t *sets; /* NULL: all rewards apply to all samples, and no set is the KL term */
-    double floor;           /* least alpha of a reward that takes part */
-    double cagrad_c;        /* radius around the mean gradient, of its length (cagrad) */
-    double rho;             /* smoothing of alpha over steps */
-    const double *weights;  /* [K] of the rewards, positive, of any sum; NULL: all alike */
+    bool guard;   /* the direction is moved by the least that makes it work against no own part (guard.h) */
+    double floor; /* least alpha of a reward that takes part */
+    double cagrad_c;       /* radius around the mean gradient, of its length (cagrad) */
+    double rho;            /* smoothing of alpha over steps */
+    const double *weights; /* [K] of the rewards, positive, of any sum; NULL: all alike */
     /* [K] rewards with equal numbers share one objective, the mean of their gradients; NULL: none do. Not for
      * methods with an objective of their own */
     const size_t *group;
@@ -51,6 +52,7 @@ typedef struct {
     double coefficient[MBL_SETS_MAX];                /* D = sum_j coefficient_j set_j */
     double direction_norm;                           /* |D|; 0 where D cancels out to rounding */
     double cos_min, cos_mean, cos_var, cos_part_min; /* over the measured rewards; 0 without any */
+    double moved;                                    /* by the guard: |D - D before it| over |D before it| */
     double kkt_residual;
     double seconds; /* of the solve, on rank 0 */
 } mbl_balance_step_t;

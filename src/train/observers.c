@@ -8,6 +8,8 @@
 
 #include <limits.h>
 
+#include <math.h>
+
 /* Whether a multiple of `every` lies after `before`, up to `after`. */
 static bool due(uint64_t before, uint64_t after, size_t every) {
     return every > 0 && before / every != after / every;
@@ -34,6 +36,14 @@ static mbl_status_t check_alarms(void *self, const mbl_event_step_t *step) {
                                    .alpha = update->balance.alpha,
                                    .stats = step->stats,
                                    .outside = step->outside};
+    double cos[MBL_MAX_REWARDS], cos_part[MBL_MAX_REWARDS];
+    for (size_t k = 0; k < t->engine.k; k++) {
+        bool measured = update->cosines && update->norm > 0 && update->balance.measured[k];
+        cos[k] = measured ? update->balance.cos[k] : NAN;
+        cos_part[k] = measured ? update->balance.cos_part[k] : NAN;
+    }
+    numbers.cos = cos;
+    numbers.cos_part = cos_part;
     if (every > 0 && step->step % every == 0)
         MBL_TRY(mbl_watch_replicas(t->comm, &t->state.update.policy, &numbers.replicas_same));
     mbl_alarm_findings_t found;
@@ -151,7 +161,10 @@ static mbl_status_t write_report(void *self, const mbl_event_end_t *end) {
 
 static mbl_status_t print_table(void *self, const mbl_event_end_t *end) {
     const mbl_train_t *t = self;
-    return t->comm->rank == 0 ? mbl_report_table(t->config, end->base, end->trained, end->change) : MBL_OK;
+    if (t->comm->rank != 0)
+        return MBL_OK;
+    MBL_TRY(mbl_report_table(t->config, end->base, end->trained, end->change));
+    return mbl_report_against(t->out_dir);
 }
 
 /* ---- checkpoints ---- */

@@ -115,6 +115,8 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_even
     if (r->update->refreshed) {
         json_object_set_new(line, "alpha_raw", shares(config, r, r->update->alpha_raw));
         json_object_set_new(line, "gram_share", mbl_jsonl_real(r->update->gram_share));
+        if (config->balance.guard != MBL_CONFIG_GUARD_OFF)
+            json_object_set_new(line, "guard_moved", mbl_jsonl_real(r->update->balance.moved));
         if (r->update->halves)
             put_halves(line, config, r);
     }

@@ -21,5 +21,8 @@ void mbl_report_progress(const mbl_event_step_t *step);
  * interval, per reward. Rank 0. */
 mbl_status_t mbl_report_table(const mbl_config_t *config, const mbl_eval_score_t *base,
                               const mbl_eval_score_t *trained, const mbl_eval_score_t *difference);
+/* Below it: in which share of the steps of FOLDER/metrics.jsonl the direction worked against a reward's
+ * gradient, and against a reward's own part; nothing where no step has cosines. Rank 0. */
+mbl_status_t mbl_report_against(const char *folder);
 
 #endif

@@ -57,6 +57,7 @@ static void cross_checks(void **state) {
         {limited, "balance={common: apart}", "rewards.1.min: 0.8; expected balance.common: together"},
         {limited, "balance={shrink: equal}",
          "balance.shrink: equal with balance.method: marble; expected no reward"},
+        {limited, "balance={guard: own_parts}", "expected no reward with a min with it, or off"},
         {"train.kl_fraction=0.5", "balance={method: marble_reference}", "train.kl_fraction: not with"},
         {"rewards=[{name: jpeg, group: a}, {name: ocr, min: 0.8, group: a}]", "balance={}",
          "rewards.1.min: 0.8; expected no group with it"},
@@ -83,6 +84,12 @@ static void cross_checks(void **state) {
                   "apart; expected balance.refresh_every: 1");
     check_refused("balance={shrink: equal, method: gdpo}", 1,
                   "balance.shrink: equal with balance.method: gdpo; expected a method that solves");
+    check_refused("balance={guard: own_parts, refresh_every: 10}", 1,
+                  "balance.guard: own_parts with balance.method: marble; expected balance.refresh_every: 1");
+    check_refused(
+        "balance={guard: own_parts, method: weighted_sum}", 1,
+        "balance.guard: own_parts with balance.method: weighted_sum; expected a method that solves");
+    check_refused("balance={guard: own_parts, shrink: equal}", 1, "expected balance.shrink: off with it");
     check_refused("balance={shrink: average, common: apart}", 1,
                   "expected balance.common: together with it, or off");
     check_refused("balance={method: marble_reference, kl: common}", 1,

@@ -264,6 +264,30 @@ static void rewards_that_collapse(void **state) {
     says(&h, MBL_ALARM_reward_collapse, "the mean of ocr is 3.0 standard deviations of its scores below");
 }
 
+/* Against a gradient or against an own part, of whichever reward; steps without cosines say nothing, and
+ * rounding is no direction. */
+static void directions_against_a_reward(void **state) {
+    healthy_t h;
+    (void)state;
+    make_healthy(&h);
+    double cos[K] = {0.5, 0.4, NAN}, part[K] = {0.2, -1e-7, NAN};
+    h.numbers.cos = cos;
+    h.numbers.cos_part = part;
+    stays_quiet(&h, 50);
+    part[1] = -0.2;
+    stays_quiet(&h, 19);
+    cos[0] = cos[1] = part[0] = part[1] = NAN;
+    stays_quiet(&h, 10);
+    cos[0] = -0.1, cos[1] = part[1] = part[0] = 0.3;
+    fires_after(&h, MBL_ALARM_against_reward, 1);
+    assert_int_equal(h.findings.reward[MBL_ALARM_against_reward], 0);
+    says(&h, MBL_ALARM_against_reward, "now against ocr (least cosine -0.10");
+    cos[0] = 0.1;
+    stays_quiet(&h, 1);
+    part[1] = -0.2;
+    stays_quiet(&h, 19);
+}
+
 static void what_is_switched_off_stays_quiet(void **state) {
     healthy_t h;
     (void)state;
@@ -284,6 +308,8 @@ static void what_is_switched_off_stays_quiet(void **state) {
     }
     h.stats[1].valid = 0, h.stats[1].failed = 100;
     h.stats[2].mean = -1e9;
+    double cos[K] = {-1, -1, -1};
+    h.numbers.cos = h.numbers.cos_part = cos;
     h.numbers.old_deviate = 0;
     stays_quiet(&h, 200);
     h.numbers.old_deviate = 1e3;
@@ -302,6 +328,7 @@ int main(void) {
         cmocka_unit_test(scorers_that_fail_or_leave_their_range),
         cmocka_unit_test(rewards_without_scores),
         cmocka_unit_test(rewards_that_collapse),
+        cmocka_unit_test(directions_against_a_reward),
         cmocka_unit_test(what_is_switched_off_stays_quiet),
     };
     return cmocka_run_group_tests_name("alarms", tests, NULL, NULL);

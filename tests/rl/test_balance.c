@@ -384,6 +384,43 @@ static void offset_levels_the_parts(void **state) {
     }
 }
 
+/* The guarded direction is the nearest one that works against no own part: against vectors written out, it
+ * is D + sum x_k a_k with x >= 0, no <D, a_k> below 0, and x_k > 0 only where <D, a_k> = 0 (the conditions of
+ * a projection onto a cone). Where none is below 0, nothing moves. */
+static void guarded_against_no_own_part(void **state) {
+    mbl_comm_t *comm = *state;
+    size_t moved = 0, still = 0;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        case_t c = new_case(seed % 2 ? MBL_METHOD_MARBLE : MBL_METHOD_EQUAL, 4), free;
+        random_parts(&c, seed, seed % 4 < 2 ? 2 : 60);
+        free = c;
+        solve(comm, &free);
+        c.options.guard = true;
+        solve(comm, &c);
+        double before[DIM], d[DIM], change[DIM], norm = 0, square = 0;
+        direction_of(&free, before);
+        direction_of(&c, d);
+        for (size_t j = 0; j < DIM; j++)
+            change[j] = d[j] - before[j];
+        norm = sqrt(dot(before, before));
+        square = dot(change, change);
+        assert_near(c.step.moved, sqrt(square) / norm, 1e-6);
+        for (size_t i = 0; i < c.k; i++) {
+            double length = sqrt(dot(c.part[i], c.part[i])), along = dot(d, c.part[i]) / (length * norm);
+            double x = (c.step.coefficient[i] - free.step.coefficient[i]) * length / norm;
+            assert_true(along > -1e-6);
+            assert_true(x >= 0);
+            assert_true(x < 1e-6 || along < 1e-6);
+            assert_near(c.step.cos_part[i], dot(d, c.part[i]) / (length * sqrt(dot(d, d))), 1e-9);
+            assert_near(c.step.alpha[i], free.step.alpha[i], 0);
+        }
+        moved += square > 0;
+        still += square == 0;
+    }
+    assert_true(moved > 5);
+    assert_true(still > 5);
+}
+
 /* alphabar over steps whose alphas are known, rewards coming and going. */
 static void smoothing(void **state) {
     case_t c = new_case(MBL_METHOD_EQUAL, 3);
@@ -446,6 +483,7 @@ int main(void) {
         cmocka_unit_test_prestate(fixed_shares, comm),
         cmocka_unit_test_prestate(common_part_apart, comm),
         cmocka_unit_test_prestate(offset_levels_the_parts, comm),
+        cmocka_unit_test_prestate(guarded_against_no_own_part, comm),
         cmocka_unit_test_prestate(smoothing, comm),
         cmocka_unit_test_prestate(weighted_sum_reports_its_weights, comm),
         cmocka_unit_test_prestate(bad_arguments, comm),

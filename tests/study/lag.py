@@ -28,6 +28,7 @@ ARMS = {
     "kl_common": {"balance.method": "marble", "balance.kl": "common"},
     "apart": {"balance.method": "marble", "balance.common": "apart"},
     "offset": {"balance.method": "marble", "balance.common": "offset"},
+    "guard": {"balance.method": "marble", "balance.guard": "own_parts"},
     "shrink_equal": {"balance.method": "marble", "balance.shrink": "equal"},
     "shrink_average": {"balance.method": "marble", "balance.shrink": "average"},
     "equal": {"balance.method": "equal"},

@@ -143,6 +143,31 @@ static void definitions_by_name(void **state) {
     json_decref(lines);
 }
 
+/* With the guard no step works against a reward's own part; without it some step of the same run does. */
+static void guarded_own_parts(void **state) {
+    (void)state;
+    double least[2] = {1, 1}, moved = 0;
+    static const char *const guards[] = {"off", "own_parts"};
+    for (size_t guard = 0; guard < 2; guard++) {
+        char more[300];
+        snprintf(more, sizeof more,
+                 "--set train.steps=4 --set train.lr=0.01 --set train.old_decay.hold=0.95 --set "
+                 "train.old_decay.rate=0.95 --set balance.guard=%s",
+                 guards[guard]);
+        train_well(1, guards[guard], more);
+        json_t *lines = lines_of(guards[guard], "metrics.jsonl");
+        for (size_t i = 0; i < 4; i++) {
+            least[guard] = fmin(least[guard], number_at(lines, i, "cos_part_min"));
+            if (guard)
+                moved = fmax(moved, number_at(lines, i, "guard_moved"));
+        }
+        json_decref(lines);
+    }
+    assert_true(least[0] < -1e-3);
+    assert_true(least[1] > -1e-7);
+    assert_true(moved > 0);
+}
+
 int main(void) {
     const struct CMUnitTest on_gpus[] = {
         cmocka_unit_test(a_reward_with_a_min),
@@ -152,6 +177,7 @@ int main(void) {
         cmocka_unit_test(every_method_runs_and_marble_is_never_against_a_reward),
         cmocka_unit_test(alpha_of_two_halves),
         cmocka_unit_test(definitions_by_name),
+        cmocka_unit_test(guarded_own_parts),
         cmocka_unit_test(a_reward_with_a_min),
         cmocka_unit_test(the_released_method),
     };
