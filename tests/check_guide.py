@@ -24,7 +24,7 @@ def bright(images, prompts, metadata):
     return [sum(image.data) / (255 * len(image.data)) for image in images]
 """
 # Together they write every key there is.
-RUNS = {"halves": ["balance.alpha_halves=1", "balance.shrink=equal"],
+RUNS = {"halves": ["balance.alpha_halves=1", "balance.shrink=equal"], "guard": ["balance.guard=own_parts"],
         "python": ["rewards=[{name: color_here, type: color}, {name: bright_here, type: python, file: %s/bright.py, output: bright}]", "log.recheck_every=1"], "limit": ["rewards.0.min=0.4"],
         "stages": ["stages=[{steps: 1, rewards: [ocr_here, color_here]}, {steps: 1, rewards: [count_here, clean_here, jpeg_here]}]"]}
 wrong = []
