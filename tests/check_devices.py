@@ -26,7 +26,7 @@ pretrain: {{steps: 3, warmup: 2, batch: 12, eval_every: 2, checkpoint_every: 1}}
 log: {{level: info, samples_every: 2}}
 """
 # what of a run's lines depends on the clock, on the transport or on which run it is
-TIMES = ("seconds", "samples_per_s", "bytes_comm", "time", "run")
+TIMES = ("seconds", "samples_per_s", "bytes_comm", "ranks", "time", "run")
 
 
 def call(device, ranks, *arguments, code=0, nccl="1", log=False):

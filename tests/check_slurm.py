@@ -134,7 +134,7 @@ class Run:
 def metrics(out):
     """metrics.jsonl without what a clock says."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", "samples_per_s", "time", "run")} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "samples_per_s", "ranks", "time", "run")} for line in lines]
 
 
 def requeued_and_preempted():

@@ -6,6 +6,7 @@
 #define MBL_RUN_EVENTS_H
 
 #include "run/evaluate.h"
+#include "run/ranks.h"
 #include "run/state.h"
 #include "run/timing.h"
 #include "run/traffic.h"
@@ -35,6 +36,7 @@ typedef struct {
     const mbl_run_traffic_t *traffic; /* of the epoch */
     bool solves;                      /* the method solves for alpha */
     mbl_step_seconds_t seconds;
+    const mbl_ranks_t *ranks;
     double seconds_left; /* of the run, from its mean step */
     uint64_t bytes_comm;
 } mbl_event_step_t;

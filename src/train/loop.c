@@ -115,6 +115,8 @@ static mbl_status_t describe_step(mbl_train_t *t, size_t steps, mbl_event_step_t
     mbl_train_await_write(t);
     MBL_TRY(mbl_policy_deviation(&t->state.update.policy, &out->old_deviate));
     out->bytes_comm = mbl_timing_step(&t->timing, t->comm, &out->seconds);
+    MBL_TRY(mbl_ranks_measure(t->comm, &out->seconds, &t->ranks));
+    out->ranks = &t->ranks;
     out->seconds_left = t->timing.mean * (double)(t->config->train.steps - t->state.step);
     return MBL_OK;
 }

@@ -58,6 +58,7 @@ typedef struct {
     uint64_t alarm_step;
     mbl_eval_score_t base[MBL_MAX_REWARDS];
     mbl_timing_t timing;
+    mbl_ranks_t ranks; /* of the last step */
 } mbl_train_t;
 
 /* The run's own observers into t->events, then those of `more` (NULL: none). */

@@ -100,6 +100,7 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
     MBL_TRY(make_plans(t));
     MBL_TRY(make_batch(t));
+    MBL_TRY(mbl_ranks_new(t->comm, &t->ranks));
     MBL_TRY(fit_micro_batches(t));
     MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, t->sampled_at_once, &t->sampler));
     if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)
@@ -128,6 +129,7 @@ void mbl_train_close(mbl_train_t *t) {
     if (t->engine.ops)
         mbl_tensor_free(t->engine.ops, &t->batch.x0);
     mbl_recheck_free(&t->recheck);
+    mbl_ranks_free(&t->ranks);
     mbl_free(t->batch.scores);
     mbl_free(t->batch.rgb);
     mbl_free(t->views.images);

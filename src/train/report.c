@@ -160,6 +160,7 @@ json_t *mbl_report_line(const mbl_event_step_t *r) {
                                   s->reward_wait, "train", s->train, "gram", s->gram, "qp", s->qp, "comm",
                                   s->comm, "checkpoint", s->checkpoint, "total", s->total));
     json_object_set_new(line, "bytes_comm", json_integer((json_int_t)r->bytes_comm));
+    mbl_ranks_put(r->ranks, line);
     return line;
 }
 

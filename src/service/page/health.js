@@ -4,11 +4,10 @@ const PHASES = [['rollout', 'rollout'], ['reward_wait', 'waiting for scores'], [
   ['checkpoint', 'checkpoint'], ['rest', 'rest']];
 const PHASE_COLOURS = [4, 5, 0, 1, 3, 2, 7];
 
-// Seconds of a phase without what is counted in another: waiting for scores is a part of the rollout in metrics.jsonl.
+// Seconds of a phase; the rest is what a step took beyond all of them.
 function phaseColumn(m, phase) {
   const of = (key) => m.get('seconds.' + key), at = (key, i) => { const value = of(key)[i]; return Number.isFinite(value) ? value : 0; };
-  if (phase === 'rollout') return m.step.map((step, i) => Math.max(0, at('rollout', i) - at('reward_wait', i)));
-  if (phase === 'rest') return m.step.map((step, i) => Math.max(0, at('total', i) - at('rollout', i) - at('train', i) - at('gram', i) - at('qp', i) - at('checkpoint', i)));
+  if (phase === 'rest') return m.step.map((step, i) => Math.max(0, at('total', i) - at('rollout', i) - at('reward_wait', i) - at('train', i) - at('gram', i) - at('qp', i) - at('checkpoint', i)));
   return of(phase);
 }
 
@@ -60,16 +59,14 @@ function fillTable(id, head, rows) {
   table.tBodies[0].replaceChildren(...rows.map((cells) => make('tr', null, ...cells.map((cell) => make('td', null, cell)))));
 }
 
-// A line of metrics.jsonl has `by_rank` where the run writes it.
+// By rank: its share of the work of the one that works longest (messages are mostly waiting for others), and its memory.
 function showRanks(run) {
-  const line = run.metrics.last, status = run.status || {}, by = line && line.by_rank;
-  if (by && Array.isArray(by.rollout) && by.rollout.length) {
-    const slow = Math.max(...by.rollout.map((seconds, i) => seconds + by.train[i]));
-    fillTable('ranks', ['rank', 'rollout', 'training', 'of the slowest', 'memory'], by.rollout.map((seconds, i) => [String(i) + (by.host ? ' ' + by.host[i] : ''), number(seconds, 2) + ' s', number(by.train[i], 2) + ' s',
-      number((seconds + by.train[i]) / slow * 100, 0) + ' %', number(by.memory[i] / 1e6, 0) + ' MB']));
-  } else {
-    fillTable('ranks', ['ranks', 'host of rank 0', 'last step'], [[number(status.ranks, 0), status.host || '–', status.time || (line && line.time) || '–']]);
-  }
+  const line = run.metrics.last, status = run.status || {}, of = line && line.ranks;
+  if (!of || !Array.isArray(of.rollout) || !of.rollout.length)
+    return fillTable('ranks', ['ranks', 'host of rank 0', 'last step'], [[number(status.ranks, 0), status.host || '–', status.time || (line && line.time) || '–']]);
+  const work = of.rollout.map((seconds, i) => Math.max(0, seconds + of.train[i] - of.comm[i])), most = Math.max(...work) || 1;
+  return fillTable('ranks', ['rank', 'rollout', 'training', 'waiting, messages', 'work', 'memory'], work.map((seconds, i) => [String(i), number(of.rollout[i], 2) + ' s', number(of.train[i], 2) + ' s', number(of.comm[i], 2) + ' s',
+    make('span', {class: 'load', title: number(seconds, 2) + ' s'}, make('i', {style: {width: seconds / most * 4 + 'rem'}}), number(seconds / most * 100, 0) + ' %'), number(of.memory[i] / 1e6, 0) + ' MB']));
 }
 
 async function showScorers(run) {
