@@ -21,6 +21,7 @@ enum { MBL_DIT_MAX_BLOCKS = 64, MBL_DIT_BLOCK_KINDS = 2 };
 /* What a configuration says of sizes. */
 typedef struct {
     size_t channels, out_channels, side; /* of latents in, of the velocity; height and width of both */
+    size_t patch, most_side;             /* other heights and widths are multiples of patch up to most_side */
     size_t tokens;                       /* of an image */
     size_t context_width, pooled_width;  /* of the conditions */
     size_t blocks, width, heads;

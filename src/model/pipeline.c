@@ -1,13 +1,13 @@
-/* A diffusers folder: opening with its parts checked against each other, prompts to conditions, latents to
- * images. */
+/* A diffusers folder: opening with its parts checked against each other, prompts to conditions. */
 #include "model/pipeline_internal.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/suggest.h"
 
-#include <math.h>
 #include <string.h>
+
+enum { PIXELS = 3 };
 
 /* ---- opening ---- */
 
@@ -16,30 +16,19 @@ static char *part(const char *folder, const char *name) {
     return mbl_format("%s/%s", folder, name);
 }
 
-/* model_index.json, and parts of larger models that cannot be run yet. */
-static mbl_status_t check_index(const char *folder, const json_t *index) {
+/* model_index.json: of which pipeline the folder is, and whether it has a vae. A part of null is none. */
+static mbl_status_t check_index(const char *folder, const json_t *index, bool *vae) {
     const char *class_name = json_string_value(json_object_get(index, "_class_name"));
     if (!class_name || strcmp(class_name, "StableDiffusion3Pipeline") != 0)
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
                         "%s/model_index.json: _class_name: %.60s; expected "
                         "StableDiffusion3Pipeline",
                         folder, class_name ? class_name : "missing");
-    char *path = part(folder, "vae");
-    if (!path)
-        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
-    bool named = json_is_string(json_array_get(json_object_get(index, "vae"), 1));
-    bool there = named || mbl_folder_exists(path);
-    mbl_free(path);
-    if (there)
-        return MBL_FAIL(
-            MBL_ERR_UNSUPPORTED,
-            "%s: has vae/; this version runs models that generate pixels (transformer/, tokenizer/, "
-            "text_encoder/, scheduler/)",
-            folder);
+    *vae = json_is_string(json_array_get(json_object_get(index, "vae"), 1));
     return MBL_OK;
 }
 
-static mbl_status_t read_index(const char *folder) {
+static mbl_status_t read_index(const char *folder, bool *vae) {
     json_t *index = NULL;
     if (!mbl_folder_exists(folder) && mbl_is_hub_name(folder))
         return MBL_FAIL(
@@ -53,7 +42,7 @@ static mbl_status_t read_index(const char *folder) {
                         "tokenizer/, text_encoder/, scheduler/",
                         folder);
     MBL_TRY(mbl_json_read_in(folder, "model_index.json", false, &index));
-    mbl_status_t status = check_index(folder, index);
+    mbl_status_t status = check_index(folder, index, vae);
     json_decref(index);
     return status;
 }
@@ -90,10 +79,12 @@ static mbl_status_t check_parts(const mbl_pipeline_t *p, const char *folder) {
                         "%s: text_encoder/: projection_dim: %zu; expected the transformer's "
                         "pooled_projection_dim %zu",
                         folder, pooled, model->pooled_width);
-    if (model->channels != 3 || model->out_channels != 3)
-        return MBL_FAIL(MBL_ERR_CONFIG,
-                        "%s: transformer/: %zu channels in, %zu out; without a vae/ both must be 3 (pixels)",
-                        folder, model->channels, model->out_channels);
+    size_t channels = p->vae ? mbl_vae_config(p->vae)->latent_channels : PIXELS;
+    if (model->channels != channels || model->out_channels != channels)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: transformer/: %zu channels in, %zu out; expected %zu, %s",
+                        folder, model->channels, model->out_channels, channels,
+                        p->vae ? "vae/'s latent_channels"
+                               : "red, green and blue, as model_index.json names no vae");
     return MBL_OK;
 }
 
@@ -103,11 +94,12 @@ static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fold
                              mbl_pipeline_t **out) {
     mbl_status_t status;
     char *path = NULL;
+    bool vae = false;
     mbl_pipeline_t *p;
     MBL_ALLOC(p, 1);
     p->ops = ops;
     p->dtype = dtype;
-    MBL_TRY_GOTO(read_index(folder), done);
+    MBL_TRY_GOTO(read_index(folder, &vae), done);
     MBL_TRY_GOTO(read_shift(folder, &p->shift), done);
     MBL_TRY_GOTO(mbl_text_open(ops, dtype, folder, text, &p->text), done);
     p->tokens = mbl_text_tokens(p->text);
@@ -122,7 +114,10 @@ static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fold
         MBL_TRY_GOTO(mbl_dit_open(ops, dtype, path, &p->model), done);
         MBL_TRY_GOTO(mbl_digest_files(path, ops->threads, p->digest), done);
     }
+    if (vae)
+        MBL_TRY_GOTO(mbl_pipeline_open_vae(p, folder), done);
     MBL_TRY_GOTO(check_parts(p, folder), done);
+    MBL_TRY_GOTO(mbl_pipeline_resize(p, 0, 0), done);
     *out = p;
     p = NULL;
 done:
@@ -150,6 +145,8 @@ mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const json_t 
     p->tokens = tokens;
     p->shift = 1;
     mbl_status_t status = mbl_dit_blank(ops, dtype, config, &p->model);
+    if (status == MBL_OK)
+        status = mbl_pipeline_resize(p, 0, 0);
     if (status != MBL_OK) {
         mbl_pipeline_close(p);
         return status;
@@ -161,6 +158,7 @@ mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const json_t 
 void mbl_pipeline_close(mbl_pipeline_t *pipeline) {
     if (!pipeline)
         return;
+    mbl_pipeline_close_vae(pipeline);
     mbl_dit_close(pipeline->model);
     mbl_text_close(pipeline->text);
     mbl_free(pipeline->host);
@@ -184,13 +182,9 @@ double mbl_pipeline_shift(const mbl_pipeline_t *pipeline) {
 }
 
 void mbl_pipeline_latent(const mbl_pipeline_t *pipeline, size_t *channels, size_t *height, size_t *width) {
-    const mbl_dit_sizes_t *sizes = mbl_dit_sizes(pipeline->model);
-    *channels = sizes->channels;
-    *height = *width = sizes->side;
-}
-
-void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width) {
-    *height = *width = mbl_dit_sizes(pipeline->model)->side;
+    *channels = mbl_dit_sizes(pipeline->model)->channels;
+    *height = pipeline->height;
+    *width = pipeline->width;
 }
 
 const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline) {
@@ -228,62 +222,5 @@ mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, c
     if (pipeline->text)
         return mbl_text_cuts(pipeline->text, encoder, prompts, n, out);
     *out = (mbl_cuts_t){0};
-    return MBL_OK;
-}
-
-/* ---- images ---- */
-
-/* Latents on the host: where they are, or in a buffer that is kept. */
-static mbl_status_t on_host(mbl_pipeline_t *p, const mbl_tensor_t *latents, const void **out) {
-    size_t bytes = mbl_tensor_count(latents) * mbl_dtype_size(latents->dtype);
-    if (latents->space == MBL_HOST) {
-        MBL_TRY(p->ops->table->sync(p->ops));
-        *out = latents->data;
-        return MBL_OK;
-    }
-    if (bytes > p->host_bytes) {
-        void *grown = mbl_calloc(bytes, 1);
-        if (!grown)
-            return MBL_FAIL(MBL_ERR_MEM, "no memory for %zu bytes of latents", bytes);
-        mbl_free(p->host);
-        p->host = grown;
-        p->host_bytes = bytes;
-    }
-    MBL_TRY(mbl_tensor_download(p->ops, latents, p->host));
-    *out = p->host;
-    return MBL_OK;
-}
-
-/* [-1, 1] to 0..255, rounded; what is no number becomes 0. */
-static uint8_t to_byte(double x) {
-    double y = (x + 1) * 127.5 + 0.5;
-    return (uint8_t)(y > 0 ? y < 255 ? y : 255 : 0);
-}
-
-mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb,
-                                 bool *broken) {
-    size_t channels, height, width;
-    mbl_pipeline_latent(pipeline, &channels, &height, &width);
-    MBL_REQUIRE(latents->ndim == 4 && latents->dim[1] == channels && latents->dim[2] == height &&
-                    latents->dim[3] == width && mbl_tensor_contiguous(latents) &&
-                    (latents->dtype == MBL_F32 || latents->dtype == MBL_F64),
-                "latents to decode must be [n,%zu,%zu,%zu] f32 or f64", channels, height, width);
-    const void *data = NULL;
-    MBL_TRY(on_host(pipeline, latents, &data));
-    size_t area = height * width;
-    for (size_t i = 0; i < latents->dim[0]; i++) {
-        bool finite = true;
-        for (size_t c = 0; c < channels; c++) {
-            for (size_t at = 0; at < area; at++) {
-                size_t from = (i * channels + c) * area + at;
-                double x = latents->dtype == MBL_F64 ? ((const double *)data)[from]
-                                                     : (double)((const float *)data)[from];
-                rgb[(i * area + at) * channels + c] = to_byte(x);
-                finite = finite && isfinite(x);
-            }
-        }
-        if (broken)
-            broken[i] = !finite;
-    }
     return MBL_OK;
 }

@@ -42,12 +42,24 @@ void mbl_pipeline_release_text(mbl_pipeline_t *pipeline);
  * last encoder. */
 mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,
                                size_t n, mbl_cuts_t *out);
-/* Latents [n,C,H,W] f32 in the backend's memory space to 8-bit images rgb [n,H',W',3] on the host (here H' =
- * H where there is no vae). broken [n] (NULL: not wanted): whether an image's latent has numbers in it that
- * are not finite, whose pixels mean nothing. */
+void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width);
+/* Images of another size from here on, 0 for both: the one the transformer was made for. ERR_CONFIG unless
+ * both sides are multiples of what one token stands for (16 pixels in what is published) and the table of
+ * positions holds as many. Before samplers, tapes and decoders are made. */
+mbl_status_t mbl_pipeline_resize(mbl_pipeline_t *pipeline, size_t height, size_t width);
+/* How a vae decodes: as many images at once as fit into `bytes` of the device's memory, but one at least (0:
+ * MBL_PIPELINE_DECODE_BYTES), those with a side of more than `tile` latents in tiles of that side (a multiple
+ * of 4; 0: MBL_PIPELINE_TILE). Nothing for a pipeline without one. */
+enum { MBL_PIPELINE_DECODE_BYTES = 1 << 30, MBL_PIPELINE_TILE = 128 };
+mbl_status_t mbl_pipeline_set_decoding(mbl_pipeline_t *pipeline, size_t bytes, size_t tile);
+/* Makes the buffers that decode up to max_n images at once, which mbl_pipeline_decode does by itself
+ * otherwise, of the first images that it is given. ERR_MEM says what to lower. */
+mbl_status_t mbl_pipeline_prepare_decoding(mbl_pipeline_t *pipeline, size_t max_n);
+/* Latents [n,C,H,W] f32 in the backend's memory space to 8-bit images rgb [n,H',W',3] on the host (H' = H
+ * where there is no vae). broken [n] (NULL: not wanted): whether an image has numbers in it that are not
+ * finite, whose pixels mean nothing. */
 mbl_status_t mbl_pipeline_decode(mbl_pipeline_t *pipeline, const mbl_tensor_t *latents, uint8_t *rgb,
                                  bool *broken);
-void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width);
 
 /* Writes the fixed parts of a fresh signs-type folder: tokenizer/ (a vocabulary with one token per word and
  * glyph, `tokens` long), text_encoder/ (random, frozen, width `hidden`, `layers` layers, projected to

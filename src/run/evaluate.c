@@ -54,6 +54,7 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
     e->batch.k = o->k;
     e->batch.prompt = e->prompt;
     e->batch.sample = e->sample;
+    MBL_TRY(mbl_pipeline_prepare_decoding(o->pipeline, o->micro_batch));
     return mbl_sampler_new(o->pipeline, o->lora, o->micro_batch, &e->sampler);
 }
 

@@ -101,6 +101,7 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
     MBL_TRY(make_plans(t));
     MBL_TRY(make_batch(t));
     MBL_TRY(mbl_ranks_new(t->comm, &t->ranks));
+    MBL_TRY(mbl_pipeline_prepare_decoding(t->engine.pipeline, t->batch.n));
     MBL_TRY(fit_micro_batches(t));
     MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, t->sampled_at_once, &t->sampler));
     if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)

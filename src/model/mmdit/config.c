@@ -113,6 +113,8 @@ mbl_dit_sizes_t mbl_mmdit_sizes(const mbl_mmdit_config_t *config) {
     return (mbl_dit_sizes_t){.channels = config->in_channels,
                              .out_channels = config->out_channels,
                              .side = config->sample_size,
+                             .patch = config->patch_size,
+                             .most_side = config->pos_embed_max_size * config->patch_size,
                              .tokens = patches * patches,
                              .context_width = config->joint_attention_dim,
                              .pooled_width = config->pooled_projection_dim,

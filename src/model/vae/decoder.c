@@ -177,18 +177,22 @@ uint8_t mbl_vae_to_byte(double x) {
     return (uint8_t)nearbyintf(y * 255);
 }
 
-mbl_status_t mbl_vae_decode_bytes(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, uint8_t *rgb) {
+mbl_status_t mbl_vae_decode_bytes(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, uint8_t *rgb,
+                                  bool *broken) {
     MBL_REQUIRE(d && latents && rgb, "vae_decode_bytes: decoder, latents and rgb must be given");
     MBL_TRY(check_call(d, latents));
     const size_t n = latents->dim[0], each = pixel_count(d);
     const void *host = NULL;
     MBL_TRY(mbl_vae_decode_to_host(d, latents, &host));
-    for (size_t i = 0; i < n * each; i++) {
-        double x = mbl_vae_number(d->vae, host, i);
-        if (isnan(x))
-            return MBL_FAIL(MBL_ERR_NUMERIC, "vae: image %zu of %zu has a pixel that is not a number",
-                            i / each, n);
-        rgb[i] = mbl_vae_to_byte(x);
+    for (size_t i = 0; i < n; i++) {
+        bool finite = true;
+        for (size_t k = i * each; k < (i + 1) * each; k++) {
+            double x = mbl_vae_number(d->vae, host, k);
+            finite = finite && isfinite(x);
+            rgb[k] = mbl_vae_to_byte(x);
+        }
+        if (broken)
+            broken[i] = !finite;
     }
     return MBL_OK;
 }

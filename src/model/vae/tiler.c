@@ -139,22 +139,23 @@ static void blend_left(const tile_t *left, const tile_t *tile, size_t extent) {
                   (double)x / (double)extent);
 }
 
-/* The part of tile (i, j) that the image takes: all but what the next tiles blend. */
-static mbl_status_t put(const mbl_vae_tiler_t *t, size_t i, size_t j, const tile_t *tile, uint8_t *rgb) {
+/* The part of tile (i, j) that the image takes: all but what the next tiles blend. Whether it is finite. */
+static bool put(const mbl_vae_tiler_t *t, size_t i, size_t j, const tile_t *tile, uint8_t *rgb) {
     const size_t scale = mbl_vae_scale(&t->vae->config), step = t->step * scale;
+    bool finite = true;
     for (size_t y = 0; y < least(step, tile->height); y++)
         for (size_t x = 0; x < least(step, tile->width); x++)
             for (size_t c = 0; c < MBL_VAE_PIXELS; c++) {
                 double value = pixel_of(tile, y, x)[c];
-                if (isnan(value))
-                    return MBL_FAIL(MBL_ERR_NUMERIC, "vae: a tile has a pixel that is not a number");
+                finite = finite && isfinite(value);
                 rgb[((i * step + y) * t->width * scale + j * step + x) * MBL_VAE_PIXELS + c] =
                     mbl_vae_to_byte(value);
             }
-    return MBL_OK;
+    return finite;
 }
 
-static mbl_status_t decode_image(mbl_vae_tiler_t *t, uint8_t *rgb) {
+static mbl_status_t decode_image(mbl_vae_tiler_t *t, uint8_t *rgb, bool *finite) {
+    *finite = true;
     for (size_t i = 0; i < t->rows; i++) {
         for (size_t j = 0; j < t->columns; j++) {
             MBL_TRY(decode(t, i, j, &t->row[j]));
@@ -162,7 +163,7 @@ static mbl_status_t decode_image(mbl_vae_tiler_t *t, uint8_t *rgb) {
                 blend_above(&t->above[j], &t->row[j], t->extent);
             if (j > 0)
                 blend_left(&t->row[j - 1], &t->row[j], t->extent);
-            MBL_TRY(put(t, i, j, &t->row[j], rgb));
+            *finite = put(t, i, j, &t->row[j], rgb) && *finite;
         }
         tile_t *above = t->above;
         t->above = t->row;
@@ -171,7 +172,8 @@ static mbl_status_t decode_image(mbl_vae_tiler_t *t, uint8_t *rgb) {
     return MBL_OK;
 }
 
-mbl_status_t mbl_vae_tiler_decode_bytes(mbl_vae_tiler_t *t, const mbl_tensor_t *latents, uint8_t *rgb) {
+mbl_status_t mbl_vae_tiler_decode_bytes(mbl_vae_tiler_t *t, const mbl_tensor_t *latents, uint8_t *rgb,
+                                        bool *broken) {
     MBL_REQUIRE(t && latents && rgb, "vae_tiler_decode_bytes: tiler, latents and rgb must be given");
     const size_t channels = t->vae->config.latent_channels, scale = mbl_vae_scale(&t->vae->config);
     const mbl_dtype_t st = mbl_dtype_stat(t->vae->dtype);
@@ -182,8 +184,11 @@ mbl_status_t mbl_vae_tiler_decode_bytes(mbl_vae_tiler_t *t, const mbl_tensor_t *
                 mbl_tensor_text(latents, found), channels, t->height, t->width, mbl_dtype_name(st));
     for (size_t n = 0; n < latents->dim[0]; n++) {
         mbl_tensor_t one = mbl_tensor_rows(latents, n, 1);
+        bool finite;
         MBL_TRY(mbl_tensor_download(t->vae->ops, &one, t->latents));
-        MBL_TRY(decode_image(t, rgb + n * t->height * t->width * scale * scale * MBL_VAE_PIXELS));
+        MBL_TRY(decode_image(t, rgb + n * t->height * t->width * scale * scale * MBL_VAE_PIXELS, &finite));
+        if (broken)
+            broken[n] = !finite;
     }
     return MBL_OK;
 }

@@ -50,9 +50,10 @@ mbl_status_t mbl_vae_count(const mbl_vae_config_t *config, mbl_dtype_t dtype, si
  * clamped; both f32 (f64 for f64), in the backend's memory space, 1 <= n <= max_n. */
 mbl_status_t mbl_vae_decode(mbl_vae_decoder_t *decoder, const mbl_tensor_t *latents,
                             const mbl_tensor_t *pixels);
-/* The same to bytes on the host, rgb [n,H,W,3], clamped and rounded as diffusers' image processor does it.
- * ERR_NUMERIC when a pixel is not a number. */
-mbl_status_t mbl_vae_decode_bytes(mbl_vae_decoder_t *decoder, const mbl_tensor_t *latents, uint8_t *rgb);
+/* The same to bytes on the host, rgb [n,H,W,3], clamped and rounded as diffusers' image processor does it;
+ * what is no number becomes 0. broken [n] (or NULL): whether an image has a pixel that is not finite. */
+mbl_status_t mbl_vae_decode_bytes(mbl_vae_decoder_t *decoder, const mbl_tensor_t *latents, uint8_t *rgb,
+                                  bool *broken);
 
 /* ---- decoder of large images, in tiles ---- */
 
@@ -64,7 +65,8 @@ mbl_status_t mbl_vae_tiler_new(mbl_vae_t *vae, size_t height, size_t width, size
                                mbl_vae_tiler_t **out);
 void mbl_vae_tiler_free(mbl_vae_tiler_t *tiler);
 /* As mbl_vae_decode_bytes, for any n: latents [n,C,height,width] to rgb [n,H,W,3]. */
-mbl_status_t mbl_vae_tiler_decode_bytes(mbl_vae_tiler_t *tiler, const mbl_tensor_t *latents, uint8_t *rgb);
+mbl_status_t mbl_vae_tiler_decode_bytes(mbl_vae_tiler_t *tiler, const mbl_tensor_t *latents, uint8_t *rgb,
+                                        bool *broken);
 
 /* ---- encoder ---- */
 
