@@ -12,6 +12,7 @@ struct mbl_control {
     uv_cond_t posted;
     mbl_control_request_t box; /* empty but for `paused` */
     bool full;                 /* something was asked since the last read */
+    bool waits;                /* the last read waited: the run is paused */
     const mbl_config_t *config;
 };
 
@@ -116,19 +117,25 @@ static size_t list_sets(const mbl_control_request_t *box, const char *sets[MBL_C
     return box->sets;
 }
 
-/* With the lock held: the box with one setting more. */
-static mbl_status_t post_setting(mbl_control_t *control, const char *setting, size_t ranks) {
+/* With the lock held: the box with these settings more, or as it was. */
+static mbl_status_t post_settings(mbl_control_t *control, const char *const *settings, size_t n,
+                                  size_t ranks) {
     const char *sets[MBL_CONTROL_SETS];
     mbl_control_request_t box = control->box;
     mbl_config_t *made;
-    size_t used = 0, length = strlen(setting) + 1;
+    size_t used = 0;
     for (size_t i = 0; i < box.sets; i++)
         used += strlen(box.text + used) + 1;
-    MBL_REQUIRE(box.sets < MBL_CONTROL_SETS && used + length <= sizeof box.text,
-                "control: %u settings wait for the next step already; expected at most %d, of %d characters",
-                (unsigned)box.sets, MBL_CONTROL_SETS, MBL_CONTROL_TEXT);
-    memcpy(box.text + used, setting, length);
-    box.sets++;
+    for (size_t i = 0; i < n; i++) {
+        size_t length = strlen(settings[i]) + 1;
+        MBL_REQUIRE(box.sets < MBL_CONTROL_SETS && used + length <= sizeof box.text,
+                    "control: %u settings wait for the next step already; expected at most %d, of %d "
+                    "characters",
+                    (unsigned)box.sets, MBL_CONTROL_SETS, MBL_CONTROL_TEXT);
+        memcpy(box.text + used, settings[i], length);
+        used += length;
+        box.sets++;
+    }
     MBL_TRY(configure(control->config, sets, list_sets(&box, sets), ranks, &made));
     mbl_config_free(made);
     control->box = box;
@@ -136,23 +143,37 @@ static mbl_status_t post_setting(mbl_control_t *control, const char *setting, si
     return MBL_OK;
 }
 
-mbl_status_t mbl_control_set(mbl_control_t *control, const char *setting, size_t ranks) {
-    if (!is_steerable(setting))
-        return MBL_FAIL(MBL_ERR_CONFIG,
-                        "control: %.100s; expected KEY=VALUE with train.lr, balance.floor, "
-                        "balance.refresh_every, rewards.N.weight or rewards.N.min",
-                        setting);
+mbl_status_t mbl_control_set_all(mbl_control_t *control, const char *const *settings, size_t n,
+                                 size_t ranks) {
+    for (size_t i = 0; i < n; i++)
+        if (!is_steerable(settings[i]))
+            return MBL_FAIL(MBL_ERR_CONFIG,
+                            "control: %.100s; expected KEY=VALUE with train.lr, balance.floor, "
+                            "balance.refresh_every, rewards.N.weight or rewards.N.min",
+                            settings[i]);
     uv_mutex_lock(&control->lock);
-    mbl_status_t status = control->config ? post_setting(control, setting, ranks)
+    mbl_status_t status = control->config ? post_settings(control, settings, n, ranks)
                                           : MBL_FAIL(MBL_ERR_ARG, "control: no run takes settings now");
     uv_mutex_unlock(&control->lock);
     return status;
+}
+
+mbl_status_t mbl_control_set(mbl_control_t *control, const char *setting, size_t ranks) {
+    return mbl_control_set_all(control, &setting, 1, ranks);
+}
+
+void mbl_control_pausing(mbl_control_t *control, bool *asked, bool *waits) {
+    uv_mutex_lock(&control->lock);
+    *asked = control->box.paused;
+    *waits = control->waits;
+    uv_mutex_unlock(&control->lock);
 }
 
 /* ---- reading ---- */
 
 static void take(mbl_control_t *control, double wait, mbl_control_request_t *out) {
     uv_mutex_lock(&control->lock);
+    control->waits = wait > 0;
     if (!control->full && wait > 0)
         (void)uv_cond_timedwait(&control->posted, &control->lock, (uint64_t)(1e9 * wait));
     *out = control->box;

@@ -1,0 +1,605 @@
+/* src/service/server.c, web.c, server_stream.c, listen.c: a server on a real socket, asked by a client made
+ * of plain system calls: answers, streams, control, limits, and 10,000 malformed requests. */
+#include "service_case.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "service/server.h"
+#include "service/stream.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <uv.h>
+
+static const char token[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+static char folder[256], run[512];
+static mbl_server_t *server;
+static mbl_control_t *control;
+static uv_thread_t thread;
+
+static void serve(void *self) {
+    mbl_server_run(self);
+}
+
+static void open_server(const char *listen) {
+    const char *const folders[] = {run};
+    assert_int_equal(mbl_server_open(&(mbl_server_options_t){.listen = listen,
+                                                             .folders = folders,
+                                                             .n = 1,
+                                                             .live = true,
+                                                             .ranks = 1,
+                                                             .control = control,
+                                                             .token = token},
+                                     &server),
+                     MBL_OK);
+    assert_int_equal(uv_thread_create(&thread, serve, server), 0);
+}
+
+static void close_server(void) {
+    mbl_server_stop(server);
+    uv_thread_join(&thread);
+    mbl_server_close(server);
+}
+
+static int make(void **state) {
+    (void)state;
+    temporary_folder(folder);
+    make_run(folder, "run", run, sizeof run);
+    if (mbl_control_new(&control) != MBL_OK)
+        return 1;
+    open_server("auto");
+    return 0;
+}
+
+static int drop(void **state) {
+    (void)state;
+    close_server();
+    mbl_control_free(control);
+    remove_folder(folder);
+    return 0;
+}
+
+/* ---- the client ---- */
+
+static int dial(void) {
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons(mbl_server_port(server)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    return fd;
+}
+
+static void put(int fd, const char *text, size_t size) {
+    for (size_t done = 0; done < size;) {
+        ssize_t n = send(fd, text + done, size - done, MSG_NOSIGNAL);
+        if (n <= 0)
+            return; /* refused already */
+        done += (size_t)n;
+    }
+}
+
+/* What comes until the other side closes or `wait` ms pass without anything. Free with free(). */
+static char *take_all(int fd, int wait, size_t *size) {
+    size_t room = 1 << 16, n = 0;
+    char *all = malloc(room + 1);
+    for (;;) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        if (n == room)
+            all = realloc(all, (room *= 2) + 1);
+        assert_non_null(all);
+        if (poll(&ready, 1, wait) <= 0)
+            break;
+        ssize_t got = recv(fd, all + n, room - n, 0);
+        if (got <= 0)
+            break;
+        n += (size_t)got;
+    }
+    all[n] = 0;
+    *size = n;
+    return all;
+}
+
+/* One request on a connection of its own; the status, and the body into *body (NULL: not wanted). */
+static int ask(const char *request, char **body) {
+    int fd = dial(), code = 0;
+    size_t size;
+    put(fd, request, strlen(request));
+    char *all = take_all(fd, 3000, &size), *end = strstr(all, "\r\n\r\n");
+    close(fd);
+    sscanf(all, "HTTP/1.1 %d", &code);
+    if (body)
+        *body = strdup(end ? end + 4 : "");
+    free(all);
+    return code;
+}
+
+#define HOST "Host: 127.0.0.1\r\nConnection: close\r\n"
+
+static int get(const char *path, char **body) {
+    char request[512];
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\n" HOST "\r\n", path);
+    return ask(request, body);
+}
+
+static int post(const char *headers, const char *text, char **body) {
+    char *request = mbl_format("POST /api/control HTTP/1.1\r\n" HOST "%sContent-Length: %zu\r\n\r\n%s",
+                               headers, strlen(text), text);
+    int code = ask(request, body);
+    mbl_free(request);
+    return code;
+}
+
+/* ---- answers ---- */
+
+static void the_api_over_http(void **state) {
+    char *body, query[64];
+    (void)state;
+    assert_int_equal(get("/healthz", &body), 200);
+    assert_string_equal(body, "{\"ok\":true}");
+    free(body);
+    assert_int_equal(get("/api/metrics?from=2&to=3&points=5", &body), 200);
+    json_t *answer = json_loads(body, 0, NULL);
+    assert_int_equal(json_array_size(json_object_get(answer, "lines")), 2);
+    json_decref(answer);
+    free(body);
+    assert_int_equal(get("/api/samples/000004.png", &body), 200);
+    assert_string_equal(body, "PNG sheet");
+    free(body);
+    assert_int_equal(get("/api/status?ru%6e=0", NULL), 200);
+    assert_int_equal(get("/api/status?run=1", NULL), 404);
+    assert_int_equal(get("/api/nothing", NULL), 404);
+    assert_int_equal(get("/../../etc/passwd", NULL), 404);
+    assert_int_equal(get("/api/samples/..%2f..%2frun.yaml", NULL), 404);
+    assert_int_equal(get("/api/stream", NULL), 426);
+    assert_int_equal(get("/api/control", NULL), 405);
+    snprintf(query, sizeof query, "/api/log?lines=%d", 5000);
+    assert_int_equal(get(query, NULL), 400);
+}
+
+/* A long history in pieces, over one connection after another request, and HEAD. */
+static void kept_alive_and_long(void **state) {
+    static const char two[] = "GET /api/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    static const char last[] = "HEAD /api/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    size_t size;
+    char *line = malloc(1 << 20);
+    (void)state;
+    snprintf(line, 1 << 20, "{\"step\": 6, \"long\": \"%0900000d\"}\n", 0);
+    append_text(run, "metrics.jsonl", line);
+    free(line);
+    int fd = dial();
+    put(fd, two, sizeof two - 1);
+    put(fd, last, sizeof last - 1);
+    char *all = take_all(fd, 3000, &size);
+    close(fd);
+    assert_true(size > 900000);
+    assert_non_null(strstr(all, "content-security-policy: default-src 'none'"));
+    const char *second = strstr(all + 1000, "\r\ncontent-length: "), *first = strstr(all, "content-length: ");
+    assert_non_null(first);
+    second = strstr(all + 900000, "HTTP/1.1 200");
+    assert_non_null(second);
+    assert_int_equal(atoi(strstr(second, "content-length: ") + 16), atoi(first + 16));
+    assert_string_equal(strstr(second, "\r\n\r\n"), "\r\n\r\n"); /* without a body */
+    free(all);
+}
+
+static void other_hosts_and_origins_are_refused(void **state) {
+    static const struct {
+        const char *headers;
+        int code;
+    } cases[] = {{"Host: 127.0.0.1:8080\r\n", 200},
+                 {"Host: [::1]:8080\r\n", 200},
+                 {"Host: LOCALHOST\r\n", 200},
+                 {"Host: evil.example\r\n", 403},
+                 {"Host: 127.0.0.1.evil.example\r\n", 403},
+                 {"Host: localhost:80:80\r\n", 403},
+                 {"Host: localhost\r\nOrigin: http://localhost\r\n", 200},
+                 {"Host: localhost:81\r\nOrigin: http://localhost:81\r\n", 200},
+                 {"Host: localhost\r\nOrigin: http://localhost:81\r\n", 403},
+                 {"Host: localhost\r\nOrigin: null\r\n", 403},
+                 {"Host: localhost\r\nOrigin: http://evil.example\r\n", 403}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char request[400];
+        snprintf(request, sizeof request, "GET /api/status HTTP/1.1\r\n%sConnection: close\r\n\r\n",
+                 cases[i].headers);
+        int code = ask(request, NULL);
+        if (code != cases[i].code)
+            print_error("%s: %d, expected %d\n", cases[i].headers, code, cases[i].code);
+        assert_int_equal(code, cases[i].code);
+    }
+}
+
+/* ---- control ---- */
+
+static void control_needs_the_token(void **state) {
+    static const char json[] = "Content-Type: application/json\r\n";
+    static const struct {
+        const char *authorization, *type, *body;
+        int code;
+    } cases[] = {
+        {"", json, "{\"checkpoint\": true}", 401},
+        {"Authorization: Bearer \r\n", json, "{\"checkpoint\": true}", 401},
+        {"Authorization: Bearer 0123\r\n", json, "{\"checkpoint\": true}", 401},
+        {"Authorization: Basic 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\r\n", json,
+         "{\"checkpoint\": true}", 401},
+        {"T", "Content-Type: text/plain\r\n", "{\"checkpoint\": true}", 415},
+        {"T", "Content-Type: application/json+x\r\n", "{\"checkpoint\": true}", 415},
+        {"T", "", "{\"checkpoint\": true}", 415},
+        {"T", json, "", 400},
+        {"T", json, "{", 400},
+        {"T", json, "[]", 400},
+        {"T", json, "{}", 400},
+        {"T", json, "{\"checkpoint\": 1}", 400},
+        {"T", json, "{\"checkpoint\": false}", 400},
+        {"T", json, "{\"pause\": true, \"resume\": true}", 400},
+        {"T", json, "{\"set\": {\"train.lr\": \"1\"}}", 400},
+        {"T", json, "{\"set\": {\"rewards.none.min\": 1}}", 400},
+        {"T", json, "{\"reboot\": true}", 400},
+        {"T", json, "{\"set\": {\"train.steps\": 5}}", 422},
+        {"T", json, "{\"set\": {\"train.lr\": 0.1}}", 409}, /* there is no configuration of a run */
+        {"T", "Content-Type: application/json; charset=utf-8\r\n", "{\"checkpoint\": true, \"pause\": true}",
+         202},
+    };
+    mbl_comm_t *comm;
+    mbl_control_request_t request;
+    (void)state;
+    assert_int_equal(mbl_comm_open("self", 0, &comm), MBL_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char headers[400];
+        char *body;
+        if (strcmp(cases[i].authorization, "T") == 0)
+            snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\n%s", token, cases[i].type);
+        else
+            snprintf(headers, sizeof headers, "%s%s", cases[i].authorization, cases[i].type);
+        int code = post(headers, cases[i].body, &body);
+        if (code != cases[i].code)
+            print_error("case %zu: %d %s, expected %d\n", i, code, body, cases[i].code);
+        assert_int_equal(code, cases[i].code);
+        json_t *answer = json_loads(body, 0, NULL);
+        assert_true(json_is_object(answer));
+        assert_null(strstr(body, token));
+        json_decref(answer);
+        free(body);
+        assert_int_equal(mbl_control_read(control, comm, 0, &request), MBL_OK);
+        assert_int_equal(request.checkpoint, code == 202); /* nothing of what was refused */
+    }
+    assert_true(request.paused);
+    mbl_control_ask(control, MBL_CONTROL_RESUME);
+    mbl_comm_close(comm);
+}
+
+static void a_body_too_large_is_not_read(void **state) {
+    char request[600];
+    (void)state;
+    snprintf(request, sizeof request,
+             "POST /api/control HTTP/1.1\r\n" HOST "Authorization: Bearer %s\r\nContent-Type: "
+             "application/json\r\nContent-Length: %d\r\n\r\n",
+             token, 17 << 10);
+    assert_int_equal(ask(request, NULL), 413);
+    snprintf(request, sizeof request,
+             "POST /api/control HTTP/1.1\r\n" HOST "Authorization: Bearer %s\r\nContent-Type: "
+             "application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+             token);
+    assert_int_equal(ask(request, NULL), 400);
+}
+
+/* ---- streams ---- */
+
+static const char upgrade[] =
+    "GET /api/stream%s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: "
+    "Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    "Sec-WebSocket-Version: 13\r\n%s\r\n";
+
+static int dial_stream(const char *query, const char *headers) {
+    char request[512];
+    int fd = dial(), n = snprintf(request, sizeof request, upgrade, query, headers);
+    put(fd, request, (size_t)n);
+    return fd;
+}
+
+static void exactly(int fd, void *out, size_t size) {
+    for (size_t done = 0; done < size;) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        assert_int_equal(poll(&ready, 1, 5000), 1);
+        ssize_t n = recv(fd, (char *)out + done, size - done, 0);
+        assert_true(n > 0);
+        done += (size_t)n;
+    }
+}
+
+/* Past the answer's headers; fails unless it is 101. */
+static void expect_upgrade(int fd) {
+    char head[1024] = "";
+    for (size_t n = 0; n < sizeof head - 1 && !strstr(head, "\r\n\r\n"); n++)
+        exactly(fd, head + n, 1);
+    assert_non_null(strstr(head, "101"));
+}
+
+/* The next message of one of these types. */
+static json_t *next_message(int fd, const char *type) {
+    for (;;) {
+        unsigned char head[10];
+        exactly(fd, head, 2);
+        size_t size = head[1] & 127;
+        assert_int_equal(head[0], 0x81); /* a whole text, not masked */
+        if (size == 126) {
+            exactly(fd, head, 2);
+            size = (size_t)head[0] << 8 | head[1];
+        } else if (size == 127) {
+            exactly(fd, head, 8);
+            size = 0;
+            for (int i = 0; i < 8; i++)
+                size = size << 8 | head[i];
+        }
+        char *text = malloc(size + 1);
+        exactly(fd, text, size);
+        json_t *message = json_loadb(text, size, 0, NULL);
+        assert_true(json_is_object(message));
+        free(text);
+        if (strcmp(json_string_value(json_object_get(message, "type")), type) == 0)
+            return message;
+        json_decref(message);
+    }
+}
+
+static void a_stream_follows_the_run(void **state) {
+    (void)state;
+    int fd = dial_stream("?run=0&from=5", "");
+    expect_upgrade(fd);
+    json_t *message = next_message(fd, "hello");
+    assert_int_equal(strlen(json_string_value(json_object_get(message, "session"))), 16);
+    json_decref(message);
+    message = next_message(fd, "metrics");
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(message, "line"), "step")), 5);
+    json_decref(message);
+    json_decref(next_message(fd, "metrics")); /* the long one */
+    append_metrics(run, 7, 7);
+    mbl_server_wake(server);
+    message = next_message(fd, "metrics");
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(message, "line"), "step")), 7);
+    json_decref(message);
+    mbl_server_phase(server, MBL_PHASE_TRAINING);
+    do {
+        message = next_message(fd, "status");
+        const json_t *phase = json_object_get(json_object_get(message, "status"), "phase");
+        if (strcmp(json_string_value(json_object_get(phase, "name")), "training") == 0)
+            break;
+        json_decref(message);
+    } while (true);
+    json_decref(message);
+    append_text(run, "advantages.jsonl", "{\"step\": 7, \"prompt\": [], \"advantage\": {}}\n");
+    mbl_server_wake(server);
+    message = next_message(fd, "advantages");
+    assert_int_equal(json_integer_value(json_object_get(message, "step")), 7);
+    json_decref(message);
+    append_text(run, "log.txt", "a line\n");
+    mbl_server_wake(server);
+    message = next_message(fd, "log");
+    assert_string_equal(json_string_value(json_array_get(json_object_get(message, "lines"), 0)), "a line");
+    json_decref(message);
+    close(fd);
+}
+
+static void streams_that_are_refused(void **state) {
+    static const char *const cases[][2] = {
+        {"", "Origin: http://evil.example\r\n"}, {"?run=9", ""}, {"?from=x", ""}, {"/../control", ""}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t size;
+        int fd = dial_stream(cases[i][0], cases[i][1]);
+        char *all = take_all(fd, 3000, &size);
+        assert_null(strstr(all, "101"));
+        free(all);
+        close(fd);
+    }
+    /* one that sends much is closed */
+    int fd = dial_stream("", "");
+    expect_upgrade(fd);
+    for (int i = 0; i < 100; i++)
+        put(fd, "\x81\x81\0\0\0\0x", 7);
+    size_t size;
+    double start = mbl_now();
+    free(take_all(fd, 3000, &size));
+    assert_true(mbl_now() - start < 2.5);
+    close(fd);
+}
+
+/* A client that takes nothing costs no memory, and what it misses is counted. */
+static void a_slow_client_misses_lines(void **state) {
+    (void)state;
+    mbl_api_t api;
+    mbl_stream_t stream;
+    const char *const folders[] = {run};
+    size_t size, dropped = 0, lines = 0;
+    assert_int_equal(mbl_api_open(folders, 1, &api), MBL_OK);
+    mbl_stream_begin(&api, 0, false, 0, &stream);
+    append_metrics(run, 8, 8 + MBL_STREAM_BEHIND + 9);
+    assert_int_equal(mbl_view_refresh(&api.views[0]), MBL_OK);
+    for (char *text; (text = mbl_stream_next(&api, &stream, 3, &size)); mbl_free(text)) {
+        json_t *message = json_loadb(text + 3, size, 0, NULL);
+        const char *type = json_string_value(json_object_get(message, "type"));
+        lines += strcmp(type, "metrics") == 0;
+        if (strcmp(type, "dropped") == 0)
+            dropped += (size_t)json_integer_value(json_object_get(message, "lines"));
+        json_decref(message);
+    }
+    assert_int_equal(dropped, 10);
+    assert_int_equal(lines, MBL_STREAM_BEHIND);
+    assert_int_equal(api.facts.dropped, 10);
+    mbl_api_close(&api);
+}
+
+/* ---- limits ---- */
+
+static void connections_are_limited(void **state) {
+    int fds[MBL_SERVER_CONNECTIONS + 8];
+    size_t size, n = sizeof fds / sizeof *fds, refused = 0;
+    (void)state;
+    for (size_t i = 0; i < n; i++)
+        fds[i] = dial();
+    for (size_t i = n - 8; i < n; i++) { /* closed at once */
+        double start = mbl_now();
+        free(take_all(fds[i], 3000, &size));
+        refused += size == 0 && mbl_now() - start < 2.5;
+    }
+    for (size_t i = 0; i < n; i++)
+        close(fds[i]);
+    assert_true(refused >= 7); /* one of an earlier test may have gone meanwhile */
+    for (int i = 0; i < 50; i++)
+        if (get("/healthz", NULL) == 200)
+            return;
+    fail_msg("no answer after the connections were closed");
+}
+
+static void headers_are_limited(void **state) {
+    size_t size, room = 200 << 10;
+    char *request = malloc(room);
+    (void)state;
+    int n = snprintf(request, room, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ");
+    memset(request + n, 'a', room - (size_t)n);
+    int fd = dial();
+    put(fd, request, room);
+    char *all = take_all(fd, 12000, &size); /* closed within the time a request has */
+    assert_null(strstr(all, " 200 "));
+    free(all);
+    close(fd);
+    free(request);
+}
+
+/* Requests made from good ones by a fixed seed: bytes changed, left out, put in, cut. The server goes on, and
+ * nothing was asked of the run. */
+static void malformed_requests(void **state) {
+    static const char *const good[] = {
+        "GET /api/metrics?from=1&to=3 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "POST /api/control HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x\r\nContent-Type: "
+        "application/json\r\nContent-Length: 20\r\n\r\n{\"checkpoint\": true}",
+        "GET /api/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n\x81\x85????hello",
+        "GET /api/samples/000004/1?run=0 HTTP/1.0\r\nHost: [::1]\r\nRange: bytes=0-1\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"};
+    enum { COUNT = 10000 };
+    uint64_t random = 88172645463325252ULL;
+    mbl_comm_t *comm;
+    mbl_control_request_t request;
+    (void)state;
+    for (int i = 0; i < COUNT; i++) {
+        char text[600];
+        size_t n = strlen(good[i % 5]);
+        memcpy(text, good[i % 5], n);
+        for (int change = 0; change < 3; change++) {
+            random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+            size_t at = (size_t)(random >> 8) % n, length = n - at;
+            switch (random % 4) {
+            case 0:
+                text[at] = (char)(random >> 40);
+                break;
+            case 1:
+                memmove(text + at, text + at + 1, length - 1);
+                n--;
+                break;
+            case 2:
+                memmove(text + at + 1, text + at, length);
+                text[at] = (char)(random >> 40);
+                n++;
+                break;
+            default:
+                n = at > 4 ? at : n;
+                break;
+            }
+        }
+        int fd = dial();
+        put(fd, text, n);
+        if (i % 8 == 0) { /* let it answer; the others go away at once */
+            char piece[256];
+            struct pollfd ready = {.fd = fd, .events = POLLIN};
+            shutdown(fd, SHUT_WR);
+            if (poll(&ready, 1, 50) > 0)
+                (void)!recv(fd, piece, sizeof piece, 0);
+        }
+        close(fd);
+    }
+    int code = 0;
+    for (int i = 0; i < 100 && code != 200; i++) { /* past the limit of requests a second */
+        uv_sleep(50);
+        code = get("/api/status", NULL);
+    }
+    assert_int_equal(code, 200);
+    assert_int_equal(mbl_comm_open("self", 0, &comm), MBL_OK);
+    assert_int_equal(mbl_control_read(control, comm, 0, &request), MBL_OK);
+    assert_false(request.checkpoint || request.stop || request.evaluate || request.paused || request.sets);
+    mbl_comm_close(comm);
+}
+
+static void a_unix_socket_is_the_owners(void **state) {
+    char listen[600];
+    struct stat info;
+    (void)state;
+    mbl_server_t *before = server;
+    uv_thread_t thread_before = thread;
+    snprintf(listen, sizeof listen, "unix:%s/s", folder);
+    open_server(listen);
+    assert_int_equal(stat(listen + 5, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    snprintf(to.sun_path, sizeof to.sun_path, "%.100s", listen + 5);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    static const char request[] = "GET /healthz HTTP/1.1\r\nHost: anything\r\nConnection: close\r\n\r\n";
+    size_t size;
+    put(fd, request, sizeof request - 1);
+    char *all = take_all(fd, 3000, &size);
+    assert_non_null(strstr(all, "{\"ok\":true}"));
+    free(all);
+    close(fd);
+    close_server();
+    assert_int_not_equal(stat(listen + 5, &info), 0);
+    server = before;
+    thread = thread_before;
+}
+
+static void addresses(void **state) {
+    static const char *const good[] = {"auto",       "127.0.0.1:0",   "localhost:80",
+                                       "[::1]:8080", "0.0.0.0:65535", "unix:/tmp/x"},
+                             *const bad[] = {
+                                 "",       ":80",     "localhost", "localhost:", "localhost:x",
+                                 "::1:80", "h:65536", "unix:",     "[]:80",      "http://localhost:80"};
+    mbl_server_t *none;
+    const char *const folders[] = {run};
+    char used[64];
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        assert_true(mbl_server_is_address(good[i]));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(mbl_server_is_address(bad[i]));
+    snprintf(used, sizeof used, "127.0.0.1:%d", mbl_server_port(server));
+    mbl_server_options_t options = {.listen = used, .folders = folders, .n = 1};
+    assert_failed(mbl_server_open(&options, &none), MBL_ERR_IO, "cannot be listened on");
+    options.listen = "nowhere";
+    assert_failed(mbl_server_open(&options, &none), MBL_ERR_USAGE, "expected auto, off, HOST:PORT");
+    assert_false(mbl_server_is_public(server));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_api_over_http),
+        cmocka_unit_test(kept_alive_and_long),
+        cmocka_unit_test(other_hosts_and_origins_are_refused),
+        cmocka_unit_test(control_needs_the_token),
+        cmocka_unit_test(a_body_too_large_is_not_read),
+        cmocka_unit_test(a_stream_follows_the_run),
+        cmocka_unit_test(streams_that_are_refused),
+        cmocka_unit_test(a_slow_client_misses_lines),
+        cmocka_unit_test(connections_are_limited),
+        cmocka_unit_test(headers_are_limited),
+        cmocka_unit_test(malformed_requests),
+        cmocka_unit_test(a_unix_socket_is_the_owners),
+        cmocka_unit_test(addresses),
+    };
+    return cmocka_run_group_tests_name("server", tests, make, drop);
+}
