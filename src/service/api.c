@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "service/api_internal.h"
+#include "service/page.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -85,6 +86,14 @@ static mbl_status_t get_health(mbl_api_t *api, size_t run, const mbl_query_t *ke
     return mbl_answer_json(out, json_pack("{s:b}", "ok", 1));
 }
 
+static mbl_status_t get_page(mbl_api_t *api, size_t run, const mbl_query_t *keys, mbl_answer_t *out) {
+    char *text = mbl_calloc(mbl_page_size + 1, 1);
+    (void)api, (void)run, (void)keys;
+    if (text)
+        memcpy(text, mbl_page, mbl_page_size);
+    return mbl_answer_text(out, "text/html; charset=utf-8", text, mbl_page_size);
+}
+
 typedef mbl_status_t (*get_t)(mbl_api_t *api, size_t run, const mbl_query_t *keys, mbl_answer_t *out);
 enum { KEYS_MOST = 4 };
 
@@ -102,6 +111,7 @@ static const struct {
     size_t n;
     mbl_query_t keys[KEYS_MOST];
 } routes[] = {
+    {"/", get_page, false, 1, {RUN}}, /* its own links may name a run */
     {"/healthz", get_health, false, 0, {{0}}},
     {"/metrics", mbl_api_get_prometheus, true, 0, {{0}}},
     {"/api/runs", mbl_api_get_runs, true, 0, {{0}}},

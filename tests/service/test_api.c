@@ -3,6 +3,7 @@
 #include "service_case.h"
 
 #include "base/mem.h"
+#include "service/page.h"
 
 #include <unistd.h>
 
@@ -203,13 +204,23 @@ static void prometheus_text(void **state) {
     free(text);
 }
 
+static void the_page(void **state) {
+    int code;
+    size_t size;
+    (void)state;
+    char *text = fetch_answer(&api, "/", "", 4096, &code, &size);
+    assert_int_equal(code, 200);
+    assert_int_equal(size, mbl_page_size);
+    assert_int_equal(memcmp(text, mbl_page, size), 0);
+    free(text);
+}
+
 /* Everything is answered with a fault of 400 or 404 in JSON. */
 static void hostile_requests(void **state) {
     static const struct {
         const char *path, *query;
         int code;
     } cases[] = {
-        {"/", "", 404},
         {"", "", 404},
         {"/api", "", 404},
         {"/api/status/", "", 404},
@@ -391,6 +402,7 @@ int main(void) {
         cmocka_unit_test(advantages_and_images),
         cmocka_unit_test(config_alarms_scorers_log),
         cmocka_unit_test(prometheus_text),
+        cmocka_unit_test(the_page),
         cmocka_unit_test(hostile_requests),
         cmocka_unit_test(a_run_goes_on_and_goes_back),
         cmocka_unit_test(a_file_cut_amid_an_answer),
