@@ -215,6 +215,20 @@ static void check_keep(const mbl_config_t *config, mbl_config_problems_t *proble
             eval, step);
 }
 
+/* Skip-layer guidance is a part of guidance. */
+static void check_guidance(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    if (config->eval.skip_layers.count > 0 && config->eval.guidance <= 1)
+        mbl_config_problem(
+            problems, mbl_config_line(config, "eval.skip_layers"),
+            "eval.skip_layers: %zu layers, while eval.guidance is 1, none; expected a guidance "
+            "above 1 with them",
+            config->eval.skip_layers.count);
+    if (config->eval.negative[0] && config->eval.guidance <= 1)
+        mbl_config_problem(problems, mbl_config_line(config, "eval.negative"),
+                           "eval.negative: a negative prompt, while eval.guidance is 1, none; expected a "
+                           "guidance above 1 with it");
+}
+
 mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     mbl_config_problems_t problems = {.origin = config->origin};
     if (!config->model.path[0])
@@ -230,6 +244,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     warn_counts(config);
     check_training(config, &problems);
     check_keep(config, &problems);
+    check_guidance(config, &problems);
     mbl_config_check_stages(config, &problems);
     mbl_config_check_methods(config, &problems);
     return mbl_config_problems_end(&problems);
@@ -287,11 +302,6 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
     check_device(config, &problems);
     check_model(config, &problems);
     return mbl_config_problems_end(&problems);
-}
-
-mbl_schedule_t mbl_config_schedule(const mbl_config_t *config, bool rollout) {
-    return (mbl_schedule_t){config->rollout.schedule, config->rollout.shift,
-                            rollout && config->rollout.integer_timesteps == MBL_CONFIG_ON};
 }
 
 bool mbl_config_bf16(const mbl_config_t *config, bool native) {

@@ -28,7 +28,7 @@ void mbl_config_free(mbl_config_t *config) {
         return;
     for (size_t i = 0; i < n; i++) {
         void *place = (char *)config + fields[i].offset;
-        if (fields[i].kind == MBL_FIELD_FOLDER || fields[i].kind == MBL_FIELD_FILE)
+        if (fields[i].kind >= MBL_FIELD_FOLDER && fields[i].kind <= MBL_FIELD_TEXT)
             mbl_free(*(char **)place);
         if (fields[i].kind == MBL_FIELD_STRINGS) {
             mbl_config_strings_t *list = place;

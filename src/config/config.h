@@ -150,6 +150,10 @@ typedef struct {
         size_t prompts, steps;
         mbl_solver_t solver;
         uint64_t seed;
+        double guidance; /* 1: none */
+        char *negative;
+        mbl_config_counts_t skip_layers;
+        double skip_scale, skip_start, skip_stop;
     } eval;
     struct {
         size_t every; /* optimizer steps; 0: only at the end */
@@ -235,9 +239,6 @@ mbl_status_t mbl_config_help(const char *section, FILE *out);
 /* Whether matrix products run in bf16: what `precision` says, auto meaning where that is native
  * (mbl_ops_bf16_is_native): on a GPU, and on a CPU with AVX512-BF16 or AMX. */
 bool mbl_config_bf16(const mbl_config_t *config, bool native);
-/* The schedule of sigmas of rollouts, and (rollout false) that of evaluations, whose timesteps are never
- * integers. */
-mbl_schedule_t mbl_config_schedule(const mbl_config_t *config, bool rollout);
 /* The key's word for a choice, as in run.yaml: mbl_config_word("rollout.solver", MBL_SOLVER_DPM2) is
  * "dpm2"; "" when there is none. */
 const char *mbl_config_word(const char *key, int choice);

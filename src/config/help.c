@@ -8,8 +8,9 @@
 #include <string.h>
 
 static const char *kind_name(mbl_field_kind_t kind) {
-    static const char *const names[] = {"whole", "bytes", "number",  "seconds", "choice", "folder",
-                                        "file",  "names", "numbers", "list",    "list"};
+    static const char *const names[] = {"whole", "bytes",          "number", "seconds", "choice",  "folder",
+                                        "file",  "file or folder", "text",   "names",   "numbers", "list",
+                                        "list"};
     return names[kind];
 }
 

@@ -234,7 +234,7 @@ static mbl_status_t read_path(char *place, const mbl_field_t *field, const char 
                     : node->text[0] == '/'
                         ? "does not exist"
                         : "does not exist, neither from here nor beside the configuration");
-    else if (S_ISDIR(info.st_mode) != (field->kind == MBL_FIELD_FOLDER))
+    else if (field->kind != MBL_FIELD_PATH && S_ISDIR(info.st_mode) != (field->kind == MBL_FIELD_FOLDER))
         wrong_value(problems, field, key, node, S_ISDIR(info.st_mode) ? "is a folder" : "is not a folder");
     else if (!mbl_config_printable(found) ||
              !is_utf8(found)) /* a name above it: run.yaml could not hold it */
@@ -337,7 +337,13 @@ mbl_status_t mbl_config_read_field(void *base, const mbl_field_t *field, const c
         return MBL_OK;
     case MBL_FIELD_FOLDER:
     case MBL_FIELD_FILE:
+    case MBL_FIELD_PATH:
         return read_path(place, field, key, node, problems);
+    case MBL_FIELD_TEXT:
+        if (mbl_config_printable(node->text) && is_utf8(node->text))
+            return set_string((char **)(void *)place, node->text);
+        wrong_value(problems, field, key, node, "has control characters or is not UTF-8");
+        return MBL_OK;
     case MBL_FIELD_STRINGS:
         return read_strings((mbl_config_strings_t *)(void *)place, field, key, node, problems);
     case MBL_FIELD_COUNTS:

@@ -274,6 +274,18 @@ static const mbl_field_t fields[] = {
            "solver of the flow's differential equation in the evaluation"),
     COUNT(eval.seed, "1234", 0, LARGE, NULL,
           "seed of the starting noise, which is the same in every evaluation"),
+    NUMBER(eval.guidance, "1.0", 1, 100, CLOSED,
+           "scale g of classifier-free guidance in evaluations, v = u + g (c - u) with u the velocity for "
+           "eval.negative; 1: none. Rollouts and training are without"),
+    OTHER(eval.negative, TEXT, "", 0, 0, NULL, "negative prompt of the guidance; empty: the empty prompt"),
+    OTHER(eval.skip_layers, COUNTS, "", 0, MBL_DIT_MAX_BLOCKS - 1, NULL,
+          "blocks of the transformer that skip-layer guidance leaves out, such as [7, 8, 9] for Stable "
+          "Diffusion 3.5 Medium; none: no such guidance"),
+    NUMBER(eval.skip_scale, "2.8", 0, 100, CLOSED,
+           "scale s of skip-layer guidance, which adds s (c - c without those blocks) to v"),
+    NUMBER(eval.skip_start, "0.01", 0, 1, CLOSED,
+           "skip-layer guidance is in the steps after this share of them, and before skip_stop"),
+    NUMBER(eval.skip_stop, "0.2", 0, 1, CLOSED, "see skip_start"),
 
     COUNT(checkpoint.every, "20", 0, 1e9, "optimizer steps",
           "optimizer steps between checkpoints; 0: only at the end"),
@@ -486,6 +498,8 @@ char *mbl_config_expected(const mbl_field_t *field, char *out, size_t size) {
         [MBL_FIELD_CHOICE] = "one of ",
         [MBL_FIELD_FOLDER] = "the path of a folder",
         [MBL_FIELD_FILE] = "the path of a file",
+        [MBL_FIELD_PATH] = "the path of a file or folder",
+        [MBL_FIELD_TEXT] = "a line of text",
         [MBL_FIELD_STRINGS] = "a list of names such as [attn.to_q, attn.to_k]",
         [MBL_FIELD_COUNTS] = "a list of whole numbers such as [0, 1]",
         [MBL_FIELD_REWARDS] = "a list of rewards such as [{name: ocr}, {name: count, weight: 2}]",

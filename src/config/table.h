@@ -16,6 +16,8 @@ typedef enum {
     MBL_FIELD_CHOICE,  /* an enum: index into `words` */
     MBL_FIELD_FOLDER,  /* char *, an existing folder, or "" */
     MBL_FIELD_FILE,    /* char *, an existing file, or "" */
+    MBL_FIELD_PATH,    /* char *, an existing file or folder, or "" */
+    MBL_FIELD_TEXT,    /* char *, any printable text, "" too */
     MBL_FIELD_STRINGS, /* mbl_config_strings_t */
     MBL_FIELD_COUNTS,  /* mbl_config_counts_t */
     MBL_FIELD_REWARDS, /* the list of rewards */

@@ -178,6 +178,8 @@ static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t 
         break;
     case MBL_FIELD_FOLDER:
     case MBL_FIELD_FILE:
+    case MBL_FIELD_PATH:
+    case MBL_FIELD_TEXT:
         mbl_yaml_write_quoted(out, *(char *const *)place);
         break;
     default:
@@ -371,6 +373,8 @@ static json_t *value_json(const mbl_field_t *field, const mbl_config_t *config) 
         return json_string(field->words[*(const int *)place]);
     case MBL_FIELD_FOLDER:
     case MBL_FIELD_FILE:
+    case MBL_FIELD_PATH:
+    case MBL_FIELD_TEXT:
         return json_string(*(char *const *)place);
     case MBL_FIELD_REWARDS:
         return rewards_json(config);

@@ -316,6 +316,7 @@ static mbl_status_t new_evaluator(const drawing_t *d, const mbl_comparison_set_t
                                        .k = engine->k,
                                        .images = engine->config->eval.prompts,
                                        .plan = &d->plan,
+                                       .guidance = mbl_engine_guidance(engine),
                                        .stop = d->stop};
     MBL_TRY(mbl_micro_batch_fit(engine->config, engine->pipeline, lora, MBL_TAPE_NONE, "rollout.micro_batch",
                                 engine->config->rollout.micro_batch, options.images, &options.micro_batch));
@@ -350,7 +351,7 @@ static mbl_status_t draw_candidate(drawing_t *d, mbl_candidate_t *e) {
 
 mbl_status_t mbl_comparison_run(mbl_comparison_t *l, const volatile sig_atomic_t *stop) {
     const mbl_config_t *config = l->engine->config;
-    const mbl_schedule_t schedule = mbl_config_schedule(config, false);
+    const mbl_schedule_t schedule = mbl_engine_schedule(config, false);
     drawing_t d = {.comparison = l, .stop = stop, .start = mbl_now()};
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, &schedule, &d.plan));
     for (size_t i = 0; i < l->n_candidates; i++)

@@ -27,6 +27,11 @@ mbl_status_t mbl_lora_read_config(const mbl_dit_t *model, const char *path, mbl_
  * stay zero; a tensor that has no site here is refused, and so is one with NaN or infinity. */
 mbl_status_t mbl_lora_read(const mbl_lora_t *lora, const char *path, float *out);
 
+/* Such an adapter ready for computing. Free with mbl_adapter_free, then mbl_lora_free; nothing is left after
+ * a failure. */
+mbl_status_t mbl_lora_open(const mbl_dit_t *model, const char *path, mbl_lora_t **lora,
+                           mbl_adapter_t *adapter);
+
 /* weights [all of the model, flat, host] += (alpha / rank) B A on every site, summed in f64. */
 mbl_status_t mbl_lora_merge(const mbl_lora_t *lora, const float *values, float *weights);
 

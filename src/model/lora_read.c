@@ -134,3 +134,40 @@ mbl_status_t mbl_lora_read(const mbl_lora_t *lora, const char *path, float *out)
     mbl_lora_in_close(&in);
     return status;
 }
+
+static mbl_status_t set_values(const mbl_lora_t *lora, const char *path, mbl_adapter_t *adapter) {
+    mbl_ops_t *ops = lora->model->ops;
+    mbl_tensor_t values;
+    float *host;
+    MBL_ALLOC(host, mbl_lora_size(lora));
+    mbl_status_t status = mbl_lora_read(lora, path, host);
+    if (status == MBL_OK)
+        status = mbl_tensor_new(ops, MBL_F32, &values, 1, mbl_lora_size(lora));
+    if (status == MBL_OK) {
+        status = mbl_tensor_upload(ops, &values, host);
+        if (status == MBL_OK)
+            status = mbl_adapter_set(lora->model, adapter, &values);
+        mbl_tensor_free(ops, &values);
+    }
+    mbl_free(host);
+    return status;
+}
+
+mbl_status_t mbl_lora_open(const mbl_dit_t *model, const char *path, mbl_lora_t **lora,
+                           mbl_adapter_t *adapter) {
+    mbl_lora_config_t config;
+    mbl_lora_t *made;
+    mbl_adapter_t values;
+    MBL_TRY(mbl_lora_read_config(model, path, &config));
+    MBL_TRY(mbl_lora_new(model, &config, &made));
+    mbl_status_t status = mbl_adapter_new(model, made, &values);
+    if (status == MBL_OK && (status = set_values(made, path, &values)) != MBL_OK)
+        mbl_adapter_free(model, &values);
+    if (status != MBL_OK) {
+        mbl_lora_free(made);
+        return status;
+    }
+    *lora = made;
+    *adapter = values;
+    return MBL_OK;
+}

@@ -59,6 +59,30 @@ mbl_text_options_t mbl_engine_text(const mbl_config_t *config) {
                                 .low_memory = config->model.low_memory == MBL_CONFIG_LOW_MEMORY_ON};
 }
 
+mbl_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout) {
+    return (mbl_schedule_t){config->rollout.schedule, config->rollout.shift,
+                            rollout && config->rollout.integer_timesteps == MBL_CONFIG_ON};
+}
+
+mbl_status_t mbl_engine_encode_negative(mbl_engine_t *engine) {
+    const char *negative = engine->config->eval.negative;
+    if (engine->config->eval.guidance <= 1)
+        return MBL_OK;
+    return mbl_pipeline_encode(engine->pipeline, &negative, 1, &engine->negative);
+}
+
+mbl_guidance_t mbl_engine_guidance(const mbl_engine_t *engine) {
+    const mbl_config_t *config = engine->config;
+    mbl_guidance_t guidance = {.scale = config->eval.guidance,
+                               .negative = &engine->negative,
+                               .skip_scale = config->eval.skip_scale,
+                               .start = config->eval.skip_start,
+                               .stop = config->eval.skip_stop};
+    for (size_t i = 0; i < config->eval.skip_layers.count; i++)
+        guidance.skip |= (uint64_t)1 << config->eval.skip_layers.items[i];
+    return guidance;
+}
+
 static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
     const mbl_text_options_t text = mbl_engine_text(config);
@@ -67,6 +91,7 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &engine->pool));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test));
+    MBL_TRY(mbl_engine_encode_negative(engine));
     mbl_pipeline_release_text(engine->pipeline);
     return MBL_OK;
 }
@@ -117,6 +142,8 @@ mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_e
 }
 
 void mbl_engine_close(mbl_engine_t *engine) {
+    if (engine->negative.n)
+        mbl_conditions_free(engine->ops, &engine->negative);
     mbl_prompt_set_free(engine->pipeline, &engine->test);
     mbl_prompt_set_free(engine->pipeline, &engine->train);
     mbl_scorer_pool_close(engine->pool);

@@ -15,8 +15,9 @@ typedef struct {
     mbl_pipeline_t *pipeline;
     mbl_scorer_pool_t *pool;
     mbl_prompt_set_t train, test;
-    size_t k;              /* rewards */
-    mbl_threads_t threads; /* of this rank, and why so many */
+    mbl_conditions_t negative; /* of eval.negative; n 0: evaluations are without guidance */
+    size_t k;                  /* rewards */
+    mbl_threads_t threads;     /* of this rank, and why so many */
 } mbl_engine_t;
 
 /* Threads of this rank: config->threads, OMP_NUM_THREADS, or its share of the CPUs that it may use.
@@ -30,6 +31,14 @@ mbl_text_options_t mbl_engine_text(const mbl_config_t *config);
 /* Opens the compute backend alone, for an engine whose config and comm are set, and attaches it to comm.
  * Collective. */
 mbl_status_t mbl_engine_device(mbl_engine_t *engine);
+
+/* The schedule of sigmas of rollouts, and (rollout false) that of evaluations, whose timesteps are never
+ * integers. */
+mbl_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout);
+/* Encodes the negative prompt, where evaluations have guidance. */
+mbl_status_t mbl_engine_encode_negative(mbl_engine_t *engine);
+/* The guidance of evaluations, by the configuration. */
+mbl_guidance_t mbl_engine_guidance(const mbl_engine_t *engine);
 
 /* Opens everything of `marble train` and `marble eval`; the engine keeps config and comm. Close with
  * mbl_engine_close. */

@@ -29,6 +29,8 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
     /* rank 0, whose images the sheet shows, has some even where there are fewer than ranks */
     size_t first = (o->images * rank + ranks - 1) / ranks;
     size_t n = (o->images * (rank + 1) + ranks - 1) / ranks - first;
+    if (o->guidance.scale > 1) /* two rows of an image in a pass, which is as large as it was */
+        o->micro_batch = (o->micro_batch + 1) / 2;
     if (o->micro_batch > n)
         o->micro_batch = n ? n : 1;
     mbl_pipeline_latent(o->pipeline, &c, &height, &width);
@@ -55,7 +57,8 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
     e->batch.prompt = e->prompt;
     e->batch.sample = e->sample;
     MBL_TRY(mbl_pipeline_prepare_decoding(o->pipeline, o->micro_batch));
-    return mbl_sampler_new(o->pipeline, o->lora, o->micro_batch, &e->sampler);
+    MBL_TRY(mbl_sampler_new(o->pipeline, o->lora, o->micro_batch, &e->sampler));
+    return mbl_sampler_guide(e->sampler, &o->guidance);
 }
 
 mbl_status_t mbl_evaluator_new(const mbl_evaluator_options_t *options, mbl_evaluator_t **out) {

@@ -20,6 +20,7 @@ typedef struct {
     size_t k, images,
         micro_batch; /* images of all ranks together; image i shows prompt i modulo the set's count */
     const mbl_sampler_plan_t *plan;
+    mbl_guidance_t guidance; /* scale 0: none */
     uint64_t seed;
     const volatile sig_atomic_t *stop;
 } mbl_evaluator_options_t;

@@ -125,7 +125,7 @@ static mbl_status_t write_about(const mbl_rundir_t *rundir, const char *sheet, s
 /* With what it takes to draw these images again; pretraining's model is that of no file. */
 static mbl_status_t write_sheet(const mbl_rundir_t *rundir, const char *path, size_t step,
                                 const mbl_config_t *config, const mbl_evaluator_t *evaluator) {
-    char title[128], number[32], seed[32], steps[32], shift[32];
+    char title[128], number[32], seed[32], steps[32], shift[32], guidance[32];
     const mbl_evaluator_options_t *drawn = mbl_evaluator_options(evaluator);
     mbl_image_t sheet;
     snprintf(title, sizeof title, "step %zu", step);
@@ -133,6 +133,7 @@ static mbl_status_t write_sheet(const mbl_rundir_t *rundir, const char *path, si
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)drawn->seed);
     snprintf(steps, sizeof steps, "%zu", config->eval.steps);
     snprintf(shift, sizeof shift, "%g", config->rollout.shift);
+    snprintf(guidance, sizeof guidance, "%g", config->eval.guidance);
     const mbl_image_text_t texts[] = {{"run", rundir->run},
                                       {"step", number},
                                       {"seed", seed},
@@ -140,6 +141,8 @@ static mbl_status_t write_sheet(const mbl_rundir_t *rundir, const char *path, si
                                       {"solver", mbl_config_word("eval.solver", (int)config->eval.solver)},
                                       {"schedule", mbl_schedule_text(config->rollout.schedule)},
                                       {"shift", shift},
+                                      {"guidance", guidance},
+                                      {"negative", config->eval.negative},
                                       {"software", "marble " MBL_VERSION},
                                       {"model", config->model.path},
                                       {"model_digest", mbl_pipeline_digest(drawn->pipeline)}};

@@ -133,6 +133,7 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &e->pool));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
     MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 1, &e->test));
+    MBL_TRY(mbl_engine_encode_negative(e));
     p->model = mbl_pipeline_model(e->pipeline);
     return sort_prompts(p);
 }
@@ -163,7 +164,7 @@ static mbl_status_t make_buffers(pretrain_t *p) {
 }
 
 static mbl_status_t make_plan(pretrain_t *p, const mbl_config_t *config) {
-    const mbl_schedule_t schedule = mbl_config_schedule(config, false);
+    const mbl_schedule_t schedule = mbl_engine_schedule(config, false);
     return mbl_sampler_plan(config->eval.solver, config->eval.steps, &schedule, &p->plan);
 }
 
@@ -182,6 +183,7 @@ static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm
                                        .k = p->engine.k,
                                        .images = config->eval.prompts,
                                        .plan = &p->plan,
+                                       .guidance = mbl_engine_guidance(&p->engine),
                                        .seed = config->eval.seed};
     MBL_TRY(mbl_micro_batch_fit(config, p->engine.pipeline, NULL, MBL_TAPE_NONE, "rollout.micro_batch",
                                 config->rollout.micro_batch, config->eval.prompts, &options.micro_batch));

@@ -1,37 +1,5 @@
 /* src/data/image_text.c and marble sample: by which noise schedule images are drawn, and that they say so. */
-#include "small_run.h"
-
-#include "data/image.h"
-
-#include <png.h>
-
-/* The text of a PNG file of folder under a key; fails without one. */
-static char *text_of(const char *file, const char *key) {
-    char path[1024], *found = NULL;
-    png_textp texts;
-    snprintf(path, sizeof path, "%s/%s", folder, file);
-    FILE *in = fopen(path, "rb");
-    assert_non_null(in);
-    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
-    png_infop info = png_create_info_struct(png);
-    png_init_io(png, in);
-    png_read_png(png, info, PNG_TRANSFORM_IDENTITY, NULL);
-    int n = png_get_text(png, info, &texts, NULL);
-    for (int i = 0; i < n; i++)
-        if (strcmp(texts[i].key, key) == 0)
-            found = strdup(texts[i].text);
-    png_destroy_read_struct(&png, &info, NULL);
-    fclose(in);
-    if (!found)
-        fail_msg("%s has no text %s", file, key);
-    return found;
-}
-
-static void check_text(const char *file, const char *key, const char *expected) {
-    char *text = text_of(file, key);
-    assert_string_equal(text, expected);
-    free(text);
-}
+#include "sample_case.h"
 
 static void texts_of_any_script_come_back(void **state) {
     char path[1024];
@@ -51,29 +19,6 @@ static void texts_of_any_script_come_back(void **state) {
     mbl_fail_quiet(1);
     assert_int_equal(mbl_image_write_png_text("/nowhere/t.png", &image, texts, 3), MBL_ERR_IO);
     mbl_fail_quiet(0);
-}
-
-/* build/marble sample of one image into folder/OUT. */
-static void sample(const char *out, const char *more) {
-    char command[4096];
-    snprintf(
-        command, sizeof command,
-        "%s/marble sample --prompt 'three blue circles' --steps 3 --threads 1 --out %s/%s %s >%s/%s.log 2>&1",
-        MBL_BINARY_DIR, folder, out, more, folder, out);
-    assert_int_equal(system(command), 0);
-}
-
-static void same_image(const char *a, const char *b, bool same) {
-    char path[2][1024];
-    mbl_image_t image[2];
-    const char *out[2] = {a, b};
-    for (int i = 0; i < 2; i++) {
-        snprintf(path[i], sizeof path[i], "%s/%s/000.png", folder, out[i]);
-        assert_int_equal(mbl_image_read_png(path[i], &image[i]), MBL_OK);
-    }
-    assert_int_equal(memcmp(image[0].rgb, image[1].rgb, 3 * image[0].width * image[0].height) == 0, same);
-    mbl_image_free(&image[0]);
-    mbl_image_free(&image[1]);
 }
 
 /* The model's own shift unless another is given; 3 is nobody's default. */

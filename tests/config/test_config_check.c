@@ -41,6 +41,14 @@ static void cross_checks(void **state) {
     assert_int_equal(config->balance.refresh_every, 1);
     assert_int_equal(mbl_config_check(config, 1), MBL_OK);
     mbl_config_free(config);
+    check_refused("eval.negative=fog", 1, "eval.negative: a negative prompt, while eval.guidance is 1, none");
+    check_refused("eval.skip_layers=[7, 8]", 1, "eval.skip_layers: 2 layers, while eval.guidance is 1, none");
+    assert_int_equal(
+        parse(full, "eval={guidance: 4.5, negative: \"fog: 'x'\", skip_layers: [7, 8]}", &config), MBL_OK);
+    assert_string_equal(config->eval.negative, "fog: 'x'");
+    assert_true(config->eval.skip_layers.count == 2 && config->eval.skip_layers.items[1] == 8);
+    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    mbl_config_free(config);
     check_refused("prompts.source=file", 1, "run.yaml: 2 problems, all above");
     check_refused("prompts.train=/dev/null", 1, "prompts.train: a file, while prompts.source is signs");
     check_refused("prompts.train_count=3", 1, "prompts.groups: 4 of only 3 training sentences");
