@@ -28,6 +28,8 @@ mbl_status_t mbl_api_get_samples(mbl_api_t *api, size_t run, const mbl_query_t *
         close(fd);
         snprintf(name, sizeof name, "samples/step-%s.tar", id);
         bool images = fstatat(view->fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode);
+        snprintf(name, sizeof name, "samples/step-%s.json", id);
+        images |= fstatat(view->fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode);
         json_array_append_new(list,
                               json_pack("{s:s,s:I,s:I,s:b}", "id", id, "step", (json_int_t)view->samples[i],
                                         "bytes", (json_int_t)size, "images", images));
@@ -81,6 +83,32 @@ static mbl_status_t answer_images(size_t run, int fd, mbl_answer_t *out) {
                            json_pack("{s:I,s:I,s:o}", "run", (json_int_t)run, "step", step, "images", list));
 }
 
+/* What is on a sheet, from the file beside it: the images, and where they lie. */
+static mbl_status_t answer_sheet(const mbl_view_t *view, size_t run, uint64_t step, mbl_answer_t *out) {
+    char name[64];
+    size_t size, index, n = 0;
+    json_t *listed;
+    snprintf(name, sizeof name, "samples/step-%06llu.json", (unsigned long long)step);
+    char *text = mbl_view_text(view, name, 0, &size);
+    json_t *about = text ? json_loadb(text, size, 0, NULL) : NULL, *list = json_array();
+    json_t *cells = json_object_get(about, "cells");
+    mbl_free(text);
+    json_array_foreach(json_object_get(about, "images"), index, listed) {
+        json_t *image = image_of(listed, n);
+        if (image && json_array_append_new(list, image) == 0)
+            n++;
+    }
+    if (!json_is_object(cells) || n == 0 || n != json_array_size(json_object_get(about, "images"))) {
+        json_decref(about);
+        json_decref(list);
+        return mbl_answer_fault(out, 404, "this run has not kept what is on its sheets");
+    }
+    json_t *answer = json_pack("{s:I,s:I,s:o,s:O}", "run", (json_int_t)run, "step", (json_int_t)step,
+                               "images", list, "cells", cells);
+    json_decref(about);
+    return mbl_answer_json(out, answer);
+}
+
 /* The file of image `index`. Takes fd over. */
 static mbl_status_t answer_image(int fd, uint64_t index, mbl_answer_t *out) {
     char png[32], jpg[32];
@@ -103,9 +131,8 @@ static mbl_status_t answer_image(int fd, uint64_t index, mbl_answer_t *out) {
 mbl_status_t mbl_api_get_rollout(mbl_api_t *api, size_t run, const mbl_query_t *keys, mbl_answer_t *out) {
     int fd = mbl_view_file(&api->views[run], "rollout.tar", NULL);
     (void)keys;
-    return fd < 0 ? mbl_answer_fault(out, 404,
-                                     "this run has kept no images of a rollout; log.advantages_every: 1 does "
-                                     "at every step")
+    return fd < 0 ? mbl_answer_json(out, json_pack("{s:I,s:I,s:[]}", "run", (json_int_t)run, "step",
+                                                   (json_int_t)0, "images"))
                   : answer_images(run, fd, out);
 }
 
@@ -153,6 +180,8 @@ mbl_status_t mbl_api_get_image(mbl_api_t *api, size_t run, const char *path, mbl
                                 "no such image; expected /api/samples/000020.png, /api/samples/000020, "
                                 "/api/samples/000020/7 or /api/rollout/7");
     int fd = mbl_view_file(view, name, NULL);
+    if (fd < 0 && !one)
+        return answer_sheet(view, run, step, out);
     if (fd < 0)
         return mbl_answer_fault(out, 404, "this run has not kept these images one by one");
     return one ? answer_image(fd, index, out) : answer_images(run, fd, out);

@@ -162,6 +162,30 @@ static void advantages_and_images(void **state) {
     }
 }
 
+/* A sheet whose images are known by the file beside it; one that does not say all of it is as good as none.
+ */
+static void sheets_and_what_is_on_them(void **state) {
+    static const char about[] =
+        "{\"cells\": {\"columns\": 8, \"left\": 8, \"top\": 8, \"step_x\": 136, \"step_y\": 210, \"width\": "
+        "128, "
+        "\"height\": 128}, \"images\": [{\"prompt\": \"<i>one</i>\", \"scores\": {\"ocr\": null}}, "
+        "{\"prompt\": \"two\", \"scores\": {\"ocr\": 0.5}}], \"step\": 3}";
+    (void)state;
+    append_text(run, "samples/step-000003.json", about);
+    append_text(run, "samples/step-000002.json", "{\"images\": [{\"prompt\": \"two\"}], \"cells\": {}}");
+    json_t *answer = fetch_json(&api, "/api/samples/000003", "", 200);
+    assert_int_equal(whole(answer, "step"), 3);
+    assert_int_equal(whole(json_object_get(answer, "cells"), "step_y"), 210);
+    json_t *images = json_object_get(answer, "images");
+    assert_int_equal(json_array_size(images), 2);
+    assert_string_equal(text_of(json_array_get(images, 0), "prompt"), "<i>one</i>");
+    assert_int_equal(whole(json_array_get(images, 1), "index"), 1);
+    json_decref(answer);
+    json_decref(fetch_json(&api, "/api/samples/000003/0", "", 404));
+    json_decref(fetch_json(&api, "/api/samples/000002", "", 404));
+    json_decref(fetch_json(&api, "/api/samples/000001", "", 404));
+}
+
 static void config_alarms_scorers_log(void **state) {
     (void)state;
     json_t *answer = fetch_json(&api, "/api/config", "", 200), *values = json_object_get(answer, "values");
@@ -400,6 +424,7 @@ int main(void) {
         cmocka_unit_test(lines_by_their_steps),
         cmocka_unit_test(pieces_of_any_size_are_the_same),
         cmocka_unit_test(advantages_and_images),
+        cmocka_unit_test(sheets_and_what_is_on_them),
         cmocka_unit_test(config_alarms_scorers_log),
         cmocka_unit_test(prometheus_text),
         cmocka_unit_test(the_page),

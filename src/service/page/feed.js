@@ -1,6 +1,7 @@
 // Where the numbers come from: the service's API (proto/openapi-service.yaml) and its stream, which is opened again when it is lost.
 
-const FIRST_POINTS = 1000; // lines of a long history that are shown before the rest is there
+// Lines of a long history that are shown at once, and those that follow: more are spread evenly (the service thins them).
+const FIRST_POINTS = 500, ALL_POINTS = 10000, GRAM_POINTS = 1000;
 
 async function ask(path) {
   const answer = await fetch(path, {cache: 'no-store'});
@@ -28,18 +29,18 @@ class Feed {
     const turn = ++this.turn;
     this.late = [];
     const [status, evals, gram, metrics] = await Promise.all([ask(this.path('status')), ask(this.path('eval')),
-      ask(this.path('gram', '&points=' + FIRST_POINTS)), ask(this.path('metrics', '&points=' + FIRST_POINTS))]);
+      ask(this.path('gram', '&points=' + GRAM_POINTS)), ask(this.path('metrics', '&points=' + FIRST_POINTS))]);
     if (turn !== this.turn) return;
     this.run.status = status;
     this.fill(evals.lines, gram.lines, metrics.lines);
-    const whole = metrics.lines.length >= metrics.total && gram.lines.length >= gram.total;
+    const whole = metrics.lines.length >= metrics.total;
     if (whole) this.takeLate();
     this.on.status(status);
     this.on.lines();
     if (whole) return;
-    const [allGram, allMetrics] = await Promise.all([ask(this.path('gram', '&points=20000')), ask(this.path('metrics', '&points=100000'))]);
+    const all = await ask(this.path('metrics', '&points=' + ALL_POINTS));
     if (turn !== this.turn) return;
-    this.fill(evals.lines, allGram.lines, allMetrics.lines);
+    this.fill(evals.lines, gram.lines, all.lines);
     this.takeLate();
     this.on.lines();
   }

@@ -102,10 +102,11 @@ function startTools() {
     page.show();
   });
   byId('range').addEventListener('change', (event) => {
+    const last = Number(event.target.value);
     if (event.target.value === 'zoom') return;
     zoomTo(null, null);
-    view.last = Number(event.target.value);
-    event.target.value = view.last;
+    view.last = last;
+    event.target.value = String(last);
     refreshPlots();
   });
   const links = [...document.querySelectorAll('nav a')], sections = links.map((link) => document.querySelector(link.getAttribute('href')));

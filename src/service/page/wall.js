@@ -22,33 +22,54 @@ async function loadWall() {
 async function imagesOf(id) {
   const sheet = wall.list.find((one) => one.id === id);
   if (!sheet || !sheet.images) return null;
-  if (!wall.sets.has(id)) wall.sets.set(id, ask(page.feed.path('samples/' + id)).then((found) => found.images));
+  if (!wall.sets.has(id)) wall.sets.set(id, ask(page.feed.path('samples/' + id)).then((found) => Object.assign(found.images, {cells: found.cells})));
   return wall.sets.get(id);
 }
 
-// An image, kept while the page shows this run.
-function pictureOf(id, index) {
-  const key = id + '/' + index;
-  if (!wall.pictures.has(key)) {
+function load(path) {
+  return new Promise((done) => {
     const picture = new Image();
     picture.decoding = 'async';
-    wall.pictures.set(key, new Promise((done) => {
-      picture.onload = () => done(picture);
-      picture.onerror = () => done(null);
-    }));
-    picture.src = page.feed.path('samples/' + key);
-  }
+    picture.onload = () => done(picture);
+    picture.onerror = () => done(null);
+    picture.src = page.feed.path(path);
+  });
+}
+
+// An image cut out of its sheet.
+function cutOut(sheet, cells, index) {
+  if (!sheet) return null;
+  const canvas = make('canvas', {width: cells.width, height: cells.height});
+  canvas.getContext('2d').drawImage(sheet, cells.left + index % cells.columns * cells.step_x, cells.top + Math.floor(index / cells.columns) * cells.step_y, cells.width, cells.height,
+    0, 0, cells.width, cells.height);
+  return canvas;
+}
+
+function once(key, make) {
+  if (!wall.pictures.has(key)) wall.pictures.set(key, make());
   return wall.pictures.get(key);
 }
+
+// An image, kept while the page shows this run; `cells` say where it lies on its sheet, where there are no images one by one.
+function pictureOf(id, index, cells) {
+  return once(id + '/' + index, () => cells ? once(id + '.png', () => load('samples/' + id + '.png')).then((sheet) => cutOut(sheet, cells, index)) : load('samples/' + id + '/' + index));
+}
+
+function sizeOf(picture) { return [picture.naturalWidth || picture.width, picture.naturalHeight || picture.height]; }
 
 function drawWipe(canvas, before, after, share) {
   const one = after || before;
   if (!one) return;
-  const width = canvas.width = one.naturalWidth, height = canvas.height = one.naturalHeight, context = canvas.getContext('2d');
+  const [width, height] = sizeOf(one), context = canvas.getContext('2d');
+  canvas.width = width;
+  canvas.height = height;
   context.imageSmoothingEnabled = false;
   const cut = Math.round(width * share);
   if (before) context.drawImage(before, 0, 0, width, height);
-  if (after && cut < width) context.drawImage(after, cut / width * after.naturalWidth, 0, (1 - cut / width) * after.naturalWidth, after.naturalHeight, cut, 0, width - cut, height);
+  if (after && cut < width) {
+    const [wide, high] = sizeOf(after);
+    context.drawImage(after, cut / width * wide, 0, (1 - cut / width) * wide, high, cut, 0, width - cut, height);
+  }
   if (before && after && cut > 0 && cut < width) {
     context.fillStyle = '#ffffff';
     context.fillRect(cut - Math.max(1, width / 160), 0, Math.max(1, width / 80), height);
@@ -94,7 +115,7 @@ async function showWall() {
   box.replaceChildren(...shown.map((i) => {
     const canvas = make('canvas', {width: 32, height: 32}), tile = {canvas, before: null, after: null};
     wall.tiles.push(tile);
-    Promise.all([before && before[i] ? pictureOf(beforeId, before[i].index) : null, pictureOf(afterId, after[i].index)]).then(([one, two]) => {
+    Promise.all([before && before[i] ? pictureOf(beforeId, before[i].index, before.cells) : null, pictureOf(afterId, after[i].index, after.cells)]).then(([one, two]) => {
       tile.before = one;
       tile.after = two;
       drawWipe(canvas, one, two, share());
@@ -106,17 +127,17 @@ async function showWall() {
 
 // One prompt through all sheets.
 async function openSample(index) {
-  const sets = await Promise.all(wall.list.map((sheet) => imagesOf(sheet.id))), steps = wall.list.map((sheet, i) => ({sheet, image: sets[i] && sets[i][index]})).filter((one) => one.image);
+  const sets = await Promise.all(wall.list.map((sheet) => imagesOf(sheet.id))), steps = wall.list.map((sheet, i) => ({sheet, cells: sets[i] && sets[i].cells, image: sets[i] && sets[i][index]})).filter((one) => one.image);
   if (!steps.length) return;
-  const strip = make('div', {class: 'strip'}, ...steps.map(({sheet, image}) => {
+  const strip = make('div', {class: 'strip'}, ...steps.map(({sheet, cells, image}) => {
     const canvas = make('canvas');
-    pictureOf(sheet.id, image.index).then((picture) => drawWipe(canvas, null, picture, 0));
+    pictureOf(sheet.id, image.index, cells).then((picture) => drawWipe(canvas, null, picture, 0));
     return make('figure', null, canvas, sheet.step === 0 ? 'base' : 'step ' + sheet.step);
   }));
   const head = make('tr', null, make('th', {text: 'reward'}), ...steps.map(({sheet}) => make('th', {text: sheet.step === 0 ? 'base' : String(sheet.step)})));
   const rows = page.run.rewards().map((name, i) => make('tr', null, make('td', null, swatch(i), name), ...steps.map(({image}) => make('td', {text: scoreText(image.scores[name], 2)}))));
   const big = make('canvas', {class: 'big'}), slider = make('input', {type: 'range', min: 0, max: 100, value: 50, 'aria-label': 'before and after', style: {width: 'min(100%, 22rem)'}});
-  const one = await pictureOf(steps[0].sheet.id, steps[0].image.index), two = await pictureOf(steps[steps.length - 1].sheet.id, steps[steps.length - 1].image.index);
+  const [one, two] = await Promise.all([steps[0], steps[steps.length - 1]].map(({sheet, cells, image}) => pictureOf(sheet.id, image.index, cells)));
   const draw = () => drawWipe(big, one, two, slider.value / 100);
   slider.addEventListener('input', draw);
   draw();
