@@ -11,6 +11,7 @@
     X(train, "fine-tune a model on several rewards at once", false)                                          \
     X(pretrain, "train a small base model for the signs example", false)                                     \
     X(report, "what became of a run, as one page of HTML and PNG charts", true)                              \
+    X(dash, "the page of runs in a browser: rewards, balance, images, speed, side by side", true)            \
     X(stop, "ask the run that is at work in a folder to stop with a checkpoint", true)                       \
     X(sample, "images for prompts", true)                                                                    \
     X(eval, "every reward on the held-out prompts", true)                                                    \
