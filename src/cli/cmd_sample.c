@@ -52,6 +52,9 @@ static mbl_status_t check_options(const mbl_sample_options_t *o) {
     if (!o->model && !o->checkpoint)
         return MBL_FAIL(MBL_ERR_USAGE,
                         "sample: no model; expected --model DIR, or --checkpoint FILE, which knows its own");
+    if (!o->height != !o->width)
+        return MBL_FAIL(MBL_ERR_USAGE, "sample: --%s alone; expected --height and --width, or neither",
+                        o->height ? "height" : "width");
     if (o->config && !o->checkpoint)
         return MBL_FAIL(MBL_ERR_USAGE, "sample: --config goes with --checkpoint; expected both or neither");
     if (o->sets.count > 0 && !o->config)
@@ -97,6 +100,8 @@ static void describe(const mbl_sample_options_t *o, const mbl_sample_t *s, chunk
     add_text(c, "solver", o->solver);
     add_text(c, "schedule", mbl_schedule_text(s->schedule.kind));
     add_number(c, "shift", s->schedule.shift);
+    add_count(c, "height", s->images[0].height);
+    add_count(c, "width", s->images[0].width);
     add_number(c, "guidance", o->guidance);
     if (o->guidance > 1)
         add_text(c, "negative", o->negative);
@@ -175,6 +180,11 @@ int mbl_cmd_sample(int argc, char **argv) {
          "one prompt a line (.txt), or objects with \"prompt\" (.jsonl)", 0, 0, 0, NULL},
         {"out", MBL_ARG_TEXT, &o.out, "DIR", "where the images go", true, 0, 0, NULL},
         {"per-prompt", MBL_ARG_COUNT, &o.per_prompt, "N", "images of each prompt", 0, 1, 10000, NULL},
+        {"height", MBL_ARG_COUNT, &o.height, "N",
+         "of the images in pixels, a multiple of 16 for Stable Diffusion; unless given, that of the run with "
+         "--checkpoint (rollout.height), else the model's own",
+         0, 1, 16384, NULL},
+        {"width", MBL_ARG_COUNT, &o.width, "N", "and their width, given together", 0, 1, 16384, NULL},
         {"steps", MBL_ARG_COUNT, &o.steps, "N", "sampling steps; 16 unless given", 0, 1,
          MBL_SAMPLER_MAX_STEPS, NULL},
         {"sampler", MBL_ARG_CHOICE, &o.solver, "NAME", "solver of the flow ODE; dpm2 unless given", 0, 0, 0,

@@ -11,7 +11,7 @@ typedef struct {
     const char *model, *prompts_file, *out, *checkpoint, *config, *lora, *solver, *schedule, *precision,
         *negative, *layers, *noise, *latents;
     mbl_arg_texts_t prompts, sets;
-    size_t steps, seed, per_prompt, threads, batch;
+    size_t steps, seed, per_prompt, threads, batch, height, width; /* 0 by 0: the run's, or the model's */
     double shift, guidance, skip_scale, skip_start, skip_stop;
     uint64_t skip; /* bit i: block i, of --skip-layers */
 } mbl_sample_options_t;

@@ -51,6 +51,10 @@ static mbl_status_t open_model(const mbl_sample_options_t *o, mbl_sample_t *s, m
     const mbl_text_options_t text = o->checkpoint ? mbl_engine_text(s->config) : (mbl_text_options_t){0};
     MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->checkpoint ? s->config->model.path : o->model, &text,
                               &s->engine.pipeline));
+    if (o->height || !o->checkpoint)
+        MBL_TRY(mbl_pipeline_resize(s->engine.pipeline, o->height, o->width));
+    else
+        MBL_TRY(mbl_engine_resize(s->config, s->engine.pipeline));
     if (o->lora)
         return mbl_lora_open(mbl_pipeline_model(s->engine.pipeline), o->lora, &s->lora, &s->adapter);
     if (!o->checkpoint)

@@ -215,6 +215,14 @@ static void check_keep(const mbl_config_t *config, mbl_config_problems_t *proble
             eval, step);
 }
 
+static void check_size(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    if (!config->rollout.height != !config->rollout.width)
+        mbl_config_problem(
+            problems, mbl_config_line(config, config->rollout.height ? "rollout.height" : "rollout.width"),
+            "rollout.height: %zu and rollout.width: %zu; expected both or neither", config->rollout.height,
+            config->rollout.width);
+}
+
 /* Skip-layer guidance is a part of guidance. */
 static void check_guidance(const mbl_config_t *config, mbl_config_problems_t *problems) {
     if (config->eval.skip_layers.count > 0 && config->eval.guidance <= 1)
@@ -245,6 +253,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_training(config, &problems);
     check_keep(config, &problems);
     check_guidance(config, &problems);
+    check_size(config, &problems);
     mbl_config_check_stages(config, &problems);
     mbl_config_check_methods(config, &problems);
     return mbl_config_problems_end(&problems);
@@ -301,6 +310,12 @@ mbl_status_t mbl_config_check_pretrain(const mbl_config_t *config, size_t ranks)
     check_scorers(config, &problems);
     check_device(config, &problems);
     check_model(config, &problems);
+    if (config->rollout.height || config->rollout.width)
+        mbl_config_problem(
+            &problems, mbl_config_line(config, "rollout.height"),
+            "rollout.height: %zu and rollout.width: %zu; expected neither: pretraining draws images of "
+            "pretrain.model.sample_size",
+            config->rollout.height, config->rollout.width);
     return mbl_config_problems_end(&problems);
 }
 

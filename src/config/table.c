@@ -120,6 +120,11 @@ static const mbl_field_t fields[] = {
     CHOICE(rollout.integer_timesteps, "off", switch_words,
            "on: in rollouts the model is given its timestep, 1000 sigma, without its fraction, as in "
            "DiffusionNFT; training and evaluation keep the fraction"),
+    COUNT(
+        rollout.height, "0", 0, 16384, "pixels",
+        "height of all images of the run, a multiple of 16 for Stable Diffusion; 0: the size that the model "
+        "was made for (its sample_size)"),
+    COUNT(rollout.width, "0", 0, 16384, "pixels", "their width; given together with the height"),
     COUNT(rollout.micro_batch, "48", 1, 65536, "images", "images that a rank samples at once in the rollout"),
     CHOICE(rollout.merge, "auto", merge_words,
            "auto: the rollout policy's adapter is merged into the weights, which is faster, in every epoch "

@@ -64,6 +64,17 @@ mbl_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout) {
                             rollout && config->rollout.integer_timesteps == MBL_CONFIG_ON};
 }
 
+mbl_status_t mbl_engine_resize(const mbl_config_t *config, mbl_pipeline_t *pipeline) {
+    char where[256];
+    mbl_fail_quiet(1);
+    mbl_status_t status = mbl_pipeline_resize(pipeline, config->rollout.height, config->rollout.width);
+    mbl_fail_quiet(0);
+    if (status != MBL_OK)
+        return MBL_FAIL(status, "%s, rollout.width: %s",
+                        mbl_config_where(config, "rollout.height", where, sizeof where), mbl_fail_message());
+    return MBL_OK;
+}
+
 mbl_status_t mbl_engine_encode_negative(mbl_engine_t *engine) {
     const char *negative = engine->config->eval.negative;
     if (engine->config->eval.guidance <= 1)
@@ -88,6 +99,7 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_text_options_t text = mbl_engine_text(config);
     MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(engine), config->model.path, &text,
                               &engine->pipeline));
+    MBL_TRY(mbl_engine_resize(config, engine->pipeline));
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &engine->pool));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
     MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test));
