@@ -268,8 +268,45 @@ def check_tools(other):
     expect("nothing is wider than a phone", page.run("document.documentElement.scrollWidth <= 390"), True)
 
 
+def follow(run, made, address):
+    """What is appended is shown; what a run that went on from an earlier step wrote anew replaces what was there; after the server
+    was away the page finds it again by itself."""
+    global server
+    page.run("(() => { const choice = document.getElementById('run-choice'); choice.value = 0; choice.dispatchEvent(new Event('change')); })()")
+    page.until(f"Number(document.documentElement.dataset.steps) === {STEPS} && document.getElementById('link').dataset.on === 'yes'", 30)
+    more = dict(made["lines"][-1], step=STEPS + 1, epoch=STEPS + 1, reward=by([0.111, 0.222, 0.333, 0.444]))
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(more) + "\n")
+    with open(run / "log.txt", "a") as file:
+        file.write("2026-05-08 09:30:02 one more\n")
+    page.until(f"Number(document.documentElement.dataset.steps) === {STEPS + 1}")
+    expect("a new line's reward", text('#summary tr[data-reward="count"] [data-key="reward"]'), "0.222")
+    page.until("document.getElementById('log').textContent.endsWith('one more')")
+    again = made["lines"][:200] + [dict(more, step=201, epoch=201, reward=by([0.5, 0.625, 0.75, 0.875]))]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in again))
+    page.until("Number(document.documentElement.dataset.steps) === 201")
+    expect("the reward after going back", text('#summary tr[data-reward="count"] [data-key="reward"]'), "0.625")
+    errors = list(page.errors)
+    server.kill()
+    server.wait()
+    page.until("document.getElementById('link').dataset.on === 'no' && !document.getElementById('notice').hidden")
+    again.append(dict(more, step=202, epoch=202, reward=by([0.25, 0.125, 0.75, 0.875])))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in again))
+    server = serve(["--listen", address.split("//")[1].strip("/")])
+    page.until("document.getElementById('link').dataset.on === 'yes' && document.getElementById('notice').hidden", 30)
+    page.until("Number(document.documentElement.dataset.steps) === 202")
+    expect("the reward after coming back", text('#summary tr[data-reward="count"] [data-key="reward"]'), "0.125")
+    # a browser says of every connection that fails that it did; nothing else may be there
+    expect("what the console says of it", [error for error in page.errors[len(errors):] if "ERR_CONNECTION" not in error and "WebSocket" not in error], [])
+    page.errors[:] = errors
+
+
+def serve(more):
+    return subprocess.Popen([marble, "dash", folder / "first", folder / "second", *more], stdout=subprocess.PIPE, text=True)
+
+
 first, second = make_run("first", STEPS, 1), make_run("second", 40, 2)
-server = subprocess.Popen([marble, "dash", folder / "first", folder / "second"], stdout=subprocess.PIPE, text=True)
+server = serve([])
 page = None
 try:
     address = server.stdout.readline().strip()
@@ -281,12 +318,16 @@ try:
         see(section)
         check(first)
     check_tools(second)
+    follow(folder / "first", first, address)
     expect("nothing was made from markup", page.run("window.hacked === undefined && !document.querySelector('main b b, main img[src=x], main section script')"), True)
     expect("addresses elsewhere", [url for url in page.run("performance.getEntriesByType('resource').map((entry) => entry.name)") if not url.startswith(address)], [])
     expect("what the console says", page.errors, [])
     server.send_signal(signal.SIGINT)
     expect("exit code at Ctrl-C", server.wait(20), 0)
-    page.until("document.getElementById('link').dataset.on === 'no' && !document.getElementById('notice').hidden")
+except Exception:
+    if page:
+        print("the console says:", page.errors)
+    raise
 finally:
     if page:
         page.close()

@@ -64,13 +64,9 @@ class Feed {
     else this.run.addGram(message.line);
   }
 
-  async start() {
+  start() {
     this.connect();
-    try {
-      await this.load();
-    } catch (failure) {
-      this.on.link(false, failure.message); // the stream's return brings it
-    }
+    this.again();
   }
 
   connect() {
@@ -112,14 +108,16 @@ class Feed {
     }
   }
 
+  // Reads all of it, again and again where that fails while the stream is open; the stream's return brings it otherwise.
   async again() {
+    clearTimeout(this.retry);
     try {
       await this.load();
-      this.on.samples();
-      this.on.advantages();
-      this.on.again();
+      this.on.all();
     } catch (failure) {
+      if (this.closed) return;
       this.on.link(false, failure.message);
+      if (this.socket.readyState === WebSocket.OPEN) this.retry = setTimeout(() => this.again().then(() => this.on.link(true, '')), 2000);
     }
   }
 
@@ -127,6 +125,7 @@ class Feed {
     this.closed = true;
     this.turn++;
     clearTimeout(this.timer);
+    clearTimeout(this.retry);
     if (this.socket) this.socket.close();
   }
 

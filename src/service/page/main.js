@@ -54,25 +54,20 @@ const page = {
     this.run = new Run(entry ? entry.name : '');
     heat.at = null;
     clearWall();
-    const feed = this.feed = new Feed(index, this.run, {
+    this.feed = new Feed(index, this.run, {
       lines: () => { this.show(); this.scorersSoon(); },
       status: (status) => this.showStatus(status),
       samples: () => loadWall(),
       advantages: () => loadMap(),
       log: addLog,
-      again: () => loadTexts(),
+      all: () => { loadMap(); loadWall(); loadTexts(); },
       link: (on, text) => {
         byId('link').dataset.on = on ? 'yes' : 'no';
         byId('link').title = on ? 'connected to the run' : text;
         this.notice(on ? '' : 'The run does not answer (' + text + '). Trying again …');
       },
     });
-    feed.start().then(() => {
-      if (feed !== this.feed) return;
-      loadMap();
-      loadWall();
-      loadTexts();
-    });
+    this.feed.start();
   },
 
   scorersSoon() {
