@@ -9,6 +9,7 @@
     X(inspect, "what is in a checkpoint, a run's folder or a model", true)                                   \
     X(init, "write a run.yaml to begin with", true)                                                          \
     X(train, "fine-tune a model on several rewards at once", false)                                          \
+    X(encode, "the prompts of a run through its text encoders, ahead of it", true)                           \
     X(pretrain, "train a small base model for the signs example", false)                                     \
     X(report, "what became of a run, as one page of HTML and PNG charts", true)                              \
     X(dash, "the page of runs in a browser: rewards, balance, images, speed, side by side", true)            \

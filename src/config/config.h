@@ -93,6 +93,8 @@ typedef struct {
         size_t limit;                   /* of source: file; 0: all */
         size_t groups, group_size;
         size_t max_tokens; /* of T5 */
+        char *cache;       /* auto, off, or an absolute folder */
+        size_t device_bytes;
     } prompts;
     struct {
         size_t steps;

@@ -8,9 +8,9 @@
 #include <string.h>
 
 static const char *kind_name(mbl_field_kind_t kind) {
-    static const char *const names[] = {"whole", "bytes",          "number", "seconds", "choice",  "folder",
-                                        "file",  "file or folder", "text",   "names",   "numbers", "list",
-                                        "list"};
+    static const char *const names[] = {"whole",  "bytes",   "number",         "seconds", "choice",
+                                        "folder", "file",    "file or folder", "",        "text",
+                                        "names",  "numbers", "list",           "list"};
     return names[kind];
 }
 
@@ -37,8 +37,8 @@ static void print_key(const mbl_field_t *field, FILE *out) {
     mbl_config_range(field, range, sizeof range);
     fprintf(out, "  %-38s %s%s%s%s%s\n", field->key,
             field->kind == MBL_FIELD_CHOICE ? "" : kind_name(field->kind),
-            range[0] && field->kind != MBL_FIELD_CHOICE ? ", " : "", range, field->unit ? ", " : "",
-            field->unit ? field->unit : "");
+            range[0] && field->kind != MBL_FIELD_CHOICE && field->kind != MBL_FIELD_PLACE ? ", " : "", range,
+            field->unit ? ", " : "", field->unit ? field->unit : "");
     fprintf(out, "      %s%s%s%s\n", field->help, field->fallback[0] ? " [default: " : "", field->fallback,
             field->fallback[0] ? "]" : "");
     for (size_t j = 0; field->word_help && field->words[j]; j++)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { PATH_SIZE = 256, MAX_PROBLEMS = 20 };
 
@@ -245,6 +246,29 @@ static mbl_status_t read_path(char *place, const mbl_field_t *field, const char 
     return MBL_OK;
 }
 
+/* A word, or a folder seen from here, made absolute, which whoever writes into it makes. */
+static mbl_status_t read_place(char *place, const mbl_field_t *field, const char *key,
+                               const mbl_yaml_node_t *node, mbl_config_problems_t *problems) {
+    char here[PATH_MAX], joined[PATH_MAX];
+    struct stat info;
+    const char *text = node->text;
+    int truth = node->quoted ? -1 : mbl_yaml_boolean(text);
+    for (int i = 0; field->words[i]; i++)
+        if (strcmp(text, field->words[i]) == 0 || (truth >= 0 && truth == mbl_yaml_boolean(field->words[i])))
+            return set_string((char **)(void *)place, field->words[i]);
+    if (text[0] != '/' && !getcwd(here, sizeof here))
+        return MBL_FAIL(MBL_ERR_IO, "the current folder cannot be found: %s", strerror(errno));
+    int n = snprintf(joined, sizeof joined, "%s%s%s", text[0] == '/' ? "" : here, text[0] == '/' ? "" : "/",
+                     text);
+    if (!text[0] || truth >= 0 || !mbl_config_printable(joined) || !is_utf8(joined) || n >= PATH_MAX)
+        wrong_value(problems, field, key, node, "is no path");
+    else if (stat(joined, &info) == 0 && !S_ISDIR(info.st_mode))
+        wrong_value(problems, field, key, node, "is not a folder");
+    else
+        return set_string((char **)(void *)place, joined);
+    return MBL_OK;
+}
+
 static void free_strings(mbl_config_strings_t *list) {
     for (size_t i = 0; i < list->count; i++)
         mbl_free(list->items[i]);
@@ -344,6 +368,8 @@ mbl_status_t mbl_config_read_field(void *base, const mbl_field_t *field, const c
             return set_string((char **)(void *)place, node->text);
         wrong_value(problems, field, key, node, "has control characters or is not UTF-8");
         return MBL_OK;
+    case MBL_FIELD_PLACE:
+        return read_place(place, field, key, node, problems);
     case MBL_FIELD_STRINGS:
         return read_strings((mbl_config_strings_t *)(void *)place, field, key, node, problems);
     case MBL_FIELD_COUNTS:

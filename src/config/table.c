@@ -60,6 +60,8 @@ static const char *const level_words[] = {"debug", "info", "warn", "error", NULL
 static const char *const other_base_words[] = {"refuse", "accept", NULL};
 /* In the order of mbl_config_writer_t. */
 static const char *const writer_words[] = {"gather", "parallel", NULL};
+/* Or a folder. */
+static const char *const cache_words[] = {"auto", "off", NULL};
 static const char *const norm_words[] = {"none", "rms_norm", NULL};
 const char *const mbl_config_on_failure_words[] = {"skip", "stop", NULL};
 
@@ -107,6 +109,18 @@ static const mbl_field_t fields[] = {
           "images of each prompt; advantages compare the images of one prompt with each other"),
     COUNT(prompts.max_tokens, "128", 2, MBL_TEXT_TOKENS_MOST, "tokens",
           "tokens of a prompt that T5 reads, in models of several text encoders"),
+    {"prompts.cache", MBL_FIELD_PLACE, offsetof(mbl_config_t, prompts.cache), "auto", 0, 0, 0, NULL,
+     cache_words,
+     "where encoded prompts are kept on disk, for this run and all that use the same text encoders; auto: "
+     "$XDG_CACHE_HOME/marble/prompts or ~/.cache/marble/prompts where the encoders are large or the prompts "
+     "many, else nowhere; off: they are encoded at every start and kept in memory; on a cluster, a folder "
+     "that "
+     "all nodes see",
+     NULL},
+    OTHER(
+        prompts.device_bytes, BYTES, "64 MiB", 0, LARGE, "bytes",
+        "an encoded set of prompts that is no larger stays on the device; of a larger one, those of an epoch "
+        "or of a micro-batch of an evaluation are brought there"),
 
     COUNT(rollout.steps, "10", 1, MBL_SAMPLER_MAX_STEPS, "sampling steps",
           "solver steps for an image of the rollout"),
@@ -484,6 +498,11 @@ char *mbl_config_range(const mbl_field_t *field, char *out, size_t size) {
     out[0] = 0;
     if (field->kind == MBL_FIELD_CHOICE)
         return join_words(field->words, " | ", out, size);
+    if (field->kind == MBL_FIELD_PLACE) {
+        size_t used = strlen(join_words(field->words, " | ", out, size));
+        snprintf(out + used, size - used, " | a folder");
+        return out;
+    }
     if (!is_numeric(field))
         return out;
     if (field->high >= LARGE)
@@ -505,6 +524,7 @@ char *mbl_config_expected(const mbl_field_t *field, char *out, size_t size) {
         [MBL_FIELD_FILE] = "the path of a file",
         [MBL_FIELD_PATH] = "the path of a file or folder",
         [MBL_FIELD_TEXT] = "a line of text",
+        [MBL_FIELD_PLACE] = "one of ",
         [MBL_FIELD_STRINGS] = "a list of names such as [attn.to_q, attn.to_k]",
         [MBL_FIELD_COUNTS] = "a list of whole numbers such as [0, 1]",
         [MBL_FIELD_REWARDS] = "a list of rewards such as [{name: ocr}, {name: count, weight: 2}]",

@@ -17,6 +17,7 @@ typedef enum {
     MBL_FIELD_FOLDER,  /* char *, an existing folder, or "" */
     MBL_FIELD_FILE,    /* char *, an existing file, or "" */
     MBL_FIELD_PATH,    /* char *, an existing file or folder, or "" */
+    MBL_FIELD_PLACE,   /* char *, one of `words`, or the path of a folder that need not exist */
     MBL_FIELD_TEXT,    /* char *, any printable text, "" too */
     MBL_FIELD_STRINGS, /* mbl_config_strings_t */
     MBL_FIELD_COUNTS,  /* mbl_config_counts_t */

@@ -180,6 +180,7 @@ static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t 
     case MBL_FIELD_FILE:
     case MBL_FIELD_PATH:
     case MBL_FIELD_TEXT:
+    case MBL_FIELD_PLACE:
         mbl_yaml_write_quoted(out, *(char *const *)place);
         break;
     default:
@@ -375,6 +376,7 @@ static json_t *value_json(const mbl_field_t *field, const mbl_config_t *config) 
     case MBL_FIELD_FILE:
     case MBL_FIELD_PATH:
     case MBL_FIELD_TEXT:
+    case MBL_FIELD_PLACE:
         return json_string(*(char *const *)place);
     case MBL_FIELD_REWARDS:
         return rewards_json(config);

@@ -64,7 +64,9 @@ static mbl_status_t find_set(mbl_comparison_t *l, const char *text, mbl_comparis
             "eval: --prompts: there is no file %s; expected test or train (those of RUN.yaml) or a file of "
             "prompts",
             text);
-    MBL_TRY(mbl_prompt_set_read(text, engine->config->eval.prompts, engine->pipeline, &s->exist, &s->own));
+    const mbl_encoder_t encoder = mbl_pipeline_encoder(engine->pipeline);
+    MBL_TRY(mbl_prompt_set_read(engine->config, text, engine->config->eval.prompts, &encoder, &s->exist,
+                                &s->own));
     s->set = &s->own;
     return MBL_OK;
 }
@@ -258,7 +260,7 @@ mbl_status_t mbl_comparison_open(mbl_engine_t *engine, const mbl_comparison_opti
 void mbl_comparison_free(mbl_comparison_t *l) {
     for (size_t i = 0; i < l->n_sets; i++) {
         mbl_free(l->sets[i].name);
-        mbl_prompt_set_free(l->engine->pipeline, &l->sets[i].own);
+        mbl_prompt_set_free(&l->sets[i].own);
     }
     for (size_t i = 0; i < l->n_candidates; i++) {
         mbl_free(l->candidates[i].name);

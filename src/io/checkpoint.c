@@ -158,8 +158,7 @@ static bool put_dataset(hid_t file, const mbl_ckpt_item_t *item, const char *sta
     return good;
 }
 
-/* A file of the in-memory driver that grows by `bytes` at a time and leaves nothing on disk. */
-static hid_t create_in_memory(const char *path, size_t bytes) {
+hid_t mbl_ckpt_create_in_memory(const char *path, size_t bytes) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = H5I_INVALID_HID;
     if (access >= 0 && H5Pset_fapl_core(access, bytes, false) >= 0 &&
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
@@ -188,6 +187,11 @@ static mbl_status_t fill(hid_t file, const char *path, const mbl_ckpt_item_t *it
     return MBL_OK;
 }
 
+void mbl_ckpt_close_image(unsigned char *image) {
+    if (image[SUPERBLOCK_VERSION] == 0)
+        memset(image + CONSISTENCY_FLAGS, 0, 4);
+}
+
 /* The driver's own memory, not a copy: valid while the file is open and untouched. */
 static mbl_status_t put_on_disk(hid_t file, const char *path,
                                 mbl_status_t (*put)(const char *path, const unsigned char *data,
@@ -199,8 +203,7 @@ static mbl_status_t put_on_disk(hid_t file, const char *path,
     if (size <= 0 || H5Fget_vfd_handle(file, H5P_DEFAULT, &memory) < 0 || !memory)
         return mbl_ckpt_hdf5_failed(path, "give out", "the file in memory");
     unsigned char *image = *(unsigned char **)memory;
-    if (image[SUPERBLOCK_VERSION] == 0)
-        memset(image + CONSISTENCY_FLAGS, 0, 4); /* as H5Fclose would: nobody has it open for writing */
+    mbl_ckpt_close_image(image);
     mbl_ckpt_seal(image, (size_t)size); /* of a file that others write into: once more when they have */
     return put(path, image, (size_t)size);
 }
@@ -258,7 +261,7 @@ mbl_status_t mbl_ckpt_make(const char *path, const mbl_ckpt_item_t *items, size_
         memcpy(sorted, attrs, n_attrs * sizeof *sorted);
     MBL_TRY_GOTO(sort_attrs(path, sorted, n_attrs), free_sorted);
     mbl_ckpt_quiet_hdf5();
-    hid_t file = create_in_memory(path, total + total / 64 + CHUNK_BYTES);
+    hid_t file = mbl_ckpt_create_in_memory(path, total + total / 64 + CHUNK_BYTES);
     if (file < 0) {
         status = mbl_ckpt_hdf5_failed(path, "make", "a file in memory");
         goto free_sorted;

@@ -176,16 +176,21 @@ mbl_status_t mbl_dit_get_weights(const mbl_dit_t *model, const mbl_tensor_t *mas
 
 /* ---- conditions ---- */
 
-mbl_status_t mbl_conditions_new(const mbl_dit_t *model, size_t n, size_t tokens, mbl_conditions_t *out) {
+mbl_status_t mbl_conditions_sized(mbl_ops_t *ops, mbl_dtype_t dtype, size_t n, size_t tokens, size_t width,
+                                  size_t pooled, mbl_conditions_t *out) {
     mbl_conditions_t made = {.n = n};
-    mbl_status_t status =
-        mbl_tensor_new(model->ops, model->dtype, &made.context, 3, n, tokens, model->sizes.context_width);
+    mbl_status_t status = mbl_tensor_new(ops, dtype, &made.context, 3, n, tokens, width);
     if (status == MBL_OK)
-        status = mbl_tensor_new(model->ops, model->dtype, &made.pooled, 2, n, model->sizes.pooled_width);
+        status = mbl_tensor_new(ops, dtype, &made.pooled, 2, n, pooled);
     if (status != MBL_OK)
-        mbl_conditions_free(model->ops, &made);
+        mbl_conditions_free(ops, &made);
     *out = made;
     return status;
+}
+
+mbl_status_t mbl_conditions_new(const mbl_dit_t *model, size_t n, size_t tokens, mbl_conditions_t *out) {
+    return mbl_conditions_sized(model->ops, model->dtype, n, tokens, model->sizes.context_width,
+                                model->sizes.pooled_width, out);
 }
 
 void mbl_conditions_free(mbl_ops_t *ops, mbl_conditions_t *conditions) {
@@ -196,14 +201,16 @@ void mbl_conditions_free(mbl_ops_t *ops, mbl_conditions_t *conditions) {
 
 mbl_conditions_t mbl_conditions_rows(const mbl_conditions_t *conditions, size_t first, size_t n) {
     return (mbl_conditions_t){n, mbl_tensor_rows(&conditions->context, first, n),
-                              mbl_tensor_rows(&conditions->pooled, first, n)};
+                              mbl_tensor_rows(&conditions->pooled, first, n), NULL};
 }
 
 mbl_status_t mbl_conditions_gather(mbl_ops_t *ops, const mbl_conditions_t *all, const uint32_t *index,
                                    const mbl_conditions_t *out) {
     for (size_t i = 0; i < out->n; i++) {
         MBL_REQUIRE(index[i] < all->n, "prompt %u of %zu", index[i], all->n);
-        mbl_conditions_t to = mbl_conditions_rows(out, i, 1), from = mbl_conditions_rows(all, index[i], 1);
+        uint32_t row = all->row ? all->row[index[i]] : index[i];
+        MBL_REQUIRE(row != MBL_CONDITIONS_NONE, "prompt %u is not on the device", index[i]);
+        mbl_conditions_t to = mbl_conditions_rows(out, i, 1), from = mbl_conditions_rows(all, row, 1);
         MBL_TRY(mbl_tensor_copy(ops, &to.context, &from.context));
         MBL_TRY(mbl_tensor_copy(ops, &to.pooled, &from.pooled));
     }

@@ -99,13 +99,19 @@ const mbl_dit_linear_t *mbl_dit_linear(const mbl_dit_t *model, size_t i);
 /* ---- forward and backward ---- */
 
 /* What a transformer is given of n prompts, in the compute type: context [n,Tc,context_width], pooled
- * [n,pooled_width]. */
+ * [n,pooled_width]. Where only some of them are on the device, `row` [n] says in which row of the tensors a
+ * prompt is (MBL_CONDITIONS_NONE: not there), and mbl_conditions_gather alone may be given them. */
 typedef struct {
     size_t n;
     mbl_tensor_t context, pooled;
+    const uint32_t *row; /* NULL: prompt i is row i */
 } mbl_conditions_t;
+#define MBL_CONDITIONS_NONE UINT32_MAX
 /* Room for n prompts of `tokens` tokens. Free with mbl_conditions_free, also after a failure. */
 mbl_status_t mbl_conditions_new(const mbl_dit_t *model, size_t n, size_t tokens, mbl_conditions_t *out);
+/* The same for any model that takes them so wide, in the compute type dtype. */
+mbl_status_t mbl_conditions_sized(mbl_ops_t *ops, mbl_dtype_t dtype, size_t n, size_t tokens, size_t width,
+                                  size_t pooled, mbl_conditions_t *out);
 void mbl_conditions_free(mbl_ops_t *ops, mbl_conditions_t *conditions);
 /* A view of n of the prompts from `first` on. */
 mbl_conditions_t mbl_conditions_rows(const mbl_conditions_t *conditions, size_t first, size_t n);

@@ -197,6 +197,10 @@ mbl_status_t mbl_pipeline_conditions(const mbl_pipeline_t *pipeline, size_t n, m
     return mbl_conditions_new(pipeline->model, n, pipeline->tokens, out);
 }
 
+mbl_text_t *mbl_pipeline_text(mbl_pipeline_t *pipeline) {
+    return pipeline->text;
+}
+
 mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
                                  mbl_conditions_t *out) {
     MBL_REQUIRE(n > 0 && pipeline->text, "no prompts to encode, or no text encoder");

@@ -33,9 +33,10 @@ const char *mbl_pipeline_digest(const mbl_pipeline_t *pipeline);
 
 /* Room for n prompts of this pipeline. */
 mbl_status_t mbl_pipeline_conditions(const mbl_pipeline_t *pipeline, size_t n, mbl_conditions_t *out);
-/* A whole prompt set, computed once. Free with mbl_conditions_free. */
+/* Conditions of n prompts (model/embeds.h: of a whole set). Free with mbl_conditions_free. */
 mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
                                  mbl_conditions_t *out);
+mbl_text_t *mbl_pipeline_text(mbl_pipeline_t *pipeline); /* NULL where it has none */
 /* Takes the text encoders off the device until prompts are encoded again. */
 void mbl_pipeline_release_text(mbl_pipeline_t *pipeline);
 /* Of which prompts text encoder `encoder` (0, ...) reads only the beginning; out->encoder is NULL past the

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-enum { SAMPLES = 4, STEPS = 4 };
+enum { SAMPLES = MBL_MERGE_PROMPTS, STEPS = 4 };
 
 struct mbl_merge {
     mbl_pipeline_t *pipeline;
@@ -91,14 +91,18 @@ static mbl_status_t upload_rows(mbl_merge_t *m, const mbl_tensor_t *t, const dou
     return mbl_tensor_upload(m->ops, t, m->type == MBL_F64 ? (const void *)wide : narrow);
 }
 
+void mbl_merge_prompts(size_t n, uint32_t index[MBL_MERGE_PROMPTS]) {
+    for (size_t i = 0; i < SAMPLES; i++)
+        index[i] = (uint32_t)(i * n / SAMPLES);
+}
+
 static mbl_status_t start(mbl_merge_t *m, const mbl_conditions_t *conditions, uint64_t seed, uint32_t step) {
     uint32_t index[SAMPLES];
     int64_t sample[SAMPLES];
     mbl_tensor_t x = mbl_tensor_reshape(&m->x, 2, (size_t)SAMPLES, m->elements);
-    for (size_t i = 0; i < SAMPLES; i++) {
-        index[i] = (uint32_t)(i * conditions->n / SAMPLES);
+    mbl_merge_prompts(conditions->n, index);
+    for (size_t i = 0; i < SAMPLES; i++)
         sample[i] = (int64_t)i;
-    }
     MBL_TRY(mbl_conditions_gather(m->ops, conditions, index, &m->conditions));
     MBL_TRY(mbl_tensor_upload(m->ops, &m->sample, sample));
     return MBL_OP(m->ops, normal, .y = &x, .sample = &m->sample, .seed = seed, .purpose = MBL_RNG_NOISE,

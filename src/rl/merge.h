@@ -14,6 +14,10 @@ mbl_status_t mbl_merge_new(mbl_pipeline_t *pipeline, const mbl_adapter_t *adapte
 mbl_status_t mbl_merge_schedule(mbl_merge_t *merge, const mbl_schedule_t *schedule);
 void mbl_merge_free(mbl_merge_t *merge);
 
+/* The prompts on which mbl_merge_try measures, out of n: their conditions must be on the device. */
+enum { MBL_MERGE_PROMPTS = 4 };
+void mbl_merge_prompts(size_t n, uint32_t index[MBL_MERGE_PROMPTS]);
+
 /* Merges the adapter as it is now, and measures: *deviation is the largest |v_merged - v| / |v| over the
  * steps of a short rollout of a few of the prompts, the same on every rank; infinite where it is no number.
  * Noise is that of (seed, step). Local. */

@@ -46,7 +46,7 @@ mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_r
         size_t n = batch->n - first < rollout->micro_batch ? batch->n - first : rollout->micro_batch;
         mbl_tensor_t x0 = mbl_tensor_rows(&batch->x0, first, n);
         mbl_sample_request_t request = {.adapter = rollout->adapter,
-                                        .conditions = rollout->conditions,
+                                        .conditions = mbl_embeds_conditions(rollout->embeds),
                                         .index = batch->prompt + first,
                                         .sample = batch->sample + first,
                                         .n = n,
@@ -54,6 +54,7 @@ mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_r
                                         .purpose = rollout->purpose,
                                         .step = rollout->step,
                                         .stop = rollout->stop};
+        MBL_TRY(mbl_embeds_fetch(rollout->embeds, request.index, n));
         MBL_TRY(mbl_sampler_run(rollout->sampler, rollout->plan, &request, &x0));
         MBL_TRY(decode(rollout, batch, views, first, n));
     }

@@ -3,6 +3,7 @@
 #ifndef MBL_RL_ROLLOUT_H
 #define MBL_RL_ROLLOUT_H
 
+#include "model/embeds.h"
 #include "rl/types.h"
 
 #include <signal.h>
@@ -12,7 +13,7 @@ typedef struct {
     mbl_sampler_t *sampler;
     const mbl_sampler_plan_t *plan;
     const mbl_adapter_t *adapter;
-    const mbl_conditions_t *conditions; /* of the prompt set */
+    mbl_embeds_t *embeds; /* of the prompt set; what a micro-batch needs is brought to the device */
     const mbl_prompts_t *prompts;
     mbl_scorer_pool_t *pool;
     size_t micro_batch;

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "run/prompt_encode.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -101,11 +102,9 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
                               &engine->pipeline));
     MBL_TRY(mbl_engine_resize(config, engine->pipeline));
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &engine->pool));
-    MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 0, &engine->train));
-    MBL_TRY(mbl_prompt_set_open(config, engine->pipeline, 1, &engine->test));
-    MBL_TRY(mbl_engine_encode_negative(engine));
-    mbl_pipeline_release_text(engine->pipeline);
-    return MBL_OK;
+    const mbl_encoder_t encoder = mbl_pipeline_encoder(engine->pipeline);
+    MBL_TRY(mbl_prompt_set_take(config, &encoder, 0, &engine->train));
+    return mbl_prompt_set_take(config, &encoder, 1, &engine->test);
 }
 
 /* The first 64 bits of a digest. */
@@ -116,12 +115,13 @@ static uint64_t beginning_of(const char digest[MBL_SHA256_HEX]) {
 }
 
 /* That every rank has read the same: nodes may hold different files under one name. */
-static mbl_status_t compare_parts(const mbl_engine_t *engine) {
+mbl_status_t mbl_engine_same_prompts(const mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
     const struct {
         const char *key, *path;
         uint64_t value;
-    } parts[] = {{"model.path", config->model.path, beginning_of(mbl_pipeline_digest(engine->pipeline))},
+    } parts[] = {{"model.path", config->model.path,
+                  engine->pipeline ? beginning_of(mbl_pipeline_digest(engine->pipeline)) : 0},
                  {"prompts.train", config->prompts.train, beginning_of(engine->train.digest)},
                  {"prompts.test", config->prompts.test, beginning_of(engine->test.digest)}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -137,13 +137,40 @@ static mbl_status_t compare_parts(const mbl_engine_t *engine) {
     return MBL_OK;
 }
 
+/* The one prompt of a set, on the device for good. */
+static mbl_status_t keep_negative(mbl_engine_t *engine, const mbl_prompt_set_t *set) {
+    const uint32_t only = 0;
+    if (set->prompts.count == 0)
+        return MBL_OK;
+    MBL_TRY(mbl_pipeline_conditions(engine->pipeline, 1, &engine->negative));
+    MBL_TRY(mbl_embeds_room(set->embeds, 1));
+    MBL_TRY(mbl_embeds_fetch(set->embeds, &only, 1));
+    return mbl_conditions_gather(engine->ops, mbl_embeds_conditions(set->embeds), &only, &engine->negative);
+}
+
+static mbl_status_t encode_prompts(mbl_engine_t *engine) {
+    mbl_prompt_set_t negative;
+    mbl_prompt_set_t *const sets[] = {&engine->train, &engine->test, &negative};
+    const mbl_encoder_t encoder = mbl_pipeline_encoder(engine->pipeline);
+    const mbl_prompt_encode_t encode = {engine->config, engine->comm, &encoder, false};
+    MBL_TRY(mbl_comm_agree(engine->comm, mbl_prompt_set_negative(engine->config, &encoder, &negative)));
+    mbl_status_t status =
+        mbl_prompt_sets_encode(&encode, sets, negative.prompts.count ? 3 : 2, &engine->cache, NULL);
+    if (status == MBL_OK)
+        status = mbl_comm_agree(engine->comm, keep_negative(engine, &negative));
+    mbl_prompt_set_free(&negative);
+    return status;
+}
+
 mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_engine_t *out) {
     mbl_engine_t engine = {.config = config, .comm = comm, .k = config->rewards.count};
     mbl_status_t status = mbl_engine_device(&engine);
     if (status == MBL_OK)
         status = mbl_comm_agree(comm, open_parts(&engine));
     if (status == MBL_OK)
-        status = compare_parts(&engine);
+        status = mbl_engine_same_prompts(&engine);
+    if (status == MBL_OK)
+        status = encode_prompts(&engine);
     if (status != MBL_OK) {
         mbl_comm_settle(comm, status); /* closing needs the other ranks */
         mbl_engine_close(&engine);
@@ -156,8 +183,9 @@ mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_e
 void mbl_engine_close(mbl_engine_t *engine) {
     if (engine->negative.n)
         mbl_conditions_free(engine->ops, &engine->negative);
-    mbl_prompt_set_free(engine->pipeline, &engine->test);
-    mbl_prompt_set_free(engine->pipeline, &engine->train);
+    mbl_prompt_set_free(&engine->test);
+    mbl_prompt_set_free(&engine->train);
+    mbl_prompt_cache_close(engine->cache);
     mbl_scorer_pool_close(engine->pool);
     mbl_pipeline_close(engine->pipeline);
     if (engine->ops && engine->comm)

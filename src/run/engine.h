@@ -16,6 +16,7 @@ typedef struct {
     mbl_scorer_pool_t *pool;
     mbl_prompt_set_t train, test;
     mbl_conditions_t negative; /* of eval.negative; n 0: evaluations are without guidance */
+    mbl_prompt_cache_t *cache; /* that they read from; or NULL */
     size_t k;                  /* rewards */
     mbl_threads_t threads;     /* of this rank, and why so many */
 } mbl_engine_t;
@@ -37,10 +38,12 @@ mbl_status_t mbl_engine_device(mbl_engine_t *engine);
 mbl_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout);
 /* Images of the configuration's size from here on; ERR_CONFIG names its keys. */
 mbl_status_t mbl_engine_resize(const mbl_config_t *config, mbl_pipeline_t *pipeline);
-/* Encodes the negative prompt, where evaluations have guidance. */
+/* Encodes the negative prompt, where evaluations have guidance and mbl_engine_open has not been called. */
 mbl_status_t mbl_engine_encode_negative(mbl_engine_t *engine);
 /* The guidance of evaluations, by the configuration. */
 mbl_guidance_t mbl_engine_guidance(const mbl_engine_t *engine);
+/* That all ranks have the same prompts (and, with a pipeline, the same transformer). Collective. */
+mbl_status_t mbl_engine_same_prompts(const mbl_engine_t *engine);
 
 /* Opens everything of `marble train` and `marble eval`; the engine keeps config and comm. Close with
  * mbl_engine_close. */

@@ -57,6 +57,7 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
     e->batch.prompt = e->prompt;
     e->batch.sample = e->sample;
     MBL_TRY(mbl_pipeline_prepare_decoding(o->pipeline, o->micro_batch));
+    MBL_TRY(mbl_embeds_room(o->set->embeds, o->micro_batch));
     MBL_TRY(mbl_sampler_new(o->pipeline, o->lora, o->micro_batch, &e->sampler));
     return mbl_sampler_guide(e->sampler, &o->guidance);
 }
@@ -147,7 +148,7 @@ mbl_status_t mbl_evaluator_run(mbl_evaluator_t *e, const mbl_adapter_t *adapter,
                              .sampler = e->sampler,
                              .plan = o->plan,
                              .adapter = adapter,
-                             .conditions = &o->set->conditions,
+                             .embeds = o->set->embeds,
                              .prompts = &o->set->prompts,
                              .pool = o->pool,
                              .micro_batch = o->micro_batch,

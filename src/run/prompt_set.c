@@ -2,26 +2,43 @@
 #include "run/prompt_set.h"
 
 #include "base/mem.h"
+#include "run/prompt_encode.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Encodes the prompts of a set; frees them when it cannot. */
-static mbl_status_t encode(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set) {
-    const char **texts = mbl_calloc(set->prompts.count, sizeof *texts);
-    mbl_status_t status =
-        texts ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %zu prompts", set->prompts.count);
-    for (size_t i = 0; status == MBL_OK && i < set->prompts.count; i++)
-        texts[i] = set->prompts.items[i].text;
-    if (status == MBL_OK)
-        status = mbl_pipeline_encode(pipeline, texts, set->prompts.count, &set->conditions);
-    mbl_free(texts);
-    if (status != MBL_OK)
-        mbl_prompts_free(&set->prompts);
-    else
-        mbl_prompts_digest(&set->prompts, set->digest);
-    return status;
+/* Takes over the prompts, also on failure. */
+static mbl_status_t take(const mbl_config_t *config, const mbl_encoder_t *encoder, mbl_prompts_t *prompts,
+                         mbl_prompt_set_t *out) {
+    mbl_status_t status = MBL_OK;
+    mbl_prompt_set_t set = {.prompts = *prompts};
+    MBL_ALLOC_GOTO(set.texts, prompts->count, done);
+    for (size_t i = 0; i < prompts->count; i++)
+        set.texts[i] = prompts->items[i].text;
+    status = mbl_embeds_new(encoder, set.texts, prompts->count, config->prompts.device_bytes, &set.embeds);
+done:
+    if (status != MBL_OK) {
+        mbl_prompt_set_free(&set);
+        return status;
+    }
+    mbl_prompts_digest(&set.prompts, set.digest);
+    *out = set;
+    return MBL_OK;
+}
+
+/* The same with its prompts encoded, on this rank alone. */
+static mbl_status_t take_encoded(const mbl_config_t *config, const mbl_encoder_t *encoder,
+                                 mbl_prompts_t *prompts, mbl_prompt_set_t *out) {
+    mbl_prompt_set_t set;
+    MBL_TRY(take(config, encoder, prompts, &set));
+    mbl_status_t status = mbl_prompt_set_encode_alone(encoder, &set);
+    if (status != MBL_OK) {
+        mbl_prompt_set_free(&set);
+        return status;
+    }
+    *out = set;
+    return MBL_OK;
 }
 
 mbl_status_t mbl_prompt_set_load(const mbl_config_t *config, int split, mbl_prompts_t *out) {
@@ -34,33 +51,50 @@ mbl_status_t mbl_prompt_set_load(const mbl_config_t *config, int split, mbl_prom
                             out);
 }
 
-mbl_status_t mbl_prompt_set_open(const mbl_config_t *config, mbl_pipeline_t *pipeline, int split,
+mbl_status_t mbl_prompt_set_take(const mbl_config_t *config, const mbl_encoder_t *encoder, int split,
                                  mbl_prompt_set_t *out) {
-    mbl_prompt_set_t set;
-    memset(&set, 0, sizeof set);
-    MBL_TRY(mbl_prompt_set_load(config, split, &set.prompts));
-    MBL_TRY(encode(pipeline, &set));
-    *out = set;
-    return MBL_OK;
+    mbl_prompts_t prompts;
+    MBL_TRY(mbl_prompt_set_load(config, split, &prompts));
+    return take(config, encoder, &prompts, out);
 }
 
-mbl_status_t mbl_prompt_set_read(const char *path, size_t most, mbl_pipeline_t *pipeline, size_t *exist,
+mbl_status_t mbl_prompt_set_negative(const mbl_config_t *config, const mbl_encoder_t *encoder,
+                                     mbl_prompt_set_t *out) {
+    mbl_prompts_t prompts = {.count = 1};
+    *out = (mbl_prompt_set_t){.embeds = NULL};
+    if (config->eval.guidance <= 1)
+        return MBL_OK;
+    MBL_ALLOC(prompts.items, 1);
+    if (!(prompts.items->text = mbl_strdup(config->eval.negative))) {
+        mbl_prompts_free(&prompts);
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for the negative prompt");
+    }
+    return take(config, encoder, &prompts, out);
+}
+
+mbl_status_t mbl_prompt_set_open(const mbl_config_t *config, const mbl_encoder_t *encoder, int split,
                                  mbl_prompt_set_t *out) {
-    mbl_prompt_set_t set;
-    memset(&set, 0, sizeof set);
-    MBL_TRY(mbl_prompts_load("file", path, 0, 1, 0, &set.prompts));
-    size_t found = set.prompts.count;
-    mbl_prompts_cut(&set.prompts, most);
-    MBL_TRY(encode(pipeline, &set));
+    mbl_prompts_t prompts;
+    MBL_TRY(mbl_prompt_set_load(config, split, &prompts));
+    return take_encoded(config, encoder, &prompts, out);
+}
+
+mbl_status_t mbl_prompt_set_read(const mbl_config_t *config, const char *path, size_t most,
+                                 const mbl_encoder_t *encoder, size_t *exist, mbl_prompt_set_t *out) {
+    mbl_prompts_t prompts;
+    MBL_TRY(mbl_prompts_load("file", path, 0, 1, 0, &prompts));
+    size_t found = prompts.count;
+    mbl_prompts_cut(&prompts, most);
+    MBL_TRY(take_encoded(config, encoder, &prompts, out));
     *exist = found;
-    *out = set;
     return MBL_OK;
 }
 
-void mbl_prompt_set_free(mbl_pipeline_t *pipeline, mbl_prompt_set_t *set) {
-    if (pipeline && set->conditions.n)
-        mbl_conditions_free(mbl_pipeline_ops(pipeline), &set->conditions);
+void mbl_prompt_set_free(mbl_prompt_set_t *set) {
+    mbl_embeds_free(set->embeds);
     mbl_prompts_free(&set->prompts);
+    mbl_free(set->texts);
+    mbl_free(set->keys);
     memset(set, 0, sizeof *set);
 }
 

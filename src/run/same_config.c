@@ -13,7 +13,7 @@ static bool is_free(const mbl_field_t *field) {
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (strncmp(field->key, keys[i], strlen(keys[i])) == 0)
             return true;
-    return field->kind >= MBL_FIELD_FOLDER && field->kind <= MBL_FIELD_PATH;
+    return field->kind >= MBL_FIELD_FOLDER && field->kind <= MBL_FIELD_PLACE;
 }
 
 /* Rewards without the texts in their options, which may be addresses and paths. */

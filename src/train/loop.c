@@ -24,8 +24,8 @@ static mbl_status_t choose_adapter(mbl_train_t *t, const mbl_adapter_t **out) {
     *out = &t->state.update.policy.in_old;
     if (!t->merge)
         return MBL_OK;
-    MBL_TRY(mbl_comm_agree(t->comm, mbl_merge_try(t->merge, &t->engine.train.conditions, config->seed,
-                                                  (uint32_t)t->state.epoch, &deviation)));
+    MBL_TRY(mbl_comm_agree(t->comm, mbl_merge_try(t->merge, mbl_embeds_conditions(t->engine.train.embeds),
+                                                  config->seed, (uint32_t)t->state.epoch, &deviation)));
     MBL_TRY(mbl_comm_allreduce(t->comm, &deviation, 1, MBL_COMM_F64, MBL_COMM_MAX));
     bool merged = deviation <= config->rollout.merge_deviation;
     unsigned long long epoch = t->state.epoch + 1;
@@ -53,6 +53,19 @@ static mbl_status_t recheck(mbl_train_t *t) {
                        t->stats, due, &t->recheck);
 }
 
+/* The epoch's prompts, on the device until the next one's; with those on which merging is measured. */
+static mbl_status_t pick_prompts(mbl_train_t *t) {
+    const mbl_config_t *config = t->config;
+    size_t n = t->batch.n / t->batch.group_size;
+    mbl_pick(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
+             t->engine.train.prompts.count, t->first_group, t->batch.n, t->scratch, t->prompt, t->sample);
+    for (size_t g = 0; g < n; g++)
+        t->needed[g] = t->prompt[g * t->batch.group_size];
+    mbl_merge_prompts(t->engine.train.prompts.count, t->needed + n);
+    return mbl_comm_agree(t->comm,
+                          mbl_embeds_fetch(t->engine.train.embeds, t->needed, n + MBL_MERGE_PROMPTS));
+}
+
 /* Images, scores and advantages of this epoch. Ranks agree at its end, so a stop or a failure on one
  * reaches all. */
 static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
@@ -61,14 +74,13 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
     const mbl_adapter_t *adapter;
     bool entered;
     MBL_TRY(mbl_train_enter_stage(t, &entered));
+    MBL_TRY(pick_prompts(t));
     MBL_TRY(choose_adapter(t, &adapter));
-    mbl_pick(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
-             t->engine.train.prompts.count, t->first_group, t->batch.n, t->scratch, t->prompt, t->sample);
     mbl_rollout_t rollout = {.pipeline = t->engine.pipeline,
                              .sampler = t->sampler,
                              .plan = &t->plan,
                              .adapter = adapter,
-                             .conditions = &t->engine.train.conditions,
+                             .embeds = t->engine.train.embeds,
                              .prompts = &t->engine.train.prompts,
                              .pool = t->engine.pool,
                              .micro_batch = t->sampled_at_once,

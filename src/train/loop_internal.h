@@ -39,6 +39,7 @@ typedef struct {
     mbl_batch_t batch;
     mbl_rollout_views_t views;
     uint32_t *prompt, *scratch;
+    uint32_t *needed; /* prompts of an epoch and of merge, once each */
     int64_t *sample;
     size_t first_group;
     float *a;                      /* [R, n] */

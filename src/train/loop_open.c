@@ -16,6 +16,8 @@ static mbl_status_t make_batch(mbl_train_t *t) {
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F32, &t->batch.x0, 4, n, c, height, width));
     MBL_ALLOC(t->prompt, n);
     MBL_ALLOC(t->scratch, t->engine.train.prompts.count);
+    MBL_ALLOC(t->needed, n / size + MBL_MERGE_PROMPTS);
+    MBL_TRY(mbl_embeds_room(t->engine.train.embeds, n / size + MBL_MERGE_PROMPTS));
     MBL_ALLOC(t->sample, n);
     MBL_ALLOC(t->batch.scores, n * k);
     MBL_ALLOC(t->batch.rgb, n * high * wide * 3);
@@ -138,6 +140,7 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_free(t->views.prompts);
     mbl_free(t->prompt);
     mbl_free(t->scratch);
+    mbl_free(t->needed);
     mbl_free(t->sample);
     mbl_free(t->a);
     mbl_free(t->valid);

@@ -40,7 +40,7 @@ static mbl_gradient_args_t gradient_args(const mbl_train_t *t, size_t inner, siz
                                          const volatile sig_atomic_t *stop) {
     const mbl_config_t *config = t->config;
     return (mbl_gradient_args_t){.batch = &t->batch,
-                                 .conditions = &t->engine.train.conditions,
+                                 .conditions = mbl_embeds_conditions(t->engine.train.embeds),
                                  .plan = &t->plan,
                                  .timesteps = mbl_train_timesteps(config),
                                  .slice = slice,

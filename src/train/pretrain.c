@@ -131,8 +131,9 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
     json_decref(fresh);
     MBL_TRY(status);
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &e->pool));
-    MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 0, &e->train));
-    MBL_TRY(mbl_prompt_set_open(config, e->pipeline, 1, &e->test));
+    const mbl_encoder_t encoder = mbl_pipeline_encoder(e->pipeline);
+    MBL_TRY(mbl_prompt_set_open(config, &encoder, 0, &e->train));
+    MBL_TRY(mbl_prompt_set_open(config, &encoder, 1, &e->test));
     MBL_TRY(mbl_engine_encode_negative(e));
     p->model = mbl_pipeline_model(e->pipeline);
     return sort_prompts(p);
@@ -154,6 +155,7 @@ static mbl_status_t make_buffers(pretrain_t *p) {
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->mix, 2, (size_t)MBL_ROWS_TERMS, p->rows));
     MBL_TRY(mbl_tensor_new(ops, MBL_I64, &p->sample, 1, p->rows));
     MBL_TRY(mbl_pipeline_conditions(p->engine.pipeline, p->rows, &p->conditions));
+    MBL_TRY(mbl_embeds_room(p->engine.train.embeds, p->rows));
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->gradient, 1, padded));
     MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->shard, 1, p->state.optimizer.count));
     MBL_ALLOC(p->host, p->rows * p->elements);
@@ -264,7 +266,8 @@ static mbl_status_t draw_rows(pretrain_t *p, size_t step, size_t first, size_t n
     MBL_TRY(MBL_OP(ops, normal, .y = &flat, .sample = &sample, .seed = config->seed, .purpose = MBL_RNG_NOISE,
                    .step = (uint32_t)step));
     MBL_TRY(combine(p, &xt, &mix, &x0, &noise, NULL));
-    return mbl_conditions_gather(ops, &p->engine.train.conditions, p->prompt, &conditions);
+    MBL_TRY(mbl_embeds_fetch(p->engine.train.embeds, p->prompt, n));
+    return mbl_conditions_gather(ops, mbl_embeds_conditions(p->engine.train.embeds), p->prompt, &conditions);
 }
 
 /* Forward and backward of n rows; adds this micro-batch's share of the mean squared velocity error to *loss.

@@ -17,6 +17,9 @@ static const mbl_reward_spec_t specs[K] = {{.name = "ocr", .type = "ocr"},
 typedef struct {
     tiny_t tiny;
     mbl_prompts_t prompts;
+    const char *text[PROMPTS];
+    mbl_encoder_t encoder;
+    mbl_embeds_t *embeds;
     mbl_sampler_plan_t plan;
     bool broken_fails; /* images that are not finite fail */
 } fixture_t;
@@ -28,18 +31,37 @@ typedef struct {
     mbl_score_t scores[N * K];
 } result_t;
 
+static mbl_status_t keep(void *context, size_t i, const void *record) {
+    fixture_t *w = context;
+    size_t bytes = mbl_embeds_bytes(&w->encoder);
+    memcpy(mbl_embeds_host(w->embeds) + i * bytes, record, bytes);
+    return MBL_OK;
+}
+
+/* On the device, the prompts of one micro-batch at a time. */
+static void encode(fixture_t *w) {
+    uint32_t all[PROMPTS];
+    w->encoder = mbl_pipeline_encoder(w->tiny.pipeline);
+    for (uint32_t i = 0; i < PROMPTS; i++)
+        all[i] = i;
+    assert_ok(mbl_embeds_new(&w->encoder, w->text, PROMPTS, 0, &w->embeds));
+    assert_non_null(mbl_embeds_host(w->embeds));
+    assert_ok(mbl_embeds_encode(&w->encoder, w->text, all, PROMPTS, &(mbl_embeds_sink_t){keep, NULL, w}));
+}
+
 static void open_fixture(fixture_t *w, mbl_dtype_t dtype) {
-    const char *text[PROMPTS];
     memset(w, 0, sizeof *w);
     assert_ok(mbl_prompts_load("signs", NULL, 3, 0, PROMPTS, &w->prompts));
     for (size_t i = 0; i < PROMPTS; i++)
-        text[i] = w->prompts.items[i].text;
-    tiny_open(&w->tiny, dtype, 1, 4, SIDE, 8, 2, text, PROMPTS);
+        w->text[i] = w->prompts.items[i].text;
+    tiny_open(&w->tiny, dtype, 1, 4, SIDE, 8, 2, w->text, PROMPTS);
+    encode(w);
     assert_ok(
         mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &w->plan));
 }
 
 static void close_fixture(fixture_t *w) {
+    mbl_embeds_free(w->embeds);
     mbl_prompts_free(&w->prompts);
     tiny_close(&w->tiny);
 }
@@ -71,12 +93,13 @@ static mbl_status_t roll(fixture_t *w, const mbl_adapter_t *adapter, size_t firs
     batch.rgb = out->rgb + first * IMAGE;
     batch.scores = out->scores + first * K;
     assert_ok(mbl_sampler_new(w->tiny.pipeline, w->tiny.lora, micro_batch, &sampler));
+    assert_ok(mbl_embeds_room(w->embeds, micro_batch < PROMPTS ? micro_batch : PROMPTS));
     assert_ok(mbl_scorer_pool_open(specs, K, threads, &pool));
     mbl_rollout_t rollout = {.pipeline = w->tiny.pipeline,
                              .sampler = sampler,
                              .plan = &w->plan,
                              .adapter = adapter,
-                             .conditions = &w->tiny.conditions,
+                             .embeds = w->embeds,
                              .prompts = &w->prompts,
                              .pool = pool,
                              .micro_batch = micro_batch,
@@ -159,9 +182,10 @@ static void images_that_are_not_finite_fail(void **state) {
     (void)state;
     open_fixture(&w, MBL_F32);
     assert_ok(roll(&w, &w.tiny.old, 0, N, 7, 1, NULL, want));
-    mbl_tensor_t row = mbl_tensor_rows(&w.tiny.conditions.pooled, BROKEN, 1);
-    row.dim[1] = 1;
-    assert_ok(mbl_tensor_upload(w.tiny.ops, &row, &nan));
+    size_t bytes = mbl_embeds_bytes(&w.encoder);
+    memcpy(mbl_embeds_host(w.embeds) + (BROKEN + 1) * bytes - sizeof nan, &nan,
+           sizeof nan);                            /* pooled's end */
+    assert_ok(mbl_embeds_room(w.embeds, PROMPTS)); /* all are read anew */
     assert_ok(roll(&w, &w.tiny.old, 0, N, 7, 1, NULL, got));
     for (size_t i = BROKEN * GROUP * K; i < (BROKEN + 1) * GROUP * K; i++)
         assert_int_not_equal(got->scores[i].state, MBL_SCORE_FAILED);

@@ -55,6 +55,10 @@ void mbl_clip_close(mbl_clip_t *clip) {
     mbl_free(clip);
 }
 
+const mbl_st_t *mbl_clip_file(const mbl_clip_t *clip) {
+    return mbl_text_weights_file(clip->weights);
+}
+
 const mbl_clip_config_t *mbl_clip_config(const mbl_clip_t *clip) {
     return &clip->config;
 }
@@ -99,10 +103,9 @@ static mbl_tensor_t weight(const mbl_clip_t *clip, size_t index, size_t rows) {
 static mbl_status_t linear(mbl_clip_t *clip, const mbl_tensor_t *x, size_t w, size_t b, size_t rows,
                            mbl_act_t act, const mbl_tensor_t *y) {
     mbl_tensor_t matrix = weight(clip, w, rows), bias = weight(clip, b, rows);
-    size_t n = x->dim[0] * x->dim[1];
-    mbl_tensor_t in = mbl_tensor_reshape(x, 2, n, x->dim[2]), to = mbl_tensor_reshape(y, 2, n, y->dim[2]);
-    return MBL_OP(clip->ops, matmul, .y = &to, .a = &in, .b = &matrix, .bias = &bias, .transpose_b = true,
-                  .act = act);
+    return mbl_text_product(
+        clip->ops,
+        &(mbl_matmul_args_t){.y = y, .a = x, .b = &matrix, .bias = &bias, .transpose_b = true, .act = act});
 }
 
 static mbl_status_t norm(mbl_clip_t *clip, const mbl_tensor_t *x, size_t w, size_t b, const mbl_tensor_t *y) {
@@ -140,7 +143,11 @@ static mbl_status_t pool(mbl_clip_t *clip, clip_work_t *w, const mbl_tensor_t *p
     MBL_TRY(mbl_text_weights_need(clip->weights, 1 + clip->config.num_hidden_layers));
     MBL_TRY(MBL_OP(clip->ops, embed, .y = &w->last, .table = &table, .ids = &w->rows));
     MBL_TRY(norm(clip, &w->last, tail + CLIP_FINAL_W, tail + CLIP_FINAL_B, &w->normed));
-    return MBL_OP(clip->ops, matmul, .y = pooled, .a = &w->normed, .b = &projection, .transpose_b = true);
+    for (size_t i = 0; i < w->normed.dim[0]; i++) { /* as mbl_text_product does */
+        mbl_tensor_t from = mbl_tensor_rows(&w->normed, i, 1), to = mbl_tensor_rows(pooled, i, 1);
+        MBL_TRY(MBL_OP(clip->ops, matmul, .y = &to, .a = &from, .b = &projection, .transpose_b = true));
+    }
+    return MBL_OK;
 }
 
 static mbl_status_t upload_ids(mbl_clip_t *clip, const int32_t *ids, const size_t *end, size_t n,
@@ -172,10 +179,11 @@ mbl_status_t mbl_clip_forward(mbl_clip_t *clip, const int32_t *ids, const size_t
                 clip->config.max_position_embeddings);
     mbl_status_t status;
     clip_work_t w = {0};
-    mbl_tensor_t table = weight(clip, CLIP_TOKEN, 0), position = weight(clip, CLIP_POSITION, 0);
+    mbl_tensor_t table, position;
     MBL_TRY_GOTO(work_new(clip, n, tokens, &w), done);
     MBL_TRY_GOTO(upload_ids(clip, ids, end, n, tokens, &w), done);
     MBL_TRY_GOTO(mbl_text_weights_need(clip->weights, 0), done);
+    table = weight(clip, CLIP_TOKEN, 0), position = weight(clip, CLIP_POSITION, 0);
     MBL_TRY_GOTO(MBL_OP(clip->ops, embed, .y = &w.x, .table = &table, .ids = &w.ids, .position = &position),
                  done);
     for (size_t i = 0; i < clip->config.num_hidden_layers; i++) {

@@ -3,6 +3,7 @@
 #ifndef MBL_MODEL_CLIP_H
 #define MBL_MODEL_CLIP_H
 
+#include "model/safetensors.h"
 #include "ops/ops.h"
 
 typedef struct {
@@ -22,6 +23,7 @@ mbl_status_t mbl_clip_config_read(const char *path, mbl_clip_config_t *out); /* 
 mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
                            mbl_clip_t **out);
 void mbl_clip_close(mbl_clip_t *clip);
+const mbl_st_t *mbl_clip_file(const mbl_clip_t *clip); /* its open files */
 const mbl_clip_config_t *mbl_clip_config(const mbl_clip_t *clip);
 
 /* ids [N,T] i32 and end [N] (position of the end token) on the host. hidden: [N,T,hidden] ct (samples and

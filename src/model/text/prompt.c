@@ -1,31 +1,14 @@
 /* The text encoders of a folder together. */
-#include "model/text/prompt.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "model/text/clip.h"
-#include "model/text/t5.h"
-#include "model/text/weights.h"
+#include "model/text/prompt_internal.h"
 
 #include <string.h>
 
-enum { CLIPS = 2, PROMPTS_AT_ONCE = 64 };
+enum { CLIPS = MBL_TEXT_CLIPS, PROMPTS_AT_ONCE = 64 };
 
-static const char *const encoder_names[] = {"text_encoder", "text_encoder_2", "text_encoder_3"};
+const char *const mbl_text_encoder_names[] = {"text_encoder", "text_encoder_2", "text_encoder_3"};
 static const char *const tokenizer_names[] = {"tokenizer", "tokenizer_2", "tokenizer_3"};
-
-struct mbl_text {
-    mbl_ops_t *ops;
-    mbl_dtype_t dtype;
-    char *folder;
-    mbl_text_options_t options;
-    bool has_t5;
-    mbl_clip_t *clip[CLIPS];
-    mbl_t5_t *t5;
-    mbl_tokenizer_t *tokenizer[CLIPS + 1];
-    size_t n_clips;
-    size_t clip_tokens, t5_tokens; /* of the context; t5_tokens 0: none, of a folder with one encoder */
-    size_t clip_width, pooled, t5_width;
-};
 
 /* ---- opening ---- */
 
@@ -46,7 +29,7 @@ static mbl_status_t check_vocabulary(const mbl_text_t *text, const char *folder,
     size_t vocab = mbl_tokenizer_vocab_size(text->tokenizer[i]);
     if (vocab > known)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s/ has %zu tokens, %s/ knows %zu; expected both of one model",
-                        folder, tokenizer_names[i], vocab, encoder_names[i], known);
+                        folder, tokenizer_names[i], vocab, mbl_text_encoder_names[i], known);
     return MBL_OK;
 }
 
@@ -59,7 +42,7 @@ static mbl_status_t check_clip(mbl_text_t *text, size_t i) {
             MBL_ERR_CONFIG,
             "%s: tokenizer/: model_max_length: %zu; expected at most %s/'s max_position_embeddings "
             "%zu",
-            text->folder, text->clip_tokens, encoder_names[i], config->max_position_embeddings);
+            text->folder, text->clip_tokens, mbl_text_encoder_names[i], config->max_position_embeddings);
     text->clip_width += config->hidden_size;
     text->pooled += config->projection_dim;
     return MBL_OK;
@@ -81,7 +64,7 @@ static mbl_status_t check_t5(mbl_text_t *text) {
 /* The encoder that is not there (any more): from its files. */
 static mbl_status_t open_encoder(mbl_text_t *text, size_t i) {
     bool low_memory = text->options.low_memory;
-    char *path = mbl_format("%s/%s", text->folder, encoder_names[i]);
+    char *path = mbl_format("%s/%s", text->folder, mbl_text_encoder_names[i]);
     if (!path)
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", text->folder);
     mbl_status_t status = MBL_OK;
@@ -104,7 +87,7 @@ static mbl_status_t read_index(const char *folder, bool named[CLIPS + 1]) {
     json_t *index = NULL;
     MBL_TRY(mbl_json_read_in(folder, "model_index.json", false, &index));
     for (size_t i = 0; i <= CLIPS; i++)
-        named[i] = json_is_string(json_array_get(json_object_get(index, encoder_names[i]), 1));
+        named[i] = json_is_string(json_array_get(json_object_get(index, mbl_text_encoder_names[i]), 1));
     json_decref(index);
     if (!named[0])
         return MBL_FAIL(MBL_ERR_UNSUPPORTED,
@@ -297,9 +280,10 @@ mbl_status_t mbl_text_cuts(const mbl_text_t *text, size_t encoder, const char *c
                            mbl_cuts_t *out) {
     *out = (mbl_cuts_t){0};
     if (encoder < text->n_clips)
-        return mbl_cuts_find(text->tokenizer[encoder], encoder_names[encoder], text->clip_tokens, prompts, n,
-                             out);
+        return mbl_cuts_find(text->tokenizer[encoder], mbl_text_encoder_names[encoder], text->clip_tokens,
+                             prompts, n, out);
     if (encoder == text->n_clips && text->has_t5)
-        return mbl_cuts_find(text->tokenizer[CLIPS], encoder_names[CLIPS], text->t5_tokens, prompts, n, out);
+        return mbl_cuts_find(text->tokenizer[CLIPS], mbl_text_encoder_names[CLIPS], text->t5_tokens, prompts,
+                             n, out);
     return MBL_OK;
 }

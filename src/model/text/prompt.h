@@ -6,6 +6,7 @@
 #ifndef MBL_MODEL_PROMPT_H
 #define MBL_MODEL_PROMPT_H
 
+#include "base/sha256.h"
 #include "model/text/cut.h"
 #include "ops/ops.h"
 
@@ -40,6 +41,13 @@ bool mbl_text_has_t5(const mbl_text_t *text); /* then the context is exactly tha
  */
 mbl_status_t mbl_text_encode(mbl_text_t *text, const char *const *prompts, size_t n,
                              const mbl_tensor_t *context, const mbl_tensor_t *pooled);
+
+/* What a cache of encoded prompts goes by: bytes of the encoders' weights; what all conditions depend on, a
+ * digest of encoders, lengths, compute type and backend (which reads all weights; while the encoders are
+ * open); and what those of one prompt depend on besides, a digest of its tokens. */
+size_t mbl_text_bytes(const mbl_text_t *text);
+mbl_status_t mbl_text_digest(const mbl_text_t *text, char out[MBL_SHA256_HEX]);
+mbl_status_t mbl_text_key(const mbl_text_t *text, const char *prompt, unsigned char out[MBL_SHA256_BYTES]);
 
 /* Of which prompts text encoder `encoder` (0, ...) reads only the beginning; out->encoder is NULL past the
  * last encoder. */

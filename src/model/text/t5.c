@@ -157,6 +157,10 @@ void mbl_t5_close(mbl_t5_t *t5) {
     mbl_free(t5);
 }
 
+const mbl_st_t *mbl_t5_file(const mbl_t5_t *t5) {
+    return mbl_text_weights_file(t5->weights);
+}
+
 const mbl_t5_config_t *mbl_t5_config(const mbl_t5_t *t5) {
     return &t5->config;
 }
@@ -268,10 +272,9 @@ static mbl_status_t norm(mbl_t5_t *t5, const mbl_tensor_t *x, size_t index, cons
 static mbl_status_t linear(mbl_t5_t *t5, const mbl_tensor_t *x, size_t index, size_t rows, mbl_act_t act,
                            bool add, const mbl_tensor_t *y) {
     mbl_tensor_t matrix = mbl_text_weight(t5->weights, index, rows);
-    size_t n = x->dim[0] * x->dim[1];
-    mbl_tensor_t in = mbl_tensor_reshape(x, 2, n, x->dim[2]), to = mbl_tensor_reshape(y, 2, n, y->dim[2]);
-    return MBL_OP(t5->ops, matmul, .y = &to, .a = &in, .b = &matrix, .transpose_b = true, .act = act,
-                  .accumulate = add);
+    return mbl_text_product(
+        t5->ops, &(mbl_matmul_args_t){
+                     .y = y, .a = x, .b = &matrix, .transpose_b = true, .act = act, .accumulate = add});
 }
 
 /* product = gate up, number by number: the backward pass of a gate with a row for every token. */

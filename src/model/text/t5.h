@@ -2,6 +2,7 @@
 #ifndef MBL_MODEL_T5_H
 #define MBL_MODEL_T5_H
 
+#include "model/safetensors.h"
 #include "ops/ops.h"
 
 typedef struct {
@@ -18,6 +19,7 @@ mbl_status_t mbl_t5_config_read(const char *path, mbl_t5_config_t *out); /* conf
 mbl_status_t mbl_t5_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
                          mbl_t5_t **out);
 void mbl_t5_close(mbl_t5_t *t5);
+const mbl_st_t *mbl_t5_file(const mbl_t5_t *t5); /* its open files */
 const mbl_t5_config_t *mbl_t5_config(const mbl_t5_t *t5);
 
 /* ids [N,T] on the host. out [N,T,d_model] ct (samples may be strided): the last hidden state after the final

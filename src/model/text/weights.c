@@ -16,10 +16,10 @@ struct mbl_text_weights {
     char *folder;
     mbl_text_spec_t spec;
     size_t n_groups;
-    bool low_memory;
-    size_t here;          /* low_memory: the group that is on the device; n_groups: none */
-    mbl_tensor_t *groups; /* [n_groups]; low_memory: one for all */
-    mbl_tensor_t staged;  /* one tensor, as it is read */
+    bool low_memory, ready; /* ready: the buffers are there, and without low_memory the weights */
+    size_t here;            /* low_memory: the group that is on the device; n_groups: none */
+    mbl_tensor_t *groups;   /* [n_groups]; low_memory: one for all */
+    mbl_tensor_t staged;    /* one tensor, as it is read */
     char *host;
 };
 
@@ -120,20 +120,37 @@ static mbl_status_t make_buffers(mbl_text_weights_t *w) {
     return w->low_memory ? mbl_tensor_new(w->ops, w->dtype, &w->groups[0], 1, widest) : MBL_OK;
 }
 
-static mbl_status_t load(mbl_text_weights_t *w) {
+static void free_stage(mbl_text_weights_t *w) {
+    mbl_free(w->host);
+    w->host = NULL;
+    mbl_tensor_free(w->ops, &w->staged);
+}
+
+static void free_buffers(mbl_text_weights_t *w) {
+    for (size_t g = 0; w->groups && g < w->n_groups; g++)
+        mbl_tensor_free(w->ops, &w->groups[g]);
+    free_stage(w);
+}
+
+static mbl_status_t check_file(mbl_text_weights_t *w) {
     for (size_t i = 0; i < w->spec.n; i++)
         MBL_TRY(check_param(w, &w->spec.params[i]));
     MBL_TRY(mbl_st_check_unused(w->st, w->folder, is_wanted, w, w->spec.hint));
     mbl_st_log_choice(w->st);
-    MBL_TRY(make_buffers(w));
-    for (size_t g = 0; !w->low_memory && g < w->n_groups; g++)
-        MBL_TRY(read_group(w, g, &w->groups[g]));
-    if (!w->low_memory) { /* never needed again */
-        mbl_free(w->host);
-        w->host = NULL;
-        mbl_tensor_free(w->ops, &w->staged);
-    }
     return MBL_OK;
+}
+
+/* A failure leaves nothing. */
+static mbl_status_t load(mbl_text_weights_t *w) {
+    mbl_status_t status = make_buffers(w);
+    for (size_t g = 0; status == MBL_OK && !w->low_memory && g < w->n_groups; g++)
+        status = read_group(w, g, &w->groups[g]);
+    if (status != MBL_OK)
+        free_buffers(w);
+    else if (!w->low_memory)
+        free_stage(w);
+    w->ready = status == MBL_OK;
+    return status;
 }
 
 mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
@@ -152,7 +169,7 @@ mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char
     }
     MBL_ALLOC_GOTO(w->groups, w->n_groups, done);
     MBL_TRY_GOTO(mbl_st_open(folder, &w->st), done);
-    MBL_TRY_GOTO(load(w), done);
+    MBL_TRY_GOTO(check_file(w), done);
     *out = w;
     w = NULL;
 done:
@@ -163,10 +180,7 @@ done:
 void mbl_text_weights_close(mbl_text_weights_t *w) {
     if (!w)
         return;
-    for (size_t g = 0; w->groups && g < w->n_groups; g++)
-        mbl_tensor_free(w->ops, &w->groups[g]);
-    mbl_tensor_free(w->ops, &w->staged);
-    mbl_free(w->host);
+    free_buffers(w);
     mbl_free(w->groups);
     mbl_st_close(w->st);
     mbl_free(w->folder);
@@ -176,6 +190,8 @@ void mbl_text_weights_close(mbl_text_weights_t *w) {
 /* ---- use ---- */
 
 mbl_status_t mbl_text_weights_need(mbl_text_weights_t *w, size_t group) {
+    if (!w->ready)
+        MBL_TRY(load(w));
     if (!w->low_memory || w->here == group)
         return MBL_OK;
     w->here = w->n_groups; /* a failure leaves none */
@@ -205,6 +221,17 @@ static mbl_tensor_t sample_of(const mbl_tensor_t *t, size_t i) {
     one.dim[0] = t->dim[1], one.dim[1] = t->dim[2];
     one.stride[0] = t->stride[1], one.stride[1] = t->stride[2];
     return one;
+}
+
+mbl_status_t mbl_text_product(mbl_ops_t *ops, const mbl_matmul_args_t *product) {
+    for (size_t i = 0; i < product->y->dim[0]; i++) {
+        mbl_tensor_t from = sample_of(product->a, i), to = sample_of(product->y, i);
+        mbl_matmul_args_t one = *product;
+        one.a = &from;
+        one.y = &to;
+        MBL_TRY(mbl_op_matmul(ops, &one));
+    }
+    return MBL_OK;
 }
 
 mbl_status_t mbl_text_store(mbl_ops_t *ops, const mbl_tensor_t *states, const mbl_tensor_t *out) {

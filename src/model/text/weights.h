@@ -1,5 +1,6 @@
-/* The frozen weights of a text encoder on the device: all of them, or, to save memory, one group (a layer) at
- * a time, read from the file when it is needed. */
+/* The frozen weights of a text encoder on the device: all of them, from when the first is needed, or, to save
+ * memory, one group (a layer) at a time, read from the file when it is needed. And the product that encoders
+ * are made of. */
 #ifndef MBL_MODEL_TEXT_WEIGHTS_H
 #define MBL_MODEL_TEXT_WEIGHTS_H
 
@@ -33,17 +34,21 @@ typedef struct {
 
 typedef struct mbl_text_weights mbl_text_weights_t;
 
-/* Without low_memory all is on the device when this returns. Errors name folder,
- * tensor, found and expected shape. Close with mbl_text_weights_close. */
+/* Looks at the files alone: nothing is on the device before something is needed. Errors name folder, tensor,
+ * found and expected shape. Close with mbl_text_weights_close. */
 mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                                    const mbl_text_spec_t *spec, bool low_memory, mbl_text_weights_t **out);
 void mbl_text_weights_close(mbl_text_weights_t *w);
 
-/* Brings a group to the device; with low_memory in the place of the one before. */
+/* Brings a group to the device; with low_memory in the place of the one before, else all of them. */
 mbl_status_t mbl_text_weights_need(mbl_text_weights_t *w, size_t group);
-/* A weight of a group that is there, in the compute type; rows 0: as many as it has, else those of what
+/* A weight of a group that was needed, in the compute type; rows 0: as many as it has, else those of what
  * follows it, too. */
 mbl_tensor_t mbl_text_weight(const mbl_text_weights_t *w, size_t index, size_t rows);
+/* product->y [N,T,M] from a [N,T,D] and the rest of `product`, sample by sample: what a library makes of one
+ * prompt may depend in its last bits on how many rows a product has, and must not depend on the prompts that
+ * happen to be encoded with it. */
+mbl_status_t mbl_text_product(mbl_ops_t *ops, const mbl_matmul_args_t *product);
 /* States [N,T,D] to their place in a context: out [N,T,D], whose samples and rows may be strided. */
 mbl_status_t mbl_text_store(mbl_ops_t *ops, const mbl_tensor_t *states, const mbl_tensor_t *out);
 /* The open files, for what is read on the host. */
