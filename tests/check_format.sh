@@ -10,7 +10,7 @@ for folder in src gpu comm proto tests; do
     [ -d "$folder" ] && folders="$folders $folder"
 done
 # shellcheck disable=SC2086
-if find $folders -type f \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
+if find $folders -type f \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.js' \) -print0 |
     xargs -0 clang-format --dry-run -Werror; then
     exit 0
 fi

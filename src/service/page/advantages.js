@@ -1,11 +1,18 @@
 // The advantage map: a column for every image of the last step with a line in advantages.jsonl, a row for every reward.
 
-const map = {step: null, line: null, images: null, order: [], cell: null};
+const map = {
+  step: null,
+  line: null,
+  images: null,
+  order: [],
+  cell: null
+};
 
 async function loadMap() {
   const feed = page.feed;
   try {
-    const [found, rollout] = await Promise.all([ask(feed.path('advantages')), ask(feed.path('rollout')).catch(() => null)]);
+    const [found, rollout] =
+        await Promise.all([ask(feed.path('advantages')), ask(feed.path('rollout')).catch(() => null)]);
     if (feed !== page.feed) return;
     map.line = found.line;
     // Images of another step than the advantages' are not those that the advantages are of.
@@ -40,17 +47,26 @@ function orderMap(line, names) {
 function showMap() {
   const line = map.line, canvas = byId('map');
   canvas.parentElement.hidden = byId('map-legend').hidden = !line;
-  byId('map-note').textContent = line ? (map.images ? '' : 'The images of this step are not kept.') : 'No line yet: log.advantages_every says how often there is one.';
+  byId('map-note').textContent = line ? (map.images ? '' : 'The images of this step are not kept.') :
+                                        'No line yet: log.advantages_every says how often there is one.';
   byId('map-step').textContent = line ? 'step ' + line.step : '';
   if (!line) return;
   const names = page.run.rewards().filter((name) => Array.isArray(line.advantage[name]));
-  fillSelect(byId('map-order'), [['prompts', 'by prompt'], ['specialists', 'most one-sided first'], ...names.map((name) => ['by ' + name, 'by ' + name])], byId('map-order').value || 'prompts');
+  fillSelect(byId('map-order'),
+      [
+        ['prompts', 'by prompt'], ['specialists', 'most one-sided first'],
+        ...names.map((name) => ['by ' + name, 'by ' + name])
+      ],
+      byId('map-order').value || 'prompts');
   map.order = orderMap(line, names);
   const byPrompt = byId('map-order').value === 'prompts', n = map.order.length;
   let most = 0;
-  for (const name of names) for (const value of line.advantage[name]) if (Math.abs(value) > most) most = Math.abs(value);
+  for (const name of names)
+    for (const value of line.advantage[name])
+      if (Math.abs(value) > most) most = Math.abs(value);
   most = most || 1;
-  const width = canvas.parentElement.clientWidth, left = Math.min(90, 12 + 7 * Math.max(...names.map((name) => name.length)));
+  const width = canvas.parentElement.clientWidth,
+        left = Math.min(90, 12 + 7 * Math.max(...names.map((name) => name.length)));
   const row = Math.max(14, Math.min(26, 240 / names.length)), table = divergingTable(), wide = (width - left) / n;
   paint(canvas, row * names.length + 2, (context) => {
     context.font = '12px system-ui, "DejaVu Sans", sans-serif';
@@ -62,7 +78,10 @@ function showMap() {
       const na = variable('--na'), values = line.advantage[name];
       map.order.forEach((image, at) => {
         const value = values[image];
-        const split = byPrompt && at + 1 < n && line.prompt[map.order[at + 1]] !== line.prompt[image] ? Math.min(2, wide / 2) : wide > 5 ? 0.6 : 0;
+        const split = byPrompt && at + 1 < n && line.prompt[map.order[at + 1]] !== line.prompt[image] ?
+            Math.min(2, wide / 2) :
+            wide > 5 ? 0.6 :
+                       0;
         if (Number.isFinite(value)) {
           context.fillStyle = table[Math.round(100 + 100 * Math.max(-1, Math.min(1, value / most)))];
           context.fillRect(left + at * wide, row * k, wide - split, row - 1.5);
@@ -75,32 +94,48 @@ function showMap() {
   });
   map.cell = {left, wide, row, names, most};
   canvas.dataset.step = line.step;
-  const ramp = make('span', {class: 'ramp', style: {background: 'linear-gradient(90deg,' + [-1, -0.5, 0, 0.5, 1].map(diverging).join(',') + ')'}});
-  byId('map-legend').replaceChildren(number(-most, 1), ramp, '+' + number(most, 1), make('span', {text: '– no score', style: {marginLeft: '1rem'}}));
+  const ramp = make('span', {
+    class: 'ramp',
+    style: {background: 'linear-gradient(90deg,' + [-1, -0.5, 0, 0.5, 1].map(diverging).join(',') + ')'}
+  });
+  byId('map-legend')
+      .replaceChildren(number(-most, 1), ramp, '+' + number(most, 1),
+          make('span', {text: '– no score', style: {marginLeft: '1rem'}}));
 }
 
 function mapAt(event) {
   const cell = map.cell, box = byId('map').getBoundingClientRect();
   if (!cell) return null;
-  const at = Math.floor((event.clientX - box.left - cell.left) / cell.wide), row = Math.floor((event.clientY - box.top) / cell.row);
-  return at >= 0 && at < map.order.length && row >= 0 && row < cell.names.length ? {image: map.order[at], name: cell.names[row], at} : null;
+  const at = Math.floor((event.clientX - box.left - cell.left) / cell.wide),
+        row = Math.floor((event.clientY - box.top) / cell.row);
+  return at >= 0 && at < map.order.length && row >= 0 && row < cell.names.length ?
+      {image: map.order[at], name: cell.names[row], at} :
+      null;
 }
 
 function mapTip(event) {
   const found = mapAt(event);
   if (!found) return hideTip();
   const value = map.line.advantage[found.name][found.image], image = map.images && map.images[found.image];
-  showTip(event, found.name + ' ' + (Number.isFinite(value) ? signed(value, 2) : 'N/A') + '\n' + (image ? image.prompt : 'prompt ' + map.line.prompt[found.image]));
+  showTip(event,
+      found.name + ' ' + (Number.isFinite(value) ? signed(value, 2) : 'N/A') + '\n' +
+          (image ? image.prompt : 'prompt ' + map.line.prompt[found.image]));
 }
 
 function openMapImage(index) {
   const line = map.line, image = map.images && map.images[index];
-  const rows = page.run.rewards().map((name, i) => make('tr', {'data-reward': name}, make('td', null, swatch(i), name), make('td', {text: image ? scoreText(image.scores[name]) : '–'}),
-    make('td', {text: line.advantage[name] ? scoreText(line.advantage[name][index], 2) : '–'})));
-  const body = [make('p', {class: 'prompt', text: image ? image.prompt : 'prompt ' + line.prompt[index]}),
-    make('p', {class: 'note', text: 'image ' + index + ' of step ' + line.step})];
+  const rows = page.run.rewards().map(
+      (name, i) => make('tr', {'data-reward': name}, make('td', null, swatch(i), name),
+          make('td', {text: image ? scoreText(image.scores[name]) : '–'}),
+          make('td', {text: line.advantage[name] ? scoreText(line.advantage[name][index], 2) : '–'})));
+  const body = [
+    make('p', {class: 'prompt', text: image ? image.prompt : 'prompt ' + line.prompt[index]}),
+    make('p', {class: 'note', text: 'image ' + index + ' of step ' + line.step})
+  ];
   if (image) body.push(make('img', {class: 'big', alt: image.prompt, src: page.feed.path('rollout/' + image.index)}));
-  body.push(make('table', null, make('thead', null, make('tr', null, ...['reward', 'score', 'advantage'].map((text) => make('th', {text})))), make('tbody', null, ...rows)));
+  body.push(make('table', null,
+      make('thead', null, make('tr', null, ...['reward', 'score', 'advantage'].map((text) => make('th', {text})))),
+      make('tbody', null, ...rows)));
   openDialog(body);
 }
 

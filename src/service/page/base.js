@@ -10,7 +10,8 @@ function make(tag, attributes, ...children) {
     if (name === 'text') element.textContent = value;
     else if (name === 'style') Object.assign(element.style, value);
     else if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? '' : value);
+    else if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, value === true ? '' : value);
   }
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
@@ -45,7 +46,8 @@ function duration(seconds) {
   return hours < 48 ? hours + ' h ' + (minutes % 60) + ' min' : Math.floor(hours / 24) + ' d ' + (hours % 24) + ' h';
 }
 
-// Okabe and Ito's colours, which people with any kind of colour vision tell apart; behind the eighth the same ones dashed.
+// Okabe and Ito's colours, which people with any kind of colour vision tell apart; behind the eighth the same ones
+// dashed.
 const PALETTE = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00', '#a08c00', '#7a7a8c'];
 function colourOf(index) { return PALETTE[index % PALETTE.length]; }
 function dashOf(index) { return [[], [6, 3], [2, 2]][Math.floor(index / PALETTE.length) % 3]; }
@@ -72,10 +74,17 @@ function divergingTable() {
 function fade(hex, opacity) { return 'rgba(' + parts(hex).join(',') + ',' + opacity + ')'; }
 
 function remember(key, value) {
-  try { sessionStorage.setItem('marble.' + key, value); } catch (refused) { /* private windows may forbid it */ }
+  try {
+    sessionStorage.setItem('marble.' + key, value);
+  } catch (refused) { /* private windows may forbid it */
+  }
 }
 function recall(key) {
-  try { return sessionStorage.getItem('marble.' + key); } catch (refused) { return null; }
+  try {
+    return sessionStorage.getItem('marble.' + key);
+  } catch (refused) {
+    return null;
+  }
 }
 
 function setTheme(name) {
@@ -104,7 +113,8 @@ function showTip(event, text) {
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
   tip.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - box.width - 6)) + 'px';
-  tip.style.top = (event.clientY + 18 + box.height > innerHeight ? event.clientY - box.height - 10 : event.clientY + 18) + 'px';
+  tip.style.top =
+      (event.clientY + 18 + box.height > innerHeight ? event.clientY - box.height - 10 : event.clientY + 18) + 'px';
 }
 function hideTip() { byId('tip').hidden = true; }
 

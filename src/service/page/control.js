@@ -1,6 +1,10 @@
 // Asking something of the run, with the token of its folder, and the keys of the page.
 
-const KEYS = [['1 … 6', 'sections'], ['/', 'find a prompt'], ['t', 'dark or light'], ['+  −', 'smoother, rougher curves'], ['0', 'all steps'], ['← →', 'step of the cosines, image of the advantages, where they have the focus'], ['?', 'this list']];
+const KEYS = [
+  ['1 … 6', 'sections'], ['/', 'find a prompt'], ['t', 'dark or light'], ['+  −', 'smoother, rougher curves'],
+  ['0', 'all steps'], ['← →', 'step of the cosines, image of the advantages, where they have the focus'],
+  ['?', 'this list']
+];
 
 // The address may carry the token behind #token=; it leaves the address bar at once.
 function takeToken() {

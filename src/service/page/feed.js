@@ -1,6 +1,8 @@
-// Where the numbers come from: the service's API (proto/openapi-service.yaml) and its stream, which is opened again when it is lost.
+// Where the numbers come from: the service's API (proto/openapi-service.yaml) and its stream, which is opened again
+// when it is lost.
 
-// Lines of a long history that are shown at once, and those that follow: more are spread evenly (the service thins them).
+// Lines of a long history that are shown at once, and those that follow: more are spread evenly (the service thins
+// them).
 const FIRST_POINTS = 500, ALL_POINTS = 10000, GRAM_POINTS = 1000;
 
 async function ask(path) {
@@ -18,7 +20,7 @@ class Feed {
     this.session = null;
     this.socket = null;
     this.wait = 500;
-    this.turn = 0; // of reading everything; an older one that is still under way gives up
+    this.turn = 0;  // of reading everything; an older one that is still under way gives up
     this.closed = false;
   }
 
@@ -28,8 +30,10 @@ class Feed {
   async load() {
     const turn = ++this.turn;
     this.late = [];
-    const [status, evals, gram, metrics] = await Promise.all([ask(this.path('status')), ask(this.path('eval')),
-      ask(this.path('gram', '&points=' + GRAM_POINTS)), ask(this.path('metrics', '&points=' + FIRST_POINTS))]);
+    const [status, evals, gram, metrics] = await Promise.all([
+      ask(this.path('status')), ask(this.path('eval')), ask(this.path('gram', '&points=' + GRAM_POINTS)),
+      ask(this.path('metrics', '&points=' + FIRST_POINTS))
+    ]);
     if (turn !== this.turn) return;
     this.run.status = status;
     this.fill(evals.lines, gram.lines, metrics.lines);
@@ -85,30 +89,43 @@ class Feed {
 
   message(message) {
     switch (message.type) {
-    case 'hello':
-      this.on.link(true, '');
-      this.wait = 500;
-      if (this.session !== null) this.again(); // what was missed; after a resume the steps may begin earlier
-      this.session = message.session;
-      break;
-    case 'status':
-      this.run.status = message.status || message;
-      this.on.status(this.run.status);
-      break;
-    case 'metrics': case 'eval': case 'gram':
-      if (this.late) this.late.push(message);
-      else this.add(message);
-      this.on.lines();
-      break;
-    case 'advantages': this.on.advantages(); break;
-    case 'samples': this.on.samples(); break;
-    case 'log': this.on.log(message.lines); break;
-    case 'reset': case 'dropped': this.again(); break;
-    default: break;
+      case 'hello':
+        this.on.link(true, '');
+        this.wait = 500;
+        if (this.session !== null) this.again();  // what was missed; after a resume the steps may begin earlier
+        this.session = message.session;
+        break;
+      case 'status':
+        this.run.status = message.status || message;
+        this.on.status(this.run.status);
+        break;
+      case 'metrics':
+      case 'eval':
+      case 'gram':
+        if (this.late) this.late.push(message);
+        else this.add(message);
+        this.on.lines();
+        break;
+      case 'advantages':
+        this.on.advantages();
+        break;
+      case 'samples':
+        this.on.samples();
+        break;
+      case 'log':
+        this.on.log(message.lines);
+        break;
+      case 'reset':
+      case 'dropped':
+        this.again();
+        break;
+      default:
+        break;
     }
   }
 
-  // Reads all of it, again and again where that fails while the stream is open; the stream's return brings it otherwise.
+  // Reads all of it, again and again where that fails while the stream is open; the stream's return brings it
+  // otherwise.
   async again() {
     clearTimeout(this.retry);
     try {
@@ -117,7 +134,8 @@ class Feed {
     } catch (failure) {
       if (this.closed) return;
       this.on.link(false, failure.message);
-      if (this.socket.readyState === WebSocket.OPEN) this.retry = setTimeout(() => this.again().then(() => this.on.link(true, '')), 2000);
+      if (this.socket.readyState === WebSocket.OPEN)
+        this.retry = setTimeout(() => this.again().then(() => this.on.link(true, '')), 2000);
     }
   }
 
@@ -130,8 +148,11 @@ class Feed {
   }
 
   async control(request, token) {
-    const answer = await fetch(this.path('control'), {method: 'POST', headers: {'Content-Type': 'application/json',
-      Authorization: 'Bearer ' + token}, body: JSON.stringify(request)});
+    const answer = await fetch(this.path('control'), {
+      method: 'POST',
+      headers: {'Content-Type': 'application/json', Authorization: 'Bearer ' + token},
+      body: JSON.stringify(request)
+    });
     const body = await answer.json().catch(() => ({}));
     if (!answer.ok) throw new Error(body.error || 'HTTP ' + answer.status);
     return body.asked || [];

@@ -23,13 +23,14 @@ const page = {
       showRanks(run);
       showAny(run);
       refreshPlots();
-      document.documentElement.dataset.steps = run.metrics.step.length; // how far the page is, for tests of it
+      document.documentElement.dataset.steps = run.metrics.step.length;  // how far the page is, for tests of it
     });
   },
 
   showStatus(status) {
     byId('run-name').textContent = status.name || 'marble';
-    document.title = (status.name ? status.name + ' · ' : '') + status.step + (status.steps ? '/' + status.steps : '') + ' · marble';
+    document.title =
+        (status.name ? status.name + ' · ' : '') + status.step + (status.steps ? '/' + status.steps : '') + ' · marble';
     const phase = status.live && status.phase ? status.phase.name : '';
     byId('state').dataset.state = status.state;
     byId('state').textContent = status.state === 'running' && phase ? phase : status.state;
@@ -38,7 +39,9 @@ const page = {
     byId('bar').setAttribute('aria-valuemax', status.steps || 0);
     byId('bar').setAttribute('aria-valuenow', status.step);
     byId('way-text').textContent = 'step ' + status.step + (status.steps ? ' of ' + status.steps : '') +
-      (status.state === 'running' && Number.isFinite(status.seconds_left) ? ', ' + duration(status.seconds_left) + ' left' : '');
+        (status.state === 'running' && Number.isFinite(status.seconds_left) ?
+                ', ' + duration(status.seconds_left) + ' left' :
+                '');
     showControl(status);
     showRate(this.run);
   },
@@ -55,12 +58,19 @@ const page = {
     heat.at = null;
     clearWall();
     this.feed = new Feed(index, this.run, {
-      lines: () => { this.show(); this.scorersSoon(); },
+      lines: () => {
+        this.show();
+        this.scorersSoon();
+      },
       status: (status) => this.showStatus(status),
       samples: () => loadWall(),
       advantages: () => loadMap(),
       log: addLog,
-      all: () => { loadMap(); loadWall(); loadTexts(); },
+      all: () => {
+        loadMap();
+        loadWall();
+        loadTexts();
+      },
       link: (on, text) => {
         byId('link').dataset.on = on ? 'yes' : 'no';
         byId('link').title = on ? 'connected to the run' : text;
@@ -72,11 +82,18 @@ const page = {
 
   scorersSoon() {
     if (this.asking) return;
-    this.asking = setTimeout(() => { this.asking = null; showScorers(this.run); }, 300);
+    this.asking = setTimeout(() => {
+      this.asking = null;
+      showScorers(this.run);
+    }, 300);
   },
 
   async start() {
-    try { this.runs = (await ask('api/runs')).runs; } catch (failure) { this.notice(failure.message); }
+    try {
+      this.runs = (await ask('api/runs')).runs;
+    } catch (failure) {
+      this.notice(failure.message);
+    }
     const choice = byId('run-choice');
     fillSelect(choice, this.runs.map((run) => [run.run, run.name]));
     choice.hidden = this.runs.length < 2;
@@ -104,17 +121,23 @@ function startTools() {
     event.target.value = String(last);
     refreshPlots();
   });
-  const links = [...document.querySelectorAll('nav a')], sections = links.map((link) => document.querySelector(link.getAttribute('href')));
+  const links = [...document.querySelectorAll('nav a')],
+        sections = links.map((link) => document.querySelector(link.getAttribute('href')));
   const mark = () => {
-    const at = sections.reduce((found, section, i) => section.getBoundingClientRect().top < innerHeight * 0.35 ? i : found, 0);
-    links.forEach((link, i) => i === at ? link.setAttribute('aria-current', 'true') : link.removeAttribute('aria-current'));
+    const at =
+        sections.reduce((found, section, i) => section.getBoundingClientRect().top < innerHeight * 0.35 ? i : found, 0);
+    links.forEach(
+        (link, i) => i === at ? link.setAttribute('aria-current', 'true') : link.removeAttribute('aria-current'));
   };
   addEventListener('scroll', mark, {passive: true});
   mark();
   let resizing = null;
   addEventListener('resize', () => {
     clearTimeout(resizing);
-    resizing = setTimeout(() => { page.show(); showMap(); }, 150);
+    resizing = setTimeout(() => {
+      page.show();
+      showMap();
+    }, 150);
   });
 }
 

@@ -1,9 +1,14 @@
-// Line charts over steps through Chart.js: one range of steps for all of them, smoothing, whiskers, zoom by dragging. A chart is
-// drawn again only while it can be seen.
+// Line charts over steps through Chart.js: one range of steps for all of them, smoothing, whiskers, zoom by dragging. A
+// chart is drawn again only while it can be seen.
 
-const view = {from: null, to: null, last: 0, weight: 0.8}; // from, to: zoomed; last: so many steps; neither: all
+const view = {
+  from: null,
+  to: null,
+  last: 0,
+  weight: 0.8
+};  // from, to: zoomed; last: so many steps; neither: all
 
-const plots = new Map(); // canvas -> {make, chart, dirty, seen}
+const plots = new Map();  // canvas -> {make, chart, dirty, seen}
 
 const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -74,7 +79,8 @@ const whiskers = {
       context.beginPath();
       dataset.data.forEach((point, j) => {
         if (!Number.isFinite(point.ci) || !meta.data[j]) return;
-        const x = meta.data[j].x, low = scale.getPixelForValue(point.y - point.ci), high = scale.getPixelForValue(point.y + point.ci);
+        const x = meta.data[j].x, low = scale.getPixelForValue(point.y - point.ci),
+              high = scale.getPixelForValue(point.y + point.ci);
         context.moveTo(x, low);
         context.lineTo(x, high);
         context.moveTo(x - 3, low);
@@ -123,7 +129,11 @@ function aroundFlat(datasets) {
   let low = Infinity, high = -Infinity;
   for (const set of datasets) {
     if (set.yAxisID) continue;
-    for (const point of set.data) if (Number.isFinite(point.y)) { low = Math.min(low, point.y); high = Math.max(high, point.y); }
+    for (const point of set.data)
+      if (Number.isFinite(point.y)) {
+        low = Math.min(low, point.y);
+        high = Math.max(high, point.y);
+      }
   }
   if (!(high - low <= 1e-6 * Math.max(Math.abs(low), Math.abs(high)))) return {};
   const room = Math.abs(high) * 0.1 || 1;
@@ -132,29 +142,56 @@ function aroundFlat(datasets) {
 
 function chartOptions(wish) {
   const soft = variable('--soft'), grid = variable('--grid');
-  const scale = (more) => Object.assign({grid: {color: grid, drawBorder: false}, ticks: {color: soft, maxTicksLimit: 6, font: {size: 11}}}, more);
+  const scale = (more) => Object.assign(
+      {grid: {color: grid, drawBorder: false}, ticks: {color: soft, maxTicksLimit: 6, font: {size: 11}}}, more);
   const options = {
-    animation: false, parsing: false, normalized: true, responsive: true, maintainAspectRatio: false,
+    animation: false,
+    parsing: false,
+    normalized: true,
+    responsive: true,
+    maintainAspectRatio: false,
     interaction: {mode: 'nearest', axis: 'x', intersect: false},
     elements: {point: {radius: 0, hitRadius: 4, hoverRadius: 3}, line: {borderWidth: 1.8, tension: 0}},
     scales: {
-      x: scale({type: 'linear', min: wish.x[0], max: wish.x[1], stacked: Boolean(wish.bars), ticks: {color: soft, maxTicksLimit: 8, precision: 0, maxRotation: 0, font: {size: 11}},
-        offset: Boolean(wish.bars), grid: {display: false}}),
-      y: scale(Object.assign({stacked: Boolean(wish.stacked), ticks: {color: soft, maxTicksLimit: 6, font: {size: 11}, callback: tick}}, aroundFlat(wish.datasets), wish.y)),
+      x: scale({
+        type: 'linear',
+        min: wish.x[0],
+        max: wish.x[1],
+        stacked: Boolean(wish.bars),
+        ticks: {color: soft, maxTicksLimit: 8, precision: 0, maxRotation: 0, font: {size: 11}},
+        offset: Boolean(wish.bars),
+        grid: {display: false}
+      }),
+      y: scale(Object.assign(
+          {stacked: Boolean(wish.stacked), ticks: {color: soft, maxTicksLimit: 6, font: {size: 11}, callback: tick}},
+          aroundFlat(wish.datasets), wish.y)),
     },
     plugins: {
-      legend: {display: Boolean(wish.legend), position: 'bottom', labels: {color: variable('--text'), boxWidth: 12, boxHeight: 12, padding: 10, font: {size: 12},
-        filter: (item, data) => !data.datasets[item.datasetIndex].unlisted}},
+      legend: {
+        display: Boolean(wish.legend),
+        position: 'bottom',
+        labels: {
+          color: variable('--text'),
+          boxWidth: 12,
+          boxHeight: 12,
+          padding: 10,
+          font: {size: 12},
+          filter: (item, data) => !data.datasets[item.datasetIndex].unlisted
+        }
+      },
       tooltip: {
-        displayColors: true, filter: (item) => !item.dataset.silent && Number.isFinite(item.parsed.y),
+        displayColors: true,
+        filter: (item) => !item.dataset.silent && Number.isFinite(item.parsed.y),
         callbacks: {
           title: (items) => items.length ? 'step ' + number(items[0].parsed.x, 0) : '',
-          label: (item) => item.dataset.label + '  ' + number(item.parsed.y) + (Number.isFinite(item.raw.ci) ? ' ± ' + number(item.raw.ci) : ''),
+          label: (item) => item.dataset.label + '  ' + number(item.parsed.y) +
+              (Number.isFinite(item.raw.ci) ? ' ± ' + number(item.raw.ci) : ''),
         },
       },
     },
   };
-  if (wish.second) options.scales.second = scale(Object.assign({position: 'right', grid: {display: false}}, wish.second));
+  if (wish.second)
+    options.scales.second = scale(Object.assign({position: 'right', grid: {display: false}}, wish.second));
   return options;
 }
 
@@ -165,14 +202,17 @@ function drawPlot(plot) {
   plot.canvas.setAttribute('aria-label', wish.text || '');
   if (plot.chart) {
     // What was switched off in the legend stays off.
-    const hidden = new Set(plot.chart.data.datasets.filter((set, i) => !plot.chart.isDatasetVisible(i)).map((set) => set.label));
-    for (const set of wish.datasets) if (hidden.has(set.label)) set.hidden = true;
+    const hidden =
+        new Set(plot.chart.data.datasets.filter((set, i) => !plot.chart.isDatasetVisible(i)).map((set) => set.label));
+    for (const set of wish.datasets)
+      if (hidden.has(set.label)) set.hidden = true;
     plot.chart.data.datasets = wish.datasets;
     plot.chart.options = options;
     plot.chart.update('none');
     return;
   }
-  plot.chart = new Chart(plot.canvas, {type: wish.bars ? 'bar' : 'line', data: {datasets: wish.datasets}, options, plugins: [whiskers, hairline]});
+  plot.chart = new Chart(plot.canvas,
+      {type: wish.bars ? 'bar' : 'line', data: {datasets: wish.datasets}, options, plugins: [whiskers, hairline]});
   dragToZoom(plot);
 }
 
@@ -180,7 +220,9 @@ function dragToZoom(plot) {
   const canvas = plot.canvas;
   const at = (event) => event.clientX - canvas.getBoundingClientRect().left;
   canvas.addEventListener('pointerdown', (event) => {
-    if (event.pointerType === 'touch' || event.button !== 0 || at(event) < plot.chart.chartArea.left || event.offsetY > plot.chart.chartArea.bottom) return;
+    if (event.pointerType === 'touch' || event.button !== 0 || at(event) < plot.chart.chartArea.left ||
+        event.offsetY > plot.chart.chartArea.bottom)
+      return;
     plot.chart.drag = {from: at(event), to: at(event)};
     canvas.setPointerCapture(event.pointerId);
   });
@@ -211,5 +253,13 @@ function zoomTo(from, to) {
 }
 
 function line(label, index, data, more) {
-  return Object.assign({label, data, borderColor: colourOf(index), backgroundColor: colourOf(index), borderDash: dashOf(index), spanGaps: false}, more);
+  return Object.assign({
+    label,
+    data,
+    borderColor: colourOf(index),
+    backgroundColor: colourOf(index),
+    borderDash: dashOf(index),
+    spanGaps: false
+  },
+      more);
 }

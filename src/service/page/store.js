@@ -1,7 +1,8 @@
 // What the page knows of a run: every number of metrics.jsonl as a column, the evaluations, the cosines.
 
-// Columns over steps; the number `a: {b: 1}` of a line is column a.b. A step that comes again replaces what was from it on.
-// Keys are looked up level by level (`tree`): joining their names for every number of ten thousand lines takes longer than the rest.
+// Columns over steps; the number `a: {b: 1}` of a line is column a.b. A step that comes again replaces what was from it
+// on. Keys are looked up level by level (`tree`): joining their names for every number of ten thousand lines takes
+// longer than the rest.
 class Columns {
   constructor() {
     this.step = [];
@@ -23,13 +24,15 @@ class Columns {
       const value = object[key], kind = typeof value;
       if (kind === 'number') this.number(this.below(node, key), value);
       else if (kind === 'boolean') this.number(this.below(node, key), value ? 1 : 0);
-      else if (kind === 'object' && value && !Array.isArray(value) && depth < 3) this.put(this.below(node, key), value, depth + 1);
+      else if (kind === 'object' && value && !Array.isArray(value) && depth < 3)
+        this.put(this.below(node, key), value, depth + 1);
     }
   }
 
   below(node, key) {
     let child = node.under.get(key);
-    if (!child) node.under.set(key, child = {name: node.name ? node.name + '.' + key : key, under: new Map(), column: null});
+    if (!child)
+      node.under.set(key, child = {name: node.name ? node.name + '.' + key : key, under: new Map(), column: null});
     return child;
   }
 
@@ -44,7 +47,8 @@ class Columns {
   cut(step) {
     const n = this.find(step);
     this.step.length = n;
-    for (const column of this.columns.values()) if (column.length > n) column.length = n;
+    for (const column of this.columns.values())
+      if (column.length > n) column.length = n;
   }
 
   // Index of the first step >= `step`.
@@ -52,7 +56,8 @@ class Columns {
     let low = 0, high = this.step.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.step[middle] < step) low = middle + 1; else high = middle;
+      if (this.step[middle] < step) low = middle + 1;
+      else high = middle;
     }
     return low;
   }
@@ -66,7 +71,8 @@ class Columns {
   // Names under `prefix.`, in the order they came.
   under(prefix) {
     const names = [];
-    for (const key of this.columns.keys()) if (key.startsWith(prefix + '.')) names.push(key.slice(prefix.length + 1));
+    for (const key of this.columns.keys())
+      if (key.startsWith(prefix + '.')) names.push(key.slice(prefix.length + 1));
     return names;
   }
 }
@@ -99,15 +105,22 @@ class Run {
 
   // In the order of run.yaml where the status says it.
   rewards() {
-    if (this.status && this.status.rewards && this.status.rewards.length) return this.status.rewards.map((reward) => reward.name);
+    if (this.status && this.status.rewards && this.status.rewards.length)
+      return this.status.rewards.map((reward) => reward.name);
     return this.metrics.under('reward');
   }
 
   // [{x, mean, ci}] of a reward.
   evaluations(reward) {
     return this.evals.filter((line) => line.rewards[reward] && Number.isFinite(line.rewards[reward].mean))
-      .map((line) => ({x: line.step, y: line.rewards[reward].mean, ci: line.rewards[reward].ci95, change: line.rewards[reward].change,
-        changeCi: line.rewards[reward].change_ci95, n: line.rewards[reward].n}));
+        .map((line) => ({
+          x: line.step,
+          y: line.rewards[reward].mean,
+          ci: line.rewards[reward].ci95,
+          change: line.rewards[reward].change,
+          changeCi: line.rewards[reward].change_ci95,
+          n: line.rewards[reward].n
+        }));
   }
 }
 
@@ -129,7 +142,8 @@ function smooth(values, weight) {
   return out;
 }
 
-// Points [{x, y}] of a column between indexes; more than `most` of them become means (or what `how` makes) of neighbours.
+// Points [{x, y}] of a column between indexes; more than `most` of them become means (or what `how` makes) of
+// neighbours.
 function points(steps, values, from, to, most, how = 'mean') {
   const out = [], n = to - from;
   const wide = Math.max(1, Math.ceil(n / most));

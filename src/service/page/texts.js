@@ -1,6 +1,9 @@
 // The configuration and the end of the log.
 
-const texts = {log: [], yaml: ''};
+const texts = {
+  log: [],
+  yaml: ''
+};
 const LOG_MOST = 1000;
 
 async function loadTexts() {
@@ -21,7 +24,8 @@ async function loadTexts() {
 function logLine(text) {
   const found = /^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (.*)$/s.exec(text);
   if (!found) return make('div', {text});
-  return make('div', {class: /\b(warning|error|failed)\b/i.test(found[2]) && 'bad'}, make('span', {class: 'dim', text: found[1].slice(11) + '  '}), found[2]);
+  return make('div', {class: /\b(warning|error|failed)\b/i.test(found[2]) && 'bad'},
+      make('span', {class: 'dim', text: found[1].slice(11) + '  '}), found[2]);
 }
 
 function addLog(lines) {
@@ -46,7 +50,12 @@ function showConfig() {
     const depth = text.length - text.trimStart().length;
     above = above.filter((one) => one.depth < depth);
     if (!wanted || text.toLowerCase().includes(wanted)) {
-      if (wanted) for (const one of above) if (!one.shown) { kept.push(one.text); one.shown = true; }
+      if (wanted)
+        for (const one of above)
+          if (!one.shown) {
+            kept.push(one.text);
+            one.shown = true;
+          }
       kept.push(text);
       above.push({depth, text, shown: true});
     } else if (text.trim()) {
@@ -56,7 +65,8 @@ function showConfig() {
   byId('config').replaceChildren(...kept.map((text) => {
     const found = /^(\s*(?:- )?)([A-Za-z_0-9.]+)(:)(.*?)(\s+# .*)?$/.exec(text);
     if (!found) return make('div', {class: text.startsWith('#') && 'dim', text: text || ' '});
-    return make('div', null, found[1], make('b', {text: found[2]}), found[3] + found[4], make('span', {class: 'dim', text: found[5] || ''}));
+    return make('div', null, found[1], make('b', {text: found[2]}), found[3] + found[4],
+        make('span', {class: 'dim', text: found[5] || ''}));
   }));
 }
 

@@ -1,13 +1,19 @@
 // The wall of samples: the same prompts from the same noise at two steps, one wiped over the other.
 
-const wall = {list: [], sets: new Map(), pictures: new Map(), tiles: []}; // sets: id -> images with prompts and scores
+const wall = {
+  list: [],
+  sets: new Map(),
+  pictures: new Map(),
+  tiles: []
+};  // sets: id -> images with prompts and scores
 
 async function loadWall() {
   const feed = page.feed;
   try {
     const found = await ask(feed.path('samples'));
     if (feed !== page.feed) return;
-    const newest = wall.list.length ? wall.list[wall.list.length - 1].id : null, followed = byId('after').value === newest || !newest;
+    const newest = wall.list.length ? wall.list[wall.list.length - 1].id : null,
+          followed = byId('after').value === newest || !newest;
     wall.list = found.samples;
     const options = wall.list.map((sheet) => [sheet.id, sheet.step === 0 ? 'base model' : 'step ' + sheet.step]);
     const first = wall.list[0], last = wall.list[wall.list.length - 1];
@@ -22,7 +28,9 @@ async function loadWall() {
 async function imagesOf(id) {
   const sheet = wall.list.find((one) => one.id === id);
   if (!sheet || !sheet.images) return null;
-  if (!wall.sets.has(id)) wall.sets.set(id, ask(page.feed.path('samples/' + id)).then((found) => Object.assign(found.images, {cells: found.cells})));
+  if (!wall.sets.has(id))
+    wall.sets.set(
+        id, ask(page.feed.path('samples/' + id)).then((found) => Object.assign(found.images, {cells: found.cells})));
   return wall.sets.get(id);
 }
 
@@ -40,8 +48,9 @@ function load(path) {
 function cutOut(sheet, cells, index) {
   if (!sheet) return null;
   const canvas = make('canvas', {width: cells.width, height: cells.height});
-  canvas.getContext('2d').drawImage(sheet, cells.left + index % cells.columns * cells.step_x, cells.top + Math.floor(index / cells.columns) * cells.step_y, cells.width, cells.height,
-    0, 0, cells.width, cells.height);
+  canvas.getContext('2d').drawImage(sheet, cells.left + index % cells.columns * cells.step_x,
+      cells.top + Math.floor(index / cells.columns) * cells.step_y, cells.width, cells.height, 0, 0, cells.width,
+      cells.height);
   return canvas;
 }
 
@@ -50,9 +59,13 @@ function once(key, make) {
   return wall.pictures.get(key);
 }
 
-// An image, kept while the page shows this run; `cells` say where it lies on its sheet, where there are no images one by one.
+// An image, kept while the page shows this run; `cells` say where it lies on its sheet, where there are no images one
+// by one.
 function pictureOf(id, index, cells) {
-  return once(id + '/' + index, () => cells ? once(id + '.png', () => load('samples/' + id + '.png')).then((sheet) => cutOut(sheet, cells, index)) : load('samples/' + id + '/' + index));
+  return once(id + '/' + index,
+      () => cells ?
+          once(id + '.png', () => load('samples/' + id + '.png')).then((sheet) => cutOut(sheet, cells, index)) :
+          load('samples/' + id + '/' + index));
 }
 
 function sizeOf(picture) { return [picture.naturalWidth || picture.width, picture.naturalHeight || picture.height]; }
@@ -77,21 +90,30 @@ function drawWipe(canvas, before, after, share) {
 }
 
 function share() { return Number(byId('wipe').value) / 100; }
-function wipe() { for (const tile of wall.tiles) drawWipe(tile.canvas, tile.before, tile.after, share()); }
+function wipe() {
+  for (const tile of wall.tiles) drawWipe(tile.canvas, tile.before, tile.after, share());
+}
 
 function scoreRows(run, before, after) {
   return run.rewards().filter((name) => after.scores[name] !== null && after.scores[name] !== undefined).map((name) => {
     const was = before && before.scores[name], now = after.scores[name], by = Number.isFinite(was) ? now - was : NaN;
-    return [make('span', {text: name}), make('span', {text: number(now, 2)}), Number.isFinite(by) && Math.abs(by) >= 0.005 ? make('span', {class: by > 0 ? 'up' : 'down', text: (by > 0 ? '▲' : '▼') + number(Math.abs(by), 2)}) : make('span')];
+    return [
+      make('span', {text: name}), make('span', {text: number(now, 2)}),
+      Number.isFinite(by) && Math.abs(by) >= 0.005 ?
+          make('span', {class: by > 0 ? 'up' : 'down', text: (by > 0 ? '▲' : '▼') + number(Math.abs(by), 2)}) :
+          make('span')
+    ];
   });
 }
 
 function orderWall(after, before) {
   const order = byId('wall-order').value, indexes = after.map((image, i) => i);
   const score = (image, name) => image && Number.isFinite(image.scores[name]) ? image.scores[name] : NaN;
-  const sorted = (key) => indexes.sort((a, b) => (Number.isFinite(key(b)) ? key(b) : -Infinity) - (Number.isFinite(key(a)) ? key(a) : -Infinity));
+  const sorted = (key) => indexes.sort(
+      (a, b) => (Number.isFinite(key(b)) ? key(b) : -Infinity) - (Number.isFinite(key(a)) ? key(a) : -Infinity));
   if (order.startsWith('best ')) return sorted((i) => score(after[i], order.slice(5)));
-  if (order.startsWith('gain ') && before) return sorted((i) => score(after[i], order.slice(5)) - score(before[i], order.slice(5)));
+  if (order.startsWith('gain ') && before)
+    return sorted((i) => score(after[i], order.slice(5)) - score(before[i], order.slice(5)));
   return indexes;
 }
 
@@ -99,14 +121,26 @@ let wallTurn = 0;
 async function showWall() {
   const turn = ++wallTurn, box = byId('wall'), names = page.run.rewards();
   const beforeId = byId('before').value, afterId = byId('after').value;
-  fillSelect(byId('wall-order'), [['prompts', 'as drawn'], ...names.map((name) => ['best ' + name, 'highest ' + name]), ...names.map((name) => ['gain ' + name, 'largest gain of ' + name])], byId('wall-order').value || 'prompts');
+  fillSelect(byId('wall-order'),
+      [
+        ['prompts', 'as drawn'], ...names.map((name) => ['best ' + name, 'highest ' + name]),
+        ...names.map((name) => ['gain ' + name, 'largest gain of ' + name])
+      ],
+      byId('wall-order').value || 'prompts');
   const [before, after] = await Promise.all([imagesOf(beforeId), imagesOf(afterId)]);
   if (turn !== wallTurn) return;
-  byId('wall-note').textContent = wall.list.length ? '' : 'No samples yet: log.samples_every says how often there are some.';
+  byId('wall-note').textContent =
+      wall.list.length ? '' : 'No samples yet: log.samples_every says how often there are some.';
   wall.tiles = [];
   if (!after) {
     byId('wall-count').textContent = '';
-    box.replaceChildren(...(afterId ? [make('img', {class: 'sheet', alt: 'samples', src: page.feed.path('samples/' + afterId + '.png'), style: {gridColumn: '1 / -1'}})] : []));
+    box.replaceChildren(...(afterId ? [make('img', {
+      class: 'sheet',
+      alt: 'samples',
+      src: page.feed.path('samples/' + afterId + '.png'),
+      style: {gridColumn: '1 / -1'}
+    })] :
+                                      []));
     return;
   }
   const wanted = byId('search').value.trim().toLowerCase();
@@ -115,33 +149,56 @@ async function showWall() {
   box.replaceChildren(...shown.map((i) => {
     const canvas = make('canvas', {width: 32, height: 32}), tile = {canvas, before: null, after: null};
     wall.tiles.push(tile);
-    Promise.all([before && before[i] ? pictureOf(beforeId, before[i].index, before.cells) : null, pictureOf(afterId, after[i].index, after.cells)]).then(([one, two]) => {
-      tile.before = one;
-      tile.after = two;
-      drawWipe(canvas, one, two, share());
-    });
-    return make('button', {class: 'tile', title: after[i].prompt, 'data-index': i, onclick: () => openSample(i)}, canvas, make('span', {class: 'prompt', text: after[i].prompt}),
-      make('span', {class: 'scores'}, ...scoreRows(page.run, before && before[i], after[i]).flat()));
+    Promise
+        .all([
+          before && before[i] ? pictureOf(beforeId, before[i].index, before.cells) : null,
+          pictureOf(afterId, after[i].index, after.cells)
+        ])
+        .then(([one, two]) => {
+          tile.before = one;
+          tile.after = two;
+          drawWipe(canvas, one, two, share());
+        });
+    return make('button', {class: 'tile', title: after[i].prompt, 'data-index': i, onclick: () => openSample(i)},
+        canvas, make('span', {class: 'prompt', text: after[i].prompt}),
+        make('span', {class: 'scores'}, ...scoreRows(page.run, before && before[i], after[i]).flat()));
   }));
 }
 
 // One prompt through all sheets.
 async function openSample(index) {
-  const sets = await Promise.all(wall.list.map((sheet) => imagesOf(sheet.id))), steps = wall.list.map((sheet, i) => ({sheet, cells: sets[i] && sets[i].cells, image: sets[i] && sets[i][index]})).filter((one) => one.image);
+  const sets = await Promise.all(wall.list.map((sheet) => imagesOf(sheet.id))),
+        steps =
+            wall.list.map((sheet, i) => ({sheet, cells: sets[i] && sets[i].cells, image: sets[i] && sets[i][index]}))
+                .filter((one) => one.image);
   if (!steps.length) return;
   const strip = make('div', {class: 'strip'}, ...steps.map(({sheet, cells, image}) => {
     const canvas = make('canvas');
     pictureOf(sheet.id, image.index, cells).then((picture) => drawWipe(canvas, null, picture, 0));
     return make('figure', null, canvas, sheet.step === 0 ? 'base' : 'step ' + sheet.step);
   }));
-  const head = make('tr', null, make('th', {text: 'reward'}), ...steps.map(({sheet}) => make('th', {text: sheet.step === 0 ? 'base' : String(sheet.step)})));
-  const rows = page.run.rewards().map((name, i) => make('tr', null, make('td', null, swatch(i), name), ...steps.map(({image}) => make('td', {text: scoreText(image.scores[name], 2)}))));
-  const big = make('canvas', {class: 'big'}), slider = make('input', {type: 'range', min: 0, max: 100, value: 50, 'aria-label': 'before and after', style: {width: 'min(100%, 22rem)'}});
-  const [one, two] = await Promise.all([steps[0], steps[steps.length - 1]].map(({sheet, cells, image}) => pictureOf(sheet.id, image.index, cells)));
+  const head = make('tr', null, make('th', {text: 'reward'}),
+      ...steps.map(({sheet}) => make('th', {text: sheet.step === 0 ? 'base' : String(sheet.step)})));
+  const rows =
+      page.run.rewards().map((name, i) => make('tr', null, make('td', null, swatch(i), name),
+                                 ...steps.map(({image}) => make('td', {text: scoreText(image.scores[name], 2)}))));
+  const big = make('canvas', {class: 'big'}), slider = make('input', {
+    type: 'range',
+    min: 0,
+    max: 100,
+    value: 50,
+    'aria-label': 'before and after',
+    style: {width: 'min(100%, 22rem)'}
+  });
+  const [one, two] = await Promise.all(
+      [steps[0], steps[steps.length - 1]].map(({sheet, cells, image}) => pictureOf(sheet.id, image.index, cells)));
   const draw = () => drawWipe(big, one, two, slider.value / 100);
   slider.addEventListener('input', draw);
   draw();
-  openDialog([make('p', {class: 'prompt', text: steps[0].image.prompt}), big, slider, strip, make('div', {class: 'scroll'}, make('table', null, make('thead', null, head), make('tbody', null, ...rows)))]);
+  openDialog([
+    make('p', {class: 'prompt', text: steps[0].image.prompt}), big, slider, strip,
+    make('div', {class: 'scroll'}, make('table', null, make('thead', null, head), make('tbody', null, ...rows)))
+  ]);
 }
 
 function startWall() {
