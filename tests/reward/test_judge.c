@@ -90,8 +90,7 @@ static void test_bad_questions(void **state) {
         "{\"url\": \"http://127.0.0.1:1/v1\", \"question\": \"q\"}",
         "{\"url\": \"http://127.0.0.1:1/v1\", \"question\": \"q\", \"pattern\": \"(\"}",
         "{\"url\": \"http://127.0.0.1:1/v1\", \"question\": \"q\", \"pattern\": \"(.)\", \"votes\": 3}",
-        "{\"url\": \"http://h/v1\", \"question\": \"q\", \"pattern\": \".\", \"votes\": 17, \"temperature\": "
-        "1}",
+        "{\"url\": \"http://h\", \"question\": \"q\", \"pattern\": \".\", \"votes\": 17,\"temperature\": 1}",
         "{\"url\": \"http://127.0.0.1:1/v1\", \"question\": \"q\", \"pattern\": \"(.)\", \"scale\": [5, 1]}"};
     mbl_log_set_level(MBL_LOG_OFF);
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
