@@ -19,6 +19,9 @@ for file in examples/quickstart.yaml examples/signs-base/model_index.json slurm/
     [ -f "$share/$file" ] || fail "share/marble/$file is not installed"
 done
 [ -x "$share/slurm/train.sbatch" ] || [ ! -x "$root/deploy/slurm/train.sbatch" ] || fail "train.sbatch lost its permissions"
+for file in man/man1/marble.1 man/man1/marble-train.1 man/man1/marble-runs.1 bash-completion/completions/marble zsh/site-functions/_marble; do
+    [ -s "$prefix/share/$file" ] || fail "share/$file is not installed"
+done
 [ -x "$prefix/bin/marble" ] || fail "bin/marble is not installed"
 python3 "$share/python/marble_reward.py" --help >/dev/null || fail "the reward server does not start"
 

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/suggest.h"
+#include "cli/args_print.h"
 
 #include <errno.h>
 #include <math.h>
@@ -13,22 +14,6 @@
 
 static bool is_list(const mbl_arg_t *arg) {
     return arg->kind == MBL_ARG_TEXTS || arg->kind == MBL_ARG_PHRASES;
-}
-
-static void print_help(const mbl_args_t *spec) {
-    printf("usage: marble %s%s%s [options]\n\n%s\n\noptions:\n", spec->command, spec->operands[0] ? " " : "",
-           spec->operands, spec->about);
-    for (size_t i = 0; i < spec->n_args; i++) {
-        const mbl_arg_t *arg = &spec->args[i];
-        char left[64];
-        snprintf(left, sizeof left, "--%s%s%s", arg->name, arg->value ? " " : "",
-                 arg->value ? arg->value : "");
-        printf("  %-24s %s", left, arg->help);
-        for (size_t j = 0; arg->words && arg->words[j]; j++)
-            printf("%s%s", j ? ", " : ": ", arg->words[j]);
-        printf("%s%s\n", is_list(arg) ? " (may be repeated)" : "", arg->required ? " (required)" : "");
-    }
-    printf("  %-24s %s\n", "--help", "this text");
 }
 
 mbl_status_t mbl_args_printed(const char *command) {
@@ -190,14 +175,35 @@ static mbl_status_t parse_all(const mbl_args_t *spec, int argc, char **argv, mbl
     return check_complete(spec, rest, seen);
 }
 
+/* What the program asks of its own commands (pages.c, main.c). */
+static bool print_form(const mbl_args_t *spec, const char *word) {
+    static const struct {
+        const char *word;
+        void (*print)(const mbl_args_t *spec);
+    } forms[] = {{"--help-man", mbl_args_print_man},
+                 {"--help-bash", mbl_args_print_bash},
+                 {"--help-zsh", mbl_args_print_zsh}};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (strcmp(forms[i].word, word) == 0) {
+            forms[i].print(spec);
+            return true;
+        }
+    return false;
+}
+
 mbl_status_t mbl_args_parse(const mbl_args_t *spec, int argc, char **argv, mbl_arg_texts_t *rest,
                             bool *helped) {
     mbl_arg_texts_t operands = {0};
     MBL_REQUIRE(spec->n_args <= 64, "%zu options; at most 64 fit", spec->n_args);
     *helped = false;
+    if (argc == 2 && print_form(spec, argv[1])) {
+        *helped = true;
+        *rest = operands;
+        return mbl_args_printed(spec->command);
+    }
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            print_help(spec);
+            mbl_args_print_help(spec);
             *helped = true;
             *rest = operands;
             return mbl_args_printed(spec->command);

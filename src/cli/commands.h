@@ -11,6 +11,7 @@
     X(train, "fine-tune a model on several rewards at once", false)                                          \
     X(encode, "the prompts of a run through its text encoders, ahead of it", true)                           \
     X(pretrain, "train a small base model for the signs example", false)                                     \
+    X(runs, "the runs in folders: state, step, rewards", true)                                               \
     X(report, "what became of a run, as one page of HTML and PNG charts", true)                              \
     X(dash, "the page of runs in a browser: rewards, balance, images, speed, side by side", true)            \
     X(stop, "ask the run that is at work in a folder to stop with a checkpoint", true)                       \

@@ -6,6 +6,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/memory_limit.h"
+#include "cli/pages.h"
 #include "comm/comm.h"
 
 #include <stdbool.h>
@@ -30,7 +31,8 @@ static void print_help(void) {
            "Fine-tunes flow-matching image models on several rewards at once.\n\ncommands:\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
         printf("  %-10s %s\n", commands[i].name, commands[i].summary);
-    printf("\nmarble COMMAND --help describes a command; marble --version prints the version.\n"
+    printf("\nmarble COMMAND --help describes a command; marble --version prints the version;\n"
+           "marble --man [COMMAND] is a manual page, marble --completion bash|zsh a script for the shell.\n"
            "exit codes: 0 done, 1 failed, 2 bad usage or configuration, 71 the device failed, 75 stopped "
            "with a checkpoint, resumable\n");
 }
@@ -56,6 +58,25 @@ static int run_command(const char *name, int argc, char **argv) {
     return mbl_status_exit_code(MBL_FAIL(MBL_ERR_USAGE,
                                          "\"%.60s\": no such command%s; marble --help lists them", name,
                                          mbl_suggested("", best, hint)));
+}
+
+/* marble --man [COMMAND], marble --completion SHELL; false for anything else. */
+static bool print_page(int argc, char **argv, int *code) {
+    mbl_page_command_t pages[N_COMMANDS];
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        pages[i] = (mbl_page_command_t){commands[i].name, commands[i].summary, commands[i].run};
+    if (argc == 3 && strcmp(argv[1], "--completion") == 0)
+        *code = printed("completion", mbl_page_completion(argv[2], pages, N_COMMANDS));
+    else if (argc == 2 && strcmp(argv[1], "--man") == 0) {
+        mbl_page_man(pages, N_COMMANDS);
+        *code = printed("man", 0);
+    } else if (argc == 3 && strcmp(argv[1], "--man") == 0) {
+        char option[] = "--help-man";
+        char *asked[] = {argv[2], option, NULL};
+        *code = run_command(argv[2], 2, asked);
+    } else
+        return false;
+    return true;
 }
 
 /* Threads that wait for each other at full speed lose everything when another process wants their core (a
@@ -91,5 +112,6 @@ int main(int argc, char **argv) {
         char *asked[] = {argv[2], option, NULL};
         return run_command(argv[2], 2, asked);
     }
-    return run_command(word, argc - 1, argv + 1);
+    int code;
+    return print_page(argc, argv, &code) ? code : run_command(word, argc - 1, argv + 1);
 }

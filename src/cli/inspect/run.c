@@ -1,111 +1,16 @@
 /* marble inspect DIR, of a run: how far it is, who works on it, and every reward before and now. */
-#include "base/file.h"
 #include "base/grid.h"
 #include "base/log.h"
-#include "base/mem.h"
 #include "cli/inspect/inspect.h"
-#include "config/yaml.h"
-#include "io/checkpoint.h"
-#include "io/jsonl.h"
+#include "run/about.h"
 #include "run/rundir.h"
 
-#include <dirent.h>
 #include <stdlib.h>
-#include <string.h>
 
-typedef enum { STATE_FINISHED, STATE_STOPPED, STATE_WORKING, STATE_LOCKED } state_t;
-static const char *const state_words[] = {"finished", "stopped", "working", "locked"};
+/* A killed run is one that can go on, like a stopped one. */
+static const char *const state_words[] = {"finished", "stopped", "stopped", "working", "locked"};
 
-typedef struct {
-    const char *path;
-    char run[MBL_RUN_ID];
-    bool pretrains;     /* a run of marble pretrain, whose lines have no epoch */
-    size_t step, steps; /* the last line's; of run.yaml, 0 when that cannot be read */
-    size_t checkpoints, last_checkpoint;
-    state_t state;
-    char holder[MBL_HOLDER_TEXT];
-    json_t *last, *evals; /* the last line of metrics.jsonl, or NULL; all of eval.jsonl */
-} about_t;
-
-static void free_about(about_t *about) {
-    json_decref(about->last);
-    json_decref(about->evals);
-}
-
-static const mbl_yaml_node_t *child_of(const mbl_yaml_node_t *node, const char *key, mbl_yaml_kind_t kind) {
-    const mbl_yaml_node_t *child = node && node->kind == MBL_YAML_MAP ? mbl_yaml_find(node, key) : NULL;
-    return child && child->kind == kind ? child : NULL;
-}
-
-/* steps of a section of run.yaml, without what else must be true of a configuration: its model may be
- * elsewhere now. */
-static size_t read_steps(const char *folder, const char *section) {
-    char path[PATH_MAX], *text = NULL;
-    size_t steps = 0, size;
-    mbl_yaml_problem_t problem;
-    mbl_yaml_node_t *root = NULL;
-    mbl_fail_quiet(1);
-    if (mbl_rundir_join(folder, "run.yaml", path, sizeof path) == MBL_OK &&
-        mbl_file_read(path, MBL_YAML_MAX_BYTES, &text, &size) == MBL_OK &&
-        mbl_yaml_parse(text, size, 0, &root, &problem) == MBL_OK) {
-        const mbl_yaml_node_t *node =
-            child_of(child_of(root, section, MBL_YAML_MAP), "steps", MBL_YAML_SCALAR);
-        steps = node ? strtoul(node->text, NULL, 10) : 0;
-    }
-    mbl_fail_quiet(0);
-    mbl_yaml_free(root);
-    mbl_free(text);
-    return steps;
-}
-
-static void count_checkpoints(about_t *about) {
-    char path[PATH_MAX];
-    const struct dirent *entry;
-    DIR *folder =
-        mbl_rundir_join(about->path, "checkpoints", path, sizeof path) == MBL_OK ? opendir(path) : NULL;
-    while (folder && (entry = readdir(folder))) {
-        size_t step;
-        if (mbl_ckpt_parse_step(entry->d_name, "", &step)) {
-            about->checkpoints++;
-            about->last_checkpoint = step > about->last_checkpoint ? step : about->last_checkpoint;
-        }
-    }
-    if (folder)
-        closedir(folder);
-}
-
-static void find_state(about_t *about) {
-    mbl_holder_t holder, self;
-    const char *why;
-    about->state = about->steps && about->step >= about->steps ? STATE_FINISHED : STATE_STOPPED;
-    if (!mbl_lock_holder(about->path, &holder))
-        return;
-    mbl_holder_self(&self);
-    mbl_holder_state_t state = mbl_holder_state(&holder, &self, &why);
-    mbl_holder_name(&holder, about->holder);
-    if (state != MBL_HOLDER_ENDED)
-        about->state = state == MBL_HOLDER_RUNS ? STATE_WORKING : STATE_LOCKED;
-}
-
-static mbl_status_t read_about(const char *path, about_t *about) {
-    char file[PATH_MAX];
-    *about = (about_t){.path = path};
-    MBL_TRY(mbl_rundir_join(path, "eval.jsonl", file, sizeof file));
-    MBL_TRY(mbl_jsonl_read(file, SIZE_MAX, &about->evals));
-    if (mbl_rundir_join(path, "metrics.jsonl", file, sizeof file) == MBL_OK)
-        about->last = mbl_jsonl_last(file);
-    const json_t *named = about->last ? about->last : json_array_get(about->evals, 0);
-    const char *run = named ? json_string_value(json_object_get(named, "run")) : NULL;
-    snprintf(about->run, sizeof about->run, "%s", run ? run : "");
-    about->pretrains = about->last && !json_object_get(about->last, "epoch");
-    about->step = (size_t)json_integer_value(json_object_get(about->last, "step"));
-    about->steps = read_steps(path, about->pretrains ? "pretrain" : "train");
-    count_checkpoints(about);
-    find_state(about);
-    return MBL_OK;
-}
-
-static const json_t *rewards_of(const about_t *about, size_t line) {
+static const json_t *rewards_of(const mbl_run_about_t *about, size_t line) {
     const json_t *eval = json_array_get(about->evals, line);
     return eval ? mbl_rundir_rewards(eval) : NULL;
 }
@@ -117,7 +22,7 @@ static void number_cell(mbl_grid_t *grid, const json_t *value, const char *forma
         mbl_grid_cell(grid, "-");
 }
 
-static mbl_status_t print_rewards(const about_t *about) {
+static mbl_status_t print_rewards(const mbl_run_about_t *about) {
     static const char *const head[] = {"reward", "before", "now", "change", "95 % +-", "alpha"};
     size_t n = json_array_size(about->evals);
     const json_t *last = rewards_of(about, n - 1), *value;
@@ -147,13 +52,13 @@ static mbl_status_t print_rewards(const about_t *about) {
     return status;
 }
 
-static mbl_status_t print_run(const about_t *about) {
+static mbl_status_t print_run(const mbl_run_about_t *about) {
     printf("%s: run %s, step %zu", about->path, *about->run ? about->run : "without an id", about->step);
     if (about->steps)
         printf(" of %zu", about->steps);
-    if (about->state == STATE_WORKING)
+    if (about->state == MBL_RUN_WORKING)
         printf("; %s works on it\n", about->holder);
-    else if (about->state == STATE_LOCKED)
+    else if (about->state == MBL_RUN_LOCKED)
         printf("; locked by %s, which may or may not still run\n", about->holder);
     else
         printf("; %s\n", state_words[about->state]);
@@ -162,13 +67,13 @@ static mbl_status_t print_run(const about_t *about) {
     else
         printf("checkpoints: none\n");
     MBL_TRY(print_rewards(about));
-    if (about->state == STATE_STOPPED && about->checkpoints)
+    if ((about->state == MBL_RUN_STOPPED || about->state == MBL_RUN_KILLED) && about->checkpoints)
         printf("\nto go on: marble %s %s/run.yaml --resume auto\n", about->pretrains ? "pretrain" : "train",
                about->path);
     return MBL_OK;
 }
 
-static mbl_status_t print_json(const about_t *about) {
+static mbl_status_t print_json(const mbl_run_about_t *about) {
     const json_t *eval = json_array_get(about->evals, json_array_size(about->evals) - 1);
     json_t *root =
         json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:O?, s:O?, s:O?}", "path", about->path, "run",
@@ -186,9 +91,10 @@ static mbl_status_t print_json(const about_t *about) {
 }
 
 mbl_status_t mbl_inspect_run(const char *path, bool json) {
-    about_t about;
-    MBL_TRY(read_about(path, &about));
-    mbl_status_t status = json ? print_json(&about) : print_run(&about);
-    free_about(&about);
+    mbl_run_about_t about;
+    mbl_status_t status = mbl_run_about(path, &about);
+    if (status == MBL_OK)
+        status = json ? print_json(&about) : print_run(&about);
+    mbl_run_about_free(&about);
     return status;
 }
