@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """check_shell.py MARBLE: manual pages and completion say what --help says, marble runs lists what is there, and the terminal
 that a person looks at shows progress and no more (through a pseudo terminal)."""
+import fcntl
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 
 marble = os.path.realpath(sys.argv[1])
 failed = []
@@ -149,8 +153,142 @@ def runs(folder):
     check(said(marble, "runs", "/nowhere").returncode == 2, "a folder that is not there")
 
 
+# ---- the terminal ----
+
+class Terminal:
+    """As much of a terminal as marble uses; fails on anything else."""
+
+    def __init__(self, columns, rows):
+        self.columns, self.rows, self.lines, self.row, self.column = columns, rows, [""], 0, 0
+        self.seen = []  # what stood on it whenever it was drawn anew
+
+    def put(self, character):
+        if self.column == self.columns:  # the terminal's own work
+            self.down()
+            self.column = 0
+        line = self.lines[self.row].ljust(self.column)
+        self.lines[self.row] = line[:self.column] + character + line[self.column + 1:]
+        self.column += 1
+
+    def down(self):
+        self.row += 1
+        if self.row == len(self.lines):
+            self.lines.append("")
+
+    def feed(self, text):
+        for piece in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|.", text, re.S):
+            if piece == "\r":
+                self.column = 0
+            elif piece == "\n":
+                self.down()
+            elif piece[0] != "\x1b":
+                self.put(piece)
+            elif piece[-1] == "A":
+                self.seen.append([line.rstrip() for line in self.lines])
+                self.row -= int(piece[2:-1])
+                check(len(self.lines) - self.row <= self.rows, "drawn above the upper edge of the terminal")
+            elif piece[-1] == "K":
+                self.lines[self.row] = self.lines[self.row][:self.column]
+            elif piece[-1] == "J":
+                self.lines[self.row] = self.lines[self.row][:self.column]
+                del self.lines[self.row + 1:]
+            else:
+                check(piece[-1] == "m", f"an unknown sequence {piece!r}")
+
+
+SMALL = """seed: 7
+precision: f32
+threads: 1
+model: {path: deploy/examples/signs-base, lora: {rank: 4, alpha: 8}}
+prompts: {source: signs, train_count: 60, test_count: 12, groups: 2, group_size: 2}
+rollout: {steps: 2, solver: euler, micro_batch: 2}
+train: {steps: 2, timestep_fraction: 0.5}
+rewards: [{name: color}, {name: clean}, {name: jpeg}]
+eval: {every: 1, prompts: 6, steps: 2}
+log: {samples_every: 0, tensorboard: off}
+"""
+
+
+def shown(folder, out, columns, rows, *more, **environment):
+    """What a run writes to a pseudo terminal of that size."""
+    main, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    own = {"TERM": "xterm", "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", **environment}
+    process = subprocess.Popen([marble, "train", os.path.join(folder, "run.yaml"), "--out", os.path.join(folder, out), *more],
+                               stdin=other, stdout=other, stderr=other, env={**os.environ, **own})
+    os.close(other)
+    text = b""
+    while True:
+        try:
+            piece = os.read(main, 65536)
+        except OSError:  # Linux: the other end is closed
+            break
+        if not piece:
+            break
+        text += piece
+    os.close(main)
+    text = text.decode()
+    check(process.wait() == 0, f"{out}: exit code {process.returncode}: {text}")
+    return text
+
+
+def terminal(folder):
+    pathlib.Path(folder, "run.yaml").write_text(SMALL)
+    text = shown(folder, "live", 100, 30)
+    screen = Terminal(100, 30)
+    screen.feed(text)
+    live = [lines for lines in screen.seen if any(line.startswith(" step 2/2") for line in lines)]
+    check(bool(live), "no table of step 2")
+    check(all(len(line) < 100 for lines in live for line in lines if line.startswith(" ")), "lines of the table wrap")
+    for lines in live[:1]:
+        table = lines[[line.startswith(" reward") for line in lines].index(True):]
+        check(table[0].split() == ["reward", "base", "now", "change", "alpha", "cos", "step", "course"], f"head {table[0]}")
+        check([line.split()[0] for line in table[1:4]] == ["color", "clean", "jpeg"], f"rows {table[1:4]}")
+        last = json.loads(pathlib.Path(folder, "live/metrics.jsonl").read_text().splitlines()[1])
+        evals = [json.loads(line)["rewards"] for line in pathlib.Path(folder, "live/eval.jsonl").read_text().splitlines()]
+        for line in table[1:4]:
+            name, base, now, change, alpha, cosine, step = line.split()[:7]
+            wanted = (evals[0][name]["mean"], evals[1][name]["mean"], evals[1][name]["change"], last["alpha"][name],
+                      last["cos"][name], last["reward"][name])
+            for one, is_so, digits in zip((base, now, change, alpha, cosine, step), wanted, (3, 3, 3, 2, 2, 3)):
+                check(abs(float(one) - is_so) <= 0.51 * 10**-digits, f"{line}: {one} is {is_so} in the run's files")
+    phases = " ".join(" ".join(lines) for lines in screen.seen)
+    for phase in ("encoding the prompts", "rollout", "training", "evaluation", "loading the model"):
+        check(phase in phases, f"{phase} shows no progress")
+    rest = "\n".join(screen.lines)
+    check(screen.column == 0 and screen.row == len(screen.lines) - 1, "the cursor is left amid the screen")
+    check(rest.count("eval at step") == 3 and rest.count("report: ") == 1, f"messages do not scroll above: {rest}")
+    check(" reward " not in rest and "a step" not in rest and "\nreward " in rest, f"something is left behind: {rest}")
+    check("step 1/2  color" not in text, "lines of steps scroll beside the table")
+    check("step 1/2  color" in pathlib.Path(folder, "live/log.txt").read_text(), "log.txt lacks the steps")
+
+    text = shown(folder, "tiny", 30, 6, NO_COLOR="1", LC_ALL="C")
+    tiny = Terminal(30, 6)
+    tiny.feed(text)
+    check(any(line.startswith(" step 2/2") for lines in tiny.seen for line in lines), "a tiny terminal shows no step")
+    check(all(len(line) < 30 for lines in tiny.seen for line in lines if line.startswith((" step", "rollout", "training"))),
+          "a tiny terminal gets long lines")
+    check("\x1b[3" not in text and "\x1b[1m" not in text, "colours with NO_COLOR")
+    check(all(ord(character) < 128 for character in text), "letters beyond ASCII in the C locale")
+
+    text = shown(folder, "quiet", 100, 30, "--quiet")
+    check("\x1b" not in text and "eval at step" not in text and text.count("clean ") == 1, f"--quiet: {text}")
+    check("step 2/2" in pathlib.Path(folder, "quiet/log.txt").read_text(), "log.txt of --quiet lacks the steps")
+
+    text = shown(folder, "dumb", 100, 30, TERM="dumb")
+    check("\x1b" not in text and "step 2/2  color" in text, f"TERM=dumb: {text}")
+
+    plain = said(marble, "train", os.path.join(folder, "run.yaml"), "--out", os.path.join(folder, "plain"),
+                 "--set", "train.steps=1", env={**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", "MARBLE_TERMINAL": ""})
+    check("\x1b" not in plain.stderr + plain.stdout and "step 1/1  color" in plain.stderr, f"no terminal: {plain.stderr}")
+    piped = said(marble, "train", os.path.join(folder, "run.yaml"), "--out", os.path.join(folder, "piped"),
+                 "--set", "train.steps=1", env={**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", "MARBLE_TERMINAL": "90x20"})
+    check("\x1b[1m reward" in piped.stderr, "MARBLE_TERMINAL, as for mpirun, shows no table")
+
+
 with tempfile.TemporaryDirectory() as place:
     pages()
     completion(place)
     runs(place)
+    terminal(place)
 sys.exit(1 if failed else 0)

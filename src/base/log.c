@@ -19,6 +19,8 @@ static struct {
     char held[HELD_BYTES];
     size_t held_bytes, lost; /* lost: lines that had no room */
     bool deaf[2];            /* standard output and standard error, once they took no line */
+    const mbl_log_screen_t *screen;
+    bool quiet;
 } the_log = {.lock = PTHREAD_MUTEX_INITIALIZER, .size = 1, .level = MBL_LOG_INFO};
 
 static _Thread_local char fail_message[1024];
@@ -130,8 +132,73 @@ static void note_deaf(int which, const char *name, int error) {
     keep_line("", "warning: ", text, strlen(text));
 }
 
+/* ---- what stands at the lower edge of the terminal ---- */
+
+/* Around a line that is printed. With the lock held. */
+static void make_room(void) {
+    if (the_log.screen)
+        the_log.screen->erase(the_log.screen->self);
+}
+
+static void draw_again(void) {
+    if (the_log.screen)
+        the_log.screen->draw(the_log.screen->self);
+}
+
+void mbl_log_set_screen(const mbl_log_screen_t *screen) {
+    pthread_mutex_lock(&the_log.lock);
+    the_log.screen = screen;
+    pthread_mutex_unlock(&the_log.lock);
+}
+
+/* The screen, unless nobody wants to see progress. With the lock held. */
+static const mbl_log_screen_t *screen_in_use(void) {
+    return the_log.quiet || the_log.level > MBL_LOG_INFO ? NULL : the_log.screen;
+}
+
+bool mbl_log_look(mbl_log_look_t *out) {
+    pthread_mutex_lock(&the_log.lock);
+    const mbl_log_screen_t *screen = screen_in_use();
+    if (screen)
+        screen->look(screen->self, out);
+    bool there = screen != NULL;
+    pthread_mutex_unlock(&the_log.lock);
+    return there;
+}
+
+void mbl_log_table(const char *text) {
+    pthread_mutex_lock(&the_log.lock);
+    const mbl_log_screen_t *screen = screen_in_use();
+    if (screen)
+        screen->table(screen->self, text);
+    pthread_mutex_unlock(&the_log.lock);
+}
+
+void mbl_log_progress(const char *phase, size_t done, size_t total) {
+    pthread_mutex_lock(&the_log.lock);
+    const mbl_log_screen_t *screen = screen_in_use();
+    if (screen)
+        screen->progress(screen->self, phase, done, total);
+    pthread_mutex_unlock(&the_log.lock);
+}
+
+void mbl_log_progress_within(double units) {
+    pthread_mutex_lock(&the_log.lock);
+    const mbl_log_screen_t *screen = screen_in_use();
+    if (screen)
+        screen->within(screen->self, units);
+    pthread_mutex_unlock(&the_log.lock);
+}
+
+void mbl_log_set_quiet(bool quiet) {
+    the_log.quiet = quiet;
+}
+
+/* ---- lines ---- */
+
 void mbl_log_print(const char *text) {
     pthread_mutex_lock(&the_log.lock);
+    make_room();
     if (fputs(text, stdout) == EOF || fflush(stdout) != 0) {
         note_deaf(0, "standard output", errno);
         (void)!freopen("/dev/null", "w", stdout);
@@ -141,11 +208,12 @@ void mbl_log_print(const char *text) {
         keep_line("", "", text, length);
         text += length + (text[length] == '\n');
     }
+    draw_again();
     pthread_mutex_unlock(&the_log.lock);
 }
 
-/* `record`: into the file whatever the level. */
-static void log_line(mbl_log_level_t level, bool record, const char *text) {
+/* `record`: into the file whatever the level; `shown_anyway`: a screen shows it in its own way. */
+static void log_line(mbl_log_level_t level, bool record, bool shown_anyway, const char *text) {
     static const char *const labels[] = {"debug: ", "", "warning: ", "error: ", ""};
     char where[32] = "";
     bool shown = level >= the_log.level;
@@ -154,9 +222,14 @@ static void log_line(mbl_log_level_t level, bool record, const char *text) {
     if (the_log.size > 1 && level >= MBL_LOG_WARN)
         snprintf(where, sizeof where, "[rank %d] ", the_log.rank);
     pthread_mutex_lock(&the_log.lock);
-    if (shown && fprintf(stderr, "%s%s%s%s\n", level >= MBL_LOG_WARN ? "marble: " : "", where, labels[level],
-                         text) < 0)
+    bool printed = shown && !(the_log.quiet && level < MBL_LOG_WARN) && !(shown_anyway && screen_in_use());
+    if (printed)
+        make_room();
+    if (printed && fprintf(stderr, "%s%s%s%s\n", level >= MBL_LOG_WARN ? "marble: " : "", where,
+                           labels[level], text) < 0)
         note_deaf(1, "standard error", errno);
+    if (printed)
+        draw_again();
     keep_line(where, labels[level], text, strlen(text));
     pthread_mutex_unlock(&the_log.lock);
 }
@@ -167,7 +240,7 @@ void mbl_log_at(mbl_log_level_t level, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    log_line(level, false, text);
+    log_line(level, false, false, text);
 }
 
 void mbl_log_record(const char *format, ...) {
@@ -176,7 +249,16 @@ void mbl_log_record(const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    log_line(MBL_LOG_INFO, true, text);
+    log_line(MBL_LOG_INFO, true, false, text);
+}
+
+void mbl_log_shown(const char *format, ...) {
+    char text[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    log_line(MBL_LOG_INFO, false, true, text);
 }
 
 mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const char *format, ...) {
@@ -192,7 +274,7 @@ mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const 
     int users_own = status == MBL_ERR_CONFIG || status == MBL_ERR_USAGE || status == MBL_ERR_ALARM;
     fail_left_out = users_own && the_log.rank != 0;
     if (!fail_left_out)
-        log_line(MBL_LOG_ERROR, false, fail_message);
+        log_line(MBL_LOG_ERROR, false, false, fail_message);
     if (!users_own)
         mbl_log_at(MBL_LOG_DEBUG, "  %s at %s:%d", mbl_status_name(status), file, line);
     return status;
@@ -200,7 +282,7 @@ mbl_status_t mbl_fail_at(const char *file, int line, mbl_status_t status, const 
 
 void mbl_fail_show(void) {
     if (fail_left_out)
-        log_line(MBL_LOG_ERROR, false, fail_message);
+        log_line(MBL_LOG_ERROR, false, false, fail_message);
     fail_left_out = false;
 }
 

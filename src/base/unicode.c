@@ -109,3 +109,7 @@ size_t mbl_unicode_nfc(const uint32_t *in, size_t n, uint32_t *out) {
     utf8proc_ssize_t k = utf8proc_normalize_utf32(text, (utf8proc_ssize_t)m, options);
     return k < 0 ? m : (size_t)k;
 }
+
+size_t mbl_unicode_width(uint32_t c) {
+    return c < 0x20 ? 0 : (size_t)utf8proc_charwidth((utf8proc_int32_t)c);
+}

@@ -19,6 +19,7 @@ bool mbl_unicode_letter(uint32_t c); /* general category L */
 bool mbl_unicode_number(uint32_t c); /* N */
 bool mbl_unicode_space(uint32_t c);  /* White_Space */
 uint32_t mbl_unicode_lower(uint32_t c);
+size_t mbl_unicode_width(uint32_t c); /* columns of a terminal that it takes */
 
 /* Whether a character as a reader sees it (an extended grapheme cluster) ends between these two, which follow
  * each other; *state is 0 before the first pair of a text and kept from pair to pair. */

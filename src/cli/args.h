@@ -37,6 +37,13 @@ typedef struct {
     const char *const *words; /* NULL-terminated */
 } mbl_arg_t;
 
+/* Of commands that work for long: the bool at `place` goes to mbl_log_set_quiet. */
+#define MBL_ARG_QUIET(place)                                                                                 \
+    {                                                                                                        \
+        "quiet", MBL_ARG_FLAG, place, NULL, "only warnings and the answer: no progress, no messages", 0, 0,  \
+            0, NULL                                                                                          \
+    }
+
 typedef struct {
     const char *command;  /* "train" */
     const char *operands; /* what else is taken, "RUN.yaml" or "" */

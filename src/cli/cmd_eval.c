@@ -30,6 +30,7 @@ typedef struct {
     mbl_arg_texts_t sets, checkpoints, prompts;
     const char *adapter, *seeds_text, *json, *markdown;
     size_t resamples, n_seeds;
+    bool quiet;
     uint64_t *seeds;
 } options_t;
 
@@ -234,7 +235,8 @@ static mbl_status_t parse(int argc, char **argv, options_t *o, mbl_arg_texts_t *
         {"resamples", MBL_ARG_COUNT, &o->resamples, "N", "of the bootstrap; 10000", 0, 100, 1e6, NULL},
         {"json", MBL_ARG_OUT, &o->json, "[FILE]", "the answer as JSON, to standard output without a FILE", 0,
          0, 0, NULL},
-        {"markdown", MBL_ARG_OUT, &o->markdown, "[FILE]", "the same as Markdown", 0, 0, 0, NULL}};
+        {"markdown", MBL_ARG_OUT, &o->markdown, "[FILE]", "the same as Markdown", 0, 0, 0, NULL},
+        MBL_ARG_QUIET(&o->quiet)};
     const mbl_args_t spec = {"eval", "RUN.yaml", about, args, sizeof args / sizeof *args, 1, 1};
     return mbl_args_parse(&spec, argc, argv, rest, helped);
 }
@@ -255,6 +257,7 @@ int mbl_cmd_eval(int argc, char **argv) {
     mbl_status_t status = parse(argc, argv, &o, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
+    mbl_log_set_quiet(o.quiet);
     status = mbl_run_open(rest.items[0], &o.sets, mbl_config_check, &run);
     int code = mbl_status_exit_code(status);
     if (status == MBL_OK)

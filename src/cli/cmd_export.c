@@ -1,4 +1,5 @@
 /* marble export: adapters for diffusers and PEFT, and merged models. */
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/commands.h"
@@ -21,7 +22,7 @@ int mbl_cmd_export(int argc, char **argv) {
     static const char *const precisions[] = {"f32", "bf16", NULL};
     const char *precision = "f32";
     mbl_export_options_t o = {.adapter = "ema"};
-    bool helped = false;
+    bool helped = false, quiet = false;
     mbl_arg_texts_t rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"lora", MBL_ARG_TEXT, &o.lora, "FILE", "a .safetensors file for pipe.load_lora_weights of diffusers",
@@ -42,11 +43,13 @@ int mbl_cmd_export(int argc, char **argv) {
         {"precision", MBL_ARG_CHOICE, &precision, "NAME", "of merged weights; adapters are f32", 0, 0, 0,
          precisions},
         {"model", MBL_ARG_TEXT, &o.model, "DIR", "the base model, where it is no longer where the run had it",
-         0, 0, 0, NULL}};
+         0, 0, 0, NULL},
+        MBL_ARG_QUIET(&quiet)};
     const mbl_args_t spec = {"export", "FILE.h5", about, args, sizeof args / sizeof *args, 1, 1};
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
+    mbl_log_set_quiet(quiet);
     o.checkpoint = rest.items[0];
     o.bf16 = strcmp(precision, "bf16") == 0;
     status = mbl_export(&o);

@@ -1,4 +1,5 @@
 /* marble pretrain: a small base model of the signs world. */
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/run_args.h"
@@ -14,7 +15,7 @@ static const char about[] =
 int mbl_cmd_pretrain(int argc, char **argv) {
     const char *out = NULL, *resume = NULL;
     char folder[512];
-    bool helped = false, overwrite = false;
+    bool helped = false, overwrite = false, quiet = false;
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE",
@@ -25,12 +26,14 @@ int mbl_cmd_pretrain(int argc, char **argv) {
         {"overwrite", MBL_ARG_FLAG, &overwrite, NULL,
          "a run that OUT holds is moved to OUT.1, and a new one begins", 0, 0, 0, NULL},
         {"resume", MBL_ARG_TEXT, &resume, "auto|FILE",
-         "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL}};
+         "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL},
+        MBL_ARG_QUIET(&quiet)};
     const mbl_args_t spec = {"pretrain", "RUN.yaml", about, args, sizeof args / sizeof *args, 1, 1};
     mbl_run_t run;
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
+    mbl_log_set_quiet(quiet);
     status = mbl_run_open(rest.items[0], &sets, mbl_config_check_pretrain, &run);
     int code = mbl_status_exit_code(status);
     mbl_rundir_options_t options =

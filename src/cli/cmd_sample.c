@@ -1,4 +1,5 @@
 /* marble sample: images for prompts, one file each and a captioned sheet. */
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/sample.h"
@@ -167,7 +168,7 @@ int mbl_cmd_sample(int argc, char **argv) {
                               .skip_scale = 2.8,
                               .skip_start = 0.01,
                               .skip_stop = 0.2};
-    bool helped = false;
+    bool helped = false, quiet = false;
     mbl_arg_texts_t rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"model", MBL_ARG_TEXT, &o.model, "DIR",
@@ -234,11 +235,13 @@ int mbl_cmd_sample(int argc, char **argv) {
         {"precision", MBL_ARG_CHOICE, &o.precision, "NAME", "compute type", 0, 0, 0, precisions},
         {"batch", MBL_ARG_COUNT, &o.batch, "N", "images sampled at once", 0, 1, 4096, NULL},
         {"threads", MBL_ARG_COUNT, &o.threads, "N", "0: OMP_NUM_THREADS, or the CPUs it may use", 0, 0, 4096,
-         NULL}};
+         NULL},
+        MBL_ARG_QUIET(&quiet)};
     const mbl_args_t spec = {"sample", "", about, args, sizeof args / sizeof *args, 0, 0};
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
+    mbl_log_set_quiet(quiet);
     status = sample(&o);
     mbl_free(rest.items);
     mbl_free(o.prompts.items);

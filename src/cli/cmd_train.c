@@ -1,4 +1,5 @@
 /* marble train: the RL loop. */
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/run_args.h"
@@ -20,7 +21,7 @@ int mbl_cmd_train(int argc, char **argv) {
     static const char *const acceptable[] = {"prompts", NULL};
     const char *out = NULL, *resume = NULL, *accept = NULL, *help_config = NULL;
     char folder[512];
-    bool helped = false, overwrite = false;
+    bool helped = false, overwrite = false, quiet = false;
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml, as in --set train.lr=1e-4",
@@ -34,6 +35,7 @@ int mbl_cmd_train(int argc, char **argv) {
          "go on from OUT's newest good checkpoint, or from FILE", 0, 0, 0, NULL},
         {"accept", MBL_ARG_CHOICE, &accept, "WHAT",
          "go on from a checkpoint made with other prompts than the files hold now", 0, 0, 0, acceptable},
+        MBL_ARG_QUIET(&quiet),
         {"help-config", MBL_ARG_OUT, &help_config, "[SECTION]",
          "every key of RUN.yaml, or those of a section: type, range, unit, default, meaning", 0, 0, 0, NULL}};
     const mbl_args_t spec = {"train", "RUN.yaml", about, args, sizeof args / sizeof *args, 0, 1};
@@ -41,6 +43,7 @@ int mbl_cmd_train(int argc, char **argv) {
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
+    mbl_log_set_quiet(quiet);
     if (help_config) {
         status = mbl_config_help(strcmp(help_config, "-") == 0 ? NULL : help_config, stdout);
         if (status == MBL_OK)

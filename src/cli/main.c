@@ -1,5 +1,6 @@
 /* marble: the command line. */
 #include "base/log.h"
+#include "base/screen.h"
 #include "base/streams.h"
 #include "base/suggest.h"
 #include "base/version.h"
@@ -48,7 +49,10 @@ static int run_command(const char *name, int argc, char **argv) {
     size_t distance = 0;
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(commands[i].name, name) == 0) {
+            mbl_screen_t screen;
+            (void)mbl_screen_open(&screen);
             int code = commands[i].run(argc, argv);
+            mbl_screen_close(&screen);
             if (code == 1)
                 mbl_memory_limit_explain();
             return commands[i].answers ? printed(name, code) : code;

@@ -1,6 +1,7 @@
 /* marble sample: the model with its adapter, and the images. */
 #include "cli/sample.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "cli/sample_files.h"
@@ -209,10 +210,12 @@ mbl_status_t mbl_sample_draw(const mbl_sample_options_t *o, mbl_sample_t *s) {
                                         .seed = o->seed,
                                         .purpose = MBL_RNG_NOISE,
                                         .noise = s->noise != NULL};
+        mbl_log_progress("images", first, s->n);
         MBL_TRY(mbl_sampler_run(s->sampler, &plan, &request, &x0));
         MBL_TRY(check_finite(o, s, &x0, first));
         MBL_TRY(mbl_pipeline_decode(s->engine.pipeline, &x0, s->images[first].rgb, NULL));
-        MBL_INFO("%zu of %zu images", first + n, s->n);
+        mbl_log_shown("%zu of %zu images", first + n, s->n);
     }
+    mbl_log_progress(NULL, 0, 0);
     return MBL_OK;
 }

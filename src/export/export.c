@@ -2,6 +2,7 @@
 #include "export/export.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "model/lora_file.h"
 #include "export/card.h"
@@ -41,6 +42,7 @@ static mbl_status_t open_all(export_t *e) {
     e->engine.k = e->config->rewards.count;
     MBL_TRY(mbl_comm_open("self", 0, &e->engine.comm));
     MBL_TRY(mbl_ops_open("cpu", (int)e->config->threads, &e->engine.ops));
+    mbl_log_progress("loading the model", 0, 0);
     MBL_TRY(mbl_pipeline_open(e->engine.ops, MBL_F32, e->config->model.path, NULL, &e->engine.pipeline));
     MBL_TRY(mbl_state_new(&e->engine, &e->state));
     MBL_TRY(mbl_state_load_adapters(&e->state, o->checkpoint));
@@ -101,6 +103,7 @@ static mbl_status_t write_merged(const export_t *e) {
     mbl_tensor_t flat;
     float *weights;
     size_t n = mbl_dit_weights(model)->dim[0];
+    mbl_log_progress("merging and writing the model", 0, 0);
     MBL_TRY(mbl_target_copy_base(e->config->model.path, folder));
     MBL_ALLOC(weights, n);
     mbl_status_t status = mbl_tensor_new(e->engine.ops, MBL_F32, &flat, 1, n);
@@ -177,6 +180,7 @@ mbl_status_t mbl_export(const mbl_export_options_t *options) {
     mbl_status_t status = open_all(&e);
     if (status == MBL_OK)
         status = write_all(&e);
+    mbl_log_progress(NULL, 0, 0);
     mbl_comm_t *comm = e.engine.comm;
     mbl_free(e.values);
     mbl_state_free(&e.state);

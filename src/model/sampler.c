@@ -1,5 +1,6 @@
 /* Running a plan: velocities of the model, with guidance or without, and the combinations of every step. */
 #include "model/sampler.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -297,6 +298,7 @@ mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *p
         if (request->stop && *request->stop)
             return MBL_ERR_STOPPED;
         MBL_TRY(take_step(sampler, &run, i, &now, &before));
+        mbl_log_progress_within((double)request->n * (double)(i + 1) / (double)plan->steps);
         mbl_tensor_t swap = now;
         now = before;
         before = swap;

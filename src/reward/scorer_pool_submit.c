@@ -95,8 +95,11 @@ mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool) {
     const reward_t *earliest = NULL;
     pool->waiting_since = mbl_now();
     uv_mutex_lock(&pool->lock);
-    while (pool->finished < pool->submitted)
+    while (pool->finished < pool->submitted) {
+        mbl_log_progress("scoring", pool->finished, pool->submitted);
         uv_cond_wait(&pool->done, &pool->lock);
+    }
+    mbl_log_progress(NULL, 0, 0);
     uv_mutex_unlock(&pool->lock);
     for (size_t k = 0; k < pool->k; k++) {
         const reward_t *reward = &pool->rewards[k];

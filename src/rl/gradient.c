@@ -2,6 +2,7 @@
 #include "rl/gradient.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
 
@@ -455,9 +456,12 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
             return MBL_ERR_STOPPED;
         more = next_micro_batch(g, &next);
         m.last = !more;
+        mbl_log_progress("training", (m.slot - args->slice) / args->slices * args->batch->n + m.first,
+                         slots * args->batch->n);
         MBL_TRY(run_micro_batch(g, &m, &own, &sum));
         m = next;
     }
+    mbl_log_progress(NULL, 0, 0);
     if (none && args->ready && !args->c)
         MBL_TRY(args->ready(args->context, args->parts));
     *stats = sum;

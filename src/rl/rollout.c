@@ -1,6 +1,9 @@
 /* Rollout with the rollout policy; scoring overlaps sampling. */
 #include "rl/rollout.h"
 
+#include "base/log.h"
+#include "base/rng.h"
+
 enum { DECODED = 256 }; /* images at once, at most */
 
 /* Images first to first + n, all of which are views already, go to the scorers; those that are broken fail.
@@ -41,7 +44,7 @@ static mbl_status_t decode(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl
     return MBL_OK;
 }
 
-mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_rollout_views_t *views) {
+static mbl_status_t draw_all(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_rollout_views_t *views) {
     for (size_t first = 0; first < batch->n; first += rollout->micro_batch) {
         size_t n = batch->n - first < rollout->micro_batch ? batch->n - first : rollout->micro_batch;
         mbl_tensor_t x0 = mbl_tensor_rows(&batch->x0, first, n);
@@ -55,8 +58,15 @@ mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_r
                                         .step = rollout->step,
                                         .stop = rollout->stop};
         MBL_TRY(mbl_embeds_fetch(rollout->embeds, request.index, n));
+        mbl_log_progress(rollout->purpose == MBL_RNG_EVAL ? "evaluation" : "rollout", first, batch->n);
         MBL_TRY(mbl_sampler_run(rollout->sampler, rollout->plan, &request, &x0));
         MBL_TRY(decode(rollout, batch, views, first, n));
     }
     return MBL_OK;
+}
+
+mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_rollout_views_t *views) {
+    mbl_status_t status = draw_all(rollout, batch, views);
+    mbl_log_progress(NULL, 0, 0);
+    return status;
 }

@@ -98,9 +98,11 @@ mbl_guidance_t mbl_engine_guidance(const mbl_engine_t *engine) {
 static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
     const mbl_text_options_t text = mbl_engine_text(config);
+    mbl_log_progress("loading the model", 0, 0);
     MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(engine), config->model.path, &text,
                               &engine->pipeline));
     MBL_TRY(mbl_engine_resize(config, engine->pipeline));
+    mbl_log_progress("starting the scorers", 0, 0);
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &engine->pool));
     const mbl_encoder_t encoder = mbl_pipeline_encoder(engine->pipeline);
     MBL_TRY(mbl_prompt_set_take(config, &encoder, 0, &engine->train));

@@ -9,6 +9,7 @@
 #include "run/traffic.h"
 #include "train/recheck.h"
 #include "train/report.h"
+#include "train/table.h"
 #include "train/watch.h"
 
 #include <signal.h>
@@ -59,6 +60,7 @@ typedef struct {
     uint64_t alarm_step;
     mbl_eval_score_t base[MBL_MAX_REWARDS];
     mbl_timing_t timing;
+    mbl_train_table_t table;
     mbl_ranks_t ranks; /* of the last step */
 } mbl_train_t;
 

@@ -136,9 +136,17 @@ static mbl_status_t board_evaluation(void *self, const mbl_event_eval_t *e) {
 /* ---- terminal ---- */
 
 static mbl_status_t print_progress(void *self, const mbl_event_step_t *step) {
-    const mbl_train_t *t = self;
-    if (t->comm->rank == 0)
+    mbl_train_t *t = self;
+    if (t->comm->rank == 0) {
         mbl_report_progress(step);
+        mbl_table_step(&t->table, step, t->base);
+    }
+    return MBL_OK;
+}
+
+static mbl_status_t note_evaluation(void *self, const mbl_event_eval_t *e) {
+    mbl_train_t *t = self;
+    mbl_table_evaluated(&t->table, e, t->engine.k);
     return MBL_OK;
 }
 
@@ -163,6 +171,7 @@ static mbl_status_t print_table(void *self, const mbl_event_end_t *end) {
     const mbl_train_t *t = self;
     if (t->comm->rank != 0)
         return MBL_OK;
+    mbl_log_table(NULL);
     MBL_TRY(mbl_report_table(t->config, end->base, end->trained, end->change));
     return mbl_report_against(t->out_dir);
 }
@@ -222,7 +231,7 @@ static mbl_status_t evaluate_when_due(void *self, const mbl_event_epoch_t *epoch
 static const mbl_observer_t observers[] = {
     {.name = "alarms", .step = check_alarms, .epoch = end_at_alarm},
     {.name = "metrics", .images = write_advantages, .step = write_metrics, .evaluated = write_evaluation},
-    {.name = "terminal", .step = print_progress, .end = print_table},
+    {.name = "terminal", .step = print_progress, .evaluated = note_evaluation, .end = print_table},
     {.name = "checkpoints", .epoch = save_when_due},
     {.name = "evaluations", .epoch = evaluate_when_due},
     {.name = "samples", .evaluated = write_sheet},

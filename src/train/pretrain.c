@@ -2,6 +2,7 @@
 #include "train/pretrain.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/quote.h"
 #include "data/signs/signs.h"
@@ -347,6 +348,7 @@ static mbl_status_t one_step(pretrain_t *p, size_t step) {
     size_t first = config->pretrain.batch * rank / ranks, last = config->pretrain.batch * (rank + 1) / ranks;
     double loss = 0, norm, start = mbl_now();
     char date[32];
+    mbl_log_progress("pretraining, steps", step, config->pretrain.steps);
     MBL_TRY(mbl_tensor_zero(p->engine.ops, &p->gradient));
     for (size_t i = first; i < last; i += p->rows) {
         size_t n = last - i < p->rows ? last - i : p->rows;

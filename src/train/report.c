@@ -240,8 +240,8 @@ void mbl_report_progress(const mbl_event_step_t *r) {
         snprintf(left, sizeof left, "  left %s", mbl_duration(r->seconds_left, duration));
     if (config->stages.count > 0)
         snprintf(stage, sizeof stage, "  stage %zu/%zu", r->stage + 1, config->stages.count);
-    MBL_INFO("step %llu/%zu%s%s%s  | %.1f s%s", (unsigned long long)r->step, config->train.steps, stage,
-             rewards, balance, r->seconds.total, left);
+    mbl_log_shown("step %llu/%zu%s%s%s  | %.1f s%s", (unsigned long long)r->step, config->train.steps, stage,
+                  rewards, balance, r->seconds.total, left);
 }
 
 /* A mean in its column, "-" without one. */

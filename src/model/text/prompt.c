@@ -1,5 +1,6 @@
 /* The text encoders of a folder together. */
 #include "base/json.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "model/text/prompt_internal.h"
 
@@ -264,6 +265,7 @@ mbl_status_t mbl_text_encode(mbl_text_t *text, const char *const *prompts, size_
     MBL_TRY_GOTO(mbl_tensor_zero(text->ops, context), done);
     for (size_t first = 0; first < n; first += at_once) {
         size_t some = n - first < at_once ? n - first : at_once;
+        mbl_log_progress("encoding the prompts", first, n);
         mbl_tensor_t states = mbl_tensor_rows(context, first, some),
                      last = mbl_tensor_rows(pooled, first, some);
         MBL_TRY_GOTO(encode_clips(text, prompts + first, some, ids, end, &states, &last), done);
@@ -271,6 +273,7 @@ mbl_status_t mbl_text_encode(mbl_text_t *text, const char *const *prompts, size_
     }
     status = MBL_OK;
 done:
+    mbl_log_progress(NULL, 0, 0);
     mbl_free(ids);
     mbl_free(end);
     return status;
