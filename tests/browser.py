@@ -38,7 +38,7 @@ class Browser:
         os.close(to_browser)
         os.close(from_browser)
         self.errors, self.answers, self.loaded = [], {}, threading.Event()
-        self.changed, self.next, self.session = threading.Condition(), 0, None
+        self.changed, self.writing, self.next, self.session = threading.Condition(), threading.Lock(), 0, None
         threading.Thread(target=self._read, daemon=True).start()
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self.session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
@@ -68,6 +68,8 @@ class Browser:
                 self.changed.notify_all()
         elif method == "Page.loadEventFired":
             self.loaded.set()
+        elif method == "Page.javascriptDialogOpening":  # whoever asks is told yes
+            threading.Thread(target=self.call, args=("Page.handleJavaScriptDialog",), kwargs={"accept": True}, daemon=True).start()
         elif method == "Runtime.exceptionThrown":
             details = data["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description") or details["text"])
@@ -77,13 +79,14 @@ class Browser:
             self.errors.append(data["entry"]["text"] + " " + data["entry"].get("url", ""))
 
     def call(self, method, **parameters):
-        self.next += 1
-        number, message = self.next, {"id": self.next, "method": method, "params": parameters}
-        if self.session:
-            message["sessionId"] = self.session
-        rest = json.dumps(message).encode() + b"\0"
-        while rest:
-            rest = rest[os.write(self.into, rest):]
+        with self.writing:
+            self.next += 1
+            number, message = self.next, {"id": self.next, "method": method, "params": parameters}
+            if self.session:
+                message["sessionId"] = self.session
+            rest = json.dumps(message).encode() + b"\0"
+            while rest:
+                rest = rest[os.write(self.into, rest):]
         with self.changed:
             if not self.changed.wait_for(lambda: self.answers is None or number in self.answers, 60):
                 raise TimeoutError(f"{method}: the browser does not answer")
@@ -121,7 +124,13 @@ class Browser:
                 raise AssertionError(f"not within {seconds} s: {expression}")
             time.sleep(0.1)
 
-    def picture(self, path, whole=False, quality=None):
+    def choose_files(self, selector, *paths):
+        """Chooses files, or a folder, in an input element."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
+    def picture(self, path, whole=False):
         shape = {}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]

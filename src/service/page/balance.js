@@ -76,8 +76,9 @@ function describeCosBy() {
     x: rangeOfX(m),
     legend: true,
     text: 'cosines now: ' + run.rewards().map((reward) => reward + ' ' + number(m.now('cos.' + reward))).join(', '),
-    datasets: run.rewards().map(
-        (reward, i) => line(reward, i, curve(m, 'cos.' + reward, {most: 250, weight: view.weight}), {borderWidth: 1.6}))
+    datasets:
+        run.rewards().map((reward, i) => line(reward, i, curve(m, 'cos.' + reward, {most: 250, weight: view.weight}),
+                              {borderWidth: 1.6, spanGaps: true}))
   };
 }
 

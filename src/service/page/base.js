@@ -46,12 +46,20 @@ function duration(seconds) {
   return hours < 48 ? hours + ' h ' + (minutes % 60) + ' min' : Math.floor(hours / 24) + ' d ' + (hours % 24) + ' h';
 }
 
-// Okabe and Ito's colours, which people with any kind of colour vision tell apart; behind the eighth the same ones
-// dashed.
-const PALETTE = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00', '#a08c00', '#7a7a8c'];
-function colourOf(index) { return PALETTE[index % PALETTE.length]; }
-function dashOf(index) { return [[], [6, 3], [2, 2]][Math.floor(index / PALETTE.length) % 3]; }
-function swatch(index) { return make('span', {class: 'swatch', style: {background: colourOf(index)}}); }
+// Okabe and Ito's colours, which people with any kind of colour vision tell apart, and lighter ones of the same hues
+// for the dark theme; behind the eighth the same ones dashed.
+const PALETTES = {
+  light: ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00', '#a08c00', '#7a7a8c'],
+  dark: ['#4a9fe0', '#f0b440', '#2cbf90', '#e096bf', '#93d2f5', '#f5823e', '#d3c04c', '#a4a4b6'],
+};
+function colourOf(index) {
+  const palette = PALETTES[document.documentElement.dataset.theme === 'dark' ? 'dark' : 'light'];
+  return palette[index % palette.length];
+}
+function dashOf(index) { return [[], [6, 3], [2, 2]][Math.floor(index / PALETTES.light.length) % 3]; }
+function swatch(index) {
+  return make('span', {class: 'swatch', style: {background: 'var(--hue-' + index % PALETTES.light.length + ')'}});
+}
 
 function variable(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
 
@@ -89,6 +97,7 @@ function recall(key) {
 
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
+  PALETTES[name].forEach((colour, i) => document.documentElement.style.setProperty('--hue-' + i, colour));
   byId('theme').textContent = name === 'dark' ? 'light' : 'dark';
 }
 function firstTheme() {

@@ -23,6 +23,7 @@ const page = {
       showRanks(run);
       showAny(run);
       refreshPlots();
+      document.documentElement.dataset.last = run.metrics.step[run.metrics.step.length - 1] || 0;
       document.documentElement.dataset.steps = run.metrics.step.length;  // how far the page is, for tests of it
     });
   },
@@ -55,6 +56,8 @@ const page = {
     if (this.feed) this.feed.close();
     const entry = this.runs.find((run) => run.run === index);
     this.run = new Run(entry ? entry.name : '');
+    const beside = others.find((other) => other.index === index);
+    if (beside) others.splice(others.indexOf(beside), 1);
     heat.at = null;
     clearWall();
     this.feed = new Feed(index, this.run, {
@@ -97,6 +100,7 @@ const page = {
     const choice = byId('run-choice');
     fillSelect(choice, this.runs.map((run) => [run.run, run.name]));
     choice.hidden = this.runs.length < 2;
+    byId('run-name').classList.toggle('hush', !choice.hidden);
     choice.addEventListener('change', () => this.open(Number(choice.value)));
     this.open(this.runs.length ? this.runs[0].run : 0);
   },
