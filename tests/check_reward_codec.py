@@ -67,8 +67,8 @@ class Codec(unittest.TestCase):
 
     def test_what_is_refused(self):
         found = self.run_case({"model": "mean"}, prompts=["raise"] + PROMPTS[1:])["result"]
-        self.assertEqual(found["error"], "server")
-        self.assertIn("HTTP 500: ", found["text"])
+        self.assertEqual(found["error"], "refused")
+        self.assertIn("HTTP 422: ", found["text"])
         self.assertIn("no such", found["text"])
         self.assertEqual(self.run_case({"model": "none"})["result"]["error"], "absent")
         found = self.run_case({"model": "mean", "outputs": ["hps"]})["result"]

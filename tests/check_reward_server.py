@@ -50,6 +50,8 @@ def bad(images, prompts, metadata):
     for text in prompts:
         if text == "raise":
             raise KeyError("no such thing")
+        if text == "gone":
+            open("/no/such/file")
         if text == "cuda":
             raise RuntimeError("CUDA error: device-side assert triggered")
         if text == "die":
@@ -147,12 +149,13 @@ class Protocol(unittest.TestCase):
     def test_faults_name_the_function(self):
         pixels, shape = flat([5, 6])
         for prompt, word in (("raise", "raised KeyError (rewards_file.py:29): 'no such thing'"), ("exit", "raised SystemExit"),
+                             ("gone", "raised FileNotFoundError (rewards_file.py:31)"),
                              ("nan", "returned nan for image 0"), ("fake", "outside of its declared range (0, 1)"),
                              ("text", "returned '0.5' for image 0"), ("many", "returned 3 scores for 2 images"),
                              ("huge", "raised OverflowError"), ("die", "was ended by SIGABRT while reward")):
             with self.server.client() as client:
                 answer = client.infer("bad", pixels, shape, [prompt, "b"])
-                self.assertEqual(answer.status, 500, prompt)
+                self.assertEqual(answer.status, 500 if prompt in ("gone", "die") else 422, prompt)
                 self.assertIn("bad", answer.error)
                 self.assertIn(word, answer.error)
                 # The connection and the server go on, once a worker is there again where both died.
@@ -186,7 +189,21 @@ class Protocol(unittest.TestCase):
             for client, text in ((a, "fine"), (b, "raise")):
                 length, body = infer_body(pixels, shape, [text])
                 client.send(post("bad", body, length))
-            self.assertEqual([a.read().status, b.read().status], [200, 500])
+            self.assertEqual([a.read().status, b.read().status], [200, 422])
+
+    def test_a_reward_that_fails_takes_no_other_with_it(self):
+        pixels, shape = flat([0, 255])
+        with self.server.client() as client:
+            for binary in (True, False):
+                found = client.infer("rewards", pixels, shape, ["raise", "b"], binary=binary,
+                                     outputs=["bright", "bad", "bad_valid", "bad_reason", "bright_reason"]).outputs()
+                self.assertEqual((found["bright"], found["bright_reason"]), ([0, 1], ["", ""]))
+                self.assertEqual(found["bad_valid"], [True, True])
+                self.assertTrue(all(score is None or math.isnan(score) for score in found["bad"]))
+                self.assertEqual(found["bad_reason"], ["reward \"bad\" raised KeyError (rewards_file.py:29): 'no such thing'"] * 2)
+            self.assertEqual(client.infer("rewards", pixels, shape, ["raise", "b"], outputs=["bad"]).status, 422)
+            self.assertEqual(client.infer("rewards", pixels, shape, ["gone", "b"], outputs=["bad", "bright"]).status, 500)
+        self.assertGreaterEqual(self.server.metrics()['call_failures_total{reward="bad",code="422"}'], 3)
 
     def test_images_are_private(self):
         """A reward that writes into its images does not change what another one of the same request sees."""

@@ -14,7 +14,8 @@
 A reward gets three lists of the same length: images, prompts (str) and metadata (dict), and returns one score per image:
 a number, None where the reward does not apply (N/A), or a pair (number or None, "why"). Images are numpy arrays uint8
 [H, W, 3] (images="numpy"), PIL images (images="pil") or Pixels (images="raw": needs no package); they may differ in size
-and are valid during the call only. A reward that raises fails its request; it never becomes a score of 0.
+and are valid during the call only. What a reward raises is why its images have no score, and is not tried again; OSError
+(a file or another server that cannot be reached) and a lack of memory are. Neither becomes a score of 0.
 
 The file runs in worker processes (--workers), each of which imports it and calls one reward at a time. This process
 receives requests, merges those that arrive together into batches, and starts workers anew when they die. proto/README.md
@@ -25,6 +26,7 @@ import argparse
 import asyncio
 import base64
 import collections
+import contextlib
 import email.utils
 import hmac
 import importlib.util
@@ -224,7 +226,7 @@ def images_of(part, handle, kind):
 def check_scores(entry, returned, count):
     """Turns what a reward returned into `count` numbers or None, and as many reasons; raises a Fault that names it."""
     def fault(text):
-        return Fault(500, f'reward "{entry.name}" returned {text}')
+        return Fault(422, f'reward "{entry.name}" returned {text}')
 
     if hasattr(returned, "tolist"):  # numpy, torch
         returned = returned.tolist()
@@ -258,8 +260,14 @@ def check_scores(entry, returned, count):
     return scores, reasons
 
 
+def passes(error, text):
+    """Whether another try may do better: what a reward reaches for may come back, memory may be free again."""
+    return isinstance(error, (OSError, MemoryError)) or "CUDA error" in text or "out of memory" in text
+
+
 def run_batch(message, files, path):
-    """Calls one reward on one batch. The answer has scores and reasons, or error and status."""
+    """Calls one reward on one batch. The answer has scores and reasons, or error and status: 422 where the same images would
+    fail again, 500 where they may not."""
     entry = REWARDS[message["reward"]]
     try:
         images = []
@@ -274,7 +282,8 @@ def run_batch(message, files, path):
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         text = f'reward "{entry.name}" raised {type(error).__name__}{where_raised(error, path)}: {error}'[:2000]
-        return {"error": text, "status": 500, "broken": "CUDA error" in text}  # after which no call on that device succeeds
+        return {"error": text, "status": 500 if passes(error, text) else 422,
+                "broken": "CUDA error" in text}  # after which no call on that device succeeds
     finally:
         for handle in files:
             os.close(handle)
@@ -492,7 +501,20 @@ class Request:
         self.length, self.files = 0, None
         self.prompts = self.metadata = None
         self.scores, self.reasons = {}, {}
-        self.fault, self.pending, self.done = None, 0, None
+        self.fault, self.faults, self.pending, self.done = None, {}, 0, None
+
+    def fail(self, name, fault):
+        """A reward failed on its images. The other rewards keep their scores unless the whole may be asked again."""
+        self.faults.setdefault(name, fault)
+        if fault.status != 422 or len(self.faults) == len(self.names):
+            self.fault = self.fault or fault
+
+    def settle(self):
+        """After all pieces: a reward that failed has NaN for scores, and why."""
+        if self.fault:
+            raise self.fault
+        for name, fault in self.faults.items():
+            self.scores[name], self.reasons[name] = [math.nan] * self.count, [fault.message[:1000]] * self.count
 
     def part(self, first, count):
         """What a worker needs to know of `count` images from `first` on."""
@@ -685,7 +707,7 @@ def read_request(model, known, buffer, length, json_length):
 
 def write_response(request, known):
     """The body of the answer and, where some of it is binary, the length of its JSON. A score that does not apply is NaN
-    (null in JSON), so that a client which does not read `valid` cannot take it for one."""
+    (null in JSON), so that a client which does not read `valid` cannot take it for one. So is one that failed, which is valid."""
     outputs, binary = [], []
     for name, as_binary in request.outputs:
         reward_name, field = known[name]
@@ -694,7 +716,7 @@ def write_response(request, known):
         if field == "scores":
             entry["datatype"] = "FP32"
             packed = struct.pack(f"<{request.count}f", *(math.nan if s is None else s for s in scores))
-            data = [None if s is None else v for s, v in zip(scores, struct.unpack(f"<{request.count}f", packed))]
+            data = [None if s is None or s != s else v for s, v in zip(scores, struct.unpack(f"<{request.count}f", packed))]
         elif field == "valid":
             entry["datatype"], data = "BOOL", [s is not None for s in scores]
             packed = bytes(data)
@@ -731,6 +753,7 @@ METRICS = {
     "batches_total": "calls of a reward",
     "images_total": "images it was called with",
     "call_seconds_total": "time in its calls",
+    "call_failures_total": "calls of a reward that gave no scores, by status",
     "queue_seconds_total": "time that its pieces of requests waited for a worker",
     "worker_starts_total": "workers that loaded the file",
     "worker_deaths_total": "workers that died or were ended",
@@ -910,7 +933,7 @@ class Pool:
         waiting, size = self.queues[name], self.batch_size(name)
         while waiting and len(pieces) < MAX_PARTS and count + waiting[0].count <= size and not (pieces and waiting[0].alone):
             piece = waiting.popleft()
-            if piece.request.fault:  # another piece of it failed
+            if piece.request.fault or name in piece.request.faults:  # another piece of it failed
                 self.finish(piece)
                 continue
             pieces.append(piece)
@@ -942,11 +965,13 @@ class Pool:
             self.metrics.add("batches_total", reward=name)
             self.metrics.add("images_total", sum(p.count for p in pieces), reward=name)
             self.metrics.add("call_seconds_total", answer.get("seconds", 0), reward=name)
+            if "error" in answer:
+                self.metrics.add("call_failures_total", reward=name, code=answer["status"])
             at = 0
             for piece in pieces:
                 span = slice(piece.first, piece.first + piece.count)
                 if "error" in answer:
-                    piece.request.fault = piece.request.fault or Fault(answer["status"], answer["error"])
+                    piece.request.fail(name, Fault(answer["status"], answer["error"]))
                 else:
                     piece.request.scores[name][span] = answer["scores"][at:at + piece.count]
                     piece.request.reasons[name][span] = answer["reasons"][at:at + piece.count]
@@ -975,7 +1000,7 @@ class Pool:
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
            408: "Request Timeout", 411: "Length Required", 413: "Content Too Large", 415: "Unsupported Media Type",
-           431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
+           422: "Unprocessable Content", 431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
            503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported"}
 
 
@@ -1312,8 +1337,7 @@ class Server:
         known = self.outputs_of(model)
         request = read_request(model, known, buffer, head.length, head.json_length)
         await self.pool.submit(request)
-        if request.fault:
-            raise request.fault
+        request.settle()
         body, json_length = write_response(request, known)
         if json_length is None:
             return 200, body, "application/json", []
@@ -1359,7 +1383,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stop)
         if self.options.with_parent:
-            end_with(self.options.with_parent, lambda: (self.pool.kill(), os._exit(1)))
+            end_with(self.options.with_parent, self.end_without_parent)
         self.pool.start()
         ended = self.loop.create_task(self.ended.wait())
         await asyncio.wait([self.pool.started, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -1382,7 +1406,23 @@ class Server:
         for address in self.options.listen:
             if address.startswith("unix:") and os.path.exists(address[5:]):
                 os.unlink(address[5:])
+        self.remove_folder()
         return 0
+
+    def end_without_parent(self):
+        self.pool.kill()
+        self.remove_folder()
+        os._exit(1)
+
+    def remove_folder(self):
+        """Whoever started this one removes its folder, unless it was killed."""
+        if self.options.own_folder and os.getppid() != self.options.with_parent:
+            folder = os.path.dirname(os.path.abspath(__file__))
+            for name in (os.path.basename(__file__), "s", "lock"):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     def stop(self):
         if self.stopping:  # asked twice
@@ -1628,6 +1668,7 @@ def parse_arguments():
     add("--tls-key", metavar="PEM", help="its private key, if not in the same file")
     add("--tls-client-ca", metavar="PEM", help="accept only clients with a certificate of this authority")
     add("--with-parent", action="store_true", help="end when the process that started this one ends")
+    add("--own-folder", action="store_true", help=argparse.SUPPRESS)  # marble's: remove this program's folder after that
     add("--grace", type=float, default=30, metavar="S", help="how long SIGTERM waits for requests that are here (30)")
     add("--max-body", type=size, default="256M", metavar="BYTES", help="largest request (256M)")
     add("--max-memory", type=size, default="2G", metavar="BYTES", help="bodies held at once; beyond that, clients wait (2G)")
@@ -1639,6 +1680,8 @@ def parse_arguments():
         serve.error(f"--name {options.name}: expected letters, digits, _ and -")
     if options.tls_key and not options.tls_cert or options.tls_client_ca and not options.tls_cert:
         serve.error("--tls-key and --tls-client-ca need --tls-cert")
+    if options.own_folder and not options.with_parent:
+        serve.error("--own-folder: needs --with-parent")
     if options.max_memory < options.max_body:
         serve.error("--max-memory: expected at least --max-body")
     if options.ask_for_files and importlib.util.find_spec("PIL") is None:

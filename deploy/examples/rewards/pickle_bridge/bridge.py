@@ -48,7 +48,7 @@ def ask(images, prompts, metadata):
         with urllib.request.urlopen(urllib.request.Request(URL, pickle.dumps(question)), timeout=SECONDS) as answer:
             data = answer.read(MAX_ANSWER + 1)
     except urllib.error.HTTPError as error:  # its body is the server's traceback
-        raise RuntimeError(f"{URL} answered {error.code}: {error.read(2000).decode(errors='replace')[-300:]}") from None
+        raise ConnectionError(f"{URL} answered {error.code}: {error.read(2000).decode(errors='replace')[-300:]}") from None
     if len(data) > MAX_ANSWER:
         raise RuntimeError(f"{URL} answered with over {MAX_ANSWER} bytes")
     answer = DataOnly(io.BytesIO(data)).load()
