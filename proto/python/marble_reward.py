@@ -1244,6 +1244,7 @@ class Server:
         self.options, self.token = options, token
         self.metrics, self.buffers = Metrics(), Buffers(max(options.max_memory, capacity_of(options.max_body)))
         self.connections, self.active, self.stopping, self.listeners = set(), 0, False, []
+        self.orphan = False  # whoever started this one is gone
 
     def authorize(self, head):
         if self.token and not head.path.startswith("/v2/health/"):
@@ -1382,6 +1383,8 @@ class Server:
         self.ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stop)
+        if self.options.own_folder:
+            self.loop.add_signal_handler(signal.SIGUSR2, self.stop_without_parent)
         if self.options.with_parent:
             end_with(self.options.with_parent, self.end_without_parent)
         self.pool.start()
@@ -1404,19 +1407,27 @@ class Server:
             await asyncio.sleep(0.01)
         self.pool.kill()
         for address in self.options.listen:
-            if address.startswith("unix:") and os.path.exists(address[5:]):
-                os.unlink(address[5:])
+            if address.startswith("unix:"):
+                with contextlib.suppress(OSError):
+                    os.unlink(address[5:])
         self.remove_folder()
         return 0
 
+    def stop_without_parent(self):
+        """Linux sends the signal once for each thread of the parent that was to inherit this process and ended too."""
+        if not self.orphan:
+            self.orphan = True
+            self.stop()
+
     def end_without_parent(self):
+        self.orphan = True
         self.pool.kill()
         self.remove_folder()
         os._exit(1)
 
     def remove_folder(self):
         """Whoever started this one removes its folder, unless it was killed."""
-        if self.options.own_folder and os.getppid() != self.options.with_parent:
+        if self.options.own_folder and self.orphan:
             folder = os.path.dirname(os.path.abspath(__file__))
             for name in (os.path.basename(__file__), "s", "lock"):
                 with contextlib.suppress(OSError):
@@ -1484,7 +1495,8 @@ def split_address(address):
 
 
 def log(text):
-    print(f"marble_reward: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # whoever read it may be gone
+        print(f"marble_reward: {text}", file=sys.stderr, flush=True)
 
 
 # ---- --check: calls every reward on test images ---------------------------------------------------------------------

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +42,7 @@ static mbl_reward_spec_t specs[K];
 static int prepare(void **state) {
     (void)state;
     temporary_folder(folder);
+    setenv("TMPDIR", folder, 1);
     snprintf(path, sizeof path, "%s/my_rewards.py", folder);
     write_whole(path, file, sizeof file - 1);
     for (size_t i = 0; i < N; i++) {
@@ -120,6 +122,15 @@ static bool is_gone(pid_t pid) {
     return false;
 }
 
+static size_t folders_left(void) {
+    DIR *all = opendir(folder);
+    size_t n = 0;
+    for (struct dirent *entry; (entry = readdir(all));)
+        n += strncmp(entry->d_name, "marble-reward-", 14) == 0;
+    closedir(all);
+    return n;
+}
+
 /* A run that is killed takes its server, and the server's workers, with it. First, while there is one thread.
  */
 static void test_it_does_not_outlive_the_run(void **state) {
@@ -140,10 +151,35 @@ static void test_it_does_not_outlive_the_run(void **state) {
     assert_int_equal(byte, 'y');
     assert_int_equal(children_of(run, &server), 1); /* both rewards share it */
     assert_int_equal(children_of(server, &worker), 1);
+    assert_int_equal(folders_left(), 1);
     kill(run, SIGKILL);
     waitpid(run, NULL, 0);
     assert_true(is_gone(server));
     assert_true(is_gone(worker));
+    assert_int_equal(folders_left(), 0);
+}
+
+/* Where the server was killed as well, the next run removes its folder, and not that of a run that lives. */
+static void test_folders_of_killed_runs_are_removed(void **state) {
+    (void)state;
+    char left[400], lock[440], other[440];
+    mbl_scorer_pool_t *pools[2];
+    snprintf(left, sizeof left, "%s/marble-reward-killed", folder);
+    snprintf(lock, sizeof lock, "%s/lock", left);
+    snprintf(other, sizeof other, "%s/marble-reward-other", folder); /* has no lock: who knows what it is */
+    assert_int_equal(mkdir(left, 0700), 0);
+    assert_int_equal(mkdir(other, 0700), 0);
+    write_whole(lock, "", 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pools[i]), MBL_OK);
+    assert_int_equal(folders_left(), 3);
+    assert_int_equal(access(left, F_OK), -1);
+    for (int i = 0; i < 2; i++) {
+        check_scores(pools[i]);
+        mbl_scorer_pool_close(pools[i]);
+    }
+    assert_int_equal(folders_left(), 1);
+    rmdir(other);
 }
 
 static void test_scores_and_a_server_that_dies(void **state) {
@@ -165,26 +201,36 @@ static void test_scores_and_a_server_that_dies(void **state) {
     assert_int_equal(mbl_mem_live(), before);
 }
 
-/* What the function raises is why the score failed; the other reward has its own. */
+/* What the function raises is why the score failed, at once and without another try; the other reward, which
+ * comes from the same calls or from a server of its own, has its score. */
 static void test_a_function_that_raises(void **state) {
     (void)state;
     mbl_scorer_pool_t *pool;
     mbl_score_t score[K];
+    mbl_traffic_t traffic[K];
     mbl_prompt_t broken = {(char *)"broken", NULL};
     const mbl_prompt_t *one = &broken;
-    mbl_reward_spec_t apart[K] = {specs[0], specs[1]};
-    char quick[600];
-    snprintf(quick, sizeof quick, "{\"file\": \"%.380s\", \"output\": \"weight\", \"retries\": 1}", path);
-    apart[1].options = quick; /* another batch: a server of its own */
-    apart[1].on_failure = MBL_ON_FAILURE_STOP;
-    mbl_log_set_level(MBL_LOG_OFF); /* while no other thread logs */
-    assert_int_equal(mbl_scorer_pool_open(apart, K, 1, &pool), MBL_OK);
-    assert_int_equal(mbl_scorer_pool_submit(pool, images, &one, 1, score), MBL_OK);
-    assert_int_equal(mbl_scorer_pool_wait(pool), MBL_ERR_REWARD);
-    assert_non_null(strstr(mbl_fail_message(), "the scale is broken"));
-    assert_int_equal(score[0].state, MBL_SCORE_VALID);
-    assert_int_equal(score[1].state, MBL_SCORE_FAILED);
-    mbl_scorer_pool_close(pool);
+    mbl_reward_spec_t own[K] = {specs[0], specs[1]};
+    char other[600];
+    bool served[K];
+    snprintf(other, sizeof other, "{\"file\": \"%.380s\", \"output\": \"weight\", \"retries\": 8}", path);
+    own[1].on_failure = MBL_ON_FAILURE_STOP;
+    for (int apart = 0; apart < 2; apart++) {
+        if (apart)
+            own[1].options = other;     /* another batch: a server of its own */
+        mbl_log_set_level(MBL_LOG_OFF); /* while no other thread logs */
+        assert_int_equal(mbl_scorer_pool_open(own, K, 1, &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_submit(pool, images, &one, 1, score), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_wait(pool), MBL_ERR_REWARD);
+        assert_non_null(strstr(mbl_fail_message(), "reward kilos failed"));
+        assert_non_null(strstr(mbl_fail_message(),
+                               "\"weight\" raised RuntimeError (my_rewards.py:10): the scale is broken"));
+        assert_int_equal(score[0].state, MBL_SCORE_VALID);
+        assert_int_equal(score[1].state, MBL_SCORE_FAILED);
+        mbl_scorer_pool_traffic(pool, traffic, served);
+        assert_near(traffic[1].retried, 0, 0);
+        mbl_scorer_pool_close(pool);
+    }
     mbl_log_set_level(MBL_LOG_ERROR);
 }
 
@@ -223,6 +269,7 @@ static void test_what_cannot_start(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_does_not_outlive_the_run),
+        cmocka_unit_test(test_folders_of_killed_runs_are_removed),
         cmocka_unit_test(test_scores_and_a_server_that_dies),
         cmocka_unit_test(test_a_function_that_raises),
         cmocka_unit_test(test_what_cannot_start),

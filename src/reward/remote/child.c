@@ -1,12 +1,10 @@
-/* A thread starts the process, logs what it writes, and starts it again when it ends. The server's program is
- * part of this one (CMakeLists.txt makes mbl_marble_reward_py of proto/python/marble_reward.py), so it is
- * there wherever marble is. */
+/* A thread starts the process, logs what it writes, and starts it again when it ends. */
 #include "reward/remote/child.h"
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "reward/remote/child_folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,21 +18,11 @@
 #include <unistd.h>
 #include <uv.h>
 
-extern const unsigned char mbl_marble_reward_py[];
-extern const size_t mbl_marble_reward_py_size;
-
-enum {
-    LINE = 1000,
-    LINE_KEPT = 240,
-    SOCKET_PATH_MAX = 100,
-    ENDS_WITHIN = 2,
-    ARGUMENTS = 20,
-    SHORT_LIFE = 10,
-    REST_MAX = 30
-};
+enum { LINE = 1000, LINE_KEPT = 240, ENDS_WITHIN = 2, ARGUMENTS = 20, SHORT_LIFE = 10, REST_MAX = 30 };
 
 struct mbl_child {
-    char *name, *folder, *program, *url;
+    char *name;
+    mbl_child_folder_t folder;
     char *arguments[ARGUMENTS]; /* of the process; its own copies */
     size_t n_arguments;
     char **environment; /* points into this process's */
@@ -51,7 +39,7 @@ struct mbl_child {
 extern char **environ;
 
 const char *mbl_child_url(const mbl_child_t *child) {
-    return child->url;
+    return child->folder.url;
 }
 
 /* ---- the process ---- */
@@ -63,7 +51,7 @@ static void become_server(const mbl_child_t *child, int output, pid_t parent) {
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGINT, SIG_IGN); /* Ctrl-C is for the run, which ends its server itself */
     signal(SIGPIPE, SIG_DFL);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    prctl(PR_SET_PDEATHSIG, SIGUSR2); /* SIGTERM is for a run that goes on, and cleans up itself */
     if (getppid() != parent)
         _exit(1); /* it died in between */
     int nothing = open("/dev/null", O_RDWR);
@@ -210,27 +198,6 @@ static void run(void *user) {
 
 /* ---- opening ---- */
 
-/* Its folder: in TMPDIR, or in /tmp where the path of a socket there would be too long. */
-static mbl_status_t make_folder(mbl_child_t *child) {
-    const char *base = getenv("TMPDIR");
-    base = base && *base && strlen(base) < SOCKET_PATH_MAX - 30 ? base : "/tmp";
-    child->folder = mbl_format("%s/marble-reward-XXXXXX", base);
-    if (!child->folder)
-        return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
-    if (!mkdtemp(child->folder)) {
-        mbl_status_t status = MBL_FAIL(MBL_ERR_IO, "reward %s: %s cannot be made: %s", child->name,
-                                       child->folder, strerror(errno));
-        mbl_free(child->folder);
-        child->folder = NULL;
-        return status;
-    }
-    child->program = mbl_format("%s/marble_reward.py", child->folder);
-    child->url = mbl_format("unix:%s/s", child->folder);
-    if (!child->program || !child->url)
-        return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
-    return mbl_file_write(child->program, mbl_marble_reward_py, mbl_marble_reward_py_size);
-}
-
 static mbl_status_t add_argument(mbl_child_t *child, const char *text) {
     char *copy = mbl_strdup(text);
     if (!copy)
@@ -245,9 +212,9 @@ static mbl_status_t make_arguments(mbl_child_t *child, const mbl_child_options_t
     snprintf(batch, sizeof batch, "%zu", options->batch);
     snprintf(grace, sizeof grace, "%d", ENDS_WITHIN / 2);
     const char *const texts[] = {
-        options->python, child->program, "serve", options->file, "--listen", child->url,
-        "--with-parent", "--workers",    workers, "--batch",     batch,      "--device",
-        options->device, "--grace",      grace,   "--max-body",  "1G"};
+        options->python, child->folder.program, "serve",     options->file, "--listen",   child->folder.url,
+        "--with-parent", "--own-folder",        "--workers", workers,       "--batch",    batch,
+        "--device",      options->device,       "--grace",   grace,         "--max-body", "1G"};
     _Static_assert(sizeof texts / sizeof *texts < ARGUMENTS, "an argument list ends with NULL");
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         MBL_TRY(add_argument(child, texts[i]));
@@ -279,7 +246,7 @@ static mbl_status_t fill(mbl_child_t *child, const mbl_child_options_t *options)
     child->name = mbl_strdup(options->name);
     if (!child->name)
         return MBL_FAIL(MBL_ERR_MEM, "no memory for a name");
-    MBL_TRY(make_folder(child));
+    MBL_TRY(mbl_child_folder_make(child->name, &child->folder));
     MBL_TRY(make_arguments(child, options));
     MBL_TRY(make_environment(child));
     int error = uv_thread_create(&child->thread, run, child);
@@ -292,6 +259,7 @@ static mbl_status_t fill(mbl_child_t *child, const mbl_child_options_t *options)
 mbl_status_t mbl_child_open(const mbl_child_options_t *options, mbl_child_t **out) {
     mbl_child_t *child;
     MBL_ALLOC(child, 1);
+    child->folder.lock = -1;
     int error = uv_mutex_init(&child->lock);
     if (!error && (error = uv_cond_init(&child->wake)) != 0)
         uv_mutex_destroy(&child->lock);
@@ -318,20 +286,12 @@ void mbl_child_close(mbl_child_t *child) {
         uv_mutex_unlock(&child->lock);
         uv_thread_join(&child->thread);
     }
-    if (child->program)
-        unlink(child->program);
-    if (child->url)
-        unlink(child->url + strlen("unix:"));
-    if (child->folder)
-        rmdir(child->folder);
+    mbl_child_folder_remove(&child->folder);
     for (size_t i = 0; i < child->n_arguments; i++)
         mbl_free(child->arguments[i]);
     uv_cond_destroy(&child->wake);
     uv_mutex_destroy(&child->lock);
     mbl_free(child->environment);
-    mbl_free(child->url);
-    mbl_free(child->program);
-    mbl_free(child->folder);
     mbl_free(child->name);
     mbl_free(child);
 }
