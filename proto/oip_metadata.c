@@ -75,13 +75,20 @@ static const listed_t *find(const listed_t *list, size_t n, const char *name) {
     return NULL;
 }
 
-/* "images UINT8 [-1, -1, -1, 3], prompts BYTES [-1]", cut where it is long. */
+/* "images UINT8 [-1, -1, -1, 3], prompts BYTES [-1]"; where it is long, its first entries "and 3 more". */
 static const char *show_list(const listed_t *list, size_t n, char *out, size_t room) {
+    enum { MORE = 24 };
     size_t used = 0;
     out[0] = 0;
-    for (size_t i = 0; i < n && used + 8 < room; i++) {
-        int k = snprintf(out + used, room - used, "%s%.40s %s", i ? ", " : "", list[i].name, list[i].shown);
-        used += k < 0 ? 0 : (size_t)k;
+    for (size_t i = 0; i < n; i++) {
+        char entry[200];
+        int k = snprintf(entry, sizeof entry, "%s%.40s %.100s", i ? ", " : "", list[i].name, list[i].shown);
+        if (k < 0 || used + (size_t)k + MORE > room) {
+            snprintf(out + used, room - used, "%s%zu more", i ? " and " : "", n - i);
+            break;
+        }
+        memcpy(out + used, entry, (size_t)k + 1);
+        used += (size_t)k;
     }
     return out;
 }

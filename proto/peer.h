@@ -6,7 +6,7 @@
 #include "proto/json.h"
 #include "proto/text.h"
 
-enum { MBL_PROTO_REQUEST_HEADERS = 4, MBL_PROTO_DESCRIPTION = 400 };
+enum { MBL_PROTO_REQUEST_HEADERS = 4, MBL_PROTO_DESCRIPTION = 512 };
 
 /* Memory of a request or a result, kept from call to call. */
 struct mbl_proto_store {

@@ -83,6 +83,15 @@ static void test_metadata(void **state) {
          "the model answers with logits FP32 [-1]; expected an output called scores (key outputs)", 0, 0, 0},
         {SERVER_BINARY, MODEL(IMAGES("UINT8", "-1, -1, -1, 3"), TENSOR("scores", "BYTES", "-1")),
          "output scores is BYTES [-1]; expected FP32 [N] or [N, 1]", 0, 0, 0},
+        {SERVER_BINARY,
+         MODEL(IMAGES("UINT8", "-1, -1, -1, 3"),
+               TENSOR("scores", "FP32", "-1") "," TENSOR(
+                   "a_rather_long_name_of_an_output_1", "FP32",
+                   "-1") "," TENSOR("a_rather_long_name_of_an_output_2", "FP32",
+                                    "-1") "," TENSOR("a_rather_long_name_of_an_output_3", "FP32", "-1")),
+         "outputs: scores FP32 [-1], a_rather_long_name_of_an_output_1 FP32 [-1], "
+         "a_rather_long_name_of_an_output_2 FP32 [-1] and 1 more",
+         0, MBL_PROTO_IMAGES_RAW, 4096},
         {SERVER_BINARY, MODEL(IMAGES("UINT8", "-1, -1, -1, 3"), TENSOR("scores", "FP32", "-1, 5")),
          "output scores is FP32 [-1, 5]", 0, 0, 0},
     };
