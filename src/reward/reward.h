@@ -16,7 +16,7 @@
 typedef enum { MBL_SCORE_VALID = 0, MBL_SCORE_NA = 1, MBL_SCORE_FAILED = 2 } mbl_score_state_t;
 
 typedef struct {
-    double value; /* 0 unless valid */
+    double value; /* 0 unless valid; from the scorer pool, a number that FP32 has */
     mbl_score_state_t state;
 } mbl_score_t;
 
@@ -137,6 +137,10 @@ void mbl_scorer_pool_fail(mbl_scorer_pool_t *pool, const mbl_prompt_t *const *pr
  * wait (says which and on what prompt). One thread submits and waits. A reward's first failure is logged with
  * its reason, later ones only counted. */
 mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool);
+
+/* What the earliest failure of reward k was in the last submits that failed, for people; NULL: none. By the
+ * thread that submits, after a wait. */
+const char *mbl_scorer_pool_failure(const mbl_scorer_pool_t *pool, size_t k);
 
 /* What rewards cost since the last call: traffic [K] and whether the reward comes from a service at all [K];
  * those that share calls have the same numbers. Local, by the thread that submits, after a wait. */

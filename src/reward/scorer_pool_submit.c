@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -12,14 +13,14 @@
 /* What a scorer said of one image, as it counts. Not OK when it is a failure; why is then in
  * mbl_fail_message. */
 static mbl_status_t take_score(mbl_status_t status, mbl_score_t score, mbl_score_t *out) {
-    if (status == MBL_OK && score.state == MBL_SCORE_VALID && !isfinite(score.value))
+    if (status == MBL_OK && score.state == MBL_SCORE_VALID && !(fabs(score.value) <= (double)FLT_MAX))
         status = MBL_FAIL(MBL_ERR_NUMERIC, "the score is %f", score.value);
     else if (status == MBL_OK && score.state == MBL_SCORE_FAILED)
         status = MBL_FAIL(MBL_ERR_REWARD, "the scorer gave up");
     if (status != MBL_OK)
         score.state = MBL_SCORE_FAILED;
-    if (score.state != MBL_SCORE_VALID)
-        score.value = 0;
+    /* As FP32, in which scores travel: a run is the same to the bit wherever its rewards are computed. */
+    score.value = score.state == MBL_SCORE_VALID ? (double)(float)score.value : 0;
     *out = score;
     return status;
 }
@@ -113,4 +114,8 @@ mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool) {
     for (size_t k = 0; k < pool->k; k++)
         pool->rewards[k].stop_at = SIZE_MAX;
     return status;
+}
+
+const char *mbl_scorer_pool_failure(const mbl_scorer_pool_t *pool, size_t k) {
+    return pool->rewards[k].failed > 0 ? pool->rewards[k].stop_text : NULL;
 }

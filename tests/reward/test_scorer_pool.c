@@ -65,7 +65,7 @@ static void pool_is_the_same_on_any_threads(void **state) {
             mbl_score_t own = ask(mbl_scorer_at(k)->name, &batch.pixels[i], batch.text[i]);
             for (size_t t = 0; t < 3; t++) {
                 assert_int_equal(scores[t][5 * i + k].state, own.state);
-                assert_near(scores[t][5 * i + k].value, own.value, 0);
+                assert_near(scores[t][5 * i + k].value, (double)(float)own.value, 0); /* as a server's */
             }
         }
     assert_int_equal(mbl_mem_live(), live);
@@ -97,7 +97,7 @@ static mbl_status_t score_bad_one(const void *self, const mbl_image_t *image, co
         out->value = NAN;
         return MBL_OK;
     case 2:
-        out->value = INFINITY;
+        out->value = image->rgb[0] % 2 ? INFINITY : 1e39; /* more than FP32 has */
         return MBL_OK;
     case 3:
         out->state = MBL_SCORE_NA;

@@ -6,7 +6,7 @@
 
 enum { STEPS = 4 };
 static const char *const names[] = {"ocr", "count", "color", "clean", "jpeg", NULL};
-enum { FEW = 2 }; /* the first ones' scores are the same as FP32, so runs with them are the same to the bit */
+enum { K = 5 };
 
 /* A seed with which ocr and count vary within groups. */
 #define COMMON "--set seed=9 --set train.steps=4 --set prompts.groups=4 --set prompts.group_size=4 "
@@ -26,8 +26,8 @@ static const char *rewards_from(size_t n, const char *urls, const char *more) {
 
 static int prepare(void **state) {
     int failed = prepare_small(state);
-    train_well(2, "here", COMMON "--set 'rewards=[{name: ocr}, {name: count}]'");
-    train_well(2, "here5", COMMON "--set train.steps=1");
+    train_well(2, "here", COMMON);
+    train_well(2, "two", COMMON "--set 'rewards=[{name: ocr}, {name: count}]'");
     return failed;
 }
 
@@ -51,19 +51,11 @@ static void compare_runs(const char *remote, size_t failures) {
     assert_int_equal(requests, STEPS * 2 * 3); /* each rank's 8 images of a step, cut by 3 */
     if (failures > 0 ? retried < failures : retried > 0)
         fail_msg("%zu failures, expected %zu", retried, failures);
-    /* Scores travel as FP32, of which training makes a little more with every step; who answered, and after
-     * how many tries, changes nothing at all. */
-    compare(json_array_get(here, 0), json_array_get(there, 0), 1e-5, "step 1");
-    compare(here, there, 1e-2, "metrics.jsonl");
-    if (failures > 0) {
-        json_decref(here);
-        here = lines_of("there", "metrics.jsonl");
-        json_array_foreach(here, i, line) json_object_del(line, "remote");
-        compare(here, there, 0, "metrics.jsonl");
-    }
+    /* Who answered, and after how many tries, changes nothing at all. */
+    compare(here, there, 0, "metrics.jsonl");
     json_decref(here);
     json_decref(there);
-    same_lines("there", remote, "eval.jsonl", 0, 2);
+    same_lines("here", remote, "eval.jsonl", 0, 2);
 }
 
 static void the_same_run_as_in_its_own_process(void **state) {
@@ -73,16 +65,8 @@ static void the_same_run_as_in_its_own_process(void **state) {
     for (int i = 0; i < 2; i++)
         oip_open(&servers[i], names);
     snprintf(urls, sizeof urls, "\"%.120s\", \"%.120s\"", servers[0].http.url, servers[1].http.url);
-    train_well(2, "there", rewards_from(FEW, urls, ""));
+    train_well(2, "there", rewards_from(K, urls, ""));
     compare_runs("there", 0);
-    static char more[3200];
-    snprintf(more, sizeof more, "%s --set train.steps=1", rewards_from(5, urls, ""));
-    train_well(2, "there5", more);
-    json_t *lines = lines_of("there5", "metrics.jsonl"), *here = lines_of("here5", "metrics.jsonl");
-    json_object_del(json_array_get(lines, 0), "remote");
-    compare(here, lines, 1e-4, "five rewards"); /* scores travel as FP32 */
-    json_decref(lines);
-    json_decref(here);
     for (int i = 0; i < 2; i++) {
         assert_true(atomic_load(&servers[i].infers) > 4); /* both had work */
         fake_close(&servers[i].http);
@@ -104,11 +88,11 @@ static void a_replica_fails_in_the_middle(void **state) {
         servers[1].good = 6;
         servers[1].then = cases[c].fault;
         snprintf(urls, sizeof urls, "\"%.120s\", \"%.120s\"", servers[0].http.url, servers[1].http.url);
-        train_well(2, cases[c].name, rewards_from(FEW, urls, ""));
+        train_well(2, cases[c].name, rewards_from(K, urls, ""));
         if (cases[c].failures > 0)
             compare_runs(cases[c].name, cases[c].failures);
         else /* hedged, so that it never comes to a deadline, or after one */
-            same_lines("there", cases[c].name, "eval.jsonl", 0, 2);
+            same_lines("here", cases[c].name, "eval.jsonl", 0, 2);
         assert_true(atomic_load(&servers[1].infers) > servers[1].good);
         for (int i = 0; i < 2; i++)
             fake_close(&servers[i].http);
@@ -133,7 +117,7 @@ static void monitors_change_nothing(void **state) {
         server.http.url);
     train_well(2, "monitors", more);
     fake_close(&server.http);
-    json_t *here = lines_of("here", "metrics.jsonl"), *there = lines_of("monitors", "metrics.jsonl");
+    json_t *here = lines_of("two", "metrics.jsonl"), *there = lines_of("monitors", "metrics.jsonl");
     for (size_t i = 0; i < STEPS; i++) {
         json_t *line = json_array_get(there, i), *plain = json_array_get(here, i);
         static const char *const keys[] = {"grad_norm", "kl"}; /* the loss is a mean over all rewards */
