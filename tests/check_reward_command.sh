@@ -36,17 +36,51 @@ expect() { # CODE TEXT... : the exit code, and texts that the answer holds
 "$marble" reward check "$folder/run.yaml" >"$folder/out" 2>&1
 found=$?
 expect 1 "clean (clean): ok" "bright (python): ok" "8 images: 8 valid, 0 not applicable, 0 failed" \
-    "marble_reward 1, model rewards" "moody (python): ok" "differ by up to 1 the second time" \
+    "marble_reward 1, model rewards" "moody (python): ok" "from the same calls as bright" "differ by up to 1 the second time" \
     "run.yaml:4: rewards.2: 6 scores lie outside its range" "lost (remote): FAILED" \
     "run.yaml:5: rewards.3: reward lost: http://127.0.0.1:1: " \
     "run.yaml:6: rewards.4: reward wrong: url: \"127.0.0.1:1\" begins with none of http://" \
     "2 of 5 rewards are of no use"
+[ "$(grep -c 'marble_reward 1, model' "$folder/out")" -eq 1 ] || { echo "expected one server for both rewards of mine.py"; failed=1; }
 "$marble" reward check "$folder/run.yaml" --set 'rewards=[{name: clean}, {name: jpeg}]' --images 3 >"$folder/out" 2>&1
 found=$?
 expect 0 "3 images: 3 valid" "jpeg (jpeg): ok"
+cat >>"$folder/mine.py" <<'PY'
+
+@reward("broken", images="raw")
+def broken(images, prompts, metadata):
+    return [m["no such key"] for m in metadata]
+PY
+rewards='rewards=[{name: bright, type: python, file: mine.py, start: 60 s}, {name: broken, type: python, file: mine.py, start: 60 s}]'
+"$marble" reward check "$folder/run.yaml" --set "$rewards" >"$folder/out" 2>&1
+found=$?
+expect 1 "bright (python): ok" "broken (python): FAILED" 'reward "broken" raised KeyError (mine.py:14): '"'no such key'"
+rewards='rewards=[{name: bright, type: python, file: mine.py, start: 60 s}, {name: absent, type: python, file: mine.py, start: 60 s}]'
+"$marble" reward check "$folder/run.yaml" --set "$rewards" >"$folder/out" 2>&1
+found=$?
+expect 1 "bright (python): ok" "absent (python): FAILED" "expected an output called absent"
+# score: two images of 1 x 1 in a request, then one of a size that the signs example has not
+ask() {
+    printf '%s\n' '{"reward": "clean", "width": 1, "height": 1, "prompts": ["any", "other"]}'
+    printf '\000\000\377\377\000\000'
+    printf '%s\n' '{"reward": "ocr", "width": 1, "height": 1, "prompts": ["a red sign that says \"K7\""], "metadata": [{"a": 1}]}'
+    printf '\000\000\000'
+    printf '%s\n' '{"reward": "ocr", "width": 1, "height": 1, "prompts": ["three blue circles, more or less"]}'
+    printf '\000\000\000'
+}
+ask | "$marble" reward score clean ocr >"$folder/out" 2>&1
+found=$?
+expect 0 '{"scores":[0.' '{"scores":["reward ocr failed on ' "an image of 1 x 1 for" '{"scores":[null]}'
+[ "$(wc -l <"$folder/out")" -eq 3 ] || { cat "$folder/out"; echo "expected 3 answers"; failed=1; }
+echo '{"reward": "jpeg", "width": 1, "height": 1, "prompts": ["any"]}' | "$marble" reward score clean >"$folder/out" 2>&1
+found=$?
+expect 1 "ends after 0 bytes of images; expected 3"
+"$marble" reward score remote </dev/null >"$folder/out" 2>&1
+found=$?
+expect 2 "remote needs a run.yaml; expected a built-in scorer"
 "$marble" reward look "$folder/run.yaml" >"$folder/out" 2>&1
 found=$?
-expect 2 "\"look\"; expected check"
+expect 2 "\"look\"; expected check or score"
 "$marble" reward check "$folder/run.yaml" --set rewards.3.batch=0 >"$folder/out" 2>&1
 found=$?
 expect 2 "rewards.3.batch: 0 is out of range"

@@ -1,12 +1,15 @@
-/* marble reward check: every reward of a run asked once, before a run depends on it. */
+/* marble reward check: every reward of a run asked once, before a run depends on it; and score. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "cli/cmd_reward_score.h"
 #include "cli/cmd_reward_show.h"
 #include "cli/commands.h"
 #include "cli/run_args.h"
 #include "data/signs/signs.h"
+#include "reward/service.h"
+#include "rl/types.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +21,14 @@ static const char about[] =
     "shows what answered, the scores, the speed, and what is wrong with the line of RUN.yaml to change. It\n"
     "needs no model. Exit code 1 if a reward is of no use.\n"
     "    marble reward check run.yaml\n"
-    "    marble reward check run.yaml --images 64 --size 1024      # a real batch";
+    "    marble reward check run.yaml --images 64 --size 1024      # a real batch\n"
+    "score answers for built-in scorers through a pipe, for programs in other languages, until its input "
+    "ends:\n"
+    "a line {\"reward\": NAME, \"width\": W, \"height\": H, \"prompts\": [N texts]} and N * H * W * 3 bytes "
+    "of RGB "
+    "in,\n"
+    "a line {\"scores\": [N]} out: numbers, null where the scorer does not apply, or a text why it failed.\n"
+    "    marble reward score ocr count color clean jpeg";
 
 typedef struct {
     mbl_prompts_t prompts;
@@ -65,84 +75,123 @@ static void free_batch(batch_t *batch) {
     mbl_prompts_free(&batch->prompts);
 }
 
-/* The reason alone, without what the scorer pool says around it. */
-static void keep_why(char *out, size_t size) {
-    snprintf(out, size, "%s", mbl_fail_message());
-    char *end = strstr(out, "; its on_failure is stop");
-    if (end)
-        *end = 0;
-}
-
-static void count_scores(const mbl_reward_spec_t *spec, const mbl_score_t *scores, size_t n,
-                         mbl_reward_found_t *found) {
+/* Of reward j of m; scores are of two rounds [2, n, m]. */
+static void count_scores(const mbl_reward_spec_t *spec, const mbl_score_t *scores, size_t n, size_t m,
+                         size_t j, mbl_reward_found_t *found) {
     found->low = INFINITY;
     found->high = -INFINITY;
     for (size_t i = 0; i < n; i++) {
-        found->valid += scores[i].state == MBL_SCORE_VALID;
-        found->na += scores[i].state == MBL_SCORE_NA;
-        found->failed += scores[i].state == MBL_SCORE_FAILED;
-        if (scores[i].state != MBL_SCORE_VALID)
+        const mbl_score_t *first = &scores[i * m + j], *second = &scores[(n + i) * m + j];
+        found->valid += first->state == MBL_SCORE_VALID;
+        found->na += first->state == MBL_SCORE_NA;
+        found->failed += first->state == MBL_SCORE_FAILED;
+        if (first->state != MBL_SCORE_VALID)
             continue;
-        found->low = fmin(found->low, scores[i].value);
-        found->high = fmax(found->high, scores[i].value);
+        found->low = fmin(found->low, first->value);
+        found->high = fmax(found->high, first->value);
+        if (second->state == MBL_SCORE_VALID)
+            found->drift = fmax(found->drift, fabs(first->value - second->value));
     }
-    found->outside = mbl_scores_outside(spec, scores, n, 1);
+    found->outside = mbl_scores_outside(spec, scores + j, n, m);
 }
 
 /* Twice the same images: the second time counts for the speed, and the scores should be those of the first.
  */
-static void ask(const batch_t *batch, mbl_scorer_pool_t *pool, const mbl_reward_spec_t *spec,
+static void ask(const batch_t *batch, mbl_scorer_pool_t *pool, const mbl_reward_spec_t *specs, size_t m,
                 mbl_score_t *scores, mbl_reward_found_t *found) {
-    for (int round = 0; round < 2; round++) {
-        mbl_score_t *own = scores + (size_t)round * batch->n;
+    for (size_t round = 0; round < 2; round++) {
         double start = mbl_now();
-        mbl_status_t status = mbl_scorer_pool_submit(pool, batch->images, batch->asked, batch->n, own);
+        mbl_status_t status = mbl_scorer_pool_submit(pool, batch->images, batch->asked, batch->n,
+                                                     scores + round * batch->n * m);
         mbl_status_t scored = mbl_scorer_pool_wait(pool);
-        if (status != MBL_OK || scored != MBL_OK)
-            keep_why(found->why, sizeof found->why);
-        found->seconds[round] = mbl_now() - start;
+        for (size_t j = 0; j < m; j++) {
+            if (status != MBL_OK || scored != MBL_OK)
+                snprintf(found[j].why, sizeof found[j].why, "%s", mbl_fail_message());
+            found[j].seconds[round] = mbl_now() - start;
+        }
     }
-    count_scores(spec, scores, batch->n, found);
-    for (size_t i = 0; i < batch->n; i++) {
-        const mbl_score_t *first = &scores[i], *second = &scores[batch->n + i];
-        if (first->state == MBL_SCORE_VALID && second->state == MBL_SCORE_VALID)
-            found->drift = fmax(found->drift, fabs(first->value - second->value));
+    for (size_t j = 0; j < m; j++) {
+        count_scores(&specs[j], scores, batch->n, m, j, &found[j]);
+        if (found[j].failed > 0)
+            snprintf(found[j].why, sizeof found[j].why, "%s", mbl_scorer_pool_failure(pool, j));
     }
 }
 
-static mbl_status_t check_one(const mbl_config_t *config, const batch_t *batch, size_t k,
-                              mbl_reward_found_t *out) {
-    mbl_reward_spec_t spec = config->rewards.items[k];
+/* Rewards [m] that share calls, or one. */
+static mbl_status_t check_some(const mbl_config_t *config, const batch_t *batch,
+                               const mbl_reward_spec_t *specs, size_t m, mbl_reward_found_t *found) {
     mbl_scorer_pool_t *pool = NULL;
     mbl_score_t *scores;
-    MBL_ALLOC(scores, 2 * batch->n);
-    spec.on_failure = MBL_ON_FAILURE_STOP; /* whose message says why */
+    MBL_ALLOC(scores, 2 * batch->n * m);
     mbl_log_set_level(MBL_LOG_OFF);
     double start = mbl_now();
-    out->status = mbl_scorer_pool_open(&spec, 1, 1, &pool);
-    out->start = mbl_now() - start;
-    if (out->status != MBL_OK)
-        keep_why(out->why, sizeof out->why);
-    else
-        ask(batch, pool, &spec, scores, out);
-    if (pool)
-        mbl_reward_keep_replicas(pool, out);
+    mbl_status_t status = mbl_scorer_pool_open(specs, m, 1, &pool);
+    for (size_t j = 0; j < m; j++) {
+        found[j].status = status;
+        found[j].start = mbl_now() - start;
+        if (status != MBL_OK)
+            snprintf(found[j].why, sizeof found[j].why, "%s", mbl_fail_message());
+    }
+    if (status == MBL_OK)
+        ask(batch, pool, specs, m, scores, found);
+    for (size_t j = 0; pool && j < m; j++)
+        mbl_reward_keep_replicas(pool, j, &found[j]);
     mbl_scorer_pool_close(pool);
     mbl_log_set_level(config->log.level);
     mbl_free(scores);
     return MBL_OK;
 }
 
-static mbl_status_t check(const mbl_config_t *config, const batch_t *batch) {
-    size_t bad = 0;
-    for (size_t k = 0; k < config->rewards.count; k++) {
-        mbl_reward_found_t found = {.status = MBL_OK};
-        MBL_TRY(check_one(config, batch, k, &found));
-        bad += mbl_reward_show(config, k, batch->n, &found);
+static bool share_calls(const mbl_reward_spec_t *a, const mbl_reward_spec_t *b) {
+    const mbl_scorer_t *one = mbl_scorer_find(a->type), *other = mbl_scorer_find(b->type);
+    return one && one == other && one->service && one->service->joins(a, b);
+}
+
+/* Reward k with those behind it that share its calls, all of which are asked at once, as in a run. Where that
+ * fails, each on its own: what is wrong may be wrong with one of them only. */
+static mbl_status_t check_from(const mbl_config_t *config, const batch_t *batch, size_t k, size_t *with,
+                               mbl_reward_found_t *found) {
+    mbl_reward_spec_t specs[MBL_MAX_REWARDS];
+    size_t at[MBL_MAX_REWARDS], m = 0;
+    mbl_reward_found_t *own;
+    for (size_t i = k; i < config->rewards.count; i++)
+        if (i == k ||
+            (with[i] == SIZE_MAX && share_calls(&config->rewards.items[k], &config->rewards.items[i]))) {
+            specs[m] = config->rewards.items[i];
+            specs[m].on_failure = MBL_ON_FAILURE_SKIP;
+            with[i] = k;
+            at[m++] = i;
+        }
+    MBL_ALLOC(own, m);
+    mbl_status_t status = check_some(config, batch, specs, m, own);
+    for (size_t j = 0; status == MBL_OK && m > 1 && own[0].status != MBL_OK && j < m; j++) {
+        own[j] = (mbl_reward_found_t){.status = MBL_OK};
+        with[at[j]] = at[j];
+        status = check_some(config, batch, &specs[j], 1, &own[j]);
     }
+    for (size_t j = 0; j < m; j++)
+        found[at[j]] = own[j];
+    mbl_free(own);
+    return status;
+}
+
+static mbl_status_t check(const mbl_config_t *config, const batch_t *batch) {
+    size_t bad = 0, count = config->rewards.count, with[MBL_MAX_REWARDS];
+    mbl_reward_found_t *found;
+    mbl_status_t status = MBL_OK;
+    MBL_ALLOC(found, count);
+    for (size_t k = 0; k < count; k++)
+        with[k] = SIZE_MAX;
+    for (size_t k = 0; status == MBL_OK && k < count; k++) {
+        if (with[k] == SIZE_MAX)
+            status = check_from(config, batch, k, with, found);
+        if (status == MBL_OK)
+            bad += mbl_reward_show(config, k, with[k], batch->n, &found[k]);
+    }
+    mbl_free(found);
+    MBL_TRY(status);
     if (bad > 0)
-        return MBL_FAIL(MBL_ERR_REWARD, "%zu of %zu rewards are of no use; see above", bad,
-                        config->rewards.count);
+        return MBL_FAIL(MBL_ERR_REWARD, "%zu of %zu rewards are of no use; see above", bad, count);
     return MBL_OK;
 }
 
@@ -151,35 +200,48 @@ static mbl_status_t check_rewards(const mbl_config_t *config, size_t ranks) {
     return mbl_config_check_rewards(config);
 }
 
+static mbl_status_t check_command(const mbl_arg_texts_t *rest, const mbl_arg_texts_t *sets, size_t images,
+                                  size_t size, mbl_run_t *run) {
+    batch_t batch = {.n = 0};
+    if (rest->count != 2)
+        return MBL_FAIL(MBL_ERR_USAGE,
+                        "reward check: %zu files; expected one, as in marble reward check run.yaml",
+                        rest->count - 1);
+    MBL_TRY(mbl_run_open(rest->items[1], sets, check_rewards, run));
+    if (run->config->rewards.count == 0)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: has no rewards; expected a list such as [{name: ocr}]",
+                        rest->items[1]);
+    mbl_status_t status = make_batch(run->config, images, size, &batch);
+    if (status == MBL_OK)
+        status = check(run->config, &batch);
+    free_batch(&batch);
+    return status;
+}
+
 int mbl_cmd_reward(int argc, char **argv) {
     bool helped = false;
     size_t images = 8, size = 512;
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
-    batch_t batch = {.n = 0};
     mbl_run_t run = {NULL, NULL};
     const mbl_arg_t args[] = {
-        {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
-        {"images", MBL_ARG_COUNT, &images, "N", "test images", 0, 1, 4096, NULL},
-        {"size", MBL_ARG_COUNT, &size, "N", "their side, where the prompts are not of the signs example", 0,
-         1, 4096, NULL}};
-    const mbl_args_t spec = {"reward", "check RUN.yaml", about, args, sizeof args / sizeof *args, 2, 2};
+        {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "check: overrides a key of RUN.yaml", 0, 0, 0, NULL},
+        {"images", MBL_ARG_COUNT, &images, "N", "check: test images", 0, 1, 4096, NULL},
+        {"size", MBL_ARG_COUNT, &size, "N",
+         "check: their side, where the prompts are not of the signs example", 0, 1, 4096, NULL}};
+    const mbl_args_t spec = {
+        "reward",           "check RUN.yaml | score SCORER...", about, args, sizeof args / sizeof *args, 2,
+        1 + MBL_MAX_REWARDS};
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
-    if (strcmp(rest.items[0], "check") != 0)
-        status =
-            MBL_FAIL(MBL_ERR_USAGE, "reward: \"%.60s\"; expected check, as in marble reward check run.yaml",
-                     rest.items[0]);
-    if (status == MBL_OK)
-        status = mbl_run_open(rest.items[1], &sets, check_rewards, &run);
-    if (status == MBL_OK && run.config->rewards.count == 0)
-        status = MBL_FAIL(MBL_ERR_CONFIG, "%s: has no rewards; expected a list such as [{name: ocr}]",
-                          rest.items[1]);
-    if (status == MBL_OK)
-        status = make_batch(run.config, images, size, &batch);
-    if (status == MBL_OK)
-        status = check(run.config, &batch);
-    free_batch(&batch);
+    if (strcmp(rest.items[0], "check") == 0)
+        status = check_command(&rest, &sets, images, size, &run);
+    else if (strcmp(rest.items[0], "score") == 0)
+        status = mbl_reward_score(rest.items + 1, rest.count - 1);
+    else
+        status = MBL_FAIL(MBL_ERR_USAGE,
+                          "reward: \"%.60s\"; expected check or score, as in marble reward check run.yaml",
+                          rest.items[0]);
     mbl_free(rest.items);
     mbl_free(sets.items);
     return run.comm ? mbl_run_close(&run, status) : mbl_status_exit_code(status);

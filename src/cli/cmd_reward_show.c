@@ -4,12 +4,12 @@
 #include <math.h>
 #include <stdio.h>
 
-void mbl_reward_keep_replicas(mbl_scorer_pool_t *pool, mbl_reward_found_t *found) {
+void mbl_reward_keep_replicas(mbl_scorer_pool_t *pool, size_t k, mbl_reward_found_t *found) {
     const char *url;
     bool ready;
     char text[MBL_REWARD_TEXT];
     for (size_t i = 0; i < MBL_REWARD_REPLICAS_SHOWN &&
-                       mbl_scorer_pool_replica(pool, 0, i, &url, &ready, text, sizeof text);
+                       mbl_scorer_pool_replica(pool, k, i, &url, &ready, text, sizeof text);
          i++) {
         snprintf(found->replica[i].url, sizeof found->replica[i].url, "%s", url);
         snprintf(found->replica[i].text, sizeof found->replica[i].text, "%s", text);
@@ -41,16 +41,19 @@ static void show_doubts(const char *where, const mbl_reward_found_t *found) {
         printf("  all scores are the same; training needs differences\n");
 }
 
-bool mbl_reward_show(const mbl_config_t *config, size_t k, size_t images, const mbl_reward_found_t *found) {
+bool mbl_reward_show(const mbl_config_t *config, size_t k, size_t with, size_t images,
+                     const mbl_reward_found_t *found) {
     const mbl_reward_spec_t *spec = &config->rewards.items[k];
     char where[300];
     bool bad = found->status != MBL_OK || found->failed > 0;
     mbl_config_where_reward(config, k, where, sizeof where);
     printf("%s (%s): %s\n", spec->name, spec->type, bad ? "FAILED" : "ok");
-    for (size_t i = 0; i < found->replicas; i++)
+    if (with != k)
+        printf("  from the same calls as %s\n", config->rewards.items[with].name);
+    for (size_t i = 0; with == k && i < found->replicas; i++)
         printf("  %s%s: %s\n", found->replica[i].url, found->replica[i].ready ? "" : " (not used)",
                found->replica[i].text);
-    if (found->replicas > 0)
+    if (with == k && found->replicas > 0)
         printf("  ready after %.1f s\n", found->start);
     if (found->status == MBL_OK) {
         show_scores(images, found);

@@ -19,8 +19,11 @@ typedef struct {
     } replica[MBL_REWARD_REPLICAS_SHOWN];
 } mbl_reward_found_t;
 
-void mbl_reward_keep_replicas(mbl_scorer_pool_t *pool, mbl_reward_found_t *found);
-/* On standard output; whether the reward is of no use. */
-bool mbl_reward_show(const mbl_config_t *config, size_t k, size_t images, const mbl_reward_found_t *found);
+/* Of reward k of the pool. */
+void mbl_reward_keep_replicas(mbl_scorer_pool_t *pool, size_t k, mbl_reward_found_t *found);
+/* On standard output; whether the reward is of no use. with: the first reward of the run from the same calls.
+ */
+bool mbl_reward_show(const mbl_config_t *config, size_t k, size_t with, size_t images,
+                     const mbl_reward_found_t *found);
 
 #endif
