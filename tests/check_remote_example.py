@@ -1,46 +1,80 @@
 #!/usr/bin/env python3
-"""deploy/examples/remote-rewards.yaml in small, on two ranks, from two replicas of marble_reward.py of which one is killed in the
-middle: not a score is lost, and the metrics are those of a run that starts the same file itself (type: python)."""
+"""deploy/examples/remote-rewards.yaml in small, on two ranks: five rewards from two replicas of marble_reward.py and the server of
+another kind. In turn one replica is killed and started anew, one answers late and then not at all, and one answers nonsense. Not a
+score is lost, and the metrics are those of a run that scores in its own process."""
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 marble = os.path.abspath(sys.argv[1])
 example = "deploy/examples/remote-rewards.yaml"
-server = ["proto/python/marble_reward.py", "serve", "deploy/examples/rewards/own/my_rewards.py"]
-pythons = [path for path in (sys.executable, "/usr/bin/python3")
-           if os.path.exists(path) and subprocess.run([path, "-c", "import numpy"], capture_output=True).returncode == 0]
-if not pythons:
-    print("skipped: deploy/examples/rewards/own/my_rewards.py needs numpy")
-    sys.exit(77)
-small = ["threads=1", "prompts.groups=4", "prompts.group_size=4", "rollout.steps=2", "train.steps=6", "train.timestep_fraction=0.5",
-         "eval.every=0", "eval.prompts=4", "eval.steps=2", "checkpoint.every=100", "log.samples_every=0", "log.recheck_every=2"]
+python_server = ["proto/python/marble_reward.py", "serve", "deploy/examples/rewards/signs/signs.py", "--with-parent", "--listen"]
+plain_server = ["deploy/examples/rewards/signs/plain_server.py"]
+NAMES = ["ocr", "count", "color", "clean", "jpeg"]
+STEPS = 8
+small = ["threads=1", "prompts.groups=4", "prompts.group_size=4", "rollout.steps=2", f"train.steps={STEPS}",
+         "train.timestep_fraction=0.5", "eval.every=0", "eval.prompts=4", "eval.steps=2", "checkpoint.every=100",
+         "log.samples_every=0", "log.recheck_every=2"]
+environment = {**os.environ, "MARBLE": marble, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def start(port):
-    process = subprocess.Popen([pythons[0], *server, "--listen", f"127.0.0.1:{port}", "--with-parent"],
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    line = process.stdout.readline()
-    assert line.startswith("ready "), line
-    return process, line.split()[1]
+class Server:
+    """A reward server, and between it and its clients a proxy that makes trouble."""
 
+    def __init__(self, command):
+        self.command, self.fault, self.troubled = command, None, 0
+        self.start()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
 
-def train(out, rewards, while_running=lambda lines: None):
-    sets = [word for item in [*small, *rewards] for word in ("--set", item)]
-    with open(f"{out}.log", "w") as log:
-        run = subprocess.Popen(["tests/with_ranks", "2", marble, "train", example, "--out", out, *sets], stdout=log,
-                               stderr=subprocess.STDOUT)
-        while run.poll() is None:
-            while_running(lines_of(out))
-            time.sleep(0.02)
-    if run.returncode:
-        print(open(f"{out}.log").read())
-        sys.exit(f"exit code {run.returncode}")
-    return lines_of(out)
+    def start(self):
+        self.process = subprocess.Popen([sys.executable, *self.command, "127.0.0.1:0"], stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True, env=environment)
+        line = self.process.stdout.readline()
+        assert line.startswith("ready "), line
+        self.port = int(line.rsplit(":", 1)[1])
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            try:
+                server = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                client.close()
+                continue
+            threading.Thread(target=self.copy, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self.copy, args=(server, client, True), daemon=True).start()
+
+    def copy(self, source, sink, answers):
+        try:
+            while data := source.recv(1 << 16):
+                if answers and self.fault:
+                    self.troubled += 1
+                    if self.fault == "hangs":
+                        continue
+                    if self.fault == "late":
+                        time.sleep(1)
+                    else:
+                        data = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n\x00{[[\xff 12"
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
 
 def lines_of(out):
@@ -51,26 +85,60 @@ def lines_of(out):
         return []
 
 
+def train(out, rewards, while_running=lambda lines: None):
+    sets = [word for item in [*small, *rewards] for word in ("--set", item)]
+    with open(f"{out}.log", "w") as log:
+        run = subprocess.Popen(["tests/with_ranks", "2", marble, "train", example, "--out", out, *sets], stdout=log,
+                               stderr=subprocess.STDOUT)
+        while run.poll() is None:
+            while_running(len(lines_of(out)))
+            time.sleep(0.02)
+    if run.returncode:
+        print(open(f"{out}.log").read())
+        sys.exit(f"exit code {run.returncode}")
+    return lines_of(out)
+
+
+def trouble(steps):
+    """What happens after so many steps."""
+    first, second, third = servers
+    if steps >= 1 and done[0] < 1:
+        first.kill()
+        done[0], second.fault = 1, "late"
+    if steps >= 2 and done[0] < 2:
+        done[0], second.fault = 2, "hangs"
+    if steps >= 4 and done[0] < 3:
+        first.start()
+        done[0], third.fault = 3, "nonsense"
+
+
+def compare(a, b, what):
+    for key in ("reward", "alpha", "cos", "grad_norm", "loss", "kl", "x0_norm"):
+        one, other = (x[key] if isinstance(x[key], dict) else {"": x[key]} for x in (a, b))
+        assert one.keys() == other.keys(), (what, key)
+        for name in one:
+            assert one[name] == other[name], f"{what}: {key} {name}: {one[name]} there, {other[name]} here"
+
+
 with tempfile.TemporaryDirectory() as folder:
-    servers, urls = zip(*(start(0) for _ in range(2)))
-
-    def kill_one(lines):
-        if lines and servers[1].poll() is None:
-            servers[1].send_signal(signal.SIGKILL)
-            servers[1].wait()
-
-    there = train(os.path.join(folder, "there"), [f"rewards.4.urls={json.dumps(urls)}"], kill_one)
-    assert servers[1].returncode == -signal.SIGKILL and servers[0].poll() is None
-    servers[0].terminate()
-    servers[0].wait()
-    own = "{name: bright, type: python, file: deploy/examples/rewards/own/my_rewards.py, python: %s}" % pythons[0]
-    here = train(os.path.join(folder, "here"), ["rewards=[{name: ocr}, {name: count}, {name: color}, {name: clean}, %s]" % own])
-    assert len(there) == len(here) == 6
-    for a, b in zip(there, here):
-        assert a["failed"]["bright"] == 0 and a["valid"]["bright"] == 16, a
-        assert a["remote"]["bright"]["requests"] >= 2, a["remote"]
-        for key in ("reward", "alpha", "cos", "grad_norm", "loss", "kl", "x0_norm"):
-            assert a.get(key) == b.get(key), (key, a.get(key), b.get(key))
+    servers = [Server(python_server), Server(python_server), Server(plain_server)]
+    try:
+        done = [0]
+        urls = json.dumps([server.url for server in servers])
+        there = train(os.path.join(folder, "there"),
+                      [f"rewards.{k}.{key}" for k in range(5) for key in (f"urls={urls}", "deadline=2 s", "batch=2")], trouble)
+        here = train(os.path.join(folder, "here"), ["rewards=[%s]" % ", ".join("{name: %s}" % name for name in NAMES)])
+    finally:
+        for server in servers:
+            server.kill()
+    assert done == [3] and servers[1].troubled and servers[2].troubled, "the run was over before the faults"
+    assert len(there) == len(here) == STEPS
+    for step, (a, b) in enumerate(zip(there, here), 1):
+        for name in NAMES:
+            assert a["failed"][name] == 0 and a["valid"][name] == b["valid"][name] and a["na"][name] == b["na"][name], (step, name, a)
+            assert a["remote"][name]["requests"] >= 8, a["remote"]
         for name, difference in (a.get("recheck") or {}).items():
             assert difference in (0, None), (name, a["recheck"])
+        compare(a, b, f"step {step}")
     assert any("recheck" in line for line in there)
+    assert sum(sum(line["remote"]["ocr"]["failed"].values()) for line in there) > 0

@@ -32,7 +32,7 @@ class Folders(unittest.TestCase):
         """A README and its requirements for every reward, valid Python, and a line in the table."""
         table = (EXAMPLES / "README.md").read_text()
         folders = [path for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"]
-        self.assertEqual(len(folders), 9)
+        self.assertEqual(len(folders), 10)
         for folder in folders:
             self.assertIn(f"`{folder.name}`", table)
             readme = (folder / "README.md").read_text()
@@ -182,7 +182,7 @@ class Bridge(unittest.TestCase):
                 for mode, word in (("evil", "the answer holds posix.system; expected numbers"), ("short", "0 scores for 1 images"),
                                    ("other", "answered with list; expected a dict"), ("fails", "KeyError: 'class'")):
                     answer = client.infer("geneval", *flat([1]), ["a"], [json.dumps({"tag": mode, "include": [1]})])
-                    self.assertEqual(answer.status, 500)
+                    self.assertEqual(answer.status, 500 if mode == "fails" else 422)  # that server may do better next time
                     self.assertIn(word, answer.error)
                 self.assertFalse(pathlib.Path("evil").exists() or (server.path / "evil").exists())
                 # numpy's numbers and arrays are data too
