@@ -149,6 +149,13 @@ static mbl_status_t check_fault(mbl_cuda_t *cuda) {
                     fault.position - 1, fault.entries - 1);
 }
 
+static mbl_status_t cuda_memory_left(mbl_ops_t *ops, size_t *bytes) {
+    size_t total;
+    (void)ops; /* this thread's device is its own */
+    MBL_CUDA_TRY(cudaMemGetInfo(bytes, &total), "asking for free memory");
+    return MBL_OK;
+}
+
 static mbl_status_t cuda_sync(mbl_ops_t *ops) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     MBL_TRY(mbl_cuda_record_flush(ops));
@@ -240,6 +247,7 @@ const mbl_ops_table_t mbl_ops_cuda = {.name = "cuda",
                                       .copy = cuda_copy,
                                       .zero = mbl_cuda_record_zero,
                                       .sync = cuda_sync,
+                                      .memory_left = cuda_memory_left,
                                       .stream = cuda_stream,
                                       .alloc_host = cuda_alloc_host,
                                       .free_host = cuda_free_host,

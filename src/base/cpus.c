@@ -1,6 +1,8 @@
 /* Affinity mask, control groups, and threads. */
 #include "base/cpus.h"
 
+#include "base/cgroup.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -9,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MOST_CPUS = 1 << 20, MOST_THREADS = 4096, PATH = 1024 };
+enum { MOST_CPUS = 1 << 20, MOST_THREADS = 4096 };
 
 static uint64_t hash(uint64_t h, const void *data, size_t n) { /* FNV-1a */
     for (const unsigned char *c = data; n > 0; n--, c++)
@@ -55,14 +57,6 @@ typedef struct {
     uint64_t group;
 } least_t;
 
-static bool read_line(const char *path, char *line, int size) {
-    FILE *file = fopen(path, "re");
-    bool good = file && fgets(line, size, file);
-    if (file)
-        fclose(file);
-    return good;
-}
-
 static void consider(const char *group, double quota, double period, least_t *least) {
     if (!(quota > 0 && period > 0) || (least->quota > 0 && least->quota <= quota / period))
         return;
@@ -70,79 +64,24 @@ static void consider(const char *group, double quota, double period, least_t *le
 }
 
 /* v2: "max 100000" or "QUOTA PERIOD" in cpu.max; v1: -1 or the quota, and the period, each in its file. */
-static void read_group(const char *group, bool v2, least_t *least) {
-    char path[PATH + 64], line[64];
+static void read_group(void *context, const char *group, bool v2) {
+    char line[64];
     double quota = 0, period = 0;
     if (v2) {
-        snprintf(path, sizeof path, "%s/cpu.max", group);
-        if (read_line(path, line, sizeof line) && sscanf(line, "%lf %lf", &quota, &period) == 2)
-            consider(group, quota, period, least);
+        if (mbl_cgroup_line(group, "cpu.max", line, sizeof line) &&
+            sscanf(line, "%lf %lf", &quota, &period) == 2)
+            consider(group, quota, period, context);
         return;
     }
-    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", group);
-    if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &quota) != 1)
+    if (!mbl_cgroup_line(group, "cpu.cfs_quota_us", line, sizeof line) || sscanf(line, "%lf", &quota) != 1)
         return;
-    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", group);
-    if (read_line(path, line, sizeof line) && sscanf(line, "%lf", &period) == 1)
-        consider(group, quota, period, least);
-}
-
-/* `path` below the mount and every group above it. Where a container shows a part of the tree only, the path
- * is not there and the mount itself is the container's group. */
-static void read_groups(const char *mount, const char *path, bool v2, least_t *least) {
-    char group[PATH];
-    size_t top = strlen(mount);
-    int n = snprintf(group, sizeof group, "%s%s", mount, strstr(path, "..") ? "" : path);
-    if (n < 0 || (size_t)n >= sizeof group)
-        return;
-    for (;;) {
-        size_t length = strlen(group);
-        while (length > top && group[length - 1] == '/')
-            group[--length] = 0;
-        read_group(group, v2, least);
-        if (length <= top)
-            return;
-        *strrchr(group, '/') = 0;
-    }
-}
-
-static bool has_word(const char *list, const char *word) {
-    size_t n = strlen(word);
-    for (const char *at = list; *at; at += strcspn(at, ",") + (at[strcspn(at, ",")] == ','))
-        if (strncmp(at, word, n) == 0 && (at[n] == ',' || at[n] == 0))
-            return true;
-    return false;
-}
-
-/* A line "ID:CONTROLLERS:PATH" of /proc/self/cgroup; v2's has no controllers. */
-static void read_entry(const char *root, char *line, least_t *least) {
-    char mount[PATH];
-    line[strcspn(line, "\n")] = 0;
-    char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
-    if (!path)
-        return;
-    *path++ = 0;
-    controllers++;
-    if (!*controllers) {
-        snprintf(mount, sizeof mount, "%s/sys/fs/cgroup", root);
-        read_groups(mount, path, true, least);
-    } else if (has_word(controllers, "cpu")) {
-        snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/%s", root, controllers);
-        read_groups(mount, path, false, least);
-        snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/cpu", root);
-        read_groups(mount, path, false, least);
-    }
+    if (mbl_cgroup_line(group, "cpu.cfs_period_us", line, sizeof line) && sscanf(line, "%lf", &period) == 1)
+        consider(group, quota, period, context);
 }
 
 double mbl_cpus_quota(const char *root, uint64_t *group) {
-    char path[PATH], line[PATH];
     least_t least = {0, 0};
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    FILE *file = fopen(path, "re");
-    while (file && fgets(line, sizeof line, file))
-        read_entry(root, line, &least);
-    if (file)
-        fclose(file);
+    mbl_cgroup_walk(root, "cpu", read_group, &least);
     *group = least.group;
     return least.quota;
 }

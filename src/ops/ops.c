@@ -152,6 +152,14 @@ mbl_status_t mbl_ops_record_end(mbl_ops_t *ops, mbl_status_t status) {
     return ops->table->record_end ? ops->table->record_end(ops, status) : status;
 }
 
+mbl_status_t mbl_ops_memory_left(mbl_ops_t *ops, size_t *bytes) {
+    MBL_REQUIRE(ops && bytes, "ops_memory_left: ops and bytes must be given");
+    if (ops->table->memory_left)
+        return ops->table->memory_left(ops, bytes);
+    *bytes = SIZE_MAX;
+    return MBL_OK;
+}
+
 mbl_status_t mbl_host_new(mbl_ops_t *ops, size_t bytes, void **out) {
     if (ops->table->alloc_host)
         return ops->table->alloc_host(ops, bytes, out);

@@ -296,6 +296,8 @@ typedef struct {
     /* optional: host memory that copies to and from the device are fast with; plain memory where empty */
     mbl_status_t (*alloc_host)(mbl_ops_t *ops, size_t bytes, void **out);
     void (*free_host)(mbl_ops_t *ops, void *ptr);
+    /* optional: see mbl_ops_memory_left */
+    mbl_status_t (*memory_left)(mbl_ops_t *ops, size_t *bytes);
     /* optional: a recorded part, see mbl_ops_record_begin */
     mbl_status_t (*record_begin)(mbl_ops_t *ops);
     mbl_status_t (*record_end)(mbl_ops_t *ops, mbl_status_t status);
@@ -327,6 +329,10 @@ mbl_status_t mbl_ops_open(const char *name, int threads, mbl_ops_t **out);
 void mbl_ops_close(mbl_ops_t *ops);
 /* Whether products of bf16 are faster here than of f32. */
 bool mbl_ops_bf16_is_native(mbl_ops_t *ops);
+
+/* How many bytes of the backend's memory may still be taken, by all processes that use it; SIZE_MAX where
+ * that is not known. */
+mbl_status_t mbl_ops_memory_left(mbl_ops_t *ops, size_t *bytes);
 
 /* A zeroed contiguous tensor in the backend's memory space; ndim dims follow (size_t). Free with
  * mbl_tensor_free. */

@@ -1,6 +1,7 @@
 /* The cpu backend: its table, and memory on the host. */
 #include "ops/cpu/cpu.h"
 #include "base/mem.h"
+#include "base/memory_left.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,6 +95,12 @@ static bool cpu_bf16(mbl_ops_t *ops) {
     return mbl_cpu_bf16_is_native();
 }
 
+static mbl_status_t cpu_memory_left(mbl_ops_t *ops, size_t *bytes) {
+    (void)ops;
+    *bytes = mbl_memory_left("");
+    return MBL_OK;
+}
+
 const mbl_ops_table_t mbl_ops_cpu = {.name = "cpu",
                                      .automatic = true,
                                      .space = MBL_HOST,
@@ -106,6 +113,7 @@ const mbl_ops_table_t mbl_ops_cpu = {.name = "cpu",
                                      .copy = cpu_copy,
                                      .zero = cpu_zero,
                                      .sync = cpu_sync,
+                                     .memory_left = cpu_memory_left,
 #define SLOT(name, need) .name = mbl_cpu_##name,
                                      MBL_OPS_LIST(SLOT)
 #undef SLOT
