@@ -78,7 +78,7 @@ static inline void open_case_of(case_t *c, mbl_dtype_t dtype, int threads, size_
                                     .kl = 0.25,
                                     .a = c->a,
                                     .parts = R};
-    assert_ok(mbl_gradient_new(c->tiny.pipeline, c->tiny.lora, 5, R, &c->gradient));
+    assert_ok(mbl_gradient_new(c->tiny.pipeline, c->tiny.lora, 5, R, 0, &c->gradient));
 }
 
 static inline void open_case(case_t *c, mbl_dtype_t dtype) {

@@ -58,7 +58,7 @@ static inline void cut_batch(masked_t *m, mbl_comm_t *comm, size_t which) {
 
 static inline void open_masked(masked_t *m, mbl_comm_t *comm, mbl_dtype_t dtype, size_t which) {
     open_case(&m->c, dtype);
-    assert_ok(mbl_gradient_new(m->c.tiny.pipeline, m->c.tiny.lora, 5, PARTS, &m->gradient));
+    assert_ok(mbl_gradient_new(m->c.tiny.pipeline, m->c.tiny.lora, 5, PARTS, 0, &m->gradient));
     for (size_t r = 0; r < PARTS; r++)
         for (size_t i = 0; i < N; i++) {
             double a = round(24 * tiny_normal((uint32_t)(60 + r), i)) / 64;

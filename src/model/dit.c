@@ -219,11 +219,17 @@ mbl_status_t mbl_conditions_gather(mbl_ops_t *ops, const mbl_conditions_t *all, 
 
 /* ---- passes ---- */
 
+mbl_status_t mbl_tape_new_of(const mbl_dit_t *model, const mbl_lora_t *lora, const mbl_tape_shape_t *shape,
+                             mbl_tape_t **out) {
+    MBL_REQUIRE(model && shape && out, "tape_new: model, shape and out must be given");
+    MBL_REQUIRE(lora || shape->kind != MBL_TAPE_LORA, "tape_new: a LoRA tape needs the adapters' layout");
+    return model->table->tape_new(model, lora, shape, out);
+}
+
 mbl_status_t mbl_tape_new(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind, size_t max_n,
                           size_t height, size_t width, size_t context_tokens, mbl_tape_t **out) {
-    MBL_REQUIRE(model && out, "tape_new: model and out must be given");
-    MBL_REQUIRE(lora || kind != MBL_TAPE_LORA, "tape_new: a LoRA tape needs the adapters' layout");
-    return model->table->tape_new(model, lora, kind, max_n, height, width, context_tokens, out);
+    const mbl_tape_shape_t shape = {kind, max_n, height, width, context_tokens, 0};
+    return mbl_tape_new_of(model, lora, &shape, out);
 }
 
 void mbl_tape_free(mbl_tape_t *tape) {
@@ -235,10 +241,11 @@ size_t mbl_tape_bytes(const mbl_tape_t *tape) {
     return tape->bytes;
 }
 
-mbl_status_t mbl_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                            size_t max_n, size_t height, size_t width, size_t context_tokens, size_t *bytes) {
-    MBL_REQUIRE(model && bytes && (lora || kind != MBL_TAPE_LORA), "tape_count: model, layout, or a result");
-    return model->table->tape_count(model, lora, kind, max_n, height, width, context_tokens, bytes);
+mbl_status_t mbl_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora, const mbl_tape_shape_t *shape,
+                            size_t *bytes) {
+    MBL_REQUIRE(model && shape && bytes && (lora || shape->kind != MBL_TAPE_LORA),
+                "tape_count: model, shape, layout, or a result");
+    return model->table->tape_count(model, lora, shape, bytes);
 }
 
 mbl_status_t mbl_dit_forward(mbl_dit_t *model, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,

@@ -135,9 +135,18 @@ mbl_status_t mbl_tape_new(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_ta
                           size_t height, size_t width, size_t context_tokens, mbl_tape_t **out);
 void mbl_tape_free(mbl_tape_t *tape);
 size_t mbl_tape_bytes(const mbl_tape_t *tape);
-/* mbl_tape_bytes of the tape that mbl_tape_new would make. */
-mbl_status_t mbl_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                            size_t max_n, size_t height, size_t width, size_t context_tokens, size_t *bytes);
+/* The same by a struct, with activation checkpointing: of the first `again` blocks (all, where there are
+ * fewer) only the inputs are kept, and every backward pass makes the rest again. The same numbers to the
+ * bit, in less memory and more time. */
+typedef struct {
+    mbl_tape_kind_t kind;
+    size_t max_n, height, width, context_tokens, again;
+} mbl_tape_shape_t;
+mbl_status_t mbl_tape_new_of(const mbl_dit_t *model, const mbl_lora_t *lora, const mbl_tape_shape_t *shape,
+                             mbl_tape_t **out);
+/* mbl_tape_bytes of the tape that mbl_tape_new_of would make. */
+mbl_status_t mbl_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora, const mbl_tape_shape_t *shape,
+                            size_t *bytes);
 
 /* v [N,C_out,H,W] f32 (f64) = velocity. adapter NULL: the base alone. Local; allocates nothing. */
 mbl_status_t mbl_dit_forward(mbl_dit_t *model, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,

@@ -27,12 +27,10 @@ typedef struct {
     void (*fresh)(const mbl_dit_t *model, size_t i, uint64_t seed, void *values);
 
     /* As in dit.h. */
-    mbl_status_t (*tape_new)(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                             size_t max_n, size_t height, size_t width, size_t context_tokens,
+    mbl_status_t (*tape_new)(const mbl_dit_t *model, const mbl_lora_t *lora, const mbl_tape_shape_t *shape,
                              mbl_tape_t **out);
     void (*tape_free)(mbl_tape_t *tape);
-    mbl_status_t (*tape_count)(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                               size_t max_n, size_t height, size_t width, size_t context_tokens,
+    mbl_status_t (*tape_count)(const mbl_dit_t *model, const mbl_lora_t *lora, const mbl_tape_shape_t *shape,
                                size_t *bytes);
     mbl_status_t (*forward)(mbl_dit_t *model, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,
                             mbl_tape_t *tape, const mbl_tensor_t *v);

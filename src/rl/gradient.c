@@ -88,7 +88,7 @@ static mbl_status_t make_buffers(mbl_gradient_t *g) {
 }
 
 mbl_status_t mbl_gradient_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, size_t micro_batch,
-                              size_t parts, mbl_gradient_t **out) {
+                              size_t parts, size_t again, mbl_gradient_t **out) {
     mbl_status_t status;
     mbl_gradient_t *g;
     size_t c, height, width;
@@ -101,12 +101,11 @@ mbl_status_t mbl_gradient_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, 
     g->size = mbl_lora_room(lora);
     mbl_pipeline_latent(pipeline, &c, &height, &width);
     MBL_TRY_GOTO(make_buffers(g), failed);
-    MBL_TRY_GOTO(mbl_tape_new(g->model, lora, MBL_TAPE_LORA, micro_batch, height, width,
-                              mbl_pipeline_context_tokens(pipeline), &g->keep),
-                 failed);
-    MBL_TRY_GOTO(mbl_tape_new(g->model, lora, MBL_TAPE_NONE, micro_batch, height, width,
-                              mbl_pipeline_context_tokens(pipeline), &g->none),
-                 failed);
+    mbl_tape_shape_t shape = {
+        MBL_TAPE_LORA, micro_batch, height, width, mbl_pipeline_context_tokens(pipeline), again};
+    MBL_TRY_GOTO(mbl_tape_new_of(g->model, lora, &shape, &g->keep), failed);
+    shape.kind = MBL_TAPE_NONE;
+    MBL_TRY_GOTO(mbl_tape_new_of(g->model, lora, &shape, &g->none), failed);
     *out = g;
     return MBL_OK;
 failed:

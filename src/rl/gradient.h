@@ -12,9 +12,10 @@
 
 typedef struct mbl_gradient mbl_gradient_t;
 
-/* Buffers for micro-batches of up to micro_batch rows and up to `parts` reward parts. */
+/* Buffers for micro-batches of up to micro_batch rows and up to `parts` reward parts; the first `again`
+ * blocks of the model are made again in backward passes (model/dit.h). */
 mbl_status_t mbl_gradient_new(mbl_pipeline_t *pipeline, const mbl_lora_t *lora, size_t micro_batch,
-                              size_t parts, mbl_gradient_t **out);
+                              size_t parts, size_t again, mbl_gradient_t **out);
 void mbl_gradient_free(mbl_gradient_t *gradient);
 size_t mbl_gradient_bytes(const mbl_gradient_t *gradient);
 

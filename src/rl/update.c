@@ -42,7 +42,7 @@ void mbl_update_free(mbl_update_t *u) {
     memset(u, 0, sizeof *u);
 }
 
-mbl_status_t mbl_update_prepare(mbl_update_t *u, mbl_pipeline_t *pipeline, const mbl_update_room_t *room) {
+mbl_status_t mbl_update_prepare_sets(mbl_update_t *u, const mbl_update_room_t *room) {
     size_t count = u->optimizer.count, rows = room->parts + (room->masks ? room->masks : 1) + room->kl_apart;
     u->parts = room->parts;
     u->micro_batch = room->micro_batch;
@@ -55,10 +55,18 @@ mbl_status_t mbl_update_prepare(mbl_update_t *u, mbl_pipeline_t *pipeline, const
         MBL_ALLOC(u->part_of, room->rows);
     if (room->kl_rows > 0)
         MBL_ALLOC(u->kl_rows, room->kl_rows);
-    if (room->reference)
-        MBL_TRY(mbl_reference_new(u->ops, room->reference, &u->reference));
+    return room->reference ? mbl_reference_new(u->ops, room->reference, &u->reference) : MBL_OK;
+}
+
+mbl_status_t mbl_update_prepare_passes(mbl_update_t *u, mbl_pipeline_t *pipeline,
+                                       const mbl_update_room_t *room) {
     return mbl_gradient_new(pipeline, u->policy.lora, room->at_once ? room->at_once : room->micro_batch,
-                            room->parts, &u->gradient);
+                            room->parts, room->again, &u->gradient);
+}
+
+mbl_status_t mbl_update_prepare(mbl_update_t *u, mbl_pipeline_t *pipeline, const mbl_update_room_t *room) {
+    MBL_TRY(mbl_update_prepare_sets(u, room));
+    return mbl_update_prepare_passes(u, pipeline, room);
 }
 
 /* ---- a step ---- */

@@ -48,15 +48,20 @@ typedef struct {
     size_t masks; /* distinct masks of those (masks.h): up to R; 0: one */
     bool kl_apart;
     size_t micro_batch; /* samples that belong together: of a partial Gram matrix, of marble_reference */
-    size_t at_once;     /* of them pass through the model at once; 0: all */
+    size_t at_once;     /* pass through the model at once; 0: as many as belong together */
+    size_t again;       /* blocks of the model that are made again in backward passes (model/dit.h) */
     size_t rows;        /* samples here * timesteps, of steps that solve on a part of them; 0: none does */
     size_t kl_rows;     /* the same, of steps that take the KL term of a fraction of them */
     bool halves;        /* steps may compare alpha between halves */
     const mbl_batch_t *reference; /* steps of marble_reference on batches of this shape; NULL: none */
 } mbl_update_room_t;
-/* Room for steps; mbl_update_free frees it, after a failure too. */
+/* Room for steps; mbl_update_free frees it, after a failure too. In two parts for who looks at the memory
+ * that is left between them: sets, whose size no micro-batch changes, and the passes' activations. */
 mbl_status_t mbl_update_prepare(mbl_update_t *update, mbl_pipeline_t *pipeline,
                                 const mbl_update_room_t *room);
+mbl_status_t mbl_update_prepare_sets(mbl_update_t *update, const mbl_update_room_t *room);
+mbl_status_t mbl_update_prepare_passes(mbl_update_t *update, mbl_pipeline_t *pipeline,
+                                       const mbl_update_room_t *room);
 
 typedef struct {
     /* Rows and loss. The update sets current, old, old_is_current, c, part_of, part, kl_rows, kl_scale, add

@@ -145,7 +145,7 @@ static void survives_without_memory(void **state) {
     mbl_fail_quiet(1);
     while (status != MBL_OK && n < 200) {
         mbl_mem_fail_at(++n);
-        status = mbl_gradient_new(c.tiny.pipeline, c.tiny.lora, 3, R, &gradient);
+        status = mbl_gradient_new(c.tiny.pipeline, c.tiny.lora, 3, R, 0, &gradient);
         mbl_mem_fail_at(0);
         assert_true(status == MBL_OK || (status == MBL_ERR_MEM && mbl_mem_live() == live));
     }

@@ -120,7 +120,7 @@ static void micro_batch_does_not_matter(void **state) {
     mbl_gradient_stats_t all = run(&c, want);
     for (size_t rows = 1; rows <= 16; rows += rows == 1 ? 11 : 4) { /* 1, 12, 16 against 5 */
         mbl_gradient_t *gradient;
-        assert_ok(mbl_gradient_new(c.tiny.pipeline, c.tiny.lora, rows, R + 2, &gradient));
+        assert_ok(mbl_gradient_new(c.tiny.pipeline, c.tiny.lora, rows, R + 2, 0, &gradient));
         mbl_gradient_stats_t stats = run_with(&c, gradient, &c.args, got);
         check_sets(&c, got, want, 1e-6, "micro-batches");
         assert_near(stats.loss, all.loss, 1e-6 * all.loss);
@@ -182,7 +182,7 @@ static void repeats_to_the_bit(void **state) {
         mbl_gradient_stats_t stats = run(&c, first);
         run(&c, again);
         assert_memory_equal(again, first, bytes);
-        assert_ok(mbl_gradient_new(c.tiny.pipeline, c.tiny.lora, 5, R, &fresh));
+        assert_ok(mbl_gradient_new(c.tiny.pipeline, c.tiny.lora, 5, R, 0, &fresh));
         run_with(&c, fresh, &c.args, again);
         assert_memory_equal(again, first, bytes);
         mbl_gradient_free(fresh);

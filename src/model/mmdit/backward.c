@@ -260,6 +260,8 @@ mbl_status_t mbl_mmdit_backward(mbl_dit_t *dit, const mbl_adapter_t *adapter, co
     }
     MBL_TRY(output_backward(&pass, dv));
     for (size_t i = model->config.num_layers; i-- > lowest;) {
+        if (i < tape->again)
+            MBL_TRY(mbl_block_again(&pass, i));
         if (!model->blocks[i].last)
             MBL_TRY(feed_forward_backward(&pass, i, MBL_SIDE_CONTEXT));
         MBL_TRY(feed_forward_backward(&pass, i, MBL_SIDE_IMAGE));

@@ -51,13 +51,11 @@ mbl_status_t mbl_mmdit_layout(mbl_mmdit_t *model);
 mbl_dit_sizes_t mbl_mmdit_sizes(const mbl_mmdit_config_t *config);
 
 /* The slots of the table (dit_family.h) that have files of their own. */
-mbl_status_t mbl_mmdit_tape_new(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                                size_t max_n, size_t height, size_t width, size_t context_tokens,
+mbl_status_t mbl_mmdit_tape_new(const mbl_dit_t *model, const mbl_lora_t *lora, const mbl_tape_shape_t *shape,
                                 mbl_tape_t **out);
 void mbl_mmdit_tape_free(mbl_tape_t *tape);
-mbl_status_t mbl_mmdit_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                                  size_t max_n, size_t height, size_t width, size_t context_tokens,
-                                  size_t *bytes);
+mbl_status_t mbl_mmdit_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora,
+                                  const mbl_tape_shape_t *shape, size_t *bytes);
 mbl_status_t mbl_mmdit_forward(mbl_dit_t *model, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,
                                mbl_tape_t *tape, const mbl_tensor_t *v);
 mbl_status_t mbl_mmdit_backward(mbl_dit_t *model, const mbl_adapter_t *adapter, const mbl_dit_input_t *input,
@@ -81,6 +79,7 @@ typedef struct {
     const mbl_lora_t *lora;
     mbl_tape_kind_t kind;
     size_t max_n, height, width, tokens[2]; /* image, context */
+    size_t again;                           /* of the blocks before this one only the inputs are kept */
     void *memory;
     size_t n; /* samples of the last forward; 0: none yet */
     bool adapted;
@@ -138,6 +137,14 @@ static inline bool mbl_pass_merged(const mbl_pass_t *p) {
 }
 /* The adapted site of a linear in this pass, NULL when there is none. */
 const mbl_lora_site_t *mbl_pass_site(const mbl_pass_t *p, const mbl_linear_t *linear);
+
+/* The normalised inputs of block `layer` from its inputs (those of the block before, where that is left out:
+ * without gradient all blocks have one place for them); a block from these to those of the next one. */
+mbl_status_t mbl_block_begin(const mbl_pass_t *p, size_t layer);
+mbl_status_t mbl_block_forward(const mbl_pass_t *p, size_t layer);
+/* Before the backward pass of a block of which only the inputs were kept: what the forward pass had made of
+ * them, to the bit, but for what no gradient needs. */
+mbl_status_t mbl_block_again(const mbl_pass_t *p, size_t layer);
 
 /* y [N tokens, n out] = x W' + b + LoRA, x [N tokens, in], both ct; `hidden` receives s X A' where the linear
  * is adapted. */

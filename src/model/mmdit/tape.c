@@ -1,5 +1,5 @@
 /* Tapes: the memory of a forward and backward pass, counted first, taken once, carved. What backward needs is
- * kept for every block; the rest is shared by all blocks. */
+ * kept for every block, or made again in one block's room; the rest is shared by all blocks. */
 #include "base/mem.h"
 #include "model/mmdit/internal.h"
 
@@ -19,33 +19,62 @@ static void *take(carve_t *c, size_t size, size_t columns, size_t rows) {
     return mbl_arena_take(&c->arena, values, size);
 }
 
-/* What a linear's input must be kept for: its own gradient. */
-static bool kept_input(const mbl_mmdit_tape_t *tape, const mbl_linear_t *linear) {
-    if (tape->kind == MBL_TAPE_FULL)
-        return true;
-    return tape->kind == MBL_TAPE_LORA && tape->lora && linear->n && tape->lora->site[linear->id].m > 0;
-}
+/* What the gradient of a side needs beyond its streams: inputs of linears, for these have gradients of their
+ * own, and columns of X A'. */
+typedef struct {
+    bool there, net; /* the block has this side; it has a feed-forward net */
+    bool input[MBL_LINEARS];
+    size_t lora[MBL_LINEARS];
+} needs_t;
 
-/* Takes memory for one activation, or points at the shared one. */
-#define KEEP(cond, field, size, columns)                                                                     \
-    acts->field = (cond) ? take(c, (size), (columns), tokens) : c->once.side[side].field
-
-static void carve_lora(carve_t *c, const mbl_side_t *s, mbl_side_acts_t *acts, int side) {
-    size_t tokens = mbl_side_tokens(c->tape, side);
-    for (int l = 0; l < MBL_LINEARS && c->tape->lora; l++) {
-        size_t m = s->linear[l].n ? c->tape->lora->site[s->linear[l].id].m : 0;
-        KEEP(c->tape->kind != MBL_TAPE_NONE && m, lora[l], c->ct, m * c->tape->lora->config.rank);
+static needs_t needs_of(const mbl_mmdit_tape_t *tape, size_t layer, int side) {
+    const mbl_block_t *block = &tape->model->blocks[layer];
+    needs_t needs = {.there = side != MBL_SIDE_DUAL || block->dual};
+    for (int l = 0; l < MBL_LINEARS && needs.there; l++) {
+        const mbl_linear_t *linear = &block->side[side].linear[l];
+        const size_t sites = tape->lora && linear->n ? tape->lora->site[linear->id].m : 0;
+        needs.lora[l] = tape->kind == MBL_TAPE_NONE ? 0 : sites * (sites ? tape->lora->config.rank : 0);
+        needs.input[l] = tape->kind == MBL_TAPE_FULL || needs.lora[l] > 0;
     }
+    needs.net = needs.there && block->side[side].linear[MBL_LINEAR_FF1].n > 0;
+    return needs;
 }
 
-static void carve_side(carve_t *c, const mbl_side_t *s, mbl_side_acts_t *acts, int side) {
+/* What all blocks before `layers` need together. */
+static needs_t needs_before(const mbl_mmdit_tape_t *tape, size_t layers, int side) {
+    needs_t all = {0};
+    for (size_t i = 0; i < layers; i++) {
+        const needs_t needs = needs_of(tape, i, side);
+        all.there |= needs.there;
+        all.net |= needs.net;
+        for (int l = 0; l < MBL_LINEARS; l++) {
+            all.input[l] |= needs.input[l];
+            all.lora[l] = needs.lora[l] > all.lora[l] ? needs.lora[l] : all.lora[l];
+        }
+    }
+    return all;
+}
+
+/* Takes memory for one activation, or points at the one that all blocks share. */
+#define KEEP(cond, field, size, columns)                                                                     \
+    acts->field = (cond) ? take(c, (size), (columns), tokens) : shared->side[side].field
+
+static void carve_lora(carve_t *c, const needs_t *needs, mbl_side_acts_t *acts, int side) {
+    const mbl_block_acts_t *shared = &c->once;
+    size_t tokens = mbl_side_tokens(c->tape, side);
+    for (int l = 0; l < MBL_LINEARS && c->tape->lora; l++)
+        KEEP(needs->lora[l] > 0, lora[l], c->ct, needs->lora[l]);
+}
+
+/* All but the input. */
+static void carve_side(carve_t *c, const needs_t *needs, mbl_side_acts_t *acts, int side) {
     const mbl_mmdit_tape_t *tape = c->tape;
     const mbl_mmdit_t *m = tape->model;
+    const mbl_block_acts_t *shared = &c->once;
     size_t tokens = mbl_side_tokens(tape, side), d = m->width, heads = m->config.num_attention_heads;
     bool grad = tape->kind != MBL_TAPE_NONE, full = tape->kind == MBL_TAPE_FULL;
-    bool stream = side != MBL_SIDE_DUAL, net = s->linear[MBL_LINEAR_FF1].n > 0;
-    KEEP(grad && stream, in, c->ct, d);
-    KEEP(kept_input(tape, &s->linear[MBL_LINEAR_QKV]), n_a, c->ct, d);
+    bool stream = side != MBL_SIDE_DUAL, net = needs->net;
+    KEEP(needs->input[MBL_LINEAR_QKV], n_a, c->ct, d);
     KEEP(grad && stream, mean_a, c->st, 1);
     KEEP(grad && stream, rstd_a, c->st, 1);
     KEEP(grad, qkv, c->ct, 3 * d);
@@ -54,19 +83,50 @@ static void carve_side(carve_t *c, const mbl_side_t *s, mbl_side_acts_t *acts, i
     KEEP(grad, attended, c->ct, d);
     KEEP(full, h_a, c->ct, d);
     KEEP(grad && net, mid, c->ct, d);
-    KEEP(net && kept_input(tape, &s->linear[MBL_LINEAR_FF1]), n_m, c->ct, d);
+    KEEP(net && needs->input[MBL_LINEAR_FF1], n_m, c->ct, d);
     KEEP(grad && net, mean_m, c->st, 1);
     KEEP(grad && net, rstd_m, c->st, 1);
     KEEP(grad && net, pre, c->ct, 4 * d);
-    KEEP(net && kept_input(tape, &s->linear[MBL_LINEAR_FF2]), post, c->ct, 4 * d);
+    KEEP(net && needs->input[MBL_LINEAR_FF2], post, c->ct, 4 * d);
     KEEP(full && net, h_m, c->ct, d);
-    carve_lora(c, s, acts, side);
+    carve_lora(c, needs, acts, side);
     tokens = side == MBL_SIDE_IMAGE ? tape->tokens[0] + tape->tokens[1] : tape->tokens[0];
     bool own = grad && side != MBL_SIDE_CONTEXT; /* the two sides of the joint attention share q, k, v */
     KEEP(own, q, c->ct, d);
     KEEP(own, k, c->ct, d);
     KEEP(own, v, c->ct, d);
     KEEP(own, lse, c->st, heads);
+}
+
+/* The inputs of a block's streams. */
+static void carve_inputs(carve_t *c, mbl_block_acts_t *block) {
+    const mbl_block_acts_t *shared = &c->once;
+    for (int side = 0; side <= MBL_SIDE_CONTEXT; side++) {
+        mbl_side_acts_t *acts = &block->side[side];
+        size_t tokens = mbl_side_tokens(c->tape, side);
+        KEEP(c->tape->kind != MBL_TAPE_NONE, in, c->ct, c->tape->model->width);
+    }
+}
+
+/* Of the first blocks everything but the inputs is made again for the backward pass, in one block's room. */
+static void carve_blocks(carve_t *c) {
+    mbl_mmdit_tape_t *tape = c->tape;
+    mbl_block_acts_t room = c->once;
+    for (int side = 0; side < MBL_SIDES && tape->again > 0; side++) {
+        const needs_t needs = needs_before(tape, tape->again, side);
+        if (needs.there)
+            carve_side(c, &needs, &room.side[side], side);
+    }
+    for (size_t i = 0; i < tape->model->config.num_layers; i++) {
+        for (int side = 0; side < MBL_SIDES; side++) {
+            const needs_t needs = needs_of(tape, i, side);
+            if (i < tape->again)
+                tape->acts[i].side[side] = room.side[side];
+            else if (needs.there)
+                carve_side(c, &needs, &tape->acts[i].side[side], side);
+        }
+        carve_inputs(c, &tape->acts[i]);
+    }
 }
 
 /* One of everything, used by all blocks for what is not kept. */
@@ -144,6 +204,7 @@ static void carve_backward(carve_t *c) {
 /* The input of norm_out, in the place of one more block. */
 static void carve_last(carve_t *c, mbl_side_acts_t *acts) {
     const int side = MBL_SIDE_IMAGE;
+    const mbl_block_acts_t *shared = &c->once;
     size_t tokens = c->tape->tokens[0], d = c->tape->model->width;
     bool grad = c->tape->kind != MBL_TAPE_NONE;
     KEEP(grad, in, c->ct, d);
@@ -160,20 +221,18 @@ static size_t carve(mbl_mmdit_tape_t *tape, void *memory, size_t bytes) {
                  .st = mbl_dtype_size(mbl_dtype_stat(m->base.dtype))};
     carve_once(&c);
     carve_ends(&c);
-    for (size_t i = 0; i < m->config.num_layers; i++)
-        for (int side = 0; side < MBL_SIDES; side++)
-            if (side != MBL_SIDE_DUAL || m->blocks[i].dual)
-                carve_side(&c, &m->blocks[i].side[side], &tape->acts[i].side[side], side);
+    carve_blocks(&c);
     carve_last(&c, &tape->acts[m->config.num_layers].side[MBL_SIDE_IMAGE]);
     if (tape->kind != MBL_TAPE_NONE)
         carve_backward(&c);
     return c.arena.used;
 }
 
-static mbl_status_t check_shape(const mbl_mmdit_t *m, size_t max_n, size_t height, size_t width,
-                                size_t context_tokens) {
+static mbl_status_t check_shape(const mbl_mmdit_t *m, const mbl_tape_shape_t *shape) {
     size_t patch = m->config.patch_size, max = m->config.pos_embed_max_size;
-    MBL_REQUIRE(max_n > 0 && context_tokens > 0, "tape_new: at least one sample and one context token");
+    size_t height = shape->height, width = shape->width;
+    MBL_REQUIRE(shape->max_n > 0 && shape->context_tokens > 0,
+                "tape_new: at least one sample and one context token");
     MBL_REQUIRE(height > 0 && width > 0 && height % patch == 0 && width % patch == 0,
                 "tape_new: images of %zu x %zu cannot be cut into patches of %zu", height, width, patch);
     MBL_REQUIRE(height / patch <= max && width / patch <= max,
@@ -182,40 +241,41 @@ static mbl_status_t check_shape(const mbl_mmdit_t *m, size_t max_n, size_t heigh
     return MBL_OK;
 }
 
-static mbl_mmdit_tape_t shape_of(const mbl_mmdit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                                 size_t max_n, size_t height, size_t width, size_t context_tokens) {
-    size_t patch = model->config.patch_size;
-    return (mbl_mmdit_tape_t){.base = {.model = &model->base},
-                              .model = model,
-                              .lora = lora,
-                              .kind = kind,
-                              .max_n = max_n,
-                              .height = height,
-                              .width = width,
-                              .tokens = {height / patch * (width / patch), context_tokens}};
+static mbl_mmdit_tape_t tape_of(const mbl_mmdit_t *model, const mbl_lora_t *lora,
+                                const mbl_tape_shape_t *shape) {
+    const size_t patch = model->config.patch_size, layers = model->config.num_layers;
+    const size_t again = shape->again < layers ? shape->again : layers;
+    return (mbl_mmdit_tape_t){
+        .base = {.model = &model->base},
+        .model = model,
+        .lora = lora,
+        .kind = shape->kind,
+        .max_n = shape->max_n,
+        .height = shape->height,
+        .width = shape->width,
+        .tokens = {shape->height / patch * (shape->width / patch), shape->context_tokens},
+        .again = shape->kind == MBL_TAPE_NONE ? 0 : again};
 }
 
-mbl_status_t mbl_mmdit_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                                  size_t max_n, size_t height, size_t width, size_t context_tokens,
-                                  size_t *bytes) {
+mbl_status_t mbl_mmdit_tape_count(const mbl_dit_t *model, const mbl_lora_t *lora,
+                                  const mbl_tape_shape_t *shape, size_t *bytes) {
     const mbl_mmdit_t *m = mbl_mmdit_of(model);
-    MBL_TRY(check_shape(m, max_n, height, width, context_tokens));
-    mbl_mmdit_tape_t tape = shape_of(m, lora, kind, max_n, height, width, context_tokens);
+    MBL_TRY(check_shape(m, shape));
+    mbl_mmdit_tape_t tape = tape_of(m, lora, shape);
     MBL_ALLOC(tape.acts, m->config.num_layers + 1);
     *bytes = carve(&tape, NULL, 0);
     mbl_free(tape.acts);
     return MBL_OK;
 }
 
-mbl_status_t mbl_mmdit_tape_new(const mbl_dit_t *model, const mbl_lora_t *lora, mbl_tape_kind_t kind,
-                                size_t max_n, size_t height, size_t width, size_t context_tokens,
+mbl_status_t mbl_mmdit_tape_new(const mbl_dit_t *model, const mbl_lora_t *lora, const mbl_tape_shape_t *shape,
                                 mbl_tape_t **out) {
     const mbl_mmdit_t *m = mbl_mmdit_of(model);
-    MBL_TRY(check_shape(m, max_n, height, width, context_tokens));
+    MBL_TRY(check_shape(m, shape));
     mbl_mmdit_tape_t *tape;
     mbl_status_t status;
     MBL_ALLOC(tape, 1);
-    *tape = shape_of(m, lora, kind, max_n, height, width, context_tokens);
+    *tape = tape_of(m, lora, shape);
     MBL_ALLOC_GOTO(tape->acts, m->config.num_layers + 1, fail);
     tape->base.bytes = carve(tape, NULL, 0);
     MBL_TRY_GOTO(model->ops->table->alloc(model->ops, tape->base.bytes, &tape->memory), fail);
