@@ -45,13 +45,13 @@ static mbl_status_t shape_of_model(const char *path, const sizes_t *sizes, size_
     return MBL_OK;
 }
 
-static mbl_status_t shape_of_run(const char *yaml, const mbl_arg_texts_t *sets, size_t ranks,
+static mbl_status_t shape_of_run(const char *yaml, const mbl_arg_texts_t *sets, size_t ranks, double memory,
                                  mbl_plan_shape_t *out) {
     mbl_config_t *config;
     MBL_TRY(mbl_config_load(yaml, sets->items, sets->count, &config));
     mbl_status_t status = mbl_config_check(config, ranks);
     if (status == MBL_OK)
-        status = mbl_plan_shape(config, ranks, out);
+        status = mbl_plan_shape(config, ranks, memory, out);
     mbl_config_free(config);
     return status;
 }
@@ -63,12 +63,20 @@ static void choose_gpus(const char *name, mbl_plan_view_t *view) {
         view->gpu[view->gpus++] = mbl_gpu_at(i);
 }
 
-static mbl_status_t print(mbl_plan_view_t *view, const char *gpu, const char *json) {
+/* The memory that micro-batches are to fit into: what was said, or the least of the GPUs'. */
+static double memory_of(const mbl_plan_view_t *view) {
+    double least = view->memory;
+    for (size_t i = 0; i < view->gpus && !(view->memory > 0); i++)
+        if (i == 0 || view->gpu[i]->memory < least)
+            least = view->gpu[i]->memory;
+    return least;
+}
+
+static mbl_status_t print(mbl_plan_view_t *view, const char *json) {
     mbl_plan_t plan;
     mbl_status_t status = MBL_OK;
     MBL_TRY(mbl_plan(view->shape, &plan));
     view->plan = &plan;
-    choose_gpus(gpu, view);
     if (!json || strcmp(json, "-") != 0)
         status = mbl_plan_print(view);
     if (status == MBL_OK && json)
@@ -91,6 +99,8 @@ int mbl_cmd_plan(int argc, char **argv) {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"ranks", MBL_ARG_COUNT, &ranks, "N", "GPUs of the run", 0, 1, 65536, NULL},
         {"gpu", MBL_ARG_CHOICE, &gpu, "GPU", "one instead of all", 0, 0, 0, gpus},
+        {"memory", MBL_ARG_NUMBER, &view.memory, "GB", "of each GPU, instead of what its datasheet says", 0,
+         0, 1e6, NULL},
         {"launch-us", MBL_ARG_NUMBER, &view.launch, "X", "microseconds added for every launch", 0, 0, 1000,
          NULL},
         {"json", MBL_ARG_OUT, &json, "[FILE]", "as JSON, to standard output without a FILE", 0, 0, 0, NULL},
@@ -116,17 +126,19 @@ int mbl_cmd_plan(int argc, char **argv) {
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
+    choose_gpus(gpu, &view);
+    view.memory *= 1e9;
     if (!model == (rest.count == 0))
         status = MBL_FAIL(MBL_ERR_USAGE, "plan: expected either RUN.yaml or --model FILE");
     else if (model)
         status = shape_of_model(model, &sizes, ranks, &shape);
     else
-        status = shape_of_run(rest.items[0], &sets, ranks, &shape);
+        status = shape_of_run(rest.items[0], &sets, ranks, memory_of(&view), &shape);
     view.launch *= 1e-6;
     if (status == MBL_OK && merged)
         shape.merge = shape.merged = true;
     if (status == MBL_OK)
-        status = print(&view, gpu, json);
+        status = print(&view, json);
     mbl_plan_shape_free(&shape);
     mbl_free(rest.items);
     mbl_free(sets.items);

@@ -18,6 +18,11 @@
 #include <stdint.h>
 #include <stdio.h>
 
+/* What a count may be instead of a number, in keys that say so. */
+#define MBL_CONFIG_AUTO SIZE_MAX
+#define MBL_CONFIG_ALL (SIZE_MAX - 1)
+#define MBL_CONFIG_NONE (SIZE_MAX - 2)
+
 typedef enum { MBL_CONFIG_GRAPHS_ON, MBL_CONFIG_GRAPHS_OFF } mbl_config_graphs_t;
 typedef enum { MBL_CONFIG_DEVICE_AUTO, MBL_CONFIG_DEVICE_CPU, MBL_CONFIG_DEVICE_CUDA } mbl_config_device_t;
 typedef enum {
@@ -103,14 +108,15 @@ typedef struct {
         double shift;
         mbl_config_switch_t integer_timesteps;
         size_t height, width; /* pixels; 0: those that the model was made for */
-        size_t micro_batch;
+        size_t micro_batch; /* or MBL_CONFIG_AUTO */
         mbl_config_merge_t merge;
         double merge_deviation;
     } rollout;
     struct {
         size_t steps;
         double lr, beta, kl, kl_fraction, clip;
-        size_t micro_batch;
+        size_t micro_batch;       /* or MBL_CONFIG_AUTO */
+        size_t checkpoint_blocks; /* or MBL_CONFIG_AUTO, _ALL, _NONE */
         double timestep_fraction;
         size_t inner_epochs, updates_per_epoch;
         double grad_clip; /* 0: none */

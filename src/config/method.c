@@ -63,6 +63,8 @@ static void check_reference(const mbl_config_t *config, const used_t *used, mbl_
         {"balance.common", "together", config->balance.common != MBL_CONFIG_COMMON_TOGETHER},
         {"balance.kl", "apart", config->balance.kl != MBL_CONFIG_KL_APART},
         {"train.kl_fraction", "1", config->train.kl_fraction < 1},
+        {"train.micro_batch", "a number: it solves on one micro-batch",
+         config->train.micro_batch == MBL_CONFIG_AUTO},
         {"stages", "no stages", config->stages.count > 0}};
     for (size_t i = 0;
          mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES) && i < sizeof keys / sizeof *keys; i++)

@@ -159,6 +159,11 @@ static void read_numeric(char *place, const mbl_field_t *field, const char *key,
                          mbl_config_problems_t *problems) {
     bool whole = field->kind == MBL_FIELD_COUNT || field->kind == MBL_FIELD_BYTES;
     double value, ignored;
+    for (size_t i = 0; field->kind == MBL_FIELD_COUNT && field->words && field->words[i]; i++)
+        if (strcmp(field->words[i], node->text) == 0) {
+            *(uint64_t *)(void *)place = mbl_config_count_of_word(i);
+            return;
+        }
     if (!(whole ? parse_count : parse_number)(field->kind, node->text, &value)) {
         bool other = whole && parse_number(MBL_FIELD_NUMBER, node->text, &ignored);
         wrong_value(problems, field, key, node,

@@ -12,6 +12,9 @@
     { #key, kind, offsetof(mbl_config_t, key), fallback, low, high, ends, unit, words, help, NULL }
 #define COUNT(key, fallback, low, high, unit, help)                                                          \
     FIELD(key, MBL_FIELD_COUNT, fallback, low, high, MBL_FIELD_CLOSED, unit, NULL, help)
+/* A count, or one of these words (MBL_CONFIG_AUTO and others). */
+#define COUNT_OR(key, fallback, low, high, unit, words, help)                                                \
+    FIELD(key, MBL_FIELD_COUNT, fallback, low, high, MBL_FIELD_CLOSED, unit, words, help)
 #define NUMBER(key, fallback, low, high, ends, help)                                                         \
     FIELD(key, MBL_FIELD_NUMBER, fallback, low, high, MBL_FIELD_##ends, NULL, NULL, help)
 #define CHOICE(key, fallback, words, help) FIELD(key, MBL_FIELD_CHOICE, fallback, 0, 0, 0, NULL, words, help)
@@ -30,6 +33,9 @@ static const char *const tensorboard_words[] = {"off", "on", NULL};
 static const char *const schedule_words[] = {"diffusers", "linear", NULL};
 /* In the order of mbl_config_switch_t. */
 static const char *const switch_words[] = {"off", "on", NULL};
+static const char *const auto_words[] = {"auto", NULL};
+/* In the order of MBL_CONFIG_AUTO, _ALL and _NONE. */
+static const char *const blocks_words[] = {"auto", "all", "none", NULL};
 static const char *const merge_words[] = {"auto", "never", NULL};
 /* In the order of mbl_config_low_memory_t. */
 static const char *const low_memory_words[] = {"off", "on", NULL};
@@ -139,7 +145,9 @@ static const mbl_field_t fields[] = {
         "height of all images of the run, a multiple of 16 for Stable Diffusion; 0: the size that the model "
         "was made for (its sample_size)"),
     COUNT(rollout.width, "0", 0, 16384, "pixels", "their width; given together with the height"),
-    COUNT(rollout.micro_batch, "48", 1, 65536, "images", "images that a rank samples at once in the rollout"),
+    COUNT_OR(rollout.micro_batch, "48", 1, 65536, "images", auto_words,
+             "images that a rank samples at once in the rollout, at most: fewer where memory does not hold "
+             "them; auto: as many as it holds; results do not depend on it beyond rounding"),
     CHOICE(rollout.merge, "auto", merge_words,
            "auto: the rollout policy's adapter is merged into the weights, which is faster, in every epoch "
            "in which merge_deviation allows it; never: it is applied beside them"),
@@ -158,7 +166,15 @@ static const mbl_field_t fields[] = {
            "share of a step's rows (image and timestep) on which the KL term is computed, drawn anew for "
            "every step and weighted up so that its mean is the same"),
     NUMBER(train.clip, "5", 0, 1000, ABOVE, "advantages are clamped to [-clip, clip]"),
-    COUNT(train.micro_batch, "48", 1, 65536, "images", "images that a rank trains on at once"),
+    COUNT_OR(train.micro_batch, "48", 1, 65536, "images", auto_words,
+             "images that a rank trains on at once, at most: fewer where memory does not hold them; auto: as "
+             "many as it holds; results do not depend on it beyond rounding, but for the units of a "
+             "balance.gram_fraction or train.kl_fraction below 1, which are those of one prompt with auto"),
+    COUNT_OR(
+        train.checkpoint_blocks, "auto", 0, 64, "blocks", blocks_words,
+        "activation checkpointing: of how many of the model's blocks, from the first on, only the inputs "
+        "are kept, the rest being made again in backward passes; with the same results, in less memory "
+        "and more time; auto: as few as memory asks for"),
     NUMBER(train.timestep_fraction, "0.99", 0, 1, ABOVE,
            "share of the rollout's timesteps that is trained on, for each image"),
     COUNT(train.inner_epochs, "1", 1, 100, "passes", "passes over the images of an epoch"),
@@ -482,6 +498,17 @@ const char *mbl_config_word(const char *key, int choice) {
     return "";
 }
 
+size_t mbl_config_count_of_word(size_t i) {
+    return MBL_CONFIG_AUTO - i;
+}
+
+const char *mbl_config_word_of_count(const mbl_field_t *field, size_t value) {
+    for (size_t i = 0; field->kind == MBL_FIELD_COUNT && field->words && field->words[i]; i++)
+        if (value == mbl_config_count_of_word(i))
+            return field->words[i];
+    return NULL;
+}
+
 static char *join_words(const char *const *words, const char *glue, char *out, size_t size) {
     size_t used = 0;
     out[0] = 0;
@@ -510,6 +537,8 @@ char *mbl_config_range(const mbl_field_t *field, char *out, size_t size) {
     else
         snprintf(out, size, "%c%.15g, %.15g%c", field->ends & MBL_FIELD_ABOVE ? '(' : '[', field->low,
                  field->high, field->ends & MBL_FIELD_BELOW ? ')' : ']');
+    for (size_t i = 0; field->words && field->words[i]; i++)
+        snprintf(out + strlen(out), size - strlen(out), " or %s", field->words[i]);
     return out;
 }
 

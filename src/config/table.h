@@ -39,7 +39,7 @@ typedef struct {
     double low, high;
     int ends;
     const char *unit;         /* or NULL */
-    const char *const *words; /* of a choice, NULL-terminated */
+    const char *const *words; /* of a choice, NULL-terminated; of a count, what else it may be (or NULL) */
     const char *help;
     const char *const *word_help; /* a line for each of `words`, or NULL */
 } mbl_field_t;
@@ -64,6 +64,10 @@ const mbl_config_retired_t *mbl_config_retired(size_t i);
 /* The name that a key of an earlier version has now, or `path` itself. */
 const char *mbl_config_renamed(const char *path);
 extern const char *const mbl_config_on_failure_words[];
+
+/* The value of word i of a count, and the word of a value (NULL: it is a number). */
+size_t mbl_config_count_of_word(size_t i);
+const char *mbl_config_word_of_count(const mbl_field_t *field, size_t value);
 
 /* "a number in (0, 1], for instance 3.0e-4" into out; returns out. */
 char *mbl_config_expected(const mbl_field_t *field, char *out, size_t size);

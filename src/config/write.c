@@ -164,10 +164,14 @@ static bool says_something(const mbl_field_t *field, const mbl_config_t *config)
 
 static void write_value(FILE *out, const mbl_field_t *field, const mbl_config_t *config) {
     const void *place = (const char *)config + field->offset;
+    const char *word;
     switch (field->kind) {
     case MBL_FIELD_COUNT:
     case MBL_FIELD_BYTES:
-        fprintf(out, "%zu", *(const size_t *)place);
+        if ((word = mbl_config_word_of_count(field, *(const size_t *)place)))
+            write_word(out, word);
+        else
+            fprintf(out, "%zu", *(const size_t *)place);
         break;
     case MBL_FIELD_NUMBER:
     case MBL_FIELD_SECONDS:
@@ -363,10 +367,12 @@ static json_t *stages_json(const mbl_config_t *config) {
 
 static json_t *value_json(const mbl_field_t *field, const mbl_config_t *config) {
     const void *place = (const char *)config + field->offset;
+    const char *word;
     switch (field->kind) {
     case MBL_FIELD_COUNT:
     case MBL_FIELD_BYTES:
-        return json_integer((json_int_t) * (const size_t *)place);
+        word = mbl_config_word_of_count(field, *(const size_t *)place);
+        return word ? json_string(word) : json_integer((json_int_t) * (const size_t *)place);
     case MBL_FIELD_NUMBER:
     case MBL_FIELD_SECONDS:
         return json_real(*(const double *)place);

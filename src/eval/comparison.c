@@ -308,7 +308,7 @@ static mbl_status_t draw_seeds(drawing_t *d, mbl_candidate_t *e, const mbl_compa
 }
 
 static mbl_status_t new_evaluator(const drawing_t *d, const mbl_comparison_set_t *s, const mbl_lora_t *lora,
-                                  mbl_evaluator_t **out) {
+                                  size_t left, mbl_evaluator_t **out) {
     const mbl_engine_t *engine = d->comparison->engine;
     mbl_evaluator_options_t options = {.comm = engine->comm,
                                        .pipeline = engine->pipeline,
@@ -320,8 +320,11 @@ static mbl_status_t new_evaluator(const drawing_t *d, const mbl_comparison_set_t
                                        .plan = &d->plan,
                                        .guidance = mbl_engine_guidance(engine),
                                        .stop = d->stop};
-    MBL_TRY(mbl_micro_batch_fit(engine->config, engine->pipeline, lora, MBL_TAPE_NONE, "rollout.micro_batch",
-                                engine->config->rollout.micro_batch, options.images, &options.micro_batch));
+    const mbl_passes_t passes = {
+        .pipeline = engine->pipeline, .lora = lora, .there = options.images, .left = left};
+    mbl_fit_t fit;
+    MBL_TRY(mbl_micro_batch_fit(engine->config, &passes, &fit));
+    options.micro_batch = fit.rows;
     return mbl_evaluator_new(&options, out);
 }
 
@@ -329,7 +332,9 @@ static mbl_status_t draw_set(drawing_t *d, mbl_candidate_t *e, const mbl_compari
                              const mbl_lora_t *lora, const mbl_adapter_t *adapter) {
     mbl_engine_t *engine = d->comparison->engine;
     mbl_evaluator_t *evaluator = NULL;
-    mbl_status_t status = mbl_comm_agree(engine->comm, new_evaluator(d, s, lora, &evaluator));
+    size_t left;
+    MBL_TRY(mbl_micro_batch_left(engine->comm, MBL_OK, engine->ops, &left));
+    mbl_status_t status = mbl_comm_agree(engine->comm, new_evaluator(d, s, lora, left, &evaluator));
     if (status == MBL_OK)
         status = draw_seeds(d, e, s, adapter, evaluator);
     mbl_evaluator_free(evaluator);

@@ -21,6 +21,7 @@ typedef struct {
     size_t rollout_batch, rollout_steps;
     mbl_solver_t solver;
     size_t train_batch, timesteps; /* trained on, of every image */
+    size_t again;                  /* blocks made again in backward passes (model/dit.h) */
     size_t inner_epochs, updates;  /* passes over an epoch, optimizer steps in each */
     bool kl, kl_apart;             /* a reference pass too; and a backward pass of the KL term's own */
     bool merge, merged; /* there is room to merge the rollout policy for the rollout; which runs so */
@@ -29,8 +30,9 @@ typedef struct {
 /* The transformer of a config.json, for latents of another side (0: its own). */
 mbl_status_t mbl_plan_read_model(const char *path, size_t side, mbl_plan_shape_t *out);
 /* The shape of a configuration on `ranks` ranks, from the files of its model that hold sizes (transformer/
- * and tokenizer/). Free with mbl_plan_shape_free. */
-mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_shape_t *out);
+ * and tokenizer/), with micro-batches that fit into `memory` bytes of a device. Free with
+ * mbl_plan_shape_free. */
+mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, double memory, mbl_plan_shape_t *out);
 void mbl_plan_shape_free(mbl_plan_shape_t *shape);
 
 /* Unit by unit: merging the rollout policy and measuring what that does; all solver steps of a rollout

@@ -23,16 +23,12 @@ static mbl_status_t make_adapters(mbl_plan_setup_t *w) {
     return MBL_OK;
 }
 
-/* memory->train is the room of a micro-batch, ->gradients the rest: sets, their sums and the direction. */
-static mbl_status_t make_update(mbl_plan_setup_t *w, size_t *before, mbl_plan_memory_t *memory) {
-    const mbl_plan_shape_t *s = w->shape;
-    const mbl_update_room_t room = {
-        .parts = s->rewards, .masks = s->rewards, .kl_apart = s->kl_apart, .micro_batch = s->train_batch};
-    MBL_TRY(mbl_update_prepare(&w->update, w->pipeline, &room));
-    size_t taken = lap(w, before);
-    memory->train = w->live ? mbl_gradient_bytes(w->update.gradient) : 0;
-    memory->gradients = taken - memory->train;
-    return MBL_OK;
+static mbl_update_room_t room_of(const mbl_plan_shape_t *s) {
+    return (mbl_update_room_t){.parts = s->rewards,
+                               .masks = s->rewards,
+                               .kl_apart = s->kl_apart,
+                               .micro_batch = s->train_batch,
+                               .again = s->again};
 }
 
 static mbl_status_t make_host(mbl_plan_setup_t *w) {
@@ -48,25 +44,39 @@ static mbl_status_t make_host(mbl_plan_setup_t *w) {
     return MBL_OK;
 }
 
-static mbl_status_t open_parts(mbl_plan_setup_t *w, mbl_plan_memory_t *memory) {
+/* All whose size no micro-batch changes. */
+static mbl_status_t open_fixed(mbl_plan_setup_t *w, size_t *before, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
     const mbl_schedule_t schedule = {.shift = 3}; /* any: it costs the same */
-    size_t side = s->sizes.side, before = 0;
-    MBL_TRY(make_host(w));
+    const mbl_update_room_t room = room_of(s);
     MBL_TRY(mbl_pipeline_blank(w->ops, s->dtype, s->model, s->tokens, &w->pipeline));
-    memory->weights = lap(w, &before);
+    memory->weights = lap(w, before);
     MBL_TRY(mbl_pipeline_conditions(w->pipeline, s->prompts, &w->conditions));
-    memory->prompts = lap(w, &before);
+    memory->prompts = lap(w, before);
     MBL_TRY(make_adapters(w));
-    memory->adapters = lap(w, &before);
-    MBL_TRY(mbl_sampler_plan(s->solver, s->rollout_steps, &schedule, &w->plan));
-    MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->sampler));
+    memory->adapters = lap(w, before);
     if (s->merge)
         MBL_TRY(mbl_merge_new(w->pipeline, &w->update.policy.in_old, &schedule, &w->merge));
     MBL_TRY(mbl_tensor_new(w->ops, MBL_F32, &w->x0, 4, s->images > w->most ? s->images : w->most,
-                           s->sizes.channels, side, side));
-    memory->rollout = lap(w, &before);
-    MBL_TRY(make_update(w, &before, memory));
+                           s->sizes.channels, s->sizes.side, s->sizes.side));
+    memory->rollout = lap(w, before);
+    MBL_TRY(mbl_update_prepare_sets(&w->update, &room));
+    memory->gradients = lap(w, before);
+    return MBL_OK;
+}
+
+static mbl_status_t open_parts(mbl_plan_setup_t *w, mbl_plan_memory_t *memory) {
+    const mbl_plan_shape_t *s = w->shape;
+    const mbl_update_room_t room = room_of(s);
+    const mbl_schedule_t schedule = {.shift = 3};
+    size_t before = 0;
+    MBL_TRY(make_host(w));
+    MBL_TRY(open_fixed(w, &before, memory));
+    MBL_TRY(mbl_sampler_plan(s->solver, s->rollout_steps, &schedule, &w->plan));
+    MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->sampler));
+    memory->rollout += lap(w, &before);
+    MBL_TRY(mbl_update_prepare_passes(&w->update, w->pipeline, &room));
+    memory->train = lap(w, &before);
     MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->evaluator));
     memory->evaluation = lap(w, &before);
     return MBL_OK;
@@ -91,6 +101,17 @@ void mbl_plan_setup_close(mbl_plan_setup_t *w) {
 
 mbl_status_t mbl_plan_setup_open(mbl_plan_setup_t *setup, mbl_plan_memory_t *memory) {
     mbl_status_t status = open_parts(setup, memory);
+    if (status != MBL_OK)
+        mbl_plan_setup_close(setup);
+    return status;
+}
+
+mbl_status_t mbl_plan_setup_fixed(mbl_plan_setup_t *setup) {
+    mbl_plan_memory_t memory;
+    size_t before = 0;
+    mbl_status_t status = make_host(setup);
+    if (status == MBL_OK)
+        status = open_fixed(setup, &before, &memory);
     if (status != MBL_OK)
         mbl_plan_setup_close(setup);
     return status;

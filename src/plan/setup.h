@@ -32,6 +32,8 @@ typedef struct {
 /* shape, ops and live are set, the rest is zero. *memory: its parts as far as they are made here. On
  * failure nothing is left. Weights are zero. */
 mbl_status_t mbl_plan_setup_open(mbl_plan_setup_t *setup, mbl_plan_memory_t *memory);
+/* The same without what depends on micro-batches; nothing can be run. */
+mbl_status_t mbl_plan_setup_fixed(mbl_plan_setup_t *setup);
 void mbl_plan_setup_close(mbl_plan_setup_t *setup);
 /* Runs one unit of a phase. */
 mbl_status_t mbl_plan_setup_run(mbl_plan_setup_t *setup, mbl_plan_phase_t phase);

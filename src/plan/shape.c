@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "model/text/prompt.h"
+#include "plan/setup.h"
 #include "run/micro_batch.h"
 #include "run/stage.h"
 #include "run/state.h"
@@ -39,10 +40,6 @@ static mbl_status_t read_sizes(const mbl_config_t *config, mbl_plan_shape_t *out
     return status;
 }
 
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
 /* How many prompts are encoded; those of a file are counted in it. */
 static mbl_status_t count_prompts(const mbl_config_t *config, size_t *out) {
     *out = 0;
@@ -55,29 +52,42 @@ static mbl_status_t count_prompts(const mbl_config_t *config, size_t *out) {
     return MBL_OK;
 }
 
-/* As the run will, with a model that holds nothing. */
-static mbl_status_t fit_micro_batches(const mbl_config_t *config, mbl_plan_shape_t *s) {
-    mbl_ops_t *ops = NULL;
-    mbl_pipeline_t *pipeline = NULL;
-    mbl_lora_t *lora = NULL;
-    mbl_status_t status;
-    MBL_TRY_GOTO(mbl_cost_model_open(&ops), done);
-    MBL_TRY_GOTO(mbl_pipeline_blank(ops, s->dtype, s->model, s->tokens, &pipeline), done);
-    MBL_TRY_GOTO(mbl_lora_new(mbl_pipeline_model(pipeline), &s->lora, &lora), done);
-    MBL_TRY_GOTO(mbl_micro_batch_fit(config, pipeline, lora, MBL_TAPE_NONE, "rollout.micro_batch",
-                                     s->rollout_batch, s->images, &s->rollout_batch),
-                 done);
-    status = mbl_micro_batch_fit(config, pipeline, lora, MBL_TAPE_LORA, "train.micro_batch", s->train_batch,
-                                 s->images, &s->train_batch);
-done:
-    mbl_lora_free(lora);
-    mbl_pipeline_close(pipeline);
-    if (ops)
-        mbl_ops_close(ops);
+enum { CONTEXT_BYTES = 500 << 20 }; /* about what CUDA itself takes of a device */
+
+/* As the run will (train/loop_open.c), in what is left of `memory`. */
+static mbl_status_t fit(const mbl_config_t *config, const mbl_plan_setup_t *w, double memory,
+                        mbl_plan_shape_t *s) {
+    enum { PART = 4, SAMPLERS = 2 };
+    const double left = MBL_MICRO_BATCH_SHARE * (memory - (double)w->live(w->ops) - CONTEXT_BYTES);
+    mbl_passes_t passes = {.pipeline = w->pipeline, .lora = w->lora, .there = s->images, .copies = SAMPLERS};
+    mbl_fit_t sampled, trained;
+    passes.left = left > 0 ? (size_t)left / PART : 0;
+    MBL_TRY(mbl_micro_batch_fit(config, &passes, &sampled));
+    passes.kind = MBL_TAPE_LORA;
+    passes.copies = 1;
+    passes.left = left > 0 ? (size_t)left - SAMPLERS * sampled.bytes : 0;
+    MBL_TRY(mbl_micro_batch_fit(config, &passes, &trained));
+    s->rollout_batch = sampled.rows;
+    s->train_batch = trained.rows;
+    s->again = trained.again;
+    return MBL_OK;
+}
+
+static mbl_status_t fit_micro_batches(const mbl_config_t *config, double memory, mbl_plan_shape_t *s) {
+    mbl_plan_setup_t w = {.shape = s, .live = mbl_cost_model_live};
+    s->rollout_batch = s->train_batch = 1;
+    MBL_TRY(mbl_cost_model_open(&w.ops));
+    mbl_ops_t *ops = w.ops;
+    mbl_status_t status = mbl_plan_setup_fixed(&w);
+    if (status == MBL_OK) {
+        status = fit(config, &w, memory, s);
+        mbl_plan_setup_close(&w);
+    }
+    mbl_ops_close(ops);
     return status;
 }
 
-mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_shape_t *out) {
+mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, double memory, mbl_plan_shape_t *out) {
     size_t groups = (config->prompts.groups + ranks - 1) / ranks; /* of the rank that has most */
     size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
     mbl_plan_shape_t shape = {.dtype = config->precision == MBL_CONFIG_PRECISION_F32 ? MBL_F32 : MBL_BF16,
@@ -91,14 +101,12 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, mbl_plan_s
                               .updates = config->train.updates_per_epoch,
                               .kl = config->train.kl > 0,
                               .kl_apart = config->train.kl > 0 && config->balance.kl == MBL_CONFIG_KL_APART};
-    shape.rollout_batch = least(config->rollout.micro_batch, shape.images);
-    shape.train_batch = least(config->train.micro_batch, shape.images);
     MBL_TRY(count_prompts(config, &shape.prompts));
     MBL_TRY(mbl_stage_most_parts(config, &shape.rewards));
     MBL_TRY(mbl_state_lora(config, &shape.lora));
     mbl_status_t status = read_sizes(config, &shape);
-    if (status == MBL_OK && config->limits.micro_batch_bytes > 0)
-        status = fit_micro_batches(config, &shape);
+    if (status == MBL_OK)
+        status = fit_micro_batches(config, memory, &shape);
     if (status == MBL_OK)
         *out = shape;
     else

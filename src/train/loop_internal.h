@@ -33,9 +33,9 @@ typedef struct {
     size_t most_parts; /* of any stage: R */
     mbl_sampler_plan_t plan, eval_plan;
     mbl_sampler_t *sampler;
-    size_t sampled_at_once, trained_at_once; /* images */
-    mbl_merge_t *merge; /* of the rollout policy into the rollout's weights; NULL: never */
-    bool merged;        /* in the last epoch */
+    size_t sampled_at_once; /* images */
+    mbl_merge_t *merge;     /* of the rollout policy into the rollout's weights; NULL: never */
+    bool merged;            /* in the last epoch */
     mbl_evaluator_t *evaluator;
     mbl_batch_t batch;
     mbl_rollout_views_t views;

@@ -34,32 +34,42 @@ static mbl_status_t make_batch(mbl_train_t *t) {
     return MBL_OK;
 }
 
-static mbl_status_t fit_micro_batches(mbl_train_t *t) {
+/* The rollout has a part of the memory that is left (its passes take little), training what is left then. */
+static mbl_status_t fit_micro_batches(mbl_train_t *t, size_t left, mbl_update_room_t *room) {
+    enum { PART = 4, SAMPLERS = 2 }; /* the rollout's and the evaluation's */
     const mbl_config_t *config = t->config;
-    mbl_pipeline_t *pipeline = t->engine.pipeline;
     const size_t most = t->batch.n > config->eval.prompts ? t->batch.n : config->eval.prompts;
-    MBL_TRY(mbl_micro_batch_fit(config, pipeline, t->state.lora, MBL_TAPE_NONE, "rollout.micro_batch",
-                                config->rollout.micro_batch, most, &t->sampled_at_once));
-    return mbl_micro_batch_fit(config, pipeline, t->state.lora, MBL_TAPE_LORA, "train.micro_batch",
-                               config->train.micro_batch, t->batch.n, &t->trained_at_once);
+    mbl_passes_t passes = {.pipeline = t->engine.pipeline, .lora = t->state.lora, .copies = SAMPLERS};
+    mbl_fit_t sampled, trained;
+    passes.kind = MBL_TAPE_NONE;
+    passes.there = most;
+    passes.left = left == SIZE_MAX ? SIZE_MAX : left / PART;
+    MBL_TRY(mbl_micro_batch_fit(config, &passes, &sampled));
+    passes.kind = MBL_TAPE_LORA;
+    passes.there = t->batch.n;
+    passes.copies = 1;
+    passes.left = left == SIZE_MAX ? SIZE_MAX : left - SAMPLERS * sampled.bytes;
+    MBL_TRY(mbl_micro_batch_fit(config, &passes, &trained));
+    t->sampled_at_once = sampled.rows;
+    room->at_once = trained.rows;
+    room->again = trained.again;
+    return MBL_OK;
 }
 
-static mbl_status_t prepare_update(mbl_train_t *t) {
+static mbl_update_room_t room_of(const mbl_train_t *t) {
     const mbl_config_t *config = t->config;
     bool reference = mbl_method_is(t->stage.method, MBL_METHOD_MICRO_BATCHES);
     bool halves = config->balance.alpha_halves > 0 || config->balance.shrink != MBL_SHRINK_OFF;
     size_t rows = mbl_train_timesteps(config) * t->batch.n;
     bool by_part = config->balance.gram_fraction < 1 || halves || reference;
-    mbl_update_room_t room = {.parts = t->most_parts,
-                              .masks = t->most_parts, /* scores that fail make masks of their own */
-                              .kl_apart = config->train.kl > 0 && config->balance.kl == MBL_CONFIG_KL_APART,
-                              .micro_batch = config->train.micro_batch,
-                              .at_once = t->trained_at_once,
-                              .rows = by_part ? rows : 0,
-                              .kl_rows = config->train.kl_fraction < 1 ? rows : 0,
-                              .halves = halves,
-                              .reference = reference ? &t->batch : NULL};
-    return mbl_update_prepare(&t->state.update, t->engine.pipeline, &room);
+    return (mbl_update_room_t){.parts = t->most_parts,
+                               .masks = t->most_parts, /* scores that fail make masks of their own */
+                               .kl_apart = config->train.kl > 0 && config->balance.kl == MBL_CONFIG_KL_APART,
+                               .micro_batch = mbl_micro_batch_unit(config),
+                               .rows = by_part ? rows : 0,
+                               .kl_rows = config->train.kl_fraction < 1 ? rows : 0,
+                               .halves = halves,
+                               .reference = reference ? &t->batch : NULL};
 }
 
 void mbl_train_take_rewards(mbl_train_t *t) {
@@ -91,10 +101,10 @@ mbl_status_t mbl_train_keep_schedule(mbl_train_t *t) {
     return make_plans(t);
 }
 
-mbl_status_t mbl_train_open(mbl_train_t *t) {
+/* All whose size no micro-batch changes. Local. */
+static mbl_status_t open_state(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
     const mbl_schedule_t schedule = mbl_engine_schedule(config, true);
-    MBL_TRY(mbl_engine_open(config, t->comm, &t->engine));
     MBL_TRY(mbl_stage_at(config, 0, &t->stage));
     MBL_TRY(mbl_stage_most_parts(config, &t->most_parts));
     mbl_train_take_rewards(t);
@@ -104,12 +114,20 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
     MBL_TRY(make_batch(t));
     MBL_TRY(mbl_ranks_new(t->comm, &t->ranks));
     MBL_TRY(mbl_pipeline_prepare_decoding(t->engine.pipeline, t->batch.n));
-    MBL_TRY(fit_micro_batches(t));
-    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, t->sampled_at_once, &t->sampler));
     if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)
         MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.update.policy.in_old, &schedule, &t->merge));
     MBL_RECORD("%s", t->state.made_with);
-    MBL_TRY(prepare_update(t));
+    const mbl_update_room_t room = room_of(t);
+    return mbl_update_prepare_sets(&t->state.update, &room);
+}
+
+/* The passes' activations, in the memory that is left. Local. */
+static mbl_status_t open_passes(mbl_train_t *t, size_t left) {
+    const mbl_config_t *config = t->config;
+    mbl_update_room_t room = room_of(t);
+    MBL_TRY(fit_micro_batches(t, left, &room));
+    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, t->sampled_at_once, &t->sampler));
+    MBL_TRY(mbl_update_prepare_passes(&t->state.update, t->engine.pipeline, &room));
     mbl_evaluator_options_t options = {.comm = t->comm,
                                        .pipeline = t->engine.pipeline,
                                        .lora = t->state.lora,
@@ -123,6 +141,13 @@ mbl_status_t mbl_train_open(mbl_train_t *t) {
                                        .seed = config->eval.seed,
                                        .stop = t->stop};
     return mbl_evaluator_new(&options, &t->evaluator);
+}
+
+mbl_status_t mbl_train_open(mbl_train_t *t) {
+    size_t left;
+    MBL_TRY(mbl_engine_open(t->config, t->comm, &t->engine));
+    MBL_TRY(mbl_micro_batch_left(t->comm, open_state(t), t->engine.ops, &left));
+    return open_passes(t, left);
 }
 
 void mbl_train_close(mbl_train_t *t) {

@@ -140,15 +140,18 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
     return sort_prompts(p);
 }
 
-static mbl_status_t make_buffers(pretrain_t *p) {
+static mbl_status_t make_buffers(pretrain_t *p, size_t left) {
     mbl_ops_t *ops = p->engine.ops;
     size_t c, height, width, tokens = mbl_pipeline_context_tokens(p->engine.pipeline),
                              padded = p->state.padded;
     mbl_pipeline_latent(p->engine.pipeline, &c, &height, &width);
     const mbl_config_t *config = p->engine.config;
     const size_t ranks = (size_t)p->engine.comm->size, share = (config->pretrain.batch + ranks - 1) / ranks;
-    MBL_TRY(mbl_micro_batch_fit(config, p->engine.pipeline, NULL, MBL_TAPE_FULL, "train.micro_batch",
-                                config->train.micro_batch, share, &p->rows));
+    const mbl_passes_t passes = {
+        .pipeline = p->engine.pipeline, .kind = MBL_TAPE_FULL, .there = share, .left = left};
+    mbl_fit_t fit;
+    MBL_TRY(mbl_micro_batch_fit(config, &passes, &fit));
+    p->rows = fit.rows;
     p->elements = c * height * width;
     for (int i = 0; i < N_IMAGES; i++)
         MBL_TRY(mbl_tensor_new(ops, MBL_F32, &p->image[i], 4, p->rows, c, height, width));
@@ -163,7 +166,8 @@ static mbl_status_t make_buffers(pretrain_t *p) {
     MBL_ALLOC(p->host_mix, MBL_ROWS_TERMS * p->rows);
     MBL_ALLOC(p->host_sample, p->rows);
     MBL_ALLOC(p->prompt, p->rows);
-    return mbl_tape_new(p->model, NULL, MBL_TAPE_FULL, p->rows, height, width, tokens, &p->tape);
+    const mbl_tape_shape_t shape = {MBL_TAPE_FULL, p->rows, height, width, tokens, fit.again};
+    return mbl_tape_new_of(p->model, NULL, &shape, &p->tape);
 }
 
 static mbl_status_t make_plan(pretrain_t *p, const mbl_config_t *config) {
@@ -171,15 +175,10 @@ static mbl_status_t make_plan(pretrain_t *p, const mbl_config_t *config) {
     return mbl_sampler_plan(config->eval.solver, config->eval.steps, &schedule, &p->plan);
 }
 
-static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm_t *comm) {
-    char folder[512];
-    MBL_TRY(mbl_rundir_join(p->out_dir, "model", folder, sizeof folder));
-    MBL_TRY(create_folder(config, comm, folder));
-    MBL_TRY(open_engine(p, config, comm, folder));
-    MBL_TRY(mbl_pretrain_state_new(&p->state, p->engine.ops, p->model, comm));
-    MBL_TRY(make_buffers(p));
-    MBL_TRY(make_plan(p, config));
-    mbl_evaluator_options_t options = {.comm = comm,
+static mbl_status_t open_evaluator(pretrain_t *p, size_t left) {
+    const mbl_config_t *config = p->engine.config;
+    const mbl_passes_t passes = {.pipeline = p->engine.pipeline, .there = config->eval.prompts, .left = left};
+    mbl_evaluator_options_t options = {.comm = p->engine.comm,
                                        .pipeline = p->engine.pipeline,
                                        .pool = p->engine.pool,
                                        .set = &p->engine.test,
@@ -188,9 +187,27 @@ static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm
                                        .plan = &p->plan,
                                        .guidance = mbl_engine_guidance(&p->engine),
                                        .seed = config->eval.seed};
-    MBL_TRY(mbl_micro_batch_fit(config, p->engine.pipeline, NULL, MBL_TAPE_NONE, "rollout.micro_batch",
-                                config->rollout.micro_batch, config->eval.prompts, &options.micro_batch));
+    mbl_fit_t fit;
+    MBL_TRY(make_plan(p, config));
+    MBL_TRY(mbl_micro_batch_fit(config, &passes, &fit));
+    options.micro_batch = fit.rows;
     return mbl_evaluator_new(&options, &p->evaluator);
+}
+
+/* Training has what the evaluation leaves of the memory, which gets a part. */
+static mbl_status_t open_all(pretrain_t *p, const mbl_config_t *config, mbl_comm_t *comm) {
+    enum { PART = 4 };
+    char folder[512];
+    size_t left;
+    MBL_TRY(mbl_rundir_join(p->out_dir, "model", folder, sizeof folder));
+    MBL_TRY(create_folder(config, comm, folder));
+    mbl_status_t status = open_engine(p, config, comm, folder);
+    if (status == MBL_OK)
+        status = mbl_pretrain_state_new(&p->state, p->engine.ops, p->model, comm);
+    MBL_TRY(mbl_micro_batch_left(comm, status, p->engine.ops, &left));
+    const size_t part = left / PART;
+    MBL_TRY(make_buffers(p, left == SIZE_MAX ? SIZE_MAX : left - part));
+    return open_evaluator(p, left == SIZE_MAX ? SIZE_MAX : part);
 }
 
 static void close_all(pretrain_t *p) {

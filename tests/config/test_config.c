@@ -45,6 +45,33 @@ static void defaults(void **state) {
     mbl_config_free(config);
 }
 
+static void words_for_counts(void **state) {
+    (void)state;
+    mbl_config_t *config;
+    char *json;
+    assert_int_equal(parse("rollout: {micro_batch: auto}\ntrain: {micro_batch: 3, checkpoint_blocks: none}",
+                           NULL, &config),
+                     MBL_OK);
+    assert_true(config->rollout.micro_batch == MBL_CONFIG_AUTO);
+    assert_int_equal(config->train.micro_batch, 3);
+    assert_true(config->train.checkpoint_blocks == MBL_CONFIG_NONE);
+    assert_int_equal(mbl_config_json(config, &json), MBL_OK);
+    assert_non_null(strstr(json, "\"micro_batch\": \"auto\""));
+    assert_non_null(strstr(json, "\"checkpoint_blocks\": \"none\""));
+    mbl_free(json);
+    mbl_config_free(config);
+    assert_int_equal(parse("", "train.checkpoint_blocks=all", &config), MBL_OK);
+    assert_true(config->train.checkpoint_blocks == MBL_CONFIG_ALL);
+    mbl_config_free(config);
+    assert_int_equal(parse("train: {checkpoint_blocks: 5}", NULL, &config), MBL_OK);
+    assert_int_equal(config->train.checkpoint_blocks, 5);
+    mbl_config_free(config);
+    assert_int_equal(parse("", NULL, &config), MBL_OK);
+    assert_true(config->train.checkpoint_blocks == MBL_CONFIG_AUTO);
+    assert_int_equal(config->train.micro_batch, 48);
+    mbl_config_free(config);
+}
+
 static void values_reach_their_fields(void **state) {
     (void)state;
     mbl_config_t *config;
@@ -142,7 +169,13 @@ static void wrong_values(void **state) {
     REFUSED("seed: 99999999999999999999999", NULL, "out of range");
     REFUSED("seed:", NULL, "run.yaml:1: seed: \"\" is empty; expected a whole number");
     REFUSED("prompts: {group_size: 1}", NULL, "prompts.group_size: 1 is out of range", "[2, 4096]");
-    REFUSED("rollout: {micro_batch: 0}", NULL, "rollout.micro_batch: 0 is out of range");
+    REFUSED("rollout: {micro_batch: 0}", NULL, "rollout.micro_batch: 0 is out of range",
+            "[1, 65536] or auto");
+    REFUSED("rollout: {micro_batch: all}", NULL, "rollout.micro_batch: \"all\" is not a whole number");
+    REFUSED("train: {checkpoint_blocks: some}", NULL,
+            "train.checkpoint_blocks: \"some\" is not a whole number",
+            "in [0, 64] or auto or all or none, for instance auto");
+    REFUSED("train: {checkpoint_blocks: 18446744073709551615}", NULL, "is out of range");
     REFUSED("eval: {prompts: 0}", NULL, "eval.prompts: 0 is out of range");
     REFUSED("rollout: {solver: dpm3}", NULL,
             "run.yaml:1: rollout.solver: \"dpm3\" is not a choice; did you mean dpm1?; expected one of "
@@ -541,6 +574,7 @@ static void edit_distances(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults),
+        cmocka_unit_test(words_for_counts),
         cmocka_unit_test(values_reach_their_fields),
         cmocka_unit_test(overrides),
         cmocka_unit_test(wrong_overrides),

@@ -26,7 +26,7 @@ static void cross_checks(void **state) {
     check_refused("model.path=''", 1, "model.path: missing; expected the folder of a base model");
     check_refused("balance.floor=0.6", 1, "--set balance.floor=0.6: balance.floor: 0.6 with 2 rewards");
     check_refused("balance.method=cagrad", 1,
-                  "run.yaml:18: balance.floor: 0.05 with balance.method: cagrad, which has no least alpha; "
+                  "run.yaml:19: balance.floor: 0.05 with balance.method: cagrad, which has no least alpha; "
                   "expected balance.floor: 0 or balance.method: marble");
     check_refused("balance={method: gdpo, warmup: 3}", 1,
                   "balance.warmup: 3 with balance.method: gdpo, which has no first solve to wait for");

@@ -85,7 +85,8 @@ static size_t bytes_of_one(const char *key) {
 static void plan_says(size_t bytes, size_t images) {
     char command[1024], said[128];
     snprintf(command, sizeof command,
-             "%s/marble plan %s/run.yaml --gpu h100 --set limits.micro_batch_bytes=%zu >%s/plan.log 2>&1",
+             "%s/marble plan %s/run.yaml --gpu h100 --set limits.micro_batch_bytes=%zu --set "
+             "train.checkpoint_blocks=none >%s/plan.log 2>&1",
              MBL_BINARY_DIR, folder, bytes, folder);
     assert_int_equal(system(command), 0);
     snprintf(said, sizeof said, " %zu of a training micro-batch", images);
@@ -101,16 +102,20 @@ static void micro_batches_are_cut_to_bytes(void **state) {
     assert_true(
         log_has("one", "limits.micro_batch_bytes: 1000 bytes; the activations of one image (rollout"));
     size_t rollout = bytes_of_one("rollout.micro_batch");
-    snprintf(options, sizeof options, "--set limits.micro_batch_bytes=%zu", rollout);
+    snprintf(options, sizeof options, "--set train.checkpoint_blocks=none --set limits.micro_batch_bytes=%zu",
+             rollout);
     assert_int_equal(train(1, "one", options), 2);
     size_t one = bytes_of_one("train.micro_batch");
     assert_true(one > rollout);
-    snprintf(options, sizeof options, "--set limits.micro_batch_bytes=%zu", one - 1);
+    snprintf(options, sizeof options, "--set train.checkpoint_blocks=none --set limits.micro_batch_bytes=%zu",
+             one - 1);
     assert_int_equal(train(1, "one", options), 2);
     for (size_t images = 1; images <= 2; images++) {
         char said[128];
         snprintf(options, sizeof options,
-                 "--set limits.micro_batch_bytes=%zu --set train.steps=2 --set log.level=info", one * images);
+                 "--set limits.micro_batch_bytes=%zu --set train.steps=2 --set log.level=info --set "
+                 "train.checkpoint_blocks=none",
+                 one * images);
         const char *out = images == 1 ? "cut1" : "cut2";
         train_well(1, out, options);
         snprintf(said, sizeof said, "train.micro_batch: %zu images at once instead of 4", images);
@@ -118,6 +123,17 @@ static void micro_batches_are_cut_to_bytes(void **state) {
         same_lines("uncut", out, "metrics.jsonl", 1e-3, 2);
         plan_says(one * images, images);
     }
+}
+
+/* Blocks made again change no bit of a run; with auto memory decides, and the steps are the same up to
+ * rounding. */
+static void blocks_made_again(void **state) {
+    (void)state;
+    train_well(1, "kept", "--set train.steps=2 --set train.checkpoint_blocks=none");
+    train_well(1, "again", "--set train.steps=2 --set train.checkpoint_blocks=all");
+    same_lines("kept", "again", "metrics.jsonl", 0, 2);
+    train_well(1, "auto", "--set train.steps=2 --set train.micro_batch=auto --set rollout.micro_batch=auto");
+    same_lines("kept", "auto", "metrics.jsonl", 1e-3, 2);
 }
 
 static void many_targets(void **state) {
@@ -162,6 +178,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_rewards_with_every_method),
         cmocka_unit_test(micro_batches_are_cut_to_bytes),
+        cmocka_unit_test(blocks_made_again),
         cmocka_unit_test(many_targets),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);

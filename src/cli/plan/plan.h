@@ -14,6 +14,7 @@ typedef struct {
     const mbl_gpu_t *gpu[MBL_PLAN_GPUS]; /* [gpus] */
     size_t gpus;
     double launch; /* seconds added for a launch */
+    double memory; /* bytes of each GPU, instead of its own; 0: that */
     bool markdown, details;
 } mbl_plan_view_t;
 
@@ -28,6 +29,9 @@ typedef struct {
 void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan_sum_t *sum);
 /* Seconds of an epoch on GPU i of the view. */
 double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i);
+
+/* Bytes of GPU i of the view. */
+double mbl_plan_gpu_memory(const mbl_plan_view_t *view, size_t i);
 
 mbl_status_t mbl_plan_print(const mbl_plan_view_t *view);
 /* One JSON object into a file, "-" for the standard output. */

@@ -105,6 +105,10 @@ static double phase_seconds(const mbl_plan_view_t *view, mbl_plan_phase_t phase,
     return (double)view->plan->phase[phase].times * sum[MBL_COST_ROWS].seconds[i];
 }
 
+double mbl_plan_gpu_memory(const mbl_plan_view_t *view, size_t i) {
+    return view->memory > 0 ? view->memory : view->gpu[i]->memory;
+}
+
 /* The answer: what an epoch takes on every GPU, and whether it fits. */
 static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
     static const char *const head[] = {"GPU",       "seconds at least", "rollout", "training",
@@ -116,7 +120,7 @@ static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
     for (size_t i = 0; i < sizeof head / sizeof *head; i++)
         mbl_grid_cell(grid, "%s", head[i]);
     for (size_t i = 0; i < view->gpus; i++) {
-        bool fits_here = memory <= view->gpu[i]->memory;
+        bool fits_here = memory <= mbl_plan_gpu_memory(view, i);
         mbl_grid_cell(grid, "%s", view->gpu[i]->title);
         mbl_grid_cell(grid, "%.3g", mbl_plan_epoch(view, i));
         mbl_grid_cell(grid, "%.3g",
@@ -124,7 +128,7 @@ static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
         mbl_grid_cell(grid, "%.3g", phase_seconds(view, MBL_PLAN_TRAIN, i));
         mbl_grid_cell(grid, "%.3g", phase_seconds(view, MBL_PLAN_UPDATE, i));
         mbl_grid_cell(grid, "%.1f", memory / 1e9);
-        mbl_grid_cell(grid, "%.0f", view->gpu[i]->memory / 1e9);
+        mbl_grid_cell(grid, "%.0f", mbl_plan_gpu_memory(view, i) / 1e9);
         mbl_grid_cell(grid, fits_here ? "yes" : "no");
         fits = fits && fits_here;
     }
@@ -151,12 +155,16 @@ static mbl_status_t print_details(const mbl_plan_view_t *view) {
 
 mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
     const mbl_plan_shape_t *s = view->shape;
+    char again[64] = "";
+    if (s->again)
+        snprintf(again, sizeof again, "; %zu blocks made again in backward passes", s->again);
     printf(
         "%zu layers of width %zu, %zu heads; %zu image and %zu context tokens; %s; adapters of rank %zu; %zu "
         "rewards;\n%zu images of a rollout micro-batch with %zu steps, %zu of a training micro-batch, %zu "
-        "timesteps of each; rank 1 of %zu\n",
+        "timesteps of each%s; rank 1 of %zu\n",
         s->sizes.blocks, s->sizes.width, s->sizes.heads, s->sizes.tokens, s->tokens, mbl_dtype_name(s->dtype),
-        s->lora.rank, s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, s->ranks);
+        s->lora.rank, s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, again,
+        s->ranks);
     MBL_TRY(print_epoch(view));
     MBL_TRY(print_memory(view));
     if (view->details)
