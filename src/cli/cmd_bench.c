@@ -98,7 +98,7 @@ static mbl_status_t run_named(const char *name, const mbl_bench_t *bench) {
 }
 
 int mbl_cmd_bench(int argc, char **argv) {
-    mbl_bench_t bench = {.device = "auto", .runs = 15, .samples = 96};
+    mbl_bench_t bench = {.device = "auto", .runs = 15, .samples = 96, .size = 512, .tokens = 205, .batch = 1};
     size_t threads = 0;
     const mbl_arg_t args[] = {
         {"json", MBL_ARG_FLAG, &bench.json, NULL, "one JSON object a line, times in ms", 0, 0, 0, NULL},
@@ -115,7 +115,12 @@ int mbl_cmd_bench(int argc, char **argv) {
          1, 4096, NULL},
         {"url", MBL_ARG_TEXT, &bench.url, "URL",
          "requests: also to this server of the Open Inference Protocol", 0, 0, 0, NULL},
-        {"model", MBL_ARG_TEXT, &bench.model, "NAME", "requests: its model", 0, 0, 0, NULL},
+        {"model", MBL_ARG_TEXT, &bench.model, "NAME",
+         "requests: its model; velocity, decode: a model's folder", 0, 0, 0, NULL},
+        {"size", MBL_ARG_COUNT, &bench.size, "N", "velocity, decode: side of the images, in pixels", 0, 1,
+         65536, NULL},
+        {"tokens", MBL_ARG_COUNT, &bench.tokens, "N", "velocity: tokens of a prompt", 0, 1, 65536, NULL},
+        {"batch", MBL_ARG_COUNT, &bench.batch, "N", "velocity, decode: images at once", 0, 1, 4096, NULL},
     };
     const mbl_args_t spec = {
         "bench",

@@ -17,6 +17,8 @@
     X(attention, "attention forward and backward at the shapes of the signs model and of SD3.5")             \
     X(loops, "sample_grad, norms and other loops at the shapes of the signs model")                          \
     X(conv, "convolutions and group norms at the shapes of an image decoder")                                \
+    X(velocity, "the transformer of --model at its full size: loading it, and one velocity")                 \
+    X(decode, "the image decoder of --model at its full size")                                               \
     X(codecs, "requests to reward servers, 64 images of 512 x 512, and their responses")                     \
     X(requests, "the same over a socket, to a server that answers at once, and to that of --url")
 
@@ -28,8 +30,10 @@ typedef struct {
     size_t samples; /* of a batch in step, gradients and gram */
     bool json;
     bool profile;            /* step: the time of every operation too */
-    const char *url, *model; /* requests: a server of the Open Inference Protocol, too; NULL: none */
-    bool cpu_time;           /* seconds of all threads of this process instead of the wall clock's */
+    const char *url, *model; /* requests: a server of the Open Inference Protocol, too; NULL: none. velocity
+                                and decode: model is a folder */
+    size_t size, tokens, batch; /* velocity, decode: side of the images, context tokens, images at once */
+    bool cpu_time;              /* seconds of all threads of this process instead of the wall clock's */
 } mbl_bench_t;
 
 /* Seconds by the clock that was asked for. */
