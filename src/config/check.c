@@ -125,26 +125,60 @@ static bool is_pipe(const char *path) {
     return *path && stat(path, &about) == 0 && !S_ISREG(about.st_mode);
 }
 
+/* A file that is named or missing where `wanted` says otherwise. */
+static void check_file(const mbl_config_t *config, const char *key, const char *value, bool wanted,
+                       const char *instead, mbl_config_problems_t *problems) {
+    bool signs = config->prompts.source == MBL_CONFIG_SOURCE_SIGNS;
+    if (wanted && !value[0])
+        mbl_config_problem(problems, mbl_config_line(config, "prompts.source"),
+                           "%s: missing; prompts.source: file needs the path of a .txt or .jsonl file%s%s",
+                           key, *instead ? ", or " : "", instead);
+    if (!wanted && value[0])
+        mbl_config_problem(problems, mbl_config_line(config, key),
+                           signs ? "%s: a file, while prompts.source is signs; expected prompts.source: file"
+                                 : "%s: a file, while there is %s; expected one of the two",
+                           key, instead);
+}
+
+static void check_pipe(const mbl_config_t *config, const char *key, const char *path, size_t ranks,
+                       mbl_config_problems_t *problems) {
+    if (is_pipe(path) && ranks > 1)
+        mbl_config_problem(problems, mbl_config_line(config, key),
+                           "%s: a pipe, which one rank alone can read, while there are %zu; expected a "
+                           "file that all of them see",
+                           key, ranks);
+    else if (is_pipe(path) && config->prompts.test_share > 0)
+        mbl_config_problem(
+            problems, mbl_config_line(config, key),
+            "%s: a pipe, which can be read only once, while prompts.test_share is %g; expected "
+            "a file",
+            key, config->prompts.test_share);
+}
+
+static void check_files(const mbl_config_t *config, size_t ranks, mbl_config_problems_t *problems) {
+    bool signs = config->prompts.source == MBL_CONFIG_SOURCE_SIGNS, some = config->prompts.sources.count > 0;
+    bool share = config->prompts.test_share > 0;
+    if (signs && some)
+        mbl_config_problem(problems, mbl_config_line(config, "prompts.sources"),
+                           "prompts.sources: files, while prompts.source is signs; expected prompts.source: "
+                           "file");
+    if (signs && share)
+        mbl_config_problem(
+            problems, mbl_config_line(config, "prompts.test_share"),
+            "prompts.test_share: %g, while prompts.source is signs; expected prompts.test_count",
+            config->prompts.test_share);
+    check_file(config, "prompts.train", config->prompts.train, !signs && !some, "prompts.sources", problems);
+    check_file(config, "prompts.test", config->prompts.test, !signs && !share, "prompts.test_share",
+               problems);
+    check_pipe(config, "prompts.train", config->prompts.train, ranks, problems);
+    check_pipe(config, "prompts.test", config->prompts.test, ranks, problems);
+    for (size_t i = 0; i < config->prompts.sources.count; i++)
+        check_pipe(config, "prompts.sources", config->prompts.sources.items[i].file, ranks, problems);
+}
+
 static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_problems_t *problems) {
     bool signs = config->prompts.source == MBL_CONFIG_SOURCE_SIGNS;
-    const struct {
-        const char *key, *value;
-    } paths[] = {{"prompts.train", config->prompts.train}, {"prompts.test", config->prompts.test}};
-    for (size_t i = 0; i < 2; i++) {
-        if (!signs && !paths[i].value[0])
-            mbl_config_problem(problems, mbl_config_line(config, "prompts.source"),
-                               "%s: missing; prompts.source: file needs the path of a .txt or .jsonl file",
-                               paths[i].key);
-        if (signs && paths[i].value[0])
-            mbl_config_problem(problems, mbl_config_line(config, paths[i].key),
-                               "%s: a file, while prompts.source is signs; expected prompts.source: file",
-                               paths[i].key);
-        if (!signs && ranks > 1 && is_pipe(paths[i].value))
-            mbl_config_problem(problems, mbl_config_line(config, paths[i].key),
-                               "%s: a pipe, which one rank alone can read, while there are %zu; expected a "
-                               "file that all of them see",
-                               paths[i].key, ranks);
-    }
+    check_files(config, ranks, problems);
     if (signs && config->prompts.limit > 0)
         mbl_config_problem(problems, mbl_config_line(config, "prompts.limit"),
                            "prompts.limit: %zu, while prompts.source is signs; expected prompts.train_count "

@@ -41,6 +41,7 @@ void mbl_config_free(mbl_config_t *config) {
     }
     mbl_config_free_rewards(config);
     mbl_config_free_stages(config);
+    mbl_config_free_sources(config);
     free_origin(config->origin);
     mbl_free(config);
 }

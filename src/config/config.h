@@ -61,6 +61,12 @@ typedef struct {
     size_t count;
 } mbl_config_counts_t;
 
+/* One of several files of training prompts. */
+typedef struct {
+    char *name, *file; /* file: absolute */
+    double weight;
+} mbl_config_prompt_source_t;
+
 /* One of the stages of a run. */
 typedef struct {
     size_t steps;
@@ -93,7 +99,12 @@ typedef struct {
     } model;
     struct {
         mbl_config_source_t source;
-        char *train, *test;             /* absolute; "" unless source is file */
+        char *train, *test; /* absolute; "" unless source is file */
+        struct {
+            mbl_config_prompt_source_t *items; /* none: prompts.train */
+            size_t count;
+        } sources;
+        double test_share;              /* 0: prompts.test */
         size_t train_count, test_count; /* of source: signs */
         size_t limit;                   /* of source: file; 0: all */
         size_t groups, group_size;

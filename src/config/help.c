@@ -10,7 +10,7 @@
 static const char *kind_name(mbl_field_kind_t kind) {
     static const char *const names[] = {"whole",  "bytes",   "number",         "seconds", "choice",
                                         "folder", "file",    "file or folder", "",        "text",
-                                        "names",  "numbers", "list",           "list"};
+                                        "names",  "numbers", "list",           "list",    "list"};
     return names[kind];
 }
 
@@ -64,6 +64,15 @@ static void print_rewards(FILE *out) {
     }
 }
 
+static void print_sources(FILE *out) {
+    const char *help, *key;
+    fputs("\na source, as in prompts: {source: file, sources: [{file: ocr.txt, weight: 2}, {file: "
+          "geneval.jsonl}]}:\n",
+          out);
+    for (size_t i = 0; (key = mbl_config_source_key(i, &help)); i++)
+        fprintf(out, "  %-16s %s\n", key, help);
+}
+
 static mbl_status_t unknown_section(const char *section) {
     size_t n, distance = 0, used = 0;
     const mbl_field_t *fields = mbl_config_fields(&n);
@@ -90,7 +99,7 @@ mbl_status_t mbl_config_help(const char *section, FILE *out) {
     size_t n;
     const mbl_field_t *fields = mbl_config_fields(&n);
     const char *previous = "";
-    bool all = !section || !*section;
+    bool all = !section || !*section, sources = false;
     if (all)
         fputs("Keys of run.yaml. Every one has a default; --set KEY=VALUE overrides the file, for instance\n"
               "--set train.lr=1e-4 --set 'model.lora.targets=[attn.to_q, attn.to_k]' --set "
@@ -106,6 +115,9 @@ mbl_status_t mbl_config_help(const char *section, FILE *out) {
         previous = fields[i].key;
         if (!all && fields[i].kind == MBL_FIELD_REWARDS)
             print_rewards(out);
+        sources |= fields[i].kind == MBL_FIELD_SOURCES;
     }
+    if (!all && sources)
+        print_sources(out);
     return *previous ? MBL_OK : unknown_section(section);
 }

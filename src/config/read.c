@@ -383,6 +383,8 @@ mbl_status_t mbl_config_read_field(void *base, const mbl_field_t *field, const c
         return mbl_config_read_rewards(base, node, problems);
     case MBL_FIELD_STAGES:
         return mbl_config_read_stages(base, node, problems);
+    case MBL_FIELD_SOURCES:
+        return mbl_config_read_sources(base, node, problems);
     default:
         read_numeric(place, field, key, node, problems);
         return MBL_OK;

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/suggest.h"
+#include "reward/applies.h"
 #include "rl/qp.h"
 
 #include <errno.h>
@@ -11,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const item_keys[] = {"name",       "type",      "weight",  "min",   "group",
-                                        "on_failure", "min_valid", "monitor", "range", "options"};
+static const char *const item_keys[] = {"name",  "type",       "weight",    "min",
+                                        "group", "on_failure", "min_valid", "monitor",
+                                        "range", "applies_to", "options"};
 static const char *const item_help[] = {
     "what metrics and tables call it: up to 32 letters, digits, _ or -",
     "the scorer, one of those below [default: the name]",
@@ -24,6 +26,9 @@ static const char *const item_help[] = {
     "share of a prompt's images that must have a score for any of them to count [default: 0]",
     "true: scored and logged, not trained, and never a reason to end the run [default: false]",
     "[low, high] in which its scores lie; others are counted and an alarm [default: the scorer's]",
+    ("the prompts it is about: all, quoted (text in \"...\"), metadata.KEY (their metadata has the key) or "
+     "regex:PATTERN (of PCRE2, anywhere in the text); it has no score for the others, and no server is asked "
+     "about them [default: all]"),
     "what the scorer takes, as {key: value}; its keys may also stand beside these"};
 enum { N_KEYS = sizeof item_keys / sizeof *item_keys, MAX_NAME = 32 };
 
@@ -62,6 +67,7 @@ static void free_specs(mbl_reward_spec_t *specs, size_t n) {
         mbl_free((void *)specs[i].name);
         mbl_free((void *)specs[i].type);
         mbl_free((void *)specs[i].group);
+        mbl_free((void *)specs[i].applies_to);
         mbl_free((void *)specs[i].options);
     }
     mbl_free(specs);
@@ -228,6 +234,32 @@ static mbl_status_t read_range(mbl_reward_spec_t *spec, const char *key, const m
     return MBL_OK;
 }
 
+/* "all" is the default, and is not kept. */
+static mbl_status_t read_applies(mbl_reward_spec_t *spec, const char *key, const mbl_yaml_node_t *node,
+                                 mbl_config_problems_t *problems) {
+    char shown[80];
+    mbl_applies_t *applies;
+    bool text = node->kind == MBL_YAML_SCALAR && mbl_config_printable(node->text);
+    if (!text) {
+        mbl_config_problem(problems, node->line,
+                           "%s: %s; expected all, quoted, metadata.KEY or regex:PATTERN", key,
+                           mbl_config_shown(node, shown));
+        return MBL_OK;
+    }
+    mbl_status_t status = mbl_applies_open(node->text, &applies);
+    if (status == MBL_ERR_CONFIG) {
+        mbl_config_problem(problems, node->line, "%s: %s: %s", key, mbl_config_shown(node, shown),
+                           mbl_fail_message());
+        return MBL_OK;
+    }
+    MBL_TRY(status);
+    mbl_applies_close(applies);
+    if (strcmp(node->text, "all") == 0)
+        return MBL_OK;
+    spec->applies_to = mbl_strdup(node->text);
+    return spec->applies_to ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for %s", key);
+}
+
 static mbl_status_t read_item_key(item_t *item, const mbl_yaml_node_t *node,
                                   mbl_config_problems_t *problems) {
     char key[128];
@@ -252,6 +284,8 @@ static mbl_status_t read_item_key(item_t *item, const mbl_yaml_node_t *node,
         return mbl_config_read_field(spec, &monitor_field, key, node, problems);
     if (strcmp(node->key, "range") == 0)
         return read_range(spec, key, node, problems);
+    if (strcmp(node->key, "applies_to") == 0)
+        return read_applies(spec, key, node, problems);
     if (strcmp(node->key, "options") == 0)
         return read_options(item->options, item->scorer, key, node, problems);
     if (own)

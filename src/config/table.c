@@ -104,6 +104,14 @@ static const mbl_field_t fields[] = {
           "...} on each line; for source: file"),
     OTHER(prompts.test, FILE, "", 0, 0, NULL,
           "file of held-out prompts, in the same formats; for source: file"),
+    {"prompts.sources", MBL_FIELD_SOURCES, offsetof(mbl_config_t, prompts.sources), "", 0, 0, 0, NULL, NULL,
+     "several files of training prompts instead of prompts.train: a list of {file, weight, name}; every "
+     "epoch "
+     "has prompts of each by weight, whatever the files' lengths; for source: file",
+     NULL},
+    NUMBER(prompts.test_share, "0", 0, 1, BELOW,
+           "share of the training files' prompts that are kept apart as held-out prompts, instead of "
+           "prompts.test: which ones depends on their texts alone; 0: none; for source: file"),
     COUNT(prompts.train_count, "1000", 1, 1e6, "sentences",
           "how many training sentences are generated; for source: signs"),
     COUNT(prompts.test_count, "192", 1, 1e6, "sentences",
@@ -558,6 +566,8 @@ char *mbl_config_expected(const mbl_field_t *field, char *out, size_t size) {
         [MBL_FIELD_COUNTS] = "a list of whole numbers such as [0, 1]",
         [MBL_FIELD_REWARDS] = "a list of rewards such as [{name: ocr}, {name: count, weight: 2}]",
         [MBL_FIELD_STAGES] = "a list of stages such as [{steps: 20, rewards: [ocr]}]",
+        [MBL_FIELD_SOURCES] =
+            "a list of prompt files such as [{file: ocr.txt, weight: 2}, {file: geneval.jsonl}]",
     };
     char range[160] = "";
     if (field->kind == MBL_FIELD_CHOICE)

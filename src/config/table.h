@@ -22,7 +22,8 @@ typedef enum {
     MBL_FIELD_STRINGS, /* mbl_config_strings_t */
     MBL_FIELD_COUNTS,  /* mbl_config_counts_t */
     MBL_FIELD_REWARDS, /* the list of rewards */
-    MBL_FIELD_STAGES   /* the list of stages */
+    MBL_FIELD_STAGES,  /* the list of stages */
+    MBL_FIELD_SOURCES  /* the list of prompt files */
 } mbl_field_kind_t;
 
 /* Ends of a range that do not belong to it. */
@@ -108,6 +109,11 @@ void mbl_config_free_rewards(mbl_config_t *config);
 mbl_status_t mbl_config_read_stages(mbl_config_t *config, const mbl_yaml_node_t *list,
                                     mbl_config_problems_t *problems);
 void mbl_config_free_stages(mbl_config_t *config);
+mbl_status_t mbl_config_read_sources(mbl_config_t *config, const mbl_yaml_node_t *list,
+                                     mbl_config_problems_t *problems);
+void mbl_config_free_sources(mbl_config_t *config);
+/* The keys of a source in the list `prompts.sources`, each with its help; NULL past the end. */
+const char *mbl_config_source_key(size_t i, const char **help);
 /* Names of rewards and the number of steps. */
 void mbl_config_check_stages(const mbl_config_t *config, mbl_config_problems_t *problems);
 /* What every method that the run uses, in one stage or all through, goes together with. */

@@ -116,6 +116,10 @@ static void write_rewards(FILE *out, const mbl_config_t *config) {
             mbl_yaml_write_number(out, spec->high);
             fputc(']', out);
         }
+        if (spec->applies_to) {
+            fputs(", applies_to: ", out);
+            mbl_yaml_write_quoted(out, spec->applies_to);
+        }
         if (spec->options)
             write_options(out, spec);
         fputs("}\n", out);
@@ -137,6 +141,19 @@ static void write_stages(FILE *out, const mbl_config_t *config) {
     }
 }
 
+static void write_sources(FILE *out, const mbl_config_t *config) {
+    for (size_t i = 0; i < config->prompts.sources.count; i++) {
+        const mbl_config_prompt_source_t *source = &config->prompts.sources.items[i];
+        fputs("    - {name: ", out);
+        mbl_yaml_write_quoted(out, source->name);
+        fputs(", file: ", out);
+        mbl_yaml_write_quoted(out, source->file);
+        fputs(", weight: ", out);
+        mbl_yaml_write_number(out, source->weight);
+        fputs("}\n", out);
+    }
+}
+
 /* A word of a choice; in quotes where YAML 1.1 reads a truth value. */
 static void write_word(FILE *out, const char *word) {
     if (mbl_yaml_boolean(word) >= 0)
@@ -147,11 +164,14 @@ static void write_word(FILE *out, const char *word) {
 
 /* Lists of mappings, which are left out when there is none. */
 static size_t items_of(const mbl_field_t *field, const mbl_config_t *config) {
-    return field->kind == MBL_FIELD_REWARDS ? config->rewards.count : config->stages.count;
+    return field->kind == MBL_FIELD_REWARDS  ? config->rewards.count
+           : field->kind == MBL_FIELD_STAGES ? config->stages.count
+                                             : config->prompts.sources.count;
 }
 
 static bool is_list_of_maps(const mbl_field_t *field) {
-    return field->kind == MBL_FIELD_REWARDS || field->kind == MBL_FIELD_STAGES;
+    return field->kind == MBL_FIELD_REWARDS || field->kind == MBL_FIELD_STAGES ||
+           field->kind == MBL_FIELD_SOURCES;
 }
 
 /* Whether a key says anything beside the others; what it says by default is no part of this run. */
@@ -239,6 +259,11 @@ static void write_note(FILE *out, const char *note) {
 
 /* A key of a list, below its heading. */
 static void write_maps(FILE *out, const mbl_field_t *field, const mbl_config_t *config) {
+    if (field->kind == MBL_FIELD_SOURCES) { /* in a section */
+        fprintf(out, "  sources:  # %s\n", field->help);
+        write_sources(out, config);
+        return;
+    }
     fprintf(out, "\n%s:  # %s\n", field->key, field->help);
     (field->kind == MBL_FIELD_REWARDS ? write_rewards : write_stages)(out, config);
 }
@@ -337,6 +362,7 @@ static json_t *rewards_json(const mbl_config_t *config) {
         json_t *options = spec->options ? json_loads(spec->options, 0, NULL) : NULL;
         if ((spec->options && json_object_set_new(item, "options", options)) ||
             (spec->group && json_object_set_new(item, "group", json_string(spec->group))) ||
+            (spec->applies_to && json_object_set_new(item, "applies_to", json_string(spec->applies_to))) ||
             json_array_append_new(out, item)) {
             json_decref(out);
             return NULL;
@@ -358,6 +384,19 @@ static json_t *stages_json(const mbl_config_t *config) {
         if ((stage->has_method && json_object_set_new(item, "method", json_string(word))) ||
             (stage->weights && json_object_set_new(item, "weights", weights)) ||
             json_array_append_new(out, item)) {
+            json_decref(out);
+            return NULL;
+        }
+    }
+    return out;
+}
+
+static json_t *sources_json(const mbl_config_t *config) {
+    json_t *out = json_array();
+    for (size_t i = 0; i < config->prompts.sources.count; i++) {
+        const mbl_config_prompt_source_t *source = &config->prompts.sources.items[i];
+        if (json_array_append_new(out, json_pack("{s:s, s:s, s:f}", "name", source->name, "file",
+                                                 source->file, "weight", source->weight))) {
             json_decref(out);
             return NULL;
         }
@@ -388,6 +427,8 @@ static json_t *value_json(const mbl_field_t *field, const mbl_config_t *config) 
         return rewards_json(config);
     case MBL_FIELD_STAGES:
         return stages_json(config);
+    case MBL_FIELD_SOURCES:
+        return sources_json(config);
     default:
         return list_json(field, place);
     }

@@ -19,8 +19,12 @@ void mbl_prompts_free(mbl_prompts_t *prompts) {
         mbl_free(prompts->items[i].text);
         mbl_free(prompts->items[i].metadata);
     }
+    for (size_t s = 0; s < prompts->n_sources; s++)
+        mbl_free(prompts->sources[s].name);
+    mbl_free(prompts->sources);
+    mbl_free(prompts->source);
     mbl_free(prompts->items);
-    *prompts = (mbl_prompts_t){NULL, 0};
+    *prompts = (mbl_prompts_t){.items = NULL};
 }
 
 /* Streams apart from those of the training images, which use small steps. */
@@ -76,7 +80,7 @@ static mbl_status_t take_signs(pile_t piles[KINDS], size_t count, mbl_prompts_t 
 
 static mbl_status_t load_signs(uint64_t seed, int split, size_t count, mbl_prompts_t *out) {
     pile_t piles[KINDS] = {{0}};
-    mbl_prompts_t list = {NULL, 0};
+    mbl_prompts_t list = {.items = NULL};
     mbl_status_t status = MBL_OK;
     size_t exist = 0;
     for (int kind = 0; kind < KINDS && status == MBL_OK; kind++) {
@@ -109,6 +113,8 @@ static mbl_status_t load_file(const char *path, size_t limit, mbl_prompts_t *out
 void mbl_prompts_cut(mbl_prompts_t *prompts, size_t most) {
     while (prompts->count > most) {
         prompts->count--;
+        if (prompts->source)
+            prompts->sources[prompts->source[prompts->count]].count--;
         mbl_free(prompts->items[prompts->count].text);
         mbl_free(prompts->items[prompts->count].metadata);
     }
@@ -125,6 +131,13 @@ void mbl_prompts_digest(const mbl_prompts_t *prompts, char out[MBL_SHA256_HEX]) 
         if (metadata)
             mbl_sha256_update(&sha, metadata, strlen(metadata) + 1);
     }
+    for (size_t s = 0; s < prompts->n_sources; s++) {
+        const mbl_prompt_source_t *source = &prompts->sources[s];
+        mbl_sha256_update(&sha, source->name, strlen(source->name) + 1);
+        mbl_sha256_update(&sha, &source->weight, sizeof source->weight);
+    }
+    if (prompts->source)
+        mbl_sha256_update(&sha, prompts->source, prompts->count * sizeof *prompts->source);
     mbl_sha256_hex(&sha, out);
 }
 

@@ -97,7 +97,8 @@ typedef struct {
     double low, high; /* of a sane score, instead of the scorer's; both NAN: the scorer's */
     double min_valid; /* share of a group's scores below which none of them counts; 0: never */
     mbl_reward_use_t use;
-    const char *options; /* JSON for the scorer, or NULL */
+    const char *applies_to; /* which prompts (reward/applies.h); NULL: all. Besides what the scorer says */
+    const char *options;    /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;
 
 /* How many of n scores, `stride` apart, are valid and lie outside the reward's range; what rounding puts just
@@ -122,7 +123,8 @@ void mbl_scorer_pool_close(mbl_scorer_pool_t *pool);
 
 /* The name of reward k. */
 const char *mbl_scorer_pool_name(const mbl_scorer_pool_t *pool, size_t k);
-/* Whether reward k has a score for a prompt at all; the others are not applicable. */
+/* Whether reward k has a score for a prompt at all; the others are not applicable. The rewards of one call to
+ * a service see every prompt that one of them applies to. */
 bool mbl_scorer_pool_applies(const mbl_scorer_pool_t *pool, size_t k, const mbl_prompt_t *prompt);
 
 /* Starts scoring n images in the background and returns; `images`, `prompts` (pointers, [n]) and `scores`

@@ -21,6 +21,12 @@ static mbl_status_t open_reward(const mbl_scorer_t *scorer, const mbl_reward_spe
     if (!reward->name)
         return MBL_FAIL(MBL_ERR_MEM, "no memory for the name of reward %s", spec->name);
     reward->service = SIZE_MAX;
+    if (spec->applies_to) {
+        mbl_status_t status = mbl_applies_open(spec->applies_to, &reward->applies);
+        if (status != MBL_OK)
+            return MBL_FAIL(status, "reward %s: applies_to: %s: %s", spec->name, spec->applies_to,
+                            mbl_fail_message());
+    }
     if (scorer->service)
         return MBL_OK; /* with those that share its calls */
     if (scorer->open)
@@ -111,6 +117,7 @@ void mbl_scorer_pool_close(mbl_scorer_pool_t *pool) {
             MBL_WARN("reward %s: %zu scores failed in all", reward->name, reward->failed);
         if (reward->open && reward->scorer->close)
             reward->scorer->close(reward->self);
+        mbl_applies_close(reward->applies);
         mbl_free(reward->name);
     }
     mbl_spares_free(&pool->batches);
@@ -127,6 +134,6 @@ const char *mbl_scorer_pool_name(const mbl_scorer_pool_t *pool, size_t k) {
 
 bool mbl_scorer_pool_applies(const mbl_scorer_pool_t *pool, size_t k, const mbl_prompt_t *prompt) {
     const reward_t *reward = &pool->rewards[k];
-    return reward->scorer->service || !reward->scorer->applies ||
-           reward->scorer->applies(reward->self, prompt);
+    return mbl_applies_to(reward->applies, prompt) && (reward->scorer->service || !reward->scorer->applies ||
+                                                       reward->scorer->applies(reward->self, prompt));
 }

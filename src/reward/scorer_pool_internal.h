@@ -4,6 +4,7 @@
 #ifndef MBL_REWARD_SCORER_POOL_INTERNAL_H
 #define MBL_REWARD_SCORER_POOL_INTERNAL_H
 
+#include "reward/applies.h"
 #include "reward/reward.h"
 #include "reward/service.h"
 #include "reward/spares.h"
@@ -26,6 +27,7 @@ typedef struct {
     size_t service; /* of the scorer; SIZE_MAX: none */
     char *name;
     mbl_on_failure_t on_failure;
+    mbl_applies_t *applies; /* NULL: to all prompts */
     void *self;
     bool open;
     size_t failed;       /* scores, since opening */
@@ -93,6 +95,7 @@ void mbl_scorer_pool_queues_add(mbl_scorer_pool_t *pool, const batch_t *batch);
 mbl_status_t mbl_scorer_pool_services_open(mbl_scorer_pool_t *pool, const mbl_reward_spec_t *specs);
 void mbl_scorer_pool_services_close(mbl_scorer_pool_t *pool);
 /* Hands a batch to every service; the pool has so many spare jobs. */
+size_t mbl_scorer_pool_services_jobs(const mbl_scorer_pool_t *pool, const batch_t *batch); /* it makes */
 void mbl_scorer_pool_services_submit(mbl_scorer_pool_t *pool, const batch_t *batch);
 
 /* ---- scorer_pool_submit.c ---- */

@@ -68,6 +68,10 @@ static void on_scored(mbl_score_job_t *shown, size_t first, size_t n, const mbl_
         for (size_t i = 0; i < n; i++) {
             size_t k = job->service->rewards[o];
             mbl_score_t score = {0, MBL_SCORE_FAILED};
+            if (!mbl_applies_to(pool->rewards[k].applies, shown->prompts[first + i])) {
+                job->scores[(first + i) * pool->k + k] = (mbl_score_t){0, MBL_SCORE_NA};
+                continue;
+            }
             mbl_status_t status = read_score(result, why, n, o, i, &score);
             mbl_scorer_pool_keep_score(pool, k, status, score, job->first + first + i,
                                        shown->prompts[first + i]->text,
@@ -89,25 +93,68 @@ static void on_done(mbl_score_job_t *shown, size_t n) {
     uv_mutex_unlock(&pool->lock);
 }
 
+/* Whether a service is asked about a prompt: one of its rewards applies to it. */
+static bool is_asked(const mbl_scorer_pool_t *pool, const service_t *service, const mbl_prompt_t *prompt) {
+    for (size_t o = 0; o < service->m; o++)
+        if (mbl_applies_to(pool->rewards[service->rewards[o]].applies, prompt))
+            return true;
+    return false;
+}
+
+/* How many prompts from the first one on a service is asked about, or not asked about. */
+static size_t run_from(const mbl_scorer_pool_t *pool, const service_t *service, const batch_t *batch,
+                       size_t first, bool *asked) {
+    size_t n = 1;
+    *asked = is_asked(pool, service, batch->prompts[first]);
+    while (first + n < batch->n && is_asked(pool, service, batch->prompts[first + n]) == *asked)
+        n++;
+    return n;
+}
+
+size_t mbl_scorer_pool_services_jobs(const mbl_scorer_pool_t *pool, const batch_t *batch) {
+    size_t jobs = 0;
+    for (size_t s = 0; s < pool->n_services; s++)
+        for (size_t i = 0; i < batch->n;) {
+            bool asked;
+            i += run_from(pool, &pool->services[s], batch, i, &asked);
+            jobs += asked;
+        }
+    return jobs;
+}
+
+/* Images first to first + n of a batch. */
+static void submit_job(mbl_scorer_pool_t *pool, service_t *service, const batch_t *batch, size_t first,
+                       size_t n) {
+    uv_mutex_lock(&pool->lock);
+    job_t *job = (job_t *)mbl_spares_take(&pool->jobs);
+    pool->submitted += n;
+    service->pending += n;
+    uv_mutex_unlock(&pool->lock);
+    *job = (job_t){.job = {.images = batch->images + first,
+                           .prompts = batch->prompts + first,
+                           .n = n,
+                           .scored = on_scored,
+                           .done = on_done},
+                   .pool = pool,
+                   .service = service,
+                   .scores = batch->scores + first * pool->k,
+                   .first = batch->first + first,
+                   .left = n};
+    service->table->submit(service->self, &job->job);
+}
+
 void mbl_scorer_pool_services_submit(mbl_scorer_pool_t *pool, const batch_t *batch) {
     for (size_t s = 0; s < pool->n_services; s++) {
         service_t *service = &pool->services[s];
-        uv_mutex_lock(&pool->lock);
-        job_t *job = (job_t *)mbl_spares_take(&pool->jobs);
-        pool->submitted += batch->n;
-        service->pending += batch->n;
-        uv_mutex_unlock(&pool->lock);
-        *job = (job_t){.job = {.images = batch->images,
-                               .prompts = batch->prompts,
-                               .n = batch->n,
-                               .scored = on_scored,
-                               .done = on_done},
-                       .pool = pool,
-                       .service = service,
-                       .scores = batch->scores,
-                       .first = batch->first,
-                       .left = batch->n};
-        service->table->submit(service->self, &job->job);
+        for (size_t i = 0, n; i < batch->n; i += n) {
+            bool asked;
+            n = run_from(pool, service, batch, i, &asked);
+            if (asked)
+                submit_job(pool, service, batch, i, n);
+            for (size_t j = i; !asked && j < i + n; j++)
+                for (size_t o = 0; o < service->m; o++)
+                    batch->scores[j * pool->k + service->rewards[o]] = (mbl_score_t){0, MBL_SCORE_NA};
+        }
     }
 }
 

@@ -59,8 +59,9 @@ mbl_status_t mbl_scorer_pool_submit(mbl_scorer_pool_t *pool, const mbl_image_t *
         return MBL_OK;
     /* threads only add to the spare ones */
     MBL_TRY(mbl_spares_have(&pool->batches, pool->n_queues, sizeof(batch_t), &pool->lock));
-    MBL_TRY(mbl_spares_have(&pool->jobs, pool->n_services, sizeof(job_t), &pool->lock));
     batch_t batch = {.images = images, .prompts = prompts, .scores = scores, .n = n};
+    size_t jobs = mbl_scorer_pool_services_jobs(pool, &batch);
+    MBL_TRY(mbl_spares_have(&pool->jobs, jobs, sizeof(job_t), &pool->lock));
     uv_mutex_lock(&pool->lock);
     batch.first = pool->images;
     pool->images += n;

@@ -17,8 +17,8 @@ static bool has_own_thread(const mbl_scorer_t *scorer) {
     return scorer->device || scorer->async;
 }
 
-/* One call of a scorer for images from to from + n of a batch. */
-static void score_call(mbl_scorer_pool_t *pool, size_t k, const batch_t *batch, size_t from, size_t n) {
+/* One call of a scorer for images from to from + n of a batch, which it applies to. */
+static void score_these(mbl_scorer_pool_t *pool, size_t k, const batch_t *batch, size_t from, size_t n) {
     reward_t *reward = &pool->rewards[k];
     mbl_score_t said[MBL_SCORER_MOST] = {{0}};
     mbl_status_t status =
@@ -26,6 +26,20 @@ static void score_call(mbl_scorer_pool_t *pool, size_t k, const batch_t *batch, 
     for (size_t i = 0; i < n; i++)
         mbl_scorer_pool_keep_score(pool, k, status, said[i], batch->first + from + i,
                                    batch->prompts[from + i]->text, &batch->scores[(from + i) * pool->k + k]);
+}
+
+/* The same for any images: what applies_to leaves out is not asked about. */
+static void score_call(mbl_scorer_pool_t *pool, size_t k, const batch_t *batch, size_t from, size_t n) {
+    const mbl_applies_t *applies = pool->rewards[k].applies;
+    for (size_t i = from, end = from + n, run; i < end; i += run) {
+        bool asked = mbl_applies_to(applies, batch->prompts[i]);
+        for (run = 1; i + run < end && mbl_applies_to(applies, batch->prompts[i + run]) == asked;)
+            run++;
+        if (asked)
+            score_these(pool, k, batch, i, run);
+        for (size_t j = i; !asked && j < i + run; j++)
+            batch->scores[j * pool->k + k] = (mbl_score_t){0, MBL_SCORE_NA};
+    }
 }
 
 static void score_range(const queue_t *queue, const batch_t *batch, size_t from, size_t to) {

@@ -19,8 +19,9 @@ struct mbl_evaluator {
     uint32_t *prompt;
     int64_t *sample;
     mbl_score_t *kept;
-    mbl_eval_sums_t *sums; /* [prompts + 1, K]: sums of an evaluation */
-    size_t prompts;        /* that the images of all ranks show */
+    mbl_eval_sums_t *sums;     /* [prompts + 1, K]: sums of an evaluation */
+    size_t prompts;            /* that the images of all ranks show */
+    mbl_eval_score_t *sources; /* [sources, K] of the last run */
 };
 
 static mbl_status_t make_batch(mbl_evaluator_t *e) {
@@ -43,6 +44,7 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
     MBL_ALLOC(e->kept, n * o->k);
     e->prompts = o->images < o->set->prompts.count ? o->images : o->set->prompts.count;
     MBL_ALLOC(e->sums, (e->prompts + 1) * o->k);
+    MBL_ALLOC(e->sources, (o->set->prompts.n_sources + 1) * o->k);
     MBL_ALLOC(e->batch.rgb, n * high * wide * 3);
     MBL_ALLOC(e->views.images, n);
     MBL_ALLOC(e->views.prompts, n);
@@ -84,6 +86,7 @@ void mbl_evaluator_free(mbl_evaluator_t *e) {
     mbl_free(e->batch.rgb);
     mbl_free(e->kept);
     mbl_free(e->sums);
+    mbl_free(e->sources);
     mbl_free(e->views.images);
     mbl_free(e->views.prompts);
     mbl_free(e->prompt);
@@ -131,6 +134,29 @@ static mbl_status_t summarise(const mbl_evaluator_t *e, bool difference, mbl_eva
     return MBL_OK;
 }
 
+/* Source by source, from the sums of the last run: those of another source's prompts count nothing. */
+static mbl_status_t summarise_sources(mbl_evaluator_t *e) {
+    const mbl_prompts_t *set = &e->options.set->prompts;
+    size_t k_all = e->options.k;
+    mbl_eval_sums_t *own;
+    if (set->n_sources == 0)
+        return MBL_OK;
+    MBL_ALLOC(own, e->prompts);
+    for (size_t s = 0; s < set->n_sources; s++)
+        for (size_t k = 0; k < k_all; k++) {
+            for (size_t i = 0; i < e->prompts; i++)
+                own[i] = set->source[i] == s ? e->sums[i * k_all + k] : (mbl_eval_sums_t){0, 0};
+            e->sources[s * k_all + k] = (mbl_eval_score_t){0};
+            mbl_eval_mean(own, e->prompts, 1, &e->sources[s * k_all + k]);
+        }
+    mbl_free(own);
+    return MBL_OK;
+}
+
+void mbl_evaluator_source(const mbl_evaluator_t *e, size_t source, mbl_eval_score_t *out) {
+    memcpy(out, e->sources + source * e->options.k, e->options.k * sizeof *out);
+}
+
 char *mbl_eval_text(const mbl_eval_score_t *score, char out[64]) {
     if (score->n == 0)
         snprintf(out, 64, " -");
@@ -159,7 +185,8 @@ mbl_status_t mbl_evaluator_run(mbl_evaluator_t *e, const mbl_adapter_t *adapter,
     mbl_status_t status = mbl_rollout(&rollout, &e->batch, &e->views);
     mbl_status_t scored = mbl_scorer_pool_wait(o->pool);
     MBL_TRY(mbl_comm_agree(o->comm, status != MBL_OK ? status : scored));
-    return summarise(e, false, out);
+    MBL_TRY(summarise(e, false, out));
+    return mbl_comm_agree(o->comm, summarise_sources(e));
 }
 
 const mbl_evaluator_options_t *mbl_evaluator_options(const mbl_evaluator_t *e) {

@@ -53,6 +53,8 @@ char *mbl_eval_text(const mbl_eval_score_t *score, char out[64]);
 /* Generates and scores; out [K] is the same on every rank. Collective. */
 mbl_status_t mbl_evaluator_run(mbl_evaluator_t *evaluator, const mbl_adapter_t *adapter,
                                mbl_eval_score_t *out);
+/* The same of the images of one source of the set (data/prompts.h) in the last run. Local. */
+void mbl_evaluator_source(const mbl_evaluator_t *evaluator, size_t source, mbl_eval_score_t *out);
 const mbl_evaluator_options_t *mbl_evaluator_options(const mbl_evaluator_t *evaluator);
 /* The noise that later runs start from. */
 void mbl_evaluator_reseed(mbl_evaluator_t *evaluator, uint64_t seed);

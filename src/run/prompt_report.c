@@ -6,6 +6,7 @@
 #include "data/quotes.h"
 #include "run/stage.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,6 +146,56 @@ static void report_groups(const mbl_engine_t *engine) {
                  training, (groups + have - 1) / have);
 }
 
+/* Adds the keys of a prompt's metadata that are not in the list yet. */
+static void list_keys(const mbl_prompt_t *prompt, char *out, size_t size) {
+    json_t *metadata = prompt->metadata ? json_loads(prompt->metadata, 0, NULL) : NULL, *value;
+    const char *key;
+    json_object_foreach(metadata, key, value) {
+        char word[80];
+        size_t used = strlen(out);
+        snprintf(word, sizeof word, "%s%.60s,", used ? " " : "", key);
+        if (!strstr(out, word + (used > 0)) && used + strlen(word) < size)
+            memcpy(out + used, word, strlen(word) + 1);
+    }
+    json_decref(metadata);
+}
+
+/* A reward that is about a key of the metadata which no prompt has. */
+static mbl_status_t check_key(const mbl_engine_t *engine, size_t k, const counts_t *counts) {
+    static const char metadata[] = "metadata.";
+    const mbl_prompts_t *sets[] = {&engine->train.prompts, &engine->test.prompts};
+    const char *said = engine->config->rewards.items[k].applies_to;
+    char where[500], keys[400] = "";
+    if (!said || strncmp(said, metadata, strlen(metadata)) != 0 || counts->train[k] + counts->test[k] > 0)
+        return MBL_OK;
+    for (int s = 0; s < 2; s++)
+        for (size_t i = 0; i < sets[s]->count; i++) {
+            list_keys(&sets[s]->items[i], keys, sizeof keys);
+            if (strlen(keys) > sizeof keys - 80)
+                break;
+        }
+    if (keys[0])
+        keys[strlen(keys) - 1] = 0; /* the last comma */
+    return MBL_FAIL(MBL_ERR_CONFIG,
+                    "%s.applies_to: %s: no prompt has metadata with the key %s; keys there are: %s",
+                    mbl_config_where_reward(engine->config, k, where, sizeof where), said,
+                    said + strlen(metadata), keys[0] ? keys : "none");
+}
+
+static void report_sources(const mbl_engine_t *engine) {
+    const mbl_prompts_t *train = &engine->train.prompts, *test = &engine->test.prompts;
+    double total = 0;
+    for (size_t s = 0; s < train->n_sources; s++)
+        total += train->sources[s].weight;
+    for (size_t s = 0; s < train->n_sources; s++)
+        MBL_INFO("prompts of %s: %zu for training, %.3g of the %zu in an epoch", train->sources[s].name,
+                 train->sources[s].count,
+                 train->sources[s].weight / total * (double)engine->config->prompts.groups,
+                 engine->config->prompts.groups);
+    for (size_t s = 0; s < test->n_sources; s++)
+        MBL_INFO("prompts of %s: %zu held out", test->sources[s].name, test->sources[s].count);
+}
+
 mbl_status_t mbl_prompt_report_run(const mbl_engine_t *engine) {
     counts_t counts;
     if (mbl_log_rank() != 0)
@@ -154,7 +205,10 @@ mbl_status_t mbl_prompt_report_run(const mbl_engine_t *engine) {
     count(engine, &engine->test.prompts, counts.test);
     MBL_TRY(mbl_prompt_report_set(engine, &engine->train.prompts, training));
     MBL_TRY(mbl_prompt_report_set(engine, &engine->test.prompts, held_out));
+    report_sources(engine);
     MBL_TRY(log_table(engine, &counts));
+    for (size_t k = 0; k < engine->k; k++)
+        MBL_TRY(check_key(engine, k, &counts));
     warn_rewards(engine, &counts);
     MBL_TRY(warn_idle_stages(engine, &counts));
     report_groups(engine);

@@ -41,14 +41,56 @@ static mbl_status_t take_encoded(const mbl_config_t *config, const mbl_encoder_t
     return MBL_OK;
 }
 
+/* One file of training prompts: those of a split. ERR_CONFIG where a share of it leaves none. */
+static mbl_status_t load_split(const mbl_config_t *config, const char *file, int split, mbl_prompts_t *out) {
+    double share = config->prompts.test_share;
+    char where[500];
+    mbl_prompts_t prompts;
+    MBL_TRY(mbl_prompts_load("file", file, config->seed, split, config->prompts.limit, &prompts));
+    size_t all = prompts.count;
+    if (share > 0)
+        mbl_prompts_split(&prompts, share, split);
+    if (prompts.count == 0) {
+        mbl_prompts_free(&prompts);
+        return MBL_FAIL(MBL_ERR_CONFIG,
+                        "%s: %g leaves none of the %zu prompts of %s for %s; expected another share, or more "
+                        "prompts",
+                        mbl_config_where(config, "prompts.test_share", where, sizeof where), share, all, file,
+                        split ? "evaluation" : "training");
+    }
+    *out = prompts;
+    return MBL_OK;
+}
+
+/* Source by source for training; for evaluation, which may take the first ones, spread. */
+static mbl_status_t load_sources(const mbl_config_t *config, int split, mbl_prompts_t *out) {
+    mbl_prompts_t all = {.items = NULL}, more;
+    mbl_status_t status = MBL_OK;
+    for (size_t i = 0; i < config->prompts.sources.count && status == MBL_OK; i++) {
+        const mbl_config_prompt_source_t *source = &config->prompts.sources.items[i];
+        status = load_split(config, source->file, split, &more);
+        if (status == MBL_OK)
+            status = mbl_prompts_add(&all, &more, source->name, source->weight);
+    }
+    if (status == MBL_OK && split)
+        status = mbl_prompts_mix(&all);
+    if (status != MBL_OK) {
+        mbl_prompts_free(&all);
+        return status;
+    }
+    *out = all;
+    return MBL_OK;
+}
+
 mbl_status_t mbl_prompt_set_load(const mbl_config_t *config, int split, mbl_prompts_t *out) {
-    bool signs = config->prompts.source == MBL_CONFIG_SOURCE_SIGNS;
-    size_t count = !signs  ? config->prompts.limit
-                   : split ? config->prompts.test_count
-                           : config->prompts.train_count;
-    return mbl_prompts_load(mbl_config_word("prompts.source", config->prompts.source),
-                            split ? config->prompts.test : config->prompts.train, config->seed, split, count,
-                            out);
+    if (config->prompts.source == MBL_CONFIG_SOURCE_SIGNS)
+        return mbl_prompts_load("signs", "", config->seed, split,
+                                split ? config->prompts.test_count : config->prompts.train_count, out);
+    if (split && config->prompts.test_share == 0)
+        return mbl_prompts_load("file", config->prompts.test, config->seed, split, config->prompts.limit,
+                                out);
+    return config->prompts.sources.count > 0 ? load_sources(config, split, out)
+                                             : load_split(config, config->prompts.train, split, out);
 }
 
 mbl_status_t mbl_prompt_set_take(const mbl_config_t *config, const mbl_encoder_t *encoder, int split,
@@ -102,9 +144,23 @@ void mbl_prompt_set_free(mbl_prompt_set_t *set) {
 
 static json_t *one_set(const mbl_prompt_set_t *set, const char *file) {
     json_t *out = json_pack("{s:I, s:s}", "count", (json_int_t)set->prompts.count, "sha256", set->digest);
+    json_t *sources = set->prompts.n_sources ? json_array() : NULL;
+    for (size_t s = 0; s < set->prompts.n_sources; s++) {
+        const mbl_prompt_source_t *source = &set->prompts.sources[s];
+        json_array_append_new(sources, json_pack("{s:s, s:f, s:I}", "name", source->name, "weight",
+                                                 source->weight, "count", (json_int_t)source->count));
+    }
     if (out && *file)
         json_object_set_new(out, "file", json_string(file));
+    if (out && sources)
+        json_object_set_new(out, "sources", sources);
     return out;
+}
+
+/* What a message calls the files of a set. */
+static const char *name_of(const mbl_config_t *config, int split) {
+    const char *file = split ? config->prompts.test : config->prompts.train;
+    return *file ? file : config->prompts.sources.count ? "the list prompts.sources" : config->prompts.train;
 }
 
 mbl_status_t mbl_prompt_sets_describe(const mbl_config_t *config, const mbl_prompt_set_t *train,
@@ -161,9 +217,8 @@ static mbl_status_t compare_sets(const mbl_config_t *config, const mbl_prompt_se
     size_t changed = 0;
     if (config->prompts.source != MBL_CONFIG_SOURCE_FILE || !source || strcmp(source, "file") != 0)
         return MBL_OK; /* the keys say it all */
-    compare_set(train, "train", config->prompts.train, what_was(prompts, was, "train"), path, accept,
-                &changed);
-    compare_set(test, "test", config->prompts.test, what_was(prompts, was, "test"), path, accept, &changed);
+    compare_set(train, "train", name_of(config, 0), what_was(prompts, was, "train"), path, accept, &changed);
+    compare_set(test, "test", name_of(config, 1), what_was(prompts, was, "test"), path, accept, &changed);
     if (changed == 0 || accept)
         return MBL_OK;
     return MBL_FAIL(MBL_ERR_CONFIG,

@@ -87,10 +87,11 @@ mbl_status_t mbl_rundir_best(const char *path, const mbl_config_t *config, size_
 
 /* One evaluation on a prompt set: a log line and a line of eval.jsonl, {"step", "prompts": {"count",
  * "sha256"}, "rewards": {NAME: {...}}}; with `change`, the difference to the base model image by image
- * too (NULL: none). Rank 0 (nothing elsewhere). */
+ * too (NULL: none). Where the set has sources, "sources": {NAME: {REWARD: {...}}} of the evaluator (NULL:
+ * none). Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                              const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
-                             const mbl_eval_score_t *change);
+                             const mbl_eval_score_t *change, const mbl_evaluator_t *evaluator);
 /* samples/step-NNNNNN.png from the evaluator's last images, with texts that say how they were drawn, and
  * step-NNNNNN.json with what is on it; what cannot be written is a warning and counted. Rank 0 (nothing
  * elsewhere). */

@@ -89,9 +89,27 @@ static json_t *score_object(const mbl_eval_score_t *score, const mbl_eval_score_
     return one;
 }
 
+/* NULL without sources. */
+static json_t *sources_object(const mbl_config_t *config, const mbl_prompts_t *set,
+                              const mbl_evaluator_t *evaluator) {
+    json_t *out = set->n_sources > 0 ? json_object() : NULL;
+    for (size_t s = 0; s < set->n_sources; s++) {
+        mbl_eval_score_t scores[MBL_MAX_REWARDS];
+        json_t *rewards = json_object();
+        mbl_evaluator_source(evaluator, s, scores);
+        for (size_t k = 0; k < config->rewards.count; k++)
+            json_object_set_new(rewards, config->rewards.items[k].name,
+                                json_pack("{s:o,s:o,s:I,s:I}", "mean", mbl_jsonl_real(scores[k].mean), "ci95",
+                                          mbl_jsonl_real(scores[k].ci95), "n", (json_int_t)scores[k].n,
+                                          "prompts", (json_int_t)scores[k].prompts));
+        json_object_set_new(out, set->sources[s].name, rewards);
+    }
+    return out;
+}
+
 mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config_t *config,
                              const mbl_prompt_set_t *set, const mbl_eval_score_t *scores,
-                             const mbl_eval_score_t *change) {
+                             const mbl_eval_score_t *change, const mbl_evaluator_t *evaluator) {
     char line[1024] = "", text[64], date[32];
     if (!rundir->evals)
         return MBL_OK;
@@ -105,9 +123,10 @@ mbl_status_t mbl_rundir_eval(mbl_rundir_t *rundir, size_t step, const mbl_config
     }
     MBL_INFO("eval at step %zu%s", step, line);
     return mbl_jsonl_write(rundir->evals,
-                           json_pack("{s:I,s:s,s:{s:I,s:s%},s:o}", "step", (json_int_t)step, "time",
+                           json_pack("{s:I,s:s,s:{s:I,s:s%},s:o,s:o*}", "step", (json_int_t)step, "time",
                                      mbl_date(date), "prompts", "count", (json_int_t)set->prompts.count,
-                                     "sha256", set->digest, (size_t)12, "rewards", rewards));
+                                     "sha256", set->digest, (size_t)12, "rewards", rewards, "sources",
+                                     evaluator ? sources_object(config, &set->prompts, evaluator) : NULL));
 }
 
 /* What is on the sheet, in a file beside it. */

@@ -57,8 +57,13 @@ static mbl_status_t recheck(mbl_train_t *t) {
 static mbl_status_t pick_prompts(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
     size_t n = t->batch.n / t->batch.group_size;
-    mbl_pick(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
-             t->engine.train.prompts.count, t->first_group, t->batch.n, t->scratch, t->prompt, t->sample);
+    const mbl_prompts_t *prompts = &t->engine.train.prompts;
+    if (prompts->n_sources > 0)
+        mbl_pick_sources(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
+                         prompts, t->first_group, t->batch.n, &t->counts, t->scratch, t->prompt, t->sample);
+    else
+        mbl_pick(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
+                 prompts->count, t->first_group, t->batch.n, t->scratch, t->prompt, t->sample);
     for (size_t g = 0; g < n; g++)
         t->needed[g] = t->prompt[g * t->batch.group_size];
     mbl_merge_prompts(t->engine.train.prompts.count, t->needed + n);

@@ -3,6 +3,7 @@
 #define MBL_TRAIN_LOOP_INTERNAL_H
 
 #include "rl/merge.h"
+#include "rl/pick.h"
 #include "rl/rollout.h"
 #include "run/control.h"
 #include "run/stage.h"
@@ -40,6 +41,7 @@ typedef struct {
     mbl_batch_t batch;
     mbl_rollout_views_t views;
     uint32_t *prompt, *scratch;
+    mbl_pick_counts_t counts;
     uint32_t *needed; /* prompts of an epoch and of merge, once each */
     int64_t *sample;
     size_t first_group;

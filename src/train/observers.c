@@ -108,7 +108,7 @@ static mbl_status_t write_advantages(void *self, const mbl_event_images_t *image
 
 static mbl_status_t write_evaluation(void *self, const mbl_event_eval_t *e) {
     mbl_train_t *t = self;
-    return mbl_rundir_eval(&t->rundir, e->step, t->config, e->set, e->scores, e->change);
+    return mbl_rundir_eval(&t->rundir, e->step, t->config, e->set, e->scores, e->change, e->evaluator);
 }
 
 static mbl_status_t write_sheet(void *self, const mbl_event_eval_t *e) {

@@ -394,7 +394,7 @@ static mbl_status_t evaluate(pretrain_t *p, size_t step) {
     MBL_TRY(mbl_pretrain_state_use(&p->state, &p->state.ema));
     MBL_TRY(mbl_evaluator_run(p->evaluator, NULL, scores));
     MBL_TRY(mbl_pretrain_state_use(&p->state, &p->state.master));
-    MBL_TRY(mbl_rundir_eval(&p->rundir, step, p->engine.config, &p->engine.test, scores, NULL));
+    MBL_TRY(mbl_rundir_eval(&p->rundir, step, p->engine.config, &p->engine.test, scores, NULL, NULL));
     return mbl_rundir_samples(&p->rundir, step, p->engine.config, p->evaluator);
 }
 

@@ -160,7 +160,7 @@ static void bad_input_is_refused(void **state) {
         {"p.jsonl", "[\"prompt\"]\n", 11, 0, MBL_ERR_FORMAT, "p.jsonl:1: not an object"},
     };
     size_t live = mbl_mem_live();
-    mbl_prompts_t prompts = {NULL, 77};
+    mbl_prompts_t prompts = {.count = 77};
     mbl_fail_quiet(1);
     mbl_log_set_level(MBL_LOG_WARN);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -195,7 +195,7 @@ static void loading_survives_want_of_memory(void **state) {
         mbl_status_t status = MBL_ERR_MEM;
         size_t n = 0;
         while (status != MBL_OK) {
-            mbl_prompts_t prompts = {NULL, 0};
+            mbl_prompts_t prompts = {.items = NULL};
             mbl_mem_fail_at(++n);
             status = mbl_prompts_load(source ? "file" : "signs", path, 0, 0, source ? 0 : 5, &prompts);
             mbl_mem_fail_at(0);

@@ -92,6 +92,75 @@ static void samples_are_numbered_over_all_ranks(void **state) {
     assert_int_not_equal(prompt[0], prompt[GROUP_SIZE]);
 }
 
+enum { SOURCES = 3, EACH = 40, LONG = 48 };
+
+/* A set of three sources of 5, 20 and 15 prompts, with weights 1, 2 and 0.5. */
+static mbl_prompts_t sources_of(mbl_prompt_source_t *sources) {
+    static const size_t counts[SOURCES] = {5, 20, 15};
+    static const double weights[SOURCES] = {1, 2, 0.5};
+    for (size_t s = 0; s < SOURCES; s++)
+        sources[s] = (mbl_prompt_source_t){NULL, weights[s], counts[s]};
+    return (mbl_prompts_t){.count = EACH, .sources = sources, .n_sources = SOURCES};
+}
+
+static size_t source_of(uint32_t prompt) {
+    return prompt < 5 ? 0 : prompt < 25 ? 1 : 2;
+}
+
+/* Up to every group, in every epoch and over all of them; and each source's prompts are used evenly. */
+static void sources_have_their_shares(void **state) {
+    mbl_prompt_source_t sources[SOURCES];
+    mbl_prompts_t set = sources_of(sources);
+    mbl_pick_counts_t counts = {0};
+    uint32_t scratch[EACH], prompt[LONG];
+    int64_t sample[LONG];
+    size_t used[EACH] = {0}, given[SOURCES] = {0}, all = 0;
+    (void)state;
+    for (uint64_t epoch = 0; epoch < 100; epoch++) {
+        size_t now[SOURCES] = {0};
+        mbl_pick_sources(3, epoch, LONG, 1, &set, 0, LONG, &counts, scratch, prompt, sample);
+        for (size_t g = 0; g < LONG; g++) {
+            size_t s = source_of(prompt[g]);
+            used[prompt[g]]++;
+            given[s]++;
+            now[s]++;
+            all++;
+            for (size_t i = 0; i < SOURCES; i++)
+                assert_near((double)given[i], (double)all * sources[i].weight / 3.5, 1);
+        }
+        for (size_t i = 0; i < SOURCES; i++)
+            assert_near((double)now[i], LONG * sources[i].weight / 3.5, 1.5);
+    }
+    for (size_t i = 1; i < EACH; i++)
+        if (source_of((uint32_t)i) == source_of((uint32_t)i - 1))
+            assert_in_range(used[i], used[i - 1] - 1, used[i - 1] + 1);
+}
+
+/* An epoch is the same whichever came before, and whoever picks which part of it. */
+static void sources_do_not_depend_on_ranks_or_resume(void **state) {
+    mbl_prompt_source_t sources[SOURCES];
+    mbl_prompts_t set = sources_of(sources);
+    uint32_t scratch[EACH], whole[2 * LONG], part[2 * LONG];
+    int64_t sample[2 * LONG];
+    (void)state;
+    for (size_t ranks = 1; ranks <= 4; ranks++) {
+        mbl_pick_counts_t counts = {0}, of_rank[4] = {{0}};
+        for (uint64_t epoch = 7; epoch < 12; epoch++) {
+            mbl_pick_sources(5, epoch, LONG, 2, &set, 0, 2 * LONG, &counts, scratch, whole, sample);
+            for (size_t r = 0; r < ranks; r++) {
+                size_t first = LONG * r / ranks, n = LONG * (r + 1) / ranks - first;
+                mbl_pick_sources(5, epoch, LONG, 2, &set, first, 2 * n, &of_rank[r], scratch,
+                                 part + 2 * first, sample + 2 * first);
+                assert_int_equal(sample[2 * first], 2 * first);
+            }
+            assert_memory_equal(part, whole, sizeof whole);
+        }
+        mbl_pick_sources(5, 3, LONG, 2, &set, 0, 2 * LONG, &counts, scratch, whole, sample); /* back */
+        mbl_pick_sources(5, 3, LONG, 2, &set, 0, 2 * LONG, &(mbl_pick_counts_t){0}, scratch, part, sample);
+        assert_memory_equal(part, whole, sizeof whole);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_pass_uses_every_prompt_once),
@@ -99,6 +168,8 @@ int main(void) {
         cmocka_unit_test(one_epoch_may_hold_several_passes),
         cmocka_unit_test(ranks_concatenate),
         cmocka_unit_test(samples_are_numbered_over_all_ranks),
+        cmocka_unit_test(sources_have_their_shares),
+        cmocka_unit_test(sources_do_not_depend_on_ranks_or_resume),
     };
     return cmocka_run_group_tests_name("pick", tests, NULL, NULL);
 }

@@ -46,13 +46,13 @@ static void rewards_of_any_name(void **state) {
     mbl_rundir_t rundir = {.path = folder};
     mbl_config_t *config = parse();
     json_t *lines;
-    static const mbl_prompt_set_t set = {.prompts = {NULL, 8}, .digest = "0123456789abcdef"};
+    static const mbl_prompt_set_t set = {.prompts = {.count = 8}, .digest = "0123456789abcdef"};
     (void)state;
     mbl_log_set_level(MBL_LOG_WARN);
     assert_int_equal(mbl_jsonl_open(in("eval.jsonl"), -1, &rundir.evals), MBL_OK);
     for (size_t step = 1; step <= 3; step++) {
         const mbl_eval_score_t scores[] = {{.mean = (double)step, .n = 4}, {.mean = -(double)step, .n = 4}};
-        assert_int_equal(mbl_rundir_eval(&rundir, step, config, &set, scores, step > 1 ? scores : NULL),
+        assert_int_equal(mbl_rundir_eval(&rundir, step, config, &set, scores, step > 1 ? scores : NULL, NULL),
                          MBL_OK);
     }
     mbl_jsonl_close(rundir.evals);
