@@ -24,7 +24,9 @@ def bright(images, prompts, metadata):
     return [sum(image.data) / (255 * len(image.data)) for image in images]
 """
 # Together they write every key there is.
-RUNS = {"halves": ["balance.alpha_halves=1", "balance.shrink=equal"], "guard": ["balance.guard=own_parts"],
+PROMPTS = "".join(f"{count} {color} circles\n" for count in ("two", "three", "four") for color in ("red", "blue", "green", "purple"))
+RUNS = {"sources": ["prompts.source=file", "prompts.sources=[{file: %s/prompts.txt, name: source_here}]", "prompts.test_share=0.4"],
+        "halves": ["balance.alpha_halves=1", "balance.shrink=equal"], "guard": ["balance.guard=own_parts"],
         "python": ["rewards=[{name: color_here, type: color}, {name: bright_here, type: python, file: %s/bright.py, output: bright}]", "log.recheck_every=1"], "limit": ["rewards.0.min=0.4"],
         "stages": ["stages=[{steps: 1, rewards: [ocr_here, color_here]}, {steps: 1, rewards: [count_here, clean_here, jpeg_here]}]"]}
 wrong = []
@@ -51,13 +53,14 @@ def written(folder):
     for name, sets in RUNS.items():
         command = [MARBLE, "train", "deploy/examples/quickstart.yaml", "--out", folder / name]
         (folder / "bright.py").write_text(BRIGHT)
+        (folder / "prompts.txt").write_text(PROMPTS)
         for item in TINY + sets:
             command += ["--set", item.replace("%s", str(folder))]
         run = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=100)
         assert run.returncode == 0, run.stderr
         for kind, keys in found.items():
             for line in (folder / name / kind).read_text().splitlines():
-                keys.update(keys_of(json.loads(line), [*NAMES, "bright_here"]))
+                keys.update(keys_of(json.loads(line), [*NAMES, "bright_here", "source_here"]))
     return found
 
 
