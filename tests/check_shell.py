@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """check_shell.py MARBLE: manual pages and completion say what --help says, marble runs lists what is there, and the terminal
-that a person looks at shows progress and no more (through a pseudo terminal)."""
+that a person looks at shows progress and no more (through a pseudo terminal); what deploy/trackers has goes with the files and names of a run."""
 import fcntl
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 
 marble = os.path.realpath(sys.argv[1])
 failed = []
@@ -153,6 +155,57 @@ def runs(folder):
     check(said(marble, "runs", "/nowhere").returncode == 2, "a folder that is not there")
 
 
+# ---- trackers ----
+
+FAKE = """import json
+def init(**more): print(json.dumps(more))
+def log(numbers, step): print(json.dumps([step, numbers]))
+def finish(): print('"end"')
+"""
+
+
+def trackers(folder):
+    board = json.loads(pathlib.Path("deploy/trackers/grafana.json").read_text())
+    source = pathlib.Path("src/service/prometheus.c").read_text()
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            for name in re.findall(r"marble_(\w+)", target["expr"]):
+                check(f'"{name}"' in source, f"grafana.json: {panel['title']}: /metrics has no marble_{name}")
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in board["panels"]]
+    check(len(set(places)) == len(places), "grafana.json: panels lie upon each other")
+
+    run, script = os.path.join(folder, "followed"), "deploy/trackers/wandb_follow.py"
+    make_run(run, 3, 0.25)
+    pathlib.Path(folder, "wandb.py").write_text(FAKE)
+    answer = said(sys.executable, script, run, "--once", "--project", "p", env={**os.environ, "PYTHONPATH": folder})
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    check(lines[0] == {"project": "p", "name": "followed"} and lines[-1] == "end", f"wandb_follow.py: {answer}")
+    check([line[0] for line in lines[1:-1]] == [1, 2, 3, 3], "wandb_follow.py: the steps")
+    check(lines[1][1] == {"train/epoch": 1, "reward/ocr": 0.5}, f"wandb_follow.py: {lines[1]}")
+    check({"eval/ocr/mean": 0.75, "eval/ocr/change": 0.25}.items() <= lines[-2][1].items(), f"wandb_follow.py: {lines[-2]}")
+
+    # As it goes on: half a line, then its rest, then a resume from step 2.
+    spec = importlib.util.spec_from_file_location("wandb_follow", script)
+    follow = importlib.util.module_from_spec(spec)
+    sys.dont_write_bytecode = True
+    spec.loader.exec_module(follow)
+    metrics, lock = pathlib.Path(run, "metrics.jsonl"), pathlib.Path(run, "lock")
+    lock.write_text("{}")
+    lines = follow.follow(run, False, rest=0.01)
+    seen = [next(lines)[0] for _ in range(4)]
+    with open(metrics, "a") as out:
+        out.write('{"step": 4, "loss"')
+        out.flush()
+        threading.Timer(0.05, lambda: (out.write(': 0.5}\n'), out.flush())).start()
+        seen.append(next(lines))
+    check(seen == [1, 2, 3, 3, (4, {"train/loss": 0.5})], f"wandb_follow.py follows {seen}")
+    other = pathlib.Path(run, "metrics.jsonl.tmp")
+    other.write_text("".join(metrics.read_text().splitlines(True)[:2]) + '{"step": 3, "loss": 0.25}\n')
+    other.rename(metrics)
+    lock.unlink()
+    check([step for step, _ in lines] == [1, 2, 3], "wandb_follow.py does not begin again where lines were cut")
+
+
 # ---- the terminal ----
 
 class Terminal:
@@ -290,5 +343,6 @@ with tempfile.TemporaryDirectory() as place:
     pages()
     completion(place)
     runs(place)
+    trackers(place)
     terminal(place)
 sys.exit(1 if failed else 0)
