@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-enum { LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 24, COLORS = 8 };
+enum { LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 24, COLORS = 8, MOST_TICKS = 40 };
 
 typedef struct {
     const mbl_svg_chart_t *chart;
@@ -42,7 +42,8 @@ static void find_ends(frame_t *f, const mbl_svg_series_t *series, size_t n) {
         f->y0 = fmin(f->y0, 0);
         f->y1 = fmax(f->y1, 0);
     }
-    double room = f->y1 > f->y0 ? 0.06 * (f->y1 - f->y0) : fmax(fabs(f->y0) * 0.1, 1e-6);
+    double size = fmax(fabs(f->y0), fabs(f->y1)); /* means of equal values differ in their last bits */
+    double room = f->y1 - f->y0 > 1e-9 * size ? 0.06 * (f->y1 - f->y0) : fmax(size * 0.1, 1e-6);
     f->y0 = isnan(f->chart->y0) ? f->y0 - room : f->chart->y0;
     f->y1 = isnan(f->chart->y1) ? f->y1 + room : f->chart->y1;
 }
@@ -51,8 +52,9 @@ static void draw_axes(FILE *out, const frame_t *f) {
     const mbl_svg_chart_t *c = f->chart;
     double step = round_step(f->y1 - f->y0, 4), right = c->width - RIGHT, bottom = c->height - BOTTOM;
     int decimals = step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-9);
-    for (double y = ceil(f->y0 / step - 1e-9) * step; y <= f->y1 + step * 1e-9; y += step) {
-        double at = place_y(f, y);
+    double first = ceil(f->y0 / step - 1e-9);
+    for (size_t i = 0; i < MOST_TICKS && (first + (double)i) * step <= f->y1 + step * 1e-9; i++) {
+        double y = (first + (double)i) * step, at = place_y(f, y);
         fprintf(out, "<path class=\"grid%s\" d=\"M%d %.1fH%.1f\"/>",
                 c->zero && fabs(y) < step / 2 ? " zero" : "", LEFT, at, right);
         if (decimals > 4)
@@ -62,8 +64,10 @@ static void draw_axes(FILE *out, const frame_t *f) {
                     fabs(y) < step / 2 ? 0.0 : y);
     }
     step = fmax(round_step(c->x1 - c->x0, (size_t)(c->width / 70)), 1);
-    for (double x = ceil(c->x0 / step) * step; x <= c->x1; x += step)
-        fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" class=\"mid\">%.0f</text>", place_x(f, x), bottom + 16, x);
+    first = ceil(c->x0 / step);
+    for (size_t i = 0; i < MOST_TICKS && (first + (double)i) * step <= c->x1; i++)
+        fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" class=\"mid\">%.0f</text>",
+                place_x(f, (first + (double)i) * step), bottom + 16, (first + (double)i) * step);
 }
 
 static void draw_line(FILE *out, const frame_t *f, const mbl_svg_series_t *s) {

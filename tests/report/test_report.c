@@ -251,6 +251,28 @@ static void a_long_run(void **state) {
     free(page);
 }
 
+/* Values that differ in their last bits only, as means of equal ones do: an axis of such a width has no ticks
+ * to walk along. */
+static void a_curve_without_height(void **state) {
+    (void)state;
+    const double x[] = {1, 2, 3}, y[] = {0.1, 0.1 + 1e-17, nextafter(0.1, 1)},
+                 large[] = {3e9, 3e9, nextafter(3e9, 4e9)};
+    const double *const all[] = {y, large};
+    for (size_t i = 0; i < 2; i++) {
+        mbl_svg_series_t series = {.x = x, .y = all[i], .n = 3};
+        mbl_svg_chart_t chart = {
+            .title = "flat", .width = 300, .height = 200, .x0 = 1, .x1 = 3, .y0 = NAN, .y1 = NAN};
+        char *text;
+        size_t size;
+        FILE *out = open_memstream(&text, &size);
+        mbl_svg_chart(out, &chart, &series, 1);
+        fclose(out);
+        assert_true(size < 3000);
+        assert_true(count(text, "class=\"end\"") >= 2);
+        free(text);
+    }
+}
+
 static void curves(void **state) {
     (void)state;
     double x[100], y[100], smooth[100];
@@ -316,6 +338,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(charts_are_written_too, setup, teardown),
         cmocka_unit_test_setup_teardown(a_long_run, setup, teardown),
         cmocka_unit_test(curves),
+        cmocka_unit_test(a_curve_without_height),
         cmocka_unit_test_setup_teardown(folders_without_a_run, setup, teardown),
         cmocka_unit_test_setup_teardown(a_run_that_has_just_begun, setup, teardown),
         cmocka_unit_test_setup_teardown(survives_missing_memory, setup, teardown),
