@@ -148,6 +148,12 @@ const char *mbl_scorer_pool_failure(const mbl_scorer_pool_t *pool, size_t k);
  * those that share calls have the same numbers. Local, by the thread that submits, after a wait. */
 bool mbl_scorer_pool_has_services(const mbl_scorer_pool_t *pool);
 void mbl_scorer_pool_traffic(mbl_scorer_pool_t *pool, mbl_traffic_t *traffic, bool *served);
+/* Ranks agree on the replicas that they share: whether this rank has set one aside for what it saw itself (1,
+ * else 0) goes to against [room]; returns their number, which is the same on every rank. Then what rank 0 has
+ * decided (aside [n]). Local, by the thread that submits. */
+enum { MBL_SHARED_REPLICAS_MAX = 2048 };
+size_t mbl_scorer_pool_votes(mbl_scorer_pool_t *pool, double *against);
+void mbl_scorer_pool_decide(mbl_scorer_pool_t *pool, const double *aside, bool mine);
 /* The i-th replica of the service of reward k, for people (service.h); false past the end and where there is
  * none. */
 bool mbl_scorer_pool_replica(mbl_scorer_pool_t *pool, size_t k, size_t i, const char **url, bool *ready,

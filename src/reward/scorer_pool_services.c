@@ -175,6 +175,24 @@ void mbl_scorer_pool_traffic(mbl_scorer_pool_t *pool, mbl_traffic_t *traffic, bo
     }
 }
 
+size_t mbl_scorer_pool_votes(mbl_scorer_pool_t *pool, double *against) {
+    size_t n = 0;
+    for (size_t s = 0; s < pool->n_services; s++)
+        if (pool->services[s].table->votes)
+            n += pool->services[s].table->votes(pool->services[s].self, against + n);
+    return n;
+}
+
+void mbl_scorer_pool_decide(mbl_scorer_pool_t *pool, const double *aside, bool mine) {
+    double votes[MBL_SHARED_REPLICAS_MAX];
+    size_t at = 0;
+    for (size_t s = 0; s < pool->n_services; s++)
+        if (pool->services[s].table->votes) {
+            pool->services[s].table->decide(pool->services[s].self, aside + at, mine);
+            at += pool->services[s].table->votes(pool->services[s].self, votes);
+        }
+}
+
 bool mbl_scorer_pool_replica(mbl_scorer_pool_t *pool, size_t k, size_t i, const char **url, bool *ready,
                              char *text, size_t size) {
     const reward_t *reward = &pool->rewards[k];

@@ -23,6 +23,7 @@ struct mbl_score_job {
     void (*done)(mbl_score_job_t *job, size_t n);
 };
 
+enum { MBL_SERVICE_REPLICAS_MAX = 32 };
 struct mbl_service {
     /* Whether two rewards of this type share calls. */
     bool (*joins)(const mbl_reward_spec_t *a, const mbl_reward_spec_t *b);
@@ -37,6 +38,11 @@ struct mbl_service {
     /* The i-th replica for people: its address, whether it is of use, and what it said or what is wrong with
      * it; false past the end. */
     bool (*replica)(void *self, size_t i, const char **url, bool *ready, char *text, size_t size);
+    /* Replicas that all ranks share, in one order: against [the number of them, which is returned] is 1 for
+     * each that this rank has set aside for what it saw itself, else 0. NULL slots: there are none. */
+    size_t (*votes)(void *self, double *against);
+    /* What rank 0 has decided: aside [n] is 1 for each that is set aside. mine: this is rank 0. */
+    void (*decide)(void *self, const double *aside, bool mine);
 };
 
 #endif

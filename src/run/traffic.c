@@ -2,6 +2,9 @@
 #include "run/traffic.h"
 
 #include "io/jsonl.h"
+#include "reward/service.h"
+
+#include <string.h>
 
 void mbl_run_traffic_begin(mbl_scorer_pool_t *pool, mbl_run_traffic_t *traffic) {
     traffic->any = mbl_scorer_pool_has_services(pool);
@@ -18,6 +21,25 @@ mbl_status_t mbl_run_traffic_end(mbl_comm_t *comm, mbl_scorer_pool_t *pool, size
     for (size_t i = 0; i < k; i++)
         if (traffic->served[i])
             MBL_TRY(mbl_comm_allreduce(comm, &traffic->by[i], MBL_TRAFFIC_SIZE, MBL_COMM_F64, MBL_COMM_SUM));
+    return mbl_run_traffic_decide(comm, pool);
+}
+
+_Static_assert((int)MBL_SHARED_REPLICAS_MAX >= (int)MBL_MAX_REWARDS * (int)MBL_SERVICE_REPLICAS_MAX,
+               "no room for votes");
+
+/* Rank 0 sets a replica aside where it has done so itself, or half of the ranks have; it asks the replica
+ * from time to time for all of them, and where it answers again, all take it in at the next step. */
+mbl_status_t mbl_run_traffic_decide(mbl_comm_t *comm, mbl_scorer_pool_t *pool) {
+    double own[MBL_SHARED_REPLICAS_MAX], sum[MBL_SHARED_REPLICAS_MAX];
+    size_t n = mbl_scorer_pool_votes(pool, own);
+    if (n == 0 || comm->size == 1)
+        return MBL_OK;
+    memcpy(sum, own, n * sizeof *sum);
+    MBL_TRY(mbl_comm_allreduce(comm, sum, n, MBL_COMM_F64, MBL_COMM_SUM));
+    for (size_t r = 0; r < n; r++)
+        sum[r] = own[r] > 0 || 2 * sum[r] >= comm->size;
+    MBL_TRY(mbl_comm_bcast(comm, sum, n * sizeof *sum, 0));
+    mbl_scorer_pool_decide(pool, sum, comm->rank == 0);
     return MBL_OK;
 }
 

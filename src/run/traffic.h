@@ -17,6 +17,9 @@ void mbl_run_traffic_begin(mbl_scorer_pool_t *pool, mbl_run_traffic_t *traffic);
 /* After the scores are there. Collective where there are such rewards. */
 mbl_status_t mbl_run_traffic_end(mbl_comm_t *comm, mbl_scorer_pool_t *pool, size_t k,
                                  mbl_run_traffic_t *traffic);
+/* Which replicas are set aside, on all ranks: part of mbl_run_traffic_end. Collective where ranks share
+ * replicas. */
+mbl_status_t mbl_run_traffic_decide(mbl_comm_t *comm, mbl_scorer_pool_t *pool);
 /* "remote" of a line: an object by reward; nothing where there are none. */
 void mbl_run_traffic_put(const mbl_config_t *config, const mbl_run_traffic_t *traffic, json_t *line);
 

@@ -383,6 +383,91 @@ static void test_wild_replicas(void **state) {
     }
 }
 
+/* ---- what ranks agree on ---- */
+
+/* Starts what may start and answers probes well; the number of attempts at each replica, and of probes, goes
+ * to tasks [2] and probes [2]. Attempts at `bad` fail, others are good. */
+static void drive(mbl_schedule_t *schedule, double now, size_t bad, size_t tasks[2], size_t probes[2]) {
+    mbl_schedule_action_t action;
+    memset(tasks, 0, 2 * sizeof *tasks);
+    memset(probes, 0, 2 * sizeof *probes);
+    while ((action = mbl_schedule_next(schedule, now)).kind != MBL_SCHEDULE_WAIT) {
+        if (action.kind == MBL_SCHEDULE_PROBE) {
+            probes[action.replica]++;
+            mbl_schedule_probed(schedule, now, action.replica, true);
+        } else if (action.kind == MBL_SCHEDULE_START) {
+            tasks[action.replica]++;
+            (void)mbl_schedule_report(schedule, now, action.attempt,
+                                      action.replica == bad ? MBL_SCHEDULE_FAILED : MBL_SCHEDULE_GOOD, 0);
+        }
+    }
+}
+
+static void add_tasks(mbl_schedule_t *schedule, double now, size_t n) {
+    for (size_t i = 0, task; i < n; i++)
+        assert_int_equal(mbl_schedule_add(schedule, now, &task), MBL_OK);
+}
+
+static void test_what_another_rank_decides(void **state) {
+    (void)state;
+    enum { NONE = 9 };
+    mbl_schedule_t *s;
+    size_t tasks[2], probes[2];
+    assert_int_equal(mbl_schedule_open(&usual, &s), MBL_OK);
+    add_tasks(s, 0, 20);
+    drive(s, 0, NONE, tasks, probes);
+    assert_true(probes[0] == 1 && probes[1] == 1 && tasks[0] > 0 && tasks[1] > 0);
+    /* set aside by another: no task, no probe, no vote, however long it takes */
+    mbl_schedule_decide(s, 1, 1, true, false);
+    for (double now = 1; now < 1e5; now *= 10) {
+        add_tasks(s, now, 20);
+        drive(s, now, NONE, tasks, probes);
+        assert_true(tasks[0] == 20 && tasks[1] == 0 && probes[1] == 0);
+        assert_false(mbl_schedule_votes_against(s, 1));
+        mbl_schedule_decide(s, now, 1, true, false);
+    }
+    /* restored by another: asked at once, and used */
+    mbl_schedule_decide(s, 1e5, 1, false, false);
+    add_tasks(s, 1e5, 20);
+    drive(s, 1e5, NONE, tasks, probes);
+    assert_true(tasks[1] > 0 && probes[1] == 1);
+    /* what this one sees itself counts, until another says that it is good */
+    add_tasks(s, 2e5, 20);
+    drive(s, 2e5, 1, tasks, probes);
+    assert_true(mbl_schedule_votes_against(s, 1) && !mbl_schedule_votes_against(s, 0));
+    mbl_schedule_decide(s, 2e5, 1, false, false);
+    assert_false(mbl_schedule_votes_against(s, 1));
+    drive(s, 2e5, NONE, tasks, probes);
+    assert_int_equal(probes[1], 1);
+    /* where there is no other, one that was set aside is asked nevertheless */
+    mbl_schedule_decide(s, 3e5, 1, true, false);
+    mbl_schedule_decide(s, 3e5, 0, true, false);
+    add_tasks(s, 3e5, 4);
+    drive(s, 3e5 + 1, NONE, tasks, probes);
+    assert_int_equal(tasks[0] + tasks[1], 4);
+    mbl_schedule_close(s);
+}
+
+static void test_the_rank_that_decides_goes_on_asking(void **state) {
+    (void)state;
+    enum { NONE = 9 };
+    mbl_schedule_t *s;
+    size_t tasks[2], probes[2];
+    assert_int_equal(mbl_schedule_open(&usual, &s), MBL_OK);
+    add_tasks(s, 0, 20);
+    drive(s, 0, NONE, tasks, probes);
+    mbl_schedule_decide(s, 1, 1, true, true);
+    assert_true(mbl_schedule_votes_against(s, 1));
+    add_tasks(s, 1, 20);
+    drive(s, 1, NONE, tasks, probes);
+    assert_true(tasks[1] == 0 && probes[1] == 0);
+    add_tasks(s, 20, 20);
+    drive(s, 20, NONE, tasks, probes);
+    assert_true(tasks[1] > 0 && probes[1] == 1);
+    assert_false(mbl_schedule_votes_against(s, 1));
+    mbl_schedule_close(s);
+}
+
 static void test_bad_options(void **state) {
     (void)state;
     mbl_schedule_t *schedule = NULL;
@@ -406,6 +491,8 @@ int main(void) {
         cmocka_unit_test(test_bad_requests_set_nobody_aside),
         cmocka_unit_test(test_hedges_are_few),
         cmocka_unit_test(test_wild_replicas),
+        cmocka_unit_test(test_what_another_rank_decides),
+        cmocka_unit_test(test_the_rank_that_decides_goes_on_asking),
         cmocka_unit_test(test_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "reward/locks.h"
 
+#include <stdio.h>
+
 /* ---- an exchange ---- */
 
 /* On the HTTP client's thread. */
@@ -85,6 +87,7 @@ static void publish(mbl_remote_t *remote) {
     for (size_t r = 0; r < remote->n_replicas; r++) {
         replica_t *replica = &remote->replicas[r];
         replica->ready = mbl_schedule_is_ready(remote->schedule, r);
+        replica->against = mbl_schedule_votes_against(remote->schedule, r);
         remote->set_aside += !replica->ready;
         remote->hopeless += replica->hopeless;
     }
@@ -93,7 +96,7 @@ static void publish(mbl_remote_t *remote) {
 
 /* Waits for news, at most until then; false: the client closes. */
 static bool wait_for_news(mbl_remote_t *remote, double until) {
-    while (!remote->ended && !remote->first && !remote->closing) {
+    while (!remote->ended && !remote->first && !remote->closing && !remote->decided) {
         double seconds = until - mbl_now();
         if (seconds <= 0)
             break;
@@ -125,6 +128,17 @@ static void stop(mbl_remote_t *remote) {
     }
 }
 
+/* Rank 0's decision, with the lock held. */
+static void take_decision(mbl_remote_t *remote) {
+    for (size_t r = 0; remote->decided && r < remote->n_replicas; r++) {
+        replica_t *replica = &remote->replicas[r];
+        if (remote->decided_here && replica->aside && mbl_schedule_is_ready(remote->schedule, r))
+            snprintf(replica->why, sizeof replica->why, "half of the ranks or more have set it aside");
+        mbl_schedule_decide(remote->schedule, mbl_now(), r, replica->aside, remote->decided_here);
+    }
+    remote->decided = false;
+}
+
 static void work(void *user) {
     mbl_remote_t *remote = user;
     double until = 0;
@@ -135,6 +149,7 @@ static void work(void *user) {
         mbl_score_job_t *jobs = remote->first;
         remote->ended = NULL;
         remote->first = remote->last = NULL;
+        take_decision(remote);
         uv_mutex_unlock(&remote->lock);
         take_ended(ended);
         mbl_remote_take_jobs(remote, jobs);
@@ -259,6 +274,31 @@ void mbl_remote_close(mbl_remote_t *remote) {
     mbl_free(remote->cert);
     mbl_free(remote->key);
     mbl_free(remote);
+}
+
+/* ---- what ranks agree on ---- */
+
+/* With one replica there is nothing to decide; a Python server is this rank's own. */
+size_t mbl_remote_votes(mbl_remote_t *remote, double *against) {
+    if (remote->n_replicas == 1)
+        return 0;
+    uv_mutex_lock(&remote->lock);
+    for (size_t r = 0; r < remote->n_replicas; r++)
+        against[r] = remote->replicas[r].against;
+    uv_mutex_unlock(&remote->lock);
+    return remote->n_replicas;
+}
+
+void mbl_remote_decide(mbl_remote_t *remote, const double *aside, bool mine) {
+    if (remote->n_replicas == 1)
+        return;
+    uv_mutex_lock(&remote->lock);
+    for (size_t r = 0; r < remote->n_replicas; r++)
+        remote->replicas[r].aside = aside[r] > 0;
+    remote->decided = true;
+    remote->decided_here = mine;
+    uv_cond_signal(&remote->wake);
+    uv_mutex_unlock(&remote->lock);
 }
 
 /* ---- what it says ---- */

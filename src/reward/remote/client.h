@@ -37,6 +37,10 @@ void mbl_remote_submit(mbl_remote_t *remote, mbl_score_job_t *job);
 /* What was done since the last call. Local. */
 void mbl_remote_traffic(mbl_remote_t *remote, mbl_traffic_t *out);
 
+/* For ranks that share the replicas: see mbl_service_t. */
+size_t mbl_remote_votes(mbl_remote_t *remote, double *against);
+void mbl_remote_decide(mbl_remote_t *remote, const double *aside, bool mine);
+
 /* The replicas, for people: what one said of itself, or what is wrong with it. */
 typedef struct {
     const char *url;

@@ -35,7 +35,8 @@ typedef struct {
     bool hopeless; /* asking again is of no use */
     bool reported; /* that it is set aside */
     /* under the lock, for other threads */
-    bool asked, ready;
+    bool asked, ready, against;     /* against: see mbl_schedule_votes_against */
+    bool aside;                     /* as rank 0 has decided */
     char why[MBL_PROTO_ERROR_TEXT]; /* the last trouble with it */
     char said[MBL_PROTO_ERROR_TEXT];
 } replica_t;
@@ -68,6 +69,7 @@ struct mbl_remote {
     mbl_schedule_counts_t counts, counted; /* as of the thread's last look; and reported */
     size_t set_aside, hopeless;            /* replicas */
     bool opening, closing;
+    bool decided, decided_here; /* there is a decision of rank 0, which this is */
 };
 
 /* ---- token.c ---- */

@@ -2,6 +2,7 @@
  * completions), python (the user's functions in a process of their own). */
 #include "reward/remote/child.h"
 #include "reward/remote/options.h"
+#include "reward/remote/schedule.h"
 #include "reward/scorers.h"
 #include "reward/service.h"
 
@@ -102,10 +103,19 @@ static bool replica(void *self, size_t i, const char **url, bool *ready, char *t
     return true;
 }
 
+_Static_assert((int)MBL_SCHEDULE_REPLICAS_MAX <= (int)MBL_SERVICE_REPLICAS_MAX, "more replicas than votes");
+static size_t votes(void *self, double *against) {
+    return mbl_remote_votes(((server_t *)self)->client, against);
+}
+
+static void decide(void *self, const double *aside, bool mine) {
+    mbl_remote_decide(((server_t *)self)->client, aside, mine);
+}
+
 #define SERVICE(open_, joins_)                                                                               \
     {                                                                                                        \
         .joins = joins_, .open = open_, .close = close_server, .submit = submit, .traffic = traffic,         \
-        .replica = replica                                                                                   \
+        .replica = replica, .votes = votes, .decide = decide                                                 \
     }
 static const mbl_service_t remote_service = SERVICE(open_remote, mbl_remote_same_calls),
                            judge_service = SERVICE(open_judge, never_joins),

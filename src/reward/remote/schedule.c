@@ -25,6 +25,8 @@ typedef struct {
     double since, until;                           /* of the quarantine */
     double busy_until;
     bool note; /* a change of state is to be logged */
+    bool held; /* quarantined by another schedule's decision */
+    bool seen; /* quarantined for what this one saw */
 } replica_t;
 
 typedef struct {
@@ -157,6 +159,7 @@ static double hedge_after(const mbl_schedule_t *s) {
 static void quarantine(mbl_schedule_t *s, replica_t *replica, double now) {
     replica->note = replica->level == 0; /* not again while it does not get better */
     s->counts.quarantined += replica->note;
+    replica->seen = true;
     replica->since = now;
     replica->until = now + jittered(s, QUARANTINE, replica->level++, QUARANTINE_MAX);
     replica->state = QUARANTINED;
@@ -167,6 +170,7 @@ static void restore(replica_t *replica) {
     replica->note = replica->level > 0;
     replica->state = READY;
     replica->level = 0;
+    replica->seen = false;
 }
 
 static bool any_ready(const mbl_schedule_t *s) {
@@ -179,7 +183,9 @@ static bool any_ready(const mbl_schedule_t *s) {
 /* When a quarantined replica is asked again: soon where there is no other. */
 static double probe_time(const mbl_schedule_t *s, const replica_t *replica) {
     double soon = replica->since + fmin(BACKOFF * pow(2, (double)replica->level), BACKOFF_MAX);
-    return any_ready(s) ? replica->until : fmin(soon, replica->until);
+    if (any_ready(s))
+        return replica->held ? INFINITY : replica->until;
+    return fmin(soon, replica->until);
 }
 
 static bool has_room(const mbl_schedule_t *s, size_t r, double now) {
@@ -465,5 +471,30 @@ void mbl_schedule_probed(mbl_schedule_t *s, double now, size_t r, bool good) {
         replica->busy_until = now;
     } else {
         quarantine(s, replica, now);
+    }
+}
+
+/* ---- ranks ---- */
+
+bool mbl_schedule_votes_against(const mbl_schedule_t *s, size_t r) {
+    return s->replicas[r].seen && !s->replicas[r].held && !mbl_schedule_is_ready(s, r);
+}
+
+void mbl_schedule_decide(mbl_schedule_t *s, double now, size_t r, bool quarantined, bool mine) {
+    replica_t *replica = &s->replicas[r];
+    bool ready = mbl_schedule_is_ready(s, r);
+    if (mine) {
+        if (quarantined && ready)
+            quarantine(s, replica, now);
+    } else if (quarantined) {
+        if (ready) {
+            quarantine(s, replica, now);
+            replica->note = replica->seen = false; /* whoever decided logs it */
+        }
+        replica->held = true;
+    } else {
+        if (replica->state == QUARANTINED && (replica->held || replica->seen))
+            replica->until = now;
+        replica->held = replica->seen = false;
     }
 }

@@ -74,6 +74,14 @@ bool mbl_schedule_report(mbl_schedule_t *schedule, double now, size_t attempt, m
                          double retry_after);
 void mbl_schedule_probed(mbl_schedule_t *schedule, double now, size_t replica, bool good);
 
+/* Where several schedules (of ranks) share replicas, one of them decides which are quarantined. Whether this
+ * one has quarantined a replica for what it saw since the last decision to use it. */
+bool mbl_schedule_votes_against(const mbl_schedule_t *schedule, size_t replica);
+/* What was decided. `mine`: by this schedule, which quarantines the replica and goes on to probe it. The
+ * others leave it alone, and do not probe it while they have another; one that may be used again they probe
+ * at once. */
+void mbl_schedule_decide(mbl_schedule_t *schedule, double now, size_t replica, bool quarantined, bool mine);
+
 /* Counts since opening, and how a replica is. */
 typedef struct {
     size_t started, retried, hedged, hedges_won, quarantined;
