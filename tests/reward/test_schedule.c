@@ -89,6 +89,11 @@ static behaviour_t becomes_garbage(double now, size_t i) {
 static behaviour_t busy_at_first(double now, size_t i) {
     return now < 3.5 ? (behaviour_t){MBL_SCHEDULE_BUSY, 0.01, 3, true} : fine(now, i);
 }
+static behaviour_t always_busy(double now, size_t i) {
+    (void)now;
+    (void)i;
+    return (behaviour_t){MBL_SCHEDULE_BUSY, 0.01, 1, true};
+}
 static behaviour_t odd_ones_fail(double now, size_t i) {
     return i % 2 ? garbage(now, i) : fine(now, i);
 }
@@ -295,6 +300,28 @@ static void test_all_dead(void **state) {
     assert_true(seconds < 60);
 }
 
+/* A queue that moves is no failure, however long a task waits in it for its turn; one that does not move
+ * ends. */
+static void test_a_long_queue(void **state) {
+    (void)state;
+    const replica_t one[] = {fine}, stuck[] = {becomes_hanging};
+    mbl_schedule_options_t options = usual;
+    options.replicas = options.in_flight = 1;
+    options.retries = 1;
+    options.deadline = 2;
+    double seconds = run(&sim, &options, one, 300, 300);
+    assert_int_equal(sim.good, 300);
+    assert_true(seconds > 25); /* far more than a task has from its first attempt on */
+    seconds = run(&sim, &options, stuck, 300, 300);
+    assert_int_equal(sim.good + sim.bad, 300);
+    assert_true(sim.good > 40 && sim.good < 60);
+    assert_true(seconds < 5 + 4 * (2 * options.deadline)); /* together, not one after the other */
+    const replica_t busy[] = {always_busy};
+    seconds = run(&sim, &options, busy, 40, 40);
+    assert_int_equal(sim.bad, 40);
+    assert_true(seconds < 4 * (2 * options.deadline));
+}
+
 static void test_busy_servers_are_left_alone_as_long_as_they_ask(void **state) {
     (void)state;
     const replica_t one[] = {busy_at_first};
@@ -486,6 +513,7 @@ int main(void) {
         cmocka_unit_test(test_one_of_two_goes_bad),
         cmocka_unit_test(test_a_replica_comes_back),
         cmocka_unit_test(test_all_dead),
+        cmocka_unit_test(test_a_long_queue),
         cmocka_unit_test(test_busy_servers_are_left_alone_as_long_as_they_ask),
         cmocka_unit_test(test_failures_here_and_there_are_tried_again),
         cmocka_unit_test(test_bad_requests_set_nobody_aside),

@@ -30,11 +30,11 @@ typedef struct {
 } replica_t;
 
 typedef struct {
-    bool used, settled, good;
+    bool used, begun, settled, good; /* begun: there was an attempt */
     uint64_t number;
     size_t alive, tries, tried_last; /* attempts under way; failed ones; where the last of them was */
     uint32_t refused;                /* bit for each replica that refused it */
-    double not_before, expires;
+    double not_before, expires;      /* expires: from the first attempt on; before, the least (see expiry) */
 } task_t;
 
 typedef struct {
@@ -52,6 +52,7 @@ struct mbl_schedule {
     uint64_t added, draws;
     bool begun;
     double last_ready; /* when some replica was ready, or it began */
+    double last_good;  /* when an answer came */
     double latencies[LATENCIES];
     size_t n_latencies;
     mbl_schedule_counts_t counts;
@@ -96,6 +97,11 @@ bool mbl_schedule_is_ready(const mbl_schedule_t *s, size_t replica) {
     return s->replicas[replica].state == READY || s->replicas[replica].state == TRIAL;
 }
 
+/* How long a task has, its attempts and waits between them included. */
+static double budget(const mbl_schedule_t *s) {
+    return s->options.deadline * (double)(s->options.retries + 1);
+}
+
 mbl_status_t mbl_schedule_add(mbl_schedule_t *s, double now, size_t *out) {
     size_t i = 0;
     while (i < s->capacity && s->tasks[i].used)
@@ -111,7 +117,7 @@ mbl_status_t mbl_schedule_add(mbl_schedule_t *s, double now, size_t *out) {
                            .number = s->added++,
                            .tried_last = SIZE_MAX,
                            .not_before = now,
-                           .expires = now + s->options.deadline * (double)(s->options.retries + 1)};
+                           .expires = now + budget(s)};
     *out = i;
     return MBL_OK;
 }
@@ -250,6 +256,12 @@ static bool note_or_probe(mbl_schedule_t *s, double now, mbl_schedule_action_t *
     return false;
 }
 
+/* A task that nobody was asked about yet stands in a queue, which may be long; it ends where the queue does
+ * not move. */
+static double expiry(const mbl_schedule_t *s, const task_t *task) {
+    return task->begun ? task->expires : fmax(task->expires, s->last_good + budget(s));
+}
+
 static bool cancel_or_finish(mbl_schedule_t *s, double now, mbl_schedule_action_t *out) {
     for (size_t a = 0; a < mbl_schedule_attempts(s); a++) {
         attempt_t *attempt = &s->attempts[a];
@@ -262,7 +274,7 @@ static bool cancel_or_finish(mbl_schedule_t *s, double now, mbl_schedule_action_
     for (size_t t = 0; t < s->capacity; t++) {
         task_t *task = &s->tasks[t];
         bool hopeless = task->alive == 0 && now - s->last_ready > s->options.deadline;
-        if (task->used && !task->settled && (task->expires <= now || hopeless))
+        if (task->used && !task->settled && (expiry(s, task) <= now || hopeless))
             settle(task, false);
         if (task->used && task->settled && task->alive == 0) {
             *out = (mbl_schedule_action_t){.kind = MBL_SCHEDULE_FINISH, .task = t, .good = task->good};
@@ -280,6 +292,9 @@ static void start(mbl_schedule_t *s, size_t t, size_t r, bool hedge, double now,
         a++;
     s->attempts[a] = (attempt_t){.used = true, .hedge = hedge, .task = t, .started = now};
     s->replicas[r].under_way++;
+    if (!task->begun)
+        task->expires = now + budget(s);
+    task->begun = true;
     task->alive++;
     s->counts.started++;
     s->counts.hedged += hedge;
@@ -348,7 +363,7 @@ static double next_time(const mbl_schedule_t *s, double now) {
         const task_t *task = &s->tasks[t];
         if (!task->used || task->settled)
             continue;
-        until = fmin(until, task->expires);
+        until = fmin(until, expiry(s, task));
         if (task->alive == 0 && !any_ready(s)) /* a moment later, so that it is over then */
             until = fmin(until, s->last_ready + s->options.deadline + 1e-3);
         if (task->alive == 0 && task->not_before > now)
@@ -439,6 +454,7 @@ bool mbl_schedule_report(mbl_schedule_t *s, double now, size_t a, mbl_schedule_o
     replica->under_way--;
     task->alive--;
     if (outcome == MBL_SCHEDULE_GOOD) {
+        s->last_good = now;
         keep_latency(s, replica, now - attempt.started);
         replica->failures = replica->busy = 0;
         if (!attempt.cancelled)

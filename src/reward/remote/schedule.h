@@ -20,8 +20,9 @@ typedef struct {
     size_t replicas;
     size_t in_flight; /* requests under way at one replica */
     size_t retries;   /* attempts of a task after its first failed one */
-    /* Seconds of an attempt; a task has deadline * (retries + 1) in all, and fails without an attempt where
-     * no replica has been of use for so long: a dead server holds up a run once, not in every epoch. */
+    /* Seconds of an attempt. A task has deadline * (retries + 1) from its first attempt on; before, it waits
+     * for its turn as long as some task gets an answer within that time. It fails without an attempt where no
+     * replica has been of use for a deadline: a dead server holds up a run once, not in every epoch. */
     double deadline;
     double hedge;  /* a second request goes out after so many times the median time of a request; 0: never */
     uint64_t seed; /* of the jitter */
