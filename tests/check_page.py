@@ -85,6 +85,14 @@ def make_run(name, steps, seed):
     return {"lines": lines, "grams": grams, "evals": evals, "advantages": advantages[0], "sheets": sheets}
 
 
+def make_pretraining(name):
+    """What marble pretrain leaves: lines without rewards, nothing else."""
+    (folder / name).mkdir()
+    (folder / name / "metrics.jsonl").write_text("".join(json.dumps({"step": step, "time": "2026-05-08T09:30:00Z", "loss": 1 / step, "grad_norm": 0.5, "seconds": {"total": 2.0},
+                                                                    "run": "3a78b7c709194b32"}) + "\n" for step in range(1, 8)))
+    (folder / name / "run.yaml").write_text("seed: 42\n")
+
+
 failures = []
 
 
@@ -154,7 +162,7 @@ def check_balance(made):
     expect("cosine in words", f"ocr with count {gram['cos'][0][1]:.2f}" in label, True)
     # the colour of a cell: bluer with the cosine, more orange against it
     for i, j in ((0, 1), (1, 2), (2, 3)):
-        left, ratio = min(90, 12 + 7 * max(map(len, NAMES))), page.run("document.getElementById('heat').width / document.getElementById('heat').clientWidth")
+        left, ratio = 12 + 7 * max(map(len, NAMES)), page.run("document.getElementById('heat').width / document.getElementById('heat').clientWidth")
         wide = min(120, (page.run("document.getElementById('heat').clientWidth") - left) / len(NAMES))
         red, _, blue, _ = pixel("document.getElementById('heat')", (int((left + j * wide + 4) * ratio), int((i * 44 + 4) * ratio)))
         expect(f"colour of the cosine of {NAMES[i]} and {NAMES[j]} ({gram['cos'][i][j]})", blue > red, gram["cos"][i][j] > 0)
@@ -164,7 +172,7 @@ def check_balance(made):
 
 
 def click_map(column):
-    page.run(f"(() => {{ const canvas = document.getElementById('map'), box = canvas.getBoundingClientRect(), left = Math.min(90, 12 + 7 * 5), wide = (canvas.clientWidth - left) / {GROUPS * EACH};"
+    page.run(f"(() => {{ const canvas = document.getElementById('map'), box = canvas.getBoundingClientRect(), left = 12 + 7 * 5, wide = (canvas.clientWidth - left) / {GROUPS * EACH};"
              f"canvas.dispatchEvent(new MouseEvent('click', {{clientX: box.left + left + ({column} + 0.5) * wide, clientY: box.top + 5, bubbles: true}})); }})()")
 
 
@@ -272,6 +280,15 @@ def check_tools(other):
     expect("nothing is wider than a phone", page.run("document.documentElement.scrollWidth <= 390"), True)
 
 
+def check_pretraining():
+    page.run("(() => { const choice = document.getElementById('run-choice'); choice.value = 2; choice.dispatchEvent(new Event('change')); })()")
+    page.until("Number(document.documentElement.dataset.steps) === 7")
+    for section in ("balance", "images", "speed", "training"):
+        see(section)
+    expect("loss of pretraining", [p["y"] for p in chart('#training-charts canvas[data-column="loss"]', "loss")], [1 / step for step in range(1, 8)])
+    expect("rows without rewards", page.run("document.querySelectorAll('#summary tbody tr').length"), 0)
+
+
 def follow(run, made, address):
     """What is appended is shown; what a run that went on from an earlier step wrote anew replaces what was there; after the server
     was away the page finds it again by itself."""
@@ -306,10 +323,11 @@ def follow(run, made, address):
 
 
 def serve(more):
-    return subprocess.Popen([marble, "dash", folder / "first", folder / "second", *more], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([marble, "dash", folder / "first", folder / "second", folder / "pretrained", *more], stdout=subprocess.PIPE, text=True)
 
 
 first, second = make_run("first", STEPS, 1), make_run("second", 40, 2)
+make_pretraining("pretrained")
 server = serve([])
 page = None
 try:
@@ -322,6 +340,7 @@ try:
         see(section)
         check(first)
     check_tools(second)
+    check_pretraining()
     follow(folder / "first", first, address)
     expect("nothing was made from markup", page.run("window.hacked === undefined && !document.querySelector('main b b, main img[src=x], main section script')"), True)
     expect("addresses elsewhere", [url for url in page.run("performance.getEntriesByType('resource').map((entry) => entry.name)") if not url.startswith(address)], [])

@@ -1,6 +1,7 @@
 /* The page inside the program: whole, asking for nothing from elsewhere, and writing texts as texts only.
  * What it does in a browser is for another test. */
 #include "support.h"
+#include "rl/alarms.h"
 #include "service/page.h"
 
 #include <stdlib.h>
@@ -63,8 +64,21 @@ static void test_texts_stay_texts(void **state) {
     free(text);
 }
 
+/* What each alarm means is said beside it. */
+static void test_alarms_have_words(void **state) {
+    (void)state;
+    char *text = page_text(), key[64];
+    for (int i = 0; i < MBL_ALARMS; i++) {
+        snprintf(key, sizeof key, "  %s: '", mbl_alarm_name((mbl_alarm_t)i));
+        if (!strstr(text, key))
+            fail_msg("the page does not say what the alarm %s means", mbl_alarm_name((mbl_alarm_t)i));
+    }
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_offline),
-                                       cmocka_unit_test(test_texts_stay_texts)};
+                                       cmocka_unit_test(test_texts_stay_texts),
+                                       cmocka_unit_test(test_alarms_have_words)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,7 +66,7 @@ function showMap() {
       if (Math.abs(value) > most) most = Math.abs(value);
   most = most || 1;
   const width = canvas.parentElement.clientWidth,
-        left = Math.min(90, 12 + 7 * Math.max(...names.map((name) => name.length)));
+        left = Math.min(140, 12 + 7 * Math.max(...names.map((name) => name.length)));
   const row = Math.max(14, Math.min(26, 240 / names.length)), table = divergingTable(), wide = (width - left) / n;
   paint(canvas, row * names.length + 2, (context) => {
     context.font = '12px system-ui, "DejaVu Sans", sans-serif';

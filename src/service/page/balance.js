@@ -4,7 +4,7 @@
 function describeAlpha() {
   const run = page.run, m = run.metrics, x = rangeOfX(m);
   const datasets = run.rewards().map((reward, i) => line(reward, i, curve(m, 'alpha.' + reward, {
-    most: 300
+    most: 120
   }).map((point) => ({x: point.x, y: Number.isFinite(point.y) ? point.y : 0})),
                                          {
                                            fill: i === 0 ? 'origin' : '-1',
@@ -114,7 +114,7 @@ function showHeat(run) {
               .join(', '));
   canvas.dataset.step = found.step;
   const width = canvas.parentElement.clientWidth,
-        left = Math.min(90, 12 + 7 * Math.max(...names.map((name) => name.length)));
+        left = Math.min(140, 12 + 7 * Math.max(...names.map((name) => name.length)));
   const size = Math.min(44, 240 / Math.min(k, 8)), wide = Math.min(120, (width - left) / k);
   paint(canvas, size * k + 22, (context) => {
     context.font = '12px system-ui, "DejaVu Sans", sans-serif';
@@ -136,7 +136,8 @@ function showHeat(run) {
       });
       context.fillStyle = variable('--soft');
       context.textAlign = 'center';
-      if (wide >= 24) context.fillText(row, left + (i + 0.5) * wide, size * k + 12, wide - 2);
+      if (context.measureText(row).width <= wide * 1.4)
+        context.fillText(row, left + (i + 0.5) * wide, size * k + 12, wide - 2);
     });
   });
   heat.cells = {left, size, wide, names, cos: found.cos};

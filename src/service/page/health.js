@@ -72,6 +72,7 @@ function showRate(run) {
 
 const ALARM_TEXTS = {
   old_equals_new: 'the rollout policy does not differ from the trained one',
+  against_reward: 'a step worked against what a reward alone wants',
   old_drift: 'the rollout policy drifts away from the trained one',
   no_variance: 'the advantages of a reward hardly differ',
   x0_norm_drift: 'the latents grow or shrink',

@@ -87,11 +87,13 @@ function describeReward(run, reward, index) {
   const m = run.metrics, key = 'reward.' + reward;
   const evals = run.evaluations(reward), x = rangeOfX(m);
   const datasets = [
-    line('smoothed', index, curve(m, key, {weight: view.weight}), {borderWidth: 2.4, order: 2, spanGaps: true}),
+    line('smoothed', index, curve(m, key, {weight: view.weight}),
+        {borderWidth: 2.4, order: 2, spanGaps: true, borderDash: []}),
     line('training', index, curve(m, key), {
       borderColor: fade(colourOf(index), 0.35),
       backgroundColor: fade(colourOf(index), 0.35),
       borderWidth: 1,
+      borderDash: [],
       order: 3
     }),
     line('evaluation', index, evals.filter((point) => point.x >= x[0] && point.x <= x[1]), {
