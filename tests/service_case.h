@@ -89,7 +89,10 @@ static inline void make_run(const char *folder, const char *name, char *out, siz
                 "{\"step\": 5, \"prompt\": [7, 7], \"advantage\": {\"ocr\": [0.5, null]}}\n");
     append_text(out, "log.txt", "first\nsecond with http://u:p@h/x\nthird <script>\n");
     append_text(out, "samples/step-000004.png", "PNG sheet");
-    write_images(out, "samples/step-000004.tar", 4);
+    append_text(
+        out, "samples/step-000004.json",
+        "{\"cells\": {\"columns\": 8}, \"images\": [{\"prompt\": \"one\", \"scores\": {\"ocr\": 0.5}}, "
+        "{\"prompt\": \"two\", \"scores\": {}}]}");
     write_images(out, "rollout.tar", 5);
 }
 

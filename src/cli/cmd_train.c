@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/run_args.h"
+#include "service/service.h"
 #include "train/loop.h"
 
 #include <string.h>
@@ -16,6 +17,25 @@ static const char about[] =
     "images to OUT/samples. Ctrl-C, SIGTERM or SIGUSR1 writes a checkpoint and ends with exit code 75;\n"
     "--resume auto goes on from there. mpirun leaves its ranks no time at the first two but passes the\n"
     "third on: kill -USR1 $(pgrep -n mpirun)";
+
+/* The run with its service beside it, which is asked over HTTP what the run's mailbox takes. */
+static mbl_status_t train(const mbl_run_t *run, mbl_train_options_t *options) {
+    mbl_events_t more = {.n = 0};
+    mbl_service_t *service = NULL;
+    mbl_status_t status = mbl_control_new(&options->control);
+    if (status == MBL_OK)
+        status = mbl_service_new(options->control, &service);
+    if (status == MBL_OK)
+        status = mbl_events_add(&more, &mbl_service_observer, service);
+    options->observers = &more;
+    status = mbl_comm_agree(run->comm, status);
+    if (status == MBL_OK)
+        status = mbl_train(run->config, run->comm, options);
+    mbl_service_free(service);
+    if (options->control)
+        mbl_control_free(options->control);
+    return status;
+}
 
 int mbl_cmd_train(int argc, char **argv) {
     static const char *const acceptable[] = {"prompts", NULL};
@@ -58,7 +78,7 @@ int mbl_cmd_train(int argc, char **argv) {
             .folder = mbl_run_folder(rest.items[0], out, resume, overwrite, folder, sizeof folder),
             .accept_prompts = accept != NULL};
         if (status == MBL_OK)
-            code = mbl_run_close(&run, mbl_train(run.config, run.comm, &options));
+            code = mbl_run_close(&run, train(&run, &options));
     }
     mbl_free(rest.items);
     mbl_free(sets.items);

@@ -14,6 +14,7 @@
     X(runs, "the runs in folders: state, step, rewards", true)                                               \
     X(report, "what became of a run, as one page of HTML and PNG charts", true)                              \
     X(dash, "the page of runs in a browser: rewards, balance, images, speed, side by side", true)            \
+    X(ctl, "ask a run at work: where it is, checkpoint, pause, learning rate, ...", true)                    \
     X(stop, "ask the run that is at work in a folder to stop with a checkpoint", true)                       \
     X(sample, "images for prompts", true)                                                                    \
     X(eval, "every reward on the held-out prompts", true)                                                    \

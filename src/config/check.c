@@ -1,6 +1,7 @@
 /* What several keys must satisfy together, and with the number of ranks. */
 #include "config/table.h"
 
+#include "base/address.h"
 #include "base/suggest.h"
 #include "data/signs/signs.h"
 #include "ops/list.h"
@@ -30,6 +31,15 @@ static void check_some_reward(const mbl_config_t *config, mbl_config_problems_t 
     if (config->rewards.count == 0)
         mbl_config_problem(problems, 0,
                            "rewards: none (K = 0); expected a list such as [{name: ocr}, {name: count}]");
+}
+
+static void check_listen(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    mbl_address_t address;
+    if (!mbl_address_read(config->service.listen, &address))
+        mbl_config_problem(problems, mbl_config_line(config, "service.listen"),
+                           "service.listen: \"%.100s\" is no address; expected auto, off, HOST:PORT such as "
+                           "127.0.0.1:8080, or unix:PATH of at most 107 letters",
+                           config->service.listen);
 }
 
 static void check_floor(const mbl_config_t *config, mbl_config_problems_t *problems) {
@@ -280,6 +290,7 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
     check_device(config, &problems);
     check_some_reward(config, &problems);
     check_floor(config, &problems);
+    check_listen(config, &problems);
     check_monitors(config, &problems);
     check_scorers(config, &problems);
     check_prompts(config, ranks, &problems);

@@ -195,6 +195,9 @@ typedef struct {
         mbl_config_tensorboard_t tensorboard;
     } log;
     struct {
+        char *listen; /* as base/address.h reads it */
+    } service;
+    struct {
         size_t steps, batch;
         double lr;
         size_t warmup;

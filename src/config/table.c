@@ -364,12 +364,17 @@ static const mbl_field_t fields[] = {
           "steps after which the first 8 images of every rank are scored again by all rewards; scores that "
           "differ "
           "are logged, and stand in recheck of metrics.jsonl; 0: never"),
-    COUNT(log.advantages_every, "0", 0, 1e9, "optimizer steps",
+    COUNT(log.advantages_every, "20", 0, 1e9, "optimizer steps",
           "optimizer steps between lines of advantages.jsonl, which hold the advantages of every image of a "
-          "step; 0: never"),
+          "step, with its images in rollout.tar; 0: never"),
     CHOICE(log.tensorboard, "on", tensorboard_words,
            "TensorBoard event files in the run's folder, tensorboard/: every number of metrics.jsonl, "
            "evaluations, sheets of samples, histograms of advantages, run.yaml"),
+
+    OTHER(
+        service.listen, TEXT, "auto", 0, 0, NULL,
+        "where rank 0 answers over HTTP with the run's page, API and stream: auto (a free port of 127.0.0.1 "
+        "where the progress goes to a terminal, else off), off, HOST:PORT, or unix:PATH"),
 
     COUNT(pretrain.steps, "1000", 1, 1e9, "optimizer steps", "optimizer steps of the pretraining"),
     COUNT(pretrain.batch, "128", 1, 1e6, "images", "images of an optimizer step, over all ranks"),
@@ -433,12 +438,13 @@ static const struct {
                 {"checkpoint.keep", "which checkpoints are kept"},
                 {"limits", "time and memory"},
                 {"log", "what is logged"},
+                {"service", "the live page and API of a run"},
                 {"pretrain", "used by `marble pretrain` only"},
                 {"pretrain.model", "a fresh model, with the names of diffusers' config.json"}};
 
-static const char *const unsupported[] = {"balance.weights", "rollout.solver=sde", "eval.solver=sde",
-                                          "rollout.sde",     "rewards.max",        "limits.device_bytes",
-                                          "service",         "prompts.stratify",   "prompts.quoted"};
+static const char *const unsupported[] = {"balance.weights",  "rollout.solver=sde", "eval.solver=sde",
+                                          "rollout.sde",      "rewards.max",        "limits.device_bytes",
+                                          "prompts.stratify", "prompts.quoted"};
 
 /* Keys of earlier versions that have another name now. */
 static const struct { const char *before, *now; } renamed[] = {{"pretrain.pictures", "pretrain.images"}};

@@ -1,6 +1,7 @@
 /* The sets of a step and their Gram matrix. */
 #include "rl/sets.h"
 
+#include <math.h>
 #include <string.h>
 
 mbl_sets_t mbl_sets(size_t parts, const mbl_masks_t *masks, bool kl) {
@@ -25,6 +26,18 @@ double mbl_sets_inner(const mbl_sets_t *sets, const double *gram, size_t i, size
     if (sets->of[j] != MBL_NO_MASK)
         inner += mbl_sets_common(sets, gram, i, sets->parts + sets->of[j]);
     return inner;
+}
+
+void mbl_sets_cosines(const mbl_sets_t *sets, const double *gram, size_t parts, double *out) {
+    for (size_t i = 0; i < parts; i++)
+        for (size_t j = 0; j < parts; j++) {
+            double inner = mbl_sets_inner(sets, gram, i, j);
+            double squares = mbl_sets_inner(sets, gram, i, i) * mbl_sets_inner(sets, gram, j, j);
+            double cosine = squares > 0 && isfinite(squares) ? inner / sqrt(squares) : NAN;
+            out[i * parts + j] = fmax(-1, fmin(1, cosine));
+            if (isnan(cosine))
+                out[i * parts + j] = NAN;
+        }
 }
 
 void mbl_sets_scale(const mbl_sets_t *sets, const double *share, double kl_share, double *gram) {

@@ -27,6 +27,9 @@ double mbl_sets_common(const mbl_sets_t *sets, const double *gram, size_t k, siz
 /* <g_i, g_j> */
 double mbl_sets_inner(const mbl_sets_t *sets, const double *gram, size_t i, size_t j);
 
+/* out [parts, parts]: the cosines of every two gradients g_i, g_j; NAN where either is none or not finite. */
+void mbl_sets_cosines(const mbl_sets_t *sets, const double *gram, size_t parts, double *out);
+
 /* Divides the sets of a part of a step's rows by the share of the rows of their mask that it has (share [M]),
  * the KL term by kl_share: gradients of the length that the whole step's would have. A share of 0 leaves the
  * set, which is 0, as it is. */

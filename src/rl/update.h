@@ -100,6 +100,9 @@ typedef struct {
     double shrunk; /* the factor that balance.alpha was shrunk by, towards the target: 1 not at all */
     double alpha_raw[MBL_MAX_REWARDS]; /* of the solution, where refreshed; balance.alpha is what was used */
     mbl_balance_step_t balance;
+    /* where `paired`: cosines of every two rewards' gradients [K, K], of the rows that the solve saw */
+    bool paired;
+    double cos_pair[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
     double cos_step[MBL_MAX_REWARDS]; /* cos(-step taken, g_k); NAN where either is none */
     struct {
         double train, gram, qp;

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const line_files[] = {"metrics.jsonl", "eval.jsonl", "advantages.jsonl"};
+static const char *const line_files[] = {"metrics.jsonl", "eval.jsonl", "advantages.jsonl", "gram.jsonl"};
 
 enum { ROOM = 640 };
 typedef struct {

@@ -16,6 +16,7 @@ mbl_status_t mbl_events_add(mbl_events_t *events, const mbl_observer_t *observer
                 MBL_TRY(events->items[i].observer->slot(events->items[i].self, event));                      \
         return MBL_OK;                                                                                       \
     }
+SHOW(begin, mbl_event_begin_t)
 SHOW(images, mbl_event_images_t)
 SHOW(step, mbl_event_step_t)
 SHOW(epoch, mbl_event_epoch_t)

@@ -11,6 +11,13 @@
 #include "run/timing.h"
 #include "run/traffic.h"
 
+/* The run is about to do its first step, its folder and state being there. */
+typedef struct {
+    const char *folder;
+    const mbl_config_t *config;
+    int rank, ranks;
+} mbl_event_begin_t;
+
 /* The images of an epoch are scored; its first optimizer step comes next. */
 typedef struct {
     const mbl_state_t *state;
@@ -37,7 +44,9 @@ typedef struct {
     bool solves;                      /* the method solves for alpha */
     mbl_step_seconds_t seconds;
     const mbl_ranks_t *ranks;
-    double seconds_left; /* of the run, from its mean step */
+    double seconds_left;  /* of the run, from its mean step */
+    const char *settings; /* that hold from this step on (control.h), n_settings texts "KEY=VALUE" */
+    size_t n_settings;
     uint64_t bytes_comm;
 } mbl_event_step_t;
 
@@ -66,6 +75,7 @@ typedef struct {
 /* Slots that are NULL do not want to know. `self` is the observer's own. */
 typedef struct {
     const char *name;
+    mbl_status_t (*begin)(void *self, const mbl_event_begin_t *event);
     mbl_status_t (*images)(void *self, const mbl_event_images_t *event);
     mbl_status_t (*step)(void *self, const mbl_event_step_t *event);
     mbl_status_t (*epoch)(void *self, const mbl_event_epoch_t *event);
@@ -86,6 +96,7 @@ typedef struct {
 /* Behind those that are there. ERR_ARG when the table is full. */
 mbl_status_t mbl_events_add(mbl_events_t *events, const mbl_observer_t *observer, void *self);
 
+mbl_status_t mbl_events_begin(const mbl_events_t *events, const mbl_event_begin_t *event);
 mbl_status_t mbl_events_images(const mbl_events_t *events, const mbl_event_images_t *event);
 mbl_status_t mbl_events_step(const mbl_events_t *events, const mbl_event_step_t *event);
 mbl_status_t mbl_events_epoch(const mbl_events_t *events, const mbl_event_epoch_t *event);

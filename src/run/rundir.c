@@ -56,6 +56,7 @@ static mbl_status_t begin(const mbl_comm_t *comm, mbl_rundir_t *rundir, const mb
     MBL_TRY(write_yaml(comm, rundir, config));
     MBL_TRY(open_lines(rundir, "metrics.jsonl", last, &rundir->metrics));
     MBL_TRY(open_lines(rundir, "eval.jsonl", last, &rundir->evals));
+    MBL_TRY(open_lines(rundir, "gram.jsonl", last, &rundir->gram));
     return config->log.advantages_every ? open_lines(rundir, "advantages.jsonl", last, &rundir->advantages)
                                         : MBL_OK;
 }
@@ -65,6 +66,17 @@ mbl_status_t mbl_rundir_begin(mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_
     return mbl_comm_agree(comm, comm->rank == 0 ? begin(comm, rundir, config, step) : MBL_OK);
 }
 
+void mbl_rundir_rewrite(mbl_rundir_t *rundir, const mbl_comm_t *comm, const mbl_config_t *config) {
+    if (comm->rank != 0)
+        return;
+    mbl_fail_quiet(1);
+    mbl_status_t status = write_yaml(comm, rundir, config);
+    mbl_fail_quiet(0);
+    if (status != MBL_OK)
+        MBL_WARN("%s; the settings hold, but run.yaml in %s does not have them", mbl_fail_message(),
+                 rundir->path);
+}
+
 bool mbl_rundir_forks(const mbl_rundir_t *rundir) {
     return rundir->checkpoint[0] && !rundir->goes_on;
 }
@@ -72,6 +84,7 @@ bool mbl_rundir_forks(const mbl_rundir_t *rundir) {
 void mbl_rundir_close(mbl_rundir_t *rundir) {
     mbl_jsonl_close(rundir->metrics);
     mbl_jsonl_close(rundir->evals);
+    mbl_jsonl_close(rundir->gram);
     mbl_jsonl_close(rundir->advantages);
     mbl_tensorboard_close(rundir->tensorboard);
     (void)mbl_log_open(NULL);

@@ -1,4 +1,4 @@
-/* The folder of a run: run.yaml, log.txt, metrics.jsonl, eval.jsonl, advantages.jsonl (where asked for),
+/* The folder of a run: run.yaml, log.txt, metrics.jsonl, eval.jsonl, gram.jsonl, advantages.jsonl
  * samples/, checkpoints/, lock. One run in a folder, one process that writes it. */
 #ifndef MBL_TRAIN_RUNDIR_H
 #define MBL_TRAIN_RUNDIR_H
@@ -22,13 +22,14 @@ typedef struct {
 
 typedef struct {
     const char *path;
-    mbl_lock_t *lock;               /* rank 0 */
-    char run[MBL_RUN_ID];           /* the id, on every rank */
-    size_t branch;                  /* of it (branch.h); rank 0, once it has begun */
-    char checkpoint[1024];          /* what the run goes on from, "" afresh; on every rank */
-    char from[PATH_MAX];            /* RUN.yaml that it was begun with, "" where that is not known */
-    bool goes_on;                   /* the folder holds this run already; on every rank */
-    mbl_jsonl_t *metrics, *evals;   /* NULL below rank 0 */
+    mbl_lock_t *lock;             /* rank 0 */
+    char run[MBL_RUN_ID];         /* the id, on every rank */
+    size_t branch;                /* of it (branch.h); rank 0, once it has begun */
+    char checkpoint[1024];        /* what the run goes on from, "" afresh; on every rank */
+    char from[PATH_MAX];          /* RUN.yaml that it was begun with, "" where that is not known */
+    bool goes_on;                 /* the folder holds this run already; on every rank */
+    mbl_jsonl_t *metrics, *evals; /* NULL below rank 0 */
+    mbl_jsonl_t *gram;
     mbl_jsonl_t *advantages;        /* ... and unless log.advantages_every */
     mbl_tensorboard_t *tensorboard; /* ... and unless log.tensorboard */
     size_t lost_samples;            /* sheets that could not be written */
@@ -49,6 +50,9 @@ bool mbl_rundir_forks(const mbl_rundir_t *rundir);
  * written again, opens the files of lines and writes run.yaml (rank 0). Collective. */
 mbl_status_t mbl_rundir_begin(mbl_comm_t *comm, mbl_rundir_t *rundir, const mbl_config_t *config,
                               size_t step);
+/* run.yaml anew, once settings have changed on the way: what goes on from the folder goes on with them. A
+ * failure is a warning. Rank 0 (nothing elsewhere). */
+void mbl_rundir_rewrite(mbl_rundir_t *rundir, const mbl_comm_t *comm, const mbl_config_t *config);
 void mbl_rundir_close(mbl_rundir_t *rundir);
 /* ERR_BUSY, already logged, once another process has taken the folder over: nothing may be written there any
  * more. Local. */

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static bool is_free(const mbl_field_t *field) {
-    static const char *const keys[] = {"device", "threads", "cuda.", "limits.", "log."};
+    static const char *const keys[] = {"device", "threads", "cuda.", "limits.", "log.", "service."};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (strncmp(field->key, keys[i], strlen(keys[i])) == 0)
             return true;

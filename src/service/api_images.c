@@ -1,5 +1,5 @@
-/* Samples and the images of the last rollout, from archives in the run's folder. An archive has for image i
- * the files IIIIII.json and IIIIII.png or .jpg. */
+/* Samples, and the images of the last rollout from an archive in the run's folder, which has for image i the
+ * files IIIIII.json and IIIIII.png or .jpg. */
 #include "base/mem.h"
 #include "io/tar.h"
 #include "service/api_internal.h"
@@ -26,15 +26,25 @@ mbl_status_t mbl_api_get_samples(mbl_api_t *api, size_t run, const mbl_query_t *
         if (fd < 0)
             continue;
         close(fd);
-        snprintf(name, sizeof name, "samples/step-%s.tar", id);
-        bool images = fstatat(view->fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode);
         snprintf(name, sizeof name, "samples/step-%s.json", id);
-        images |= fstatat(view->fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode);
+        bool images = fstatat(view->fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode);
         json_array_append_new(list,
                               json_pack("{s:s,s:I,s:I,s:b}", "id", id, "step", (json_int_t)view->samples[i],
                                         "bytes", (json_int_t)size, "images", images));
     }
     return mbl_answer_json(out, json_pack("{s:I,s:o}", "run", (json_int_t)run, "samples", list));
+}
+
+/* `least` to `most` digits at *at, which goes on behind them. */
+static bool read_digits(const char **at, size_t least, size_t most, uint64_t *out) {
+    size_t n = strspn(*at, "0123456789");
+    if (n < least || n > most)
+        return false;
+    *out = 0;
+    for (size_t i = 0; i < n; i++)
+        *out = 10 * *out + (uint64_t)((*at)[i] - '0');
+    *at += n;
+    return true;
 }
 
 /* ---- archives ---- */
@@ -68,10 +78,11 @@ static mbl_status_t answer_images(size_t run, int fd, mbl_answer_t *out) {
     mbl_tar_entry_t entry;
     bool more = true;
     while (mbl_tar_next(fd, &at, &entry, &more) == MBL_OK && more && json_array_size(list) < IMAGES_MOST) {
-        const char *dot = strrchr(entry.name, '.');
-        if (!dot || strcmp(dot, ".json") != 0)
+        const char *at = entry.name;
+        uint64_t index;
+        if (!read_digits(&at, 6, 6, &index) || strcmp(at, ".json") != 0)
             continue;
-        json_t *meta = read_meta(fd, &entry), *image = image_of(meta, json_array_size(list));
+        json_t *meta = read_meta(fd, &entry), *image = image_of(meta, index);
         if (image) {
             step = json_integer_value(json_object_get(meta, "step"));
             json_array_append_new(list, image);
@@ -138,16 +149,10 @@ mbl_status_t mbl_api_get_rollout(mbl_api_t *api, size_t run, const mbl_query_t *
 
 /* ---- paths with numbers ---- */
 
-/* `least` to `most` digits at *at, which goes on behind them. */
-static bool read_digits(const char **at, size_t least, size_t most, uint64_t *out) {
-    size_t n = strspn(*at, "0123456789");
-    if (n < least || n > most)
-        return false;
-    *out = 0;
-    for (size_t i = 0; i < n; i++)
-        *out = 10 * *out + (uint64_t)((*at)[i] - '0');
-    *at += n;
-    return true;
+static mbl_status_t get_rollout_image(const mbl_view_t *view, uint64_t index, mbl_answer_t *out) {
+    int fd = mbl_view_file(view, "rollout.tar", NULL);
+    return fd < 0 ? mbl_answer_fault(out, 404, "this run has kept no images of a rollout")
+                  : answer_image(fd, index, out);
 }
 
 static mbl_status_t get_sheet(const mbl_view_t *view, uint64_t step, mbl_answer_t *out) {
@@ -165,24 +170,16 @@ mbl_status_t mbl_api_get_image(mbl_api_t *api, size_t run, const char *path, mbl
     const mbl_view_t *view = &api->views[run];
     bool of_rollout = strncmp(path, rollout, sizeof rollout - 1) == 0;
     const char *at = path + (of_rollout ? sizeof rollout : sizeof samples) - 1;
-    char name[64] = "rollout.tar";
-    uint64_t step = 0, index = 0;
-    bool good = of_rollout || read_digits(&at, 6, 12, &step);
-    if (good && !of_rollout && strcmp(at, ".png") == 0)
-        return get_sheet(view, step, out);
-    bool one = of_rollout || *at == '/';
-    if (good && !of_rollout) {
-        at += one;
-        snprintf(name, sizeof name, "samples/step-%06llu.tar", (unsigned long long)step);
+    uint64_t number = 0;
+    if (read_digits(&at, of_rollout ? 1 : 6, of_rollout ? 6 : 12, &number)) {
+        if (of_rollout && !*at)
+            return get_rollout_image(view, number, out);
+        if (!of_rollout && strcmp(at, ".png") == 0)
+            return get_sheet(view, number, out);
+        if (!of_rollout && !*at)
+            return answer_sheet(view, run, number, out);
     }
-    if (!good || (one && !read_digits(&at, 1, 6, &index)) || *at)
-        return mbl_answer_fault(out, 404,
-                                "no such image; expected /api/samples/000020.png, /api/samples/000020, "
-                                "/api/samples/000020/7 or /api/rollout/7");
-    int fd = mbl_view_file(view, name, NULL);
-    if (fd < 0 && !one)
-        return answer_sheet(view, run, step, out);
-    if (fd < 0)
-        return mbl_answer_fault(out, 404, "this run has not kept these images one by one");
-    return one ? answer_image(fd, index, out) : answer_images(run, fd, out);
+    return mbl_answer_fault(out, 404,
+                            "no such image; expected /api/samples/000020.png, /api/samples/000020 or "
+                            "/api/rollout/7");
 }

@@ -20,7 +20,7 @@ const char *mbl_api_state(const mbl_api_t *api, size_t run);
 
 mbl_status_t mbl_api_get_samples(mbl_api_t *api, size_t run, const mbl_query_t *keys, mbl_answer_t *out);
 mbl_status_t mbl_api_get_rollout(mbl_api_t *api, size_t run, const mbl_query_t *keys, mbl_answer_t *out);
-/* /api/samples/ID.png, /api/samples/ID, /api/samples/ID/I, /api/rollout/I. */
+/* /api/samples/ID.png, /api/samples/ID, /api/rollout/I. */
 mbl_status_t mbl_api_get_image(mbl_api_t *api, size_t run, const char *path, mbl_answer_t *out);
 
 /* ---- prometheus.c ---- */

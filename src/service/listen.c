@@ -2,6 +2,8 @@
  * its owner may connect to. */
 #include "service/server_internal.h"
 
+#include "base/address.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -14,40 +16,6 @@
 #include <unistd.h>
 
 enum { BACKLOG = 64 };
-static const char unix_prefix[] = "unix:";
-
-/* HOST:PORT or [V6]:PORT. */
-static bool split(const char *listen, char *host, size_t size, unsigned short *port) {
-    const char *colon = strrchr(listen, ':');
-    size_t length = colon ? (size_t)(colon - listen) : 0;
-    char *end;
-    if (length == 0 || colon[1] < '0' || colon[1] > '9')
-        return false;
-    unsigned long number = strtoul(colon + 1, &end, 10);
-    bool v6 = listen[0] == '[' && listen[length - 1] == ']' && length > 2;
-    if (*end || number > 65535 || (!v6 && (listen[0] == '[' || memchr(listen, ':', length))))
-        return false;
-    length -= v6 ? 2 : 0;
-    if (length >= size)
-        return false;
-    memcpy(host, listen + v6, length);
-    host[length] = 0;
-    *port = (unsigned short)number;
-    return true;
-}
-
-bool mbl_server_is_address(const char *listen) {
-    char host[256];
-    unsigned short port;
-    struct sockaddr_un address;
-    size_t prefix = sizeof unix_prefix - 1, length = strlen(listen);
-    if (strcmp(listen, "auto") == 0)
-        return true;
-    if (strncmp(listen, unix_prefix, prefix) == 0)
-        return length > prefix && length - prefix < sizeof address.sun_path;
-    return split(listen, host, sizeof host, &port);
-}
-
 static mbl_status_t refused(const char *listen, const char *what) {
     return MBL_FAIL(MBL_ERR_IO, "service.listen: %s: %s: %s", listen, what, strerror(errno));
 }
@@ -57,11 +25,11 @@ static mbl_status_t listen_now(const char *name, const listen_t *out) {
 }
 
 /* One that is left from a process that is gone is removed; one that somebody answers at is not. */
-static mbl_status_t listen_unix(const char *name, listen_t *out) {
+static mbl_status_t listen_unix(const char *name, const char *path, listen_t *out) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct stat info;
-    snprintf(out->path, sizeof out->path, "%s", name + sizeof unix_prefix - 1);
-    snprintf(address.sun_path, sizeof address.sun_path, "%.*s", (int)sizeof address.sun_path - 1, out->path);
+    snprintf(out->path, sizeof out->path, "%s", path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     snprintf(out->address, sizeof out->address, "%s", name);
     out->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (out->fd < 0)
@@ -123,20 +91,19 @@ static mbl_status_t listen_tcp(const char *name, const char *host, unsigned shor
 
 mbl_status_t mbl_listen_open(const char *listen, unsigned short port, listen_t *out) {
     static const char loopback[] = "127.0.0.1";
-    char host[256];
+    mbl_address_t address;
     memset(out, 0, sizeof *out);
     out->fd = -1;
-    if (!mbl_server_is_address(listen))
-        return MBL_FAIL(MBL_ERR_USAGE,
-                        "service.listen: %s; expected auto, off, HOST:PORT such as 127.0.0.1:8080, or "
-                        "unix:PATH of at most 107 letters",
-                        listen);
-    if (strncmp(listen, unix_prefix, sizeof unix_prefix - 1) == 0)
-        return listen_unix(listen, out);
-    if (strcmp(listen, "auto") != 0) {
-        (void)split(listen, host, sizeof host, &port);
-        return listen_tcp(listen, host, port, out);
-    }
+    if (!mbl_address_read(listen, &address) || address.kind == MBL_ADDRESS_OFF)
+        return MBL_FAIL(
+            MBL_ERR_USAGE,
+            "service.listen: %s; expected auto, HOST:PORT such as 127.0.0.1:8080, or unix:PATH of "
+            "at most 107 letters",
+            listen);
+    if (address.kind == MBL_ADDRESS_UNIX)
+        return listen_unix(listen, address.path, out);
+    if (address.kind == MBL_ADDRESS_TCP)
+        return listen_tcp(listen, address.host, address.port, out);
     if (port > 0) { /* where pages that are open look for the run */
         mbl_fail_quiet(1);
         mbl_status_t status = listen_tcp(listen, loopback, port, out);

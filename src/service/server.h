@@ -49,7 +49,4 @@ unsigned short mbl_server_port(const mbl_server_t *server);
 /* Whether others than processes of this host can reach it. */
 bool mbl_server_is_public(const mbl_server_t *server);
 
-/* Whether `listen` is one of those forms; part of the check of service.listen. */
-bool mbl_server_is_address(const char *listen);
-
 #endif

@@ -116,6 +116,8 @@ static mbl_status_t describe_step(mbl_train_t *t, size_t steps, mbl_event_step_t
     out->epoch = t->state.epoch;
     out->stage = t->stage.index;
     out->lr = t->config->train.lr;
+    out->settings = t->settings;
+    out->n_settings = t->n_settings;
     out->samples = (double)t->batch.n_global / (double)steps;
     out->update = &t->update;
     out->stats = t->stats;
@@ -160,6 +162,7 @@ static mbl_status_t epoch(mbl_train_t *t) {
             updated = true;
             MBL_TRY(describe_step(t, steps, &shown));
             MBL_TRY(mbl_events_step(&t->events, &shown));
+            t->n_settings = t->settings_size = 0;
         }
     t->state.epoch++;
     t->state.constraint = t->constraint;
@@ -267,6 +270,9 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_t
     MBL_TRY_GOTO(mbl_train_observe(&t, options->observers), done);
     if (t.control)
         mbl_control_config(t.control, config);
+    MBL_TRY_GOTO(
+        mbl_events_begin(&t.events, &(mbl_event_begin_t){t.rundir.path, config, comm->rank, comm->size}),
+        done);
     status = settle(&t, run(&t));
     if (status == MBL_ERR_STOPPED)
         status = save_stopped(&t);

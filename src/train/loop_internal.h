@@ -24,8 +24,10 @@ typedef struct {
     mbl_state_t state;
     mbl_rundir_t rundir;
     mbl_events_t events;
-    mbl_control_t *control;      /* NULL: nobody asks */
-    mbl_control_request_t asked; /* and not done yet: checkpoint, evaluate, stop */
+    mbl_control_t *control;              /* NULL: nobody asks */
+    mbl_control_request_t asked;         /* and not done yet: checkpoint, evaluate, stop */
+    char settings[4 * MBL_CONTROL_TEXT]; /* that hold from the next step on, as its event has them */
+    size_t n_settings, settings_size;
     mbl_config_t **configs; /* made on the way by settings; freed at the end, since views of them live on */
     size_t n_configs;
     mbl_config_t

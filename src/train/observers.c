@@ -4,6 +4,7 @@
 #include "train/tensorboard.h"
 
 #include "base/clock.h"
+#include "train/keep_images.h"
 #include "report/report.h"
 
 #include <limits.h>
@@ -93,7 +94,8 @@ static mbl_status_t end_at_alarm(void *self, const mbl_event_epoch_t *epoch) {
 
 static mbl_status_t write_metrics(void *self, const mbl_event_step_t *step) {
     mbl_train_t *t = self;
-    return mbl_report_metrics(&t->rundir, step);
+    MBL_TRY(mbl_report_metrics(&t->rundir, step));
+    return mbl_report_gram(&t->rundir, step);
 }
 
 /* Where one of the epoch's optimizer steps is one whose advantages are asked for: the first and every
@@ -102,8 +104,10 @@ static mbl_status_t write_advantages(void *self, const mbl_event_images_t *image
     mbl_train_t *t = self;
     size_t every = t->config->log.advantages_every, at = every > 0 ? t->state.step % every : 0;
     size_t steps = t->config->train.inner_epochs * t->config->train.updates_per_epoch;
-    return every > 0 && (at == 0 || at + steps > every) ? mbl_report_advantages(t->comm, &t->rundir, images)
-                                                        : MBL_OK;
+    if (every == 0 || (at > 0 && at + steps <= every))
+        return MBL_OK;
+    MBL_TRY(mbl_keep_rollout(t->comm, &t->rundir, images)); /* before the line that says so */
+    return mbl_report_advantages(t->comm, &t->rundir, images);
 }
 
 static mbl_status_t write_evaluation(void *self, const mbl_event_eval_t *e) {

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static json_t *by_reward(const mbl_config_t *config, const double *values, size_t stride) {
     json_t *object = json_object();
@@ -50,6 +51,17 @@ static void put_constraints(json_t *line, const mbl_config_t *config, const mbl_
     if (json_object_size(object) > 0)
         json_object_set(line, "constraint", object);
     json_decref(object);
+}
+
+/* What was asked of the run and holds from this step on. */
+static void put_settings(json_t *line, const mbl_event_step_t *r) {
+    const char *at = r->settings;
+    if (r->n_settings == 0)
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < r->n_settings; i++, at += strlen(at) + 1)
+        json_array_append_new(list, json_string(at));
+    json_object_set_new(line, "control", list);
 }
 
 static json_t *alarm_counts(const mbl_alarm_state_t *alarms) {
@@ -149,6 +161,7 @@ json_t *mbl_report_line(const mbl_event_step_t *r) {
     if (r->update->balanced)
         put_balance(line, config, r);
     put_constraints(line, config, r);
+    put_settings(line, r);
     mbl_run_traffic_put(config, r->traffic, line);
     if (r->recheck)
         json_object_set_new(line, "recheck", by_reward(config, r->recheck, sizeof *r->recheck));
@@ -166,6 +179,28 @@ json_t *mbl_report_line(const mbl_event_step_t *r) {
 
 mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *step) {
     return rundir->metrics ? mbl_jsonl_write(rundir->metrics, mbl_report_line(step)) : MBL_OK;
+}
+
+static json_t *rounded(double value) {
+    return mbl_jsonl_real(round(1e4 * value) / 1e4);
+}
+
+mbl_status_t mbl_report_gram(mbl_rundir_t *rundir, const mbl_event_step_t *r) {
+    const mbl_config_t *config = r->state->engine->config;
+    size_t n = config->rewards.count;
+    if (!rundir->gram || !r->update->paired || !r->update->finite)
+        return MBL_OK;
+    json_t *names = json_array(), *norms = json_array(), *cosines = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_t *row = json_array();
+        json_array_append_new(names, json_string(config->rewards.items[i].name));
+        json_array_append_new(norms, mbl_jsonl_real(r->update->balance.norm[i]));
+        for (size_t j = 0; j < n; j++)
+            json_array_append_new(row, rounded(r->update->cos_pair[i * n + j]));
+        json_array_append_new(cosines, row);
+    }
+    return mbl_jsonl_write(rundir->gram, json_pack("{s:I,s:o,s:o,s:o}", "step", (json_int_t)r->step,
+                                                   "rewards", names, "norm", norms, "cos", cosines));
 }
 
 enum { NO_ADVANTAGE = 2 }; /* a_ik is in [-1/2, 1/2] */

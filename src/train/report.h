@@ -11,6 +11,9 @@
 json_t *mbl_report_line(const mbl_event_step_t *step);
 /* A line of metrics.jsonl. Rank 0 (nothing elsewhere). */
 mbl_status_t mbl_report_metrics(mbl_rundir_t *rundir, const mbl_event_step_t *step);
+/* A line of gram.jsonl where the step compared the rewards' gradients: {"step", "rewards": names, "norm":
+ * their lengths, "cos": the cosines of every two, with four decimals}. Rank 0 (nothing elsewhere). */
+mbl_status_t mbl_report_gram(mbl_rundir_t *rundir, const mbl_event_step_t *step);
 /* A line of advantages.jsonl: the coming step, every image's prompt, and per reward every image's advantage
  * A_ik, clamped to +-clip, with three decimals; null where the reward does not apply or has failed. a [K,n]
  * as from mbl_advantage. Collective. */

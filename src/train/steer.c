@@ -27,6 +27,16 @@ static void take_config(mbl_train_t *t, const mbl_config_t *config) {
     mbl_control_config(t->control, config);
 }
 
+/* For the next step's event. Where many come before one (in a pause), the last ones are kept. */
+static void note_setting(mbl_train_t *t, const char *set) {
+    size_t size = strlen(set) + 1;
+    if (size > sizeof t->settings - t->settings_size)
+        t->settings_size = t->n_settings = 0;
+    memcpy(t->settings + t->settings_size, set, size);
+    t->settings_size += size;
+    t->n_settings++;
+}
+
 static mbl_status_t take_settings(mbl_train_t *t, const mbl_control_request_t *request) {
     mbl_config_t *config;
     MBL_TRY(mbl_control_configure(t->comm, t->config, request, &config));
@@ -37,9 +47,13 @@ static mbl_status_t take_settings(mbl_train_t *t, const mbl_control_request_t *r
         mbl_config_free(config);
     MBL_TRY(mbl_comm_agree(t->comm, status));
     take_config(t, config);
+    mbl_rundir_rewrite(&t->rundir, t->comm, config);
     const char *set = request->text;
-    for (size_t i = 0; i < request->sets && t->comm->rank == 0; i++, set += strlen(set) + 1)
-        MBL_RECORD("from step %llu on: %s", (unsigned long long)t->state.step + 1, set);
+    for (size_t i = 0; i < request->sets; i++, set += strlen(set) + 1) {
+        note_setting(t, set);
+        if (t->comm->rank == 0)
+            MBL_RECORD("from step %llu on: %s", (unsigned long long)t->state.step + 1, set);
+    }
     return MBL_OK;
 }
 

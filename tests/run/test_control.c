@@ -118,6 +118,30 @@ static void wrong_settings_are_refused_when_posted(void **state) {
     mbl_config_free(config);
 }
 
+/* Several are posted together or not at all; whether a pause is asked for can be seen, and that it holds. */
+static void all_settings_or_none(void **state) {
+    static const char *const good[] = {"train.lr=0.5", "balance.floor=0.2"}, *const bad[] = {
+                                                                                 "train.lr=0.25",
+                                                                                 "balance.floor=0.75"};
+    (void)state;
+    mbl_config_t *config = open_config();
+    mbl_control_t *control = open_control(config);
+    bool asked, waits;
+    assert_int_equal(mbl_control_set_all(control, bad, 2, 2), MBL_ERR_CONFIG);
+    assert_int_equal(read_now(control).sets, 0);
+    assert_int_equal(mbl_control_set_all(control, good, 2, 2), MBL_OK);
+    mbl_control_ask(control, MBL_CONTROL_PAUSE);
+    mbl_control_pausing(control, &asked, &waits);
+    assert_true(asked && !waits);
+    mbl_control_request_t request;
+    assert_int_equal(mbl_control_read(control, comm, 0.001, &request), MBL_OK);
+    assert_int_equal(request.sets, comm->rank == 0 ? 2 : request.sets);
+    mbl_control_pausing(control, &asked, &waits);
+    assert_true(asked && (waits || comm->rank > 0));
+    mbl_control_free(control);
+    mbl_config_free(config);
+}
+
 /* What one rank refuses, no rank takes. */
 static void a_rank_that_refuses_refuses_for_all(void **state) {
     (void)state;
@@ -218,6 +242,7 @@ int main(void) {
         cmocka_unit_test(requests_reach_every_rank_once),
         cmocka_unit_test(settings_make_a_configuration),
         cmocka_unit_test(wrong_settings_are_refused_when_posted),
+        cmocka_unit_test(all_settings_or_none),
         cmocka_unit_test(a_rank_that_refuses_refuses_for_all),
         cmocka_unit_test(a_thread_posts),
         cmocka_unit_test(observers_are_called_in_order),

@@ -151,8 +151,7 @@ static void advantages_and_images(void **state) {
     static const struct {
         const char *path, *text;
     } images[] = {{"/api/samples/000004.png", "PNG sheet"},
-                  {"/api/samples/000004/0", "PNGbytes!!"},
-                  {"/api/samples/000004/1", "JPEGbytes"},
+                  {"/api/rollout/0", "PNGbytes!!"},
                   {"/api/rollout/1", "JPEGbytes"}};
     for (size_t i = 0; i < sizeof images / sizeof *images; i++) {
         char *text = fetch_answer(&api, images[i].path, "", 3, &code, NULL);
@@ -269,6 +268,7 @@ static void hostile_requests(void **state) {
         {"/api/samples/000004.png/", "", 404},
         {"/api/samples/000004/", "", 404},
         {"/api/samples/000004/2", "", 404},
+        {"/api/samples/000004.json", "", 404},
         {"/api/samples/000004/0/0", "", 404},
         {"/api/samples/../run.yaml", "", 404},
         {"/api/samples/../../../etc/passwd", "", 404},

@@ -2,6 +2,11 @@
  * up, a reward that never applies is left out, a checkpoint of another run is refused. */
 #include "train_case.h"
 
+#include "io/tar.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
 static void every_rank_count_gives_the_same_run(void **state) {
     (void)state;
     train_well(1, "one", "");
@@ -20,6 +25,77 @@ static void twice_is_the_same_bit_for_bit(void **state) {
     same_lines("two", "again", "eval.jsonl", 0, 3);
     same_lines("two", "again", "advantages.jsonl", 0, 3);
     same_checkpoint("two", "again", STEPS);
+}
+
+/* A line of gram.jsonl for every step: the same on any number of ranks, lengths those of metrics.jsonl. */
+static void cosines_of_every_two_rewards(void **state) {
+    (void)state;
+    json_t *one = lines_of("one", "gram.jsonl"), *four = lines_of("four", "gram.jsonl"),
+           *metrics = lines_of("one", "metrics.jsonl");
+    assert_int_equal(json_array_size(one), STEPS);
+    assert_int_equal(json_array_size(four), STEPS);
+    size_t measured = 0;
+    for (size_t step = 0; step < STEPS; step++) {
+        json_t *names = field(one, step, "rewards"), *norms = field(one, step, "norm");
+        size_t k = json_array_size(names);
+        for (size_t i = 0; i < k; i++) {
+            const char *name = json_string_value(json_array_get(names, i));
+            const json_t *length = json_object_get(field(metrics, step, "grad_norm_by"), name);
+            if (json_is_number(length))
+                assert_near(json_number_value(json_array_get(norms, i)), json_number_value(length), 1e-6);
+            for (size_t j = 0; j < k; j++) {
+                const json_t *a = json_array_get(json_array_get(field(one, step, "cos"), i), j),
+                             *b = json_array_get(json_array_get(field(four, step, "cos"), i), j);
+                assert_int_equal(json_is_number(a), json_is_number(b));
+                assert_near(json_number_value(a), json_number_value(b), 1e-3);
+                if (i == j && json_is_number(a))
+                    assert_near(json_number_value(a), 1, 0);
+                measured += i != j && json_is_number(a) && json_number_value(a) != 0;
+            }
+        }
+    }
+    assert_true(measured >= 2 * STEPS);
+    json_decref(one);
+    json_decref(four);
+    json_decref(metrics);
+}
+
+/* The images of the last of these steps, of all ranks: the advantages are those of its line. */
+static void images_of_the_rollout(void **state) {
+    char path[600];
+    int64_t at = 0;
+    size_t images = 0;
+    bool more;
+    mbl_tar_entry_t entry;
+    (void)state;
+    json_t *lines = lines_of("four", "advantages.jsonl"), *advantages = field(lines, 2, "advantage");
+    snprintf(path, sizeof path, "%s/four/rollout.tar", folder);
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    while (mbl_tar_next(fd, &at, &entry, &more) == MBL_OK && more) {
+        char text[2048] = "", expected[40];
+        const char *name;
+        json_t *value;
+        snprintf(expected, sizeof expected, "%06zu.%s", images / 2, images % 2 ? "json" : "png");
+        assert_string_equal(entry.name, expected);
+        if (images++ % 2 == 0)
+            continue;
+        assert_true(entry.size < sizeof text && pread(fd, text, entry.size, entry.offset) > 0);
+        json_t *meta = json_loadb(text, entry.size, 0, NULL);
+        assert_int_equal(json_integer_value(json_object_get(meta, "step")), 5);
+        json_object_foreach(advantages, name, value) {
+            const json_t *own = json_array_get(value, images / 2 - 1),
+                         *kept = json_object_get(json_object_get(meta, "advantages"), name);
+            assert_int_equal(json_is_number(own), json_is_number(kept));
+            assert_near(json_number_value(own), json_number_value(kept), 1e-9);
+            assert_int_equal(json_is_number(kept),
+                             json_is_number(json_object_get(json_object_get(meta, "scores"), name)));
+        }
+        json_decref(meta);
+    }
+    assert_int_equal(images, 2 * IMAGES);
+    close(fd);
+    json_decref(lines);
 }
 
 /* Advantages as metrics.jsonl sums them up: as many as are valid, of that deviation, of mean 0 in every
@@ -130,6 +206,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rank_count_gives_the_same_run),
         cmocka_unit_test(twice_is_the_same_bit_for_bit),
+        cmocka_unit_test(cosines_of_every_two_rewards),
+        cmocka_unit_test(images_of_the_rollout),
         cmocka_unit_test(advantages_of_every_image),
         cmocka_unit_test(changes_are_from_the_base_model),
         cmocka_unit_test(a_reward_that_never_applies_is_left_out),

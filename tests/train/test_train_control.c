@@ -4,6 +4,7 @@
 #include "ranks.h"
 
 #include "io/checkpoint.h"
+#include "io/jsonl.h"
 #include "train/loop.h"
 
 #include <jansson.h>
@@ -125,6 +126,31 @@ static double saved_floor(const char *name, size_t step) {
     return floor;
 }
 
+/* The settings that the lines of metrics.jsonl have, as "STEP:SETTING ...". */
+static void said_settings(const char *name, char *out, size_t size) {
+    char path[600];
+    json_t *lines, *setting;
+    size_t used = 0, i;
+    snprintf(path, sizeof path, "%s/%s/metrics.jsonl", folder, name);
+    assert_int_equal(mbl_jsonl_read(path, STEPS, &lines), MBL_OK);
+    out[0] = 0;
+    for (size_t step = 1; step <= STEPS; step++)
+        json_array_foreach(json_object_get(json_array_get(lines, step - 1), "control"), i, setting) used +=
+            (size_t)snprintf(out + used, size - used, "%zu:%s ", step, json_string_value(setting));
+    json_decref(lines);
+}
+
+/* What run.yaml of the folder has: a run that goes on from there goes on with the settings. */
+static double written_floor(const char *name) {
+    char path[600];
+    mbl_config_t *config;
+    snprintf(path, sizeof path, "%s/%s/run.yaml", folder, name);
+    assert_int_equal(mbl_config_load(path, NULL, 0, &config), MBL_OK);
+    double floor = config->balance.floor;
+    mbl_config_free(config);
+    return floor;
+}
+
 static void settings_hold_from_the_next_step_on(void **state) {
     static const asked_t plan[] = {{2, 0, "train.lr=0.001"},      {3, 0, "balance.floor=0.25"},
                                    {3, 0, "rewards.0.min=0.5"},   {5, 0, "train.lr=0.002"},
@@ -146,6 +172,11 @@ static void settings_hold_from_the_next_step_on(void **state) {
     assert_false(exists("set", 3) || exists("set", 5));
     assert_near(saved_floor("set", 4), 0.25, 0);
     assert_near(saved_floor("set", STEPS), 0.125, 0);
+    assert_near(written_floor("set"), 0.125, 0);
+    char said[400];
+    said_settings("set", said, sizeof said);
+    assert_string_equal(said, "3:train.lr=0.001 4:balance.floor=0.25 4:rewards.0.min=0.5 6:train.lr=0.002 "
+                              "6:balance.floor=0.125 ");
 }
 
 /* As if no run had been interrupted: the weights that were steered away go on in the next. */
