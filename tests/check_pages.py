@@ -198,7 +198,7 @@ def check_words(page, text):
                 if page.name == "run-folder.md" and line.startswith("|"):
                     continue  # keys of its files; check_guide looks at them
                 if span not in KEYS and not any(k.startswith(span + ".") for k in KEYS) and span.rsplit(".", 1)[1] not in (
-                        "jsonl", "txt", "json", "png", "c", "h", "safetensors", "yaml", "old", "dtype"):
+                        "jsonl", "txt", "json", "png", "tar", "c", "h", "safetensors", "yaml", "old", "dtype"):
                     trouble = f"{span}: no such key"
             if trouble:
                 say(page, number, trouble)
