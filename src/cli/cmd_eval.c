@@ -14,20 +14,22 @@
 #include <unistd.h>
 
 static const char about[] =
-    "Draws images for held-out prompts with the base model and with checkpoints (their EMA, the adapter\n"
-    "that runs report), all from the same noise, and scores them with every reward of RUN.yaml: means,\n"
-    "differences image by image and win rates, with 95 % intervals by bootstrap over the prompts.\n"
+    "Draws images for held-out prompts with the base model, with checkpoints (their EMA, the adapter that\n"
+    "runs report) and with adapters of others, all from the same noise, and scores them with every reward\n"
+    "of RUN.yaml: means, differences image by image and win rates, with 95 % intervals by bootstrap over\n"
+    "the prompts.\n"
     "    marble eval run.yaml                                            # the base model alone\n"
     "    marble eval run.yaml --checkpoint runs/run/checkpoints/latest.h5\n"
     "    marble eval run.yaml --checkpoint runs/a/checkpoints/latest.h5 \\\n"
     "        --checkpoint other=runs/b/checkpoints/step-000080.h5 --prompts test --prompts drawbench.txt \\\n"
     "        --seeds 1,2,3 --json scores.json --markdown scores.md      # both, and against each other\n"
+    "    marble eval run.yaml --checkpoint runs/a/checkpoints/latest.h5 --lora theirs=adapter.safetensors\n"
     "Every set shows eval.prompts images for each seed; --set eval.prompts=N changes that. Any number of\n"
     "ranks under mpirun gives the same answer. Ctrl-C, SIGTERM or SIGUSR1 ends it with exit code 1;\n"
     "what was drawn by then is not kept.";
 
 typedef struct {
-    mbl_arg_texts_t sets, checkpoints, prompts;
+    mbl_arg_texts_t sets, checkpoints, loras, prompts;
     const char *adapter, *seeds_text, *json, *markdown;
     size_t resamples, n_seeds;
     bool quiet;
@@ -189,6 +191,8 @@ static bool sets_adapter(const mbl_arg_texts_t *sets) {
 static mbl_status_t line_up(mbl_engine_t *engine, const options_t *o) {
     const mbl_comparison_options_t options = {.checkpoints = o->checkpoints.items,
                                               .n_checkpoints = o->checkpoints.count,
+                                              .loras = o->loras.items,
+                                              .n_loras = o->loras.count,
                                               .prompts = o->prompts.items,
                                               .n_prompts = o->prompts.count,
                                               .seeds = o->seeds,
@@ -226,6 +230,10 @@ static mbl_status_t parse(int argc, char **argv, options_t *o, mbl_arg_texts_t *
          "overrides a key of RUN.yaml, as in --set eval.prompts=768", 0, 0, 0, NULL},
         {"checkpoint", MBL_ARG_TEXTS, &o->checkpoints, "[NAME=]FILE",
          "a checkpoint to compare with the base and with the others", 0, 0, 0, NULL},
+        {"lora", MBL_ARG_TEXTS, &o->loras, "[NAME=]FILE|DIR",
+         "an adapter of others to compare with them: a file of diffusers' or kohya's names, or a folder of "
+         "PEFT",
+         0, 0, 0, NULL},
         {"adapter", MBL_ARG_CHOICE, &o->adapter, "NAME",
          "of the checkpoints: the average of weights, or the weights", 0, 0, 0, adapters},
         {"prompts", MBL_ARG_TEXTS, &o->prompts, "SET",
@@ -264,6 +272,7 @@ int mbl_cmd_eval(int argc, char **argv) {
         code = close_eval(&run, eval(&run, &o));
     mbl_free(o.seeds);
     mbl_free(o.checkpoints.items);
+    mbl_free(o.loras.items);
     mbl_free(o.prompts.items);
     mbl_free(rest.items);
     mbl_free(o.sets.items);

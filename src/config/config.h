@@ -95,6 +95,7 @@ typedef struct {
             size_t rank;
             double alpha;
             mbl_config_strings_t targets;
+            char *from; /* absolute; "": none */
         } lora;
     } model;
     struct {

@@ -95,6 +95,10 @@ static const mbl_field_t fields[] = {
           "attn.add_v_proj, attn.to_add_out",
           1, MBL_LORA_MAX_TARGETS, NULL,
           "linear layers that get an adapter, given by the ends of their names"),
+    OTHER(model.lora.from, PATH, "", 0, 0, NULL,
+          "LoRA that a new run starts from: a file of diffusers' or kohya's names or a folder of PEFT; rank, "
+          "alpha "
+          "and targets are its own unless they are given"),
 
     CHOICE(prompts.source, "signs", source_words,
            "signs: sentences of the built-in signs example; file: the files prompts.train "

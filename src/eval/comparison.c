@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "model/lora_file.h"
 #include "run/evaluate.h"
 #include "run/micro_batch.h"
 #include "run/resume.h"
@@ -171,25 +172,26 @@ static mbl_status_t open_loaded(const mbl_comparison_t *l, const char *path, siz
 }
 
 /* Takes over the name. */
-static mbl_status_t add_candidate(mbl_comparison_t *l, char *name, const char *path, size_t step) {
+static mbl_status_t add_candidate(mbl_comparison_t *l, char *name, const char *path, bool is_lora,
+                                  size_t step) {
+    const char *option = is_lora ? "lora" : "checkpoint";
     bool twice = name && candidate_is_there(l, name);
     mbl_candidate_t *e = &l->candidates[l->n_candidates];
     mbl_status_t status = MBL_OK;
     for (size_t i = 1; i < l->n_candidates; i++)
         if (strcmp(l->candidates[i].path, path) == 0)
-            status = MBL_FAIL(MBL_ERR_USAGE, "eval: --checkpoint: %s is given twice; expected once", path);
+            status = MBL_FAIL(MBL_ERR_USAGE, "eval: --%s: %s is given twice; expected once", option, path);
     if (!name)
         status = MBL_FAIL(MBL_ERR_MEM, "no memory for a name");
     else if (status == MBL_OK && twice)
-        status = MBL_FAIL(MBL_ERR_USAGE,
-                          "eval: --checkpoint: the name %s is taken; expected another, as in --checkpoint "
-                          "NAME=%s",
-                          name, path);
+        status =
+            MBL_FAIL(MBL_ERR_USAGE, "eval: --%s: the name %s is taken; expected another, as in --%s NAME=%s",
+                     option, name, option, path);
     if (status != MBL_OK) {
         mbl_free(name);
         return status;
     }
-    *e = (mbl_candidate_t){.name = name, .path = path, .step = step};
+    *e = (mbl_candidate_t){.name = name, .path = path, .is_lora = is_lora, .step = step};
     l->n_candidates++;
     MBL_ALLOC(e->scores, l->images * l->engine->k);
     return MBL_OK;
@@ -224,12 +226,66 @@ static mbl_status_t add_checkpoint(mbl_comparison_t *l, const char *text) {
     MBL_TRY(status);
     char *name =
         path > text ? mbl_format("%.*s", (int)(equals - text), text) : checkpoint_name(l, path, step);
-    return mbl_comm_agree(l->engine->comm, add_candidate(l, name, path, step));
+    return mbl_comm_agree(l->engine->comm, add_candidate(l, name, path, false, step));
+}
+
+/* The adapter of a file ready to draw. */
+typedef struct {
+    mbl_lora_t *lora;
+    mbl_adapter_t adapter;
+} given_t;
+
+static mbl_status_t open_given(const mbl_comparison_t *l, const char *path, given_t *g) {
+    memset(g, 0, sizeof *g);
+    return mbl_lora_open(mbl_pipeline_model(l->engine->pipeline), path, &g->lora, &g->adapter);
+}
+
+static void close_given(const mbl_comparison_t *l, given_t *g) {
+    if (g->lora)
+        mbl_adapter_free(mbl_pipeline_model(l->engine->pipeline), &g->adapter);
+    mbl_lora_free(g->lora);
+}
+
+/* The file's name without folder and suffix, or its path where that name is taken. */
+static char *lora_name(const mbl_comparison_t *l, const char *path) {
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    char *name = mbl_format("%.*s", (int)(end - start), path + start);
+    char *suffix = name ? strstr(name, ".safetensors") : NULL;
+    if (suffix && suffix > name && strcmp(suffix, ".safetensors") == 0)
+        *suffix = 0;
+    if (!name || !candidate_is_there(l, name))
+        return name;
+    mbl_free(name);
+    return mbl_strdup(path);
+}
+
+static mbl_status_t try_lora(mbl_comparison_t *l, const char *text) {
+    const char *equals = strchr(text, '=');
+    bool there = mbl_file_exists(text) || mbl_folder_exists(text);
+    const char *path = equals && !there ? equals + 1 : text;
+    given_t g;
+    if (path > text && (equals == text || !*path))
+        return MBL_FAIL(MBL_ERR_USAGE, "eval: --lora: \"%s\"; expected FILE or NAME=FILE", text);
+    if (!mbl_file_exists(path) && !mbl_folder_exists(path))
+        return MBL_FAIL(
+            MBL_ERR_USAGE,
+            "eval: --lora: there is no file or folder %s; expected a LoRA in safetensors, or a folder "
+            "of PEFT",
+            path);
+    MBL_TRY(open_given(l, path, &g));
+    close_given(l, &g);
+    return add_candidate(l, path > text ? mbl_format("%.*s", (int)(equals - text), text) : lora_name(l, path),
+                         path, true, 0);
 }
 
 static mbl_status_t add_base(mbl_comparison_t *l) {
-    MBL_ALLOC(l->candidates, l->options.n_checkpoints + 1);
-    return add_candidate(l, mbl_strdup("base"), NULL, 0);
+    MBL_ALLOC(l->candidates, l->options.n_checkpoints + l->options.n_loras + 1);
+    return add_candidate(l, mbl_strdup("base"), NULL, false, 0);
 }
 
 static mbl_status_t open_all(mbl_comparison_t *l) {
@@ -238,6 +294,8 @@ static mbl_status_t open_all(mbl_comparison_t *l) {
     MBL_TRY(mbl_comm_agree(comm, add_base(l)));
     for (size_t i = 0; i < l->options.n_checkpoints; i++)
         MBL_TRY(add_checkpoint(l, l->options.checkpoints[i]));
+    for (size_t i = 0; i < l->options.n_loras; i++)
+        MBL_TRY(mbl_comm_agree(comm, try_lora(l, l->options.loras[i])));
     return MBL_OK;
 }
 
@@ -341,8 +399,20 @@ static mbl_status_t draw_set(drawing_t *d, mbl_candidate_t *e, const mbl_compari
     return status;
 }
 
+static mbl_status_t draw_given(drawing_t *d, mbl_candidate_t *e) {
+    mbl_comparison_t *l = d->comparison;
+    given_t g;
+    mbl_status_t status = mbl_comm_agree(l->engine->comm, open_given(l, e->path, &g));
+    for (size_t i = 0; i < l->n_sets && status == MBL_OK; i++)
+        status = draw_set(d, e, &l->sets[i], g.lora, &g.adapter);
+    close_given(l, &g);
+    return status;
+}
+
 static mbl_status_t draw_candidate(drawing_t *d, mbl_candidate_t *e) {
     mbl_comparison_t *l = d->comparison;
+    if (e->is_lora)
+        return draw_given(d, e);
     loaded_t c;
     memset(&c, 0, sizeof c);
     mbl_status_t status = e->path ? open_loaded(l, e->path, &e->step, &c) : MBL_OK;

@@ -1,5 +1,6 @@
-/* A comparison: the base model and checkpoints of it, which draw the same prompts from the same noise, set by
- * set and seed by seed, so that their scores can be compared image by image (eval/compare.h). */
+/* A comparison: the base model, checkpoints of it and adapters of others, which draw the same prompts from
+ * the same noise, set by set and seed by seed, so that their scores can be compared image by image
+ * (eval/compare.h). */
 #ifndef MBL_TRAIN_COMPARISON_H
 #define MBL_TRAIN_COMPARISON_H
 
@@ -10,6 +11,8 @@
 typedef struct {
     const char *const *checkpoints; /* FILE or NAME=FILE each */
     size_t n_checkpoints;
+    const char *const *loras; /* the same of adapters in files and folders of others (model/lora_file.h) */
+    size_t n_loras;
     const char *const *prompts; /* "test" and "train" (the sets of the configuration) or files; none: test */
     size_t n_prompts;
     const uint64_t *seeds; /* of the starting noise; none: eval.seed */
@@ -21,6 +24,7 @@ typedef struct {
 typedef struct {
     char *name;       /* "base", the name given, or RUN@STEP */
     const char *path; /* NULL: the base model */
+    bool is_lora;     /* of no checkpoint */
     size_t step;
     mbl_score_t *scores; /* [images, K] */
 } mbl_candidate_t;

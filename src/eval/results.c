@@ -207,8 +207,11 @@ static void print_candidates(const page_t *page) {
     const char *bullet = page->markdown ? "- " : "";
     fprintf(page->out, "%sbase: %s\n", bullet, l->engine->config->model.path);
     for (size_t i = 1; i < l->n_candidates; i++)
-        fprintf(page->out, "%s%s: %s, step %zu, adapter %s\n", bullet, l->candidates[i].name,
-                l->candidates[i].path, l->candidates[i].step, l->options.adapter);
+        if (l->candidates[i].is_lora)
+            fprintf(page->out, "%s%s: %s\n", bullet, l->candidates[i].name, l->candidates[i].path);
+        else
+            fprintf(page->out, "%s%s: %s, step %zu, adapter %s\n", bullet, l->candidates[i].name,
+                    l->candidates[i].path, l->candidates[i].step, l->options.adapter);
     fputs("\n", page->out);
 }
 

@@ -89,9 +89,10 @@ static json_t *candidates_json(const mbl_comparison_t *l) {
     json_t *out = json_array();
     for (size_t i = 0; i < l->n_candidates; i++) {
         const mbl_candidate_t *e = &l->candidates[i];
-        json_array_append_new(out, e->path ? json_pack("{s:s,s:s,s:I}", "name", e->name, "file", e->path,
-                                                       "step", (json_int_t)e->step)
-                                           : json_pack("{s:s}", "name", e->name));
+        json_array_append_new(out, e->is_lora ? json_pack("{s:s,s:s}", "name", e->name, "lora", e->path)
+                                   : e->path  ? json_pack("{s:s,s:s,s:I}", "name", e->name, "file", e->path,
+                                                          "step", (json_int_t)e->step)
+                                              : json_pack("{s:s}", "name", e->name));
     }
     return out;
 }

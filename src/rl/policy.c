@@ -6,17 +6,21 @@
 #include <math.h>
 #include <string.h>
 
+mbl_status_t mbl_policy_start(mbl_policy_t *policy, float *host) {
+    mbl_lora_spread(policy->lora, host);
+    MBL_TRY(mbl_tensor_upload(policy->ops, &policy->current, host));
+    MBL_TRY(mbl_tensor_copy(policy->ops, &policy->old, &policy->current));
+    MBL_TRY(mbl_tensor_copy(policy->ops, &policy->ema, &policy->current));
+    return mbl_policy_loaded(policy, true);
+}
+
 static mbl_status_t fill(mbl_policy_t *policy, uint64_t seed) {
     float *host;
     MBL_ALLOC(host, policy->current.dim[0]);
     mbl_lora_init(policy->lora, seed, host);
-    mbl_lora_spread(policy->lora, host);
-    mbl_status_t status = mbl_tensor_upload(policy->ops, &policy->current, host);
+    mbl_status_t status = mbl_policy_start(policy, host);
     mbl_free(host);
-    MBL_TRY(status);
-    MBL_TRY(mbl_tensor_copy(policy->ops, &policy->old, &policy->current));
-    MBL_TRY(mbl_tensor_copy(policy->ops, &policy->ema, &policy->current));
-    return mbl_policy_loaded(policy, true);
+    return status;
 }
 
 mbl_status_t mbl_policy_new(mbl_ops_t *ops, const mbl_dit_t *model, const mbl_lora_t *lora, size_t padded,

@@ -20,6 +20,9 @@ typedef struct {
 mbl_status_t mbl_policy_new(mbl_ops_t *ops, const mbl_dit_t *model, const mbl_lora_t *lora, size_t padded,
                             uint64_t seed, mbl_policy_t *out);
 void mbl_policy_free(mbl_policy_t *policy);
+/* All three from values without holes in the first `size` numbers of host [room], which is spread in place.
+ */
+mbl_status_t mbl_policy_start(mbl_policy_t *policy, float *host);
 
 /* After values were changed from outside (a step, a resume): makes the computing copies follow. */
 mbl_status_t mbl_policy_stepped(mbl_policy_t *policy);

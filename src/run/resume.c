@@ -252,8 +252,8 @@ static mbl_status_t find_base(const char *path, const char *text, const char *mo
 static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const char *model,
                                  mbl_config_t **out, size_t *step) {
     /* what is made of its adapters does not depend on how the run found them */
-    const char *sets[7] = {"device=cpu", "prompts.source=signs", "prompts.train=''", "prompts.test=''",
-                           "balance.metric=plain"};
+    const char *sets[8] = {"device=cpu",      "prompts.source=signs", "prompts.train=''",
+                           "prompts.test=''", "balance.metric=plain", "model.lora.from=''"};
     const char *kind = mbl_ckpt_attr(ckpt, "kind"), *text = mbl_ckpt_attr(ckpt, "config");
     const char *steps = mbl_ckpt_attr(ckpt, "step");
     char *set = NULL, *quoted = NULL;
@@ -266,10 +266,10 @@ static mbl_status_t parse_config(const mbl_ckpt_t *ckpt, const char *path, const
     mbl_free(quoted);
     if (model && !set)
         return MBL_FAIL(MBL_ERR_MEM, "no memory for a path");
-    sets[5] = mbl_resume_schedule(text) == MBL_SCHEDULE_LINEAR ? "rollout.schedule=linear"
+    sets[6] = mbl_resume_schedule(text) == MBL_SCHEDULE_LINEAR ? "rollout.schedule=linear"
                                                                : "rollout.schedule=diffusers";
-    sets[6] = set;
-    mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 7 : 6, out);
+    sets[7] = set;
+    mbl_status_t status = mbl_config_parse(text, strlen(text), path, sets, set ? 8 : 7, out);
     if (status == MBL_OK)
         *step = strtoul(steps, NULL, 10);
     mbl_free(set);

@@ -7,6 +7,7 @@
 #include "rl/rollout.h"
 #include "run/control.h"
 #include "run/stage.h"
+#include "run/start.h"
 #include "run/traffic.h"
 #include "train/recheck.h"
 #include "train/report.h"
@@ -30,8 +31,8 @@ typedef struct {
     size_t n_settings, settings_size;
     mbl_config_t **configs; /* made on the way by settings; freed at the end, since views of them live on */
     size_t n_configs;
-    mbl_config_t
-        kept; /* the configuration with the checkpoint's schedule (shallow), where `config` is that */
+    mbl_start_t start; /* of model.lora.from, where it is given */
+    mbl_config_t kept; /* with the checkpoint's schedule, where `config` is that; shallow */
     mbl_stage_t stage; /* of the coming step */
     size_t most_parts; /* of any stage: R */
     mbl_sampler_plan_t plan, eval_plan;

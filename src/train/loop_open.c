@@ -101,6 +101,13 @@ mbl_status_t mbl_train_keep_schedule(mbl_train_t *t) {
     return make_plans(t);
 }
 
+/* The adapter is laid out as that of model.lora.from. Local. */
+static mbl_status_t take_layout(mbl_train_t *t) {
+    MBL_TRY(mbl_start_layout(t->config, mbl_pipeline_model(t->engine.pipeline), &t->start));
+    t->config = t->engine.config = &t->start.config;
+    return MBL_OK;
+}
+
 /* All whose size no micro-batch changes. Local. */
 static mbl_status_t open_state(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
@@ -145,8 +152,13 @@ static mbl_status_t open_passes(mbl_train_t *t, size_t left) {
 
 mbl_status_t mbl_train_open(mbl_train_t *t) {
     size_t left;
+    const bool from = t->config->model.lora.from[0] != 0;
     MBL_TRY(mbl_engine_open(t->config, t->comm, &t->engine));
+    if (from)
+        MBL_TRY(mbl_comm_agree(t->comm, take_layout(t)));
     MBL_TRY(mbl_micro_batch_left(t->comm, open_state(t), t->engine.ops, &left));
+    if (from)
+        MBL_TRY(mbl_start_values(&t->state));
     return open_passes(t, left);
 }
 

@@ -56,6 +56,10 @@ static void refusals(void **state) {
          "a/checkpoints/latest.h5 is given twice"},
         {2, "--checkpoint a/checkpoints/latest.h5 --set model.lora.rank=5",
          "--set: model.lora.rank is 5, in the checkpoint a/checkpoints/latest.h5 it is "},
+        {2, "--lora none.safetensors",
+         "--lora: there is no file or folder none.safetensors; expected a LoRA"},
+        {2, "--lora =few.txt", "--lora: \"=few.txt\"; expected FILE or NAME=FILE"},
+        {1, "--lora few.txt", "few.txt"},
         {2, "--prompts drawbench", "--prompts: \"drawbench\" is no set of prompts; expected test or train"},
         {2, "--prompts none.txt", "--prompts: there is no file none.txt; expected test or train"},
         {2, "--prompts few.txt --prompts ./few.txt --prompts ./few.txt",
@@ -95,6 +99,33 @@ static void another_adapter_is_named(void **state) {
               "the configuration has 4");
 }
 
+/* A checkpoint's adapter, exported, is another candidate with the same images. */
+static void adapters_of_others(void **state) {
+    static const char *const rewards[] = {"count", "color", "clean"};
+    char command[1024];
+    (void)state;
+    snprintf(command, sizeof command,
+             "cd %s && %s/marble export a/checkpoints/latest.h5 --lora theirs.safetensors >/dev/null 2>&1",
+             folder, MBL_BINARY_DIR);
+    assert_int_equal(system(command), 0);
+    eval_well(1, "--checkpoint a/checkpoints/latest.h5 --lora theirs.safetensors --json");
+    json_t *found = json_in("printed");
+    const json_t *second = json_array_get(json_object_get(found, "candidates"), 2);
+    assert_string_equal(json_string_value(json_object_get(second, "name")), "theirs");
+    assert_string_equal(json_string_value(json_object_get(second, "lora")), "theirs.safetensors");
+    const json_t *scores = json_object_get(json_object_get(found, "all"), "scores");
+    for (size_t k = 0; k < 3; k++) {
+        double mean[3];
+        for (size_t i = 0; i < 3; i++)
+            mean[i] = number(json_object_get(json_array_get(scores, i), "rewards"), rewards[k], "mean");
+        assert_near(mean[2], mean[1], 1e-5);
+        assert_true(k != 2 || mean[1] != mean[0]); /* and not those of the base */
+    }
+    json_decref(found);
+    eval_well(1, "--lora theirs.safetensors --set eval.prompts=2");
+    must_have("printed", "theirs: theirs.safetensors\n");
+}
+
 /* What cannot be printed costs no file, and a file that cannot be written not the other one. */
 static void a_closed_pipe_costs_no_file(void **state) {
     char command[1024];
@@ -122,6 +153,7 @@ int main(void) {
         cmocka_unit_test(the_base_alone),
         cmocka_unit_test(refusals),
         cmocka_unit_test(another_adapter_is_named),
+        cmocka_unit_test(adapters_of_others),
         cmocka_unit_test(a_closed_pipe_costs_no_file),
         cmocka_unit_test(another_base),
     };
