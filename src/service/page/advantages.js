@@ -44,6 +44,12 @@ function orderMap(line, names) {
   return indexes;
 }
 
+// What hardly any advantage exceeds: those that do have the colour of the end, instead of leaving the others pale.
+function usual(values) {
+  const sizes = values.filter(Number.isFinite).map(Math.abs).sort((a, b) => a - b);
+  return sizes[Math.floor(0.97 * (sizes.length - 1))] || 1;
+}
+
 function showMap() {
   const line = map.line, canvas = byId('map');
   canvas.parentElement.hidden = byId('map-legend').hidden = !line;
@@ -60,11 +66,7 @@ function showMap() {
       byId('map-order').value || 'prompts');
   map.order = orderMap(line, names);
   const byPrompt = byId('map-order').value === 'prompts', n = map.order.length;
-  let most = 0;
-  for (const name of names)
-    for (const value of line.advantage[name])
-      if (Math.abs(value) > most) most = Math.abs(value);
-  most = most || 1;
+  const most = usual(names.flatMap((name) => line.advantage[name]));
   const width = canvas.parentElement.clientWidth,
         left = Math.min(140, 12 + 7 * Math.max(...names.map((name) => name.length)));
   const row = Math.max(14, Math.min(26, 240 / names.length)), table = divergingTable(), wide = (width - left) / n;
@@ -99,7 +101,7 @@ function showMap() {
     style: {background: 'linear-gradient(90deg,' + [-1, -0.5, 0, 0.5, 1].map(diverging).join(',') + ')'}
   });
   byId('map-legend')
-      .replaceChildren(number(-most, 1), ramp, '+' + number(most, 1),
+      .replaceChildren('≤ ' + number(-most, 1), ramp, '≥ +' + number(most, 1),
           make('span', {text: '– no score', style: {marginLeft: '1rem'}}));
 }
 

@@ -125,9 +125,13 @@ function describeReward(run, reward, index) {
       order: 4
     }));
   });
+  const ends =
+      evals.filter((point) => Number.isFinite(point.ci)).flatMap((point) => [point.y - point.ci, point.y + point.ci]);
+  const y = ends.length ? {suggestedMin: Math.min(...ends), suggestedMax: Math.max(...ends)} : {};
   return {
     datasets,
     x,
+    y,
     text: reward + ' over ' + m.step.length + ' steps; now ' + number(m.now(key)) +
         (evals.length ? '; evaluated ' + number(evals[evals.length - 1].y) : '')
   };
