@@ -1,4 +1,5 @@
-/* src/io/tensorboard: framing, sums and messages, read back by a reader of this test's own. That
+/* src/io/tensorboard: framing, sums and messages, read back by a reader of this test's own and
+ * compared with what TensorBoard's library writes (golden/event.hex). That
  * TensorBoard's library reads the same, tests/proofs/event_files.py shows. */
 #include "support.h"
 #include "base/log.h"
@@ -150,6 +151,26 @@ static void sums_are_those_of_the_standard(void **state) {
     assert_int_equal(sum >> 17 | sum << 15, 0xe3069283u);
 }
 
+/* Byte by byte what TensorBoard's own library writes of the same values, and its sum. */
+static void same_as_golden(span_t event) {
+    size_t length, n = 0;
+    unsigned sum;
+    char *text = read_whole(MBL_SOURCE_DIR "/tests/golden/event.hex", &length), *bytes;
+    for (size_t i = 0; i < length; i++)
+        if (text[i] != '\n')
+            text[n++] = text[i];
+    text[n] = 0;
+    assert_int_equal(sscanf(text + n - 8, "%8x", &sum), 1);
+    text[n - 8] = 0;
+    bytes = malloc(n);
+    unhex(text, bytes);
+    assert_int_equal(event.end - event.at, (n - 8) / 2);
+    assert_memory_equal(event.at, bytes, (n - 8) / 2);
+    assert_int_equal(masked_sum(event.at, (n - 8) / 2), sum);
+    free(bytes);
+    free(text);
+}
+
 static void every_kind_of_value(void **state) {
     (void)state;
     mbl_tensorboard_t *board;
@@ -194,6 +215,8 @@ static void every_kind_of_value(void **state) {
     field_t filled = find(value, 7, 0);
     assert_int_equal(filled.bytes.end - filled.bytes.at, 2 * sizeof(double));
     assert_true(event_of(text, size, 3, &event) && !event_of(text, size, 4, &event));
+    assert_true(event_of(text, size, 2, &event));
+    same_as_golden((span_t){event.at + 9, event.end}); /* without the time */
     free(text);
 }
 
