@@ -100,7 +100,8 @@ def look_up_marble(words):
         return None
     name, options = words[0], [word.split("=")[0] for word in words[1:] if word.startswith("--")]
     if name.startswith("-"):
-        return None if name in ("--help", "--version") else f"marble has no option {name}"
+        known = re.findall(r"--[a-z-]+", output_of(MARBLE, "--help"))
+        return None if name in known else f"marble has no option {name}"
     if name not in COMMANDS:
         return f"marble has no command {name}"
     for option in options:

@@ -126,15 +126,15 @@ static void write_scores(FILE *out, const mbl_run_data_t *data, const json_t *be
     for (size_t k = 0; k < data->k; k++) {
         const json_t *a = json_object_get(json_object_get(before, "scores"), data->names[k]);
         const json_t *b = json_object_get(json_object_get(after, "scores"), data->names[k]);
-        double change = json_number_value(b) - json_number_value(a);
+        double change = round(100 * json_number_value(b)) - round(100 * json_number_value(a)); /* as shown */
         if (!json_is_number(a) || !json_is_number(b))
             continue;
         fputs("<span>", out);
         mbl_html_text(out, data->names[k]);
         fprintf(out, " %.2f &#8594; <span class=\"%s\">%.2f</span></span>", json_number_value(a),
-                change > 0.005    ? "better"
-                : change < -0.005 ? "worse"
-                                  : "same",
+                change > 0   ? "better"
+                : change < 0 ? "worse"
+                             : "same",
                 json_number_value(b));
     }
     fputs("</div>", out);
