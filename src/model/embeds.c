@@ -228,10 +228,18 @@ static mbl_status_t fetch_all(mbl_embeds_t *e) {
     return MBL_OK;
 }
 
+static bool is_small(size_t n, size_t bytes, size_t small) {
+    return n <= small / bytes;
+}
+
+size_t mbl_embeds_rows(size_t n, size_t bytes, size_t small, size_t rows) {
+    return is_small(n, bytes, small) || rows >= n ? n : rows;
+}
+
 mbl_status_t mbl_embeds_room(mbl_embeds_t *e, size_t rows) {
     mbl_status_t status;
-    bool small = e->n <= e->small / e->bytes, all = small || rows >= e->n;
-    rows = all ? e->n : rows;
+    bool small = is_small(e->n, e->bytes, e->small);
+    rows = mbl_embeds_rows(e->n, e->bytes, e->small, rows);
     if (rows <= e->rows)
         return MBL_OK;
     free_window(e);

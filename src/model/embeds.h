@@ -46,6 +46,8 @@ mbl_status_t mbl_embeds_encode(const mbl_encoder_t *encoder, const char *const *
 /* Makes room on the device for at least `rows` prompts at one time; for all of a small set, which is brought
  * there at once and stays, and is never read again. Not while what was fetched is in use. */
 mbl_status_t mbl_embeds_room(mbl_embeds_t *embeds, size_t rows);
+/* How many that makes room for, of a set of n prompts of so many bytes. */
+size_t mbl_embeds_rows(size_t n, size_t bytes, size_t small, size_t rows);
 /* Brings prompts index[0..n-1] to the device where they are not there yet, in the place of others: no more
  * different ones than there is room for. A record that the cache has lost is encoded again. */
 mbl_status_t mbl_embeds_fetch(mbl_embeds_t *embeds, const uint32_t *index, size_t n);

@@ -15,7 +15,7 @@ typedef struct {
     mbl_dit_sizes_t sizes; /* of that */
     mbl_dtype_t dtype;
     mbl_lora_config_t lora;
-    size_t tokens, prompts; /* of the context; prompts kept encoded on the device */
+    size_t tokens, prompts; /* of the context; encoded prompts on the device at one time */
     size_t rewards;         /* K */
     size_t images, ranks;   /* per rank and epoch */
     size_t rollout_batch, rollout_steps;

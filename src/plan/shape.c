@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "model/text/prompt.h"
 #include "plan/setup.h"
+#include "rl/merge.h"
 #include "run/micro_batch.h"
 #include "run/stage.h"
 #include "run/state.h"
@@ -40,13 +41,19 @@ static mbl_status_t read_sizes(const mbl_config_t *config, mbl_plan_shape_t *out
     return status;
 }
 
-/* How many prompts are encoded; those of a file are counted in it. */
-static mbl_status_t count_prompts(const mbl_config_t *config, size_t *out) {
-    *out = 0;
+/* How many encoded prompts are on the device at one time: an epoch's and those of a micro-batch of an
+ * evaluation, or all. Those of a file are counted in it. */
+static mbl_status_t count_prompts(const mbl_config_t *config, mbl_plan_shape_t *s) {
+    size_t numbers = s->tokens * s->sizes.context_width + s->sizes.pooled_width;
+    size_t evaluated = (config->eval.prompts + s->ranks - 1) / s->ranks;
+    if (config->rollout.micro_batch != MBL_CONFIG_AUTO && config->rollout.micro_batch < evaluated)
+        evaluated = config->rollout.micro_batch;
+    const size_t rows[] = {s->images / config->prompts.group_size + MBL_MERGE_PROMPTS, evaluated};
     for (int split = 0; split < 2; split++) {
         mbl_prompts_t prompts;
         MBL_TRY(mbl_prompt_set_load(config, split, &prompts));
-        *out += prompts.count;
+        s->prompts += mbl_embeds_rows(prompts.count, numbers * mbl_dtype_size(s->dtype),
+                                      config->prompts.device_bytes, rows[split]);
         mbl_prompts_free(&prompts);
     }
     return MBL_OK;
@@ -101,10 +108,11 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, double mem
                               .updates = config->train.updates_per_epoch,
                               .kl = config->train.kl > 0,
                               .kl_apart = config->train.kl > 0 && config->balance.kl == MBL_CONFIG_KL_APART};
-    MBL_TRY(count_prompts(config, &shape.prompts));
     MBL_TRY(mbl_stage_most_parts(config, &shape.rewards));
     MBL_TRY(mbl_state_lora(config, &shape.lora));
     mbl_status_t status = read_sizes(config, &shape);
+    if (status == MBL_OK)
+        status = count_prompts(config, &shape);
     if (status == MBL_OK)
         status = fit_micro_batches(config, memory, &shape);
     if (status == MBL_OK)

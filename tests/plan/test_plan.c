@@ -252,10 +252,35 @@ static void test_wrong_shapes(void **state) {
     }
 }
 
+/* Prompts on the device: both sets where they are small, else an epoch's, those that merging is measured on,
+ * and those of a micro-batch of an evaluation. */
+static void test_prompts(void **state) {
+    static const char text[] = "model: {path: " MBL_SOURCE_DIR "/deploy/examples/signs-base}\n"
+                               "rewards: [{name: ocr}]\neval: {prompts: 16}\nrollout: {micro_batch: 6}\n"
+                               "prompts: {groups: 8, train_count: 40, test_count: 20}\n";
+    static const struct {
+        const char *set;
+        size_t ranks, prompts;
+    } cases[] = {{"prompts.device_bytes=1 GiB", 2, 60},
+                 {"prompts.device_bytes=0", 2, 4 + 4 + 6},
+                 {"prompts.device_bytes=0", 1, 8 + 4 + 6},
+                 {"rollout.micro_batch=48", 4, 60}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mbl_config_t *config;
+        mbl_plan_shape_t shape;
+        assert_ok(mbl_config_parse(text, strlen(text), "run.yaml", &cases[i].set, 1, &config));
+        assert_ok(mbl_plan_shape(config, cases[i].ranks, 80e9, &shape));
+        assert_int_equal(shape.prompts, cases[i].prompts);
+        mbl_plan_shape_free(&shape);
+        mbl_config_free(config);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_products),   cmocka_unit_test(test_taking),
-        cmocka_unit_test(test_roofline),   cmocka_unit_test(test_medium),
-        cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_wrong_shapes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_products),   cmocka_unit_test(test_taking),
+                                       cmocka_unit_test(test_roofline),   cmocka_unit_test(test_medium),
+                                       cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_wrong_shapes),
+                                       cmocka_unit_test(test_prompts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
