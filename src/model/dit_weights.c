@@ -38,17 +38,9 @@ static mbl_status_t load(mbl_dit_t *m, const char *folder, const mbl_st_t *st) {
         MBL_TRY(mbl_st_check_unused(st, folder, is_param, m,
                                     "look at its qk_norm, dual_attention_layers and num_layers"));
     mbl_st_log_choice(st);
-    mbl_staging_t staging;
-    mbl_status_t status = MBL_OK;
-    MBL_TRY(staging_new(m, &staging));
-    for (size_t i = 0; status == MBL_OK && i < m->n_params; i++) {
-        const mbl_param_t *param = &m->params[i];
-        status = mbl_staging_read(&staging, st, param->name, param->count);
-        if (status == MBL_OK)
-            status = put_param(m, param, &staging);
-    }
-    mbl_staging_free(&staging);
-    return status;
+    for (size_t i = 0; i < m->n_params; i++)
+        MBL_TRY(mbl_staging_load(m->ops, st, m->params[i].name, &m->weights, m->params[i].offset));
+    return MBL_OK;
 }
 
 static mbl_status_t open_config(mbl_ops_t *ops, mbl_dtype_t dtype, const char *path, mbl_dit_t **out) {

@@ -108,6 +108,10 @@ void mbl_st_close(mbl_st_t *st) {
     mbl_free(st);
 }
 
+const char *mbl_st_file(const mbl_st_t *st, size_t i) {
+    return i < st->n_files ? st->files[i].path : NULL;
+}
+
 size_t mbl_st_count(const mbl_st_t *st) {
     return st->n;
 }
@@ -127,7 +131,7 @@ const char *mbl_st_metadata(const mbl_st_t *st, const char *key) {
 
 void mbl_st_log_choice(const mbl_st_t *st) {
     if (st->passed_over)
-        MBL_WARN("%s: is read, as diffusers does; %s beside it is not", st->opened, st->passed_over);
+        MBL_INFO("%s: is read, as diffusers does; %s beside it is not", st->opened, st->passed_over);
 }
 
 mbl_status_t mbl_st_check_unused(const mbl_st_t *st, const char *path,

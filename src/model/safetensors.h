@@ -30,6 +30,8 @@ typedef struct mbl_st mbl_st_t;
  * its index; only then the same with the variant fp16. Errors name the file and what is wrong: ERR_IO,
  * ERR_FORMAT. Close with mbl_st_close. */
 mbl_status_t mbl_st_open(const char *path, mbl_st_t **out);
+/* The files that are read, as paths; NULL past the last one. */
+const char *mbl_st_file(const mbl_st_t *st, size_t i);
 /* Logs which file of a folder is read where others would be a choice too. */
 void mbl_st_log_choice(const mbl_st_t *st);
 void mbl_st_close(mbl_st_t *st);
@@ -53,6 +55,19 @@ mbl_status_t mbl_st_read_f64(const mbl_st_t *st, const char *name, double *out, 
 /* The same of one row [row, :] of a two-dimensional tensor of `cols` columns. */
 mbl_status_t mbl_st_read_row_f32(const mbl_st_t *st, const char *name, size_t row, float *out, size_t cols);
 mbl_status_t mbl_st_read_row_f64(const mbl_st_t *st, const char *name, size_t row, double *out, size_t cols);
+
+/* ---- piece by piece: of a tensor that mbl_st_find found and whose shape was checked ---- */
+
+/* ERR_FORMAT unless its numbers are floating-point. */
+mbl_status_t mbl_st_check_floating(const mbl_st_t *st, const mbl_st_entry_t *entry);
+/* Elements first..first+n-1, widened; ERR_FORMAT where one is not finite. */
+mbl_status_t mbl_st_piece_f32(const mbl_st_t *st, const mbl_st_entry_t *entry, size_t first, size_t n,
+                              float *out);
+mbl_status_t mbl_st_piece_f64(const mbl_st_t *st, const mbl_st_entry_t *entry, size_t first, size_t n,
+                              double *out);
+/* The same where they are in the file, unaligned; *out is NULL where the file has them in another type. */
+mbl_status_t mbl_st_piece_as_is(const mbl_st_t *st, const mbl_st_entry_t *entry, mbl_dtype_t dtype,
+                                size_t first, size_t n, const void **out);
 /* Gives the memory of a tensor's pages back, which were read and are in the file still. */
 void mbl_st_release(const mbl_st_t *st, const char *name);
 

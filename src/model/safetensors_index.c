@@ -4,6 +4,18 @@
 
 #include <string.h>
 
+/* An index of one variant of the weights that names files of another would mix two sets. */
+static mbl_status_t check_variant(const char *path, const char *shard) {
+    const char *slash = strrchr(path, '/'), *index = slash ? slash + 1 : path;
+    bool expected = strstr(index, ".fp16.") != NULL,
+         found = strstr(shard, ".fp16.") != NULL || strstr(shard, ".fp16-") != NULL;
+    if (expected != found)
+        return MBL_FAIL(MBL_ERR_FORMAT,
+                        "%s: weight_map: \"%.80s\" is %s the variant fp16; expected the files of one variant",
+                        path, shard, found ? "of" : "not of");
+    return MBL_OK;
+}
+
 /* `name` beside `path`; a shard's name may not lead out of the folder. */
 static mbl_status_t shard_path(const char *path, const json_t *value, char **out) {
     const char *name = json_string_value(value), *slash = strrchr(path, '/');
@@ -11,6 +23,7 @@ static mbl_status_t shard_path(const char *path, const json_t *value, char **out
         return MBL_FAIL(MBL_ERR_FORMAT, "%s: weight_map: \"%.80s\" is no file name", path,
                         name ? name : "(none)");
     int folder = slash ? (int)(slash - path + 1) : 0;
+    MBL_TRY(check_variant(path, name));
     *out = mbl_format("%.*s%s", folder, path, name);
     if (!*out)
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a shard's name", path);

@@ -2,12 +2,15 @@
 #include "model/staging.h"
 #include "base/mem.h"
 
+enum { PIECE = 1 << 20 }; /* elements of a file at a time */
+
 mbl_status_t mbl_staging_new(mbl_dtype_t dtype, size_t most, mbl_staging_t *out) {
     *out = (mbl_staging_t){dtype, mbl_calloc(most, mbl_dtype_size(mbl_dtype_stat(dtype))),
                            dtype == MBL_BF16 ? mbl_calloc(most, 2) : NULL};
     if (out->values && (out->narrow || dtype != MBL_BF16))
         return MBL_OK;
     mbl_staging_free(out);
+    *out = (mbl_staging_t){0};
     return MBL_FAIL(MBL_ERR_MEM, "no memory for a tensor of %zu values", most);
 }
 
@@ -34,4 +37,48 @@ mbl_status_t mbl_staging_put(mbl_ops_t *ops, const mbl_staging_t *staging, const
     }
     return ops->table->copy(ops, (char *)weights->data + offset * size, ops->table->space, values, MBL_HOST,
                             count * size);
+}
+
+/* ---- from a file ---- */
+
+static mbl_status_t load_piece(mbl_ops_t *ops, const mbl_staging_t *staging, const mbl_st_t *st,
+                               const mbl_st_entry_t *entry, size_t first, size_t n,
+                               const mbl_tensor_t *weights, size_t offset) {
+    MBL_TRY(staging->dtype == MBL_F64 ? mbl_st_piece_f64(st, entry, first, n, staging->values)
+                                      : mbl_st_piece_f32(st, entry, first, n, staging->values));
+    return mbl_staging_put(ops, staging, staging->values, n, weights, offset + first);
+}
+
+/* A piece that the file has in the type of the weights; *done: whether it was one. */
+static mbl_status_t load_as_is(mbl_ops_t *ops, const mbl_st_t *st, const mbl_st_entry_t *entry, size_t first,
+                               size_t n, const mbl_tensor_t *weights, size_t offset, bool *done) {
+    const size_t size = mbl_dtype_size(weights->dtype);
+    const void *from;
+    MBL_TRY(mbl_st_piece_as_is(st, entry, weights->dtype, first, n, &from));
+    *done = from != NULL;
+    return from ? ops->table->copy(ops, (char *)weights->data + (offset + first) * size, ops->table->space,
+                                   from, MBL_HOST, n * size)
+                : MBL_OK;
+}
+
+mbl_status_t mbl_staging_load(mbl_ops_t *ops, const mbl_st_t *st, const char *name,
+                              const mbl_tensor_t *weights, size_t offset) {
+    const mbl_st_entry_t *entry = mbl_st_find(st, name);
+    mbl_staging_t staging = {0};
+    mbl_status_t status = MBL_OK;
+    MBL_REQUIRE(entry, "a tensor %s to load", name);
+    MBL_TRY(mbl_st_check_floating(st, entry));
+    const size_t count = entry->bytes / mbl_dtype_size(entry->dtype);
+    for (size_t first = 0; status == MBL_OK && first < count; first += PIECE) {
+        size_t n = count - first < PIECE ? count - first : PIECE;
+        bool done = false;
+        status = load_as_is(ops, st, entry, first, n, weights, offset, &done);
+        if (status == MBL_OK && !done && !staging.values)
+            status = mbl_staging_new(weights->dtype, n, &staging);
+        if (status == MBL_OK && !done)
+            status = load_piece(ops, &staging, st, entry, first, n, weights, offset);
+    }
+    mbl_staging_free(&staging);
+    mbl_st_release(st, name);
+    return status;
 }

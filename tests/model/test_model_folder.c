@@ -256,6 +256,33 @@ static void one_file_of_several_is_read_and_said(void **state) {
     assert_true(first_value(norm) == 77);
 }
 
+/* An index of one variant that names a file of the other, either way round. */
+static void variants_are_not_mixed(void **state) {
+    (void)state;
+    fresh_copy("text_encoder");
+    add_tensor("model.safetensors", "model.fp16-00001-of-00001.safetensors", NULL);
+    add_tensor("model.safetensors", "model-00001-of-00001.safetensors", NULL);
+    assert_int_equal(unlink(in("copy/model.safetensors")), 0);
+    write_index("model.safetensors.index.json", "model.fp16-00001-of-00001.safetensors");
+    assert_int_equal(open_encoder(), MBL_ERR_FORMAT);
+    refused(MBL_ERR_FORMAT,
+            "model.safetensors.index.json: weight_map: \"model.fp16-00001-of-00001.safetensors\" is "
+            "of the variant fp16; expected the files of one variant");
+    assert_int_equal(unlink(in("copy/model.safetensors.index.json")), 0);
+    static const char *const spellings[] = {"model.safetensors.index.fp16.json",
+                                            "model.fp16.safetensors.index.json"};
+    for (int i = 0; i < 2; i++) {
+        write_index(spellings[i], "model-00001-of-00001.safetensors");
+        assert_int_equal(open_encoder(), MBL_ERR_FORMAT);
+        refused(MBL_ERR_FORMAT, "is not of the variant fp16");
+        write_index(spellings[i], "model.fp16-00001-of-00001.safetensors");
+        assert_ok(open_encoder());
+        char path[64];
+        snprintf(path, sizeof path, "copy/%s", spellings[i]);
+        assert_int_equal(unlink(in(path)), 0);
+    }
+}
+
 /* ---- types ---- */
 
 static void every_type_has_its_size(void **state) {
@@ -350,6 +377,7 @@ int main(void) {
         cmocka_unit_test(weights_without_a_use_are_refused),
         cmocka_unit_test(numbers_of_positions_are_ignored),
         cmocka_unit_test(one_file_of_several_is_read_and_said),
+        cmocka_unit_test(variants_are_not_mixed),
         cmocka_unit_test(every_type_has_its_size),
         cmocka_unit_test(parts_of_bytes_are_refused),
         cmocka_unit_test(a_pointer_of_git_lfs_is_called_that),

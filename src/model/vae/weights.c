@@ -31,11 +31,11 @@ static void turn(const mbl_vae_param_t *param, size_t size, const char *from, ch
 /* `turned`: room for the largest tensor in the order of the flat vector. */
 static mbl_status_t load_param(mbl_vae_t *vae, const mbl_st_t *st, const mbl_vae_param_t *param,
                                const mbl_staging_t *staging, void *turned) {
+    if (param->ndim != 4)
+        return mbl_staging_load(vae->ops, st, param->name, &vae->weights, param->offset);
     MBL_TRY(mbl_staging_read(staging, st, param->name, param->count));
-    if (param->ndim == 4)
-        turn(param, mbl_dtype_size(mbl_dtype_stat(vae->dtype)), staging->values, turned);
-    return mbl_staging_put(vae->ops, staging, param->ndim == 4 ? turned : staging->values, param->count,
-                           &vae->weights, param->offset);
+    turn(param, mbl_dtype_size(mbl_dtype_stat(vae->dtype)), staging->values, turned);
+    return mbl_staging_put(vae->ops, staging, turned, param->count, &vae->weights, param->offset);
 }
 
 static mbl_status_t load_params(mbl_vae_t *vae, const mbl_st_t *st) {
@@ -46,7 +46,8 @@ static mbl_status_t load_params(mbl_vae_t *vae, const mbl_st_t *st) {
     mbl_staging_t staging;
     mbl_status_t status;
     for (size_t i = 0; i < vae->half->n; i++)
-        most = params[i].count > most ? params[i].count : most;
+        if (params[i].ndim == 4 && params[i].count > most)
+            most = params[i].count;
     MBL_TRY(mbl_staging_new(vae->dtype, most, &staging));
     MBL_ALLOC_GOTO(turned, most * size, done);
     for (size_t i = 0; i < vae->half->n; i++)
