@@ -61,6 +61,15 @@ mbl_status_t mbl_dit_config_resize(json_t *config, size_t side) {
                : MBL_FAIL(MBL_ERR_MEM, "no memory for a configuration");
 }
 
+const char *mbl_dit_title(const json_t *config) {
+    const mbl_dit_table_t *table;
+    mbl_dit_sizes_t checked;
+    if (find_family("a configuration", config, &table) != MBL_OK ||
+        table->sizes("a configuration", config, &checked) != MBL_OK)
+        return NULL;
+    return table->title(config);
+}
+
 const mbl_dit_block_kind_t *mbl_dit_block_kind(const json_t *config, size_t i) {
     const mbl_dit_table_t *table;
     if (find_family("a configuration", config, &table) != MBL_OK)

@@ -33,6 +33,8 @@ mbl_status_t mbl_dit_config_sizes(const char *where, const json_t *config, mbl_d
 mbl_status_t mbl_dit_config_read(const char *path, json_t **out);
 /* For latents of another side. */
 mbl_status_t mbl_dit_config_resize(json_t *config, size_t side);
+/* The published model that has this configuration, for people to read; NULL: none that is known. */
+const char *mbl_dit_title(const json_t *config);
 /* The blocks of a family are of a few kinds. Name and title ("two attentions") of kind i, NULL past the last
  * (at most MBL_DIT_BLOCK_KINDS), and the same model with `blocks` blocks: the first has every linear that
  * adapters may name, the others but the last are of that kind. Free with json_decref. */

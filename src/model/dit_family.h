@@ -15,6 +15,8 @@ typedef struct {
     /* mbl_dit_config_sizes and mbl_dit_config_of_kind, of which `out` is a copy to change. */
     mbl_status_t (*sizes)(const char *where, const json_t *config, mbl_dit_sizes_t *out);
     mbl_status_t (*of_kind)(json_t *out, size_t kind, size_t blocks);
+    /* mbl_dit_title of a configuration that was checked. */
+    const char *(*title)(const json_t *config);
 
     /* A model with table, params and linears filled in, but no weights; ops and dtype are those given. */
     mbl_status_t (*create)(mbl_ops_t *ops, mbl_dtype_t dtype, const char *where, const json_t *config,

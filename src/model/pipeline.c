@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/suggest.h"
+#include "model/folder.h"
 
 #include <string.h>
 
@@ -25,7 +26,7 @@ static mbl_status_t check_index(const char *folder, const json_t *index, bool *v
                         "StableDiffusion3Pipeline",
                         folder, class_name ? class_name : "missing");
     *vae = json_is_string(json_array_get(json_object_get(index, "vae"), 1));
-    return MBL_OK;
+    return mbl_folder_log_extras(folder, index);
 }
 
 static mbl_status_t read_index(const char *folder, bool *vae) {

@@ -83,6 +83,29 @@ static void fresh(const mbl_dit_t *model, size_t index, uint64_t seed, void *val
 
 /* ---- the table ---- */
 
+/* What the publisher calls a model of these sizes. */
+static const char *title(const json_t *config) {
+    static const struct {
+        const char *name;
+        size_t layers, heads, dual; /* the first `dual` blocks have two attentions */
+        bool qk_norm;
+    } published[] = {{"Stable Diffusion 3.5 Medium", 24, 24, 13, true},
+                     {"Stable Diffusion 3.5 Large", 38, 38, 0, true},
+                     {"Stable Diffusion 3 Medium", 24, 24, 0, false}};
+    mbl_mmdit_config_t c;
+    size_t dual = 0;
+    if (mbl_mmdit_config_parse("a configuration", config, &c) != MBL_OK || c.attention_head_dim != 64 ||
+        c.in_channels != 16 || c.joint_attention_dim != 4096 || c.pooled_projection_dim != 2048)
+        return NULL;
+    while (dual < c.num_layers && c.dual_attention[dual])
+        dual++;
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++)
+        if (c.num_layers == published[i].layers && c.num_attention_heads == published[i].heads &&
+            dual == published[i].dual && c.qk_norm == published[i].qk_norm)
+            return published[i].name;
+    return NULL;
+}
+
 static mbl_status_t sizes(const char *where, const json_t *config, mbl_dit_sizes_t *out) {
     mbl_mmdit_config_t parsed;
     MBL_TRY(mbl_mmdit_config_parse(where, config, &parsed));
@@ -117,6 +140,7 @@ const mbl_dit_table_t mbl_dit_mmdit = {.class_name = MBL_MMDIT_CLASS,
                                        .targets = targets,
                                        .sizes = sizes,
                                        .of_kind = of_kind,
+                                       .title = title,
                                        .create = create,
                                        .clear = clear,
                                        .config = config,
