@@ -311,3 +311,39 @@ extern "C" mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_matmul_args_
         run_epilogue<float, float>(ops, args);
     return MBL_CUDA_LAUNCHED("the epilogue of matmul");
 }
+
+/* ---- a block for each sample ---- */
+
+template <class T>
+__global__ void __launch_bounds__(MBL_THREADS)
+    bytes_of_sample(unsigned char *y, int *broken, const T *x, size_t count) {
+    MBL_SHARED(int, found, MBL_WARPS);
+    int bad = 0;
+    x += blockIdx.x * count;
+    y += blockIdx.x * count;
+    for (size_t j = threadIdx.x; j < count; j += MBL_THREADS) {
+        REAL pixel = mbl_load(x[j]);
+        float share = (float)(pixel * (REAL)0.5 + (REAL)0.5);
+        share = share > 0 ? share < 1 ? share : 1 : 0;
+        y[j] = (unsigned char)rintf(share * 255);
+        bad |= !(pixel - pixel == 0);
+    }
+    bad = __any_sync(0xffffffffu, bad);
+    if (threadIdx.x % MBL_WARP == 0)
+        found[threadIdx.x / MBL_WARP] = bad;
+    __syncthreads();
+    if (threadIdx.x > 0)
+        return;
+    for (int w = 1; w < MBL_WARPS; w++)
+        bad |= found[w];
+    broken[blockIdx.x] = bad != 0;
+}
+
+extern "C" mbl_status_t mbl_cuda_to_bytes(mbl_ops_t *ops, const mbl_to_bytes_args_t *args) {
+    MBL_WITH_TYPE(args->x->dtype, T, {
+        MBL_LAUNCH((bytes_of_sample<T>), (unsigned)args->x->dim[0], MBL_THREADS, 0, mbl_cuda_stream(ops),
+                   mbl_data<unsigned char>(args->y), mbl_data<int>(args->broken), mbl_data<T>(args->x),
+                   args->x->dim[1]);
+    });
+    return MBL_CUDA_LAUNCHED("to_bytes");
+}

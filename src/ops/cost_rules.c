@@ -315,6 +315,7 @@ static void add_simple(mbl_op_t op, const void *args, mbl_cost_t *out) {
         CASE(add_rows, y, 1)
         CASE(axpby, y, 3)
         CASE(column_sum, x, 1)
+        CASE(to_bytes, x, 5)
         CASE(nft, v, 30)
         CASE(rows_combine, y, 5)
         CASE(normal, y, 40)

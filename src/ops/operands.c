@@ -105,6 +105,7 @@ static const mbl_operand_t conv2d_operands[] = {ADD(conv2d, y), IN(conv2d, x), I
                                                 IN_OR_NULL(conv2d, bias)};
 static const mbl_operand_t group_norm_operands[] = {OUT(group_norm, y), IN(group_norm, x),
                                                     IN(group_norm, weight), IN(group_norm, bias)};
+static const mbl_operand_t to_bytes_operands[] = {OUT(to_bytes, y), OUT(to_bytes, broken), IN(to_bytes, x)};
 static const mbl_operand_t gate_norm_operands[] = {OUT(gate_norm, y),
                                                    OUT(gate_norm, z),
                                                    OUT_OR_NULL(gate_norm, mean),

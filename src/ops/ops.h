@@ -225,6 +225,13 @@ typedef struct {
     bool silu;
 } mbl_group_norm_args_t;
 
+/* Pixels to bytes: y [N,E] u8 = x / 2 + 1/2 clamped to 0..1, times 255, rounded to even, as diffusers' image
+ * processor does it, the last two in f32; what is no number gives 0. broken [N] i32 = 1 where a sample has
+ * numbers that are not finite, else 0. x [N,E] ct. */
+typedef struct {
+    const mbl_tensor_t *y, *broken, *x;
+} mbl_to_bytes_args_t;
+
 /* ---- optional, with a default from the above ---- */
 
 /* y = x + gate h (+ gate2 h2, or NULL both), then z = layer_norm(y) as mbl_layer_norm_args_t says: one pass
@@ -266,6 +273,7 @@ typedef struct {
     X(adamw, REQUIRED)                                                                                       \
     X(conv2d, REQUIRED)                                                                                      \
     X(group_norm, REQUIRED)                                                                                  \
+    X(to_bytes, REQUIRED)                                                                                    \
     X(gate_norm, OPTIONAL)
 
 typedef enum {

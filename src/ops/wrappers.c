@@ -447,6 +447,14 @@ static mbl_status_t check_gate_norm(const mbl_gate_norm_args_t *a) {
     return MBL_OK;
 }
 
+static mbl_status_t check_to_bytes(const mbl_to_bytes_args_t *a) {
+    ANCHOR(to_bytes, x, 2);
+    EXPECT(to_bytes, x, a->x->dtype, WHOLE, 2, a->x->dim[0], a->x->dim[1]);
+    EXPECT(to_bytes, y, MBL_U8, WHOLE, 2, a->x->dim[0], a->x->dim[1]);
+    EXPECT(to_bytes, broken, MBL_I32, WHOLE, 1, a->x->dim[0]);
+    return MBL_OK;
+}
+
 /* The default of gate_norm: its parts. */
 static mbl_status_t default_gate_norm(mbl_ops_t *ops, const mbl_gate_norm_args_t *a) {
     const mbl_gate_args_t gate = {a->y, a->x, a->gate, a->h};

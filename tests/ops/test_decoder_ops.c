@@ -114,8 +114,52 @@ static void agrees_with_torch(void **state) {
     check(MBL_BF16, 1e-2);
 }
 
+/* Values on and between the edges of bytes, and what is not finite, which marks its sample alone. */
+static void pixels_become_bytes(void **state) {
+    (void)state;
+    static const mbl_dtype_t types[] = {MBL_F32, MBL_BF16, MBL_F64};
+    static const struct {
+        double x;
+        int byte;
+    } exact[] = {{-1, 0},    {1, 255},   {0, 128}, {-3, 0},         {7, 255},
+                 {0.5, 191}, {-0.5, 64}, {NAN, 0}, {INFINITY, 255}, {-INFINITY, 0}};
+    enum { SAMPLES = 3, EACH = 9001, FINITE = 7, ALL = sizeof exact / sizeof *exact };
+    for (int t = 0; t < 3; t++) {
+        mbl_tensor_t x = mirror_new(ops, types[t], 4, 1, 1, SAMPLES, EACH), rows, y, broken;
+        static uint8_t bytes[SAMPLES * EACH];
+        int32_t found[SAMPLES];
+        assert_int_equal(mbl_tensor_new(ops, MBL_U8, &y, 2, (size_t)SAMPLES, (size_t)EACH), MBL_OK);
+        assert_int_equal(mbl_tensor_new(ops, MBL_I32, &broken, 1, (size_t)SAMPLES), MBL_OK);
+        for (size_t i = 0; i < SAMPLES * EACH; i++)
+            mirror_put(&x, i, sin(0.37 * (double)i) * 1.2);
+        for (size_t i = 0; i < FINITE; i++)
+            mirror_put(&x, EACH + i, exact[i].x);
+        for (size_t i = FINITE; i < ALL; i++)
+            mirror_put(&x, 2 * EACH + 8990 + i - FINITE, exact[i].x);
+        mirror_push(&x);
+        rows = mbl_tensor_reshape(&x, 2, (size_t)SAMPLES, (size_t)EACH);
+        assert_int_equal(MBL_OP(ops, to_bytes, .y = &y, .broken = &broken, .x = &rows), MBL_OK);
+        assert_int_equal(mbl_tensor_download(ops, &y, bytes), MBL_OK);
+        assert_int_equal(mbl_tensor_download(ops, &broken, found), MBL_OK);
+        assert_true(found[0] == 0 && found[1] == 0 && found[2] == 1);
+        for (size_t i = 0; i < ALL; i++)
+            assert_int_equal(bytes[i < FINITE ? EACH + i : 2 * EACH + 8990 + i - FINITE], exact[i].byte);
+        for (size_t i = 0; i < EACH; i++) {
+            float share = (float)(mirror_get(&x, i) * 0.5 + 0.5);
+            share = share < 0 ? 0 : share > 1 ? 1 : share;
+            assert_int_equal(bytes[i], (int)nearbyintf(share * 255));
+        }
+        mbl_tensor_t wrong = mbl_tensor_reshape(&y, 1, (size_t)(SAMPLES * EACH));
+        assert_int_equal(MBL_OP(ops, to_bytes, .y = &wrong, .broken = &broken, .x = &rows), MBL_ERR_ARG);
+        mirror_free(&x);
+        mbl_tensor_free(ops, &y);
+        mbl_tensor_free(ops, &broken);
+    }
+}
+
 int main(void) {
     need_backend();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(agrees_with_torch)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(agrees_with_torch),
+                                       cmocka_unit_test(pixels_become_bytes)};
     return cmocka_run_group_tests(tests, open_ops, close_ops);
 }

@@ -11,8 +11,8 @@ struct mbl_vae_decoder {
     mbl_vae_pass_t pass;
     void *shift, *scaled; /* [max_n,C,height,width] st: shift_factor everywhere, latents as the decoder takes
                              them */
-    void *pixels;         /* [max_n,H,W,3] st, on their way to the host */
-    void *host;           /* the same there */
+    void *bytes, *broken; /* [max_n,H,W,3] u8, [max_n] i32: what leaves the device */
+    int32_t *on_host;     /* broken, there */
 };
 
 /* ---- buffers ---- */
@@ -44,7 +44,8 @@ static size_t carve(mbl_vae_decoder_t *d, const mbl_vae_config_t *c, mbl_dtype_t
     mbl_vae_pass_carve(&d->pass, &arena, dtype, n, &room);
     d->shift = mbl_arena_take(&arena, n * area * c->latent_channels, st);
     d->scaled = mbl_arena_take(&arena, n * area * c->latent_channels, st);
-    d->pixels = mbl_arena_take(&arena, n * area * scale * scale * MBL_VAE_PIXELS, st);
+    d->bytes = mbl_arena_take(&arena, n * area * scale * scale * MBL_VAE_PIXELS, 1);
+    d->broken = mbl_arena_take(&arena, n, sizeof(int32_t));
     return arena.used;
 }
 
@@ -76,10 +77,10 @@ mbl_status_t mbl_vae_decoder_new(mbl_vae_t *vae, size_t max_n, size_t height, si
     MBL_ALLOC(d, 1);
     *d = (mbl_vae_decoder_t){.vae = vae, .max_n = max_n, .height = height, .width = width};
     d->pass = (mbl_vae_pass_t){.vae = vae, .ops = vae->ops};
-    size_t bytes = carve(d, &vae->config, vae->dtype, 0), st = mbl_dtype_size(mbl_dtype_stat(vae->dtype));
+    size_t bytes = carve(d, &vae->config, vae->dtype, 0);
     MBL_TRY_GOTO(vae->ops->table->alloc(vae->ops, bytes, &d->memory), failed);
     carve(d, &vae->config, vae->dtype, bytes);
-    MBL_TRY_GOTO(mbl_host_new(vae->ops, max_n * pixel_count(d) * st, &d->host), failed);
+    MBL_ALLOC_GOTO(d->on_host, max_n, failed);
     MBL_TRY_GOTO(mbl_vae_fill(vae, d->shift, max_n * height * width * vae->config.latent_channels,
                               vae->config.shift_factor),
                  failed);
@@ -95,7 +96,7 @@ void mbl_vae_decoder_free(mbl_vae_decoder_t *d) {
         return;
     if (d->memory)
         d->vae->ops->table->free(d->vae->ops, d->memory);
-    mbl_host_free(d->vae->ops, d->host);
+    mbl_free(d->on_host);
     mbl_free(d);
 }
 
@@ -125,8 +126,8 @@ static mbl_status_t check_call(const mbl_vae_decoder_t *d, const mbl_tensor_t *l
     return MBL_OK;
 }
 
-/* Latents of at most the decoder's height and width. */
-static mbl_status_t decode(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, const mbl_tensor_t *pixels) {
+/* Latents of at most the decoder's height and width to *out [n,H,W,3] ct, in the decoder's buffers. */
+static mbl_status_t decode(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, mbl_tensor_t *out) {
     const mbl_vae_half_t *half = d->vae->half;
     mbl_vae_pass_t *p = &d->pass;
     p->n = latents->dim[0];
@@ -147,28 +148,24 @@ static mbl_status_t decode(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, co
     }
     MBL_TRY(mbl_vae_norm(p, &half->norm_out, p->x, p->x, true));
     MBL_TRY(mbl_vae_conv(p, &half->conv_out, p->spare, p->x, 1, false));
-    mbl_tensor_t last = mbl_vae_image(p, p->spare, 1, MBL_VAE_PIXELS);
-    return MBL_OP(p->ops, convert, .dst = pixels, .src = &last);
+    *out = mbl_vae_image(p, p->spare, 1, MBL_VAE_PIXELS);
+    return MBL_OK;
+}
+
+mbl_status_t mbl_vae_decode_part(mbl_vae_decoder_t *d, const mbl_tensor_t *latents,
+                                 const mbl_tensor_t *pixels) {
+    mbl_tensor_t last;
+    MBL_TRY(decode(d, latents, &last));
+    return MBL_OP(d->pass.ops, convert, .dst = pixels, .src = &last);
 }
 
 mbl_status_t mbl_vae_decode(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, const mbl_tensor_t *pixels) {
     MBL_REQUIRE(d && latents && pixels, "vae_decode: decoder, latents and pixels must be given");
     MBL_TRY(check_call(d, latents));
-    return decode(d, latents, pixels);
+    return mbl_vae_decode_part(d, latents, pixels);
 }
 
 /* ---- bytes ---- */
-
-mbl_status_t mbl_vae_decode_to_host(mbl_vae_decoder_t *d, const mbl_tensor_t *latents, const void **out) {
-    const size_t scale = mbl_vae_scale(&d->vae->config);
-    mbl_tensor_t pixels =
-        mbl_tensor_of(d->pixels, mbl_dtype_stat(d->vae->dtype), d->vae->ops->table->space, 4, latents->dim[0],
-                      latents->dim[2] * scale, latents->dim[3] * scale, (size_t)MBL_VAE_PIXELS);
-    MBL_TRY(decode(d, latents, &pixels));
-    MBL_TRY(mbl_tensor_download(d->vae->ops, &pixels, d->host));
-    *out = d->host;
-    return MBL_OK;
-}
 
 /* diffusers: x / 2 + 0.5 clamped to 0..1, times 255 in f32, rounded to even. */
 uint8_t mbl_vae_to_byte(double x) {
@@ -181,18 +178,18 @@ mbl_status_t mbl_vae_decode_bytes(mbl_vae_decoder_t *d, const mbl_tensor_t *late
                                   bool *broken) {
     MBL_REQUIRE(d && latents && rgb, "vae_decode_bytes: decoder, latents and rgb must be given");
     MBL_TRY(check_call(d, latents));
+    mbl_ops_t *ops = d->vae->ops;
     const size_t n = latents->dim[0], each = pixel_count(d);
-    const void *host = NULL;
-    MBL_TRY(mbl_vae_decode_to_host(d, latents, &host));
-    for (size_t i = 0; i < n; i++) {
-        bool finite = true;
-        for (size_t k = i * each; k < (i + 1) * each; k++) {
-            double x = mbl_vae_number(d->vae, host, k);
-            finite = finite && isfinite(x);
-            rgb[k] = mbl_vae_to_byte(x);
-        }
-        if (broken)
-            broken[i] = !finite;
-    }
+    mbl_tensor_t last, bytes = mbl_tensor_of(d->bytes, MBL_U8, ops->table->space, 2, n, each),
+                       found = mbl_tensor_of(d->broken, MBL_I32, ops->table->space, 1, n);
+    MBL_TRY(decode(d, latents, &last));
+    mbl_tensor_t rows = mbl_tensor_reshape(&last, 2, n, each);
+    MBL_TRY(MBL_OP(ops, to_bytes, .y = &bytes, .broken = &found, .x = &rows));
+    MBL_TRY(mbl_tensor_download(ops, &bytes, rgb));
+    if (!broken)
+        return MBL_OK;
+    MBL_TRY(mbl_tensor_download(ops, &found, d->on_host));
+    for (size_t i = 0; i < n; i++)
+        broken[i] = d->on_host[i] != 0;
     return MBL_OK;
 }

@@ -102,15 +102,12 @@ mbl_status_t mbl_vae_middle(mbl_vae_pass_t *p, const mbl_vae_half_t *half);
 /* A constant everywhere in an [n] tensor of the statistics' type. */
 mbl_status_t mbl_vae_fill(const mbl_vae_t *vae, void *data, size_t n, double value);
 
-/* ---- pixels on the host (decoder.c) ---- */
+/* ---- of the tiles of an image (decoder.c) ---- */
 
-/* Decodes latents [n,C,h,w] of at most the decoder's n, height and width; *out [n,H,W,3] st is good until the
- * next call. */
-mbl_status_t mbl_vae_decode_to_host(mbl_vae_decoder_t *decoder, const mbl_tensor_t *latents,
-                                    const void **out);
-static inline double mbl_vae_number(const mbl_vae_t *vae, const void *host, size_t i) {
-    return vae->dtype == MBL_F64 ? ((const double *)host)[i] : (double)((const float *)host)[i];
-}
+/* mbl_vae_decode of latents [n,C,h,w] of at most the decoder's n, height and width. */
+mbl_status_t mbl_vae_decode_part(mbl_vae_decoder_t *decoder, const mbl_tensor_t *latents,
+                                 const mbl_tensor_t *pixels);
+/* As the operation to_bytes. */
 uint8_t mbl_vae_to_byte(double x);
 
 #endif

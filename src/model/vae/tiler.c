@@ -21,6 +21,8 @@ struct mbl_vae_tiler {
     double *values;             /* of both */
     char *latents, *piece;      /* st on the host: an image's, a tile's */
     mbl_tensor_t on_device;     /* [C tile tile] st */
+    mbl_tensor_t pixels;        /* of a tile, st, */
+    void *host;                 /* and on the host */
 };
 
 /* ---- memory ---- */
@@ -50,6 +52,8 @@ static mbl_status_t allocate(mbl_vae_tiler_t *t) {
     MBL_ALLOC(t->latents, c->latent_channels * t->height * t->width * mbl_dtype_size(st));
     MBL_ALLOC(t->piece, c->latent_channels * t->tile * t->tile * mbl_dtype_size(st));
     MBL_TRY(mbl_tensor_new(t->vae->ops, st, &t->on_device, 1, c->latent_channels * t->tile * t->tile));
+    MBL_TRY(mbl_tensor_new(t->vae->ops, st, &t->pixels, 1, each));
+    MBL_TRY(mbl_host_new(t->vae->ops, each * mbl_dtype_size(st), &t->host));
     return mbl_vae_decoder_new(t->vae, 1, t->tile, t->tile, &t->decoder);
 }
 
@@ -77,6 +81,8 @@ void mbl_vae_tiler_free(mbl_vae_tiler_t *t) {
         return;
     mbl_vae_decoder_free(t->decoder);
     mbl_tensor_free(t->vae->ops, &t->on_device);
+    mbl_tensor_free(t->vae->ops, &t->pixels);
+    mbl_host_free(t->vae->ops, t->host);
     mbl_free(t->piece);
     mbl_free(t->latents);
     mbl_free(t->values);
@@ -98,7 +104,6 @@ static mbl_status_t decode(mbl_vae_tiler_t *t, size_t i, size_t j, tile_t *out) 
                  scale = mbl_vae_scale(&t->vae->config);
     const size_t height = least(t->tile, t->height - i * t->step),
                  width = least(t->tile, t->width - j * t->step);
-    const void *host = NULL;
     for (size_t row = 0; row < channels * height; row++) {
         size_t from = (row / height * t->height + i * t->step + row % height) * t->width + j * t->step;
         memcpy(t->piece + row * width * size, t->latents + from * size, width * size);
@@ -106,11 +111,14 @@ static mbl_status_t decode(mbl_vae_tiler_t *t, size_t i, size_t j, tile_t *out) 
     mbl_tensor_t latents =
         mbl_tensor_of(t->on_device.data, st, t->on_device.space, 4, (size_t)1, channels, height, width);
     MBL_TRY(mbl_tensor_upload(t->vae->ops, &latents, t->piece));
-    MBL_TRY(mbl_vae_decode_to_host(t->decoder, &latents, &host));
     out->height = height * scale;
     out->width = width * scale;
+    mbl_tensor_t pixels = mbl_tensor_of(t->pixels.data, st, t->pixels.space, 4, (size_t)1, out->height,
+                                        out->width, (size_t)MBL_VAE_PIXELS);
+    MBL_TRY(mbl_vae_decode_part(t->decoder, &latents, &pixels));
+    MBL_TRY(mbl_tensor_download(t->vae->ops, &pixels, t->host));
     for (size_t k = 0; k < out->height * out->width * MBL_VAE_PIXELS; k++)
-        out->values[k] = mbl_vae_number(t->vae, host, k);
+        out->values[k] = st == MBL_F64 ? ((const double *)t->host)[k] : (double)((const float *)t->host)[k];
     return MBL_OK;
 }
 

@@ -24,6 +24,7 @@ MBL_CPU_SLOT(add_rows, y)
 MBL_CPU_SLOT(axpby, x)
 MBL_CPU_SLOT(timestep, y)
 MBL_CPU_SLOT(column_sum, x)
+MBL_CPU_SLOT(to_bytes, x)
 
 mbl_status_t mbl_cpu_embed(mbl_ops_t *ops, const mbl_embed_args_t *args) {
     size_t rows = args->table->dim[0], n_ids = mbl_tensor_count(args->ids);
