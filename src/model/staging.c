@@ -2,7 +2,7 @@
 #include "model/staging.h"
 #include "base/mem.h"
 
-enum { PIECE = 1 << 20 }; /* elements of a file at a time */
+enum { PIECE = 1 << 20, PART = 1 << 16 }; /* elements of a file at a time, and of a thread */
 
 mbl_status_t mbl_staging_new(mbl_dtype_t dtype, size_t most, mbl_staging_t *out) {
     *out = (mbl_staging_t){dtype, mbl_calloc(most, mbl_dtype_size(mbl_dtype_stat(dtype))),
@@ -31,6 +31,7 @@ mbl_status_t mbl_staging_put(mbl_ops_t *ops, const mbl_staging_t *staging, const
     if (staging->dtype == MBL_BF16) {
         const float *wide = values;
         uint16_t *narrow = staging->narrow;
+#pragma omp parallel for simd num_threads(ops->threads) schedule(static) if (count > PART)
         for (size_t i = 0; i < count; i++)
             narrow[i] = mbl_bf16_from_f32(wide[i]);
         values = narrow;
@@ -41,11 +42,33 @@ mbl_status_t mbl_staging_put(mbl_ops_t *ops, const mbl_staging_t *staging, const
 
 /* ---- from a file ---- */
 
+static mbl_status_t widen(const mbl_st_t *st, const mbl_st_entry_t *entry, mbl_dtype_t dtype, size_t first,
+                          size_t n, void *values) {
+    return dtype == MBL_F64 ? mbl_st_piece_f64(st, entry, first, n, values)
+                            : mbl_st_piece_f32(st, entry, first, n, values);
+}
+
+/* The same by all threads. What fails does so again on this one, whose message it is. */
+static mbl_status_t widen_by_all(const mbl_ops_t *ops, const mbl_st_t *st, const mbl_st_entry_t *entry,
+                                 mbl_dtype_t dtype, size_t first, size_t n, void *values) {
+    const size_t size = mbl_dtype_size(mbl_dtype_stat(dtype));
+    size_t failed = n;
+#pragma omp parallel for num_threads(ops->threads) schedule(static) reduction(min : failed) if (n > PART)
+    for (size_t part = 0; part < n; part += PART) {
+        mbl_fail_quiet(1);
+        if (widen(st, entry, dtype, first + part, n - part < PART ? n - part : PART,
+                  (char *)values + part * size) != MBL_OK)
+            failed = part < failed ? part : failed;
+        mbl_fail_quiet(0);
+    }
+    return failed < n ? widen(st, entry, dtype, first + failed, n - failed < PART ? n - failed : PART, values)
+                      : MBL_OK;
+}
+
 static mbl_status_t load_piece(mbl_ops_t *ops, const mbl_staging_t *staging, const mbl_st_t *st,
                                const mbl_st_entry_t *entry, size_t first, size_t n,
                                const mbl_tensor_t *weights, size_t offset) {
-    MBL_TRY(staging->dtype == MBL_F64 ? mbl_st_piece_f64(st, entry, first, n, staging->values)
-                                      : mbl_st_piece_f32(st, entry, first, n, staging->values));
+    MBL_TRY(widen_by_all(ops, st, entry, staging->dtype, first, n, staging->values));
     return mbl_staging_put(ops, staging, staging->values, n, weights, offset + first);
 }
 

@@ -1,8 +1,9 @@
-/* Weights of text encoders: from the file as f32, to the device in the compute type, tensor by tensor, so
- * that no more than one of them is in memory twice. */
+/* Weights of text encoders: from the file to the device in the compute type, all at once or a group at a
+ * time. */
 #include "model/text/weights.h"
 #include "base/mem.h"
 #include "model/st_check.h"
+#include "model/staging.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,8 +20,6 @@ struct mbl_text_weights {
     bool low_memory, ready; /* ready: the buffers are there, and without low_memory the weights */
     size_t here;            /* low_memory: the group that is on the device; n_groups: none */
     mbl_tensor_t *groups;   /* [n_groups]; low_memory: one for all */
-    mbl_tensor_t staged;    /* one tensor, as it is read */
-    char *host;
 };
 
 /* ---- layout ---- */
@@ -84,34 +83,17 @@ static bool is_wanted(const void *context, const char *name) {
     return false;
 }
 
-static mbl_status_t read_param(mbl_text_weights_t *w, const mbl_text_param_t *p, const mbl_tensor_t *group,
-                               size_t group_offset) {
-    mbl_dtype_t wide = mbl_dtype_stat(w->dtype);
-    size_t count = count_of(p);
-    mbl_tensor_t staged = mbl_tensor_rows(&w->staged, 0, count),
-                 to = mbl_tensor_rows(group, p->offset - group_offset, count);
-    MBL_TRY(wide == MBL_F64 ? mbl_st_read_f64(w->st, p->name, (double *)(void *)w->host, count)
-                            : mbl_st_read_f32(w->st, p->name, (float *)(void *)w->host, count));
-    mbl_st_release(w->st, p->name);
-    MBL_TRY(mbl_tensor_upload(w->ops, &staged, w->host));
-    return MBL_OP(w->ops, convert, .dst = &to, .src = &staged);
-}
-
 static mbl_status_t read_group(mbl_text_weights_t *w, size_t group, const mbl_tensor_t *to) {
     size_t first, last;
     group_range(w, group, &first, &last);
     for (size_t i = first; i < last; i++)
-        MBL_TRY(read_param(w, &w->spec.params[i], to, w->spec.params[first].offset));
+        MBL_TRY(mbl_staging_load(w->ops, w->st, w->spec.params[i].name, to,
+                                 w->spec.params[i].offset - w->spec.params[first].offset));
     return MBL_OK;
 }
 
 static mbl_status_t make_buffers(mbl_text_weights_t *w) {
-    size_t largest = 0, widest = 0;
-    for (size_t i = 0; i < w->spec.n; i++)
-        largest = count_of(&w->spec.params[i]) > largest ? count_of(&w->spec.params[i]) : largest;
-    MBL_TRY(mbl_tensor_new(w->ops, mbl_dtype_stat(w->dtype), &w->staged, 1, largest));
-    if (!(w->host = mbl_calloc(largest, mbl_dtype_size(mbl_dtype_stat(w->dtype)))))
-        return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a tensor of %zu numbers", w->folder, largest);
+    size_t widest = 0;
     for (size_t g = 0; g < w->n_groups; g++) {
         widest = group_size(w, g) > widest ? group_size(w, g) : widest;
         if (!w->low_memory)
@@ -120,16 +102,9 @@ static mbl_status_t make_buffers(mbl_text_weights_t *w) {
     return w->low_memory ? mbl_tensor_new(w->ops, w->dtype, &w->groups[0], 1, widest) : MBL_OK;
 }
 
-static void free_stage(mbl_text_weights_t *w) {
-    mbl_free(w->host);
-    w->host = NULL;
-    mbl_tensor_free(w->ops, &w->staged);
-}
-
 static void free_buffers(mbl_text_weights_t *w) {
     for (size_t g = 0; w->groups && g < w->n_groups; g++)
         mbl_tensor_free(w->ops, &w->groups[g]);
-    free_stage(w);
 }
 
 static mbl_status_t check_file(mbl_text_weights_t *w) {
@@ -147,8 +122,6 @@ static mbl_status_t load(mbl_text_weights_t *w) {
         status = read_group(w, g, &w->groups[g]);
     if (status != MBL_OK)
         free_buffers(w);
-    else if (!w->low_memory)
-        free_stage(w);
     w->ready = status == MBL_OK;
     return status;
 }
