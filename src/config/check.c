@@ -265,6 +265,9 @@ static void check_size(const mbl_config_t *config, mbl_config_problems_t *proble
             problems, mbl_config_line(config, config->rollout.height ? "rollout.height" : "rollout.width"),
             "rollout.height: %zu and rollout.width: %zu; expected both or neither", config->rollout.height,
             config->rollout.width);
+    if (config->rollout.decode_tile % 4)
+        mbl_config_problem(problems, mbl_config_line(config, "rollout.decode_tile"),
+                           "rollout.decode_tile: %zu; expected a multiple of 4", config->rollout.decode_tile);
 }
 
 /* Skip-layer guidance is a part of guidance. */

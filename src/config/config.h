@@ -119,8 +119,9 @@ typedef struct {
         mbl_schedule_kind_t schedule;
         double shift;
         mbl_config_switch_t integer_timesteps;
-        size_t height, width; /* pixels; 0: those that the model was made for */
-        size_t micro_batch;   /* or MBL_CONFIG_AUTO */
+        size_t height, width;             /* pixels; 0: those that the model was made for */
+        size_t decode_bytes, decode_tile; /* of a vae */
+        size_t micro_batch;               /* or MBL_CONFIG_AUTO */
         mbl_config_merge_t merge;
         double merge_deviation;
     } rollout;

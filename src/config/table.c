@@ -157,6 +157,12 @@ static const mbl_field_t fields[] = {
         "height of all images of the run, a multiple of 16 for Stable Diffusion; 0: the size that the model "
         "was made for (its sample_size)"),
     COUNT(rollout.width, "0", 0, 16384, "pixels", "their width; given together with the height"),
+    OTHER(rollout.decode_bytes, BYTES, "1073741824", 1, LARGE, "bytes",
+          "memory for making images of latents, where the model has a vae: as many at once as fit, one at "
+          "least"),
+    COUNT(rollout.decode_tile, "128", 4, 4096, "latents",
+          "images with a longer side are decoded in overlapping tiles of this side, a multiple of 4, which "
+          "takes less memory"),
     COUNT_OR(rollout.micro_batch, "48", 1, 65536, "images", auto_words,
              "images that a rank samples at once in the rollout, at most: fewer where memory does not hold "
              "them; auto: as many as it holds; results do not depend on it beyond rounding"),

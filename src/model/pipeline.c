@@ -113,7 +113,6 @@ static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fold
             goto done;
         }
         MBL_TRY_GOTO(mbl_dit_open(ops, dtype, path, &p->model), done);
-        MBL_TRY_GOTO(mbl_digest_files(path, ops->threads, p->digest), done);
     }
     if (vae)
         MBL_TRY_GOTO(mbl_pipeline_open_vae(p, folder), done);
@@ -127,9 +126,33 @@ done:
     return status;
 }
 
+mbl_status_t mbl_pipeline_open_shared(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                                      const mbl_text_options_t *text, mbl_pipeline_t **out) {
+    return open_any(ops, dtype, folder, text, NULL, 0, out);
+}
+
+mbl_status_t mbl_pipeline_digest_of(const char *folder, int threads, char out[MBL_SHA256_HEX]) {
+    char *path = part(folder, "transformer");
+    mbl_status_t status = path ? mbl_digest_files(path, threads, out)
+                               : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+    mbl_free(path);
+    return status;
+}
+
+void mbl_pipeline_set_digest(mbl_pipeline_t *pipeline, const char digest[MBL_SHA256_HEX]) {
+    memcpy(pipeline->digest, digest, MBL_SHA256_HEX);
+}
+
 mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                                const mbl_text_options_t *text, mbl_pipeline_t **out) {
-    return open_any(ops, dtype, folder, text, NULL, 0, out);
+    mbl_pipeline_t *p;
+    MBL_TRY(mbl_pipeline_open_shared(ops, dtype, folder, text, &p));
+    mbl_status_t status = mbl_pipeline_digest_of(folder, ops->threads, p->digest);
+    if (status == MBL_OK)
+        *out = p;
+    else
+        mbl_pipeline_close(p);
+    return status;
 }
 
 mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, const json_t *config,

@@ -3,6 +3,7 @@
 #ifndef MBL_MODEL_PIPELINE_H
 #define MBL_MODEL_PIPELINE_H
 
+#include "base/sha256.h"
 #include "model/lora.h"
 #include "model/text/prompt.h"
 
@@ -11,6 +12,12 @@ typedef struct mbl_pipeline mbl_pipeline_t;
 /* text: how the text encoders are used, NULL: as prompt.h says of NULL. */
 mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                                const mbl_text_options_t *text, mbl_pipeline_t **out);
+/* The same without the digest, which takes as long as reading the files: on a host with several ranks one of
+ * them computes it, and all set it before anybody asks. */
+mbl_status_t mbl_pipeline_open_shared(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                                      const mbl_text_options_t *text, mbl_pipeline_t **out);
+mbl_status_t mbl_pipeline_digest_of(const char *folder, int threads, char out[MBL_SHA256_HEX]);
+void mbl_pipeline_set_digest(mbl_pipeline_t *pipeline, const char digest[MBL_SHA256_HEX]);
 /* The same with a fresh transformer of `config` in memory and text encoder and tokenizer read from `folder`
  * (pretraining). */
 mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, const json_t *config,

@@ -73,7 +73,7 @@ mbl_status_t mbl_engine_resize(const mbl_config_t *config, mbl_pipeline_t *pipel
     if (status != MBL_OK)
         return MBL_FAIL(status, "%s, rollout.width: %s",
                         mbl_config_where(config, "rollout.height", where, sizeof where), mbl_fail_message());
-    return MBL_OK;
+    return mbl_pipeline_set_decoding(pipeline, config->rollout.decode_bytes, config->rollout.decode_tile);
 }
 
 mbl_status_t mbl_engine_encode_negative(mbl_engine_t *engine) {
@@ -99,14 +99,32 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
     const mbl_text_options_t text = mbl_engine_text(config);
     mbl_log_progress("loading the model", 0, 0);
-    MBL_TRY(mbl_pipeline_open(engine->ops, mbl_engine_dtype(engine), config->model.path, &text,
-                              &engine->pipeline));
+    MBL_TRY(mbl_pipeline_open_shared(engine->ops, mbl_engine_dtype(engine), config->model.path, &text,
+                                     &engine->pipeline));
     MBL_TRY(mbl_engine_resize(config, engine->pipeline));
     mbl_log_progress("starting the scorers", 0, 0);
     MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &engine->pool));
     const mbl_encoder_t encoder = mbl_pipeline_encoder(engine->pipeline);
     MBL_TRY(mbl_prompt_set_take(config, &encoder, 0, &engine->train));
     return mbl_prompt_set_take(config, &encoder, 1, &engine->test);
+}
+
+/* The digest of the model's files, which the first rank of every host computes for its host. Collective. */
+static mbl_status_t share_digest(mbl_engine_t *engine) {
+    mbl_comm_t *comm = engine->comm;
+    char(*digests)[MBL_SHA256_HEX] = mbl_calloc((size_t)comm->size, sizeof *digests),
+    own[MBL_SHA256_HEX] = "";
+    mbl_status_t status =
+        digests ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for the digests of %d ranks", comm->size);
+    if (status == MBL_OK && comm->local_rank == 0)
+        status = mbl_pipeline_digest_of(engine->config->model.path, engine->threads.count, own);
+    status = mbl_comm_agree(comm, status);
+    if (status == MBL_OK)
+        status = mbl_comm_allgather(comm, own, digests, sizeof own);
+    if (status == MBL_OK)
+        mbl_pipeline_set_digest(engine->pipeline, digests[comm->host]);
+    mbl_free(digests);
+    return status;
 }
 
 /* The first 64 bits of a digest. */
@@ -169,6 +187,8 @@ mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_e
     mbl_status_t status = mbl_engine_device(&engine);
     if (status == MBL_OK)
         status = mbl_comm_agree(comm, open_parts(&engine));
+    if (status == MBL_OK)
+        status = share_digest(&engine);
     if (status == MBL_OK)
         status = mbl_engine_same_prompts(&engine);
     if (status == MBL_OK)
