@@ -337,6 +337,7 @@ def terminal(folder):
     piped = said(marble, "train", os.path.join(folder, "run.yaml"), "--out", os.path.join(folder, "piped"),
                  "--set", "train.steps=1", env={**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", "MARBLE_TERMINAL": "90x20"})
     check("\x1b[1m reward" in piped.stderr, "MARBLE_TERMINAL, as for mpirun, shows no table")
+    check("live page: http://127.0.0.1:" in piped.stderr, "MARBLE_TERMINAL, as for mpirun, has no page of the run")
 
 
 with tempfile.TemporaryDirectory() as place:

@@ -212,15 +212,29 @@ static bool says_utf8(void) {
     return false;
 }
 
+/* COLUMNSxROWS of MARBLE_TERMINAL into *look; false, and *look as it was, without. */
+static bool read_size(mbl_log_look_t *look) {
+    const char *given = getenv("MARBLE_TERMINAL");
+    size_t columns, rows;
+    if (!given || sscanf(given, "%zux%zu", &columns, &rows) != 2 || columns == 0 || rows == 0)
+        return false;
+    look->columns = columns;
+    look->rows = rows;
+    return true;
+}
+
+bool mbl_screen_there(void) {
+    mbl_log_look_t look;
+    return isatty(STDERR_FILENO) || read_size(&look);
+}
+
 bool mbl_screen_open(mbl_screen_t *screen) {
-    const char *term = getenv("TERM"), *given = getenv("MARBLE_TERMINAL"), *plain = getenv("NO_COLOR");
+    const char *term = getenv("TERM"), *plain = getenv("NO_COLOR");
     mbl_log_look_t look = {.columns = 80, .rows = 24, .color = !(plain && *plain), .utf8 = says_utf8()};
     memset(screen, 0, sizeof *screen);
-    bool sized = given && sscanf(given, "%zux%zu", &look.columns, &look.rows) == 2 && look.columns > 0 &&
-                 look.rows > 0;
-    if (mbl_log_rank() != 0 || !(isatty(STDERR_FILENO) || sized) || !term || !*term ||
-        strcmp(term, "dumb") == 0)
+    if (mbl_log_rank() != 0 || !mbl_screen_there() || !term || !*term || strcmp(term, "dumb") == 0)
         return false;
+    (void)read_size(&look);
     screen->given = look;
     screen->hooks = (mbl_log_screen_t){look_at, erase, draw, set_table, set_progress, set_within, screen};
     mbl_log_set_screen(&screen->hooks);

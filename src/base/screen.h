@@ -20,6 +20,8 @@ typedef struct {
     double drawn, began;              /* when */
 } mbl_screen_t;
 
+/* Whether standard error goes to a terminal: itself, or through a pipe of which MARBLE_TERMINAL says so. */
+bool mbl_screen_there(void);
 /* Shows what the log is given from here on; false where there is no such terminal, or TERM is dumb. */
 bool mbl_screen_open(mbl_screen_t *screen);
 /* Takes it off the terminal; fine when it was not opened. */

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/quote.h"
+#include "base/screen.h"
 #include "service/guard.h"
 #include "service/server.h"
 
@@ -32,7 +33,7 @@ static const char file_name[] = "service.json";
 bool mbl_service_wanted(const char *listen) {
     mbl_address_t address;
     return mbl_address_read(listen, &address) && address.kind != MBL_ADDRESS_OFF &&
-           (address.kind != MBL_ADDRESS_AUTO || isatty(STDERR_FILENO));
+           (address.kind != MBL_ADDRESS_AUTO || mbl_screen_there());
 }
 
 /* ---- service.json ---- */

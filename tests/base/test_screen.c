@@ -164,8 +164,11 @@ static void a_pipe_with_a_terminal_behind_it(void **state) {
     mbl_log_look_t look;
     assert_int_equal(pipe(ends), 0);
     assert_int_equal(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
-    assert_false(mbl_screen_open(&screen));
+    assert_false(mbl_screen_open(&screen) || mbl_screen_there());
+    setenv("MARBLE_TERMINAL", "90", 1);
+    assert_false(mbl_screen_there());
     setenv("MARBLE_TERMINAL", "90x20", 1);
+    assert_true(mbl_screen_there());
     assert_true(mbl_screen_open(&screen) && mbl_log_look(&look));
     assert_true(look.columns == 90 && look.rows == 20);
     unsetenv("MARBLE_TERMINAL");
