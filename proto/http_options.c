@@ -6,7 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { UPLOAD_BUFFER = 256 << 10, CONNECT_SECONDS_MAX = 10 };
+/* Upload buffer: libcurl copies a body through it, and each filling of it costs a round of its loop. */
+enum { UPLOAD_BUFFER = 1 << 20, CONNECT_SECONDS_MAX = 10 };
 
 /* ---- a URL ---- */
 
