@@ -115,7 +115,8 @@ static bool replica(void *self, size_t i, const char **url, bool *ready, char *t
 }
 
 static void a_pool_asks_about_no_others(void **state) {
-    static const mbl_service_t service = {joins, open_service, close_service, submit, traffic, replica};
+    static const mbl_service_t service = {joins,   open_service, close_service, submit,
+                                          traffic, replica,      NULL,          NULL};
     static const mbl_scorer_t local = {.name = "local", .score = score},
                               served = {.name = "served", .service = &service};
     const mbl_scorer_t *scorers[K] = {&local, &served, &served};
