@@ -102,17 +102,16 @@ mbl_status_t mbl_listen_open(const char *listen, unsigned short port, listen_t *
             listen);
     if (address.kind == MBL_ADDRESS_UNIX)
         return listen_unix(listen, address.path, out);
-    if (address.kind == MBL_ADDRESS_TCP)
-        return listen_tcp(listen, address.host, address.port, out);
-    if (port > 0) { /* where pages that are open look for the run */
+    const char *host = address.kind == MBL_ADDRESS_TCP ? address.host : loopback;
+    if (address.port == 0 && port > 0) { /* where pages that are open look for the run */
         mbl_fail_quiet(1);
-        mbl_status_t status = listen_tcp(listen, loopback, port, out);
+        mbl_status_t status = listen_tcp(listen, host, port, out);
         mbl_fail_quiet(0);
         if (status == MBL_OK)
             return MBL_OK;
         mbl_listen_close(out);
     }
-    return listen_tcp(listen, loopback, 0, out);
+    return listen_tcp(listen, host, address.port, out);
 }
 
 void mbl_listen_close(listen_t *listening) {

@@ -20,7 +20,7 @@ typedef struct mbl_server mbl_server_t;
 
 typedef struct {
     const char *listen;         /* "auto" (a free port of 127.0.0.1), HOST:PORT or unix:PATH */
-    unsigned short port;        /* auto: is tried first; 0: none is */
+    unsigned short port;        /* where any port will do: is tried first; 0: none is */
     const char *const *folders; /* of runs; the first is this process's where `live` */
     size_t n;
     bool live;
