@@ -163,7 +163,8 @@ mbl_status_t mbl_control_set(mbl_control_t *control, const char *setting, size_t
 }
 
 void mbl_control_pausing(mbl_control_t *control, bool *asked, bool *waits) {
-    uv_mutex_lock(&control->lock);
+    if (uv_mutex_trylock(&control->lock) != 0)
+        return;
     *asked = control->box.paused;
     *waits = control->waits;
     uv_mutex_unlock(&control->lock);

@@ -38,7 +38,8 @@ void mbl_control_ask(mbl_control_t *control, mbl_control_verb_t verb);
 mbl_status_t mbl_control_set(mbl_control_t *control, const char *setting, size_t ranks);
 /* The same of n settings: all of them or none. */
 mbl_status_t mbl_control_set_all(mbl_control_t *control, const char *const *settings, size_t n, size_t ranks);
-/* Whether a pause stands asked for, and whether the run waits in one. From any thread of rank 0. */
+/* Whether a pause stands asked for, and whether the run waits in one; both stay where another thread is at
+ * the mailbox just now. From any thread of rank 0. */
 void mbl_control_pausing(mbl_control_t *control, bool *asked, bool *waits);
 /* The run's configuration as it is now, for checks of settings, until the next call; NULL: none are taken. */
 void mbl_control_config(mbl_control_t *control, const mbl_config_t *config);

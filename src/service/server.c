@@ -156,15 +156,13 @@ static void on_connection(uv_poll_t *poll, int status, int events) {
 /* Takes over what other threads have said. */
 static void take_facts(mbl_server_t *server) {
     mbl_api_facts_t *facts = &server->api.facts;
-    bool asked = false, waits = false;
-    uv_mutex_lock(&server->lock);
-    mbl_phase_t phase = server->phase;
-    facts->since = server->since;
-    uv_mutex_unlock(&server->lock);
+    bool waits = facts->phase == MBL_PHASE_PAUSED;
     if (server->options.control)
-        mbl_control_pausing(server->options.control, &asked, &waits);
-    facts->phase = waits ? MBL_PHASE_PAUSED : phase;
-    facts->asked_pause = asked;
+        mbl_control_pausing(server->options.control, &facts->asked_pause, &waits);
+    mbl_phase_t phase = waits ? MBL_PHASE_PAUSED : (mbl_phase_t)atomic_load(&server->phase);
+    if (phase != facts->phase)
+        facts->since = mbl_now();
+    facts->phase = phase;
 }
 
 static void look(mbl_server_t *server) {
@@ -186,10 +184,7 @@ static void on_tick(uv_timer_t *timer) {
 
 static void on_wake(uv_async_t *wake) {
     mbl_server_t *server = wake->data;
-    uv_mutex_lock(&server->lock);
-    bool stopping = server->stopping;
-    uv_mutex_unlock(&server->lock);
-    if (stopping)
+    if (atomic_load(&server->stopping))
         uv_stop(&server->loop);
     else
         on_tick(&server->tick);
@@ -198,8 +193,6 @@ static void on_wake(uv_async_t *wake) {
 static mbl_status_t start_loop(mbl_server_t *server) {
     int error = uv_loop_init(&server->loop);
     server->loop_open = error == 0;
-    if (!error && !(error = uv_mutex_init(&server->lock)))
-        server->locked = true;
     if (!error && !(error = uv_async_init(&server->loop, &server->wake, on_wake)))
         server->waking = true;
     if (!error && !(error = uv_timer_init(&server->loop, &server->tick)))
@@ -228,7 +221,7 @@ static mbl_status_t open_server(mbl_server_t *server, const mbl_server_options_t
     server->api.facts.control = options->control != NULL;
     server->requests = (mbl_guard_rate_t){MBL_SERVER_RATE, 2 * MBL_SERVER_RATE, 2 * MBL_SERVER_RATE, now};
     server->failures = (mbl_guard_rate_t){5, 20, 20, now};
-    server->since = now;
+    server->api.facts.since = now;
     MBL_TRY(start_loop(server));
     return make_context(server);
 }
@@ -255,18 +248,12 @@ void mbl_server_run(mbl_server_t *server) {
 }
 
 void mbl_server_stop(mbl_server_t *server) {
-    uv_mutex_lock(&server->lock);
-    server->stopping = true;
-    uv_mutex_unlock(&server->lock);
+    atomic_store(&server->stopping, true);
     uv_async_send(&server->wake);
 }
 
 void mbl_server_phase(mbl_server_t *server, mbl_phase_t phase) {
-    uv_mutex_lock(&server->lock);
-    if (phase != server->phase)
-        server->since = mbl_now();
-    server->phase = phase;
-    uv_mutex_unlock(&server->lock);
+    atomic_store(&server->phase, (int)phase);
     uv_async_send(&server->wake);
 }
 
@@ -299,8 +286,6 @@ void mbl_server_close(mbl_server_t *server) {
         uv_run(&server->loop, UV_RUN_DEFAULT);
         uv_loop_close(&server->loop);
     }
-    if (server->locked)
-        uv_mutex_destroy(&server->lock);
     mbl_listen_close(&server->listening);
     mbl_api_close(&server->api);
     explicit_bzero(server->token, sizeof server->token);

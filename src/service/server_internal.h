@@ -10,6 +10,7 @@
 #include "service/stream.h"
 
 #include <libwebsockets.h>
+#include <stdatomic.h>
 #include <uv.h>
 
 /* A connection, kept by libwebsockets and zeroed at its beginning. A connection makes one request after
@@ -19,7 +20,8 @@ typedef struct client {
     bool counted; /* among the connections */
     mbl_answer_t answer;
     bool answering, head_only;
-    char *body; /* of a request under way, [MBL_REQUEST_BODY] */
+    const char *allow; /* methods of the path, for 405 */
+    char *body;        /* of a request under way, [MBL_REQUEST_BODY] */
     size_t body_size;
     bool too_large, unread; /* unread: the request is refused without its body, which ends the connection */
     /* a stream */
@@ -55,12 +57,9 @@ struct mbl_server {
     size_t connections;
     client_t *streams;
     mbl_guard_rate_t requests, failures; /* failures: wrong tokens */
-    /* guarded by `lock` */
-    uv_mutex_t lock;
-    bool locked; /* the lock is there */
-    bool stopping;
-    mbl_phase_t phase;
-    double since;
+    /* set by other threads, which wait for nothing here */
+    atomic_bool stopping;
+    atomic_int phase; /* mbl_phase_t */
 };
 
 /* ---- listen.c ---- */

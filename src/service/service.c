@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,6 +113,7 @@ static mbl_status_t write_place(const char *folder, const mbl_service_place_t *p
 /* ---- the thread ---- */
 
 static void serve(void *self) {
+    (void)pthread_setname_np(pthread_self(), "marble-service"); /* in top and in tests/bench/service.py */
     mbl_server_run(((mbl_service_t *)self)->server);
 }
 

@@ -56,7 +56,8 @@ static int add(struct lws *wsi, const char *name, const char *value, unsigned ch
 }
 
 /* What every answer says to a browser: to keep nothing, guess nothing, and run what is in the page alone. */
-static int add_safety(struct lws *wsi, const mbl_answer_t *answer, unsigned char **at, unsigned char *end) {
+static int add_safety(struct lws *wsi, const mbl_answer_t *answer, const char *allow, unsigned char **at,
+                      unsigned char *end) {
     return add(wsi, "cache-control:", answer->lasting ? "private, max-age=86400, immutable" : "no-store", at,
                end) ||
            add(wsi, "x-content-type-options:", "nosniff", at, end) ||
@@ -67,7 +68,7 @@ static int add_safety(struct lws *wsi, const mbl_answer_t *answer, unsigned char
                "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' "
                "blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
                at, end) ||
-           (answer->code == 405 && add(wsi, "allow:", "GET, HEAD, POST", at, end)) ||
+           (answer->code == 405 && add(wsi, "allow:", allow, at, end)) ||
            (answer->code == 401 && add(wsi, "www-authenticate:", "Bearer", at, end)) ||
            (answer->code == 429 && add(wsi, "retry-after:", "1", at, end)) ||
            (answer->code == 426 && add(wsi, "upgrade:", "websocket", at, end));
@@ -80,7 +81,8 @@ static int begin(client_t *client) {
     struct lws *wsi = client->wsi;
     if (lws_add_http_common_headers(wsi, (unsigned int)answer->code, answer->type,
                                     (lws_filepos_t)answer->size, &at, end) ||
-        add_safety(wsi, answer, &at, end) || lws_finalize_write_http_header(wsi, start, &at, end))
+        add_safety(wsi, answer, client->allow, &at, end) ||
+        lws_finalize_write_http_header(wsi, start, &at, end))
         return -1;
     client->answering = true;
     client->began_at = mbl_now();
@@ -215,6 +217,7 @@ int mbl_web_request(mbl_server_t *server, client_t *client, const char *path) {
     const char *why = mbl_web_refuses(server, wsi);
     mbl_web_end(client);
     client->answer.fd = -1;
+    client->allow = strcmp(path, "/api/control") == 0 ? "POST" : "GET, HEAD";
     bool is_get = lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0;
     client->head_only = lws_hdr_total_length(wsi, WSI_TOKEN_HEAD_URI) > 0;
     bool is_post = lws_hdr_total_length(wsi, WSI_TOKEN_POST_URI) > 0;
