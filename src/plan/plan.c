@@ -42,6 +42,11 @@ static mbl_status_t count_setup(mbl_plan_setup_t *w, mbl_plan_t *out) {
         MBL_TRY(count_phase(w, phase, times[phase], &out->phase[phase]));
     out->memory.peak = mbl_cost_model_peak(w->ops);
     out->memory.scratch = out->memory.peak - mbl_cost_model_live(w->ops);
+    out->memory.decoder = s->decoder;
+    out->memory.peak += s->decoder;
+    out->memory.text = s->text;
+    if (out->memory.peak < out->memory.weights + s->text)
+        out->memory.peak = out->memory.weights + s->text;
     return MBL_OK;
 }
 

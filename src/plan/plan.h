@@ -1,7 +1,7 @@
 /* What an epoch costs on a GPU, counted without one: the model code runs on the cost model (ops/cost_model.h)
  * with the run's shapes. Counts the transformer's passes, the loss, Gram matrix, optimizer and adapters of
- * one rank; text encoders, image decoders, scoring, messages between ranks and the buffers of
- * balance.alpha_halves are not in it. */
+ * one rank. The time of text encoders, image decoders, scoring and messages between ranks is not in it, nor
+ * are the buffers of balance.alpha_halves. */
 #ifndef MBL_TRAIN_PLAN_H
 #define MBL_TRAIN_PLAN_H
 
@@ -22,8 +22,9 @@ typedef struct {
     mbl_solver_t solver;
     size_t train_batch, timesteps; /* trained on, of every image */
     size_t again;                  /* blocks made again in backward passes (model/dit.h) */
-    size_t inner_epochs, updates;  /* passes over an epoch, optimizer steps in each */
-    bool kl, kl_apart;             /* a reference pass too; and a backward pass of the KL term's own */
+    size_t decoder, text; /* bytes of the image decoder, and of the text encoders while prompts are encoded */
+    size_t inner_epochs, updates; /* passes over an epoch, optimizer steps in each */
+    bool kl, kl_apart;            /* a reference pass too; and a backward pass of the KL term's own */
     bool merge, merged; /* there is room to merge the rollout policy for the rollout; which runs so */
 } mbl_plan_shape_t;
 
@@ -56,7 +57,9 @@ typedef struct {
 typedef struct {
     size_t weights, prompts, adapters, gradients, rollout, train, evaluation;
     size_t scratch; /* shared by all operations, and cublasLt's workspace */
+    size_t decoder; /* of images */
     size_t peak;    /* all of it */
+    size_t text;    /* text encoders, beside the weights alone: prompts are encoded before the rest is made */
 } mbl_plan_memory_t;
 
 /* Launches of one block of a kind (mbl_dit_block_kind) in a forward pass without gradients. */

@@ -3,12 +3,14 @@
 
 #include "base/mem.h"
 #include "model/text/prompt.h"
+#include "plan/parts.h"
 #include "plan/setup.h"
 #include "rl/merge.h"
 #include "run/micro_batch.h"
 #include "run/stage.h"
 #include "run/state.h"
 
+#include <math.h>
 #include <string.h>
 
 mbl_status_t mbl_plan_read_model(const char *path, size_t side, mbl_plan_shape_t *out) {
@@ -29,14 +31,28 @@ void mbl_plan_shape_free(mbl_plan_shape_t *shape) {
     shape->model = NULL;
 }
 
+/* Side of square latents of an image's area; 0: the model's own. */
+static size_t side_of(const mbl_config_t *config, size_t scale) {
+    const double area = (double)config->rollout.height * (double)config->rollout.width;
+    return (size_t)(sqrt(area) / (double)scale + 0.5);
+}
+
 static mbl_status_t read_sizes(const mbl_config_t *config, mbl_plan_shape_t *out) {
     const char *folder = config->model.path;
+    size_t scale;
     char *model = mbl_format("%s/transformer/config.json", folder);
     mbl_status_t status = model ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a file name", folder);
     if (status == MBL_OK)
-        status = mbl_plan_read_model(model, 0, out);
+        status = mbl_plan_scale(config, &scale);
+    if (status == MBL_OK)
+        status = mbl_plan_read_model(model, side_of(config, scale), out);
     if (status == MBL_OK)
         status = mbl_text_count_tokens(folder, config->prompts.max_tokens, &out->tokens);
+    if (status == MBL_OK)
+        status = mbl_plan_text_bytes(config, mbl_dtype_size(out->dtype), &out->text);
+    if (status == MBL_OK)
+        status = mbl_plan_decoder_bytes(config, out->dtype, out->images, out->sizes.side * scale,
+                                        out->sizes.side * scale, &out->decoder);
     mbl_free(model);
     return status;
 }
@@ -65,7 +81,8 @@ enum { CONTEXT_BYTES = 500 << 20 }; /* about what CUDA itself takes of a device 
 static mbl_status_t fit(const mbl_config_t *config, const mbl_plan_setup_t *w, double memory,
                         mbl_plan_shape_t *s) {
     enum { PART = 4, SAMPLERS = 2 };
-    const double left = MBL_MICRO_BATCH_SHARE * (memory - (double)w->live(w->ops) - CONTEXT_BYTES);
+    const double left =
+        MBL_MICRO_BATCH_SHARE * (memory - (double)(w->live(w->ops) + s->decoder) - CONTEXT_BYTES);
     mbl_passes_t passes = {.pipeline = w->pipeline, .lora = w->lora, .there = s->images, .copies = SAMPLERS};
     mbl_fit_t sampled, trained;
     passes.left = left > 0 ? (size_t)left / PART : 0;

@@ -109,7 +109,8 @@ static mbl_status_t none_fits(const mbl_config_t *config, const search_t *s, con
 /* Blocks made again, as the configuration says. */
 static mbl_status_t choose_again(const mbl_config_t *config, const search_t *s, size_t most, size_t *out) {
     const mbl_dit_sizes_t *sizes = mbl_dit_sizes(mbl_pipeline_model(s->passes->pipeline));
-    const size_t enough = ENOUGH_TOKENS / (sizes->tokens + s->shape.context_tokens) + 1;
+    const size_t image = sizes->tokens * s->shape.height * s->shape.width / (sizes->side * sizes->side);
+    const size_t enough = ENOUGH_TOKENS / (image + s->shape.context_tokens) + 1;
     const size_t asked = config->train.checkpoint_blocks;
     if (s->passes->kind == MBL_TAPE_NONE || asked == MBL_CONFIG_NONE)
         *out = 0;

@@ -82,10 +82,17 @@ static mbl_status_t print_memory(const mbl_plan_view_t *view) {
     const struct {
         const char *name;
         size_t bytes;
-    } rows[] = {
-        {"weights", m->weights},         {"encoded prompts", m->prompts}, {"adapters, moments", m->adapters},
-        {"gradient sets", m->gradients}, {"rollout", m->rollout},         {"training", m->train},
-        {"evaluation", m->evaluation},   {"scratch", m->scratch},         {"all", m->peak}};
+    } rows[] = {{"weights", m->weights},
+                {"encoded prompts", m->prompts},
+                {"adapters, moments", m->adapters},
+                {"gradient sets", m->gradients},
+                {"rollout", m->rollout},
+                {"training", m->train},
+                {"evaluation", m->evaluation},
+                {"scratch", m->scratch},
+                {"image decoder", m->decoder},
+                {"all", m->peak},
+                {"text encoders, beside the weights alone", m->text}};
     mbl_grid_t *grid;
     MBL_TRY(mbl_grid_new(2, 1, &grid));
     mbl_grid_cell(grid, "device memory of a rank");
@@ -169,9 +176,10 @@ mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
     MBL_TRY(print_memory(view));
     if (view->details)
         MBL_TRY(print_details(view));
-    printf("\nTimes are rooflines by the datasheets (a kernel's bytes or arithmetic, whichever takes "
-           "longer, and %g us\na launch): real runs take longer. Not in it: text encoders, image decoders, "
-           "scoring, messages between ranks,\nthe CUDA context (about 0.5 GB).\n",
-           1e6 * view->launch);
+    printf(
+        "\nTimes are rooflines by the datasheets (a kernel's bytes or arithmetic, whichever takes "
+        "longer, and %g us\na launch): real runs take longer. Not in them: text encoders, image "
+        "decoders, scoring, messages between ranks;\nnot in the memory: the CUDA context (about 0.5 GB).\n",
+        1e6 * view->launch);
     return fflush(stdout) == 0 ? MBL_OK : MBL_FAIL(MBL_ERR_IO, "plan: standard output cannot be written");
 }

@@ -42,11 +42,12 @@ static json_t *phase_of(const mbl_plan_view_t *view, mbl_plan_phase_t phase) {
 }
 
 static json_t *memory_of(const mbl_plan_memory_t *m) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights", (json_int_t)m->weights,
-                     "prompts", (json_int_t)m->prompts, "adapters", (json_int_t)m->adapters, "gradients",
-                     (json_int_t)m->gradients, "rollout", (json_int_t)m->rollout, "train",
-                     (json_int_t)m->train, "evaluation", (json_int_t)m->evaluation, "scratch",
-                     (json_int_t)m->scratch, "all", (json_int_t)m->peak);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights",
+                     (json_int_t)m->weights, "prompts", (json_int_t)m->prompts, "adapters",
+                     (json_int_t)m->adapters, "gradients", (json_int_t)m->gradients, "rollout",
+                     (json_int_t)m->rollout, "train", (json_int_t)m->train, "evaluation",
+                     (json_int_t)m->evaluation, "scratch", (json_int_t)m->scratch, "decoder",
+                     (json_int_t)m->decoder, "text", (json_int_t)m->text, "all", (json_int_t)m->peak);
 }
 
 /* By kind of block; NULL without memory. */

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""The examples for Stable Diffusion 3.5 Medium are configurations that marble accepts, and plans say of them what the model's
+published sizes come to: weights, adapters, encoders, decoder, and micro-batches that fit. No weights are needed: the folder
+holds what says sizes. $1 is the marble program."""
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MARBLE = pathlib.Path(sys.argv[1]).resolve()
+EXAMPLES = ROOT / "deploy/examples"
+CLIP = {"eos_token_id": 2, "layer_norm_eps": 1e-05, "max_position_embeddings": 77, "vocab_size": 49408}
+ENCODERS = {
+    "text_encoder": CLIP | {"hidden_act": "quick_gelu", "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
+                            "num_hidden_layers": 12, "projection_dim": 768},
+    "text_encoder_2": CLIP | {"hidden_act": "gelu", "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20,
+                              "num_hidden_layers": 32, "projection_dim": 1280},
+    "text_encoder_3": {"d_ff": 10240, "d_kv": 64, "d_model": 4096, "feed_forward_proj": "gated-gelu", "layer_norm_epsilon": 1e-06,
+                       "num_heads": 64, "num_layers": 24, "relative_attention_max_distance": 128,
+                       "relative_attention_num_buckets": 32, "vocab_size": 32128}}
+VAE = {"_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+       "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "force_upcast": True, "in_channels": 3,
+       "latent_channels": 16, "layers_per_block": 2, "norm_num_groups": 32, "out_channels": 3, "scaling_factor": 1.5305,
+       "shift_factor": 0.0609, "use_post_quant_conv": False, "use_quant_conv": False}
+INDEX = {"_class_name": "StableDiffusion3Pipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+         "text_encoder": ["transformers", "CLIPTextModelWithProjection"], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+         "text_encoder_3": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+         "tokenizer_2": ["transformers", "CLIPTokenizer"], "tokenizer_3": ["transformers", "T5TokenizerFast"],
+         "transformer": ["diffusers", "SD3Transformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}
+WEIGHTS, LORA, TEXT = 2469663936, 18776064, 123650304 + 694659840 + 4762310656
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def make_folder(folder):
+    model = folder / "stable-diffusion-3.5-medium"
+    for name, config in ENCODERS.items():
+        write(model / name / "config.json", config)
+    write(model / "vae/config.json", VAE)
+    write(model / "model_index.json", INDEX)
+    write(model / "scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
+    shutil.copytree(ROOT / "tests/golden/clip_tokens", model / "tokenizer")
+    (model / "transformer").mkdir()
+    shutil.copy(EXAMPLES / "sd3.5-medium.json", model / "transformer/config.json")
+    (folder / "prompts").mkdir()
+    for split, n in (("train", 500), ("test", 100)):
+        (folder / f"prompts/{split}.jsonl").write_text("".join(json.dumps({"prompt": f"a {i}"}) + "\n" for i in range(n)))
+
+
+def plan(folder, name, *options):
+    run = subprocess.run([MARBLE, "plan", EXAMPLES / name, "--json", *options], cwd=folder, capture_output=True, text=True)
+    if run.returncode:
+        sys.exit(f"marble plan {name} {' '.join(options)}: {run.returncode}\n{run.stderr}")
+    return json.loads(run.stdout)["memory_bytes"], run.stderr
+
+
+def near(what, found, expected, tolerance=0.01):
+    if abs(found - expected) > tolerance * expected:
+        sys.exit(f"{what}: found {found}, expected about {expected}")
+
+
+with tempfile.TemporaryDirectory() as scratch:
+    folder = pathlib.Path(scratch)
+    make_folder(folder)
+    for name in ("sd35-medium.yaml", "sd35-medium-nft.yaml", "sd35-medium-1gpu.yaml"):
+        for ranks in (1, 8):
+            memory, _ = plan(folder, name, "--gpu", "h100", "--ranks", str(ranks))
+            near(f"{name}: weights", memory["weights"], 2 * WEIGHTS)
+            if memory["all"] > 80e9:
+                sys.exit(f"{name} on {ranks} H100: {memory['all']} bytes")
+            if "1gpu" not in name:
+                near(f"{name}: text encoders", memory["text"], 2 * TEXT)
+            if not 0 < memory["decoder"] < 3e9:
+                sys.exit(f"{name}: image decoder of {memory['decoder']} bytes")
+    # K sets of a reward's gradient and as many of masks in f64, and the same again of the sums
+    memory, _ = plan(folder, "sd35-medium.yaml", "--gpu", "h100", "--ranks", "1")
+    if not 5 * 8 * LORA < memory["gradients"] < 30 * 8 * LORA:
+        sys.exit(f"gradient sets of {memory['gradients']} bytes")
+    small, said = plan(folder, "sd35-medium-1gpu.yaml", "--memory", "24")
+    if small["all"] > 24e9 or "blocks are made again" not in said:
+        sys.exit(f"24 GB: {small['all']} bytes\n{said}")
+    large, said = plan(folder, "sd35-medium-1gpu.yaml", "--memory", "80")
+    if not small["train"] < large["train"] or "blocks are made again" in said:
+        sys.exit(f"80 GB: {large}\n{said}")
+print("three examples planned")
