@@ -48,9 +48,11 @@ def make_folder(folder):
     shutil.copytree(ROOT / "tests/golden/clip_tokens", model / "tokenizer")
     (model / "transformer").mkdir()
     shutil.copy(EXAMPLES / "sd3.5-medium.json", model / "transformer/config.json")
-    (folder / "prompts").mkdir()
-    for split, n in (("train", 500), ("test", 100)):
-        (folder / f"prompts/{split}.jsonl").write_text("".join(json.dumps({"prompt": f"a {i}"}) + "\n" for i in range(n)))
+    for name, line in (("pickscore/train.txt", "a {}"), ("ocr/train.txt", 'a sign that says "{}"'),
+                       ("geneval/train_metadata.jsonl", '{{"prompt": "object {}", "tag": "single_object"}}')):
+        path = folder / "prompts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(line.format(i) + "\n" for i in range(100)))
 
 
 def plan(folder, name, *options):
