@@ -48,6 +48,36 @@ static mbl_status_t read_index(const char *folder, bool *vae) {
     return status;
 }
 
+/* Sigmas are spaced as diffusers' scheduler spaces them by its own defaults, and not otherwise. */
+static mbl_status_t check_scheduler(const char *folder, const json_t *scheduler) {
+    static const char *const off[] = {"use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas",
+                                      "use_beta_sigmas",      "invert_sigmas",     "stochastic_sampling"};
+    static const char expected[] = "FlowMatchEulerDiscreteScheduler";
+    const char *name = json_string_value(json_object_get(scheduler, "_class_name"));
+    const json_t *timesteps = json_object_get(scheduler, "num_train_timesteps");
+    const json_t *terminal = json_object_get(scheduler, "shift_terminal");
+    for (size_t i = 0; i < sizeof off / sizeof *off; i++)
+        if (json_is_true(json_object_get(scheduler, off[i])))
+            return MBL_FAIL(MBL_ERR_UNSUPPORTED,
+                            "%s/scheduler/scheduler_config.json: %s: true, only a fixed shift is supported",
+                            folder, off[i]);
+    if (name && strcmp(name, expected) != 0)
+        return MBL_FAIL(MBL_ERR_UNSUPPORTED,
+                        "%s/scheduler/scheduler_config.json: _class_name: %.60s; expected %s", folder, name,
+                        expected);
+    if (timesteps && json_number_value(timesteps) != 1000)
+        return MBL_FAIL(MBL_ERR_UNSUPPORTED,
+                        "%s/scheduler/scheduler_config.json: num_train_timesteps: %g; expected 1000", folder,
+                        json_number_value(timesteps));
+    if (terminal && !json_is_null(terminal))
+        return MBL_FAIL(
+            MBL_ERR_UNSUPPORTED,
+            "%s/scheduler/scheduler_config.json: shift_terminal: %g; expected null, sigmas that end "
+            "where the shift takes them",
+            folder, json_number_value(terminal));
+    return MBL_OK;
+}
+
 /* Sampling follows the run's own shift; the folder's is what it was made with. */
 static mbl_status_t read_shift(const char *folder, double *out) {
     json_t *scheduler = NULL;
@@ -55,11 +85,8 @@ static mbl_status_t read_shift(const char *folder, double *out) {
     MBL_TRY(mbl_json_read_in(folder, "scheduler/scheduler_config.json", false, &scheduler));
     mbl_status_t status =
         mbl_json_real(scheduler, "scheduler/scheduler_config.json", "shift", false, 1e-3, 1e3, &shift);
-    if (status == MBL_OK && json_is_true(json_object_get(scheduler, "use_dynamic_shifting")))
-        status = MBL_FAIL(MBL_ERR_UNSUPPORTED,
-                          "%s/scheduler/scheduler_config.json: use_dynamic_shifting: true, only "
-                          "a fixed shift is supported",
-                          folder);
+    if (status == MBL_OK)
+        status = check_scheduler(folder, scheduler);
     json_decref(scheduler);
     if (status == MBL_OK)
         *out = shift;
