@@ -312,20 +312,43 @@ extern "C" mbl_status_t mbl_cuda_epilogue(mbl_ops_t *ops, const mbl_matmul_args_
     return MBL_CUDA_LAUNCHED("the epilogue of matmul");
 }
 
-/* ---- a block for each sample ---- */
+/* ---- pixels to bytes ---- */
 
+template <class R> __device__ inline unsigned pixel_byte(R pixel) {
+    float share = (float)(pixel * (R)0.5 + (R)0.5);
+    share = share > 0 ? share < 1 ? share : 1 : 0;
+    return (unsigned)rintf(share * 255);
+}
+
+/* Four bytes a thread and step from the first aligned one on; those before and behind by one thread. */
 template <class T>
 __global__ void __launch_bounds__(MBL_THREADS)
-    bytes_of_sample(unsigned char *y, int *broken, const T *x, size_t count) {
+    pixel_bytes(unsigned char *y, const T *x, size_t head, size_t count) {
+    size_t first = (size_t)blockIdx.x * blockDim.x + threadIdx.x, all = (size_t)gridDim.x * blockDim.x,
+           words = (count - head) / 4;
+    for (size_t w = first; w < words; w += all) {
+        unsigned word = 0;
+        MBL_UNROLL
+        for (int b = 0; b < 4; b++)
+            word |= pixel_byte(mbl_load(x[head + 4 * w + b])) << (8 * b);
+        reinterpret_cast<unsigned *>(y + head)[w] = word;
+    }
+    if (first > 0)
+        return;
+    for (size_t j = 0; j < head; j++)
+        y[j] = (unsigned char)pixel_byte(mbl_load(x[j]));
+    for (size_t j = head + 4 * words; j < count; j++)
+        y[j] = (unsigned char)pixel_byte(mbl_load(x[j]));
+}
+
+/* A block for each sample. */
+template <class T>
+__global__ void __launch_bounds__(MBL_THREADS) broken_samples(int *broken, const T *x, size_t count) {
     MBL_SHARED(int, found, MBL_WARPS);
     int bad = 0;
     x += blockIdx.x * count;
-    y += blockIdx.x * count;
     for (size_t j = threadIdx.x; j < count; j += MBL_THREADS) {
         REAL pixel = mbl_load(x[j]);
-        float share = (float)(pixel * (REAL)0.5 + (REAL)0.5);
-        share = share > 0 ? share < 1 ? share : 1 : 0;
-        y[j] = (unsigned char)rintf(share * 255);
         bad |= !(pixel - pixel == 0);
     }
     bad = __any_sync(0xffffffffu, bad);
@@ -340,10 +363,15 @@ __global__ void __launch_bounds__(MBL_THREADS)
 }
 
 extern "C" mbl_status_t mbl_cuda_to_bytes(mbl_ops_t *ops, const mbl_to_bytes_args_t *args) {
+    size_t samples = args->x->dim[0], each = args->x->dim[1], count = samples * each,
+           head = (4 - (uintptr_t)args->y->data % 4) % 4;
+    head = head < count ? head : count;
     MBL_WITH_TYPE(args->x->dtype, T, {
-        MBL_LAUNCH((bytes_of_sample<T>), (unsigned)args->x->dim[0], MBL_THREADS, 0, mbl_cuda_stream(ops),
-                   mbl_data<unsigned char>(args->y), mbl_data<int>(args->broken), mbl_data<T>(args->x),
-                   args->x->dim[1]);
+        const T *x = mbl_data<T>(args->x);
+        MBL_LAUNCH((pixel_bytes<T>), flat_grid(ops, count / 4), MBL_THREADS, 0, mbl_cuda_stream(ops),
+                   mbl_data<unsigned char>(args->y), x, head, count);
+        MBL_LAUNCH((broken_samples<T>), (unsigned)samples, MBL_THREADS, 0, mbl_cuda_stream(ops),
+                   mbl_data<int>(args->broken), x, each);
     });
     return MBL_CUDA_LAUNCHED("to_bytes");
 }
