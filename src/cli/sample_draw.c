@@ -73,7 +73,8 @@ static mbl_status_t make_buffers(const mbl_sample_options_t *o, mbl_sample_t *s)
     if (o->guidance > 1)
         MBL_TRY(mbl_pipeline_encode(s->engine.pipeline, &o->negative, 1, &s->negative));
     mbl_pipeline_release_text(s->engine.pipeline);
-    MBL_TRY(mbl_sampler_new(s->engine.pipeline, s->lora ? s->lora : s->state.lora, o->batch, &s->sampler));
+    const size_t at_once = o->batch < s->n ? o->batch : s->n; /* no room for images that are not asked for */
+    MBL_TRY(mbl_sampler_new(s->engine.pipeline, s->lora ? s->lora : s->state.lora, at_once, &s->sampler));
     const mbl_guidance_t guidance = {o->guidance,   &s->negative,  o->skip,
                                      o->skip_scale, o->skip_start, o->skip_stop};
     MBL_TRY(mbl_sampler_guide(s->sampler, &guidance));
