@@ -60,8 +60,8 @@ static inline void make_batch(case_t *c) {
 static inline void open_case_of(case_t *c, mbl_dtype_t dtype, int threads, size_t heads, size_t image) {
     memset(c, 0, sizeof *c);
     tiny_open(&c->tiny, dtype, threads, heads, image, 2, 2, case_prompts, PROMPTS);
-    assert_ok(
-        mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &c->plan));
+    assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false},
+                               &c->plan));
     make_batch(c);
     make_factors(c);
     c->args = (mbl_gradient_args_t){.batch = &c->batch,

@@ -99,7 +99,7 @@ static void describe(const mbl_sample_options_t *o, const mbl_sample_t *s, chunk
         add_count(c, "seed", o->seed);
     add_count(c, "steps", o->steps);
     add_text(c, "solver", o->solver);
-    add_text(c, "schedule", mbl_schedule_text(s->schedule.kind));
+    add_text(c, "schedule", mbl_sigma_schedule_text(s->schedule.kind));
     add_number(c, "shift", s->schedule.shift);
     add_count(c, "height", s->images[0].height);
     add_count(c, "width", s->images[0].width);

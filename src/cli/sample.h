@@ -34,7 +34,7 @@ typedef struct {
     const char **captions;
     uint32_t *index;
     int64_t *sample;
-    mbl_schedule_t schedule; /* that they are drawn by */
+    mbl_sigma_schedule_t schedule; /* that they are drawn by */
 } mbl_sample_t;
 
 /* Prompts, model and adapter, room for the images; *s is zero before. Close it whether that succeeds or not.

@@ -134,14 +134,14 @@ static double shift_of(const mbl_sample_options_t *o, const mbl_sample_t *s, con
 }
 
 /* The same of the spacing of its sigmas. */
-static mbl_schedule_kind_t schedule_of(const mbl_sample_options_t *o, const mbl_sample_t *s,
-                                       const char **of) {
-    mbl_schedule_kind_t kind = MBL_SCHEDULE_DIFFUSERS;
+static mbl_sigma_schedule_kind_t schedule_of(const mbl_sample_options_t *o, const mbl_sample_t *s,
+                                             const char **of) {
+    mbl_sigma_schedule_kind_t kind = MBL_SCHEDULE_DIFFUSERS;
     *of = o->schedule ? "--schedule"
           : s->config ? "rollout.schedule of the checkpoint's run"
                       : "the model's own";
     if (o->schedule)
-        (void)mbl_schedule_find(o->schedule, &kind); /* one of the words the option takes */
+        (void)mbl_sigma_schedule_find(o->schedule, &kind); /* one of the words the option takes */
     return o->schedule || !s->config ? kind : s->config->rollout.schedule;
 }
 
@@ -192,7 +192,7 @@ mbl_status_t mbl_sample_draw(const mbl_sample_options_t *o, mbl_sample_t *s) {
     mbl_solver_t solver = MBL_SOLVER_EULER;
     const char *of, *kind_of;
     (void)mbl_solver_find(o->solver, &solver); /* one of the words the option takes */
-    s->schedule = (mbl_schedule_t){.kind = schedule_of(o, s, &kind_of), .shift = shift_of(o, s, &of)};
+    s->schedule = (mbl_sigma_schedule_t){.kind = schedule_of(o, s, &kind_of), .shift = shift_of(o, s, &of)};
     MBL_INFO("%s, %zu steps, schedule %s (%s), shift %g (%s)", o->solver, o->steps,
              mbl_config_word("rollout.schedule", (int)s->schedule.kind), kind_of, s->schedule.shift, of);
     MBL_TRY(mbl_sampler_plan(solver, o->steps, &s->schedule, &plan));

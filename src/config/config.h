@@ -116,7 +116,7 @@ typedef struct {
     struct {
         size_t steps;
         mbl_solver_t solver;
-        mbl_schedule_kind_t schedule;
+        mbl_sigma_schedule_kind_t schedule;
         double shift;
         mbl_config_switch_t integer_timesteps;
         size_t height, width;             /* pixels; 0: those that the model was made for */

@@ -29,7 +29,7 @@ static const char *const source_words[] = {"signs", "file", NULL};
 /* In the order of mbl_solver_t. */
 static const char *const solver_words[] = {"euler", "dpm1", "dpm2", NULL};
 static const char *const tensorboard_words[] = {"off", "on", NULL};
-/* In the order of mbl_schedule_kind_t. */
+/* In the order of mbl_sigma_schedule_kind_t. */
 static const char *const schedule_words[] = {"diffusers", "linear", NULL};
 /* In the order of mbl_config_switch_t. */
 static const char *const switch_words[] = {"off", "on", NULL};

@@ -199,7 +199,7 @@ static mbl_status_t add_candidate(mbl_comparison_t *l, char *name, const char *p
 
 /* All candidates draw by the configuration's schedule, whatever their runs did. */
 static void log_schedule(const mbl_comparison_t *l, const char *path, const mbl_config_t *made) {
-    const mbl_schedule_kind_t here = l->engine->config->rollout.schedule;
+    const mbl_sigma_schedule_kind_t here = l->engine->config->rollout.schedule;
     if (made->rollout.schedule != here && l->engine->comm->rank == 0)
         MBL_WARN("%s: its run drew by rollout.schedule: %s, its images are drawn by %s here", path,
                  mbl_config_word("rollout.schedule", (int)made->rollout.schedule),
@@ -428,7 +428,7 @@ static mbl_status_t draw_candidate(drawing_t *d, mbl_candidate_t *e) {
 
 mbl_status_t mbl_comparison_run(mbl_comparison_t *l, const volatile sig_atomic_t *stop) {
     const mbl_config_t *config = l->engine->config;
-    const mbl_schedule_t schedule = mbl_engine_schedule(config, false);
+    const mbl_sigma_schedule_t schedule = mbl_engine_schedule(config, false);
     drawing_t d = {.comparison = l, .stop = stop, .start = mbl_now()};
     MBL_TRY(mbl_sampler_plan(config->eval.solver, config->eval.steps, &schedule, &d.plan));
     for (size_t i = 0; i < l->n_candidates; i++)

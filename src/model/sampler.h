@@ -20,16 +20,16 @@ typedef enum {
        to the smallest of 1000 training timesteps, m = shifted(1/1000), and to linspace(1, m, steps) */
     MBL_SCHEDULE_DIFFUSERS,
     MBL_SCHEDULE_LINEAR /* shifted(linspace(1, 1/steps, steps)): what earlier versions did */
-} mbl_schedule_kind_t;
+} mbl_sigma_schedule_kind_t;
 typedef struct {
-    mbl_schedule_kind_t kind;
+    mbl_sigma_schedule_kind_t kind;
     double shift;           /* shifted(s) = shift s / (1 + (shift - 1) s) */
     bool integer_timesteps; /* the model sees trunc(1000 sigma), as DiffusionNFT samples */
-} mbl_schedule_t;
+} mbl_sigma_schedule_t;
 /* false when there is no schedule of that name. */
-bool mbl_schedule_find(const char *name, mbl_schedule_kind_t *out);
+bool mbl_sigma_schedule_find(const char *name, mbl_sigma_schedule_kind_t *out);
 /* The sigmas in words, for whoever draws the same image with another program. */
-const char *mbl_schedule_text(mbl_schedule_kind_t kind);
+const char *mbl_sigma_schedule_text(mbl_sigma_schedule_kind_t kind);
 
 /* A schedule and, for every step, the coefficients of x, of the x0 prediction now, and of the one before. */
 typedef struct {
@@ -44,7 +44,7 @@ typedef struct {
 } mbl_sampler_plan_t;
 
 /* ERR_CONFIG for steps outside 1..256 or shift <= 0. */
-mbl_status_t mbl_sampler_plan(mbl_solver_t solver, size_t steps, const mbl_schedule_t *schedule,
+mbl_status_t mbl_sampler_plan(mbl_solver_t solver, size_t steps, const mbl_sigma_schedule_t *schedule,
                               mbl_sampler_plan_t *out);
 
 /* Buffers for up to max_n samples at once. */

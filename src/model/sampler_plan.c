@@ -27,16 +27,16 @@ bool mbl_solver_find(const char *name, mbl_solver_t *out) {
 
 /* ---- schedules ---- */
 
-bool mbl_schedule_find(const char *name, mbl_schedule_kind_t *out) {
+bool mbl_sigma_schedule_find(const char *name, mbl_sigma_schedule_kind_t *out) {
     static const char *const names[] = {"diffusers", "linear", NULL};
     int found;
     if (!find(names, name, &found))
         return false;
-    *out = (mbl_schedule_kind_t)found;
+    *out = (mbl_sigma_schedule_kind_t)found;
     return true;
 }
 
-const char *mbl_schedule_text(mbl_schedule_kind_t kind) {
+const char *mbl_sigma_schedule_text(mbl_sigma_schedule_kind_t kind) {
     return kind == MBL_SCHEDULE_LINEAR
                ? "sigmas = linspace(1, 1 / steps, steps), each shift * s / (1 + (shift - 1) * s), then 0"
                : "sigmas = linspace(1, shift / (999 + shift), steps), each shift * s / (1 + (shift - 1) * "
@@ -51,7 +51,7 @@ static double shifted(double shift, double s) {
 enum { TRAINING_TIMESTEPS = 1000 }; /* of diffusers' scheduler: the model's time is 1000 sigma */
 
 /* sigma[0] = 1 either way. */
-static void fill_sigmas(const mbl_schedule_t *schedule, mbl_sampler_plan_t *plan) {
+static void fill_sigmas(const mbl_sigma_schedule_t *schedule, mbl_sampler_plan_t *plan) {
     size_t steps = plan->steps;
     double least = shifted(schedule->shift, 1.0 / TRAINING_TIMESTEPS);
     for (size_t i = 1; i < steps; i++) {
@@ -64,7 +64,7 @@ static void fill_sigmas(const mbl_schedule_t *schedule, mbl_sampler_plan_t *plan
 }
 
 /* Truncated as DiffusionNFT does: the f32 of diffusers' timesteps. */
-static double time_of(const mbl_schedule_t *schedule, double sigma) {
+static double time_of(const mbl_sigma_schedule_t *schedule, double sigma) {
     return schedule->integer_timesteps
                ? floor((double)(float)(TRAINING_TIMESTEPS * sigma)) / TRAINING_TIMESTEPS
                : sigma;
@@ -93,7 +93,7 @@ static void plan_step(mbl_sampler_plan_t *plan, size_t i) {
     plan->step[i].x0_prev = -(1 - keep) * correction;
 }
 
-mbl_status_t mbl_sampler_plan(mbl_solver_t solver, size_t steps, const mbl_schedule_t *schedule,
+mbl_status_t mbl_sampler_plan(mbl_solver_t solver, size_t steps, const mbl_sigma_schedule_t *schedule,
                               mbl_sampler_plan_t *out) {
     if (steps < 1 || steps > MBL_SAMPLER_MAX_STEPS)
         return MBL_FAIL(MBL_ERR_CONFIG, "sampler: %zu steps; expected 1 to %d", steps, MBL_SAMPLER_MAX_STEPS);

@@ -47,7 +47,7 @@ static mbl_status_t make_host(mbl_plan_setup_t *w) {
 /* All whose size no micro-batch changes. */
 static mbl_status_t open_fixed(mbl_plan_setup_t *w, size_t *before, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
-    const mbl_schedule_t schedule = {.shift = 3}; /* any: it costs the same */
+    const mbl_sigma_schedule_t schedule = {.shift = 3}; /* any: it costs the same */
     const mbl_update_room_t room = room_of(s);
     MBL_TRY(mbl_pipeline_blank(w->ops, s->dtype, s->model, s->tokens, &w->pipeline));
     memory->weights = lap(w, before);
@@ -68,7 +68,7 @@ static mbl_status_t open_fixed(mbl_plan_setup_t *w, size_t *before, mbl_plan_mem
 static mbl_status_t open_parts(mbl_plan_setup_t *w, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
     const mbl_update_room_t room = room_of(s);
-    const mbl_schedule_t schedule = {.shift = 3};
+    const mbl_sigma_schedule_t schedule = {.shift = 3};
     size_t before = 0;
     MBL_TRY(make_host(w));
     MBL_TRY(open_fixed(w, &before, memory));

@@ -41,12 +41,12 @@ static mbl_status_t make_buffers(mbl_merge_t *m) {
     return MBL_OK;
 }
 
-mbl_status_t mbl_merge_schedule(mbl_merge_t *merge, const mbl_schedule_t *schedule) {
+mbl_status_t mbl_merge_schedule(mbl_merge_t *merge, const mbl_sigma_schedule_t *schedule) {
     return mbl_sampler_plan(MBL_SOLVER_EULER, STEPS, schedule, &merge->plan);
 }
 
 mbl_status_t mbl_merge_new(mbl_pipeline_t *pipeline, const mbl_adapter_t *adapter,
-                           const mbl_schedule_t *schedule, mbl_merge_t **out) {
+                           const mbl_sigma_schedule_t *schedule, mbl_merge_t **out) {
     mbl_merge_t *m;
     MBL_ALLOC(m, 1);
     m->pipeline = pipeline;

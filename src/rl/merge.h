@@ -9,9 +9,9 @@ typedef struct mbl_merge mbl_merge_t;
 
 /* Room for `adapter` merged; adapter and pipeline outlive it. schedule: of the rollout. */
 mbl_status_t mbl_merge_new(mbl_pipeline_t *pipeline, const mbl_adapter_t *adapter,
-                           const mbl_schedule_t *schedule, mbl_merge_t **out);
+                           const mbl_sigma_schedule_t *schedule, mbl_merge_t **out);
 /* From now on it measures on another schedule. */
-mbl_status_t mbl_merge_schedule(mbl_merge_t *merge, const mbl_schedule_t *schedule);
+mbl_status_t mbl_merge_schedule(mbl_merge_t *merge, const mbl_sigma_schedule_t *schedule);
 void mbl_merge_free(mbl_merge_t *merge);
 
 /* The prompts on which mbl_merge_try measures, out of n: their conditions must be on the device. */

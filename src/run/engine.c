@@ -60,9 +60,9 @@ mbl_text_options_t mbl_engine_text(const mbl_config_t *config) {
                                 .low_memory = config->model.low_memory == MBL_CONFIG_LOW_MEMORY_ON};
 }
 
-mbl_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout) {
-    return (mbl_schedule_t){config->rollout.schedule, config->rollout.shift,
-                            rollout && config->rollout.integer_timesteps == MBL_CONFIG_ON};
+mbl_sigma_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout) {
+    return (mbl_sigma_schedule_t){config->rollout.schedule, config->rollout.shift,
+                                  rollout && config->rollout.integer_timesteps == MBL_CONFIG_ON};
 }
 
 mbl_status_t mbl_engine_resize(const mbl_config_t *config, mbl_pipeline_t *pipeline) {

@@ -35,7 +35,7 @@ mbl_status_t mbl_engine_device(mbl_engine_t *engine);
 
 /* The schedule of sigmas of rollouts, and (rollout false) that of evaluations, whose timesteps are never
  * integers. */
-mbl_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout);
+mbl_sigma_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout);
 /* Images of the configuration's size from here on, decoded as it says; ERR_CONFIG names its keys. */
 mbl_status_t mbl_engine_resize(const mbl_config_t *config, mbl_pipeline_t *pipeline);
 /* Encodes the negative prompt, where evaluations have guidance and mbl_engine_open has not been called. */

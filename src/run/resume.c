@@ -150,17 +150,17 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
     return status;
 }
 
-mbl_schedule_kind_t mbl_resume_schedule(const char *old) {
-    mbl_schedule_kind_t kind = MBL_SCHEDULE_LINEAR;
+mbl_sigma_schedule_kind_t mbl_resume_schedule(const char *old) {
+    mbl_sigma_schedule_kind_t kind = MBL_SCHEDULE_LINEAR;
     json_t *was = json_loads(old, 0, NULL);
     const char *word = json_string_value(mbl_json_at(was, schedule_key));
     if (word)
-        (void)mbl_schedule_find(word, &kind);
+        (void)mbl_sigma_schedule_find(word, &kind);
     json_decref(was);
     return kind;
 }
 
-bool mbl_resume_keeps_schedule(const mbl_config_t *config, mbl_schedule_kind_t made) {
+bool mbl_resume_keeps_schedule(const mbl_config_t *config, mbl_sigma_schedule_kind_t made) {
     const char *was = mbl_config_word(schedule_key, (int)made);
     const char *is = mbl_config_word(schedule_key, (int)config->rollout.schedule);
     if (config->rollout.schedule == made)

@@ -12,10 +12,10 @@ mbl_status_t mbl_resume_check(const mbl_config_t *config, const char *path, cons
 
 /* The schedule of sigmas that the run of a checkpoint drew by, `old` being its configuration as JSON: linear
  * where that does not say. */
-mbl_schedule_kind_t mbl_resume_schedule(const char *old);
+mbl_sigma_schedule_kind_t mbl_resume_schedule(const char *old);
 /* Whether a run that goes on keeps `made`, its checkpoint's schedule, against its configuration's: where that
  * has another only because nothing sets it. Logged. */
-bool mbl_resume_keeps_schedule(const mbl_config_t *config, mbl_schedule_kind_t made);
+bool mbl_resume_keeps_schedule(const mbl_config_t *config, mbl_sigma_schedule_kind_t made);
 
 /* The configuration that a checkpoint of marble train was made with, and its step, to open its adapters on
  * this machine: device cpu and no files of prompts; `model` (NULL: its own) is the base model's folder.

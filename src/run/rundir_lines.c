@@ -158,7 +158,7 @@ static mbl_status_t write_sheet(const mbl_rundir_t *rundir, const char *path, si
                                       {"seed", seed},
                                       {"steps", steps},
                                       {"solver", mbl_config_word("eval.solver", (int)config->eval.solver)},
-                                      {"schedule", mbl_schedule_text(config->rollout.schedule)},
+                                      {"schedule", mbl_sigma_schedule_text(config->rollout.schedule)},
                                       {"shift", shift},
                                       {"guidance", guidance},
                                       {"negative", config->eval.negative},

@@ -83,8 +83,8 @@ void mbl_train_take_rewards(mbl_train_t *t) {
 
 static mbl_status_t make_plans(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
-    const mbl_schedule_t rollout = mbl_engine_schedule(config, true),
-                         eval = mbl_engine_schedule(config, false);
+    const mbl_sigma_schedule_t rollout = mbl_engine_schedule(config, true),
+                               eval = mbl_engine_schedule(config, false);
     MBL_TRY(mbl_sampler_plan(config->rollout.solver, config->rollout.steps, &rollout, &t->plan));
     return mbl_sampler_plan(config->eval.solver, config->eval.steps, &eval, &t->eval_plan);
 }
@@ -95,7 +95,7 @@ mbl_status_t mbl_train_keep_schedule(mbl_train_t *t) {
     t->kept = *t->config;
     t->kept.rollout.schedule = t->state.made_schedule;
     t->config = t->engine.config = &t->kept;
-    const mbl_schedule_t schedule = mbl_engine_schedule(t->config, true);
+    const mbl_sigma_schedule_t schedule = mbl_engine_schedule(t->config, true);
     if (t->merge)
         MBL_TRY(mbl_merge_schedule(t->merge, &schedule));
     return make_plans(t);
@@ -111,7 +111,7 @@ static mbl_status_t take_layout(mbl_train_t *t) {
 /* All whose size no micro-batch changes. Local. */
 static mbl_status_t open_state(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
-    const mbl_schedule_t schedule = mbl_engine_schedule(config, true);
+    const mbl_sigma_schedule_t schedule = mbl_engine_schedule(config, true);
     MBL_TRY(mbl_stage_at(config, 0, &t->stage));
     MBL_TRY(mbl_stage_most_parts(config, &t->most_parts));
     mbl_train_take_rewards(t);

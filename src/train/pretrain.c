@@ -171,7 +171,7 @@ static mbl_status_t make_buffers(pretrain_t *p, size_t left) {
 }
 
 static mbl_status_t make_plan(pretrain_t *p, const mbl_config_t *config) {
-    const mbl_schedule_t schedule = mbl_engine_schedule(config, false);
+    const mbl_sigma_schedule_t schedule = mbl_engine_schedule(config, false);
     return mbl_sampler_plan(config->eval.solver, config->eval.steps, &schedule, &p->plan);
 }
 

@@ -13,9 +13,9 @@ typedef struct {
     size_t size, padded;      /* weights of the model; padded to ranks * shard */
     mbl_tensor_t master, ema; /* f32 [padded] */
     mbl_optimizer_t optimizer;
-    const char *run;                   /* the id of the run that saves; NULL: none is named */
-    size_t branch;                     /* of that (run/branch.h); rank 0 */
-    mbl_schedule_kind_t made_schedule; /* by which the run of the loaded checkpoint drew */
+    const char *run;                         /* the id of the run that saves; NULL: none is named */
+    size_t branch;                           /* of that (run/branch.h); rank 0 */
+    mbl_sigma_schedule_kind_t made_schedule; /* by which the run of the loaded checkpoint drew */
 } mbl_pretrain_state_t;
 
 mbl_status_t mbl_pretrain_state_new(mbl_pretrain_state_t *state, mbl_ops_t *ops, mbl_dit_t *model,

@@ -24,7 +24,7 @@ static int close_tiny(void **state) {
 }
 
 static void plan_of(mbl_solver_t solver, mbl_sampler_plan_t *plan) {
-    assert_ok(mbl_sampler_plan(solver, STEPS, &(mbl_schedule_t){.shift = 3}, plan));
+    assert_ok(mbl_sampler_plan(solver, STEPS, &(mbl_sigma_schedule_t){.shift = 3}, plan));
 }
 
 static mbl_tensor_t one_image(tiny_t *t) {

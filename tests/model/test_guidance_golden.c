@@ -43,8 +43,8 @@ static void draw(mbl_pipeline_t *p, uint64_t skip, const mbl_lora_t *lora, const
     assert_ok(mbl_pipeline_encode(p, &prompt, 1, &conditions));
     assert_ok(mbl_pipeline_encode(p, &negative, 1, &none));
     const mbl_guidance_t guidance = {4.5, &none, skip, 2.8, 0.05, 0.5};
-    assert_ok(
-        mbl_sampler_plan(MBL_SOLVER_EULER, STEPS, &(mbl_schedule_t){.shift = mbl_pipeline_shift(p)}, &plan));
+    assert_ok(mbl_sampler_plan(MBL_SOLVER_EULER, STEPS,
+                               &(mbl_sigma_schedule_t){.shift = mbl_pipeline_shift(p)}, &plan));
     assert_ok(mbl_sampler_new(p, lora, 1, &sampler));
     assert_ok(mbl_sampler_guide(sampler, &guidance));
     assert_ok(

@@ -70,7 +70,7 @@ static void prepare(const json_t *about, mbl_dtype_t dtype, drawn_t *d) {
     assert_ok(mbl_pipeline_resize(d->pipeline, height, width));
     assert_ok(mbl_pipeline_encode(d->pipeline, prompts, PROMPTS, &d->prompts));
     assert_ok(mbl_pipeline_encode(d->pipeline, &negative, 1, &d->negative));
-    const mbl_schedule_t schedule = {MBL_SCHEDULE_DIFFUSERS, mbl_pipeline_shift(d->pipeline), false};
+    const mbl_sigma_schedule_t schedule = {MBL_SCHEDULE_DIFFUSERS, mbl_pipeline_shift(d->pipeline), false};
     const mbl_guidance_t guidance = {.scale = json_number_value(json_object_get(about, "guidance")),
                                      .negative = &d->negative};
     assert_ok(mbl_sampler_plan(MBL_SOLVER_EULER, (size_t)atoi(mbl_st_metadata(expected, "steps")), &schedule,

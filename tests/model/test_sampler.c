@@ -75,8 +75,8 @@ static void sample(fixture_t *w, mbl_sampler_t *sampler, mbl_solver_t solver, co
                    const int64_t *ids, size_t n, float *out) {
     mbl_sampler_plan_t plan;
     mbl_tensor_t x0;
-    assert_int_equal(mbl_sampler_plan(solver, 5, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
-                     MBL_OK);
+    assert_int_equal(
+        mbl_sampler_plan(solver, 5, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan), MBL_OK);
     assert_int_equal(mbl_tensor_new(ops, MBL_F32, &x0, 4, n, (size_t)3, (size_t)SIDE, (size_t)SIDE), MBL_OK);
     const mbl_sample_request_t request = {.adapter = &w->adapter,
                                           .conditions = &w->conditions,
@@ -137,7 +137,7 @@ static void one_step_by_hand(void **state) {
     mbl_dit_t *model = mbl_pipeline_model(w.pipeline);
     assert_int_equal(mbl_sampler_new(w.pipeline, w.lora, 1, &sampler), MBL_OK);
     assert_int_equal(
-        mbl_sampler_plan(MBL_SOLVER_EULER, 1, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
+        mbl_sampler_plan(MBL_SOLVER_EULER, 1, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
         MBL_OK);
     assert_int_equal(mbl_tensor_new(ops, MBL_F32, &x0, 4, (size_t)1, (size_t)3, (size_t)SIDE, (size_t)SIDE),
                      MBL_OK);

@@ -29,7 +29,7 @@ static void coefficients_are_the_solvers(void **state) {
         for (size_t steps = 1; steps <= MBL_SAMPLER_MAX_STEPS; steps = steps * 2 + (steps == 2)) {
             mbl_sampler_plan_t plan;
             assert_int_equal(mbl_sampler_plan((mbl_solver_t)solver, steps,
-                                              &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
+                                              &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
                              MBL_OK);
             assert_true(plan.sigma[0] == 1 && plan.sigma[steps] == 0);
             for (size_t i = 0; i < steps; i++) {
@@ -53,7 +53,7 @@ static void coefficients_of_diffusers(void **state) {
     };
     mbl_sampler_plan_t plan;
     assert_int_equal(
-        mbl_sampler_plan(MBL_SOLVER_DPM2, 5, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
+        mbl_sampler_plan(MBL_SOLVER_DPM2, 5, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
         MBL_OK);
     for (int i = 0; i < 5; i++) {
         assert_near(plan.step[i].x, want[i][0], 1e-7);
@@ -72,8 +72,8 @@ static void sigmas_of_diffusers(void **state) {
     size_t at = 0;
     for (size_t steps = 1; steps <= 50; steps++) {
         mbl_sampler_plan_t plan;
-        assert_int_equal(MBL_OK,
-                         mbl_sampler_plan(MBL_SOLVER_DPM2, steps, &(mbl_schedule_t){.shift = 3}, &plan));
+        assert_int_equal(
+            MBL_OK, mbl_sampler_plan(MBL_SOLVER_DPM2, steps, &(mbl_sigma_schedule_t){.shift = 3}, &plan));
         for (size_t i = 0; i <= steps; i++, at++) {
             assert_near(plan.sigma[i], want[at], 1e-7);
             assert_true(i == steps || plan.time[i] == plan.sigma[i]);
@@ -95,23 +95,24 @@ static void integer_timesteps(void **state) {
     (void)state;
     static const int want[10] = {1000, 960, 913, 857, 790, 707, 602, 464, 278, 8};
     mbl_sampler_plan_t plan;
-    assert_int_equal(MBL_OK, mbl_sampler_plan(MBL_SOLVER_EULER, 10,
-                                              &(mbl_schedule_t){MBL_SCHEDULE_DIFFUSERS, 3, true}, &plan));
+    assert_int_equal(MBL_OK,
+                     mbl_sampler_plan(MBL_SOLVER_EULER, 10,
+                                      &(mbl_sigma_schedule_t){MBL_SCHEDULE_DIFFUSERS, 3, true}, &plan));
     for (int i = 0; i < 10; i++)
         assert_near(plan.time[i] * 1000, want[i], 1e-9);
     assert_near(plan.sigma[1], 0.960129, 1e-6); /* the steps are as they were */
     assert_int_equal(MBL_OK, mbl_sampler_plan(MBL_SOLVER_EULER, 4,
-                                              &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, true}, &plan));
+                                              &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, true}, &plan));
     assert_near(plan.time[2] * 1000, 750, 1e-9);
     assert_near(plan.time[3] * 1000, 500, 1e-9);
 }
 
 static void names_of_schedules(void **state) {
     (void)state;
-    mbl_schedule_kind_t kind = MBL_SCHEDULE_DIFFUSERS;
-    assert_true(mbl_schedule_find("linear", &kind) && kind == MBL_SCHEDULE_LINEAR);
-    assert_true(mbl_schedule_find("diffusers", &kind) && kind == MBL_SCHEDULE_DIFFUSERS);
-    assert_false(mbl_schedule_find("karras", &kind));
+    mbl_sigma_schedule_kind_t kind = MBL_SCHEDULE_DIFFUSERS;
+    assert_true(mbl_sigma_schedule_find("linear", &kind) && kind == MBL_SCHEDULE_LINEAR);
+    assert_true(mbl_sigma_schedule_find("diffusers", &kind) && kind == MBL_SCHEDULE_DIFFUSERS);
+    assert_false(mbl_sigma_schedule_find("karras", &kind));
 }
 
 static void bad_plans(void **state) {
@@ -119,17 +120,17 @@ static void bad_plans(void **state) {
     mbl_sampler_plan_t plan;
     mbl_solver_t solver;
     assert_int_equal(
-        mbl_sampler_plan(MBL_SOLVER_EULER, 0, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
+        mbl_sampler_plan(MBL_SOLVER_EULER, 0, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
         MBL_ERR_CONFIG);
     assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, MBL_SAMPLER_MAX_STEPS + 1,
-                                      &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
+                                      &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
                      MBL_ERR_CONFIG);
     assert_int_equal(
-        mbl_sampler_plan(MBL_SOLVER_EULER, 5, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 0, false}, &plan),
+        mbl_sampler_plan(MBL_SOLVER_EULER, 5, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 0, false}, &plan),
         MBL_ERR_CONFIG);
-    assert_int_equal(
-        mbl_sampler_plan(MBL_SOLVER_EULER, 5, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, NAN, false}, &plan),
-        MBL_ERR_CONFIG);
+    assert_int_equal(mbl_sampler_plan(MBL_SOLVER_EULER, 5,
+                                      &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, NAN, false}, &plan),
+                     MBL_ERR_CONFIG);
     assert_non_null(strstr(mbl_fail_message(), "shift of nan"));
     assert_true(mbl_solver_find("dpm2", &solver) && solver == MBL_SOLVER_DPM2);
     assert_true(mbl_solver_find("euler", &solver) && solver == MBL_SOLVER_EULER);
@@ -141,7 +142,8 @@ static double linear_error(mbl_solver_t solver, size_t steps, double shift) {
     const double a = 1.3, b = -0.7, start = 0.9;
     mbl_sampler_plan_t plan;
     assert_int_equal(
-        mbl_sampler_plan(solver, steps, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, shift, false}, &plan), MBL_OK);
+        mbl_sampler_plan(solver, steps, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, shift, false}, &plan),
+        MBL_OK);
     double x = start, before = 0;
     for (size_t i = 0; i < steps; i++) {
         double s = plan.sigma[i], now = x - s * (a * x + b * s);
@@ -175,7 +177,7 @@ static void straight_paths_are_exact(void **state) {
     for (int solver = 0; solver < 3; solver++) {
         mbl_sampler_plan_t plan;
         assert_int_equal(mbl_sampler_plan((mbl_solver_t)solver, 7,
-                                          &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
+                                          &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan),
                          MBL_OK);
         double x = 2, before = 0;
         for (size_t i = 0; i < 7; i++) {

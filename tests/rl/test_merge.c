@@ -16,8 +16,8 @@ static float *roll(tiny_t *t, const mbl_adapter_t *adapter) {
     mbl_tensor_t x0;
     float *out = mbl_calloc(N * LATENT, sizeof *out);
     assert_non_null(out);
-    assert_ok(
-        mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &plan));
+    assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false},
+                               &plan));
     assert_ok(mbl_sampler_new(t->pipeline, t->lora, N, &sampler));
     assert_ok(mbl_tensor_new(t->ops, MBL_F32, &x0, 4, (size_t)N, (size_t)3, (size_t)SIDE, (size_t)SIDE));
     const mbl_sample_request_t request = {.adapter = adapter,
@@ -40,7 +40,8 @@ static double distance(mbl_dtype_t dtype, double scale, double *measured) {
     mbl_merge_t *merge;
     tiny_open(&t, dtype, 1, 4, SIDE, 4, 2, prompts, PROMPTS);
     tiny_set_adapter(&t, &t.old, 2, scale);
-    assert_ok(mbl_merge_new(t.pipeline, &t.old, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &merge));
+    assert_ok(
+        mbl_merge_new(t.pipeline, &t.old, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &merge));
     assert_ok(mbl_merge_try(merge, &t.conditions, 3, 1, measured));
     float *apart = roll(&t, &t.old), *merged = roll(&t, mbl_merge_adapter(merge));
     double error = relative_error_f32(merged, apart, N * LATENT);

@@ -56,8 +56,8 @@ static void open_fixture(fixture_t *w, mbl_dtype_t dtype) {
         w->text[i] = w->prompts.items[i].text;
     tiny_open(&w->tiny, dtype, 1, 4, SIDE, 8, 2, w->text, PROMPTS);
     encode(w);
-    assert_ok(
-        mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, &(mbl_schedule_t){MBL_SCHEDULE_LINEAR, 3, false}, &w->plan));
+    assert_ok(mbl_sampler_plan(MBL_SOLVER_DPM2, STEPS, &(mbl_sigma_schedule_t){MBL_SCHEDULE_LINEAR, 3, false},
+                               &w->plan));
 }
 
 static void close_fixture(fixture_t *w) {

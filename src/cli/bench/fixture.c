@@ -140,7 +140,7 @@ mbl_status_t mbl_bench_fixture_open(const mbl_bench_t *bench, mbl_dtype_t dtype,
     MBL_TRY(open_pipeline(out, dtype));
     MBL_TRY(open_policy(out));
     MBL_TRY(open_batch(out, n, k));
-    const mbl_schedule_t schedule = {.shift = 3};
+    const mbl_sigma_schedule_t schedule = {.shift = 3};
     MBL_TRY(mbl_sampler_plan(MBL_SOLVER_DPM2, MBL_BENCH_STEPS, &schedule, &out->plan));
     mbl_update_room_t room = {.parts = k + 1,
                               .masks = k < MASKS ? k : MASKS,
