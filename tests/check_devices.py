@@ -62,10 +62,12 @@ def contents(run):
     found = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
-        if path.is_symlink() or path.is_dir() or name in ("log.txt", "run.yaml"):
-            continue
+        if path.is_symlink() or path.is_dir() or name in ("log.txt", "run.yaml", "report.html") or name.startswith("tensorboard/"):
+            continue  # they hold times; what else is in them is in the lines
         if path.suffix == ".jsonl":
             found[name] = lines(path)
+        elif path.suffix == ".json":
+            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key not in TIMES}
         elif path.suffix == ".h5":
             # the digest of every dataset; those of the attributes, the seal and the whole file know which run it is
             found[name] = re.findall(rb"(?<![0-9A-Za-z_])sha256\0.{0,80}?([0-9a-f]{64})", path.read_bytes(), re.DOTALL)
