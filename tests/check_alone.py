@@ -20,7 +20,7 @@ CONFIG = """precision: f32
 threads: 1
 model: {path: base/model, lora: {rank: 4, alpha: 8}}
 prompts: {source: signs, train_count: 30, test_count: 8, groups: 2, group_size: 2}
-rollout: {steps: 2, solver: euler, micro_batch: 8, merge: never}
+rollout: {steps: 2, solver: euler, schedule: linear, micro_batch: 8, merge: never}
 train: {steps: 4, lr: 2.0e-3, beta: 1.0, micro_batch: 8, timestep_fraction: 0.5}
 rewards: [{name: clean}, {name: jpeg}]
 eval: {every: 2, prompts: 2, steps: 1}

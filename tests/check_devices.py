@@ -17,7 +17,7 @@ precision: f32
 threads: 1
 model: {{path: {source.parent}/deploy/examples/signs-base, lora: {{rank: 4, alpha: 8}}}}
 prompts: {{source: signs, train_count: 60, test_count: 12, groups: 4, group_size: 3}}
-rollout: {{steps: 3, solver: dpm2, micro_batch: 5}}
+rollout: {{steps: 3, solver: dpm2, schedule: linear, micro_batch: 5}}
 train: {{steps: 3, lr: 2.0e-3, beta: 1.0, kl: 1.0e-3, micro_batch: 6, timestep_fraction: 0.7}}
 rewards: [{{name: ocr}}, {{name: count}}, {{name: color}}, {{name: clean}}, {{name: jpeg}}]
 eval: {{every: 2, prompts: 6, steps: 2}}

@@ -21,7 +21,7 @@ precision: f32
 threads: 1
 model: {{path: base/model, lora: {{rank: 4, alpha: 8}}}}
 prompts: {{source: signs, train_count: 30, test_count: 8, groups: 4, group_size: 4}}
-rollout: {{steps: 3, solver: euler, micro_batch: 8}}
+rollout: {{steps: 3, solver: euler, schedule: linear, micro_batch: 8}}
 train: {{steps: {STEPS}, lr: 2.0e-3, beta: 1.0, micro_batch: 8, timestep_fraction: 0.7}}
 rewards: [{{name: color}}, {{name: clean}}, {{name: jpeg}}]
 eval: {{every: 0, prompts: 4, steps: 2}}

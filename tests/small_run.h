@@ -10,7 +10,7 @@ static inline int prepare_small(void **state) {
     static const char config[] =
         "seed: 42\nthreads: 1\nmodel: {path: \"%s/deploy/examples/signs-base\", lora: {rank: 4, alpha: 8}}\n"
         "prompts: {groups: 4, group_size: 2}\n"
-        "rollout: {steps: 2, solver: dpm2, shift: 3.0, micro_batch: 8}\n"
+        "rollout: {steps: 2, solver: dpm2, schedule: linear, shift: 3.0, micro_batch: 8}\n"
         "train: {steps: 2, lr: 5.0e-4, beta: 1.0, kl: 0.01, micro_batch: 8, timestep_fraction: 1.0}\n"
         "rewards: [{name: ocr}, {name: count}, {name: color}, {name: clean}, {name: jpeg}]\n"
         "eval: {every: 0, prompts: 4, steps: 2}\ncheckpoint: {every: 1}\nlog: {samples_every: 0}\n";

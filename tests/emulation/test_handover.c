@@ -11,7 +11,7 @@ static const char config[] =
     "threads: 1\n"
     "model: {path: base/model, lora: {rank: 4, alpha: 8}}\n"
     "prompts: {source: signs, train_count: 30, test_count: 8, groups: 2, group_size: 2}\n"
-    "rollout: {steps: 2, solver: euler, micro_batch: 4, merge: never}\n"
+    "rollout: {steps: 2, solver: euler, schedule: linear, micro_batch: 4, merge: never}\n"
     "train: {steps: 4, lr: 2.0e-3, beta: 1.0, kl: 1.0e-3, micro_batch: 4, timestep_fraction: 0.5}\n"
     "rewards: [{name: color}, {name: clean}, {name: jpeg}]\n"
     "eval: {every: 2, prompts: 2, steps: 1}\n"

@@ -14,7 +14,7 @@ static const char config[] =
     "threads: 1\n"
     "model: {path: base/model, lora: {rank: 4, alpha: 8}}\n"
     "prompts: {source: signs, train_count: 30, test_count: 8, groups: 8, group_size: 3}\n"
-    "rollout: {steps: 2, solver: euler, micro_batch: 8}\n"
+    "rollout: {steps: 2, solver: euler, schedule: linear, micro_batch: 8}\n"
     "train: {steps: 22, lr: 2.0e-3, beta: 1.0, kl: 1.0e-3, micro_batch: 8, timestep_fraction: 0.5}\n"
     "rewards: [{name: ocr}, {name: color}, {name: clean}, {name: jpeg}]\n"
     "eval: {every: 10, prompts: 4, steps: 2}\n"

@@ -6,7 +6,7 @@ static const char config[] =
     "precision: f32\n"
     "threads: 1\n"
     "prompts: {source: signs, train_count: 40, test_count: 8, groups: 4, group_size: 4}\n"
-    "rollout: {steps: 2, solver: euler, micro_batch: 8}\n"
+    "rollout: {steps: 2, solver: euler, schedule: linear, micro_batch: 8}\n"
     "train: {steps: 3, lr: 2.0e-3, micro_batch: 8, timestep_fraction: 0.5}\n"
     "rewards: [{name: color}, {name: jpeg}]\n"
     "eval: {every: 0, prompts: 4, steps: 2}\n"
