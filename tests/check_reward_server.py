@@ -56,6 +56,8 @@ def bad(images, prompts, metadata):
             raise RuntimeError("CUDA error: device-side assert triggered")
         if text == "die":
             os.abort()
+        if text == "set":
+            return {0.25, 0.5}
         if text == "exit":
             sys.exit("leaves")
     value = {"nan": float("nan"), "fake": 2.0, "text": "0.5", "huge": 10**400}.get(prompts[0], 0.5)
@@ -151,7 +153,7 @@ class Protocol(unittest.TestCase):
         for prompt, word in (("raise", "raised KeyError (rewards_file.py:29): 'no such thing'"), ("exit", "raised SystemExit"),
                              ("gone", "raised FileNotFoundError (rewards_file.py:31)"),
                              ("nan", "returned nan for image 0"), ("fake", "outside of its declared range (0, 1)"),
-                             ("text", "returned '0.5' for image 0"), ("many", "returned 3 scores for 2 images"),
+                             ("text", "returned '0.5' for image 0"), ("many", "returned 3 scores for 2 images"), ("set", "returned set; expected 2 scores"),
                              ("huge", "raised OverflowError"), ("die", "was ended by SIGABRT while reward")):
             with self.server.client() as client:
                 answer = client.infer("bad", pixels, shape, [prompt, "b"])

@@ -230,7 +230,7 @@ def check_scores(entry, returned, count):
 
     if hasattr(returned, "tolist"):  # numpy, torch
         returned = returned.tolist()
-    if isinstance(returned, (str, bytes, dict)) or not hasattr(returned, "__iter__"):
+    if isinstance(returned, (str, bytes, dict, set, frozenset)) or not hasattr(returned, "__iter__"):  # of no order, or none
         raise fault(f"{type(returned).__name__}; expected {count} scores")
     returned = list(returned)
     if len(returned) != count:
@@ -1381,7 +1381,8 @@ class Server:
         # A batch waits only while some connection that scores is not waiting for an answer itself.
         self.pool.might_add = lambda: any(c.scored and c.state != "busy" for c in self.connections)
         self.ended = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # Ctrl-C reaches a trainer's server too: the trainer stops first, with scores that are still to come, and ends it then.
+        for number in (signal.SIGTERM,) if self.options.own_folder else (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stop)
         if self.options.own_folder:
             self.loop.add_signal_handler(signal.SIGUSR2, self.stop_without_parent)

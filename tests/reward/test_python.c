@@ -201,6 +201,23 @@ static void test_scores_and_a_server_that_dies(void **state) {
     assert_int_equal(mbl_mem_live(), before);
 }
 
+/* Ctrl-C reaches the server too, and leaves it to the run, which still wants scores. */
+static void test_an_interrupt_is_for_the_run(void **state) {
+    (void)state;
+    mbl_scorer_pool_t *pool;
+    pid_t server = 0, worker = 0, now = 0;
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+    assert_int_equal(children_of(getpid(), &server), 1);
+    assert_int_equal(children_of(server, &worker), 1);
+    kill(server, SIGINT);
+    kill(worker, SIGINT);
+    check_scores(pool);
+    assert_int_equal(children_of(getpid(), &now), 1);
+    assert_int_equal(now, server);
+    mbl_scorer_pool_close(pool);
+    assert_int_equal(children_of(getpid(), &now), 0);
+}
+
 /* What the function raises is why the score failed, at once and without another try; the other reward, which
  * comes from the same calls or from a server of its own, has its score. */
 static void test_a_function_that_raises(void **state) {
@@ -271,6 +288,7 @@ int main(void) {
         cmocka_unit_test(test_it_does_not_outlive_the_run),
         cmocka_unit_test(test_folders_of_killed_runs_are_removed),
         cmocka_unit_test(test_scores_and_a_server_that_dies),
+        cmocka_unit_test(test_an_interrupt_is_for_the_run),
         cmocka_unit_test(test_a_function_that_raises),
         cmocka_unit_test(test_what_cannot_start),
     };
