@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { LITTLE_BYTES = 64 << 20 }; /* less than this left: libraries ask for as much at once */
+enum { LITTLE_BYTES = 128 << 20 }; /* less than this left: what malloc maps for a new thread's arena */
 
 static char message[320];
 static size_t message_length;
