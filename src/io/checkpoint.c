@@ -187,25 +187,29 @@ static mbl_status_t fill(hid_t file, const char *path, const mbl_ckpt_item_t *it
     return MBL_OK;
 }
 
-void mbl_ckpt_close_image(unsigned char *image) {
-    if (image[SUPERBLOCK_VERSION] == 0)
-        memset(image + CONSISTENCY_FLAGS, 0, 4);
-}
-
-/* The driver's own memory, not a copy: valid while the file is open and untouched. */
-static mbl_status_t put_on_disk(hid_t file, const char *path,
-                                mbl_status_t (*put)(const char *path, const unsigned char *data,
-                                                    size_t size)) {
+/* Flushed; closing would also say that nobody has it open for writing. */
+mbl_status_t mbl_ckpt_image(hid_t file, const char *path, unsigned char **image, size_t *size) {
     void *memory = NULL;
     if (H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
         return mbl_ckpt_hdf5_failed(path, "flush", "the file in memory");
-    ssize_t size = H5Fget_file_image(file, NULL, 0);
-    if (size <= 0 || H5Fget_vfd_handle(file, H5P_DEFAULT, &memory) < 0 || !memory)
+    ssize_t bytes = H5Fget_file_image(file, NULL, 0);
+    if (bytes <= 0 || H5Fget_vfd_handle(file, H5P_DEFAULT, &memory) < 0 || !memory)
         return mbl_ckpt_hdf5_failed(path, "give out", "the file in memory");
-    unsigned char *image = *(unsigned char **)memory;
-    mbl_ckpt_close_image(image);
-    mbl_ckpt_seal(image, (size_t)size); /* of a file that others write into: once more when they have */
-    return put(path, image, (size_t)size);
+    *image = *(unsigned char **)memory;
+    *size = (size_t)bytes;
+    if ((*image)[SUPERBLOCK_VERSION] == 0)
+        memset(*image + CONSISTENCY_FLAGS, 0, 4);
+    return MBL_OK;
+}
+
+static mbl_status_t put_on_disk(hid_t file, const char *path,
+                                mbl_status_t (*put)(const char *path, const unsigned char *data,
+                                                    size_t size)) {
+    unsigned char *image;
+    size_t size;
+    MBL_TRY(mbl_ckpt_image(file, path, &image, &size));
+    mbl_ckpt_seal(image, size); /* of a file that others write into: once more when they have */
+    return put(path, image, size);
 }
 
 static mbl_status_t check_items(const char *path, const mbl_ckpt_item_t *items, size_t n,

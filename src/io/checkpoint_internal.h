@@ -25,10 +25,11 @@ const char *mbl_ckpt_dtype_name(mbl_dtype_t dtype);
 void mbl_ckpt_quiet_hdf5(void);
 mbl_status_t mbl_ckpt_hdf5_failed(const char *path, const char *what, const char *name);
 
-/* A file of the in-memory driver that grows by `bytes` at a time and leaves nothing on disk; and what
- * H5Fclose would do to the bytes of a whole one: nobody has it open for writing. */
+/* A file of the in-memory driver that grows by `bytes` at a time and leaves nothing on disk; and the bytes of
+ * a whole one as H5Fclose would leave them: the driver's own memory, not a copy, valid while the file is open
+ * and untouched. */
 hid_t mbl_ckpt_create_in_memory(const char *path, size_t bytes);
-void mbl_ckpt_close_image(unsigned char *image);
+mbl_status_t mbl_ckpt_image(hid_t file, const char *path, unsigned char **image, size_t *size);
 
 /* SHA-256 of "key\0value\0..." of attributes sorted by key. */
 void mbl_ckpt_attrs_digest(const mbl_ckpt_attr_t *attrs, size_t n, char out[MBL_SHA256_HEX]);

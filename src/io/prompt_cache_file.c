@@ -89,22 +89,16 @@ static bool put_table(hid_t file, const char *name, size_t n, size_t columns, co
     return good && offset != HADDR_UNDEF;
 }
 
-/* The file's bytes are the driver's own memory, valid while the file is open and untouched. */
 static mbl_status_t put_on_disk(hid_t file, const char *path, const mbl_prompt_layout_t *layout,
                                 const char *tables_sha256) {
     char trailer[MBL_PROMPT_TRAILER + 1];
     mbl_file_writer_t writer;
-    void *memory = NULL;
-    if (H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
-        return mbl_ckpt_hdf5_failed(path, "flush", "the file in memory");
-    ssize_t size = H5Fget_file_image(file, NULL, 0);
-    if (size <= 0 || H5Fget_vfd_handle(file, H5P_DEFAULT, &memory) < 0 || !memory)
-        return mbl_ckpt_hdf5_failed(path, "give out", "the file in memory");
-    unsigned char *image = *(unsigned char **)memory;
-    mbl_ckpt_close_image(image);
+    unsigned char *image;
+    size_t size;
+    MBL_TRY(mbl_ckpt_image(file, path, &image, &size));
     mbl_prompt_trailer_make(layout, tables_sha256, trailer);
     MBL_TRY(mbl_file_begin(path, &writer));
-    MBL_TRY(mbl_file_put(&writer, image, (size_t)size));
+    MBL_TRY(mbl_file_put(&writer, image, size));
     MBL_TRY(mbl_file_put(&writer, trailer, MBL_PROMPT_TRAILER));
     return mbl_file_commit(&writer);
 }

@@ -3,6 +3,7 @@
 #include "report/page.h"
 
 #include "base/clock.h"
+#include "rl/alarms.h"
 #include "run/evaluate.h"
 
 #include <math.h>
@@ -68,13 +69,13 @@ static void write_lede(FILE *out, const mbl_run_data_t *data) {
     fputs("</p>\n", out);
 }
 
-/* Steps whose direction has a cosine below zero with a reward's gradient; *measured: those with cosines. */
+/* Steps whose direction works against a reward's gradient; *measured: those with cosines. */
 static size_t steps_against(const mbl_run_data_t *data, const double *cosine, size_t *measured) {
     size_t against = 0;
     *measured = 0;
     for (size_t i = 0; i < data->n; i++) {
         *measured += isfinite(cosine[i]);
-        against += isfinite(cosine[i]) && cosine[i] < 0;
+        against += mbl_is_against(cosine[i]);
     }
     return against;
 }

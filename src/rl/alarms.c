@@ -76,9 +76,6 @@ static void check_alpha(const mbl_alarm_limits_t *limits, const mbl_alarm_number
     found(out, MBL_ALARM_alpha_stale, is, (double)state->unsolved, 0);
 }
 
-/* A cosine below this is no rounding error. */
-static const double AGAINST = -1e-6;
-
 /* The most negative cosine of a step that has any; steps without say nothing either way. */
 static void check_cosines(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *n,
                           mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
@@ -93,7 +90,7 @@ static void check_cosines(const mbl_alarm_limits_t *limits, const mbl_alarm_numb
     }
     if (isinf(least))
         return;
-    bool is = lasts(&state->run[MBL_ALARM_against_reward], least < AGAINST, limits->against_reward);
+    bool is = lasts(&state->run[MBL_ALARM_against_reward], mbl_is_against(least), limits->against_reward);
     found(out, MBL_ALARM_against_reward, is, least, worst);
 }
 

@@ -1,7 +1,7 @@
 /* Health alarms: what goes wrong silently in reinforcement learning of image models, found from the numbers
  * of a step. Pure functions of numbers: the same on every rank when the numbers are. */
-#ifndef MBL_TRAIN_ALARMS_H
-#define MBL_TRAIN_ALARMS_H
+#ifndef MBL_RL_ALARMS_H
+#define MBL_RL_ALARMS_H
 
 #include "rl/types.h"
 
@@ -29,6 +29,11 @@ typedef enum {
         MBL_ALARMS
 } mbl_alarm_t;
 enum { MBL_ALARM_ROOM = 32 }; /* of checkpoints */
+
+/* Whether a step whose direction has this cosine works against that reward: below 0 by more than rounding. */
+static inline bool mbl_is_against(double cosine) {
+    return cosine < -1e-6;
+}
 
 typedef enum { MBL_ON_ALARM_WARN, MBL_ON_ALARM_STOP } mbl_on_alarm_t;
 typedef enum { MBL_ALARM_ON, MBL_ALARM_OFF } mbl_alarm_switch_t;

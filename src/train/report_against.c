@@ -3,12 +3,10 @@
 
 #include "base/log.h"
 #include "io/jsonl.h"
+#include "rl/alarms.h"
 
 #include <stdint.h>
 #include <stdio.h>
-
-/* A cosine below this is no rounding error. */
-static const double AGAINST = -1e-6;
 
 /* The steps that have such cosines, and those with one against a reward. */
 typedef struct {
@@ -21,7 +19,7 @@ static void count(const json_t *line, const char *key, count_t *out) {
     bool any = false, against = false;
     json_object_foreach(by, name, value) {
         any |= json_is_number(value);
-        against |= json_is_number(value) && json_number_value(value) < AGAINST;
+        against |= json_is_number(value) && mbl_is_against(json_number_value(value));
     }
     out->steps += any;
     out->against += against;

@@ -23,10 +23,10 @@ function describeAlpha() {
   };
 }
 
-// How many rewards each step worked against.
+// How many rewards each step worked against: cosines below 0 by more than rounding, as mbl_is_against has it.
 function againstOf(run) {
   const m = run.metrics, columns = run.rewards().map((reward) => m.get('cos.' + reward));
-  return m.step.map((step, i) => columns.reduce((count, column) => count + (column[i] < 0 ? 1 : 0), 0));
+  return m.step.map((step, i) => columns.reduce((count, column) => count + (column[i] < -1e-6 ? 1 : 0), 0));
 }
 
 function describeCosMin() {
