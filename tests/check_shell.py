@@ -49,7 +49,7 @@ def lint(page, name):
         found = subprocess.run(["groff", "-man", "-Tutf8", "-ww"], input=page, capture_output=True, text=True)
         check(not found.stderr, f"{name}: groff: {found.stderr.strip()}")
         return re.sub(r"\x1b\[[0-9;]*m|.\x08", "", found.stdout)
-    return page.replace("\\-", "-")
+    return re.sub(r"\\f[BIR]", "", page.replace("\\-", "-"))
 
 
 def pages():
