@@ -12,6 +12,8 @@ mbl_update_direction_fn mbl_update_reference; /* as MARBLE's released code: solv
 
 /* How the step's gradients are balanced. */
 mbl_balance_options_t mbl_update_balance_options(const mbl_update_step_t *step);
+/* Cosines of every two rewards' gradients, from the Gram matrix of all sets. */
+void mbl_update_compare(mbl_update_step_t *step, const double *gram);
 /* <x, x> summed over ranks of a vector [count] that is sharded like the direction. Collective. */
 mbl_status_t mbl_update_square(mbl_update_t *update, const mbl_tensor_t *vector, double *out);
 /* The shard's last row: [count]. */

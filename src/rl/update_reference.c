@@ -32,6 +32,7 @@ static mbl_status_t solve_micro_batch(mbl_update_t *u, mbl_update_step_t *step, 
     step->args.c = NULL;
     step->sets = mbl_sets(k, &masks, step->args.kl > 0);
     MBL_TRY(mbl_update_form(u, step, gram));
+    mbl_update_compare(step, gram); /* of several that solve, the last one's stay, as its alpha does */
     start = mbl_now();
     MBL_TRY(mbl_balance(u->comm, &options, gram, k, &step->balance, &step->out->balance));
     memcpy(step->out->alpha_raw, step->out->balance.alpha, sizeof step->out->alpha_raw);
@@ -73,6 +74,7 @@ static mbl_status_t measure(mbl_update_t *u, mbl_update_step_t *step) {
     mbl_tensor_t host = MBL_TENSOR_2(gram, MBL_F64, m, m), rows = mbl_tensor_rows(&u->shard, 0, m);
     mbl_tensor_t last = mbl_update_last(u), behind = mbl_update_behind(u, step);
     MBL_TRY(mbl_update_form(u, step, gram));
+    mbl_update_compare(step, gram);
     step->args.masks = NULL;
     if (behind.data != last.data)
         MBL_TRY(mbl_tensor_copy(u->ops, &behind, &last));

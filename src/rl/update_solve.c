@@ -97,7 +97,7 @@ static mbl_status_t shrink(mbl_update_step_t *step, const mbl_balance_options_t 
     return MBL_OK;
 }
 
-static void compare_rewards(mbl_update_step_t *step, const double *gram) {
+void mbl_update_compare(mbl_update_step_t *step, const double *gram) {
     mbl_sets_cosines(&step->sets, gram, step->args.batch->k, step->out->cos_pair);
     step->out->paired = true;
 }
@@ -113,7 +113,7 @@ mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const do
     memcpy(scaled, gram, m * m * sizeof *scaled);
     if (share)
         mbl_sets_scale(&step->sets, share->mask, share->rows, scaled);
-    compare_rewards(step, scaled);
+    mbl_update_compare(step, scaled);
     MBL_TRY(mbl_balance(u->comm, &options, scaled, k, &step->balance, &out->balance));
     memcpy(out->alpha_raw, out->balance.alpha, sizeof out->alpha_raw);
     if (step->options->warmup) /* equal weights are no solution to average */
@@ -233,7 +233,7 @@ static mbl_status_t choose_part(mbl_update_t *u, const mbl_update_step_t *step, 
 /* All sets, for the cosines of a direction whose weights are given. */
 static mbl_status_t form_and_measure(mbl_update_t *u, mbl_update_step_t *step, double *gram) {
     MBL_TRY(form_all(u, step, gram));
-    compare_rewards(step, gram);
+    mbl_update_compare(step, gram);
     mbl_balance_measure(gram, &step->sets, step->args.batch->k, &step->out->balance);
     take_weights(step);
     return MBL_OK;

@@ -23,3 +23,9 @@ SHOW(epoch, mbl_event_epoch_t)
 SHOW(evaluated, mbl_event_eval_t)
 SHOW(end, mbl_event_end_t)
 #undef SHOW
+
+void mbl_events_phase(const mbl_events_t *events, mbl_phase_t phase) {
+    for (size_t i = 0; i < events->n; i++)
+        if (events->items[i].observer->phase)
+            events->items[i].observer->phase(events->items[i].self, phase);
+}

@@ -72,6 +72,18 @@ typedef struct {
     const mbl_eval_score_t *base, *trained, *change; /* [K] */
 } mbl_event_end_t;
 
+/* What the run is busy with. STARTING is before the first of the others; PAUSED is asked for (control.h). */
+typedef enum {
+    MBL_PHASE_STARTING,
+    MBL_PHASE_ROLLOUT,
+    MBL_PHASE_SCORING, /* waiting for scores: most of scoring goes on beside the rollout */
+    MBL_PHASE_TRAINING,
+    MBL_PHASE_EVALUATION,
+    MBL_PHASE_CHECKPOINT,
+    MBL_PHASE_PAUSED,
+    MBL_PHASE_DONE
+} mbl_phase_t;
+
 /* Slots that are NULL do not want to know. `self` is the observer's own. */
 typedef struct {
     const char *name;
@@ -81,6 +93,7 @@ typedef struct {
     mbl_status_t (*epoch)(void *self, const mbl_event_epoch_t *event);
     mbl_status_t (*evaluated)(void *self, const mbl_event_eval_t *event);
     mbl_status_t (*end)(void *self, const mbl_event_end_t *event);
+    void (*phase)(void *self, mbl_phase_t phase); /* as it begins; local, and cheap */
 } mbl_observer_t;
 
 enum { MBL_EVENTS_MOST = 16 };
@@ -102,5 +115,6 @@ mbl_status_t mbl_events_step(const mbl_events_t *events, const mbl_event_step_t 
 mbl_status_t mbl_events_epoch(const mbl_events_t *events, const mbl_event_epoch_t *event);
 mbl_status_t mbl_events_evaluated(const mbl_events_t *events, const mbl_event_eval_t *event);
 mbl_status_t mbl_events_end(const mbl_events_t *events, const mbl_event_end_t *event);
+void mbl_events_phase(const mbl_events_t *events, mbl_phase_t phase);
 
 #endif

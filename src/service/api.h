@@ -6,14 +6,7 @@
 #include "service/answer.h"
 #include "service/view.h"
 
-typedef enum {
-    MBL_PHASE_STARTING,
-    MBL_PHASE_ROLLOUT,
-    MBL_PHASE_TRAINING,
-    MBL_PHASE_EVALUATION,
-    MBL_PHASE_PAUSED,
-    MBL_PHASE_DONE
-} mbl_phase_t;
+#include "run/events.h"
 
 /* What only the process that answers knows. */
 typedef struct {

@@ -6,7 +6,9 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const phases[] = {"starting", "rollout", "training", "evaluation", "paused", "done"};
+/* In the order of mbl_phase_t. */
+static const char *const phases[] = {"starting",   "rollout",    "scoring", "training",
+                                     "evaluation", "checkpoint", "paused",  "done"};
 
 static json_t *text_or_null(const char *text) {
     return text && text[0] ? json_string(text) : json_null();

@@ -184,15 +184,10 @@ static mbl_status_t begin(void *self, const mbl_event_begin_t *event) {
     return MBL_OK;
 }
 
-static void enter(mbl_service_t *service, mbl_phase_t phase) {
+static void enter(void *self, mbl_phase_t phase) {
+    const mbl_service_t *service = self;
     if (service->server)
         mbl_server_phase(service->server, phase);
-}
-
-static mbl_status_t images(void *self, const mbl_event_images_t *event) {
-    (void)event;
-    enter(self, MBL_PHASE_TRAINING);
-    return MBL_OK;
 }
 
 static mbl_status_t step(void *self, const mbl_event_step_t *event) {
@@ -203,14 +198,11 @@ static mbl_status_t step(void *self, const mbl_event_step_t *event) {
     return MBL_OK;
 }
 
-static mbl_status_t epoch(void *self, const mbl_event_epoch_t *event) {
-    enter(self, event->last ? MBL_PHASE_EVALUATION : MBL_PHASE_ROLLOUT);
-    return MBL_OK;
-}
-
 static mbl_status_t evaluated(void *self, const mbl_event_eval_t *event) {
+    const mbl_service_t *service = self;
     (void)event;
-    enter(self, MBL_PHASE_ROLLOUT);
+    if (service->server)
+        mbl_server_wake(service->server);
     return MBL_OK;
 }
 
@@ -220,13 +212,8 @@ static mbl_status_t end(void *self, const mbl_event_end_t *event) {
     return MBL_OK;
 }
 
-const mbl_observer_t mbl_service_observer = {.name = "service",
-                                             .begin = begin,
-                                             .images = images,
-                                             .step = step,
-                                             .epoch = epoch,
-                                             .evaluated = evaluated,
-                                             .end = end};
+const mbl_observer_t mbl_service_observer = {
+    .name = "service", .begin = begin, .step = step, .evaluated = evaluated, .end = end, .phase = enter};
 
 mbl_status_t mbl_service_new(mbl_control_t *control, mbl_service_t **out) {
     mbl_service_t *service;

@@ -78,6 +78,7 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
     double start = mbl_now();
     const mbl_adapter_t *adapter;
     bool entered;
+    mbl_events_phase(&t->events, MBL_PHASE_ROLLOUT);
     MBL_TRY(mbl_train_enter_stage(t, &entered));
     MBL_TRY(pick_prompts(t));
     MBL_TRY(choose_adapter(t, &adapter));
@@ -96,6 +97,7 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
     mbl_run_traffic_begin(t->engine.pool, &t->traffic);
     mbl_status_t status = mbl_rollout(&rollout, &t->batch, &t->views);
     shown->seconds.rollout = mbl_lap(&start);
+    mbl_events_phase(&t->events, MBL_PHASE_SCORING);
     mbl_status_t scored = mbl_scorer_pool_wait(t->engine.pool);
     shown->seconds.reward_wait = mbl_lap(&start);
     MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
@@ -158,6 +160,7 @@ static mbl_status_t epoch(mbl_train_t *t) {
              slice++) {
             if (updated)
                 MBL_TRY(mbl_train_read_control(t, 0));
+            mbl_events_phase(&t->events, MBL_PHASE_TRAINING);
             MBL_TRY(mbl_train_update(t, inner, slice, updated ? NULL : t->stop));
             updated = true;
             MBL_TRY(describe_step(t, steps, &shown));
@@ -177,8 +180,10 @@ static mbl_status_t epoch(mbl_train_t *t) {
 static mbl_status_t evaluate_base(mbl_train_t *t) {
     if (t->state.step == 0)
         MBL_TRY(mbl_train_evaluate(t, NULL, 0, t->config->log.samples_every > 0, t->base, NULL));
-    else
+    else {
+        mbl_events_phase(&t->events, MBL_PHASE_EVALUATION);
         MBL_TRY(mbl_evaluator_run(t->evaluator, NULL, t->base));
+    }
     mbl_evaluator_keep(t->evaluator);
     return MBL_OK;
 }
@@ -276,6 +281,8 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_t
     status = settle(&t, run(&t));
     if (status == MBL_ERR_STOPPED)
         status = save_stopped(&t);
+    if (status != MBL_OK && t.state.step > 0 && mbl_rundir_held(&t.rundir) == MBL_OK)
+        mbl_train_write_report(&t);
 done:
     status = settle(&t, status);
     if (t.control)

@@ -73,6 +73,8 @@ typedef struct {
 mbl_status_t mbl_train_observe(mbl_train_t *t, const mbl_events_t *more);
 /* A checkpoint, now. Collective. */
 mbl_status_t mbl_train_save(mbl_train_t *t, bool wait);
+/* report.html in the run's folder, by rank 0. One that cannot be written costs a warning. */
+void mbl_train_write_report(const mbl_train_t *t);
 /* Waits for the last checkpoint's write where this step will be saved too. Local. */
 void mbl_train_await_write(mbl_train_t *t);
 /* Scores of an adapter (NULL: the base model) and, where there is one, their difference to the base model's;

@@ -154,13 +154,11 @@ static mbl_status_t note_evaluation(void *self, const mbl_event_eval_t *e) {
     return MBL_OK;
 }
 
-/* One that cannot be written costs no run: marble report makes it again. */
-static mbl_status_t write_report(void *self, const mbl_event_end_t *end) {
-    const mbl_train_t *t = self;
+/* marble report makes one that could not be written. */
+void mbl_train_write_report(const mbl_train_t *t) {
     char path[PATH_MAX];
-    (void)end;
     if (t->comm->rank != 0)
-        return MBL_OK;
+        return;
     mbl_fail_quiet(1);
     mbl_status_t status = mbl_report_write(t->out_dir, NULL, path, sizeof path);
     mbl_fail_quiet(0);
@@ -168,6 +166,11 @@ static mbl_status_t write_report(void *self, const mbl_event_end_t *end) {
         MBL_INFO("report: %s", path);
     else
         MBL_WARN("no report: %s", mbl_fail_message());
+}
+
+static mbl_status_t write_report(void *self, const mbl_event_end_t *end) {
+    (void)end;
+    mbl_train_write_report(self);
     return MBL_OK;
 }
 
@@ -184,6 +187,7 @@ static mbl_status_t print_table(void *self, const mbl_event_end_t *end) {
 
 mbl_status_t mbl_train_save(mbl_train_t *t, bool wait) {
     double start = mbl_now();
+    mbl_events_phase(&t->events, MBL_PHASE_CHECKPOINT);
     mbl_status_t status = mbl_state_save(&t->state, t->out_dir, wait);
     mbl_timing_saved(&t->timing, mbl_lap(&start), false);
     return status;
@@ -207,6 +211,7 @@ static mbl_status_t save_when_due(void *self, const mbl_event_epoch_t *epoch) {
 
 mbl_status_t mbl_train_evaluate(mbl_train_t *t, const mbl_adapter_t *adapter, uint64_t step, bool sheet,
                                 mbl_eval_score_t *scores, mbl_eval_score_t *change) {
+    mbl_events_phase(&t->events, MBL_PHASE_EVALUATION);
     MBL_TRY(mbl_evaluator_run(t->evaluator, adapter, scores));
     if (adapter)
         MBL_TRY(mbl_evaluator_compare(t->evaluator, change));

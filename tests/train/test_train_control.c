@@ -32,6 +32,7 @@ typedef struct {
     size_t n, images, evaluations;
     double lr[STEPS + 1], floor[STEPS + 1], ended[STEPS + 1]; /* ended: clock */
     bool table;
+    char seen[400]; /* phases as they begin, in capitals, and events */
     uv_thread_t waker;
     bool wakes;
 } watcher_t;
@@ -41,8 +42,17 @@ static void wake(void *self) {
     mbl_control_ask(((watcher_t *)self)->control, MBL_CONTROL_RESUME);
 }
 
+static void note(watcher_t *w, char what) {
+    w->seen[strnlen(w->seen, sizeof w->seen - 2)] = what;
+}
+
+static void see_phase(void *self, mbl_phase_t phase) {
+    note(self, "?RSTECPD"[phase]);
+}
+
 static mbl_status_t see_step(void *self, const mbl_event_step_t *event) {
     watcher_t *w = self;
+    note(w, 's');
     w->lr[event->step] = event->lr;
     w->floor[event->step] = event->state->engine->config->balance.floor;
     w->ended[event->step] = 1e-9 * (double)uv_hrtime();
@@ -61,11 +71,13 @@ static mbl_status_t see_step(void *self, const mbl_event_step_t *event) {
 
 static mbl_status_t see_images(void *self, const mbl_event_images_t *event) {
     ((watcher_t *)self)->images += event->batch->n;
+    note(self, 'i');
     return MBL_OK;
 }
 
 static mbl_status_t see_evaluation(void *self, const mbl_event_eval_t *event) {
     ((watcher_t *)self)->evaluations += event->step > 0;
+    note(self, 'e');
     return MBL_OK;
 }
 
@@ -74,8 +86,12 @@ static mbl_status_t see_end(void *self, const mbl_event_end_t *event) {
     return MBL_OK;
 }
 
-static const mbl_observer_t watcher = {
-    .name = "test", .images = see_images, .step = see_step, .evaluated = see_evaluation, .end = see_end};
+static const mbl_observer_t watcher = {.name = "test",
+                                       .images = see_images,
+                                       .step = see_step,
+                                       .evaluated = see_evaluation,
+                                       .end = see_end,
+                                       .phase = see_phase};
 
 /* A run of six steps in folder/name under the plan. */
 static mbl_status_t run(const char *name, const char *resume, watcher_t *w) {
@@ -111,6 +127,14 @@ static bool exists(const char *name, size_t step) {
     struct stat info;
     snprintf(path, sizeof path, "%s/%s/checkpoints/step-%06zu.h5", folder, name, step);
     return stat(path, &info) == 0;
+}
+
+/* Whether the run's folder has a report; rank 0's folder is everybody's. */
+static bool reported(const char *name) {
+    char path[600];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/%s/report.html", folder, name);
+    return stat(path, &info) == 0 && info.st_size > 1000;
 }
 
 /* The number that a checkpoint's configuration has for balance.floor. */
@@ -167,6 +191,7 @@ static void settings_hold_from_the_next_step_on(void **state) {
     assert_int_equal(w.images, STEPS * 8 / (size_t)comm->size);
     assert_int_equal(w.evaluations, 1); /* the last */
     assert_true(w.table);
+    assert_string_equal(w.seen, "EeRSiTsRSiTsRSiTsRSiTsCRSiTsRSiTsCEe");
     assert_int_equal(mbl_comm_barrier(comm), MBL_OK);
     assert_true(exists("set", 4) && exists("set", STEPS));
     assert_false(exists("set", 3) || exists("set", 5));
@@ -187,9 +212,11 @@ static void a_stop_is_resumed(void **state) {
     assert_int_equal(run("stop", NULL, &first), MBL_ERR_STOPPED);
     assert_int_equal(first.evaluations, 1);
     assert_true(first.lr[3] > 0 && first.lr[4] == 0 && !first.table);
+    assert_string_equal(first.seen, "EeRSiTsEeRSiTsRSiTsC");
     assert_int_equal(mbl_comm_barrier(comm), MBL_OK);
-    assert_true(exists("stop", 3));
+    assert_true(exists("stop", 3) && reported("stop"));
     assert_int_equal(run("stop", "auto", &second), MBL_OK);
+    assert_string_equal(second.seen, "ERSiTsRSiTsRSiTsCEe"); /* the base model's are not shown again */
     assert_true(second.lr[3] == 0 && second.lr[4] > 0 && second.lr[STEPS] > 0 && second.table);
 }
 

@@ -101,6 +101,22 @@ static void the_released_method(void **state) {
             assert_near(number_at(lines, i, "gram_share"), i == 0 ? 1 : 1.0 / PASSES, 1e-12);
     }
     json_decref(lines);
+    same_lines("reference", "reference2", "gram.jsonl", 2e-3, 4); /* of steps that solve or compare */
+    lines = lines_of("reference", "gram.jsonl");
+    for (size_t i = 0; i < 4; i++) {
+        size_t measured = 0;
+        assert_near(number_at(lines, i, "step"), i < 1 ? 1 : (double)i + 2, 0);
+        for (size_t k = 0; k < json_array_size(field(lines, i, "rewards")); k++) {
+            const json_t *row = json_array_get(field(lines, i, "cos"), k), *own = json_array_get(row, k);
+            measured += json_is_number(own);
+            if (json_is_number(own)) {
+                assert_near(json_number_value(own), 1, 0);
+                assert_true(json_number_value(json_array_get(field(lines, i, "norm"), k)) > 0);
+            }
+        }
+        assert_true(measured >= 2);
+    }
+    json_decref(lines);
 }
 
 /* The length of a run's second direction. */

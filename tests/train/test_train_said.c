@@ -120,6 +120,7 @@ static void steps_that_train_nothing_raise_an_alarm(void **state) {
     both_say("idle", "alarm no_score: no image of the last 5 steps has a score of ocr");
     strcat(more, " --set alarms.on_alarm=stop");
     assert_int_equal(train(1, "stopped", more), 1);
+    check_times("stopped/log.txt", "report: ", 1); /* of what there is */
     json_t *line = last_line("stopped", "metrics.jsonl");
     assert_int_equal(json_integer_value(json_object_get(line, "step")), 3);
     json_decref(line);
