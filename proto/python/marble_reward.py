@@ -1391,7 +1391,9 @@ class Server:
         self.pool.start()
         ended = self.loop.create_task(self.ended.wait())
         await asyncio.wait([self.pool.started, ended], return_when=asyncio.FIRST_COMPLETED)
-        if not self.stopping:
+        if self.stopping:
+            self.pool.kill()  # workers that load the file have nothing to finish
+        else:
             if self.pool.started.exception():
                 self.pool.kill()
                 return 1  # the reason is in the log

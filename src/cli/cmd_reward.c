@@ -125,7 +125,7 @@ static mbl_status_t check_some(const mbl_config_t *config, const batch_t *batch,
     MBL_ALLOC(scores, 2 * batch->n * m);
     mbl_log_set_level(MBL_LOG_OFF);
     double start = mbl_now();
-    mbl_status_t status = mbl_scorer_pool_open(specs, m, 1, &pool);
+    mbl_status_t status = mbl_scorer_pool_open(specs, m, 1, NULL, &pool);
     for (size_t j = 0; j < m; j++) {
         found[j].status = status;
         found[j].start = mbl_now() - start;

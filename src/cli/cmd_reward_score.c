@@ -141,7 +141,7 @@ static mbl_status_t open_scorer(const char *name, mbl_scorer_pool_t **pool) {
         return MBL_FAIL(MBL_ERR_USAGE,
                         "reward score: %s needs a run.yaml; expected a built-in scorer such as clean", name);
     mbl_reward_spec_t spec = {.name = name, .type = name, .weight = 1};
-    return mbl_scorer_pool_open(&spec, 1, 1, pool);
+    return mbl_scorer_pool_open(&spec, 1, 1, NULL, pool);
 }
 
 mbl_status_t mbl_reward_score(const char *const *names, size_t n) {

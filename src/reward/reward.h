@@ -9,6 +9,7 @@
 #include "data/prompts.h"
 #include "reward/traffic.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -111,13 +112,15 @@ const mbl_scorer_key_t *mbl_scorer_key(const mbl_scorer_t *scorer, const char *n
 /* K open scorers and the threads that run them: workers, and one for each that has its own. */
 typedef struct mbl_scorer_pool mbl_scorer_pool_t;
 
-/* threads 0: one worker. Errors: ERR_CONFIG for an unknown scorer (names those that exist). Close with
- * mbl_scorer_pool_close. */
+/* threads 0: one worker. *stop nonzero (NULL: never) ends waiting for scorers, here and in
+ * mbl_scorer_pool_wait, within a second or what a scorer in this process takes for a call. Errors: ERR_CONFIG
+ * for an unknown scorer (names those that exist), ERR_STOPPED. Close with mbl_scorer_pool_close. */
 mbl_status_t mbl_scorer_pool_open(const mbl_reward_spec_t *specs, size_t k, size_t threads,
-                                  mbl_scorer_pool_t **out);
+                                  const volatile sig_atomic_t *stop, mbl_scorer_pool_t **out);
 /* The same with scorers [k] that need not be registered; specs give the rest. */
 mbl_status_t mbl_scorer_pool_open_with(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs,
-                                       size_t k, size_t threads, mbl_scorer_pool_t **out);
+                                       size_t k, size_t threads, const volatile sig_atomic_t *stop,
+                                       mbl_scorer_pool_t **out);
 /* Waits for what is under way, ends the threads, closes the scorers; NULL is fine. */
 void mbl_scorer_pool_close(mbl_scorer_pool_t *pool);
 
@@ -136,8 +139,9 @@ mbl_status_t mbl_scorer_pool_submit(mbl_scorer_pool_t *pool, const mbl_image_t *
 void mbl_scorer_pool_fail(mbl_scorer_pool_t *pool, const mbl_prompt_t *const *prompts, size_t n,
                           mbl_score_t *scores);
 /* Waits for everything submitted. ERR_REWARD when a reward whose on_failure is stop failed since the last
- * wait (says which and on what prompt). One thread submits and waits. A reward's first failure is logged with
- * its reason, later ones only counted. */
+ * wait (says which and on what prompt); ERR_STOPPED when a stop was asked for: the scores that were missing
+ * failed, and the pool scores nothing more. One thread submits and waits. A reward's first failure is logged
+ * with its reason, later ones only counted. */
 mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool);
 
 /* What the earliest failure of reward k was in the last submits that failed, for people; NULL: none. By the

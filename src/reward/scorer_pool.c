@@ -38,6 +38,10 @@ static mbl_status_t open_reward(const mbl_scorer_t *scorer, const mbl_reward_spe
     return MBL_OK;
 }
 
+bool mbl_scorer_pool_stops(const mbl_scorer_pool_t *pool) {
+    return pool->stop && *pool->stop;
+}
+
 static mbl_status_t fill_pool(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs, size_t k,
                               size_t workers, mbl_scorer_pool_t *pool) {
     MBL_ALLOC(pool->rewards, k);
@@ -49,12 +53,14 @@ static mbl_status_t fill_pool(const mbl_scorer_t *const *scorers, const mbl_rewa
 }
 
 mbl_status_t mbl_scorer_pool_open_with(const mbl_scorer_t *const *scorers, const mbl_reward_spec_t *specs,
-                                       size_t k, size_t threads, mbl_scorer_pool_t **out) {
+                                       size_t k, size_t threads, const volatile sig_atomic_t *stop,
+                                       mbl_scorer_pool_t **out) {
     mbl_scorer_pool_t *pool;
     MBL_REQUIRE(k > 0 && threads <= MOST_THREADS,
                 "%zu rewards on %zu threads; expected at least one reward and at most %d threads", k, threads,
                 MOST_THREADS);
     MBL_ALLOC(pool, 1);
+    pool->stop = stop;
     mbl_status_t status = mbl_reward_locks_open(&pool->lock, &pool->work, &pool->done);
     if (status != MBL_OK) {
         mbl_free(pool);
@@ -80,7 +86,7 @@ static void list_scorers(char *out, size_t size) {
 }
 
 mbl_status_t mbl_scorer_pool_open(const mbl_reward_spec_t *specs, size_t k, size_t threads,
-                                  mbl_scorer_pool_t **out) {
+                                  const volatile sig_atomic_t *stop, mbl_scorer_pool_t **out) {
     const mbl_scorer_t **scorers;
     MBL_REQUIRE(k > 0, "no rewards; expected at least one");
     MBL_ALLOC(scorers, k);
@@ -96,7 +102,7 @@ mbl_status_t mbl_scorer_pool_open(const mbl_reward_spec_t *specs, size_t k, size
         }
     }
     if (status == MBL_OK)
-        status = mbl_scorer_pool_open_with(scorers, specs, k, threads, out);
+        status = mbl_scorer_pool_open_with(scorers, specs, k, threads, stop, out);
     mbl_free(scorers);
     return status;
 }

@@ -19,6 +19,7 @@ typedef struct {
     mbl_score_t *scores;
     size_t n, taken; /* images handed to workers */
     size_t first;    /* images submitted before */
+    bool abandoned;  /* of a thread's copy: nobody wants the scores any more */
 } batch_t;
 
 typedef struct {
@@ -63,6 +64,7 @@ typedef struct {
 } job_t;
 
 struct mbl_scorer_pool {
+    const volatile sig_atomic_t *stop; /* NULL: never */
     reward_t *rewards;
     size_t k;
     queue_t *queues; /* [1 + those of scorers with their own thread] */
@@ -77,8 +79,10 @@ struct mbl_scorer_pool {
     double waiting_since;
     size_t images;              /* submitted, ever */
     size_t submitted, finished; /* images, ever, in all queues */
-    bool closing;
+    bool closing, abandoned;    /* abandoned: a stop was asked for, what is missing fails unsaid */
 };
+
+bool mbl_scorer_pool_stops(const mbl_scorer_pool_t *pool);
 
 /* ---- scorer_pool_workers.c ---- */
 
@@ -97,6 +101,8 @@ void mbl_scorer_pool_services_close(mbl_scorer_pool_t *pool);
 /* Hands a batch to every service; the pool has so many spare jobs. */
 size_t mbl_scorer_pool_services_jobs(const mbl_scorer_pool_t *pool, const batch_t *batch); /* it makes */
 void mbl_scorer_pool_services_submit(mbl_scorer_pool_t *pool, const batch_t *batch);
+/* What services still have to score fails soon. */
+void mbl_scorer_pool_services_abandon(mbl_scorer_pool_t *pool);
 
 /* ---- scorer_pool_submit.c ---- */
 

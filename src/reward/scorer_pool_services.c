@@ -17,12 +17,13 @@ static service_t *service_for(mbl_scorer_pool_t *pool, const mbl_reward_spec_t *
     return &pool->services[pool->n_services++];
 }
 
-static mbl_status_t open_service(service_t *service, const mbl_reward_spec_t *specs) {
+static mbl_status_t open_service(const mbl_scorer_pool_t *pool, service_t *service,
+                                 const mbl_reward_spec_t *specs) {
     const mbl_reward_spec_t **own;
     MBL_ALLOC(own, service->m);
     for (size_t i = 0; i < service->m; i++)
         own[i] = &specs[service->rewards[i]];
-    mbl_status_t status = service->table->open(own, service->m, &service->self);
+    mbl_status_t status = service->table->open(own, service->m, pool->stop, &service->self);
     service->open = status == MBL_OK;
     mbl_free(own);
     return status;
@@ -40,7 +41,7 @@ mbl_status_t mbl_scorer_pool_services_open(mbl_scorer_pool_t *pool, const mbl_re
         pool->rewards[k].service = (size_t)(service - pool->services);
     }
     for (size_t s = 0; s < pool->n_services; s++)
-        MBL_TRY(open_service(&pool->services[s], specs));
+        MBL_TRY(open_service(pool, &pool->services[s], specs));
     return MBL_OK;
 }
 
@@ -156,6 +157,11 @@ void mbl_scorer_pool_services_submit(mbl_scorer_pool_t *pool, const batch_t *bat
                     batch->scores[j * pool->k + service->rewards[o]] = (mbl_score_t){0, MBL_SCORE_NA};
         }
     }
+}
+
+void mbl_scorer_pool_services_abandon(mbl_scorer_pool_t *pool) {
+    for (size_t s = 0; s < pool->n_services; s++)
+        pool->services[s].table->abandon(pool->services[s].self);
 }
 
 bool mbl_scorer_pool_has_services(const mbl_scorer_pool_t *pool) {

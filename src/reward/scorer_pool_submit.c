@@ -27,7 +27,7 @@ static mbl_status_t take_score(mbl_status_t status, mbl_score_t score, mbl_score
 
 static void note_failure(mbl_scorer_pool_t *pool, reward_t *reward, size_t image, const char *prompt) {
     uv_mutex_lock(&pool->lock);
-    bool first = reward->failed++ == 0;
+    bool first = !pool->abandoned && reward->failed++ == 0;
     if (image < reward->stop_at) {
         reward->stop_at = image;
         snprintf(reward->stop_text, sizeof reward->stop_text, "reward %s failed on '%.160s': %.240s",
@@ -92,17 +92,32 @@ void mbl_scorer_pool_fail(mbl_scorer_pool_t *pool, const mbl_prompt_t *const *pr
     mbl_fail_quiet(0);
 }
 
+/* With the lock held, which it gives up in between. */
+static void abandon(mbl_scorer_pool_t *pool) {
+    pool->abandoned = true;
+    uv_mutex_unlock(&pool->lock);
+    mbl_scorer_pool_services_abandon(pool);
+    uv_mutex_lock(&pool->lock);
+}
+
 mbl_status_t mbl_scorer_pool_wait(mbl_scorer_pool_t *pool) {
+    const uint64_t look = 100000000; /* ns, between looks at the stop */
     mbl_status_t status = MBL_OK;
     const reward_t *earliest = NULL;
     pool->waiting_since = mbl_now();
     uv_mutex_lock(&pool->lock);
     while (pool->finished < pool->submitted) {
         mbl_log_progress("scoring", pool->finished, pool->submitted);
-        uv_cond_wait(&pool->done, &pool->lock);
+        if (!pool->abandoned && mbl_scorer_pool_stops(pool))
+            abandon(pool);
+        if (pool->finished < pool->submitted)
+            uv_cond_timedwait(&pool->done, &pool->lock, look);
     }
     mbl_log_progress(NULL, 0, 0);
+    bool abandoned = pool->abandoned;
     uv_mutex_unlock(&pool->lock);
+    if (abandoned)
+        return MBL_ERR_STOPPED;
     for (size_t k = 0; k < pool->k; k++) {
         const reward_t *reward = &pool->rewards[k];
         if (reward->stop_at != SIZE_MAX && reward->on_failure == MBL_ON_FAILURE_STOP &&

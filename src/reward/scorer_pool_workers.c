@@ -21,8 +21,9 @@ static bool has_own_thread(const mbl_scorer_t *scorer) {
 static void score_these(mbl_scorer_pool_t *pool, size_t k, const batch_t *batch, size_t from, size_t n) {
     reward_t *reward = &pool->rewards[k];
     mbl_score_t said[MBL_SCORER_MOST] = {{0}};
-    mbl_status_t status =
-        reward->scorer->score(reward->self, batch->images + from, batch->prompts + from, n, said);
+    mbl_status_t status = batch->abandoned ? MBL_ERR_STOPPED
+                                           : reward->scorer->score(reward->self, batch->images + from,
+                                                                   batch->prompts + from, n, said);
     for (size_t i = 0; i < n; i++)
         mbl_scorer_pool_keep_score(pool, k, status, said[i], batch->first + from + i,
                                    batch->prompts[from + i]->text, &batch->scores[(from + i) * pool->k + k]);
@@ -59,6 +60,7 @@ static bool take_range(queue_t *queue, batch_t *copy, size_t *from, size_t *to) 
     if (!batch)
         return false;
     *copy = *batch;
+    copy->abandoned = queue->pool->abandoned;
     *from = batch->taken;
     *to = batch->taken + least(queue->chunk, batch->n - batch->taken);
     batch->taken = *to;

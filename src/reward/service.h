@@ -28,11 +28,14 @@ struct mbl_service {
     /* Whether two rewards of this type share calls. */
     bool (*joins)(const mbl_reward_spec_t *a, const mbl_reward_spec_t *b);
     /* For rewards that share calls; `self` may be used when one replica at least is known to be of use.
-     * Errors: ERR_CONFIG, ERR_REWARD. */
-    mbl_status_t (*open)(const mbl_reward_spec_t *const *specs, size_t n, void **self);
+     * Errors: ERR_CONFIG, ERR_REWARD, ERR_STOPPED once *stop is nonzero (NULL: never). */
+    mbl_status_t (*open)(const mbl_reward_spec_t *const *specs, size_t n, const volatile sig_atomic_t *stop,
+                         void **self);
     /* Jobs that are not done end as failed. */
     void (*close)(void *self);
     void (*submit)(void *self, mbl_score_job_t *job);
+    /* Jobs that are not done, and all later ones, end as failed at once. */
+    void (*abandon)(void *self);
     /* Since the last call. Local. */
     void (*traffic)(void *self, mbl_traffic_t *out);
     /* The i-th replica for people: its address, whether it is of use, and what it said or what is wrong with

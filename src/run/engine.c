@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "run/prompt_encode.h"
+#include "run/stop.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -103,7 +104,8 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
                                      &engine->pipeline));
     MBL_TRY(mbl_engine_resize(config, engine->pipeline));
     mbl_log_progress("starting the scorers", 0, 0);
-    MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &engine->pool));
+    MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, mbl_stop_flag(),
+                                 &engine->pool));
     const mbl_encoder_t encoder = mbl_pipeline_encoder(engine->pipeline);
     MBL_TRY(mbl_prompt_set_take(config, &encoder, 0, &engine->train));
     return mbl_prompt_set_take(config, &encoder, 1, &engine->test);

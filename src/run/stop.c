@@ -83,6 +83,10 @@ const volatile sig_atomic_t *mbl_stop_catch(double seconds) {
     return &stop_asked;
 }
 
+const volatile sig_atomic_t *mbl_stop_flag(void) {
+    return &stop_asked;
+}
+
 int mbl_stop_check(void) {
     return stop_asked;
 }

@@ -11,6 +11,8 @@
  * too).
  */
 const volatile sig_atomic_t *mbl_stop_catch(double seconds);
+/* The same flag, without catching anything: it stays as it is until signals are caught. */
+const volatile sig_atomic_t *mbl_stop_flag(void);
 /* Nonzero when the run should stop. */
 int mbl_stop_check(void);
 /* Gives the signals back their default action and forgets the limit. */

@@ -131,7 +131,7 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
         mbl_pipeline_new(e->ops, mbl_engine_dtype(e), folder, fresh, config->seed, &e->pipeline);
     json_decref(fresh);
     MBL_TRY(status);
-    MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, &e->pool));
+    MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, mbl_stop_flag(), &e->pool));
     const mbl_encoder_t encoder = mbl_pipeline_encoder(e->pipeline);
     MBL_TRY(mbl_prompt_set_open(config, &encoder, 0, &e->train));
     MBL_TRY(mbl_prompt_set_open(config, &encoder, 1, &e->test));
@@ -392,8 +392,9 @@ static mbl_status_t one_step(pretrain_t *p, size_t step) {
 static mbl_status_t evaluate(pretrain_t *p, size_t step) {
     mbl_eval_score_t scores[MBL_MAX_REWARDS];
     MBL_TRY(mbl_pretrain_state_use(&p->state, &p->state.ema));
-    MBL_TRY(mbl_evaluator_run(p->evaluator, NULL, scores));
+    mbl_status_t status = mbl_evaluator_run(p->evaluator, NULL, scores);
     MBL_TRY(mbl_pretrain_state_use(&p->state, &p->state.master));
+    MBL_TRY(status);
     MBL_TRY(mbl_rundir_eval(&p->rundir, step, p->engine.config, &p->engine.test, scores, NULL, NULL));
     return mbl_rundir_samples(&p->rundir, step, p->engine.config, p->evaluator);
 }
@@ -418,7 +419,9 @@ static mbl_status_t run(pretrain_t *p, const volatile sig_atomic_t *stop) {
             return mbl_comm_agree(p->engine.comm, MBL_ERR_STOPPED); /* saving agreed that all went well */
         }
         if (last || (config->pretrain.eval_every && done % config->pretrain.eval_every == 0))
-            MBL_TRY(evaluate(p, done));
+            asked = evaluate(p, done);
+        if (asked != MBL_ERR_STOPPED) /* while scores were waited for: the next step sees to it */
+            MBL_TRY(asked);
     }
     return mbl_pretrain_state_export(&p->state, p->out_dir);
 }

@@ -77,8 +77,9 @@ static bool joins(const mbl_reward_spec_t *a, const mbl_reward_spec_t *b) {
 }
 
 static size_t outputs;
-static mbl_status_t open_service(const mbl_reward_spec_t *const *specs, size_t n, void **self) {
-    (void)specs;
+static mbl_status_t open_service(const mbl_reward_spec_t *const *specs, size_t n,
+                                 const volatile sig_atomic_t *stop, void **self) {
+    (void)specs, (void)stop;
     outputs = n;
     *self = NULL;
     return MBL_OK;
@@ -115,8 +116,13 @@ static bool replica(void *self, size_t i, const char **url, bool *ready, char *t
 }
 
 static void a_pool_asks_about_no_others(void **state) {
-    static const mbl_service_t service = {joins,   open_service, close_service, submit,
-                                          traffic, replica,      NULL,          NULL};
+    static const mbl_service_t service = {.joins = joins,
+                                          .open = open_service,
+                                          .close = close_service,
+                                          .submit = submit,
+                                          .abandon = close_service,
+                                          .traffic = traffic,
+                                          .replica = replica};
     static const mbl_scorer_t local = {.name = "local", .score = score},
                               served = {.name = "served", .service = &service};
     const mbl_scorer_t *scorers[K] = {&local, &served, &served};
@@ -139,7 +145,7 @@ static void a_pool_asks_about_no_others(void **state) {
     for (size_t threads = 0; threads < 3; threads++) {
         asked_scorer = asked_service = 0;
         memset(scores, 0x55, sizeof scores);
-        assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, K, threads, &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, K, threads, NULL, &pool), MBL_OK);
         for (int again = 0; again < 2; again++) {
             assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
             assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);

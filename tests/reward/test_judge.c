@@ -69,7 +69,7 @@ static void test_answers_become_scores(void **state) {
     }
     mbl_log_set_level(MBL_LOG_ERROR);
     mbl_reward_spec_t spec = {.name = "liked", .type = "judge", .options = options};
-    assert_int_equal(mbl_scorer_pool_open(&spec, 1, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(&spec, 1, 1, NULL, &pool), MBL_OK);
     assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
     assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
     for (size_t i = 0; i < N; i++) {
@@ -96,7 +96,7 @@ static void test_bad_questions(void **state) {
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         mbl_scorer_pool_t *pool = NULL;
         mbl_reward_spec_t spec = {.name = "liked", .type = "judge", .options = options[i]};
-        mbl_status_t status = mbl_scorer_pool_open(&spec, 1, 1, &pool);
+        mbl_status_t status = mbl_scorer_pool_open(&spec, 1, 1, NULL, &pool);
         if (status != MBL_ERR_CONFIG || !strstr(mbl_fail_message(), "reward liked: "))
             fail_msg("%s: %s (%s), expected ERR_CONFIG of reward liked", options[i], mbl_status_name(status),
                      mbl_fail_message());

@@ -142,7 +142,7 @@ static void test_it_does_not_outlive_the_run(void **state) {
     pid_t run = fork();
     if (run == 0) {
         mbl_scorer_pool_t *pool;
-        bool open = mbl_scorer_pool_open(specs, K, 1, &pool) == MBL_OK;
+        bool open = mbl_scorer_pool_open(specs, K, 1, NULL, &pool) == MBL_OK;
         if (write(ready[1], open ? "y" : "n", 1) == 1)
             pause();
         _exit(1);
@@ -171,7 +171,7 @@ static void test_folders_of_killed_runs_are_removed(void **state) {
     assert_int_equal(mkdir(other, 0700), 0);
     write_whole(lock, "", 0);
     for (int i = 0; i < 2; i++)
-        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pools[i]), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pools[i]), MBL_OK);
     assert_int_equal(folders_left(), 3);
     assert_int_equal(access(left, F_OK), -1);
     for (int i = 0; i < 2; i++) {
@@ -187,7 +187,7 @@ static void test_scores_and_a_server_that_dies(void **state) {
     mbl_scorer_pool_t *pool;
     pid_t first = 0, second = 0, none;
     size_t before = mbl_mem_live();
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
     check_scores(pool);
     assert_int_equal(children_of(getpid(), &first), 1);
     kill(first, SIGKILL);
@@ -206,7 +206,7 @@ static void test_an_interrupt_is_for_the_run(void **state) {
     (void)state;
     mbl_scorer_pool_t *pool;
     pid_t server = 0, worker = 0, now = 0;
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
     assert_int_equal(children_of(getpid(), &server), 1);
     assert_int_equal(children_of(server, &worker), 1);
     kill(server, SIGINT);
@@ -236,7 +236,7 @@ static void test_a_function_that_raises(void **state) {
         if (apart)
             own[1].options = other;     /* another batch: a server of its own */
         mbl_log_set_level(MBL_LOG_OFF); /* while no other thread logs */
-        assert_int_equal(mbl_scorer_pool_open(own, K, 1, &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open(own, K, 1, NULL, &pool), MBL_OK);
         assert_int_equal(mbl_scorer_pool_submit(pool, images, &one, 1, score), MBL_OK);
         assert_int_equal(mbl_scorer_pool_wait(pool), MBL_ERR_REWARD);
         assert_non_null(strstr(mbl_fail_message(), "reward kilos failed"));
@@ -273,7 +273,7 @@ static void test_what_cannot_start(void **state) {
                             : "{\"file\": \"%.380s\", \"python\": \"/no/such\", \"start\": 60}",
                      path);
         mbl_reward_spec_t spec = {.name = "x", .type = "python", .options = text};
-        assert_int_equal(mbl_scorer_pool_open(&spec, 1, 1, &pool), MBL_ERR_REWARD);
+        assert_int_equal(mbl_scorer_pool_open(&spec, 1, 1, NULL, &pool), MBL_ERR_REWARD);
         if (!strstr(mbl_fail_message(), says[i]))
             fail_msg("\"%s\": expected %s in it", mbl_fail_message(), says[i]);
         assert_true(mbl_now() - start < 30); /* it does not wait for what has ended */

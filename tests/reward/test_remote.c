@@ -36,7 +36,7 @@ static int make_images(void **state) {
     }
     for (size_t k = 0; k < K; k++)
         specs[k] = (mbl_reward_spec_t){.name = names[k], .type = names[k]};
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
     assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, expected), MBL_OK);
     assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
     mbl_scorer_pool_close(pool);
@@ -105,7 +105,7 @@ static void test_the_same_scores_as_in_this_process(void **state) {
         oip_open(&server, names);
         server.json_only = json_only;
         make_specs(urls_of(&server, 1, urls), ", \"batch\": 16, \"in_flight\": 3");
-        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
         score(pool, 40, scores);
         assert_scores(scores);
         assert_int_equal(atomic_load(&server.infers), 3 + 3 + 1); /* of 40, 40 and 16, cut by 16 */
@@ -135,7 +135,7 @@ static void test_no_score_is_lost_with_one_good_replica(void **state) {
         for (int i = 0; i < 2; i++)
             oip_open(&servers[i], names);
         make_specs(urls_of(servers, 2, urls), ", \"batch\": 4, \"in_flight\": 2, \"deadline\": 1");
-        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
         for (int round = 0; round < 3; round++) {
             if (round == 1)
                 atomic_store(&servers[1].fault, faults[f]);
@@ -170,7 +170,7 @@ static void test_killed_servers(void **state) {
         oip_open(&servers[i], names);
     make_specs(urls_of(servers, 2, urls), ", \"batch\": 8, \"deadline\": 0.5, \"retries\": 2");
     specs[2].on_failure = MBL_ON_FAILURE_STOP;
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
     fake_close(&servers[0].http);
     score(pool, 32, scores);
     assert_scores(scores);
@@ -200,7 +200,7 @@ static void test_closing_in_the_middle(void **state) {
     size_t before = mbl_mem_live();
     oip_open(&server, names);
     make_specs(urls_of(&server, 1, urls), ", \"batch\": 8");
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
     atomic_store(&server.fault, OIP_HANG);
     assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
     usleep(50000);
@@ -208,6 +208,61 @@ static void test_closing_in_the_middle(void **state) {
     mbl_scorer_pool_close(pool);
     assert_true(mbl_now() - start < 2);
     assert_int_equal(mbl_mem_live(), before);
+    fake_close(&server.http);
+}
+
+/* ---- a stop ---- */
+
+static volatile sig_atomic_t stop;
+
+static void *stop_soon(void *unused) {
+    usleep(200000);
+    stop = 1;
+    return unused;
+}
+
+/* A server that hangs is not waited for once a stop was asked for, nor one that is not there yet, by a reward
+ * that is trained or one that is a monitor. */
+static void test_a_stop_ends_waiting(void **state) {
+    (void)state;
+    oip_server_t server;
+    char urls[300];
+    mbl_score_t scores[N * K];
+    size_t before = mbl_mem_live();
+    oip_open(&server, names);
+    urls_of(&server, 1, urls);
+    mbl_log_set_level(MBL_LOG_OFF);
+    for (int late = 0; late < 2; late++)
+        for (int monitor = 0; monitor < 2; monitor++) {
+            mbl_scorer_pool_t *pool = NULL;
+            pthread_t thread;
+            make_specs(late ? urls : "\"http://127.0.0.1:1\"", ", \"batch\": 8, \"start\": 60");
+            atomic_store(&server.fault, OIP_FINE);
+            for (size_t k = 0; k < K; k++)
+                specs[k].use = monitor ? MBL_REWARD_MONITOR : MBL_REWARD_TRAINED;
+            specs[0].on_failure = MBL_ON_FAILURE_STOP;
+            stop = 0;
+            if (late)
+                assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &stop, &pool), MBL_OK);
+            atomic_store(&server.fault, OIP_HANG);
+            assert_int_equal(pthread_create(&thread, NULL, stop_soon, NULL), 0);
+            double start = mbl_now();
+            if (late) {
+                assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
+                assert_int_equal(mbl_scorer_pool_wait(pool), MBL_ERR_STOPPED);
+                for (size_t i = 0; i < N * K; i++)
+                    assert_int_equal(scores[i].state, MBL_SCORE_FAILED);
+                assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
+                assert_int_equal(mbl_scorer_pool_wait(pool), MBL_ERR_STOPPED);
+            } else {
+                assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &stop, &pool), MBL_ERR_STOPPED);
+            }
+            mbl_scorer_pool_close(pool);
+            assert_true(mbl_now() - start < 1.5);
+            pthread_join(thread, NULL);
+            assert_int_equal(mbl_mem_live(), before);
+        }
+    mbl_log_set_level(MBL_LOG_ERROR);
     fake_close(&server.http);
 }
 
@@ -224,17 +279,17 @@ static void test_tokens(void **state) {
     strcpy(server.token, "s3cret-7");
     mbl_log_set_level(MBL_LOG_OFF);
     make_specs(urls_of(&server, 1, urls), "");
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_ERR_REWARD);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_ERR_REWARD);
     assert_non_null(strstr(mbl_fail_message(), "expected a token"));
     setenv("MBL_TEST_TOKEN", "wrong-8", 1);
     make_specs(urls, ", \"token_env\": \"MBL_TEST_TOKEN\"");
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_ERR_REWARD);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_ERR_REWARD);
     assert_null(strstr(mbl_fail_message(), "wrong-8"));
     make_specs(urls, ", \"token_env\": \"MBL_NO_SUCH_VARIABLE\"");
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_ERR_CONFIG);
     setenv("MBL_TEST_TOKEN", "two\nlines", 1);
     make_specs(urls, ", \"token_env\": \"MBL_TEST_TOKEN\"");
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_ERR_CONFIG);
     assert_null(strstr(mbl_fail_message(), "lines"));
     mbl_log_set_level(MBL_LOG_ERROR);
     setenv("MBL_TEST_TOKEN", "s3cret-7", 1);
@@ -242,14 +297,14 @@ static void test_tokens(void **state) {
     const char *const good[] = {", \"token_env\": \"MBL_TEST_TOKEN\"", more};
     for (size_t i = 0; i < 2; i++) {
         make_specs(urls, good[i]);
-        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
         score(pool, N, scores);
         assert_scores(scores);
         mbl_scorer_pool_close(pool);
     }
     /* a token that the server and the file change in the middle of a run */
     make_specs(urls, more);
-    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
     score(pool, N, scores);
     strcpy(server.token, "n3w-9");
     write_whole(path, "n3w-9", 5);
@@ -293,7 +348,7 @@ static void test_refused(void **state) {
                      server.http.url, at + 3);
         else
             snprintf(text, sizeof text, "%s", cases[i].options);
-        mbl_status_t status = mbl_scorer_pool_open(&spec, 1, 1, &pool);
+        mbl_status_t status = mbl_scorer_pool_open(&spec, 1, 1, NULL, &pool);
         if (status != cases[i].status || !strstr(mbl_fail_message(), cases[i].says))
             fail_msg("%s: %s (%s), expected %s with '%s'", text, mbl_status_name(status), mbl_fail_message(),
                      mbl_status_name(cases[i].status), cases[i].says);
@@ -318,7 +373,7 @@ static void test_no_memory(void **state) {
     for (size_t n = 1; n < 250; n += n < 40 ? 1 : 7) {
         mbl_scorer_pool_t *pool = NULL;
         mbl_mem_fail_at(n);
-        mbl_status_t status = mbl_scorer_pool_open(specs, K, 1, &pool);
+        mbl_status_t status = mbl_scorer_pool_open(specs, K, 1, NULL, &pool);
         if (status == MBL_OK && mbl_scorer_pool_submit(pool, images, asked, N, scores) == MBL_OK) {
             assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
             opened++;
@@ -339,6 +394,7 @@ int main(void) {
         cmocka_unit_test(test_no_score_is_lost_with_one_good_replica),
         cmocka_unit_test(test_killed_servers),
         cmocka_unit_test(test_closing_in_the_middle),
+        cmocka_unit_test(test_a_stop_ends_waiting),
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_no_memory),

@@ -47,7 +47,7 @@ static mbl_scorer_pool_t *open_pool(replica_t *replicas, size_t n) {
              replicas[0].oip.http.url, n > 1 ? ", \"" : "", n > 1 ? replicas[1].oip.http.url : "",
              n > 1 ? "\"" : "", BATCH);
     mbl_reward_spec_t spec = {.name = "clean", .type = "remote", .options = options};
-    assert_int_equal(mbl_scorer_pool_open(&spec, 1, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(&spec, 1, 1, NULL, &pool), MBL_OK);
     return pool;
 }
 

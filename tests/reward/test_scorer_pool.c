@@ -2,6 +2,7 @@
  * scorers take them, specifications that are refused, memory that runs out. */
 #include "signs_case.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <uv.h>
@@ -45,7 +46,7 @@ static void pool_is_the_same_on_any_threads(void **state) {
     fill_batch(&batch);
     for (size_t t = 0; t < 3; t++) {
         mbl_scorer_pool_t *pool = NULL;
-        assert_int_equal(mbl_scorer_pool_open(five, 5, threads[t], &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open(five, 5, threads[t], NULL, &pool), MBL_OK);
         for (int repeat = 0; repeat < 3; repeat++) { /* several under way, of odd sizes */
             memset(scores[t], 0x55, sizeof scores[t]);
             for (size_t from = 0, n; from < BATCH; from += n) {
@@ -138,7 +139,7 @@ static void failures_are_failed_not_zero(void **state) {
             mbl_scorer_pool_t *pool;
             specs[0].on_failure = stop ? MBL_ON_FAILURE_STOP : MBL_ON_FAILURE_SKIP;
             mbl_log_set_level(MBL_LOG_OFF);
-            assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, threads, &pool), MBL_OK);
+            assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, threads, NULL, &pool), MBL_OK);
             assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
             assert_int_equal(mbl_scorer_pool_wait(pool), stop ? MBL_ERR_REWARD : MBL_OK);
             if (stop) { /* the earliest: image 2, whose first byte is 5 */
@@ -181,7 +182,7 @@ static void later_submits_allocate_nothing(void **state) {
     mbl_scorer_pool_t *pool;
     size_t made = 0;
     (void)state;
-    assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, 2, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, 2, NULL, &pool), MBL_OK);
     for (int round = 0; round < 10; round++) {
         assert_int_equal(mbl_scorer_pool_submit(pool, &image, asked, 1, scores), MBL_OK);
         assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
@@ -266,7 +267,7 @@ static void scorers_take_batches(void **state) {
         memset(&calls, 0, sizeof calls);
         assert_int_equal(uv_mutex_init(&calls.lock), 0);
         mbl_log_set_level(MBL_LOG_OFF);
-        assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, kinds[j].threads, &pool), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open_with(scorers, specs, 2, kinds[j].threads, NULL, &pool), MBL_OK);
         assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
         assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
         mbl_scorer_pool_close(pool);
@@ -289,6 +290,49 @@ static void scorers_take_batches(void **state) {
     }
 }
 
+static volatile sig_atomic_t stop;
+
+static mbl_status_t stop_and_score(void *self, const mbl_image_t *images, const mbl_prompt_t *const *prompts,
+                                   size_t n, mbl_score_t *out) {
+    (void)self;
+    (void)prompts;
+    (void)images;
+    stop = 1;
+    uv_sleep(250);
+    for (size_t i = 0; i < n; i++)
+        out[i] = (mbl_score_t){1, MBL_SCORE_VALID};
+    return MBL_OK;
+}
+
+/* A stop that comes while the first of many images is scored leaves the others out. */
+static void a_stop_ends_waiting(void **state) {
+    enum { N = 100 };
+    static const mbl_prompt_t prompt = {"anything", NULL};
+    static const mbl_scorer_t scorer = {.name = "slow", .batch = 1, .async = true, .score = stop_and_score};
+    const mbl_scorer_t *scorers[] = {&scorer};
+    mbl_reward_spec_t spec = {.name = "slow", .on_failure = MBL_ON_FAILURE_STOP};
+    static pixels_t pixels;
+    mbl_image_t images[N];
+    const mbl_prompt_t *asked[N];
+    mbl_score_t scores[N];
+    mbl_scorer_pool_t *pool;
+    (void)state;
+    pixels = flat((uint8_t[3]){0, 0, 0});
+    for (int i = 0; i < N; i++) {
+        images[i] = (mbl_image_t){SIZE, SIZE, pixels.rgb};
+        asked[i] = &prompt;
+    }
+    stop = 0;
+    assert_int_equal(mbl_scorer_pool_open_with(scorers, &spec, 1, 1, &stop, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
+    double start = mbl_now();
+    assert_int_equal(mbl_scorer_pool_wait(pool), MBL_ERR_STOPPED);
+    assert_true(mbl_now() - start < 2);
+    mbl_scorer_pool_close(pool);
+    assert_int_equal(scores[0].state, MBL_SCORE_VALID);
+    assert_int_equal(scores[N - 1].state, MBL_SCORE_FAILED);
+}
+
 static void wrong_specs_are_refused(void **state) {
     (void)state;
     mbl_scorer_pool_t *pool = NULL;
@@ -297,11 +341,11 @@ static void wrong_specs_are_refused(void **state) {
     mbl_reward_spec_t refuse[2] = {{.name = "clean"}, {.name = "bad", .options = "refuse"}};
     size_t live = mbl_mem_live();
     mbl_fail_quiet(1);
-    assert_int_equal(mbl_scorer_pool_open(&unknown, 1, 1, &pool), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_scorer_pool_open(&unknown, 1, 1, NULL, &pool), MBL_ERR_CONFIG);
     assert_non_null(strstr(mbl_fail_message(), "'beauty'; there are: ocr, count, color, clean, jpeg"));
-    assert_int_equal(mbl_scorer_pool_open(&options, 1, 1, &pool), MBL_ERR_CONFIG);
-    assert_int_equal(mbl_scorer_pool_open(five, 0, 1, &pool), MBL_ERR_ARG);
-    assert_int_equal(mbl_scorer_pool_open_with(scorers, refuse, 2, 1, &pool), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_scorer_pool_open(&options, 1, 1, NULL, &pool), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_scorer_pool_open(five, 0, 1, NULL, &pool), MBL_ERR_ARG);
+    assert_int_equal(mbl_scorer_pool_open_with(scorers, refuse, 2, 1, NULL, &pool), MBL_ERR_CONFIG);
     mbl_fail_quiet(0);
     assert_null(pool);
     assert_int_equal(mbl_mem_live(), live);
@@ -317,7 +361,7 @@ static void pool_survives_want_of_memory(void **state) {
     for (;; n++) {
         mbl_scorer_pool_t *pool = NULL;
         mbl_mem_fail_at(n);
-        mbl_status_t status = mbl_scorer_pool_open(five, 5, 2, &pool);
+        mbl_status_t status = mbl_scorer_pool_open(five, 5, 2, NULL, &pool);
         if (status == MBL_OK)
             status = mbl_scorer_pool_submit(pool, batch.images, batch.asked, BATCH, scores);
         mbl_mem_fail_at(0);
@@ -333,9 +377,13 @@ static void pool_survives_want_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pool_is_the_same_on_any_threads), cmocka_unit_test(failures_are_failed_not_zero),
-        cmocka_unit_test(later_submits_allocate_nothing),  cmocka_unit_test(scorers_take_batches),
-        cmocka_unit_test(wrong_specs_are_refused),         cmocka_unit_test(pool_survives_want_of_memory),
+        cmocka_unit_test(pool_is_the_same_on_any_threads),
+        cmocka_unit_test(failures_are_failed_not_zero),
+        cmocka_unit_test(later_submits_allocate_nothing),
+        cmocka_unit_test(scorers_take_batches),
+        cmocka_unit_test(a_stop_ends_waiting),
+        cmocka_unit_test(wrong_specs_are_refused),
+        cmocka_unit_test(pool_survives_want_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

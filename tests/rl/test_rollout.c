@@ -94,7 +94,7 @@ static mbl_status_t roll(fixture_t *w, const mbl_adapter_t *adapter, size_t firs
     batch.scores = out->scores + first * K;
     assert_ok(mbl_sampler_new(w->tiny.pipeline, w->tiny.lora, micro_batch, &sampler));
     assert_ok(mbl_embeds_room(w->embeds, micro_batch < PROMPTS ? micro_batch : PROMPTS));
-    assert_ok(mbl_scorer_pool_open(specs, K, threads, &pool));
+    assert_ok(mbl_scorer_pool_open(specs, K, threads, NULL, &pool));
     mbl_rollout_t rollout = {.pipeline = w->tiny.pipeline,
                              .sampler = sampler,
                              .plan = &w->plan,

@@ -49,7 +49,7 @@ static void ranks_agree(void **state) {
         servers[0].http.url, servers[1].http.url);
     mbl_reward_spec_t spec = {.name = "clean", .type = "remote", .options = options};
     mbl_log_set_level(MBL_LOG_ERROR);
-    assert_int_equal(mbl_scorer_pool_open(&spec, 1, 1, &pool), MBL_OK);
+    assert_int_equal(mbl_scorer_pool_open(&spec, 1, 1, NULL, &pool), MBL_OK);
     for (int step = 0; step < 3; step++) {
         bool last = comm->rank == comm->size - 1;
         if (step == 1 && last)

@@ -4,6 +4,8 @@
 
 #include "oip_server.h"
 
+#include "base/clock.h"
+
 enum { STEPS = 4 };
 static const char *const names[] = {"ocr", "count", "color", "clean", "jpeg", NULL};
 enum { K = 5 };
@@ -173,6 +175,43 @@ static void no_server_no_run(void **state) {
     assert_int_equal(times_in("wrong.log", "begins with none of http://"), 1);
 }
 
+/* SIGTERM while a server is waited for, which starts late or hangs in the first evaluation or in a step: the
+ * run ends soon, with the exit code of a stop. */
+static void a_stop_does_not_wait_for_servers(void **state) {
+    static const struct {
+        const char *out, *says;
+        size_t good; /* calls that are answered; 0: there is no server */
+    } cases[] = {{"unstarted", "asked to stop while reward ocr waited for its server http://127.0.0.1:1", 0},
+                 {"unevaluated", "stopped at step 0 of 4", 1},
+                 {"unscored", "stopped at step 0 of 4", 4}};
+    (void)state;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        oip_server_t server;
+        char urls[300] = "\"http://127.0.0.1:1\"", command[5000], log[64];
+        oip_open(&server, names);
+        server.good = cases[c].good;
+        server.then = OIP_HANG;
+        if (cases[c].good)
+            snprintf(urls, sizeof urls, "\"%.120s\"", server.http.url);
+        const char *more = rewards_from(1, urls, ", start: 300 s, retries: 30");
+        snprintf(
+            command, sizeof command,
+            "timeout --preserve-status -s TERM 2 %s/marble train %s/run.yaml --out %s/%s --set device=%s %s "
+            ">%s/%s.log 2>&1",
+            MBL_BINARY_DIR, folder, folder, cases[c].out, test_backend(), more, folder, cases[c].out);
+        double start = mbl_now();
+        int code = system(command);
+        double seconds = mbl_now() - start;
+        fake_close(&server.http);
+        snprintf(log, sizeof log, "%s.log", cases[c].out);
+        check_times(log, cases[c].says, 1);
+        check_times(log, "failed on", 0);
+        assert_int_equal(WEXITSTATUS(code), 75);
+        if (seconds > 5)
+            fail_msg("%s: ended after %g s, expected 2 and a moment", cases[c].out, seconds);
+    }
+}
+
 /* run.yaml's copy has the variable's name, and nothing anywhere the token. */
 static void the_token_stays_where_it_is(void **state) {
     (void)state;
@@ -196,6 +235,7 @@ int main(void) {
         cmocka_unit_test(monitors_change_nothing),
         cmocka_unit_test(an_exchanged_model_is_found_out),
         cmocka_unit_test(no_server_no_run),
+        cmocka_unit_test(a_stop_does_not_wait_for_servers),
         cmocka_unit_test(the_token_stays_where_it_is),
     };
     return cmocka_run_group_tests(tests, prepare, drop_folder);

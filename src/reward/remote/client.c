@@ -43,6 +43,13 @@ void mbl_remote_submit(mbl_remote_t *remote, mbl_score_job_t *job) {
     uv_mutex_unlock(&remote->lock);
 }
 
+void mbl_remote_abandon(mbl_remote_t *remote) {
+    uv_mutex_lock(&remote->lock);
+    remote->abandoned = true;
+    uv_cond_signal(&remote->wake);
+    uv_mutex_unlock(&remote->lock);
+}
+
 /* ---- the thread ---- */
 
 /* Does what is due; returns when it has to look again. */
@@ -96,7 +103,8 @@ static void publish(mbl_remote_t *remote) {
 
 /* Waits for news, at most until then; false: the client closes. */
 static bool wait_for_news(mbl_remote_t *remote, double until) {
-    while (!remote->ended && !remote->first && !remote->closing && !remote->decided) {
+    while (!remote->ended && !remote->first && !remote->closing && !remote->decided &&
+           !(remote->abandoned && remote->open_tasks > 0)) {
         double seconds = until - mbl_now();
         if (seconds <= 0)
             break;
@@ -142,6 +150,7 @@ static void take_decision(mbl_remote_t *remote) {
 static void work(void *user) {
     mbl_remote_t *remote = user;
     double until = 0;
+    bool abandoned = false;
     mbl_fail_quiet(1);
     uv_mutex_lock(&remote->lock);
     while (wait_for_news(remote, until)) {
@@ -150,9 +159,12 @@ static void work(void *user) {
         remote->ended = NULL;
         remote->first = remote->last = NULL;
         take_decision(remote);
+        abandoned = remote->abandoned;
         uv_mutex_unlock(&remote->lock);
         take_ended(ended);
         mbl_remote_take_jobs(remote, jobs);
+        if (abandoned)
+            mbl_schedule_give_up(remote->schedule);
         until = act(remote);
         uv_mutex_lock(&remote->lock);
         publish(remote);

@@ -16,6 +16,7 @@ typedef struct {
     size_t batch, in_flight, retries;
     double deadline, hedge; /* see schedule.h */
     double start;           /* seconds in which one replica has to be there; 0: whoever is there at once */
+    const volatile sig_atomic_t *stop; /* nonzero ends waiting for a replica; NULL: never */
     uint64_t seed;
     bool optional; /* opens without a replica too: their scores fail until one is there */
     /* Whether the server is known to have ended, so that waiting for it is of no use, and how, into text;
@@ -27,12 +28,15 @@ typedef struct {
 typedef struct mbl_remote mbl_remote_t;
 /* Asks every replica what it serves, until one fits what is asked for or `start` seconds are over. Strings of
  * `options` need not stay. Errors: ERR_CONFIG for a bad option; ERR_REWARD where no replica is of use: says
- * what each one answered. Close with mbl_remote_close. */
+ * what each one answered; ERR_STOPPED, with a line that says what it waited for. Close with mbl_remote_close.
+ */
 mbl_status_t mbl_remote_open(const mbl_remote_options_t *options, mbl_remote_t **out);
 /* Cancels what is under way; jobs end with failed scores. NULL is fine. */
 void mbl_remote_close(mbl_remote_t *remote);
 
 void mbl_remote_submit(mbl_remote_t *remote, mbl_score_job_t *job);
+/* Jobs that are not done, and all later ones, end with failed scores at once. */
+void mbl_remote_abandon(mbl_remote_t *remote);
 
 /* What was done since the last call. Local. */
 void mbl_remote_traffic(mbl_remote_t *remote, mbl_traffic_t *out);

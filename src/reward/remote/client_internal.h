@@ -68,7 +68,7 @@ struct mbl_remote {
     double busy_since;                     /* a request is under way since; 0: none */
     mbl_schedule_counts_t counts, counted; /* as of the thread's last look; and reported */
     size_t set_aside, hopeless;            /* replicas */
-    bool opening, closing;
+    bool opening, closing, abandoned;
     bool decided, decided_here; /* there is a decision of rank 0, which this is */
 };
 

@@ -47,13 +47,14 @@ static mbl_status_t start_child(mbl_remote_parsed_t *parsed, mbl_child_t **child
 }
 
 static mbl_status_t open_server(const mbl_scorer_key_t *keys, const mbl_reward_spec_t *const *specs, size_t n,
-                                void **self) {
+                                const volatile sig_atomic_t *stop, void **self) {
     mbl_remote_parsed_t parsed = {.json = NULL};
     server_t *server;
     MBL_ALLOC(server, 1);
     mbl_status_t status = mbl_remote_parse(keys, specs, n, &parsed);
     if (status == MBL_OK && parsed.file)
         status = start_child(&parsed, &server->child);
+    parsed.client.stop = stop;
     if (status == MBL_OK)
         status = mbl_remote_open(&parsed.client, &server->client);
     mbl_remote_parsed_free(&parsed);
@@ -65,16 +66,19 @@ static mbl_status_t open_server(const mbl_scorer_key_t *keys, const mbl_reward_s
     return MBL_OK;
 }
 
-static mbl_status_t open_remote(const mbl_reward_spec_t *const *specs, size_t n, void **self) {
-    return open_server(mbl_remote_keys, specs, n, self);
+static mbl_status_t open_remote(const mbl_reward_spec_t *const *specs, size_t n,
+                                const volatile sig_atomic_t *stop, void **self) {
+    return open_server(mbl_remote_keys, specs, n, stop, self);
 }
 
-static mbl_status_t open_judge(const mbl_reward_spec_t *const *specs, size_t n, void **self) {
-    return open_server(mbl_judge_keys, specs, n, self);
+static mbl_status_t open_judge(const mbl_reward_spec_t *const *specs, size_t n,
+                               const volatile sig_atomic_t *stop, void **self) {
+    return open_server(mbl_judge_keys, specs, n, stop, self);
 }
 
-static mbl_status_t open_python(const mbl_reward_spec_t *const *specs, size_t n, void **self) {
-    return open_server(mbl_python_keys, specs, n, self);
+static mbl_status_t open_python(const mbl_reward_spec_t *const *specs, size_t n,
+                                const volatile sig_atomic_t *stop, void **self) {
+    return open_server(mbl_python_keys, specs, n, stop, self);
 }
 
 static bool never_joins(const mbl_reward_spec_t *a, const mbl_reward_spec_t *b) {
@@ -85,6 +89,10 @@ static bool never_joins(const mbl_reward_spec_t *a, const mbl_reward_spec_t *b) 
 
 static void submit(void *self, mbl_score_job_t *job) {
     mbl_remote_submit(((server_t *)self)->client, job);
+}
+
+static void abandon(void *self) {
+    mbl_remote_abandon(((server_t *)self)->client);
 }
 
 static void traffic(void *self, mbl_traffic_t *out) {
@@ -114,8 +122,8 @@ static void decide(void *self, const double *aside, bool mine) {
 
 #define SERVICE(open_, joins_)                                                                               \
     {                                                                                                        \
-        .joins = joins_, .open = open_, .close = close_server, .submit = submit, .traffic = traffic,         \
-        .replica = replica, .votes = votes, .decide = decide                                                 \
+        .joins = joins_, .open = open_, .close = close_server, .submit = submit, .abandon = abandon,         \
+        .traffic = traffic, .replica = replica, .votes = votes, .decide = decide                             \
     }
 static const mbl_service_t remote_service = SERVICE(open_remote, mbl_remote_same_calls),
                            judge_service = SERVICE(open_judge, never_joins),

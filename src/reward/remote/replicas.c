@@ -136,14 +136,19 @@ static bool is_decided(const mbl_remote_t *remote, bool late, bool *ready) {
 mbl_status_t mbl_remote_replicas_await(mbl_remote_t *remote, const mbl_remote_options_t *options) {
     char more[300] = "", why[MBL_PROTO_ERROR_TEXT];
     double end = mbl_now() + options->start;
-    bool ready = false;
+    bool ready = false, stop = false;
     uv_mutex_lock(&remote->lock);
-    while (!is_decided(remote, mbl_now() >= end, &ready) &&
+    while (!is_decided(remote, mbl_now() >= end, &ready) && !(stop = options->stop && *options->stop) &&
            !(options->ended && options->ended(options->ended_user, more, sizeof more)))
         uv_cond_timedwait(&remote->changed, &remote->lock, 100000000);
     remote->opening = false;
     snprintf(why, sizeof why, "%s", remote->replicas[0].why);
     uv_mutex_unlock(&remote->lock);
+    if (stop) {
+        MBL_WARN("asked to stop while reward %s waited for its server %s (%s); nothing was trained",
+                 remote->name, remote->replicas[0].url, why[0] ? why : "no answer yet");
+        return MBL_ERR_STOPPED;
+    }
     for (size_t r = 0; r < remote->n_replicas; r++) {
         mbl_remote_replica_t replica;
         mbl_remote_replica(remote, r, &replica);

@@ -237,6 +237,12 @@ static void settle(task_t *task, bool good) {
     task->good = good;
 }
 
+void mbl_schedule_give_up(mbl_schedule_t *s) {
+    for (size_t t = 0; t < s->capacity; t++)
+        if (s->tasks[t].used && !s->tasks[t].settled)
+            settle(&s->tasks[t], false);
+}
+
 static bool note_or_probe(mbl_schedule_t *s, double now, mbl_schedule_action_t *out) {
     for (size_t r = 0; r < s->options.replicas; r++) {
         replica_t *replica = &s->replicas[r];

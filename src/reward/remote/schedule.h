@@ -39,6 +39,9 @@ mbl_status_t mbl_schedule_add(mbl_schedule_t *schedule, double now, size_t *task
 /* Takes back a task that has just been added. */
 void mbl_schedule_drop(mbl_schedule_t *schedule, size_t task);
 
+/* Every task there is has failed: what is under way is cancelled. */
+void mbl_schedule_give_up(mbl_schedule_t *schedule);
+
 typedef enum {
     MBL_SCHEDULE_WAIT,       /* nothing to do before `until` (INFINITY: before a report or a new task) */
     MBL_SCHEDULE_START,      /* send `task` to `replica` as `attempt` */
