@@ -64,6 +64,11 @@ static behaviour_t slow(double now, size_t i) {
 static behaviour_t garbage(double now, size_t i) {
     (void)now;
     (void)i;
+    return (behaviour_t){MBL_SCHEDULE_ERROR, 0.1, 0, true};
+}
+static behaviour_t cut(double now, size_t i) {
+    (void)now;
+    (void)i;
     return (behaviour_t){MBL_SCHEDULE_FAILED, 0.1, 0, true};
 }
 static behaviour_t refuses(double now, size_t i) {
@@ -102,7 +107,7 @@ static behaviour_t wild(double now, size_t i) {
     mbl_rng_t rng = mbl_rng(5, MBL_RNG_WORLD, 1, i);
     double u = (double)mbl_rng_uniform(&rng), seconds = 0.05 / (0.001 + (double)mbl_rng_uniform(&rng));
     (void)now;
-    return (behaviour_t){(mbl_schedule_outcome_t)(u < 0.5 ? 0 : mbl_rng_below(&rng, 4)), seconds,
+    return (behaviour_t){(mbl_schedule_outcome_t)(u < 0.5 ? 0 : mbl_rng_below(&rng, 5)), seconds,
                          u < 0.6 ? 0 : u, u < 0.8};
 }
 
@@ -185,14 +190,17 @@ static void deliver(sim_t *sim) {
         }
 }
 
-/* Runs n tasks, at most `at_once` of them open, to their end; returns the seconds that took. */
-static double run(sim_t *sim, const mbl_schedule_options_t *options, const replica_t *replicas, size_t n,
-                  size_t at_once) {
-    size_t added = 0;
+static void open_sim(sim_t *sim, const mbl_schedule_options_t *options, const replica_t *replicas) {
     memset(sim, 0, sizeof *sim);
     sim->options = options;
     sim->replicas = replicas;
     assert_int_equal(mbl_schedule_open(options, &sim->schedule), MBL_OK);
+}
+
+/* Adds n tasks, at most `at_once` of them open, and goes on to their end. */
+static void do_tasks(sim_t *sim, size_t n, size_t at_once) {
+    size_t added = 0;
+    sim->good = sim->bad = 0;
     while (sim->good + sim->bad < n) {
         mbl_schedule_action_t action;
         while (added < n && added - sim->good - sim->bad < at_once) {
@@ -214,6 +222,13 @@ static double run(sim_t *sim, const mbl_schedule_options_t *options, const repli
         sim->now = next;
         deliver(sim);
     }
+}
+
+/* Runs n tasks, at most `at_once` of them open; returns the seconds that took. */
+static double run(sim_t *sim, const mbl_schedule_options_t *options, const replica_t *replicas, size_t n,
+                  size_t at_once) {
+    open_sim(sim, options, replicas);
+    do_tasks(sim, n, at_once);
     mbl_schedule_close(sim->schedule);
     return sim->now;
 }
@@ -387,6 +402,105 @@ static void test_hedges_are_few(void **state) {
     assert_int_equal(sim.started, 500); /* nowhere else to send it */
 }
 
+/* Time passes without a task until then; probes go on. */
+static void idle(sim_t *sim, double until) {
+    mbl_schedule_action_t action;
+    for (;;) {
+        while ((action = mbl_schedule_next(sim->schedule, sim->now)).kind != MBL_SCHEDULE_WAIT)
+            act(sim, &action);
+        double next = fmin(action.until, next_event(sim));
+        if (!(next < until))
+            break;
+        sim->now = next;
+        deliver(sim);
+    }
+    sim->now = until;
+}
+
+static behaviour_t hangs_a_while(double now, size_t i) {
+    return now > 5 && now < 400 ? (behaviour_t){MBL_SCHEDULE_FAILED, 1e4, 0, true} : fine(now, i);
+}
+static behaviour_t busy_a_while(double now, size_t i) {
+    return now > 5 && now < 400 ? always_busy(now, i) : fine(now, i);
+}
+static behaviour_t fails_a_while(double now, size_t i) {
+    return now > 5 && now < 400 ? garbage(now, i) : fine(now, i);
+}
+static behaviour_t cuts_a_while(double now, size_t i) {
+    return now > 5 && now < 400 ? cut(now, i) : fine(now, i);
+}
+static behaviour_t dead_a_while(double now, size_t i) {
+    return now > 5 && now < 400 ? dead(now, i) : fine(now, i);
+}
+
+/* Steps of 24 requests and 10 seconds of a monitor's only replica, which is bad for a while, in whatever way:
+ * the first bad step has to wait for a deadline at most, those behind it together for little, and once the
+ * replica is well all have their scores. */
+static void test_a_bad_monitor_holds_up_little(void **state) {
+    (void)state;
+    const struct {
+        const char *name;
+        replica_t replica;
+    } cases[] = {{"hangs", hangs_a_while},
+                 {"busy", busy_a_while},
+                 {"errors", fails_a_while},
+                 {"cuts", cuts_a_while},
+                 {"is gone", dead_a_while}};
+    mbl_schedule_options_t options = usual;
+    options.replicas = 1;
+    options.deadline = 60;
+    options.optional = true;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        double first = 0, later = 0;
+        size_t lost = 0, last = 0;
+        open_sim(&sim, &options, &cases[i].replica);
+        idle(&sim, 0.5);
+        while (sim.now < 1200) {
+            double start = sim.now;
+            do_tasks(&sim, 24, 24);
+            lost += sim.bad;
+            last = sim.bad;
+            if (sim.bad > 0 && first == 0)
+                first = sim.now - start;
+            else if (sim.bad > 0)
+                later += sim.now - start;
+            idle(&sim, sim.now + 10);
+        }
+        mbl_schedule_close(sim.schedule);
+        print_message("%-8s first bad step %5.1f s, all later ones %5.1f s, %zu lost\n", cases[i].name, first,
+                      later, lost);
+        assert_true(first > 0 && first < options.deadline + 1);
+        assert_true(later < 400 * 0.1);
+        assert_int_equal(last, 0);
+    }
+}
+
+/* The same for a reward that is trained: errors of an only replica fail its tasks after their tries, and not
+ * all after a deadline; one that is gone for less than a deadline costs nothing. */
+static void test_errors_of_an_only_replica(void **state) {
+    (void)state;
+    const replica_t errors[] = {fails_a_while}, gone[] = {comes_back};
+    mbl_schedule_options_t options = usual;
+    options.replicas = 1;
+    options.deadline = 60;
+    open_sim(&sim, &options, errors);
+    idle(&sim, 6);
+    for (size_t step = 0; step < 5; step++) {
+        double start = sim.now;
+        do_tasks(&sim, 24, 24);
+        assert_int_equal(sim.bad, 24);
+        if (sim.now - start > (step ? 1 : 5))
+            fail_msg("step %zu took %g s", step, sim.now - start);
+        idle(&sim, sim.now + 10);
+    }
+    idle(&sim, 720); /* the quarantine has grown */
+    do_tasks(&sim, 24, 24);
+    assert_int_equal(sim.good, 24);
+    mbl_schedule_close(sim.schedule);
+    run(&sim, &options, gone, 600, 8); /* away from second 5 to 30 */
+    assert_int_equal(sim.good, 600);
+}
+
 /* Whatever replicas do, in every setting: each task ends once, limits hold (act checks), and the same seed
  * gives the same actions at the same times. */
 static void test_wild_replicas(void **state) {
@@ -398,6 +512,7 @@ static void test_wild_replicas(void **state) {
                                           .retries = seed % 4,
                                           .deadline = 2,
                                           .hedge = (double)(seed % 3) * 2,
+                                          .optional = seed % 2,
                                           .seed = seed};
         run(&sim, &options, replicas, 150, 1 + seed % 40);
         size_t good = sim.good, bad = sim.bad;
@@ -518,6 +633,8 @@ int main(void) {
         cmocka_unit_test(test_failures_here_and_there_are_tried_again),
         cmocka_unit_test(test_bad_requests_set_nobody_aside),
         cmocka_unit_test(test_hedges_are_few),
+        cmocka_unit_test(test_a_bad_monitor_holds_up_little),
+        cmocka_unit_test(test_errors_of_an_only_replica),
         cmocka_unit_test(test_wild_replicas),
         cmocka_unit_test(test_what_another_rank_decides),
         cmocka_unit_test(test_the_rank_that_decides_goes_on_asking),

@@ -209,6 +209,7 @@ static mbl_status_t fill(mbl_remote_t *remote, const mbl_remote_options_t *optio
                                        .retries = options->retries,
                                        .deadline = options->deadline,
                                        .hedge = options->hedge,
+                                       .optional = options->optional,
                                        .seed = options->seed};
     MBL_TRY(mbl_schedule_open(&schedule, &remote->schedule));
     MBL_TRY(mbl_http_open(remote->n_attempts + remote->n_replicas, &remote->http));

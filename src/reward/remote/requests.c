@@ -127,8 +127,9 @@ static mbl_schedule_outcome_t read_response(mbl_remote_t *remote, exchange_t *at
         return MBL_SCHEDULE_BUSY;
     if (error.kind == MBL_PROTO_ERROR_DENIED && mbl_remote_token_renew(remote, attempt->token))
         return MBL_SCHEDULE_FAILED; /* and tried again */
-    return status != MBL_ERR_REWARD || mbl_proto_error_again(error.kind) ? MBL_SCHEDULE_FAILED
-                                                                         : MBL_SCHEDULE_REFUSED;
+    if (status != MBL_ERR_REWARD)   /* memory of our own */
+        return MBL_SCHEDULE_FAILED;
+    return mbl_proto_error_again(error.kind) ? MBL_SCHEDULE_ERROR : MBL_SCHEDULE_REFUSED;
 }
 
 void mbl_remote_attempt_ended(exchange_t *attempt) {
@@ -156,6 +157,19 @@ void mbl_remote_attempt_ended(exchange_t *attempt) {
     }
 }
 
+/* Where nobody was asked about a task: what is wrong with each replica. */
+static const char *say_nobody(mbl_remote_t *remote, char *out, size_t size) {
+    size_t used = (size_t)snprintf(out, size, "no server is of use");
+    for (size_t r = 0; r < remote->n_replicas && used + 1 < size; r++) {
+        mbl_remote_replica_t replica;
+        mbl_remote_replica(remote, r, &replica);
+        int n = snprintf(out + used, size - used, "%s %.80s: %.200s", r ? ";" : ":", replica.url,
+                         replica.text[0] ? replica.text : "has not answered yet");
+        used += n > 0 ? (size_t)n : 0;
+    }
+    return out;
+}
+
 void mbl_remote_finish_task(mbl_remote_t *remote, const mbl_schedule_action_t *action) {
     task_t *task = &remote->tasks[action->task];
     if (--remote->open_tasks == 0) {
@@ -164,9 +178,10 @@ void mbl_remote_finish_task(mbl_remote_t *remote, const mbl_schedule_action_t *a
         remote->busy_since = 0;
         uv_mutex_unlock(&remote->lock);
     }
+    char nobody[MBL_PROTO_ERROR_TEXT];
     if (!action->good)
         task->job->scored(task->job, task->first, task->n, NULL,
-                          task->why[0] ? task->why : "no server is ready");
+                          task->why[0] ? task->why : say_nobody(remote, nobody, sizeof nobody));
     task->job->done(task->job, task->n); /* the job may be gone after this */
 }
 

@@ -15,7 +15,8 @@ enum {
 };
 /* seconds */
 static const double BACKOFF = 0.1, BACKOFF_MAX = 5, QUARANTINE = 5, QUARANTINE_MAX = 300, HEDGE_MIN = 0.05;
-static const double HEDGE_SHARE = 0.1; /* of requests that may be hedges, beside the first few */
+static const double TRIAL_LEAST = 5, SLACK = 0.5; /* of an optional task: see trial_time and budget */
+static const double HEDGE_SHARE = 0.1;            /* of requests that may be hedges, beside the first few */
 
 typedef enum { UNKNOWN, PROBING, READY, TRIAL, QUARANTINED } replica_state_t;
 typedef struct {
@@ -23,6 +24,7 @@ typedef struct {
     size_t under_way, failures, lost, busy, level; /* in a row: failures, lost races, busy; quarantines */
     double latency;                                /* smoothed; 0: not known */
     double since, until;                           /* of the quarantine */
+    double last_good;                              /* when it gave an answer */
     double busy_until;
     bool note; /* a change of state is to be logged */
     bool held; /* quarantined by another schedule's decision */
@@ -34,7 +36,8 @@ typedef struct {
     uint64_t number;
     size_t alive, tries, tried_last; /* attempts under way; failed ones; where the last of them was */
     uint32_t refused;                /* bit for each replica that refused it */
-    double not_before, expires;      /* expires: from the first attempt on; before, the least (see expiry) */
+    double added, not_before;
+    double expires; /* from the first attempt on; before, the least (see expiry) */
 } task_t;
 
 typedef struct {
@@ -51,7 +54,8 @@ struct mbl_schedule {
     size_t capacity;
     uint64_t added, draws;
     bool begun;
-    double last_ready; /* when some replica was ready, or it began */
+    double last_ready; /* when some replica was more than on trial, or it began */
+    size_t lost;       /* tasks in a row that failed after all their tries, with no good answer since */
     double last_good;  /* when an answer came */
     double latencies[LATENCIES];
     size_t n_latencies;
@@ -99,6 +103,8 @@ bool mbl_schedule_is_ready(const mbl_schedule_t *s, size_t replica) {
 
 /* How long a task has, its attempts and waits between them included. */
 static double budget(const mbl_schedule_t *s) {
+    if (s->options.optional)
+        return s->options.deadline + SLACK; /* so that an attempt's own deadline comes first */
     return s->options.deadline * (double)(s->options.retries + 1);
 }
 
@@ -116,6 +122,7 @@ mbl_status_t mbl_schedule_add(mbl_schedule_t *s, double now, size_t *out) {
     s->tasks[i] = (task_t){.used = true,
                            .number = s->added++,
                            .tried_last = SIZE_MAX,
+                           .added = now,
                            .not_before = now,
                            .expires = now + budget(s)};
     *out = i;
@@ -186,12 +193,26 @@ static bool any_ready(const mbl_schedule_t *s) {
     return false;
 }
 
-/* When a quarantined replica is asked again: soon where there is no other. */
+/* When a quarantined replica is asked again: soon where there is no other and tasks may wait for it. */
 static double probe_time(const mbl_schedule_t *s, const replica_t *replica) {
     double soon = replica->since + fmin(BACKOFF * pow(2, (double)replica->level), BACKOFF_MAX);
     if (any_ready(s))
         return replica->held ? INFINITY : replica->until;
-    return fmin(soon, replica->until);
+    return s->options.optional ? replica->until : fmin(soon, replica->until);
+}
+
+/* Whether tasks fail without a try. One on trial is not known to be of use, but tasks wait for its outcome.
+ */
+static bool is_down(const mbl_schedule_t *s, double now) {
+    return !any_ready(s) &&
+           (s->options.optional || s->lost >= TOLERATED || now - s->last_ready > s->options.deadline);
+}
+
+static bool in_service(const mbl_schedule_t *s) {
+    for (size_t r = 0; r < s->options.replicas; r++)
+        if (s->replicas[r].state == READY)
+            return true;
+    return false;
 }
 
 static bool has_room(const mbl_schedule_t *s, size_t r, double now) {
@@ -268,6 +289,14 @@ static double expiry(const mbl_schedule_t *s, const task_t *task) {
     return task->begun ? task->expires : fmax(task->expires, s->last_good + budget(s));
 }
 
+/* Its time is over. An optional one is not waited for again where nobody answered meanwhile. */
+static void expire(mbl_schedule_t *s, task_t *task, double now) {
+    settle(task, false);
+    for (size_t r = 0; s->options.optional && r < s->options.replicas; r++)
+        if (mbl_schedule_is_ready(s, r) && s->replicas[r].last_good < task->added)
+            quarantine(s, &s->replicas[r], now);
+}
+
 static bool cancel_or_finish(mbl_schedule_t *s, double now, mbl_schedule_action_t *out) {
     for (size_t a = 0; a < mbl_schedule_attempts(s); a++) {
         attempt_t *attempt = &s->attempts[a];
@@ -279,8 +308,9 @@ static bool cancel_or_finish(mbl_schedule_t *s, double now, mbl_schedule_action_
     }
     for (size_t t = 0; t < s->capacity; t++) {
         task_t *task = &s->tasks[t];
-        bool hopeless = task->alive == 0 && now - s->last_ready > s->options.deadline;
-        if (task->used && !task->settled && (expiry(s, task) <= now || hopeless))
+        if (task->used && !task->settled && expiry(s, task) <= now)
+            expire(s, task, now);
+        else if (task->used && !task->settled && task->alive == 0 && is_down(s, now))
             settle(task, false);
         if (task->used && task->settled && task->alive == 0) {
             *out = (mbl_schedule_action_t){.kind = MBL_SCHEDULE_FINISH, .task = t, .good = task->good};
@@ -289,6 +319,11 @@ static bool cancel_or_finish(mbl_schedule_t *s, double now, mbl_schedule_action_
         }
     }
     return false;
+}
+
+/* How long an optional task waits for a replica on trial. */
+static double trial_time(const replica_t *replica) {
+    return fmax(TRIAL_LEAST, 2 * replica->latency);
 }
 
 static void start(mbl_schedule_t *s, size_t t, size_t r, bool hedge, double now, mbl_schedule_action_t *out) {
@@ -300,6 +335,8 @@ static void start(mbl_schedule_t *s, size_t t, size_t r, bool hedge, double now,
     s->replicas[r].under_way++;
     if (!task->begun)
         task->expires = now + budget(s);
+    if (s->options.optional && s->replicas[r].state == TRIAL)
+        task->expires = fmin(task->expires, now + trial_time(&s->replicas[r]));
     task->begun = true;
     task->alive++;
     s->counts.started++;
@@ -385,7 +422,7 @@ static double next_time(const mbl_schedule_t *s, double now) {
 
 mbl_schedule_action_t mbl_schedule_next(mbl_schedule_t *s, double now) {
     mbl_schedule_action_t out = {.kind = MBL_SCHEDULE_WAIT};
-    if (!s->begun || any_ready(s))
+    if (!s->begun || in_service(s))
         s->last_ready = now;
     s->begun = true;
     if (note_or_probe(s, now, &out) || cancel_or_finish(s, now, &out) || hedge(s, now, &out) ||
@@ -410,9 +447,17 @@ static void count_lost(mbl_schedule_t *s, size_t t, double now) {
     }
 }
 
-static void count_failure(mbl_schedule_t *s, size_t r, double now) {
+/* The only one that is ready and answers, if with errors, stays: its tasks fail one by one (see lose). */
+static void count_failure(mbl_schedule_t *s, size_t r, bool answered, double now) {
     replica_t *replica = &s->replicas[r];
-    if (mbl_schedule_is_ready(s, r) && (++replica->failures >= TOLERATED || replica->state == TRIAL))
+    bool other = false;
+    for (size_t i = 0; i < s->options.replicas; i++)
+        other |= i != r && mbl_schedule_is_ready(s, i);
+    if (!mbl_schedule_is_ready(s, r))
+        return;
+    replica->failures++;
+    bool stays = answered && !other && s->lost < TOLERATED;
+    if (!stays && (replica->failures >= TOLERATED || replica->state == TRIAL))
         quarantine(s, replica, now);
 }
 
@@ -420,7 +465,16 @@ static void count_failure(mbl_schedule_t *s, size_t r, double now) {
 static void count_refusals(mbl_schedule_t *s, const task_t *task, double now) {
     for (size_t r = 0; r < s->options.replicas; r++)
         if (task->refused >> r & 1)
-            count_failure(s, r, now);
+            count_failure(s, r, true, now);
+}
+
+/* A task has failed after all its tries. Where several in a row do, nobody is of use. */
+static void lose(mbl_schedule_t *s, task_t *task, double now) {
+    settle(task, false);
+    s->lost++;
+    for (size_t r = 0; s->lost >= TOLERATED && r < s->options.replicas; r++)
+        if (mbl_schedule_is_ready(s, r))
+            quarantine(s, &s->replicas[r], now);
 }
 
 static void retry(mbl_schedule_t *s, task_t *task, size_t r, double now) {
@@ -429,7 +483,7 @@ static void retry(mbl_schedule_t *s, task_t *task, size_t r, double now) {
     if (task->alive > 0)
         return; /* the other attempt decides */
     if (task->tries > s->options.retries)
-        settle(task, false);
+        lose(s, task, now);
     else
         task->not_before = has_other(s, task, r) && task->tries == 1
                                ? now
@@ -460,7 +514,8 @@ bool mbl_schedule_report(mbl_schedule_t *s, double now, size_t a, mbl_schedule_o
     replica->under_way--;
     task->alive--;
     if (outcome == MBL_SCHEDULE_GOOD) {
-        s->last_good = now;
+        s->last_good = replica->last_good = now;
+        s->lost = 0;
         keep_latency(s, replica, now - attempt.started);
         replica->failures = replica->busy = 0;
         if (!attempt.cancelled)
@@ -475,12 +530,14 @@ bool mbl_schedule_report(mbl_schedule_t *s, double now, size_t a, mbl_schedule_o
             count_lost(s, attempt.task, now);
     } else if (outcome == MBL_SCHEDULE_BUSY) {
         come_back(s, replica, now, retry_after);
-    } else if (outcome == MBL_SCHEDULE_FAILED) {
-        count_failure(s, r, now);
+    } else if (outcome == MBL_SCHEDULE_FAILED || outcome == MBL_SCHEDULE_ERROR) {
+        count_failure(s, r, outcome == MBL_SCHEDULE_ERROR, now);
         if (!task->settled)
             retry(s, task, r, now);
     } else if (outcome == MBL_SCHEDULE_REFUSED && !task->settled) {
         refuse(s, task, r);
+    } else if (outcome == MBL_SCHEDULE_CANCELLED && !task->good && replica->state == TRIAL) {
+        quarantine(s, replica, now); /* its trial took too long */
     }
     return answer;
 }

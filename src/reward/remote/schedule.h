@@ -21,9 +21,13 @@ typedef struct {
     size_t in_flight; /* requests under way at one replica */
     size_t retries;   /* attempts of a task after its first failed one */
     /* Seconds of an attempt. A task has deadline * (retries + 1) from its first attempt on; before, it waits
-     * for its turn as long as some task gets an answer within that time. It fails without an attempt where no
-     * replica has been of use for a deadline: a dead server holds up a run once, not in every epoch. */
+     * for its turn as long as some task gets an answer within that time. It fails without an attempt while no
+     * replica is of use and none has been for a deadline, or the last tasks all failed after all their tries:
+     * a dead server holds up a run once, not in every epoch. */
     double deadline;
+    /* Nobody depends on the answers: a task has one deadline, whatever its tries, and fails at once while no
+     * replica is of use; those are asked less often then, and have seconds to show that they are well. */
+    bool optional;
     double hedge;  /* a second request goes out after so many times the median time of a request; 0: never */
     uint64_t seed; /* of the jitter */
 } mbl_schedule_options_t;
@@ -67,7 +71,8 @@ mbl_schedule_action_t mbl_schedule_next(mbl_schedule_t *schedule, double now);
 typedef enum {
     MBL_SCHEDULE_GOOD,
     MBL_SCHEDULE_BUSY,     /* the server asks to come back later (408, 429, 503) */
-    MBL_SCHEDULE_FAILED,   /* another try may do better: lost connection, HTTP 5xx, garbage, deadline */
+    MBL_SCHEDULE_FAILED,   /* another try may do better: lost connection, deadline */
+    MBL_SCHEDULE_ERROR,    /* the same, and the replica is there: HTTP 5xx, garbage */
     MBL_SCHEDULE_REFUSED,  /* this replica will say the same again */
     MBL_SCHEDULE_CANCELLED /* after CANCEL */
 } mbl_schedule_outcome_t;
