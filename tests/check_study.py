@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The study's script on tiny runs: two arms, no time, then all they need; then the page with its plots. Skipped without matplotlib."""
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -46,6 +47,14 @@ with tempfile.TemporaryDirectory() as folder:
     for name in page.split("](results/")[1:]:
         assert os.path.getsize(f"{folder}/results/" + name.split(")")[0]) > 2000, name
     assert "rho.png" not in page and "halves.png" in page, page
+    assert "Where the drawing policy lags" not in page, page
+    shutil.copy(os.path.join(os.path.dirname(script), "results", "lag.json"), f"{folder}/results")
+    lag = study(folder, "--report", "--page", folder)
+    page = open(f"{folder}/README.md").read()
+    assert lag.returncode == 0 and "| 0.95 | together, guarded | 3 |" in page and "{{" not in page, (lag.stderr, page)
+    assert all(os.path.getsize(f"{folder}/results/{name}.png") > 2000 for name in ("lag", "lag_rewards"))
+    os.makedirs(f"{folder}/again/results")
+    shutil.copy(f"{folder}/results/lag.json", f"{folder}/again/results")
     repeat = study(folder, "--report", "--from", f"{folder}/results/runs.jsonl", "--page", f"{folder}/again")
     assert repeat.returncode == 0, repeat.stderr
     assert open(f"{folder}/again/README.md").read() == page, "the page from the data differs from that from the runs"

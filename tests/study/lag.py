@@ -4,25 +4,24 @@
     tests/study/lag.py --jobs 2                      arms x seeds x lags, 120 steps each; resumable, by the same command
     tests/study/lag.py --before OLD/build/marble     also the arm "before": another version's definitions, by its program
     tests/study/lag.py --long                        marble, weighted_sum and equal for 600 steps of the released decay, one seed
-    tests/study/lag.py --collect                     results/lag.json and a table from what has finished
+    tests/study/lag.py --collect                     results/lag.json and its tables from what has finished; study.py --report draws them
 
 Figures are of the steps from the 40th on, where h is what it is called. Exit codes: 0 done, 1 a run failed, 75 stopped.
 """
 import argparse
 import json
 import os
-import statistics
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
 
-from arms import COMMON, HALVES, REWARDS, Arm  # noqa: E402
-from runs import Run, Schedule, whole_lines  # noqa: E402
+import lag_results  # noqa: E402
+from arms import COMMON, HALVES, Arm  # noqa: E402
+from lag_results import SETTLED  # noqa: E402
+from runs import Run, Schedule  # noqa: E402
 
-SETTLED = 40  # steps after which h is at its largest
-ROUNDING = 1e-6
 ARMS = {
     "together": {"balance.method": "marble", **HALVES},
     "kl_common": {"balance.method": "marble", "balance.kl": "common"},
@@ -73,76 +72,16 @@ def runs_of(options):
     return found
 
 
-def least(lines, key):
-    """The least of every step's numbers by reward; of steps that have them."""
-    found = []
-    for line in lines:
-        values = [v for v in line.get(key, {}).values() if v is not None]
-        found += [min(values)] if values else []
-    return found
-
-
-def below(values):
-    return sum(v < -ROUNDING for v in values) / len(values) if values else None
-
-
-def mean(values):
-    values = [v for v in values if v is not None]
-    return statistics.fmean(values) if values else None
-
-
-def rounded(value):
-    """None where no image had the reward."""
-    return None if value is None else round(value, 4)
-
-
-def figures(path):
-    """What the table needs of a finished run; None of another folder."""
-    try:
-        with open(os.path.join(path, "study.json"), encoding="utf-8") as file:
-            note = json.load(file)
-    except FileNotFoundError:
-        return None
-    if not note["finished"]:
-        return None
-    lines = [json.loads(line) for line in whole_lines(os.path.join(path, "metrics.jsonl"))]
-    late = [line for line in lines if line["step"] > SETTLED] or lines
-    last = [json.loads(line) for line in whole_lines(os.path.join(path, "eval.jsonl"))][-1]
-    last = last.get("rewards", last)  # older lines have them beside "step"
-    cos, part = least(late, "cos"), least(late, "cos_part")
-    return {"arm": note["arm"], "seed": note["seed"], "steps": len(lines),
-            "change": {r: last[r].get("change") for r in REWARDS}, "ci95": {r: last[r].get("change_ci95") for r in REWARDS},
-            "cos_min": mean(cos), "cos_part_min": mean(part), "against": below(cos), "against_part": below(part),
-            "alpha": {r: mean([line.get("alpha", {}).get(r) for line in late]) for r in REWARDS},
-            "noise_ratio": {r: mean([line.get("noise_ratio", {}).get(r) for line in late]) for r in REWARDS},
-            "shrunk": mean([line.get("shrunk") for line in late]),
-            "old_lag": mean([line.get("old_lag", line.get("old_deviate")) for line in late]),
-            "curve": {r: [rounded(line["reward"][r]) for line in lines] for r in REWARDS}}
-
-
-def shown(value, form):
-    return "-" if value is None else format(value, form)
-
-
 def collect(options):
-    found = []
-    for arm in sorted(os.listdir(options.out)) if os.path.isdir(options.out) else []:
-        for seed in sorted(os.listdir(os.path.join(options.out, arm))):
-            one = figures(os.path.join(options.out, arm, seed))
-            found += [one] if one else []
+    found = lag_results.read_all(options.out)
     if not found:
         print(f"lag: {options.out} holds no finished run", file=sys.stderr)
         return 1
     os.makedirs(options.results, exist_ok=True)
-    with open(os.path.join(options.results, "lag.json"), "w", encoding="utf-8") as file:
-        file.write("[\n" + ",\n".join(json.dumps(one) for one in found) + "\n]\n")
-    print(f"| arm | seed | steps | against g | against a | min cos | min cos_part | {' | '.join(REWARDS)} | old_lag |")
-    print("|---" * (8 + len(REWARDS)) + "|")
-    for one in found:
-        print(f"| {one['arm']} | {one['seed']} | {one['steps']} | {shown(one['against'], '.1%')} | {shown(one['against_part'], '.1%')} | "
-              f"{shown(one['cos_min'], '+.3f')} | {shown(one['cos_part_min'], '+.3f')} | "
-              + " | ".join(f"{shown(one['change'][r], '+.4f')} +- {shown(one['ci95'][r], '.4f')}" for r in REWARDS)
-              + f" | {shown(one['old_lag'], '.3f')} |")
+    with open(os.path.join(options.results, lag_results.FILE), "w", encoding="utf-8") as file:
+        file.write("[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in found) + "\n]\n")
+    for text in (lag_results.directions(found), lag_results.changes(found)):
+        print(text)
     return 0
 
 

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+import lag_results
 import limit
 from arms import ARMS, REWARDS
 from results import against, change, of_arm, pairs, statistics, summary
@@ -120,8 +121,9 @@ def write(runs, plots, template, path):
     """Fills {{NAME}} in the template; a section whose plot was not made is left out (from its heading to the next)."""
     with open(template) as file:
         text = file.read()
+    folder = os.path.join(os.path.dirname(path), "results")
     fill = {"claims": claims(runs), "cosines": cosine_table(runs), "changes": change_table(runs), "by_seed": seed_table(runs),
-            "limit": limit_table(os.path.join(os.path.dirname(path), "results")), **setting(runs)}
+            "limit": limit_table(folder), **lag_results.tables(lag_results.read_data(folder)), **setting(runs)}
     for key, value in fill.items():
         text = text.replace("{{" + key + "}}", value)
     sections = text.split("\n## ")

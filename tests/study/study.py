@@ -47,6 +47,7 @@ def parse():
 
 def report(options):
     try:
+        import lag_plots
         import page
         import plots
         import results
@@ -61,7 +62,7 @@ def report(options):
     os.makedirs(folder, exist_ok=True)
     results.write_data(done, os.path.join(folder, "runs.jsonl"))
     results.write_tables(done, folder)
-    made = plots.all_plots(done, folder)
+    made = plots.all_plots(done, folder) + lag_plots.all_plots(folder)
     page.write(done, made, os.path.join(HERE, "page.md"), os.path.join(options.page, "README.md"))
     print(f"{len(done)} runs: {options.page}/README.md, results/{{runs.jsonl,runs.csv,arms.json,{','.join(made)}}}")
     return 0
