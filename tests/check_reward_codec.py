@@ -66,7 +66,7 @@ class Codec(unittest.TestCase):
         self.check(self.run_case({"model": "mean"}, n=1), [VALID], MEANS[:1])
 
     def test_what_is_refused(self):
-        found = self.run_case({"model": "mean"}, prompts=["raise"] + PROMPTS[1:])["result"]
+        found = self.run_case({"model": "mean"}, prompts=["raise"] * len(PROMPTS))["result"]
         self.assertEqual(found["error"], "refused")
         self.assertIn("HTTP 422: ", found["text"])
         self.assertIn("no such", found["text"])

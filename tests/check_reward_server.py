@@ -154,10 +154,10 @@ class Protocol(unittest.TestCase):
                              ("gone", "raised FileNotFoundError (rewards_file.py:31)"),
                              ("nan", "returned nan for image 0"), ("fake", "outside of its declared range (0, 1)"),
                              ("text", "returned '0.5' for image 0"), ("many", "returned 3 scores for 2 images"), ("set", "returned set; expected 2 scores"),
-                             ("huge", "raised OverflowError"), ("die", "was ended by SIGABRT while reward")):
+                             ("huge", "returned inf for image 0"), ("die", "was ended by SIGABRT while reward")):
             with self.server.client() as client:
-                answer = client.infer("bad", pixels, shape, [prompt, "b"])
-                self.assertEqual(answer.status, 500 if prompt in ("gone", "die") else 422, prompt)
+                answer = client.infer("bad", pixels, shape, [prompt] * 2)
+                self.assertEqual(answer.status, 500 if prompt == "gone" else 422, prompt)
                 self.assertIn("bad", answer.error)
                 self.assertIn(word, answer.error)
                 # The connection and the server go on, once a worker is there again where both died.
@@ -197,15 +197,58 @@ class Protocol(unittest.TestCase):
         pixels, shape = flat([0, 255])
         with self.server.client() as client:
             for binary in (True, False):
-                found = client.infer("rewards", pixels, shape, ["raise", "b"], binary=binary,
+                found = client.infer("rewards", pixels, shape, ["raise"] * 2, binary=binary,
                                      outputs=["bright", "bad", "bad_valid", "bad_reason", "bright_reason"]).outputs()
                 self.assertEqual((found["bright"], found["bright_reason"]), ([0, 1], ["", ""]))
                 self.assertEqual(found["bad_valid"], [True, True])
                 self.assertTrue(all(score is None or math.isnan(score) for score in found["bad"]))
                 self.assertEqual(found["bad_reason"], ["reward \"bad\" raised KeyError (rewards_file.py:29): 'no such thing'"] * 2)
-            self.assertEqual(client.infer("rewards", pixels, shape, ["raise", "b"], outputs=["bad"]).status, 422)
+            self.assertEqual(client.infer("rewards", pixels, shape, ["raise"] * 2, outputs=["bad"]).status, 422)
             self.assertEqual(client.infer("rewards", pixels, shape, ["gone", "b"], outputs=["bad", "bright"]).status, 500)
         self.assertGreaterEqual(self.server.metrics()['call_failures_total{reward="bad",code="422"}'], 3)
+
+    def test_an_image_that_raises_takes_no_other_with_it(self):
+        """One of 64 images costs itself; a function that raises for all is not called for each."""
+        pixels, shape = flat([9] * 64)
+        with Server(REWARDS) as server, server.client() as client:
+            for at in (0, 37, 63):
+                prompts = ["fine"] * 64
+                prompts[at] = "raise"
+                found = client.infer("bad", pixels, shape, prompts).outputs()
+                self.assertEqual([i for i, score in enumerate(found["scores"]) if score != 0.5], [at])
+                self.assertTrue(math.isnan(found["scores"][at]) and all(found["valid"]))
+                self.assertEqual([i for i, reason in enumerate(found["reason"]) if "raised KeyError" in reason], [at])
+            before = server.metrics()['call_failures_total{reward="bad",code="422"}']
+            self.assertEqual(client.infer("bad", pixels, shape, ["raise"] * 64).status, 422)
+            self.assertLess(server.metrics()['call_failures_total{reward="bad",code="422"}'] - before, 12)
+
+    def test_a_reward_that_ends_its_worker(self):
+        """The other rewards of the call keep their scores; the reward is called less and less often."""
+        pixels, shape = flat([0, 255])
+        with Server(REWARDS) as server, server.client() as client:
+            for i in range(3):
+                start = time.monotonic()
+                answer = client.infer("rewards", pixels, shape, ["die", "b"], outputs=["bright", "bad", "bad_valid", "bad_reason"])
+                found = answer.outputs()
+                self.assertEqual((found["bright"], found["bad_valid"]), ([0, 1], [True, True]))
+                self.assertTrue(all(math.isnan(score) for score in found["bad"]))
+                self.assertIn("is not called for" if i == 2 else "was ended by SIGABRT", found["bad_reason"][0])
+                server.until(lambda: server.metrics()["workers_ready"] == 1, "a worker")
+            self.assertLess(time.monotonic() - start, 2)
+            self.assertEqual(server.metrics()["worker_deaths_total"], 4)
+            answer = client.infer("bad", pixels, shape, ["fine", "b"])
+            self.assertEqual(answer.status, 422)
+            self.assertIn("2 calls in a row ended their worker; the last: the worker was ended by SIGABRT", answer.error)
+
+    def test_what_the_file_starts_ends_with_it(self):
+        text = ("import subprocess, sys\nfrom marble_reward import reward\nchild = subprocess.Popen(['sleep', '600'])\n"
+                "@reward('pid', images='raw')\ndef pid(i, p, m): return [child.pid] * len(i)\n")
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with Server(text) as server, server.client() as client:
+                pid = int(client.infer("pid", *flat([1]), ["a"]).outputs()["scores"][0])
+                self.assertTrue(os.path.exists(f"/proc/{pid}"))
+                server.child.send_signal(how)
+                server.until(lambda: not os.path.exists(f"/proc/{pid}") or " Z " in pathlib.Path(f"/proc/{pid}/stat").read_text(), "its child ends", 5)
 
     def test_images_are_private(self):
         """A reward that writes into its images does not change what another one of the same request sees."""
@@ -422,6 +465,13 @@ class Life(unittest.TestCase):
         self.assertEqual(code, 0, text)
         for word in ("bright (range 0 to 1)", "N/A", "no quoted text", "images a second", "all good"):
             self.assertIn(word, text)
+        for arguments, word in ((("--token-file", "/no/such"), "/no/such"), (("--tls-cert", "/no/such.pem"), "--tls-cert /no/such.pem")):
+            with Server(REWARDS, "--check", *arguments, ready=False) as server:
+                self.assertEqual(server.child.wait(20), 1)
+                self.assertIn(word, server.text())
+        with Server(REWARDS.split('@reward("tagged"')[0], "--check", "--check-side", "16", ready=False,
+                    environment={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}) as server:
+            self.assertEqual(server.child.wait(20), 0, server.text())
         faults = {"count": ("[0.5]", "returned 1 scores for 6 images"), "again": ("[time.perf_counter() % 1 for _ in images]", "again"),
                   "order": ("[i / 6 for i in range(6)][:len(images)] if len(images) < 7 else [0] * len(images)", "reverse order"),
                   "alone": ("[1 / len(images)] * len(images)", "image 3 alone"), "far": ("[7] * len(images)", "outside of its declared")}

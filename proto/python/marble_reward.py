@@ -224,7 +224,8 @@ def images_of(part, handle, kind):
 
 
 def check_scores(entry, returned, count):
-    """Turns what a reward returned into `count` numbers or None, and as many reasons; raises a Fault that names it."""
+    """Turns what a reward returned into `count` numbers, None, or NaN where it is no score, and as many reasons; raises a
+    Fault that names the reward where it is no list of so many."""
     def fault(text):
         return Fault(422, f'reward "{entry.name}" returned {text}')
 
@@ -237,37 +238,53 @@ def check_scores(entry, returned, count):
         raise fault(f"{len(returned)} scores for {count} images")
     scores, reasons = [], []
     for i, value in enumerate(returned):
-        reason = ""
-        if isinstance(value, tuple):
-            if len(value) != 2 or not isinstance(value[1], str):
-                raise fault(f'{value!r:.100} for image {i}; expected (score, "reason")')
-            value, reason = value
-        if hasattr(value, "tolist"):
-            value = value.tolist()
-        if isinstance(value, list) and len(value) == 1:  # a column [N, 1]
-            value = value[0]
-        if value is not None:
-            if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
-                raise fault(f"{value!r:.100} for image {i}; expected a number or None")
-            value = float(value)
-            if not math.isfinite(value) or abs(value) > FLOAT_MAX:
-                raise fault(f"{value} for image {i}; expected a finite number, or None where it does not apply")
-            slack = 1e-5 * max(1, abs(value))
-            if (entry.low is not None and value < entry.low - slack) or (entry.high is not None and value > entry.high + slack):
-                raise fault(f"{value} for image {i}, outside of its declared range ({entry.low}, {entry.high})")
+        try:
+            value, reason = check_score(entry, value, i, fault)
+        except Fault as wrong:
+            value, reason = math.nan, wrong.message
         scores.append(value)
         reasons.append(reason[:1000])
     return scores, reasons
 
 
+def check_score(entry, value, i, fault):
+    """The score of image i and the reason that came with it."""
+    reason = ""
+    if isinstance(value, tuple):
+        if len(value) != 2 or not isinstance(value[1], str):
+            raise fault(f'{value!r:.100} for image {i}; expected (score, "reason")')
+        value, reason = value
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list) and len(value) == 1:  # a column [N, 1]
+        value = value[0]
+    if value is not None:
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+            raise fault(f"{value!r:.100} for image {i}; expected a number or None")
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value) or abs(value) > FLOAT_MAX:
+            raise fault(f"{value} for image {i}; expected a finite number, or None where it does not apply")
+        slack = 1e-5 * max(1, abs(value))
+        if (entry.low is not None and value < entry.low - slack) or (entry.high is not None and value > entry.high + slack):
+            raise fault(f"{value} for image {i}, outside of its declared range ({entry.low}, {entry.high})")
+    return value, reason
+
+
+def lacks_memory(error, text):
+    return isinstance(error, MemoryError) or "out of memory" in text
+
+
 def passes(error, text):
     """Whether another try may do better: what a reward reaches for may come back, memory may be free again."""
-    return isinstance(error, (OSError, MemoryError)) or "CUDA error" in text or "out of memory" in text
+    return isinstance(error, OSError) or "CUDA error" in text or lacks_memory(error, text)
 
 
 def run_batch(message, files, path):
     """Calls one reward on one batch. The answer has scores and reasons, or error and status: 422 where the same images would
-    fail again, 500 where they may not."""
+    fail again, 500 where they may not. split: fewer of them may do better."""
     entry = REWARDS[message["reward"]]
     try:
         images = []
@@ -283,6 +300,7 @@ def run_batch(message, files, path):
         traceback.print_exc()
         text = f'reward "{entry.name}" raised {type(error).__name__}{where_raised(error, path)}: {error}'[:2000]
         return {"error": text, "status": 500 if passes(error, text) else 422,
+                "split": not passes(error, text) or lacks_memory(error, text),
                 "broken": "CUDA error" in text}  # after which no call on that device succeeds
     finally:
         for handle in files:
@@ -299,12 +317,17 @@ def end_with(parent, then):
     threading.Thread(target=watch, daemon=True).start()
 
 
+def leave():
+    """Ends the worker and what its file started: they are a process group."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
 def worker_main(path, handle, parent):
     channel = socket.socket(fileno=handle)
     os.dup2(2, 1)  # what the file prints goes to stderr: stdout holds the server's address alone
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job; the server says when to end
         signal.signal(number, signal.SIG_IGN)
-    end_with(parent, lambda: os._exit(0))
+    end_with(parent, leave)
     try:
         load_file(path)
         send_message(channel, {"rewards": [{"name": r.name, "low": r.low, "high": r.high, "batch": r.batch}
@@ -321,7 +344,8 @@ def worker_main(path, handle, parent):
             if answer.get("broken"):
                 break
     except (EOFError, OSError):
-        pass
+        sys.stderr.flush()
+        leave()
     sys.stderr.flush()
     os._exit(0)  # threads that the file left running do not keep the process
 
@@ -340,7 +364,7 @@ class Process:
         with other:
             self.process = subprocess.Popen(
                 [sys.executable, os.path.abspath(__file__), "worker", options.file, str(other.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL, env=environment, pass_fds=[other.fileno()])
+                stdin=subprocess.DEVNULL, env=environment, pass_fds=[other.fileno()], start_new_session=True)
 
     def hello(self):
         """Waits until the file is loaded; returns its rewards. Raises Fault with the reason if it cannot be."""
@@ -367,29 +391,47 @@ class Process:
                     "status": 504, "died": True}
         except (EOFError, OSError):
             return {"error": f'the worker {self.how_it_ended()} while reward "{name}" scored {count} images',
-                    "status": 500, "died": True}
+                    "status": 422, "died": True}
 
     def how_it_ended(self):
         self.channel.close()
-        try:
-            code = self.process.wait(5)
-        except subprocess.TimeoutExpired:
+        if not self.wait(5):
             self.kill()
             return "closed its channel"
+        self.kill_group()
+        code = self.process.wait()
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def wait(self, seconds):
+        """Whether the worker ends in so many seconds. It stays as a zombie: its number is that of its group."""
+        end = time.monotonic() + seconds
+        while not self.has_ended():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def has_ended(self):
+        if self.process.returncode is not None or not hasattr(os, "waitid"):
+            return self.process.poll() is not None
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+    def kill_group(self):
+        """Ends the worker and what its file started, while the number is taken."""
+        if self.process.returncode is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def kill(self):
         self.channel.close()
-        self.process.kill()
+        self.kill_group()
         self.process.wait()
 
     def end(self, seconds):
         """Closes the channel, at which an idle worker ends."""
         self.channel.close()
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.wait(seconds)
+        self.kill()
 
 
 # ---- memory of requests ---------------------------------------------------------------------------------------------
@@ -502,19 +544,31 @@ class Request:
         self.prompts = self.metadata = None
         self.scores, self.reasons = {}, {}
         self.fault, self.faults, self.pending, self.done = None, {}, 0, None
+        self.wrong, self.right = collections.Counter(), set()  # calls that raised, by reward; rewards with a call that did not
 
     def fail(self, name, fault):
-        """A reward failed on its images. The other rewards keep their scores unless the whole may be asked again."""
+        """A reward failed on all images. The other rewards keep their scores unless the whole may be asked again."""
         self.faults.setdefault(name, fault)
-        if fault.status != 422 or len(self.faults) == len(self.names):
+        if fault.status not in (422, 504) or len(self.faults) == len(self.names):
             self.fault = self.fault or fault
 
+    def fail_some(self, name, span, fault):
+        self.scores[name][span] = [math.nan] * (span.stop - span.start)
+        self.reasons[name][span] = [fault.message[:1000]] * (span.stop - span.start)
+
+    def may_split(self, name):
+        """A function that raises is called again with fewer images, to find those that it raises for. Where the first ones,
+        down to a single image, all failed, it raises whatever it gets."""
+        return name in self.right or self.wrong[name] <= self.count.bit_length()
+
     def settle(self):
-        """After all pieces: a reward that failed has NaN for scores, and why."""
+        """After all pieces: a reward that failed has NaN for scores, and why. Without any score it is an error."""
         if self.fault:
             raise self.fault
         for name, fault in self.faults.items():
-            self.scores[name], self.reasons[name] = [math.nan] * self.count, [fault.message[:1000]] * self.count
+            self.fail_some(name, slice(0, self.count), fault)
+        if all(score is not None and score != score for name in self.names for score in self.scores[name]):
+            raise Fault(422, self.reasons[self.names[0]][0])
 
     def part(self, first, count):
         """What a worker needs to know of `count` images from `first` on."""
@@ -795,6 +849,7 @@ class Pool:
     def __init__(self, options, loop, metrics):
         self.options, self.loop, self.metrics = options, loop, metrics
         self.rewards, self.queues, self.idle, self.live, self.ready_workers = {}, {}, [], {}, 0
+        self.deadly = {}  # name -> [calls in a row that ended their worker, not called until, what the last one said]
         self.stopping, self.ending, self.timer, self.might_add = False, threading.Event(), None, lambda: False
         self.started = loop.create_future()  # set when the first worker has loaded the file, or with why it could not
         self.threads = [threading.Thread(target=self.run_worker, args=(i,), daemon=True) for i in range(options.workers)]
@@ -826,7 +881,7 @@ class Pool:
                     if job is None:
                         process.end(5)
                         return
-                    if process.process.poll() is not None:
+                    if process.wait(0):
                         died = True
                         self.call(self.lost, jobs, job)
                     if died or not job:
@@ -898,12 +953,33 @@ class Pool:
         request.done = self.loop.create_future()
         for name in request.names:
             request.scores[name], request.reasons[name] = [None] * request.count, [""] * request.count
+            if self.is_deadly(name):
+                request.fail(name, self.deadly_fault(name))
+                continue
             size = self.batch_size(name)
             for first in range(0, request.count, size):
                 self.queues[name].append(Piece(request, name, first, min(size, request.count - first)))
                 request.pending += 1
+        if not request.pending:
+            request.done.set_result(None)
         self.pump()
         return request.done
+
+    def is_deadly(self, name):
+        return self.deadly.get(name, (0, 0))[1] > time.monotonic()
+
+    def deadly_fault(self, name):
+        count, until, text = self.deadly[name]
+        return Fault(422, f'reward "{name}" is not called for {max(1, until - time.monotonic()):.0f} s more: {count} calls in a '
+                          f"row ended their worker; the last: {text}")
+
+    def note_death(self, name, cost, text):
+        """A reward that always ends its worker would hold up all others: it is called less and less often."""
+        count = self.deadly.get(name, (0, 0))[0] + 1
+        pause = min(max(10 * 2 ** min(count - 2, 10), 10 * cost), max(300, 10 * cost)) if count > 1 else 0
+        self.deadly[name] = [count, time.monotonic() + pause, text]
+        if pause:
+            log(f'reward "{name}" is not called for {pause:.0f} s: {count} calls in a row ended their worker')
 
     def ripe(self, name, now):
         """Seconds until a queue should run: 0 if a batch is full, if its oldest piece has waited, or if no client can add
@@ -936,6 +1012,10 @@ class Pool:
             if piece.request.fault or name in piece.request.faults:  # another piece of it failed
                 self.finish(piece)
                 continue
+            if self.is_deadly(name):
+                piece.request.fail(name, self.deadly_fault(name))
+                self.finish(piece)
+                continue
             pieces.append(piece)
             count += piece.count
             self.metrics.add("queue_seconds_total", now - piece.since, reward=name)
@@ -955,29 +1035,58 @@ class Pool:
             self.ready_workers -= 1
             self.metrics.add("worker_deaths_total")
             log(answer["error"])
-        shared = len({piece.request for piece in pieces}) > 1
+        shared = len(pieces) > 1
         if "error" in answer and (shared or (answer["died"] and answer["status"] != 504 and not pieces[0].alone)):
             # One request may have spoilt the batch for the others, or somebody else ended the worker: each once more, alone.
             for piece in reversed(pieces):
                 piece.alone = True
                 self.queues[name].appendleft(piece)
+        elif self.splits(pieces[0], answer):
+            self.metrics.add("call_failures_total", reward=name, code=answer["status"])
+            self.split(pieces[0])
         else:
             self.metrics.add("batches_total", reward=name)
             self.metrics.add("images_total", sum(p.count for p in pieces), reward=name)
             self.metrics.add("call_seconds_total", answer.get("seconds", 0), reward=name)
             if "error" in answer:
                 self.metrics.add("call_failures_total", reward=name, code=answer["status"])
+                if answer["died"]:
+                    self.note_death(name, time.monotonic() - pieces[0].since, answer["error"])
+            else:
+                self.deadly.pop(name, None)
             at = 0
             for piece in pieces:
                 span = slice(piece.first, piece.first + piece.count)
-                if "error" in answer:
-                    piece.request.fail(name, Fault(answer["status"], answer["error"]))
+                fault = Fault(answer["status"], answer["error"]) if "error" in answer else None
+                if fault and fault.status == 422 and not answer["died"] and (piece.count == 1 or name in piece.request.right):
+                    piece.request.fail_some(name, span, fault)
+                elif fault:
+                    piece.request.fail(name, fault)
                 else:
+                    piece.request.right.add(name)
                     piece.request.scores[name][span] = answer["scores"][at:at + piece.count]
                     piece.request.reasons[name][span] = answer["reasons"][at:at + piece.count]
                 at += piece.count
                 self.finish(piece)
         self.pump()
+
+    def splits(self, piece, answer):
+        """Whether a call that raised is made again with fewer images. That takes half the time of a call at most."""
+        if not answer.get("split"):
+            return False
+        piece.request.wrong[piece.name] += 1
+        has_time = not self.options.seconds or time.monotonic() - piece.since < self.options.seconds / 2
+        return piece.count > 1 and has_time and piece.request.may_split(piece.name)
+
+    def split(self, piece):
+        """Two calls instead of one."""
+        half = piece.count // 2
+        parts = [Piece(piece.request, piece.name, piece.first, half),
+                 Piece(piece.request, piece.name, piece.first + half, piece.count - half)]
+        for part in reversed(parts):
+            part.alone, part.since = True, piece.since
+            self.queues[piece.name].appendleft(part)
+        piece.request.pending += 1
 
     def finish(self, piece):
         request = piece.request
@@ -992,8 +1101,8 @@ class Pool:
             self.idle.pop().put(None)
 
     def kill(self):
-        for process in self.live.values():
-            process.process.kill()
+        for process in list(self.live.values()):
+            process.kill_group()
 
 
 # ---- HTTP -----------------------------------------------------------------------------------------------------------
@@ -1344,18 +1453,9 @@ class Server:
             return 200, body, "application/json", []
         return 200, body, "application/octet-stream", [f"Inference-Header-Content-Length: {json_length}"]
 
-    def tls(self):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.options.tls_cert, self.options.tls_key)
-        if self.options.tls_client_ca:
-            context.load_verify_locations(self.options.tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
     async def listen(self, address):
         """Returns the address as clients write it."""
-        tls = {"ssl": self.tls(), "ssl_handshake_timeout": HEAD_SECONDS} if self.options.tls_cert else {}
+        tls = {"ssl": tls_context(self.options), "ssl_handshake_timeout": HEAD_SECONDS} if self.options.tls_cert else {}
         scheme = "https" if tls else "http"
         if address.startswith("unix:"):
             path = address[5:]
@@ -1472,6 +1572,26 @@ class Server:
                 connection.expire(now)
 
 
+def tls_context(options):
+    """None without --tls-cert. OSError names the file."""
+    if not options.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:
+        raise OSError(f"--tls-cert {options.tls_cert}{', --tls-key ' + options.tls_key if options.tls_key else ''}: {error}; "
+                      "expected PEM files of a certificate and its key") from None
+    if options.tls_client_ca:
+        try:
+            context.load_verify_locations(options.tls_client_ca)
+        except OSError as error:
+            raise OSError(f"--tls-client-ca {options.tls_client_ca}: {error}; expected a PEM file of certificates") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 def free_unix_path(path):
     """Removes the socket of a server that is gone; refuses anything else."""
     if len(os.fsencode(path)) > 100:
@@ -1573,6 +1693,9 @@ class Check:
             self.fault(f"{what}: {answer['error']}")
             return
         for i, (a, b) in enumerate(zip(expected, answer["scores"])):
+            if b is not None and b != b:
+                self.fault(f"{what}: {answer['reasons'][i]}")
+                return
             if (a is None) != (b is None) or (a is not None and abs(a - b) > tolerance * max(1, abs(a))):
                 self.fault(f"{what}: image {i} scored {a} before and {b} now")
                 return
@@ -1590,6 +1713,10 @@ class Check:
             self.fault(answer["error"])
             return
         scores = answer["scores"]
+        for score, reason in zip(scores, answer["reasons"]):
+            if score is not None and score != score:
+                self.fault(reason)
+                return
         for image, prompt, score, reason in zip(images, TEST_PROMPTS, scores, answer["reasons"]):
             shown = "N/A" if score is None else f"{score:.5g}"
             print(f"    {image[0]:11} {prompt[:36]!r:40} {shown:>10}  {reason[:60]}")
@@ -1720,15 +1847,20 @@ def read_token(options):
 
 
 def main():
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # whatever the locale's encoding has no letter for
+            stream.reconfigure(errors="backslashreplace")
     sys.modules.setdefault("marble_reward", sys.modules[__name__])  # what a reward file imports is this very module
     if sys.argv[1:2] == ["worker"]:
         worker_main(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     options = parse_arguments()
     try:
+        token = read_token(options)
+        tls_context(options)  # what cannot be read is said before the file is loaded, which may take long, and by --check
         if options.check:
             return Check(options).run()
-        return asyncio.run(Server(options, read_token(options)).serve())
-    except OSError as error:
+        return asyncio.run(Server(options, token).serve())
+    except OSError as error:  # ssl.SSLError is one
         log(error)
         return 1
 
