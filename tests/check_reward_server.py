@@ -345,6 +345,12 @@ class Life(unittest.TestCase):
             self.assertIn('reward "slow" took over 0.5 s for 1 images', answer.error)
             server.until(lambda: server.metrics()["workers_ready"] == 1, "a new worker")
             self.assertEqual(client.infer("slow", pixels, shape, ["0"]).status, 200)
+            for says in ("took over 0.5 s", "took over 0.5 s", "is not called for"):  # the call's other reward keeps its score
+                found = client.infer("rewards", *flat([255]), ["60"], outputs=["bright", "slow", "slow_valid", "slow_reason"]).outputs()
+                self.assertEqual((found["bright"], found["slow_valid"]), ([1.0], [True]))
+                self.assertTrue(math.isnan(found["slow"][0]))
+                self.assertIn(says, found["slow_reason"][0])
+                server.until(lambda: server.metrics()["workers_ready"] == 1, "a new worker")
 
     def test_all_workers_die(self):
         with Server(REWARDS) as server, server.client() as client:

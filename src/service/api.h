@@ -3,10 +3,9 @@
 #ifndef MBL_SERVICE_API_H
 #define MBL_SERVICE_API_H
 
+#include "run/events.h"
 #include "service/answer.h"
 #include "service/view.h"
-
-#include "run/events.h"
 
 /* What only the process that answers knows. */
 typedef struct {

@@ -187,6 +187,11 @@ static void test_killed_servers(void **state) {
     mbl_scorer_pool_traffic(pool, traffic, served);
     assert_true(traffic[0].failed[mbl_traffic_of_end(1)] > 0); /* connect */
     assert_near(traffic[0].set_aside, 2, 0);
+    assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK); /* asks nobody */
+    assert_int_equal(mbl_scorer_pool_wait(pool), MBL_ERR_REWARD);
+    char says[200];
+    snprintf(says, sizeof says, "no server is of use: %.120s: ", servers[0].http.url);
+    assert_non_null(strstr(mbl_fail_message(), says));
     mbl_scorer_pool_close(pool);
 }
 

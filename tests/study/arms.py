@@ -1,6 +1,7 @@
 """The arms of the study: what each changes in deploy/examples/quickstart.yaml, and what it is called in tables and plots."""
 
 REWARDS = ["ocr", "count", "color", "clean", "jpeg"]
+ROUNDING = 1e-6  # a cosine above minus this counts as not against
 
 # What every run shares: the quickstart's sizes, cosines at every step, no sheets of samples, and no checkpoint but the one a
 # stop leaves.

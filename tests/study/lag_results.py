@@ -3,19 +3,15 @@ import json
 import os
 import statistics
 
-from arms import REWARDS
-from runs import whole_lines
+from arms import REWARDS, ROUNDING
+from markdown import table
+from runs import json_lines, note_of, of_rewards
 
 FILE = "lag.json"
 SETTLED = 40  # steps after which h is at its largest; figures are of the later ones
-ROUNDING = 1e-6  # a cosine above minus this counts as not against
 LABELS = {"together": "together", "before": "together, as before", "apart": "apart", "offset": "offset", "guard": "together, guarded",
           "shrink_average": "shrunk to the average", "shrink_equal": "shrunk to equal", "kl_common": "KL common", "equal": "equal",
           "weighted_sum": "weighted sum", "marble": "marble"}
-
-
-def _lines(path):
-    return [json.loads(line) for line in whole_lines(path)]
 
 
 def _least(lines, key):
@@ -50,17 +46,13 @@ def _wobble(lines):
 
 def figures(path):
     """A finished run's row; None of another folder."""
-    try:
-        with open(os.path.join(path, "study.json"), encoding="utf-8") as file:
-            note = json.load(file)
-    except FileNotFoundError:
+    note = note_of(path)
+    if not note or not note["finished"]:
         return None
-    if not note["finished"]:
-        return None
-    lines = _lines(os.path.join(path, "metrics.jsonl"))
+    lines = json_lines(os.path.join(path, "metrics.jsonl"))
     late = [line for line in lines if line["step"] > SETTLED] or lines
-    held = _lines(os.path.join(path, "eval.jsonl"))
-    rewards = [line.get("rewards", line) for line in held]  # older lines have them beside "step"
+    held = json_lines(os.path.join(path, "eval.jsonl"))
+    rewards = [of_rewards(line) for line in held]
     cos, part = _least(lines, "cos"), _least(lines, "cos_part")
     settled = len(lines) - len(late)
     return {"arm": note["arm"], "seed": note["seed"], "steps": len(lines), "images": int(note["settings"]["prompts.groups"])
@@ -121,11 +113,6 @@ def _shown(value, form):
     return "-" if value is None else format(value, form)
 
 
-def _table(head, rows):
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
 def _over_seeds(runs, key):
     return _mean([one[key] for one in runs])
 
@@ -138,7 +125,7 @@ def directions(found):
                      *[_shown(_over_seeds(runs, key), "+.3f") for key in ("cos_min", "cos_part_min")],
                      *[_shown(_mean([one["alpha"][r] for one in runs]), ".2f") for r in REWARDS],
                      _shown(_over_seeds(runs, "wobble"), ".3f")])
-    return _table(["h", "arm", "seeds", "steps against a gradient", "steps against an own part", "least cosine with g_k",
+    return table(["h", "arm", "seeds", "steps against a gradient", "steps against an own part", "least cosine with g_k",
                    "least cosine with a_k", *[f"alpha {r}" for r in REWARDS], "alpha's standard deviation"], rows)
 
 
@@ -149,7 +136,7 @@ def changes(found):
         better = min(sum(one["change"][r] > one["ci95"][r] for r in REWARDS) for one in runs)
         rows.append([f"{h:g}", LABELS[name], *[f"{mean:+.4f} +- {half:.4f}" for mean, half in cells],
                      f"{better} of {len(REWARDS)}"])
-    return _table(["h", "arm", *REWARDS, "clearly better, worst seed"], rows)
+    return table(["h", "arm", *REWARDS, "clearly better, worst seed"], rows)
 
 
 def long_table(found):
@@ -158,7 +145,7 @@ def long_table(found):
         rows.append([LABELS[name], str(one["steps"]), *[f"{one['change'][r]:+.4f} +- {one['ci95'][r]:.4f}" for r in REWARDS],
                      _shown(one["against"], ".1%").replace("%", " %"),
                      _shown(one["against_part"], ".1%").replace("%", " %")])
-    return _table(["arm", "steps", *REWARDS, "steps against a gradient", "steps against an own part"], rows)
+    return table(["arm", "steps", *REWARDS, "steps against a gradient", "steps against an own part"], rows)
 
 
 def tables(found):

@@ -17,7 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
 
 from arms import REWARDS  # noqa: E402
-from runs import whole_lines  # noqa: E402
+from runs import json_lines  # noqa: E402
 
 LEVEL, WINDOW = 0.8, 10  # window: steps of the moving mean
 ALONE = ["rewards=[{name: ocr}, {name: clean, weight: 0.2}]", "balance.method=weighted_sum", "train.steps=400", "train.lr=1e-3",
@@ -44,21 +44,17 @@ def work(options):
         train(options, name, [f"model.path={model}", *AFTER, *settings])
 
 
-def _numbers(path):
-    return [json.loads(line) for line in whole_lines(path)]
-
-
 def collect(out):
     """What page and plot need of the runs, by arm: ocr in training, its multiplier, evaluations."""
     found = {}
     for name in ARMS:
-        steps = _numbers(os.path.join(out, name, "metrics.jsonl"))
+        steps = json_lines(os.path.join(out, name, "metrics.jsonl"))
         if steps:
             found[name] = {"ocr": [round(step["reward"]["ocr"], 4) for step in steps],
                            "multiplier": [round(step["constraint"]["ocr"]["multiplier"], 4) for step in steps
                                           if "constraint" in step],
                            "eval": [{"step": line["step"], **{r: line.get("rewards", line)[r] for r in REWARDS}}
-                                    for line in _numbers(os.path.join(out, name, "eval.jsonl"))]}
+                                    for line in json_lines(os.path.join(out, name, "eval.jsonl"))]}
     return found
 
 

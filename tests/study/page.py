@@ -7,12 +7,8 @@ import numpy as np
 import lag_results
 import limit
 from arms import ARMS, REWARDS
+from markdown import table
 from results import against, change, of_arm, pairs, statistics, summary
-
-
-def _table(head, rows):
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def cosine_table(runs):
@@ -23,7 +19,7 @@ def cosine_table(runs):
             rows.append([ARMS[arm].label, str(s["seeds"]), f"{100 * s['anti_aligned']:.1f} %", f"{s['cos_min_mean']:+.3f}",
                          f"{s['cos_min_least']:+.3f}", f"{s['cos_var_mean']:.4f}", f"{100 * s['step_anti_aligned']:.1f} %",
                          f"{s['step_cos_min_mean']:+.3f}"])
-    return _table(["arm", "seeds", "steps against a reward", "least cosine, mean over steps", "least of all", "variance of the cosines",
+    return table(["arm", "seeds", "steps against a reward", "least cosine, mean over steps", "least of all", "variance of the cosines",
                    "AdamW's steps against a reward", "least cosine of AdamW's steps"], rows)
 
 
@@ -34,7 +30,7 @@ def change_table(runs):
         if s:
             rows.append([ARMS[arm].label, *[f"{s[f'{name}_change']:+.4f} +- {s[f'{name}_ci95']:.4f}" for name in REWARDS],
                          f"{s['worst_gain']:+.3f}", f"{s['mean_gain']:+.3f}"])
-    return _table(["arm", *REWARDS, "worst gain", "mean gain"], rows)
+    return table(["arm", *REWARDS, "worst gain", "mean gain"], rows)
 
 
 def seed_table(runs):
@@ -44,7 +40,7 @@ def seed_table(runs):
             s = statistics(run)
             rows.append([ARMS[arm].label, str(run["seed"]), f"{s['improved']} of {len(REWARDS)}", str(s["worsened"]),
                          f"{s['worst_gain']:+.3f}", *[_against(runs, run, other) for other in ("weighted_sum", "equal")]])
-    return _table(["arm", "seed", "rewards clearly improved", "clearly worse", "worst gain", "worse than weighted sum",
+    return table(["arm", "seed", "rewards clearly improved", "clearly worse", "worst gain", "worse than weighted sum",
                    "worst gain minus that of equal"], rows)
 
 
@@ -91,7 +87,7 @@ def claims(runs):
             ["the same of the means over seeds", "none", ", ".join(_worse_in_the_mean(runs)) or "none"],
             ["seeds in which marble's worst reward gains more than that of `equal`", "yes",
              f"{sum(better)} of {len(better)}" if better else "no pairs"]]
-    return _table(["claim", "paper", "here"], rows)
+    return table(["claim", "paper", "here"], rows)
 
 
 def limit_table(folder):
@@ -101,7 +97,7 @@ def limit_table(folder):
             found = json.load(file)
     except FileNotFoundError:
         return ""
-    return _table(["arm", "steps", "ocr in training, mean", f"least mean of {limit.WINDOW} steps", *REWARDS], limit.rows(found))
+    return table(["arm", "steps", "ocr in training, mean", f"least mean of {limit.WINDOW} steps", *REWARDS], limit.rows(found))
 
 
 def setting(runs):

@@ -11,8 +11,8 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402 (matplotlib brings it)
 
 import limit  # noqa: E402
-from arms import ARMS, PLAIN, REWARDS, RHO, SHARE  # noqa: E402
-from results import ROUNDING, change, cosines, least, numbers, of_arm, statistics  # noqa: E402
+from arms import ARMS, PLAIN, REWARDS, RHO, ROUNDING, SHARE  # noqa: E402
+from results import change, cosines, least, numbers, of_arm, statistics  # noqa: E402
 
 BLUE, ORANGE, GREEN, RED, PINK, SKY, YELLOW, BLACK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A800", "#000000", "#999999")

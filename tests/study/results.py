@@ -5,14 +5,8 @@ import os
 
 import numpy as np
 
-from arms import ARMS, REWARDS
-from runs import whole_lines
-
-ROUNDING = 1e-6  # a cosine above minus this counts as not against
-
-
-def _lines(path):
-    return [json.loads(line) for line in whole_lines(path)]
+from arms import ARMS, REWARDS, ROUNDING
+from runs import json_lines, note_of, of_rewards
 
 
 def _short(value, digits=4):
@@ -29,24 +23,15 @@ def _columns(lines, key):
     return [[line[key].get(name) for name in REWARDS] if key in line else None for line in lines]
 
 
-def of_rewards(line):
-    """The rewards of a line of eval.jsonl; older lines have them beside "step"."""
-    return line.get("rewards", line)
-
-
 def read_run(path):
     """The compact data of one finished run folder; None when it has not finished."""
-    try:
-        with open(os.path.join(path, "study.json")) as file:
-            note = json.load(file)
-    except FileNotFoundError:
+    note = note_of(path)
+    if not note or not note["finished"]:
         return None
-    if not note["finished"]:
-        return None
-    lines = _lines(os.path.join(path, "metrics.jsonl"))
+    lines = json_lines(os.path.join(path, "metrics.jsonl"))
     run = {"arm": note["arm"], "seed": note["seed"], "settings": note["settings"], "steps": len(lines)}
     run["eval"] = [{"step": line["step"], **{name: of_rewards(line)[name] for name in REWARDS}}
-                   for line in _lines(os.path.join(path, "eval.jsonl"))]
+                   for line in json_lines(os.path.join(path, "eval.jsonl"))]
     for line in lines:  # runs from before the average was called alpha_ema
         if "alpha" in line:
             line.setdefault("alpha_ema", line["alpha"])
@@ -57,7 +42,7 @@ def read_run(path):
         run["gram_share"] = [line.get("gram_share") for line in lines]
     run["cos_var"] = [line.get("cos_var") for line in lines]
     run["seconds"] = sum(line["seconds"]["total"] for line in lines)
-    advantages = _lines(os.path.join(path, "advantages.jsonl"))
+    advantages = json_lines(os.path.join(path, "advantages.jsonl"))
     if note["arm"] == "marble" and advantages:
         run["advantages"] = advantages[:1]
     return _short(run)

@@ -19,6 +19,24 @@ def whole_lines(path):
         return []
 
 
+def json_lines(path):
+    return [json.loads(line) for line in whole_lines(path)]
+
+
+def of_rewards(line):
+    """The rewards of a line of eval.jsonl; older lines have them beside "step"."""
+    return line.get("rewards", line)
+
+
+def note_of(path):
+    """What study.json of a run folder holds; None of another folder."""
+    try:
+        with open(os.path.join(path, "study.json"), encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+
+
 class Run:
     """One arm with one seed in its own folder. study.json beside the program's files holds its settings."""
 
@@ -29,13 +47,6 @@ class Run:
         self.process = None
         self.started = self.began_at = 0
 
-    def note(self):
-        try:
-            with open(os.path.join(self.path, "study.json")) as file:
-                return json.load(file)
-        except FileNotFoundError:
-            return None
-
     def write_note(self, finished):
         note = {"arm": self.arm.name, "seed": self.seed, "steps": self.steps, "finished": finished, "settings": self.settings}
         temporary = os.path.join(self.path, "study.json.tmp")
@@ -44,7 +55,7 @@ class Run:
         os.replace(temporary, os.path.join(self.path, "study.json"))
 
     def finished(self):
-        note = self.note()
+        note = note_of(self.path)
         if note and note["settings"] != self.settings:
             differing = [k for k in {*note["settings"], *self.settings} if note["settings"].get(k) != self.settings.get(k)]
             raise ValueError(f"{self.path}: made with other settings ({', '.join(sorted(differing))}); take another --out")
@@ -55,7 +66,7 @@ class Run:
 
     def seconds_per_step(self):
         """From what it has done so far; None before its second step."""
-        seconds = [json.loads(line)["seconds"]["total"] for line in whole_lines(os.path.join(self.path, "metrics.jsonl"))]
+        seconds = [line["seconds"]["total"] for line in json_lines(os.path.join(self.path, "metrics.jsonl"))]
         return sum(seconds) / len(seconds) if len(seconds) > 1 else None
 
     def start(self, marble, config, threads):
