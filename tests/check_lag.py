@@ -25,8 +25,9 @@ with tempfile.TemporaryDirectory() as folder:
     done = lag(folder, *train)
     assert done.returncode == 0 and "2 of 2 runs done" in done.stdout, (done.stdout, done.stderr)
     table = lag(folder, "--collect", "--results", folder)
-    assert table.returncode == 0 and "| h0.95_before | 1 | 2 |" in table.stdout, (table.stdout, table.stderr)
+    assert table.returncode == 0 and "| 0.95 | together, as before | 1 |" in table.stdout, (table.stdout, table.stderr)
     runs = {one["arm"]: one for one in json.load(open(f"{folder}/lag.json", encoding="utf-8"))}
+    assert [(one["seed"], one["steps"], len(one["steps_cos"])) for one in runs.values()] == [(1, 2, 2)] * 2, runs
     shrunk = runs["h0.95_shrink_average"]
     assert 0 <= shrunk["shrunk"] <= 1 and abs(sum(shrunk["alpha"].values()) - 1) < 1e-6, shrunk
     assert runs["h0.95_before"]["shrunk"] is None and set(shrunk["change"]) == {"ocr", "count", "color", "clean", "jpeg"}, runs
