@@ -103,3 +103,15 @@ void unhex(const char *hex, char *out) {
         *out++ = (char)byte;
     *out = 0;
 }
+
+size_t resident(const char *which) {
+    char line[256];
+    size_t kib = 0, n = strlen(which);
+    FILE *file = fopen("/proc/self/status", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, which, n) == 0 && line[n] == ':')
+            kib = strtoul(line + n + 1, NULL, 10);
+    fclose(file);
+    return kib * 1024;
+}

@@ -43,4 +43,7 @@ void write_whole(const char *path, const void *data, size_t size);
 /* A file's JSON; fails the test when it cannot be read. Free with json_decref(). */
 struct json_t *read_json(const char *path);
 
+/* Bytes in memory by /proc/self/status: RssAnon, RssFile. */
+size_t resident(const char *which);
+
 #endif

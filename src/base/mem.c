@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 static atomic_size_t mem_count, mem_live, mem_fail;
 
@@ -25,6 +27,26 @@ static bool due_to_fail(void) {
     return n > 0 && atomic_fetch_sub(&mem_fail, 1) == 1;
 }
 
+enum { POPULATED = 64 << 20 };
+
+/* Zeroes of the kernel's own instead of writing them behind it: half the time of a large block. As with
+ * writing them, the memory is taken at once. false: write them. */
+static bool zeroed_by_kernel(void *ptr, size_t bytes) {
+#ifdef MADV_POPULATE_WRITE /* Linux 5.14 */
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+                    begin = ((uintptr_t)ptr + page - 1) / page * page,
+                    end = ((uintptr_t)ptr + bytes) / page * page;
+    if (bytes < POPULATED || madvise((void *)begin, end - begin, MADV_DONTNEED) != 0 ||
+        madvise((void *)begin, end - begin, MADV_POPULATE_WRITE) != 0)
+        return false;
+    memset(ptr, 0, begin - (uintptr_t)ptr);
+    memset((void *)end, 0, (uintptr_t)ptr + bytes - end);
+    return true;
+#else
+    return false;
+#endif
+}
+
 void *mbl_calloc(size_t count, size_t size) {
     size_t bytes;
     if (due_to_fail() || !mbl_mul(count, size, &bytes) || bytes > SIZE_MAX - 64)
@@ -33,7 +55,8 @@ void *mbl_calloc(size_t count, size_t size) {
     void *ptr = aligned_alloc(64, bytes ? bytes : 64);
     if (!ptr)
         return NULL;
-    memset(ptr, 0, bytes ? bytes : 64);
+    if (!zeroed_by_kernel(ptr, bytes))
+        memset(ptr, 0, bytes ? bytes : 64);
     atomic_fetch_add(&mem_live, 1);
     return ptr;
 }

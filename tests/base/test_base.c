@@ -55,6 +55,25 @@ static void permutation_is_one(void **state) {
         assert_int_equal(seen[i], 1);
 }
 
+/* A block that the kernel zeroes is as zero as others, and in memory at once: an allocation is what fails,
+ * not a step much later. */
+static void large_blocks_are_zero_and_there(void **state) {
+    (void)state;
+    enum { BYTES = (64 << 20) + 192 };
+    for (int again = 0; again < 2; again++) {
+        const size_t before = resident("RssAnon");
+        unsigned char *block = mbl_calloc(BYTES / 64, 64);
+        assert_non_null(block);
+        if (again == 0)
+            assert_in_range(resident("RssAnon") - before, BYTES - (1 << 20), 2 * (size_t)BYTES);
+        for (size_t i = 0; i < BYTES; i++)
+            if (block[i] != 0)
+                fail_msg("byte %zu of %d is %d", i, BYTES, block[i]);
+        memset(block, 0xff, BYTES);
+        mbl_free(block);
+    }
+}
+
 static void memory_fails_when_asked_to(void **state) {
     (void)state;
     size_t live = mbl_mem_live();
@@ -93,9 +112,10 @@ static void durations_read_well(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normal_moments_and_streams),
-        cmocka_unit_test(permutation_is_one),       cmocka_unit_test(memory_fails_when_asked_to),
-        cmocka_unit_test(arena_counts_then_carves), cmocka_unit_test(durations_read_well),
+        cmocka_unit_test(philox_known_answers),       cmocka_unit_test(normal_moments_and_streams),
+        cmocka_unit_test(permutation_is_one),         cmocka_unit_test(large_blocks_are_zero_and_there),
+        cmocka_unit_test(memory_fails_when_asked_to), cmocka_unit_test(arena_counts_then_carves),
+        cmocka_unit_test(durations_read_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
