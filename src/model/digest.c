@@ -2,24 +2,31 @@
  * blocks digested: a large model takes seconds. */
 #include "model/digest.h"
 #include "base/mem.h"
+#include "base/pages.h"
 
 #include <stdio.h>
 #include <string.h>
 
 enum { BLOCK = 4 << 20 };
 
-/* Updates `sha` with the digests of all blocks of `data`. */
-static mbl_status_t add_blocks(mbl_sha256_t *sha, int threads, const void *data, size_t bytes) {
+/* Updates `sha` with the digests of all blocks of `data`; of a mapped file no more than a block of every
+ * thread is in memory. */
+static mbl_status_t add_blocks(mbl_sha256_t *sha, int threads, const void *data, size_t bytes, bool mapped) {
     size_t blocks = (bytes + BLOCK - 1) / BLOCK;
     unsigned char(*digests)[MBL_SHA256_BYTES];
     MBL_ALLOC(digests, blocks ? blocks : 1);
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (blocks > 1)
     for (size_t i = 0; i < blocks; i++) {
         size_t begin = i * BLOCK, n = bytes - begin < BLOCK ? bytes - begin : BLOCK;
+        const char *from = (const char *)data + begin;
         mbl_sha256_t block;
+        if (mapped)
+            mbl_pages_fetch(from, n);
         mbl_sha256_init(&block);
-        mbl_sha256_update(&block, (const char *)data + begin, n);
+        mbl_sha256_update(&block, from, n);
         mbl_sha256_final(&block, digests[i]);
+        if (mapped)
+            mbl_pages_drop(from, n);
     }
     mbl_sha256_update(sha, digests, blocks * MBL_SHA256_BYTES);
     mbl_free(digests);
@@ -27,7 +34,7 @@ static mbl_status_t add_blocks(mbl_sha256_t *sha, int threads, const void *data,
 }
 
 static mbl_status_t add_tensor(mbl_sha256_t *sha, int threads, const char *name, const char *dtype, int ndim,
-                               const size_t *dim, const void *data, size_t bytes) {
+                               const size_t *dim, const void *data, size_t bytes, bool mapped) {
     char text[64];
     mbl_sha256_update(sha, name, strlen(name) + 1);
     mbl_sha256_update(sha, dtype, strlen(dtype) + 1);
@@ -35,7 +42,7 @@ static mbl_status_t add_tensor(mbl_sha256_t *sha, int threads, const char *name,
         int n = snprintf(text, sizeof text, "%zu,", dim[i]);
         mbl_sha256_update(sha, text, (size_t)n);
     }
-    return add_blocks(sha, threads, data, bytes);
+    return add_blocks(sha, threads, data, bytes, mapped);
 }
 
 mbl_status_t mbl_digest_tensors(const mbl_st_t *st, int threads, char out[MBL_SHA256_HEX]) {
@@ -44,7 +51,8 @@ mbl_status_t mbl_digest_tensors(const mbl_st_t *st, int threads, char out[MBL_SH
     for (size_t i = 0; i < mbl_st_count(st); i++) {
         const mbl_st_entry_t *entry = mbl_st_at(st, i);
         MBL_TRY(add_tensor(&sha, threads, entry->name, entry->type, entry->ndim, entry->dim, entry->data,
-                           entry->bytes));
+                           entry->bytes, true));
+        mbl_st_release(st, entry->name);
     }
     mbl_sha256_hex(&sha, out);
     return MBL_OK;
@@ -74,7 +82,7 @@ mbl_status_t mbl_digest_weights(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_dit
     for (size_t i = 0; i < mbl_dit_param_count(model); i++) {
         const mbl_param_t *p = mbl_dit_param(model, i);
         MBL_TRY_GOTO(add_tensor(&sha, ops->threads, p->name, mbl_dtype_name(wide), p->ndim, p->dim,
-                                host + p->offset * size, p->count * size),
+                                host + p->offset * size, p->count * size, false),
                      done);
     }
     mbl_sha256_hex(&sha, out);

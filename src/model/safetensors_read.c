@@ -1,12 +1,11 @@
 /* Values of safetensors: floating-point tensors and rows of them, widened, all of them finite. */
 #include "model/safetensors_internal.h"
+#include "base/pages.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 /* ---- values ---- */
 
@@ -227,11 +226,6 @@ mbl_status_t mbl_st_read_row_f64(const mbl_st_t *st, const char *name, size_t ro
 /* Pages that neighbours share stay. */
 void mbl_st_release(const mbl_st_t *st, const char *name) {
     const mbl_st_entry_t *entry = mbl_st_find(st, name);
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    if (!entry)
-        return;
-    uintptr_t begin = ((uintptr_t)entry->data + page - 1) / page * page,
-              end = ((uintptr_t)entry->data + entry->bytes) / page * page;
-    if (begin < end)
-        madvise((void *)begin, end - begin, MADV_DONTNEED);
+    if (entry)
+        mbl_pages_drop(entry->data, entry->bytes);
 }

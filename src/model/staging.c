@@ -1,6 +1,7 @@
 /* Tensors on their way from the host into a model's weights. */
 #include "model/staging.h"
 #include "base/mem.h"
+#include "base/pages.h"
 
 enum { PIECE = 1 << 20, PART = 1 << 16 }; /* elements of a file at a time, and of a thread */
 
@@ -91,17 +92,20 @@ mbl_status_t mbl_staging_load(mbl_ops_t *ops, const mbl_st_t *st, const char *na
     mbl_status_t status = MBL_OK;
     MBL_REQUIRE(entry, "a tensor %s to load", name);
     MBL_TRY(mbl_st_check_floating(st, entry));
-    const size_t count = entry->bytes / mbl_dtype_size(entry->dtype);
+    const size_t size = mbl_dtype_size(entry->dtype), count = entry->bytes / size;
     for (size_t first = 0; status == MBL_OK && first < count; first += PIECE) {
         size_t n = count - first < PIECE ? count - first : PIECE;
+        const char *piece = (const char *)entry->data + first * size;
         bool done = false;
+        mbl_pages_fetch(piece, n * size);
         status = load_as_is(ops, st, entry, first, n, weights, offset, &done);
         if (status == MBL_OK && !done && !staging.values)
             status = mbl_staging_new(weights->dtype, n, &staging);
         if (status == MBL_OK && !done)
             status = load_piece(ops, &staging, st, entry, first, n, weights, offset);
+        mbl_pages_drop(piece, n * size);
     }
     mbl_staging_free(&staging);
-    mbl_st_release(st, name);
+    mbl_st_release(st, name); /* the pages between two pieces */
     return status;
 }

@@ -3,7 +3,8 @@
 #include "folder_case.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "model/safetensors.h"
+#include "model/digest.h"
+#include "model/staging.h"
 
 #include <math.h>
 #include <signal.h>
@@ -147,6 +148,32 @@ static void halves_and_rows(void **state) {
     assert_int_equal(mbl_st_read_row_f32(st, "h", 0, row, COLUMNS - 1), MBL_ERR_ARG);
     assert_int_equal(mbl_st_read_row_f32(st, "none", 0, row, COLUMNS), MBL_ERR_ARG);
     mbl_st_close(st);
+}
+
+/* A digest and a load leave none of a large file's pages in memory. */
+static void pages_are_given_back(void **state) {
+    (void)state;
+    enum { N = 12 << 20 };
+    char digest[MBL_SHA256_HEX];
+    mbl_ops_t *ops;
+    mbl_st_t *st;
+    mbl_tensor_t weights;
+    uint16_t *values = mbl_calloc(N, sizeof *values);
+    assert_non_null(values);
+    const mbl_st_tensor_t tensors[] = {{"a", MBL_BF16, 1, {N / 4}, values}, {"b", MBL_BF16, 1, {N}, values}};
+    assert_int_equal(mbl_st_write(in_folder("large.safetensors"), tensors, 2, NULL), MBL_OK);
+    assert_int_equal(mbl_ops_open("cpu", 1, &ops), MBL_OK);
+    assert_int_equal(mbl_tensor_new(ops, MBL_BF16, &weights, 1, (size_t)N), MBL_OK);
+    assert_int_equal(mbl_st_open(in_folder("large.safetensors"), &st), MBL_OK);
+    const size_t before = resident("RssFile");
+    assert_int_equal(mbl_digest_tensors(st, 1, digest), MBL_OK);
+    assert_in_range(resident("RssFile"), 0, before + (1 << 20));
+    assert_int_equal(mbl_staging_load(ops, st, "b", &weights, 0), MBL_OK);
+    assert_in_range(resident("RssFile"), 0, before + (2 << 20));
+    mbl_st_close(st);
+    mbl_tensor_free(ops, &weights);
+    mbl_ops_close(ops);
+    mbl_free(values);
 }
 
 static void what_is_not_finite_is_named(void **state) {
@@ -448,11 +475,17 @@ static void full_disk_keeps_the_old_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip_of_every_type), cmocka_unit_test(file_of_the_python_package),
-        cmocka_unit_test(halves_and_rows),          cmocka_unit_test(what_is_not_finite_is_named),
-        cmocka_unit_test(damage_is_named),          cmocka_unit_test(any_truncation_is_found),
-        cmocka_unit_test(mutations_never_crash),    cmocka_unit_test(sharded_sets),
-        cmocka_unit_test(survives_failing_memory),  cmocka_unit_test(full_disk_keeps_the_old_file),
+        cmocka_unit_test(round_trip_of_every_type),
+        cmocka_unit_test(file_of_the_python_package),
+        cmocka_unit_test(pages_are_given_back),
+        cmocka_unit_test(halves_and_rows),
+        cmocka_unit_test(what_is_not_finite_is_named),
+        cmocka_unit_test(damage_is_named),
+        cmocka_unit_test(any_truncation_is_found),
+        cmocka_unit_test(mutations_never_crash),
+        cmocka_unit_test(sharded_sets),
+        cmocka_unit_test(survives_failing_memory),
+        cmocka_unit_test(full_disk_keeps_the_old_file),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
