@@ -5,6 +5,7 @@
 
 #include "gradient_case.h"
 
+#include "base/share.h"
 #include "comm/comm.h"
 
 enum { PARTS = 5, MASK_CASES = 3 };
@@ -30,13 +31,12 @@ typedef struct {
     double *sum; /* [MBL_SETS_MAX * size] */
 } masked_t;
 
-/* Whole groups to every rank: 4 for one, 2 and 2, 2, 1 and 1, or 1 each. */
+/* This rank's share, which may begin and end inside a group. */
 static inline void cut_batch(masked_t *m, mbl_comm_t *comm, size_t which) {
-    size_t groups = N / GROUP, ranks = (size_t)comm->size, rank = (size_t)comm->rank;
-    size_t extra = groups % ranks, each = groups / ranks;
-    size_t first = (each * rank + (rank < extra ? rank : extra)) * GROUP;
+    const mbl_share_t share = mbl_share(N, (size_t)comm->size, (size_t)comm->rank);
+    const size_t first = share.first;
     m->own = m->c.batch;
-    m->own.n = (each + (rank < extra)) * GROUP;
+    m->own.n = share.n;
     m->own.k = PARTS;
     m->own.prompt += first;
     m->own.sample += first;

@@ -87,9 +87,10 @@ static mbl_status_t encode_run(const mbl_run_t *run) {
     return status;
 }
 
-/* Ranks without a prompt group have prompts to encode nevertheless. */
+/* More ranks than an epoch has images have prompts to encode nevertheless. */
 static mbl_status_t check(const mbl_config_t *config, size_t ranks) {
-    return mbl_config_check(config, ranks < config->prompts.groups ? ranks : config->prompts.groups);
+    const size_t images = config->prompts.groups * config->prompts.group_size;
+    return mbl_config_check(config, ranks < images ? ranks : images);
 }
 
 int mbl_cmd_encode(int argc, char **argv) {

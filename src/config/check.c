@@ -194,12 +194,13 @@ static void check_prompts(const mbl_config_t *config, size_t ranks, mbl_config_p
                            "prompts.limit: %zu, while prompts.source is signs; expected prompts.train_count "
                            "and prompts.test_count",
                            config->prompts.limit);
-    if (ranks > config->prompts.groups)
+    const size_t images = config->prompts.groups * config->prompts.group_size;
+    if (ranks > images)
         mbl_config_problem(
             problems, mbl_config_line(config, "prompts.groups"),
-            "prompts.groups: %zu prompts for %zu ranks; every rank needs a whole group: start at most "
-            "%zu ranks, or raise prompts.groups",
-            config->prompts.groups, ranks, config->prompts.groups);
+            "prompts.groups: %zu groups of %zu images for %zu ranks; every rank needs an image: "
+            "start at most %zu ranks, or raise prompts.groups or prompts.group_size",
+            config->prompts.groups, config->prompts.group_size, ranks, images);
     if (signs && config->prompts.groups > config->prompts.train_count)
         mbl_config_problem(problems, mbl_config_line(config, "prompts.groups"),
                            "prompts.groups: %zu of only %zu training sentences; expected at most "

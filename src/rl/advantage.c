@@ -4,11 +4,11 @@
 #include <math.h>
 #include <string.h>
 
-/* Sums of one objective over the samples of this rank, then of all ranks. */
+/* Sums of one objective over the samples of all ranks. */
 typedef struct {
-    double valid, na, failed, sum, squares, advantage_squares, groups, flat_groups;
+    size_t valid, na, failed, groups, flat_groups;
+    double mean, std, advantage_squares;
 } sums_t;
-enum { N_SUMS = sizeof(sums_t) / sizeof(double) };
 
 typedef struct {
     const mbl_batch_t *batch;
@@ -20,8 +20,9 @@ static bool is_active(const mbl_advantage_options_t *options, size_t k) {
     return !options->active || options->active[k];
 }
 
+/* Of image i of all ranks. */
 static mbl_score_t score_of(const objective_t *objective, size_t i) {
-    const mbl_score_t *scores = objective->batch->scores + i * objective->batch->k;
+    const mbl_score_t *scores = objective->batch->all + i * objective->batch->k;
     if (objective->part < objective->batch->k)
         return scores[objective->part];
     mbl_score_t sum = {0, MBL_SCORE_NA};
@@ -42,35 +43,46 @@ static mbl_score_t score_of(const objective_t *objective, size_t i) {
     return sum;
 }
 
-static void count_states(const objective_t *objective, sums_t *sums) {
-    for (size_t i = 0; i < objective->batch->n; i++) {
+static bool is_valid(const objective_t *objective, size_t i) {
+    return score_of(objective, i).state == MBL_SCORE_VALID;
+}
+
+/* Whether image i of all ranks is one of this rank's, and then which. */
+static bool is_here(const mbl_batch_t *batch, size_t i, size_t *at) {
+    *at = i - batch->first;
+    return i >= batch->first && *at < batch->n;
+}
+
+static void measure(const objective_t *objective, sums_t *sums) {
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < objective->batch->n_global; i++) {
         mbl_score_t score = score_of(objective, i);
         sums->valid += score.state == MBL_SCORE_VALID;
         sums->na += score.state == MBL_SCORE_NA;
         sums->failed += score.state == MBL_SCORE_FAILED;
-        sums->sum += score.state == MBL_SCORE_VALID ? score.value : 0;
+        sum += score.state == MBL_SCORE_VALID ? score.value : 0;
     }
-}
-
-static void square_deviations(const objective_t *objective, double mean, sums_t *sums) {
-    for (size_t i = 0; i < objective->batch->n; i++) {
+    if (sums->valid == 0)
+        return;
+    sums->mean = sum / (double)sums->valid;
+    for (size_t i = 0; i < objective->batch->n_global; i++) {
         mbl_score_t score = score_of(objective, i);
         if (score.state == MBL_SCORE_VALID)
-            sums->squares += (score.value - mean) * (score.value - mean);
+            squares += (score.value - sums->mean) * (score.value - sums->mean);
     }
+    sums->std = sqrt(squares / (double)sums->valid);
 }
 
 static float clipped(double advantage, double clip) {
     return (float)(fmax(-1, fmin(1, advantage / clip)) / 2);
 }
 
-/* Advantages of one prompt group into a[0..group_size-1]; where they are to be summed, also added to sum_a.
- */
-static void group_advantages(const objective_t *objective, size_t first, double std, float *a, float *sum_a,
-                             sums_t *sums) {
-    float *unclipped = objective->options->unclipped && objective->part < objective->batch->k
-                           ? objective->options->unclipped + objective->part * objective->batch->n + first
-                           : NULL;
+/* Advantages of the prompt group that begins at image `first`: those of this rank's images into a [n], before
+ * clipping into unclipped [n] (NULL: not wanted); where they are to be summed, those of all images are added
+ * to sum_a [n_global]. */
+static void group_advantages(const objective_t *objective, size_t first, float *a, float *unclipped,
+                             float *sum_a, sums_t *sums) {
+    double std = sums->std;
     size_t size = objective->batch->group_size, valid = 0;
     double sum = 0, squares = 0, low = INFINITY, high = -INFINITY;
     for (size_t i = first; i < first + size; i++) {
@@ -92,84 +104,89 @@ static void group_advantages(const objective_t *objective, size_t first, double 
     sums->flat_groups += flat;
     if (objective->options->group_std)
         std = valid ? sqrt(squares / (double)valid) : 0;
-    for (size_t i = 0; i < size; i++) {
-        mbl_score_t score = score_of(objective, first + i);
+    for (size_t i = first, at; i < first + size; i++) {
+        mbl_score_t score = score_of(objective, i);
         double advantage = score.state == MBL_SCORE_VALID && !flat ? (score.value - mean) / (std + 1e-4) : 0;
         sums->advantage_squares += advantage * advantage;
-        a[i] = clipped(advantage, objective->options->clip);
-        if (unclipped)
-            unclipped[i] = score.state == MBL_SCORE_VALID ? (float)advantage : NAN;
         if (sum_a)
             sum_a[i] += (float)(objective->options->weights[objective->part] * advantage);
+        if (!is_here(objective->batch, i, &at))
+            continue;
+        a[at] = clipped(advantage, objective->options->clip);
+        if (unclipped)
+            unclipped[at] = score.state == MBL_SCORE_VALID ? (float)advantage : NAN;
     }
 }
 
-/* From sums of advantages in a [n] to their clipped advantage: centred and scaled over all ranks' samples
- * that count; 0 for the others. Collective. */
-static mbl_status_t batch_advantages(mbl_comm_t *comm, const objective_t *objective, double valid, float *a) {
-    size_t n = objective->batch->n;
+/* From the sums of advantages sum_a [n_global] to the clipped advantage a [n] of the part of its own: centred
+ * and scaled over all images that count; 0 for the others. */
+static void batch_advantages(const objective_t *objective, const float *sum_a, size_t valid, float *a) {
+    const mbl_batch_t *batch = objective->batch;
     double sum = 0, squares = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += score_of(objective, i).state == MBL_SCORE_VALID ? (double)a[i] : 0;
-    MBL_TRY(mbl_comm_allreduce(comm, &sum, 1, MBL_COMM_F64, MBL_COMM_SUM));
-    double mean = valid > 0 ? sum / valid : 0;
-    for (size_t i = 0; i < n; i++)
-        squares += score_of(objective, i).state == MBL_SCORE_VALID ? (a[i] - mean) * (a[i] - mean) : 0;
-    MBL_TRY(mbl_comm_allreduce(comm, &squares, 1, MBL_COMM_F64, MBL_COMM_SUM));
-    double std = valid > 0 ? sqrt(squares / valid) : 0;
-    for (size_t i = 0; i < n; i++) {
-        bool counts = score_of(objective, i).state == MBL_SCORE_VALID;
-        a[i] = counts ? clipped((a[i] - mean) / (std + 1e-4), objective->options->clip) : 0;
-    }
-    return MBL_OK;
+    for (size_t i = 0; i < batch->n_global; i++)
+        sum += is_valid(objective, i) ? (double)sum_a[i] : 0;
+    double mean = valid > 0 ? sum / (double)valid : 0;
+    for (size_t i = 0; i < batch->n_global; i++)
+        squares += is_valid(objective, i) ? (sum_a[i] - mean) * (sum_a[i] - mean) : 0;
+    double std = valid > 0 ? sqrt(squares / (double)valid) : 0;
+    for (size_t i = 0; i < batch->n; i++)
+        a[i] = is_valid(objective, batch->first + i)
+                   ? clipped((sum_a[batch->first + i] - mean) / (std + 1e-4), objective->options->clip)
+                   : 0;
 }
 
-mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *options, const mbl_batch_t *batch,
-                           float *a, mbl_reward_stats_t *stats) {
-    sums_t sums[MBL_MAX_REWARDS + 1], local[MBL_MAX_REWARDS + 1];
-    size_t parts = batch->k + (options->weights != NULL);
+/* One part, all groups; sum_a as above. */
+static void part_advantages(const objective_t *objective, float *a, float *sum_a, sums_t *sums) {
+    const mbl_batch_t *batch = objective->batch;
+    const mbl_advantage_options_t *options = objective->options;
+    const size_t part = objective->part;
+    float *unclipped = options->unclipped && part < batch->k ? options->unclipped + part * batch->n : NULL;
+    if (sum_a && !is_active(options, part))
+        sum_a = NULL;
+    for (size_t first = 0; first < batch->n_global; first += batch->group_size)
+        group_advantages(objective, first, a + part * batch->n, unclipped, sum_a, sums);
+}
+
+static void mark_valid(const objective_t *objective) {
+    const mbl_batch_t *batch = objective->batch;
+    for (size_t i = 0; objective->options->valid && i < batch->n; i++)
+        objective->options->valid[objective->part * batch->n + i] = is_valid(objective, batch->first + i);
+}
+
+static mbl_reward_stats_t stats_of(const sums_t *sums) {
+    double valid = (double)sums->valid;
+    return (mbl_reward_stats_t){.mean = sums->mean,
+                                .std = sums->std,
+                                .advantage_std = valid > 0 ? sqrt(sums->advantage_squares / valid) : 0,
+                                .valid = sums->valid,
+                                .na = sums->na,
+                                .failed = sums->failed,
+                                .groups = sums->groups,
+                                .flat_groups = sums->flat_groups};
+}
+
+mbl_status_t mbl_advantage(const mbl_advantage_options_t *options, const mbl_batch_t *batch, float *a,
+                           mbl_reward_stats_t *stats) {
+    const bool own = options->weights != NULL, summed = own && options->sum_advantages;
     MBL_REQUIRE(batch->k >= 1 && batch->k <= MBL_MAX_REWARDS, "%zu rewards; 1 to %d are possible", batch->k,
                 MBL_MAX_REWARDS);
-    memset(sums, 0, sizeof sums);
-    memset(local, 0, sizeof local);
-    for (size_t part = 0; part < parts; part++)
-        count_states(&(objective_t){batch, options, part}, &sums[part]);
-    MBL_TRY(mbl_comm_allreduce(comm, sums, parts * N_SUMS, MBL_COMM_F64, MBL_COMM_SUM));
-    for (size_t part = 0; part < parts; part++)
-        square_deviations(&(objective_t){batch, options, part},
-                          sums[part].valid > 0 ? sums[part].sum / sums[part].valid : 0, &local[part]);
-    MBL_TRY(mbl_comm_allreduce(comm, local, parts * N_SUMS, MBL_COMM_F64, MBL_COMM_SUM));
-    for (size_t part = 0; part < parts; part++)
-        sums[part].squares = local[part].squares;
-    memset(local, 0, sizeof local);
-    float *sum_a = options->weights && options->sum_advantages ? a + batch->k * batch->n : NULL;
-    if (sum_a)
-        memset(sum_a, 0, batch->n * sizeof *sum_a);
-    for (size_t part = 0; part < (sum_a ? batch->k : parts); part++) {
-        double std = sums[part].valid > 0 ? sqrt(sums[part].squares / sums[part].valid) : 0;
-        for (size_t first = 0; first < batch->n; first += batch->group_size)
-            group_advantages(&(objective_t){batch, options, part}, first, std, a + part * batch->n + first,
-                             sum_a && is_active(options, part) ? sum_a + first : NULL, &local[part]);
-    }
-    if (sum_a)
-        MBL_TRY(
-            batch_advantages(comm, &(objective_t){batch, options, batch->k}, sums[batch->k].valid, sum_a));
-    for (size_t part = 0; options->valid && part < parts; part++)
-        for (size_t i = 0; i < batch->n; i++)
-            options->valid[part * batch->n + i] =
-                score_of(&(objective_t){batch, options, part}, i).state == MBL_SCORE_VALID;
-    MBL_TRY(mbl_comm_allreduce(comm, local, parts * N_SUMS, MBL_COMM_F64, MBL_COMM_SUM));
-    for (size_t k = 0; k < batch->k; k++) {
-        double valid = sums[k].valid;
-        stats[k] =
-            (mbl_reward_stats_t){.mean = valid > 0 ? sums[k].sum / valid : 0,
-                                 .std = valid > 0 ? sqrt(sums[k].squares / valid) : 0,
-                                 .advantage_std = valid > 0 ? sqrt(local[k].advantage_squares / valid) : 0,
-                                 .valid = (size_t)valid,
-                                 .na = (size_t)sums[k].na,
-                                 .failed = (size_t)sums[k].failed,
-                                 .groups = (size_t)local[k].groups,
-                                 .flat_groups = (size_t)local[k].flat_groups};
+    MBL_REQUIRE(batch->n_global % batch->group_size == 0 && batch->first + batch->n <= batch->n_global,
+                "advantages of images %zu to %zu of %zu in groups of %zu", batch->first,
+                batch->first + batch->n, batch->n_global, batch->group_size);
+    MBL_REQUIRE(!summed || options->sum, "sums of advantages without room for them");
+    if (summed)
+        memset(options->sum, 0, batch->n_global * sizeof *options->sum);
+    for (size_t part = 0; part < batch->k + own; part++) {
+        const objective_t objective = {batch, options, part};
+        sums_t sums = {0};
+        measure(&objective, &sums);
+        if (summed && part == batch->k)
+            batch_advantages(&objective, options->sum, sums.valid, a + part * batch->n);
+        else
+            part_advantages(&objective, a, summed ? options->sum : NULL, &sums);
+        mark_valid(&objective);
+        if (part < batch->k)
+            stats[part] = stats_of(&sums);
     }
     return MBL_OK;
 }

@@ -18,12 +18,15 @@ typedef struct {
     const bool *active; /* [K] rewards of that part; NULL: all */
     float *unclipped;   /* [K,n], filled with A before clipping, NaN where not valid; NULL: not wanted */
     uint8_t *valid; /* [R,n], filled with whether a sample counts for a part (masks.h); NULL: not wanted */
+    float *sum;     /* [n_global] staging; only with sum_advantages */
 } mbl_advantage_options_t;
 
 /* a [R,n] f32 = clamp(A/clip, -1, 1)/2 with A = (R - group mean)/(std + 1e-4); 0 where the sample is not
  * valid for that reward. In the part of its own a sample counts when one of its rewards is valid and none
- * failed; those that do not apply add nothing. stats [K] are global. Collective. */
-mbl_status_t mbl_advantage(mbl_comm_t *comm, const mbl_advantage_options_t *options, const mbl_batch_t *batch,
-                           float *a, mbl_reward_stats_t *stats);
+ * failed; those that do not apply add nothing. stats [K] are global.
+ * From the scores of all ranks, batch->all, so that it does not matter how many there are, not even for
+ * rounding. Local. */
+mbl_status_t mbl_advantage(const mbl_advantage_options_t *options, const mbl_batch_t *batch, float *a,
+                           mbl_reward_stats_t *stats);
 
 #endif

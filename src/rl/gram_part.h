@@ -16,12 +16,11 @@ typedef struct {
     uint32_t step; /* these as in mbl_gradient_args_t */
 } mbl_gram_part_t;
 
-/* Units are chunks of consecutive samples (whole prompt groups, so a unit never lies on two ranks unless a
- * chunk of several groups does: then each rank takes its groups of it) at one position of their timestep
- * orders. Chunks are as large as a micro-batch, or smaller while fewer than four units would be chosen. The
- * nearest whole number of units is chosen, at least one, and every chunk gives as many as any other, or one
- * more. The choice depends on seed, step, slice and the global index of the samples, not on the number of
- * ranks.
+/* Units are chunks of consecutive samples (whole prompt groups) at one position of their timestep orders. A
+ * chunk may lie on several ranks: each then takes its own samples of it. Chunks are as large as a
+ * micro-batch, or smaller while fewer than four units would be chosen. The nearest whole number of units is
+ * chosen, at least one, and every chunk gives as many as any other, or one more. The choice depends on seed,
+ * step, slice and the global index of the samples, not on the number of ranks.
  *
  * part_of [timesteps, n] is set to MBL_PART_GRAM or MBL_PART_REST. With `halves` every other chunk is
  * MBL_PART_HALF instead, so that no image is in both halves (four chunks at least where there are as many

@@ -5,11 +5,11 @@
 
 #include "data/prompts.h"
 
-/* Fills prompt [n] and sample [n] of the rank's groups first_group .. first_group + n/group_size - 1 of
- * `groups` in epoch `epoch`, out of n_prompts >= 1 (an epoch that runs past the end of a pass continues with
- * the next pass's order). `scratch` [n_prompts]. */
-void mbl_pick(uint64_t seed, uint64_t epoch, size_t groups, size_t group_size, size_t n_prompts,
-              size_t first_group, size_t n, uint32_t *scratch, uint32_t *prompt, int64_t *sample);
+/* Fills prompt [n] and sample [n] of images first .. first + n - 1 of epoch `epoch`, which has `groups`
+ * groups of group_size, out of n_prompts >= 1 (an epoch that runs past the end of a pass continues with the
+ * next pass's order). `scratch` [n_prompts]. */
+void mbl_pick(uint64_t seed, uint64_t epoch, size_t groups, size_t group_size, size_t n_prompts, size_t first,
+              size_t n, uint32_t *scratch, uint32_t *prompt, int64_t *sample);
 
 /* How many of each source's prompts have been used before a group, counted on from call to call. Zeros to
  * begin with. */
@@ -20,7 +20,7 @@ typedef struct {
  * source has its share, by weight, to within one; each source's prompts are used as above, in orders of its
  * own. `counts` may be any epoch's. `scratch` [prompts->count]. */
 void mbl_pick_sources(uint64_t seed, uint64_t epoch, size_t groups, size_t group_size,
-                      const mbl_prompts_t *prompts, size_t first_group, size_t n, mbl_pick_counts_t *counts,
+                      const mbl_prompts_t *prompts, size_t first, size_t n, mbl_pick_counts_t *counts,
                       uint32_t *scratch, uint32_t *prompt, int64_t *sample);
 
 #endif

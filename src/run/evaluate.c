@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/share.h"
 #include "io/jsonl.h"
 #include "rl/rollout.h"
 #include "run/caption.h"
@@ -26,10 +27,10 @@ struct mbl_evaluator {
 
 static mbl_status_t make_batch(mbl_evaluator_t *e) {
     mbl_evaluator_options_t *o = &e->options;
-    size_t c, height, width, high, wide, ranks = (size_t)o->comm->size, rank = (size_t)o->comm->rank;
+    size_t c, height, width, high, wide;
     /* rank 0, whose images the sheet shows, has some even where there are fewer than ranks */
-    size_t first = (o->images * rank + ranks - 1) / ranks;
-    size_t n = (o->images * (rank + 1) + ranks - 1) / ranks - first;
+    const mbl_share_t share = mbl_share(o->images, (size_t)o->comm->size, (size_t)o->comm->rank);
+    const size_t first = share.first, n = share.n;
     if (o->guidance.scale > 1) /* two rows of an image in a pass, which is as large as it was */
         o->micro_batch = (o->micro_batch + 1) / 2;
     if (o->micro_batch > n)
@@ -53,6 +54,7 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
         e->sample[i] = (int64_t)(first + i);
     }
     e->batch.n = n;
+    e->batch.first = first;
     e->batch.n_global = o->images;
     e->batch.group_size = 1;
     e->batch.k = o->k;

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/share.h"
 #include "run/prompt_cache_place.h"
 
 #include <stdlib.h>
@@ -88,9 +89,9 @@ static mbl_status_t make_host(const work_t *w) {
 
 /* Prompts first to last of all of them are rank r's share. */
 static void share_of(const work_t *w, int r, size_t *first, size_t *last) {
-    size_t ranks = (size_t)w->encode->comm->size;
-    *first = w->n * (size_t)r / ranks;
-    *last = w->n * ((size_t)r + 1) / ranks;
+    const mbl_share_t share = mbl_share(w->n, (size_t)w->encode->comm->size, (size_t)r);
+    *first = share.first;
+    *last = share.first + share.n;
 }
 
 static mbl_status_t encode_share(work_t *w, size_t first, size_t last) {
@@ -243,10 +244,11 @@ static mbl_status_t into_cache(void *context, size_t i, const void *record) {
 /* Share `share` of `of` of what is missing, to disk. */
 static mbl_status_t encode_missing(work_t *w, size_t missing, size_t share, size_t of) {
     const mbl_embeds_sink_t sink = {into_cache, progress, w};
-    size_t first = missing * share / of, last = missing * (share + 1) / of, at = 0, n = 0;
+    const mbl_share_t own = mbl_share(missing, of, share);
+    size_t at = 0, n = 0;
     char where[500];
     for (size_t i = 0; i < w->n; i++)
-        if (w->need[i] && at++ >= first && at <= last)
+        if (w->need[i] && at++ >= own.first && at <= own.first + own.n)
             w->which[n++] = (uint32_t)i;
     w->mine = n;
     mbl_status_t status = mbl_embeds_encode(w->encode->encoder, w->texts, w->which, n, &sink);

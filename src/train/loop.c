@@ -53,22 +53,25 @@ static mbl_status_t recheck(mbl_train_t *t) {
                        t->stats, due, &t->recheck);
 }
 
-/* The epoch's prompts, on the device until the next one's; with those on which merging is measured. */
+/* The prompts of the epoch's images here, on the device until the next one's; with those on which merging is
+ * measured. */
 static mbl_status_t pick_prompts(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
-    size_t n = t->batch.n / t->batch.group_size;
+    const mbl_batch_t *batch = &t->batch;
     const mbl_prompts_t *prompts = &t->engine.train.prompts;
+    size_t groups = 0;
     if (prompts->n_sources > 0)
         mbl_pick_sources(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
-                         prompts, t->first_group, t->batch.n, &t->counts, t->scratch, t->prompt, t->sample);
+                         prompts, batch->first, batch->n, &t->counts, t->scratch, t->prompt, t->sample);
     else
         mbl_pick(config->seed, t->state.epoch, config->prompts.groups, config->prompts.group_size,
-                 prompts->count, t->first_group, t->batch.n, t->scratch, t->prompt, t->sample);
-    for (size_t g = 0; g < n; g++)
-        t->needed[g] = t->prompt[g * t->batch.group_size];
-    mbl_merge_prompts(t->engine.train.prompts.count, t->needed + n);
+                 prompts->count, batch->first, batch->n, t->scratch, t->prompt, t->sample);
+    for (size_t i = 0; i < batch->n; i++)
+        if (i == 0 || (batch->first + i) % batch->group_size == 0)
+            t->needed[groups++] = t->prompt[i];
+    mbl_merge_prompts(prompts->count, t->needed + groups);
     return mbl_comm_agree(t->comm,
-                          mbl_embeds_fetch(t->engine.train.embeds, t->needed, n + MBL_MERGE_PROMPTS));
+                          mbl_embeds_fetch(t->engine.train.embeds, t->needed, groups + MBL_MERGE_PROMPTS));
 }
 
 /* Images, scores and advantages of this epoch. Ranks agree at its end, so a stop or a failure on one
@@ -102,6 +105,7 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
     shown->seconds.reward_wait = mbl_lap(&start);
     MBL_TRY(mbl_comm_agree(t->comm, status != MBL_OK ? status : scored));
     MBL_TRY(mbl_run_traffic_end(t->comm, t->engine.pool, t->engine.k, &t->traffic));
+    MBL_TRY(mbl_scores_exchange(t->comm, &t->scores));
     mbl_min_valid(t->min_valid, &t->batch);
     MBL_TRY(mbl_train_advantages(t));
     MBL_TRY(recheck(t));

@@ -5,6 +5,7 @@
 #include "rl/merge.h"
 #include "rl/pick.h"
 #include "rl/rollout.h"
+#include "rl/scores.h"
 #include "run/control.h"
 #include "run/stage.h"
 #include "run/start.h"
@@ -47,8 +48,10 @@ typedef struct {
     mbl_pick_counts_t counts;
     uint32_t *needed; /* prompts of an epoch and of merge, once each */
     int64_t *sample;
-    size_t first_group;
+    mbl_scores_t scores;           /* of all ranks; batch.scores lie in it */
+    size_t groups;                 /* that have an image here, if only one */
     float *a;                      /* [R, n] */
+    float *sum;                    /* [n_global] staging of advantages */
     uint8_t *valid;                /* [R, n] whether a sample counts for a part */
     mbl_masks_t masks;             /* of the epoch, over those */
     bool monitor[MBL_MAX_REWARDS]; /* only scored */

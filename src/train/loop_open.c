@@ -2,33 +2,33 @@
 #include "train/loop_internal.h"
 
 #include "base/mem.h"
+#include "base/share.h"
 #include "run/micro_batch.h"
 #include "run/resume.h"
 
+/* This rank's share of an epoch's images. */
 static mbl_status_t make_batch(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
-    size_t c, height, width, high, wide, size = config->prompts.group_size, groups = config->prompts.groups;
-    size_t ranks = (size_t)t->comm->size, rank = (size_t)t->comm->rank;
-    t->first_group = groups * rank / ranks;
-    size_t n = (groups * (rank + 1) / ranks - t->first_group) * size, k = t->engine.k;
+    size_t c, height, width, high, wide, size = config->prompts.group_size, k = t->engine.k;
+    MBL_TRY(mbl_scores_new(t->comm, config->prompts.groups * size, k, &t->scores));
+    mbl_scores_view(t->comm, &t->scores, &t->batch);
+    size_t n = t->batch.n, n_global = t->batch.n_global;
+    t->groups = mbl_share_groups((mbl_share_t){t->batch.first, n}, size).n;
     mbl_pipeline_latent(t->engine.pipeline, &c, &height, &width);
     mbl_pipeline_image_size(t->engine.pipeline, &high, &wide);
     MBL_TRY(mbl_tensor_new(t->engine.ops, MBL_F32, &t->batch.x0, 4, n, c, height, width));
     MBL_ALLOC(t->prompt, n);
     MBL_ALLOC(t->scratch, t->engine.train.prompts.count);
-    MBL_ALLOC(t->needed, n / size + MBL_MERGE_PROMPTS);
-    MBL_TRY(mbl_embeds_room(t->engine.train.embeds, n / size + MBL_MERGE_PROMPTS));
+    MBL_ALLOC(t->needed, t->groups + MBL_MERGE_PROMPTS);
+    MBL_TRY(mbl_embeds_room(t->engine.train.embeds, t->groups + MBL_MERGE_PROMPTS));
     MBL_ALLOC(t->sample, n);
-    MBL_ALLOC(t->batch.scores, n * k);
     MBL_ALLOC(t->batch.rgb, n * high * wide * 3);
     MBL_ALLOC(t->views.images, n);
     MBL_ALLOC(t->views.prompts, n);
     MBL_ALLOC(t->a, t->most_parts * n);
     MBL_ALLOC(t->valid, t->most_parts * n);
-    t->batch.n = n;
-    t->batch.n_global = groups * size;
+    MBL_ALLOC(t->sum, n_global);
     t->batch.group_size = size;
-    t->batch.k = k;
     t->batch.prompt = t->prompt;
     t->batch.sample = t->sample;
     return MBL_OK;
@@ -171,7 +171,7 @@ void mbl_train_close(mbl_train_t *t) {
         mbl_tensor_free(t->engine.ops, &t->batch.x0);
     mbl_recheck_free(&t->recheck);
     mbl_ranks_free(&t->ranks);
-    mbl_free(t->batch.scores);
+    mbl_scores_free(&t->scores);
     mbl_free(t->batch.rgb);
     mbl_free(t->views.images);
     mbl_free(t->views.prompts);
@@ -181,6 +181,7 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_free(t->sample);
     mbl_free(t->a);
     mbl_free(t->valid);
+    mbl_free(t->sum);
     mbl_state_free(&t->state);
     mbl_engine_close(&t->engine);
     for (size_t i = 0; i < t->n_configs; i++)

@@ -19,8 +19,9 @@ mbl_status_t mbl_train_advantages(mbl_train_t *t) {
                                        .sum_advantages = gdpo,
                                        .active = t->stage.active,
                                        .unclipped = t->state.update.reference.unclipped,
-                                       .valid = t->valid};
-    MBL_TRY(mbl_advantage(t->comm, &options, &t->batch, t->a, t->stats));
+                                       .valid = t->valid,
+                                       .sum = t->sum};
+    MBL_TRY(mbl_advantage(&options, &t->batch, t->a, t->stats));
     return mbl_masks(t->comm, t->valid, t->engine.k + own, t->batch.n, t->batch.n_global, &t->masks);
 }
 

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/quote.h"
+#include "base/share.h"
 #include "data/signs/signs.h"
 #include "rl/optimizer.h"
 #include "run/evaluate.h"
@@ -146,9 +147,9 @@ static mbl_status_t make_buffers(pretrain_t *p, size_t left) {
                              padded = p->state.padded;
     mbl_pipeline_latent(p->engine.pipeline, &c, &height, &width);
     const mbl_config_t *config = p->engine.config;
-    const size_t ranks = (size_t)p->engine.comm->size, share = (config->pretrain.batch + ranks - 1) / ranks;
+    const size_t most = mbl_share(config->pretrain.batch, (size_t)p->engine.comm->size, 0).n;
     const mbl_passes_t passes = {
-        .pipeline = p->engine.pipeline, .kind = MBL_TAPE_FULL, .there = share, .left = left};
+        .pipeline = p->engine.pipeline, .kind = MBL_TAPE_FULL, .there = most, .left = left};
     mbl_fit_t fit;
     MBL_TRY(mbl_micro_batch_fit(config, &passes, &fit));
     p->rows = fit.rows;
@@ -361,13 +362,14 @@ static mbl_status_t update(pretrain_t *p, size_t step, double loss, double *norm
 static mbl_status_t one_step(pretrain_t *p, size_t step) {
     const mbl_config_t *config = p->engine.config;
     p->engine.comm->step = step + 1;
-    size_t ranks = (size_t)p->engine.comm->size, rank = (size_t)p->engine.comm->rank;
-    size_t first = config->pretrain.batch * rank / ranks, last = config->pretrain.batch * (rank + 1) / ranks;
+    const mbl_share_t share =
+        mbl_share(config->pretrain.batch, (size_t)p->engine.comm->size, (size_t)p->engine.comm->rank);
+    const size_t last = share.first + share.n;
     double loss = 0, norm, start = mbl_now();
     char date[32];
     mbl_log_progress("pretraining, steps", step, config->pretrain.steps);
     MBL_TRY(mbl_tensor_zero(p->engine.ops, &p->gradient));
-    for (size_t i = first; i < last; i += p->rows) {
+    for (size_t i = share.first; i < last; i += p->rows) {
         size_t n = last - i < p->rows ? last - i : p->rows;
         MBL_TRY(draw_rows(p, step, i, n));
         MBL_TRY(learn_rows(p, n, &loss));

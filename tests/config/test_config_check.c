@@ -11,11 +11,11 @@ static void cross_checks(void **state) {
     mbl_config_t *config;
     assert_int_equal(parse(full, NULL, &config), MBL_OK);
     assert_int_equal(mbl_config_check(config, 1), MBL_OK);
-    assert_int_equal(mbl_config_check(config, 4), MBL_OK);
-    assert_int_equal(mbl_config_check(config, 5), MBL_ERR_CONFIG);
+    assert_int_equal(mbl_config_check(config, 24), MBL_OK); /* an image each */
+    assert_int_equal(mbl_config_check(config, 25), MBL_ERR_CONFIG);
     const char *part =
-        "run.yaml:6: prompts.groups: 4 prompts for 5 ranks; every rank needs a whole group: start at "
-        "most 4 ranks";
+        "run.yaml:6: prompts.groups: 4 groups of 6 images for 25 ranks; every rank needs an image: start at "
+        "most 24 ranks";
     check_parts(mbl_fail_message(), &part, 1);
     mbl_config_free(config);
     assert_int_equal(parse("model: {path: .}", NULL, &config), MBL_OK);

@@ -1,9 +1,11 @@
-/* Advantages against a plain reference in double precision, on one rank and with whole groups spread over
- * several.   ctest-ranks: 1 2 4 */
+/* Advantages against a plain reference in double precision, on one rank and on several, whose
+ * shares begin and end inside groups.   ctest-ranks: 1 2 4 5 */
 #include "ranks.h"
 
 #include "base/rng.h"
+#include "base/share.h"
 #include "rl/advantage.h"
+#include "rl/scores.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -119,20 +121,27 @@ static void weigh(mbl_score_t score[K][N], mbl_score_t *out) {
 
 /* Where the samples of a rank begin. */
 static size_t first_of(const mbl_comm_t *comm, int rank) {
-    return GROUPS * (size_t)rank / (size_t)comm->size * SIZE;
+    return mbl_share(N, (size_t)comm->size, (size_t)rank).first;
 }
 
-/* Runs the samples first .. first + n - 1 as this rank's batch; a [K + 1][n]. */
-static void run(mbl_comm_t *comm, const mbl_advantage_options_t *options, mbl_score_t score[K][N],
-                size_t first, size_t n, float *a, mbl_reward_stats_t *stats) {
-    mbl_score_t rows[N * K];
-    for (size_t i = 0; i < n; i++)
+/* Runs this rank's samples as its batch, the scores of the others coming from them; a [K + 1][n]. */
+static void run(mbl_comm_t *comm, const mbl_advantage_options_t *options, mbl_score_t score[K][N], float *a,
+                mbl_reward_stats_t *stats) {
+    mbl_scores_t scores;
+    mbl_batch_t batch = {.group_size = SIZE};
+    mbl_advantage_options_t with_room = *options;
+    float sum[N];
+    assert_int_equal(mbl_scores_new(comm, N, K, &scores), MBL_OK);
+    mbl_scores_view(comm, &scores, &batch);
+    for (size_t i = 0; i < batch.n; i++)
         for (size_t k = 0; k < K; k++)
-            rows[i * K + k] = score[k][first + i];
-    mbl_batch_t batch = {.n = n, .n_global = N, .group_size = SIZE, .k = K, .scores = rows};
+            batch.scores[i * K + k] = score[k][batch.first + i];
     for (size_t i = 0; i < (K + 1) * N; i++)
         a[i] = 77;
-    assert_int_equal(mbl_advantage(comm, options, &batch, a, stats), MBL_OK);
+    with_room.sum = sum;
+    assert_int_equal(mbl_scores_exchange(comm, &scores), MBL_OK);
+    assert_int_equal(mbl_advantage(&with_room, &batch, a, stats), MBL_OK);
+    mbl_scores_free(&scores);
 }
 
 static void check_stats(const mbl_reward_stats_t *got, const mbl_reward_stats_t *want, size_t k) {
@@ -158,7 +167,7 @@ static void check_against_reference(mbl_comm_t *comm, bool group_std, double cli
         .group_std = group_std, .clip = clip, .weights = weighted ? weights : NULL};
     make_scores(score);
     weigh(score, summed);
-    run(comm, &options, score, first, n, a, stats);
+    run(comm, &options, score, a, stats);
     for (size_t k = 0; k < parts; k++) {
         reference(k < K ? score[k] : summed, group_std, clip, &want);
         for (size_t i = 0; i < n; i++)
@@ -212,8 +221,8 @@ static void invalid_samples_do_not_count(void **state) {
         for (size_t i = 0; i < N; i++)
             if (score[k][i].state != MBL_SCORE_VALID)
                 other[k][i].value = NAN;
-    run(comm, &options, score, first, n, a, stats);
-    run(comm, &options, other, first, n, b, other_stats);
+    run(comm, &options, score, a, stats);
+    run(comm, &options, other, b, other_stats);
     assert_memory_equal(a, b, sizeof a);
     assert_memory_equal(stats, other_stats, sizeof stats);
     for (size_t k = 0; k < K; k++)
@@ -245,7 +254,7 @@ static void sum_of_advantages(void **state) {
             mean += sum[i], square += sum[i] * sum[i], count++;
     mean /= count;
     double std = sqrt(square / count - mean * mean);
-    run(comm, &options, score, first, n, a, stats);
+    run(comm, &options, score, a, stats);
     size_t nothing = 0, clipped = 0;
     for (size_t i = 0; i < n; i++) {
         double want = fmax(-1, fmin(1, (sum[first + i] - mean) / (std + 1e-4) / 1.5)) / 2;
@@ -269,24 +278,22 @@ static void sum_of_advantages(void **state) {
  * hand: A = +-1 and +-1 (but for 1e-4), so the sums are 2, 0, 0, -2 and their deviation is sqrt(2). */
 static void scale_does_not_matter(void **state) {
     static const double alike[] = {1, 1};
-    mbl_comm_t *self;
     mbl_score_t scores[8] = {{1000, 0}, {1, 0}, {1000, 0}, {-1, 0}, {-1000, 0}, {1, 0}, {-1000, 0}, {-1, 0}};
-    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 4, .k = 2, .scores = scores};
+    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 4, .k = 2, .scores = scores, .all = scores};
     mbl_reward_stats_t stats[2];
     float a[12];
     (void)state;
-    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
-    mbl_advantage_options_t options = {.clip = 5, .weights = alike, .sum_advantages = true};
-    assert_int_equal(mbl_advantage(self, &options, &batch, a, stats), MBL_OK);
+    float sum[4];
+    mbl_advantage_options_t options = {.clip = 5, .weights = alike, .sum_advantages = true, .sum = sum};
+    assert_int_equal(mbl_advantage(&options, &batch, a, stats), MBL_OK);
     assert_near(a[8], sqrt(2) / 10, 2e-5);
     assert_near(a[9], 0, 2e-5);
     assert_near(a[10], 0, 2e-5);
     assert_near(a[11], -sqrt(2) / 10, 2e-5);
     options.sum_advantages = false;
-    assert_int_equal(mbl_advantage(self, &options, &batch, a, stats), MBL_OK);
+    assert_int_equal(mbl_advantage(&options, &batch, a, stats), MBL_OK);
     assert_near(a[8], 0.1, 2e-4);
     assert_near(a[9], 0.1, 2e-4);
-    mbl_comm_close(self);
 }
 
 /* Rewards that are not active are no part of the objective, whatever their scores: neither a failure nor a
@@ -294,19 +301,18 @@ static void scale_does_not_matter(void **state) {
 static void only_active_rewards_add_up(void **state) {
     static const double uneven[] = {5, 1};
     static const bool active[] = {false, true};
-    mbl_comm_t *self;
     mbl_score_t scores[8] = {{0, MBL_SCORE_FAILED}, {1, MBL_SCORE_VALID},  {7, MBL_SCORE_VALID},
                              {1, MBL_SCORE_VALID},  {70, MBL_SCORE_VALID}, {-1, MBL_SCORE_VALID},
                              {9, MBL_SCORE_VALID},  {0, MBL_SCORE_NA}};
-    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 4, .k = 2, .scores = scores};
+    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 4, .k = 2, .scores = scores, .all = scores};
     mbl_reward_stats_t stats[2];
     float a[12];
     (void)state;
-    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
-    mbl_advantage_options_t options = {.clip = 5, .weights = uneven, .active = active};
+    float sum[4];
+    mbl_advantage_options_t options = {.clip = 5, .weights = uneven, .active = active, .sum = sum};
     for (int summed = 0; summed < 2; summed++) {
         options.sum_advantages = summed;
-        assert_int_equal(mbl_advantage(self, &options, &batch, a, stats), MBL_OK);
+        assert_int_equal(mbl_advantage(&options, &batch, a, stats), MBL_OK);
         for (size_t i = 0; i < 4; i++)
             assert_near(a[8 + i], a[4 + i], summed ? 1e-4 : 0); /* the same but for std + 1e-4 */
         assert_near(a[8], 2 / 3.0 / sqrt(8 / 9.0) / 10, 1e-4);
@@ -315,50 +321,46 @@ static void only_active_rewards_add_up(void **state) {
         assert_int_equal(stats[0].failed, 1);
         assert_true(a[2] != 0);
     }
-    mbl_comm_close(self);
 }
 
 /* By hand: two groups of two. */
 static void known_numbers(void **state) {
-    mbl_comm_t *self;
     mbl_score_t scores[4] = {{1, 0}, {3, 0}, {10, 0}, {14, 0}};
-    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 2, .k = 1, .scores = scores};
+    mbl_batch_t batch = {.n = 4, .n_global = 4, .group_size = 2, .k = 1, .scores = scores, .all = scores};
     mbl_reward_stats_t stats;
     float a[4];
     (void)state;
-    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
     mbl_advantage_options_t options = {.clip = 5};
-    assert_int_equal(mbl_advantage(self, &options, &batch, a, &stats), MBL_OK);
+    assert_int_equal(mbl_advantage(&options, &batch, a, &stats), MBL_OK);
     double std = sqrt((36 + 16 + 9 + 49) / 4.0); /* around the mean of all, 7 */
     assert_near(stats.mean, 7, 1e-15);
     assert_near(a[0], -1 / (std + 1e-4) / 10, 1e-8);
     assert_near(a[3], 2 / (std + 1e-4) / 10, 1e-8);
     options.group_std = true;
-    assert_int_equal(mbl_advantage(self, &options, &batch, a, &stats), MBL_OK);
+    assert_int_equal(mbl_advantage(&options, &batch, a, &stats), MBL_OK);
     assert_near(a[0], -1 / 1.0001 / 10, 1e-8);
     assert_near(a[3], 2 / 2.0001 / 10, 1e-8);
     batch.k = 0;
-    assert_int_equal(mbl_advantage(self, &options, &batch, a, &stats), MBL_ERR_ARG);
-    mbl_comm_close(self);
+    assert_int_equal(mbl_advantage(&options, &batch, a, &stats), MBL_ERR_ARG);
 }
 
-/* Several ranks give what one rank with all groups gives. */
+/* Several ranks, which hold parts of groups, give what one rank with all groups gives, bit for bit. */
 static void ranks_equal_one_rank(void **state) {
     mbl_score_t score[K][N];
     mbl_reward_stats_t stats[K], whole_stats[K];
     float a[(K + 1) * N], whole[(K + 1) * N];
     mbl_comm_t *comm = *state, *self;
     size_t first = first_of(comm, comm->rank), n = first_of(comm, comm->rank + 1) - first;
-    mbl_advantage_options_t options = {.clip = 5, .weights = weights};
     assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
     make_scores(score);
-    run(comm, &options, score, first, n, a, stats);
-    run(self, &options, score, 0, N, whole, whole_stats);
-    for (size_t k = 0; k < K; k++)
-        check_stats(&stats[k], &whole_stats[k], k);
-    for (size_t k = 0; k <= K; k++)
-        for (size_t i = 0; i < n; i++)
-            assert_near(a[k * n + i], whole[k * N + first + i], 3e-8); /* one unit of f32 at the most */
+    for (int summed = 0; summed < 2; summed++) {
+        mbl_advantage_options_t options = {.clip = 5, .weights = weights, .sum_advantages = summed};
+        run(comm, &options, score, a, stats);
+        run(self, &options, score, whole, whole_stats);
+        assert_memory_equal(stats, whole_stats, sizeof stats);
+        for (size_t k = 0; k <= K; k++)
+            assert_memory_equal(a + k * n, whole + k * N + first, n * sizeof *a);
+    }
     mbl_comm_close(self);
 }
 
@@ -371,7 +373,6 @@ static void golden_advantage(json_t *golden, const char *key, mbl_advantage_opti
                              uint8_t *valid) {
     mbl_score_t scores[GOLDEN_N * GOLDEN_K];
     mbl_reward_stats_t stats[GOLDEN_K];
-    mbl_comm_t *self;
     double golden_weights[GOLDEN_K];
     for (size_t k = 0; k < GOLDEN_K; k++) {
         golden_weights[k] = json_number_value(json_array_get(json_object_get(golden, "weights"), k));
@@ -383,13 +384,13 @@ static void golden_advantage(json_t *golden, const char *key, mbl_advantage_opti
         }
     }
     mbl_batch_t batch = {
-        .n = GOLDEN_N, .n_global = GOLDEN_N, .group_size = 6, .k = GOLDEN_K, .scores = scores};
+        .n = GOLDEN_N, .n_global = GOLDEN_N, .group_size = 6, .k = GOLDEN_K, .scores = scores, .all = scores};
+    float sum[GOLDEN_N];
+    options.sum = sum;
     options.clip = 10; /* nothing reaches it */
     options.weights = golden_weights;
     options.valid = valid;
-    assert_int_equal(mbl_comm_open("self", 0, &self), MBL_OK);
-    assert_int_equal(mbl_advantage(self, &options, &batch, a, stats), MBL_OK);
-    mbl_comm_close(self);
+    assert_int_equal(mbl_advantage(&options, &batch, a, stats), MBL_OK);
 }
 
 static void check_golden(json_t *golden, const char *key, const float *a, double tolerance) {

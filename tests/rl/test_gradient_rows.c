@@ -3,6 +3,8 @@
  * ctest-isas: avx2 */
 #include "gradient_case.h"
 
+#include "base/share.h"
+
 /* Where old holds current's values, skipping its forward pass changes nothing. */
 static void shortcut_of_equal_adapters(void **state) {
     (void)state;
@@ -132,8 +134,9 @@ static void micro_batch_does_not_matter(void **state) {
     close_case(&c);
 }
 
-/* Two ranks with whole groups each: their shares add up to what one rank has. */
+/* Ranks' shares, which begin and end inside groups, add up to what one rank has. */
 static void shares_of_ranks_add_up(void **state) {
+    enum { RANKS = 3 };
     case_t c;
     (void)state;
     open_case(&c, MBL_F32);
@@ -141,7 +144,9 @@ static void shares_of_ranks_add_up(void **state) {
     double *whole = new_rows(&c, R + 1), *share = new_rows(&c, R + 1), *sum = new_rows(&c, R + 1);
     double loss = 0, kl = 0;
     mbl_gradient_stats_t all = run(&c, whole);
-    for (size_t first = 0, count = GROUP; first < N; first += count, count = N - GROUP) {
+    for (size_t rank = 0; rank < RANKS; rank++) {
+        const mbl_share_t own = mbl_share(N, RANKS, rank);
+        const size_t first = own.first, count = own.n;
         float a[R * N];
         mbl_batch_t batch = c.batch;
         mbl_gradient_args_t args = c.args;

@@ -8,7 +8,7 @@
 /* As many rows as asked for, spread over the chunks, of this slice only, the same for any number of ranks and
  * other ones in another step. */
 static void part_of_the_gram_matrix(void **state) {
-    enum { SAMPLES = 40, SIZE = 4, SLOTS = 6, SPLIT = 12 };
+    enum { SAMPLES = 40, SIZE = 4, SLOTS = 6, SPLIT = 13 };
     int64_t sample[SAMPLES];
     uint8_t whole[SLOTS * SAMPLES], two[2][SLOTS * SAMPLES], other[SLOTS * SAMPLES];
     mbl_batch_t batch = {.n = SAMPLES, .n_global = SAMPLES, .group_size = SIZE, .sample = sample};
@@ -30,7 +30,7 @@ static void part_of_the_gram_matrix(void **state) {
             }
         assert_int_equal(rows, 8);
     }
-    for (size_t rank = 0; rank < 2; rank++) { /* 3 groups and 7: chunk 1 lies on both */
+    for (size_t rank = 0; rank < 2; rank++) { /* group 3 and chunk 1 lie on both */
         mbl_batch_t own = batch;
         own.sample = sample + rank * SPLIT;
         own.n = rank ? SAMPLES - SPLIT : SPLIT;
@@ -68,7 +68,7 @@ static void part_of_the_gram_matrix(void **state) {
 /* Rows of the KL term: over many steps every row of the slice comes as often as its weight says, those of a
  * short last chunk too, and any number of ranks chooses the same. */
 static void kl_rows_are_unbiased(void **state) {
-    enum { SAMPLES = 20, SLOTS = 5, STEPS = 4000 };
+    enum { SAMPLES = 20, SLOTS = 5, STEPS = 4000, FIRST = 7 };
     int64_t sample[SAMPLES];
     uint8_t rows[SLOTS * SAMPLES], part[SLOTS * SAMPLES], late[SLOTS * SAMPLES];
     double seen[SLOTS * SAMPLES] = {0};
@@ -92,12 +92,12 @@ static void kl_rows_are_unbiased(void **state) {
         assert_near(seen[i], i / SAMPLES % 2 ? 1 : 0, i / SAMPLES % 2 ? 0.1 : 0);
     assert_true(differ > 0); /* a choice of its own */
     mbl_batch_t second = batch;
-    second.sample = sample + 8;
-    second.n = SAMPLES - 8;
+    second.sample = sample + FIRST;
+    second.n = SAMPLES - FIRST;
     mbl_kl_part(&options, &batch, rows);
     mbl_kl_part(&options, &second, late);
     for (size_t slot = 0; slot < SLOTS; slot++)
-        assert_memory_equal(late + slot * second.n, rows + slot * SAMPLES + 8, second.n);
+        assert_memory_equal(late + slot * second.n, rows + slot * SAMPLES + FIRST, second.n);
     options.fraction = 1;
     assert_near(mbl_kl_part(&options, &batch, rows), 1, 0);
     /* 20 samples in chunks of 8, the last one of 4, at 2 timesteps: 3 of 6 units. Odds are the units' */

@@ -18,7 +18,7 @@ static void test_groups_are_dropped(void **state) {
                  {1, {"ffff", "ffff", "nnff", "nnnn"}}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         mbl_score_t scores[N * K];
-        mbl_batch_t batch = {.n = N, .n_global = N, .group_size = GROUP, .k = K, .scores = scores};
+        mbl_batch_t batch = {.n = N, .n_global = N, .group_size = GROUP, .k = K, .all = scores};
         const double least[K] = {cases[c].least, 1};
         for (size_t i = 0; i < N; i++) {
             char what = groups[i / GROUP][i % GROUP];

@@ -1,6 +1,7 @@
 /* Which prompts an epoch uses: passes over the set without replacement, split over any number of ranks. */
 #include "support.h"
 
+#include "base/share.h"
 #include "rl/pick.h"
 
 #include <string.h>
@@ -59,21 +60,21 @@ static void one_epoch_may_hold_several_passes(void **state) {
         assert_int_equal(prompt[i], 0);
 }
 
-/* The ranks' parts, side by side, are what one rank picks, also where the groups do not divide evenly. */
+/* The ranks' parts, side by side, are what one rank picks, also where they begin and end inside groups. */
 static void ranks_concatenate(void **state) {
     static const size_t groups[] = {5, 6, 13, 40};
     uint32_t scratch[PROMPTS], whole[MAX], part[MAX];
     int64_t whole_sample[MAX], part_sample[MAX];
     (void)state;
     for (size_t k = 0; k < sizeof groups / sizeof *groups; k++)
-        for (size_t ranks = 1; ranks <= 5; ranks++)
+        for (size_t ranks = 1; ranks <= groups[k] * GROUP_SIZE; ranks += 1 + ranks / 5)
             for (uint64_t epoch = 0; epoch < 9; epoch++) {
                 size_t all = groups[k] * GROUP_SIZE;
                 mbl_pick(11, epoch, groups[k], GROUP_SIZE, PROMPTS, 0, all, scratch, whole, whole_sample);
                 for (size_t rank = 0; rank < ranks; rank++) {
-                    size_t first = groups[k] * rank / ranks, last = groups[k] * (rank + 1) / ranks;
-                    mbl_pick(11, epoch, groups[k], GROUP_SIZE, PROMPTS, first, (last - first) * GROUP_SIZE,
-                             scratch, part + first * GROUP_SIZE, part_sample + first * GROUP_SIZE);
+                    mbl_share_t own = mbl_share(all, ranks, rank);
+                    mbl_pick(11, epoch, groups[k], GROUP_SIZE, PROMPTS, own.first, own.n, scratch,
+                             part + own.first, part_sample + own.first);
                 }
                 assert_memory_equal(part, whole, all * sizeof *part);
                 assert_memory_equal(part_sample, whole_sample, all * sizeof *part_sample);
@@ -84,7 +85,7 @@ static void samples_are_numbered_over_all_ranks(void **state) {
     uint32_t scratch[PROMPTS], prompt[6];
     int64_t sample[6];
     (void)state;
-    mbl_pick(11, 2, GROUPS, GROUP_SIZE, PROMPTS, 3, 6, scratch, prompt, sample);
+    mbl_pick(11, 2, GROUPS, GROUP_SIZE, PROMPTS, 3 * GROUP_SIZE, 6, scratch, prompt, sample);
     for (int i = 0; i < 6; i++) {
         assert_int_equal(sample[i], 3 * GROUP_SIZE + i);
         assert_int_equal(prompt[i], prompt[i / GROUP_SIZE * GROUP_SIZE]); /* a group has one prompt */
@@ -92,7 +93,7 @@ static void samples_are_numbered_over_all_ranks(void **state) {
     assert_int_not_equal(prompt[0], prompt[GROUP_SIZE]);
 }
 
-enum { SOURCES = 3, EACH = 40, LONG = 48 };
+enum { SOURCES = 3, EACH = 40, LONG = 48, MOST_RANKS = 2 * LONG };
 
 /* A set of three sources of 5, 20 and 15 prompts, with weights 1, 2 and 0.5. */
 static mbl_prompts_t sources_of(mbl_prompt_source_t *sources) {
@@ -143,15 +144,15 @@ static void sources_do_not_depend_on_ranks_or_resume(void **state) {
     uint32_t scratch[EACH], whole[2 * LONG], part[2 * LONG];
     int64_t sample[2 * LONG];
     (void)state;
-    for (size_t ranks = 1; ranks <= 4; ranks++) {
-        mbl_pick_counts_t counts = {0}, of_rank[4] = {{0}};
+    for (size_t ranks = 1; ranks <= MOST_RANKS; ranks += ranks < 8 ? 1 : 22) {
+        mbl_pick_counts_t counts = {0}, of_rank[MOST_RANKS] = {{0}};
         for (uint64_t epoch = 7; epoch < 12; epoch++) {
             mbl_pick_sources(5, epoch, LONG, 2, &set, 0, 2 * LONG, &counts, scratch, whole, sample);
             for (size_t r = 0; r < ranks; r++) {
-                size_t first = LONG * r / ranks, n = LONG * (r + 1) / ranks - first;
-                mbl_pick_sources(5, epoch, LONG, 2, &set, first, 2 * n, &of_rank[r], scratch,
-                                 part + 2 * first, sample + 2 * first);
-                assert_int_equal(sample[2 * first], 2 * first);
+                mbl_share_t own = mbl_share(2 * LONG, ranks, r);
+                mbl_pick_sources(5, epoch, LONG, 2, &set, own.first, own.n, &of_rank[r], scratch,
+                                 part + own.first, sample + own.first);
+                assert_int_equal(sample[own.first], own.first);
             }
             assert_memory_equal(part, whole, sizeof whole);
         }

@@ -30,7 +30,6 @@ static void read_array(const json_t *object, const char *key, double *out, size_
 
 /* Advantages from the scores by groups, then the rows in the shuffled order. */
 static void read_scores(const json_t *one, case_t *c) {
-    mbl_comm_t *comm;
     mbl_score_t scores[N * K];
     mbl_reward_stats_t stats[K];
     float a[K * N], raw[K * N];
@@ -41,11 +40,9 @@ static void read_scores(const json_t *one, case_t *c) {
                                     ? (mbl_score_t){0, MBL_SCORE_NA}
                                     : (mbl_score_t){json_number_value(value), MBL_SCORE_VALID};
         }
-    mbl_batch_t batch = {.n = N, .n_global = N, .group_size = GROUP, .k = K, .scores = scores};
+    mbl_batch_t batch = {.n = N, .n_global = N, .group_size = GROUP, .k = K, .scores = scores, .all = scores};
     mbl_advantage_options_t options = {.clip = CLIP, .unclipped = raw};
-    assert_int_equal(mbl_comm_open("self", 0, &comm), MBL_OK);
-    assert_int_equal(mbl_advantage(comm, &options, &batch, a, stats), MBL_OK);
-    mbl_comm_close(comm);
+    assert_int_equal(mbl_advantage(&options, &batch, a, stats), MBL_OK);
     for (size_t i = 0; i < N; i++) {
         size_t from = (size_t)json_integer_value(json_array_get(json_object_get(one, "order"), i));
         c->micro[i] = i / MICRO;

@@ -2,6 +2,7 @@
  * micro-batch, the rank or the worker thread that makes them. */
 #include "tiny_pipeline.h"
 
+#include "base/share.h"
 #include "rl/rollout.h"
 
 enum { PROMPTS = 8, GROUP = 3, N = PROMPTS * GROUP, STEPS = 3, SIDE = MBL_SIGNS_SIZE };
@@ -162,8 +163,8 @@ static void ranks_do_not_matter(void **state) {
     for (size_t ranks = 2; ranks <= 5; ranks++) {
         result_t *got = new_result();
         for (size_t rank = 0; rank < ranks; rank++) {
-            size_t first = PROMPTS * rank / ranks * GROUP, last = PROMPTS * (rank + 1) / ranks * GROUP;
-            assert_ok(roll(&w, &w.tiny.old, first, last - first, 7, 1, NULL, got));
+            mbl_share_t own = mbl_share(N, ranks, rank); /* parts of groups */
+            assert_ok(roll(&w, &w.tiny.old, own.first, own.n, 7, 1, NULL, got));
         }
         check_same(got, want, "ranks", ranks);
         mbl_free(got);
