@@ -2,6 +2,7 @@
 #include "plan/plan.h"
 
 #include "base/mem.h"
+#include "base/share.h"
 #include "model/text/prompt.h"
 #include "plan/parts.h"
 #include "plan/setup.h"
@@ -61,10 +62,12 @@ static mbl_status_t read_sizes(const mbl_config_t *config, mbl_plan_shape_t *out
  * evaluation, or all. Those of a file are counted in it. */
 static mbl_status_t count_prompts(const mbl_config_t *config, mbl_plan_shape_t *s) {
     size_t numbers = s->tokens * s->sizes.context_width + s->sizes.pooled_width;
-    size_t evaluated = (config->eval.prompts + s->ranks - 1) / s->ranks;
+    size_t evaluated = mbl_share(config->eval.prompts, s->ranks, 0).n;
     if (config->rollout.micro_batch != MBL_CONFIG_AUTO && config->rollout.micro_batch < evaluated)
         evaluated = config->rollout.micro_batch;
-    const size_t rows[] = {s->images / config->prompts.group_size + MBL_MERGE_PROMPTS, evaluated};
+    const size_t images = config->prompts.groups * config->prompts.group_size;
+    const size_t rows[] = {
+        mbl_share_most_groups(images, s->ranks, config->prompts.group_size) + MBL_MERGE_PROMPTS, evaluated};
     for (int split = 0; split < 2; split++) {
         mbl_prompts_t prompts;
         MBL_TRY(mbl_prompt_set_load(config, split, &prompts));
@@ -112,10 +115,10 @@ static mbl_status_t fit_micro_batches(const mbl_config_t *config, double memory,
 }
 
 mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, double memory, mbl_plan_shape_t *out) {
-    size_t groups = (config->prompts.groups + ranks - 1) / ranks; /* of the rank that has most */
+    const size_t images = config->prompts.groups * config->prompts.group_size;
     size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
     mbl_plan_shape_t shape = {.dtype = config->precision == MBL_CONFIG_PRECISION_F32 ? MBL_F32 : MBL_BF16,
-                              .images = groups * config->prompts.group_size,
+                              .images = mbl_share(images, ranks, 0).n, /* none has more */
                               .ranks = ranks,
                               .rollout_steps = config->rollout.steps,
                               .solver = config->rollout.solver,
