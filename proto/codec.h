@@ -30,9 +30,9 @@ enum {
     MBL_PROTO_JSON_DEPTH = 32,            /* nesting of arrays and objects */
     MBL_PROTO_JSON_VALUES = 1 << 18,      /* values in one JSON text */
     MBL_PROTO_BATCH_MAX = 4096,           /* images of a request */
-    MBL_PROTO_OUTPUTS_MAX = 16,           /* rewards from one call */
+    MBL_PROTO_OUTPUTS_MAX = 64,           /* rewards from one call */
     MBL_PROTO_VOTES_MAX = 16,             /* answers that a judge averages */
-    MBL_PROTO_TENSORS_MAX = 64,           /* inputs, or outputs, that a model lists or answers with */
+    MBL_PROTO_TENSORS_MAX = 1024,         /* inputs, or outputs, that a model lists or answers with */
     MBL_PROTO_REASON_MAX = 1000,          /* bytes kept of a reason; the rest is cut off */
     MBL_PROTO_TEXT_MAX = 1 << 20,         /* bytes of a prompt, or of an image's metadata */
     MBL_PROTO_IMAGES_BYTES_MAX = 1 << 30, /* bytes of all images of a request, before base64 or JSON */

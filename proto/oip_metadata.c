@@ -1,5 +1,6 @@
 /* Open Inference Protocol: what a server says of itself and of a model, held against what a reward sends and
  * needs. */
+#include "base/mem.h"
 #include "proto/oip.h"
 
 #include <stdio.h>
@@ -47,8 +48,9 @@ static mbl_status_t read_listed(const json_t *json, const char *what, listed_t *
     return MBL_OK;
 }
 
-/* The inputs or outputs of a model: those it lists, none where the key is absent or null. */
-static mbl_status_t read_list(const json_t *metadata, const char *key, listed_t *out, size_t *n,
+/* The inputs or outputs of a model: those it lists, none where the key is absent or null. The caller frees
+ * *out. */
+static mbl_status_t read_list(const json_t *metadata, const char *key, listed_t **out, size_t *n,
                               mbl_proto_error_t *error) {
     char what[60];
     snprintf(what, sizeof what, "the model's metadata (%s)", key);
@@ -57,12 +59,15 @@ static mbl_status_t read_list(const json_t *metadata, const char *key, listed_t 
     if (!list || json_is_null(list))
         return MBL_OK;
     MBL_TRY(mbl_proto_json_array(metadata, "the model's metadata", key, MBL_PROTO_TENSORS_MAX, &list, error));
+    listed_t *tensors = *out = mbl_calloc(json_array_size(list) + 1, sizeof *tensors);
+    if (!tensors)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for the metadata of a reward server");
     for (size_t i = 0; i < json_array_size(list); i++) {
-        MBL_TRY(read_listed(json_array_get(list, i), what, &out[i], error));
+        MBL_TRY(read_listed(json_array_get(list, i), what, &tensors[i], error));
         for (size_t j = 0; j < i; j++)
-            if (strcmp(out[i].name, out[j].name) == 0)
+            if (strcmp(tensors[i].name, tensors[j].name) == 0)
                 return mbl_proto_fault(error, MBL_PROTO_ERROR_MALFORMED, "%s lists %.60s twice", what,
-                                       out[i].name);
+                                       tensors[i].name);
     }
     *n = json_array_size(list);
     return MBL_OK;
@@ -234,7 +239,7 @@ static mbl_status_t settle_outputs(mbl_proto_peer_t *peer, const listed_t *outpu
         const listed_t *output = find(outputs, n, peer->outputs[k]);
         if (!output)
             return mbl_proto_fault(error, MBL_PROTO_ERROR_MISMATCH,
-                                   "the model answers with %s; expected an output called %.60s (key outputs)",
+                                   "the model answers with %s; expected an output called %.60s (key output)",
                                    show_list(outputs, n, shown, sizeof shown), peer->outputs[k]);
         MBL_TRY(check_score(output, error));
         want_output(oip, peer->outputs[k]);
@@ -283,18 +288,9 @@ static mbl_status_t learn_ready(const mbl_proto_response_t *response, mbl_proto_
     return ready ? MBL_OK : mbl_proto_fault(error, MBL_PROTO_ERROR_BUSY, "the model is not ready yet");
 }
 
-static mbl_status_t learn_model(mbl_proto_peer_t *peer, const json_t *json, mbl_proto_error_t *error) {
-    oip_t *oip = peer->self;
-    listed_t inputs[MBL_PROTO_TENSORS_MAX], outputs[MBL_PROTO_TENSORS_MAX];
-    size_t n_inputs, n_outputs;
-    MBL_TRY(read_list(json, "inputs", inputs, &n_inputs, error));
-    MBL_TRY(read_list(json, "outputs", outputs, &n_outputs, error));
-    if (oip->wire == MBL_PROTO_WIRE_JSON)
-        oip->binary = false;
-    else
-        oip->binary = oip->has_binary || oip->wire == MBL_PROTO_WIRE_BINARY;
-    MBL_TRY(settle_inputs(peer, inputs, n_inputs, error));
-    MBL_TRY(settle_outputs(peer, outputs, n_outputs, error));
+static void describe_model(mbl_proto_peer_t *peer, const listed_t *inputs, size_t n_inputs,
+                           const listed_t *outputs, size_t n_outputs) {
+    const oip_t *oip = peer->self;
     static const char *const forms[] = {
 #define FORM(name, id, help) name,
         MBL_PROTO_IMAGES_LIST(FORM)
@@ -306,7 +302,27 @@ static mbl_status_t learn_model(mbl_proto_peer_t *peer, const json_t *json, mbl_
              n_inputs ? show_list(inputs, n_inputs, taken, sizeof taken) : "not listed",
              n_outputs ? show_list(outputs, n_outputs, given, sizeof given) : "not listed");
     mbl_proto_printable(line, strlen(line), peer->description, sizeof peer->description);
-    return MBL_OK;
+}
+
+static mbl_status_t learn_model(mbl_proto_peer_t *peer, const json_t *json, mbl_proto_error_t *error) {
+    oip_t *oip = peer->self;
+    listed_t *inputs = NULL, *outputs = NULL;
+    size_t n_inputs, n_outputs;
+    mbl_status_t status;
+    MBL_TRY_GOTO(read_list(json, "inputs", &inputs, &n_inputs, error), end);
+    MBL_TRY_GOTO(read_list(json, "outputs", &outputs, &n_outputs, error), end);
+    if (oip->wire == MBL_PROTO_WIRE_JSON)
+        oip->binary = false;
+    else
+        oip->binary = oip->has_binary || oip->wire == MBL_PROTO_WIRE_BINARY;
+    MBL_TRY_GOTO(settle_inputs(peer, inputs, n_inputs, error), end);
+    MBL_TRY_GOTO(settle_outputs(peer, outputs, n_outputs, error), end);
+    describe_model(peer, inputs, n_inputs, outputs, n_outputs);
+    status = MBL_OK;
+end:
+    mbl_free(inputs);
+    mbl_free(outputs);
+    return status;
 }
 
 mbl_status_t mbl_oip_learn(mbl_proto_peer_t *peer, size_t q, const mbl_proto_response_t *response,

@@ -1,4 +1,5 @@
 /* Open Inference Protocol: the tensors of a response, in JSON or after it, and the scores in them. */
+#include "base/mem.h"
 #include "proto/oip.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@ typedef struct {
     size_t size;
 } tensor_t;
 typedef struct {
-    tensor_t list[MBL_PROTO_TENSORS_MAX];
+    tensor_t *list; /* [n], freed by mbl_oip_response */
     size_t n;
 } tensors_t;
 
@@ -78,6 +79,9 @@ static mbl_status_t read_tensors(const json_t *json, const uint8_t *binary, size
         return mbl_proto_fault(error, MBL_PROTO_ERROR_SERVER, "%.300s", message);
     MBL_TRY(mbl_proto_json_array(json, "the response", "outputs", MBL_PROTO_TENSORS_MAX, &list, error));
     size_t left = size;
+    out->list = mbl_calloc(json_array_size(list) + 1, sizeof *out->list);
+    if (!out->list)
+        return MBL_FAIL(MBL_ERR_MEM, "no memory for the response of a reward server");
     out->n = json_array_size(list);
     for (size_t i = 0; i < out->n; i++) {
         size_t before = left;
@@ -299,7 +303,7 @@ static mbl_status_t no_output(const tensors_t *tensors, const char *name, mbl_pr
         used += (size_t)snprintf(line + used, sizeof line - used, "%s%.50s", i ? ", " : "",
                                  tensors->list[i].name);
     return mbl_proto_fault(error, MBL_PROTO_ERROR_MISMATCH,
-                           "the response has %s; expected an output called %.60s (key outputs)",
+                           "the response has %s; expected an output called %.60s (key output)",
                            tensors->n ? line : "no outputs", name);
 }
 
@@ -324,13 +328,14 @@ mbl_status_t mbl_oip_response(const mbl_proto_peer_t *peer, const mbl_proto_resp
                               store_t *result, mbl_proto_error_t *error) {
     size_t length;
     json_t *json = NULL;
-    tensors_t tensors;
+    tensors_t tensors = {.n = 0};
     MBL_TRY(json_length(response, &length, error));
     MBL_TRY(mbl_proto_json_object(response->body, length, "the response", &json, error));
     mbl_status_t status = read_tensors(json, (const uint8_t *)response->body + length,
                                        response->body_bytes - length, &tensors, error);
     if (status == MBL_OK)
         status = read_result(peer, &tensors, result, error);
+    mbl_free(tensors.list);
     json_decref(json);
     return status;
 }

@@ -69,7 +69,7 @@ static mbl_status_t learn_rewards(mbl_proto_peer_t *peer, const json_t *json, mb
     for (size_t k = 0; k < peer->n_outputs; k++)
         if (!is_listed(list, unirl->rewards[k]))
             return mbl_proto_fault(error, MBL_PROTO_ERROR_MISMATCH,
-                                   "the service has the rewards %s; expected %.60s (key outputs)", shown,
+                                   "the service has the rewards %s; expected %.60s (key output)", shown,
                                    unirl->rewards[k]);
     peer->max_batch = MBL_PROTO_BATCH_MAX;
     /* PNG loses nothing; the service's own client sends JPEG of quality 95. */

@@ -354,6 +354,7 @@ class Process:
     """A worker process as the server sees it."""
 
     def __init__(self, options, index):
+        self.limit = "a third of the key deadline" if options.own_folder else "--seconds"
         self.channel, other = socket.socketpair()
         environment = dict(os.environ, PYTHONUNBUFFERED="1")
         devices = options.device.split(",")
@@ -387,7 +388,7 @@ class Process:
             return answer
         except socket.timeout:
             self.kill()
-            return {"error": f'reward "{name}" took over {seconds:g} s for {count} images; its worker was ended (--seconds)',
+            return {"error": f'reward "{name}" took over {seconds:g} s for {count} images; its worker was ended ({self.limit})',
                     "status": 504, "died": True}
         except (EOFError, OSError):
             return {"error": f'the worker {self.how_it_ended()} while reward "{name}" scored {count} images',
@@ -1481,8 +1482,9 @@ class Server:
         # A batch waits only while some connection that scores is not waiting for an answer itself.
         self.pool.might_add = lambda: any(c.scored and c.state != "busy" for c in self.connections)
         self.ended = asyncio.Event()
-        # Ctrl-C reaches a trainer's server too: the trainer stops first, with scores that are still to come, and ends it then.
-        for number in (signal.SIGTERM,) if self.options.own_folder else (signal.SIGTERM, signal.SIGINT):
+        # Ctrl-C and a job's SIGTERM reach a trainer's server too: the trainer, which ignored both for it, stops first, with
+        # scores that are still to come, and ends it then.
+        for number in (signal.SIGUSR1,) if self.options.own_folder else (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stop)
         if self.options.own_folder:
             self.loop.add_signal_handler(signal.SIGUSR2, self.stop_without_parent)

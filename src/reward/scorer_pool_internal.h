@@ -33,7 +33,7 @@ typedef struct {
     bool open;
     size_t failed;       /* scores, since opening */
     size_t stop_at;      /* the earliest failed image since the last wait; SIZE_MAX: none */
-    char stop_text[512]; /* and what happened to it */
+    char stop_text[768]; /* and what happened to it */
 } reward_t;
 
 /* The first is the workers'. */

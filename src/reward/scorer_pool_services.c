@@ -52,8 +52,9 @@ static mbl_status_t read_score(const mbl_proto_result_t *result, const char *why
         return MBL_FAIL(MBL_ERR_REWARD, "%s", why);
     const char *reason = result->reasons ? result->reasons[o * n + i] : NULL;
     *out = (mbl_score_t){(double)result->scores[o * n + i], (mbl_score_state_t)result->states[o * n + i]};
-    if (out->state == MBL_SCORE_FAILED && reason)
-        return MBL_FAIL(MBL_ERR_REWARD, "%s", reason);
+    if (out->state == MBL_SCORE_FAILED)
+        return MBL_FAIL(MBL_ERR_REWARD, "%s",
+                        reason ? reason : "the server's score is no finite number, and it gave no reason");
     return MBL_OK;
 }
 

@@ -16,7 +16,7 @@ static mbl_status_t take_score(mbl_status_t status, mbl_score_t score, mbl_score
     if (status == MBL_OK && score.state == MBL_SCORE_VALID && !(fabs(score.value) <= (double)FLT_MAX))
         status = MBL_FAIL(MBL_ERR_NUMERIC, "the score is %f", score.value);
     else if (status == MBL_OK && score.state == MBL_SCORE_FAILED)
-        status = MBL_FAIL(MBL_ERR_REWARD, "the scorer gave up");
+        status = MBL_FAIL(MBL_ERR_REWARD, "it has no score for this image, and gave no reason");
     if (status != MBL_OK)
         score.state = MBL_SCORE_FAILED;
     /* As FP32, in which scores travel: a run is the same to the bit wherever its rewards are computed. */
@@ -30,7 +30,7 @@ static void note_failure(mbl_scorer_pool_t *pool, reward_t *reward, size_t image
     bool first = !pool->abandoned && reward->failed++ == 0;
     if (image < reward->stop_at) {
         reward->stop_at = image;
-        snprintf(reward->stop_text, sizeof reward->stop_text, "reward %s failed on '%.160s': %.240s",
+        snprintf(reward->stop_text, sizeof reward->stop_text, "reward %s failed on '%.160s': %.480s",
                  reward->name, prompt, mbl_fail_message());
     }
     uv_mutex_unlock(&pool->lock);

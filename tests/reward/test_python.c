@@ -201,16 +201,20 @@ static void test_scores_and_a_server_that_dies(void **state) {
     assert_int_equal(mbl_mem_live(), before);
 }
 
-/* Ctrl-C reaches the server too, and leaves it to the run, which still wants scores. */
-static void test_an_interrupt_is_for_the_run(void **state) {
+/* Ctrl-C, and the SIGTERM of a job that is to end, reach the server too, which leaves them to the run: that
+ * still wants scores. */
+static void test_signals_of_a_job_are_for_the_run(void **state) {
     (void)state;
     mbl_scorer_pool_t *pool;
     pid_t server = 0, worker = 0, now = 0;
     assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
     assert_int_equal(children_of(getpid(), &server), 1);
     assert_int_equal(children_of(server, &worker), 1);
-    kill(server, SIGINT);
-    kill(worker, SIGINT);
+    const int signals[] = {SIGINT, SIGTERM};
+    for (size_t i = 0; i < 2; i++) {
+        kill(server, signals[i]);
+        kill(worker, signals[i]);
+    }
     check_scores(pool);
     assert_int_equal(children_of(getpid(), &now), 1);
     assert_int_equal(now, server);
@@ -258,7 +262,9 @@ static void test_what_cannot_start(void **state) {
     char bad[400], text[700];
     snprintf(bad, sizeof bad, "%s/bad.py", folder);
     write_whole(bad, "import no_such_package\n", 23);
-    static const char *const says[] = {"beauty", "cannot be started", "no_such_package"};
+    static const char *const says[] = {
+        "beauty", "the interpreter /no/such cannot be started: there is no such program (key python)",
+        "bad.py: its Python server (python3) ended (exit code 1)"};
     mbl_log_set_level(MBL_LOG_OFF);
     for (size_t i = 0; i < 3; i++) {
         mbl_scorer_pool_t *pool = NULL;
@@ -288,7 +294,7 @@ int main(void) {
         cmocka_unit_test(test_it_does_not_outlive_the_run),
         cmocka_unit_test(test_folders_of_killed_runs_are_removed),
         cmocka_unit_test(test_scores_and_a_server_that_dies),
-        cmocka_unit_test(test_an_interrupt_is_for_the_run),
+        cmocka_unit_test(test_signals_of_a_job_are_for_the_run),
         cmocka_unit_test(test_a_function_that_raises),
         cmocka_unit_test(test_what_cannot_start),
     };

@@ -18,7 +18,10 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { LINE = 1000, LINE_KEPT = 240, ENDS_WITHIN = 2, ARGUMENTS = 20, SHORT_LIFE = 10, REST_MAX = 30 };
+enum { LINE = 1000, ENDS_WITHIN = 2, ARGUMENTS = 24, SHORT_LIFE = 10, REST_MAX = 30 };
+/* The last lines that it wrote, for messages; and what of all lines goes to the log: a function that prints
+ * for every image would fill it. */
+enum { KEPT = 3, LINE_KEPT = 240, LINES_AT_ONCE = 200, SECONDS_A_LINE = 10 };
 
 struct mbl_child {
     char *name;
@@ -30,10 +33,15 @@ struct mbl_child {
     int output;         /* what it writes */
     uv_thread_t thread;
     bool started;
-    uv_mutex_t lock; /* guards all below */
+    double allowed, allowed_at; /* lines that may be logged, as of then */
+    size_t dropped;
+    char lines[KEPT][LINE_KEPT]; /* what the process wrote last, the newest first */
+    uv_mutex_t lock;             /* guards all below */
     uv_cond_t wake;
-    bool closing, ended;
-    char last[LINE_KEPT]; /* that it wrote */
+    bool closing;
+    double ended_at; /* 0: it has not ended yet */
+    char how[64];
+    char last[KEPT][LINE_KEPT]; /* the lines of the process that ended last */
 };
 
 extern char **environ;
@@ -49,9 +57,12 @@ static void become_server(const mbl_child_t *child, int output, pid_t parent) {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGINT, SIG_IGN); /* Ctrl-C is for the run, which ends its server itself */
+    /* Ctrl-C, and the SIGTERM that a time limit sends to all processes of a job, are for the run, which goes
+     * on to the end of its step and ends its server itself. */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
     signal(SIGPIPE, SIG_DFL);
-    prctl(PR_SET_PDEATHSIG, SIGUSR2); /* SIGTERM is for a run that goes on, and cleans up itself */
+    prctl(PR_SET_PDEATHSIG, SIGUSR2); /* as if by SIGUSR1, and it removes its folder */
     if (getppid() != parent)
         _exit(1); /* it died in between */
     int nothing = open("/dev/null", O_RDWR);
@@ -62,9 +73,15 @@ static void become_server(const mbl_child_t *child, int output, pid_t parent) {
         close(fd);
     environ = child->environment;
     execvp(child->arguments[0], child->arguments);
-    static const char text[] = "the interpreter cannot be started\n";
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-        _exit(126);
+    int why = errno;
+    const char *const texts[] = {"the interpreter ", child->arguments[0], " cannot be started: ",
+                                 why == ENOENT   ? "there is no such program"
+                                 : why == EACCES ? "it may not be run"
+                                                 : "it is no program for this machine",
+                                 " (key python)\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (write(STDERR_FILENO, texts[i], strlen(texts[i])) < 0)
+            _exit(126);
     _exit(127);
 }
 
@@ -101,16 +118,40 @@ typedef struct {
     size_t used;
 } line_t;
 
+/* Whether one more line goes to the log: some at once, and then one now and then. */
+static bool may_log(mbl_child_t *child) {
+    double now = mbl_now();
+    child->allowed += (now - child->allowed_at) / SECONDS_A_LINE;
+    if (child->allowed > LINES_AT_ONCE)
+        child->allowed = LINES_AT_ONCE;
+    child->allowed_at = now;
+    if (child->allowed < 1) {
+        child->dropped++;
+        return false;
+    }
+    child->allowed--;
+    return true;
+}
+
+static void log_dropped(mbl_child_t *child) {
+    if (child->dropped)
+        MBL_INFO("reward %s: %zu lines of its Python server are left out here: it writes too many",
+                 child->name, child->dropped);
+    child->dropped = 0;
+}
+
 static void log_line(mbl_child_t *child, line_t *line) {
     line->text[line->used] = 0;
     for (char *c = line->text; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 127)
             *c = ' ';
     if (line->used > 0) {
-        MBL_INFO("reward %s: %s", child->name, line->text);
-        uv_mutex_lock(&child->lock);
-        snprintf(child->last, sizeof child->last, "%.*s", LINE_KEPT - 1, line->text);
-        uv_mutex_unlock(&child->lock);
+        if (may_log(child)) {
+            log_dropped(child);
+            MBL_INFO("reward %s: %s", child->name, line->text);
+        }
+        memmove(child->lines[1], child->lines[0], sizeof child->lines - sizeof child->lines[0]);
+        snprintf(child->lines[0], LINE_KEPT, "%.*s", LINE_KEPT - 1, line->text);
     }
     line->used = 0;
 }
@@ -134,7 +175,7 @@ static int watch_process(mbl_child_t *child) {
         struct pollfd poller = {.fd = child->output, .events = POLLIN};
         if (is_closing(child) && asked <= 0) {
             asked = mbl_now();
-            kill(child->pid, SIGTERM);
+            kill(child->pid, SIGUSR1);
         } else if (asked > 0 && mbl_now() - asked > ENDS_WITHIN) {
             kill(child->pid, SIGKILL);
         }
@@ -149,6 +190,7 @@ static int watch_process(mbl_child_t *child) {
         }
     }
     log_line(child, &line);
+    log_dropped(child);
     close(child->output);
     child->pid = 0;
     return status;
@@ -156,23 +198,31 @@ static int watch_process(mbl_child_t *child) {
 
 bool mbl_child_ended(mbl_child_t *child, char *text, size_t size) {
     uv_mutex_lock(&child->lock);
-    bool ended = child->ended;
-    snprintf(text, size, "%s%s", child->ended ? "; it ended and wrote last: " : "",
-             child->ended ? child->last : "");
+    bool ended = child->ended_at > 0;
+    int used = ended ? snprintf(text, size, "its Python server (%s) ended (%s) %.0f s ago%s",
+                                child->arguments[0], child->how, mbl_now() - child->ended_at,
+                                child->last[0][0] ? "" : " and wrote nothing")
+                     : snprintf(text, size, "its Python server is still loading the file");
+    static const char *const before[KEPT] = {"; its last line: ", "; before that: ", " / "};
+    for (size_t i = 0; ended && i < KEPT; i++)
+        if (child->last[i][0] && used >= 0 && (size_t)used < size)
+            used += snprintf(text + used, size - (size_t)used, "%s%s", before[i], child->last[i]);
     uv_mutex_unlock(&child->lock);
     return ended;
 }
 
 static void report_end(mbl_child_t *child, int status, double rest) {
-    char how[64];
     uv_mutex_lock(&child->lock);
-    child->ended = true;
-    uv_mutex_unlock(&child->lock);
+    child->ended_at = mbl_now();
+    memcpy(child->last, child->lines, sizeof child->last);
+    memset(child->lines, 0, sizeof child->lines);
     if (WIFSIGNALED(status))
-        snprintf(how, sizeof how, "signal %d", WTERMSIG(status));
+        snprintf(child->how, sizeof child->how, "signal %d", WTERMSIG(status));
     else
-        snprintf(how, sizeof how, "exit code %d", WEXITSTATUS(status));
-    MBL_WARN("reward %s: its Python server ended (%s) and starts again in %g s", child->name, how, rest);
+        snprintf(child->how, sizeof child->how, "exit code %d", WEXITSTATUS(status));
+    uv_mutex_unlock(&child->lock);
+    MBL_WARN("reward %s: its Python server (%s on %s) ended (%s) and starts again in %g s", child->name,
+             child->arguments[0], child->arguments[3], child->how, rest);
 }
 
 /* A server that ends at once is started less and less often. */
@@ -207,14 +257,21 @@ static mbl_status_t add_argument(mbl_child_t *child, const char *text) {
 }
 
 static mbl_status_t make_arguments(mbl_child_t *child, const mbl_child_options_t *options) {
-    char workers[32], batch[32], grace[32];
+    char workers[32], batch[32], grace[32], seconds[40];
     snprintf(workers, sizeof workers, "%zu", options->workers);
     snprintf(batch, sizeof batch, "%zu", options->batch);
     snprintf(grace, sizeof grace, "%d", ENDS_WITHIN / 2);
-    const char *const texts[] = {
-        options->python, child->folder.program, "serve",     options->file, "--listen",   child->folder.url,
-        "--with-parent", "--own-folder",        "--workers", workers,       "--batch",    batch,
-        "--device",      options->device,       "--grace",   grace,         "--max-body", "1G"};
+    snprintf(seconds, sizeof seconds, "%.6g", options->seconds);
+    const char *const texts[] = {options->python, child->folder.program,
+                                 "serve",         options->file,
+                                 "--listen",      child->folder.url,
+                                 "--with-parent", "--own-folder",
+                                 "--workers",     workers,
+                                 "--batch",       batch,
+                                 "--device",      options->device,
+                                 "--grace",       grace,
+                                 "--max-body",    "1G",
+                                 "--seconds",     seconds};
     _Static_assert(sizeof texts / sizeof *texts < ARGUMENTS, "an argument list ends with NULL");
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         MBL_TRY(add_argument(child, texts[i]));
@@ -260,6 +317,8 @@ mbl_status_t mbl_child_open(const mbl_child_options_t *options, mbl_child_t **ou
     mbl_child_t *child;
     MBL_ALLOC(child, 1);
     child->folder.lock = -1;
+    child->allowed = LINES_AT_ONCE;
+    child->allowed_at = mbl_now();
     int error = uv_mutex_init(&child->lock);
     if (!error && (error = uv_cond_init(&child->wake)) != 0)
         uv_mutex_destroy(&child->lock);

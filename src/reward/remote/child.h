@@ -12,6 +12,7 @@ typedef struct {
     const char *name; /* of the reward, for messages */
     const char *file, *python, *device;
     size_t workers, batch;
+    double seconds; /* that one call of a function may take */
 } mbl_child_options_t;
 
 typedef struct mbl_child mbl_child_t;
@@ -21,7 +22,7 @@ mbl_status_t mbl_child_open(const mbl_child_options_t *options, mbl_child_t **ou
 /* Asks it to end, and ends it after two seconds. */
 void mbl_child_close(mbl_child_t *child);
 const char *mbl_child_url(const mbl_child_t *child);
-/* Whether it has ended once; then the last line that it wrote, as "; it ended and wrote last: ...". */
+/* Whether it has ended once. Writes how and when, and what it wrote last; or that it is still loading. */
 bool mbl_child_ended(mbl_child_t *child, char *text, size_t size);
 
 #endif

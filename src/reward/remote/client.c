@@ -227,6 +227,8 @@ mbl_status_t mbl_remote_open(const mbl_remote_options_t *options, mbl_remote_t *
     MBL_ALLOC(remote, 1);
     remote->batch = options->batch;
     remote->deadline = options->deadline;
+    remote->own_ended = options->ended;
+    remote->own_user = options->ended_user;
     mbl_status_t status = mbl_reward_locks_open(&remote->lock, &remote->wake, &remote->changed);
     if (status != MBL_OK) {
         mbl_free(remote);
@@ -274,6 +276,7 @@ void mbl_remote_close(mbl_remote_t *remote) {
         free_exchange(&remote->replicas[r].probe);
         mbl_proto_close(remote->replicas[r].peer);
         mbl_free(remote->replicas[r].url);
+        mbl_free(remote->replicas[r].shown);
     }
     mbl_remote_token_free(remote->token);
     mbl_reward_locks_close(&remote->lock, &remote->wake, &remote->changed);

@@ -19,8 +19,10 @@ typedef struct {
     const volatile sig_atomic_t *stop; /* nonzero ends waiting for a replica; NULL: never */
     uint64_t seed;
     bool optional; /* opens without a replica too: their scores fail until one is there */
-    /* Whether the server is known to have ended, so that waiting for it is of no use, and how, into text;
-     * NULL: it is not known */
+    /* For a server that belongs to this process: what messages call it instead of the url; and whether it has
+     * ended, so that waiting for it is of no use: how, or that it still starts, into text. NULL: another's.
+     */
+    const char *label;
     bool (*ended)(void *user, char *text, size_t size);
     void *ended_user;
 } mbl_remote_options_t;

@@ -11,7 +11,7 @@
 
 #include <uv.h>
 
-enum { MBL_REMOTE_WHY = 256 };
+enum { MBL_REMOTE_WHY = 400 };
 
 /* A call under way: an attempt at a task, or a question to a replica. */
 typedef struct exchange {
@@ -28,7 +28,7 @@ typedef struct exchange {
 } exchange_t;
 
 typedef struct {
-    char *url;
+    char *url, *shown; /* shown: what messages call it */
     mbl_http_server_t server;
     mbl_proto_peer_t *peer;
     exchange_t probe;
@@ -51,6 +51,8 @@ struct mbl_remote {
     char *name, *ca, *cert, *key, *token, *token_file;
     size_t batch, n_replicas, n_attempts;
     double deadline;
+    bool (*own_ended)(void *user, char *text, size_t size); /* see mbl_remote_options_t.ended */
+    void *own_user;
     replica_t *replicas;
     exchange_t *attempts;
     task_t *tasks;
@@ -94,6 +96,9 @@ mbl_status_t mbl_remote_replica_open(mbl_remote_t *remote, const mbl_remote_opti
 /* Waits until it is known whether the run can begin with the replicas that are there. */
 mbl_status_t mbl_remote_replicas_await(mbl_remote_t *remote, const mbl_remote_options_t *options);
 void mbl_remote_note_trouble(mbl_remote_t *remote, size_t r, const char *text);
+/* Why a call has no answer: of a server of our own that does not listen, what has become of it. */
+const char *mbl_remote_no_answer(const mbl_remote_t *remote, const mbl_http_call_t *call, char *out,
+                                 size_t size);
 void mbl_remote_probe(mbl_remote_t *remote, size_t r);
 void mbl_remote_probe_ended(exchange_t *probe);
 /* Reports that a replica is set aside or restored. */

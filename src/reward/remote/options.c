@@ -105,7 +105,8 @@ const mbl_scorer_key_t mbl_judge_keys[] = {
     {"field", MBL_KEY_TEXT, 0, 0, NULL, "score", "the property of that JSON that is the score"},
     {"scale", MBL_KEY_PAIR, 0, 0, NULL, "", "[low, high] of the number in an answer; others fail"},
     {"divide", MBL_KEY_NUMBER, 1e-9, 1e9, NULL, "1", "the score is that number divided by this"},
-    {"votes", MBL_KEY_COUNT, 1, 64, NULL, "1", "answers whose mean counts; several need a temperature"},
+    {"votes", MBL_KEY_COUNT, 1, MBL_PROTO_VOTES_MAX, NULL, "1",
+     "answers whose mean counts; several need a temperature"},
     {"temperature", MBL_KEY_NUMBER, 0, 2, NULL, "0",
      "randomness of the answers; 0: always the likeliest one"},
     {"max_tokens", MBL_KEY_COUNT, 1, 1 << 20, NULL, "512", "most tokens of an answer"},
@@ -277,6 +278,19 @@ static mbl_status_t read_judge(const source_t *source, mbl_remote_parsed_t *out)
     return MBL_OK;
 }
 
+/* Two rewards that are the same output would be one reward with twice the say. */
+static mbl_status_t check_twice(const mbl_remote_parsed_t *out, const mbl_reward_spec_t *const *specs,
+                                size_t i, bool python) {
+    for (size_t j = 0; j < i; j++)
+        if (strcmp(out->outputs[i], out->outputs[j]) == 0)
+            return MBL_FAIL(MBL_ERR_CONFIG,
+                            "rewards %s and %s: both are %s \"%.60s\" of one %s; expected a key output that "
+                            "differs, or one of the two with a weight of 2",
+                            specs[j]->name, specs[i]->name, python ? "the function" : "the output",
+                            out->outputs[i], python ? "file" : "server");
+    return MBL_OK;
+}
+
 /* What each of the rewards is among the outputs. */
 static mbl_status_t read_outputs(const source_t *source, const mbl_reward_spec_t *const *specs, size_t n,
                                  mbl_remote_parsed_t *out) {
@@ -287,6 +301,7 @@ static mbl_status_t read_outputs(const source_t *source, const mbl_reward_spec_t
                                  "%s: is the same judge as another reward; expected another question",
                                  source->where);
     MBL_ALLOC(out->outputs, n);
+    out->client.server.outputs = out->outputs;
     for (size_t i = 0; i < n; i++) {
         json_t *own = specs[i]->options ? json_loads(specs[i]->options, 0, NULL) : NULL;
         const char *name = json_string_value(json_object_get(own, "output"));
@@ -299,9 +314,9 @@ static mbl_status_t read_outputs(const source_t *source, const mbl_reward_spec_t
         if (failed)
             return MBL_FAIL(MBL_ERR_MEM, "no memory for the outputs");
         out->outputs[i] = json_string_value(json_object_get(out->json, key));
+        out->client.server.n_outputs = i + 1;
+        MBL_TRY(check_twice(out, specs, i, python));
     }
-    out->client.server.outputs = out->outputs;
-    out->client.server.n_outputs = n;
     return MBL_OK;
 }
 

@@ -27,6 +27,7 @@ mbl_status_t mbl_remote_replica_open(mbl_remote_t *remote, const mbl_remote_opti
             "reward %s: url: \"%.200s\" %s; expected such as http://localhost:8000 or unix:/run/s.sock",
             options->name, options->urls[r], why);
     MBL_TRY(mbl_remote_copy(options->urls[r], &replica->url));
+    MBL_TRY(mbl_remote_copy(options->label ? options->label : options->urls[r], &replica->shown));
     replica->server = (mbl_http_server_t){.url = replica->url,
                                           .ca = remote->ca,
                                           .cert = remote->cert,
@@ -42,6 +43,15 @@ void mbl_remote_note_trouble(mbl_remote_t *remote, size_t r, const char *text) {
     uv_mutex_lock(&remote->lock);
     snprintf(remote->replicas[r].why, sizeof remote->replicas[r].why, "%s", text);
     uv_mutex_unlock(&remote->lock);
+}
+
+const char *mbl_remote_no_answer(const mbl_remote_t *remote, const mbl_http_call_t *call, char *out,
+                                 size_t size) {
+    mbl_http_end_t end = mbl_http_end(call);
+    if (!remote->own_ended || (end != MBL_HTTP_CONNECT && end != MBL_HTTP_CUT))
+        return mbl_http_text(call);
+    (void)remote->own_ended(remote->own_user, out, size);
+    return out;
 }
 
 static void probed(exchange_t *probe, bool good) {
@@ -82,8 +92,10 @@ void mbl_remote_probe_ended(exchange_t *probe) {
     mbl_proto_error_t error = {.kind = MBL_PROTO_ERROR_NONE};
     mbl_http_end_t end = mbl_http_end(probe->call);
     mbl_status_t status = MBL_ERR_REWARD;
+    char text[MBL_PROTO_ERROR_TEXT];
     if (end != MBL_HTTP_ANSWERED)
-        mbl_remote_note_trouble(remote, probe->replica, mbl_http_text(probe->call));
+        mbl_remote_note_trouble(remote, probe->replica,
+                                mbl_remote_no_answer(remote, probe->call, text, sizeof text));
     else
         status = mbl_proto_learn(replica->peer, probe->question, mbl_http_response(probe->call), &error);
     if (end == MBL_HTTP_ANSWERED && status != MBL_OK)
@@ -116,10 +128,10 @@ void mbl_remote_log_quarantine(mbl_remote_t *remote, const mbl_schedule_action_t
     if (quiet)
         return;
     if (restored)
-        MBL_INFO("reward %s: %s answers again", remote->name, replica->url);
+        MBL_INFO("reward %s: %s answers again", remote->name, replica->shown);
     else
         MBL_WARN("reward %s: %s is set aside and asked again from time to time: %s", remote->name,
-                 replica->url, replica->why[0] ? replica->why : "it takes far longer than the others");
+                 replica->shown, replica->why[0] ? replica->why : "it takes far longer than the others");
 }
 
 /* Whether waiting for replicas has an end, with the lock held; *ready: one is of use. */
@@ -134,19 +146,22 @@ static bool is_decided(const mbl_remote_t *remote, bool late, bool *ready) {
 }
 
 mbl_status_t mbl_remote_replicas_await(mbl_remote_t *remote, const mbl_remote_options_t *options) {
-    char more[300] = "", why[MBL_PROTO_ERROR_TEXT];
+    char why[MBL_PROTO_ERROR_TEXT], how[MBL_PROTO_ERROR_TEXT];
+    bool ended = false;
     double end = mbl_now() + options->start;
     bool ready = false, stop = false;
     uv_mutex_lock(&remote->lock);
     while (!is_decided(remote, mbl_now() >= end, &ready) && !(stop = options->stop && *options->stop) &&
-           !(options->ended && options->ended(options->ended_user, more, sizeof more)))
+           !(ended = options->ended && options->ended(options->ended_user, how, sizeof how)))
         uv_cond_timedwait(&remote->changed, &remote->lock, 100000000);
     remote->opening = false;
+    if (ended)
+        snprintf(remote->replicas[0].why, sizeof remote->replicas[0].why, "%s", how);
     snprintf(why, sizeof why, "%s", remote->replicas[0].why);
     uv_mutex_unlock(&remote->lock);
     if (stop) {
         MBL_WARN("asked to stop while reward %s waited for its server %s (%s); nothing was trained",
-                 remote->name, remote->replicas[0].url, why[0] ? why : "no answer yet");
+                 remote->name, remote->replicas[0].shown, why[0] ? why : "no answer yet");
         return MBL_ERR_STOPPED;
     }
     for (size_t r = 0; r < remote->n_replicas; r++) {
@@ -158,13 +173,13 @@ mbl_status_t mbl_remote_replicas_await(mbl_remote_t *remote, const mbl_remote_op
             MBL_WARN("reward %s: %s: %s; the run begins without it", remote->name, replica.url, replica.text);
     }
     if (!ready && options->optional) {
-        MBL_WARN("reward %s: %s: %s%s; it is a monitor, so the run begins without it", remote->name,
-                 remote->replicas[0].url, why, more);
+        MBL_WARN("reward %s: %s: %s; it is a monitor, so the run begins without it", remote->name,
+                 remote->replicas[0].shown, why);
         return MBL_OK;
     }
     if (!ready)
-        return MBL_FAIL(MBL_ERR_REWARD, "reward %s: %s: %s%s%s", remote->name, remote->replicas[0].url, why,
-                        more, remote->n_replicas > 1 ? "; nor is another of its urls of use" : "");
+        return MBL_FAIL(MBL_ERR_REWARD, "reward %s: %s: %s%s", remote->name, remote->replicas[0].shown, why,
+                        remote->n_replicas > 1 ? "; nor is another of its urls of use" : "");
     return MBL_OK;
 }
 
@@ -177,7 +192,7 @@ size_t mbl_remote_replicas(const mbl_remote_t *remote) {
 void mbl_remote_replica(mbl_remote_t *remote, size_t i, mbl_remote_replica_t *out) {
     replica_t *replica = &remote->replicas[i];
     uv_mutex_lock(&remote->lock);
-    out->url = replica->url;
+    out->url = replica->shown;
     out->ready = replica->ready;
     snprintf(out->text, sizeof out->text, "%s", replica->ready ? replica->said : replica->why);
     uv_mutex_unlock(&remote->lock);

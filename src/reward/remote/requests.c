@@ -91,7 +91,7 @@ static mbl_status_t make_request(mbl_remote_t *remote, exchange_t *attempt) {
 
 static void keep_why(mbl_remote_t *remote, exchange_t *attempt, const char *text) {
     snprintf(remote->tasks[attempt->task].why, MBL_REMOTE_WHY, "%s: %.*s",
-             remote->replicas[attempt->replica].url, MBL_REMOTE_WHY - 80, text);
+             remote->replicas[attempt->replica].shown, MBL_REMOTE_WHY - 80, text);
     mbl_remote_note_trouble(remote, attempt->replica, text);
 }
 
@@ -138,11 +138,12 @@ void mbl_remote_attempt_ended(exchange_t *attempt) {
     mbl_http_end_t end = mbl_http_end(attempt->call);
     mbl_schedule_outcome_t outcome = MBL_SCHEDULE_CANCELLED;
     double retry_after = 0, seconds = mbl_http_seconds(attempt->call);
+    char text[MBL_PROTO_ERROR_TEXT];
     if (end == MBL_HTTP_ANSWERED) {
         outcome = read_response(remote, attempt, &retry_after);
     } else if (end != MBL_HTTP_CANCELLED) {
         outcome = MBL_SCHEDULE_FAILED;
-        keep_why(remote, attempt, mbl_http_text(attempt->call));
+        keep_why(remote, attempt, mbl_remote_no_answer(remote, attempt->call, text, sizeof text));
         count_failure(remote, mbl_traffic_of_end((int)end));
     }
     mbl_http_free(attempt->call);
