@@ -207,6 +207,14 @@ static mbl_status_t check_status(const mbl_proto_response_t *response, mbl_proto
     error->http_status = response->status;
     error->retry_after =
         kind == MBL_PROTO_ERROR_BUSY || kind == MBL_PROTO_ERROR_SERVER ? retry_after(response) : 0;
+    const char *elsewhere = mbl_proto_header(response, "location");
+    if (response->status >= 300 && response->status < 400 && elsewhere) {
+        mbl_proto_printable(elsewhere, strlen(elsewhere), message, 200);
+        return mbl_proto_fault(error, kind,
+                               "HTTP %d: a redirect to %s, which is not followed, so that a token goes to no "
+                               "other server; expected the address of the server itself as url",
+                               response->status, message);
+    }
     if (kind == MBL_PROTO_ERROR_MALFORMED)
         return mbl_proto_fault(error, kind, "HTTP %d; expected 200", response->status);
     return mbl_proto_fault(error, kind, "HTTP %d%s%s", response->status, *message ? ": " : "", message);

@@ -5,9 +5,13 @@
 
 #include <math.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* Upload buffer: libcurl copies a body through it, and each filling of it costs a round of its loop. */
 enum { UPLOAD_BUFFER = 1 << 20, CONNECT_SECONDS_MAX = 10 };
+/* A unix socket holds 208 KiB by default, and each time it is full the two sides wait for each other to wake
+ * up. TCP's grows by itself. */
+enum { SOCKET_BUFFER = 2 << 20 };
 
 /* ---- a URL ---- */
 
@@ -91,6 +95,13 @@ static void set_common(mbl_http_call_t *call, double deadline) {
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 }
 
+static int widen_socket(void *user, curl_socket_t socket, curlsocktype purpose) {
+    int bytes = SOCKET_BUFFER;
+    (void)user, (void)purpose;
+    (void)setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes); /* as far as the system allows */
+    return CURL_SOCKOPT_OK;
+}
+
 static bool set_server(mbl_http_call_t *call, const mbl_http_server_t *server, const char *path) {
     CURL *easy = call->easy;
     const char *socket = after(server->url, "unix:");
@@ -103,6 +114,8 @@ static bool set_server(mbl_http_call_t *call, const mbl_http_server_t *server, c
     mbl_free(url);
     if (code == CURLE_OK && socket)
         code = curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, socket);
+    if (code == CURLE_OK && socket)
+        code = curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, widen_socket);
     if (code == CURLE_OK && is_local(server->url))
         code = curl_easy_setopt(easy, CURLOPT_PROXY, "");
     if (code == CURLE_OK && server->ca)

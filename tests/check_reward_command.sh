@@ -23,6 +23,7 @@ rewards:
   - {name: moody, type: python, file: mine.py, range: [0, 2], start: 60 s}
   - {name: lost, type: remote, url: "http://127.0.0.1:1", model: m, start: 0.1 s}
   - {name: wrong, type: remote, url: "127.0.0.1:1", model: m}
+  - {name: blind, type: judge, url: "http://127.0.0.1:1/v1", model: m, question: "Is it pretty?", pattern: "([0-9])", start: 0.1 s}
 YAML
 expect() { # CODE TEXT... : the exit code, and texts that the answer holds
     code=$1
@@ -40,7 +41,8 @@ expect 1 "clean (clean): ok" "bright (python): ok" "8 images: 8 valid, 0 not app
     "run.yaml:4: rewards.2: 6 scores lie outside its range" "lost (remote): FAILED" \
     "run.yaml:5: rewards.3: reward lost: http://127.0.0.1:1: " \
     "run.yaml:6: rewards.4: reward wrong: url: \"127.0.0.1:1\" begins with none of http://" \
-    "2 of 5 rewards are of no use"
+    "run.yaml:7: rewards.5: its question has neither {prompt} nor {metadata}" "3 of 6 rewards are of no use"
+[ "$(grep -c "neither {prompt}" "$folder/out")" -eq 1 ] || { echo "expected one note"; failed=1; }
 [ "$(grep -c 'marble_reward 1, model' "$folder/out")" -eq 1 ] || { echo "expected one server for both rewards of mine.py"; failed=1; }
 "$marble" reward check "$folder/run.yaml" --set 'rewards=[{name: clean}, {name: jpeg}]' --images 3 >"$folder/out" 2>&1
 found=$?
@@ -78,6 +80,14 @@ expect 1 "ends after 0 bytes of images; expected 3"
 "$marble" reward score remote </dev/null >"$folder/out" 2>&1
 found=$?
 expect 2 "remote needs a run.yaml; expected a built-in scorer"
+"$marble" reward check "$folder/run.yaml" --set 'rewards=[{name: bright, type: python, file: mine.py, python: ./no/such}]' >"$folder/out" 2>&1
+found=$?
+expect 2 "rewards.0.python: " "no/such"
+mkdir "$folder/bin" && ln -s "$(command -v python3)" "$folder/bin/own_python"
+"$marble" reward check "$folder/run.yaml" --set 'rewards=[{name: bright, type: python, file: mine.py, python: bin/own_python, start: 60 s}]' \
+    >"$folder/out" 2>&1
+found=$?
+expect 0 "bright (python): ok"
 "$marble" reward look "$folder/run.yaml" >"$folder/out" 2>&1
 found=$?
 expect 2 "\"look\"; expected check or score"

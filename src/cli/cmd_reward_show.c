@@ -1,8 +1,10 @@
 /* marble reward check's page. */
 #include "cli/cmd_reward_show.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 void mbl_reward_keep_replicas(mbl_scorer_pool_t *pool, size_t k, mbl_reward_found_t *found) {
     const char *url;
@@ -25,6 +27,15 @@ static void show_scores(size_t images, const mbl_reward_found_t *found) {
         printf("; scores from %.4g to %.4g", found->low, found->high);
     printf("\n  %.0f images a second (%.1f ms for %zu)\n", (double)images / found->seconds[1],
            1000 * found->seconds[1], images);
+}
+
+/* Whether a judge looks at the image alone, whatever was asked for. */
+static bool ignores_prompts(const mbl_reward_spec_t *spec) {
+    json_t *options = spec->options ? json_loads(spec->options, 0, NULL) : NULL;
+    const char *question = json_string_value(json_object_get(options, "question"));
+    bool ignores = question && !strstr(question, "{prompt}") && !strstr(question, "{metadata}");
+    json_decref(options);
+    return ignores;
 }
 
 /* What is wrong without being an end. */
@@ -59,6 +70,11 @@ bool mbl_reward_show(const mbl_config_t *config, size_t k, size_t with, size_t i
         show_scores(images, found);
         show_doubts(where, found);
     }
+    if (ignores_prompts(spec))
+        printf(
+            "  %s: its question has neither {prompt} nor {metadata}, so an image's score does not depend on "
+            "what was asked for; expected {prompt} where that matters\n",
+            where);
     if (bad)
         printf("  %s: %s\n", where, found->why);
     return bad;

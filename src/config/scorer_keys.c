@@ -93,6 +93,10 @@ static json_t *read_value(const mbl_scorer_key_t *key, const char *shown, const 
             return mbl_config_node_json(node);
         mbl_config_problem(problems, node->line, "%s: expected a mapping", shown);
         return NULL;
+    case MBL_KEY_PROGRAM:
+        if (!is_text(node) || !strchr(node->text, '/'))
+            return read_text(shown, node, problems);
+        __attribute__((fallthrough));
     case MBL_KEY_FILE:
         if (read_as(MBL_FIELD_FILE, key, shown, &path, node, problems) == MBL_OK && path)
             out = json_string(path);

@@ -26,6 +26,7 @@ typedef enum {
     MBL_KEY_TEXT,
     MBL_KEY_TEXTS,   /* a list of at least one */
     MBL_KEY_FILE,    /* found from the current folder or the configuration's */
+    MBL_KEY_PROGRAM, /* the same where it has a '/'; else a name that PATH finds */
     MBL_KEY_COUNT,   /* whole, low .. high */
     MBL_KEY_NUMBER,  /* low .. high */
     MBL_KEY_SECONDS, /* the same; s, min and h may follow */

@@ -138,6 +138,20 @@ static void test_limits(void **state) {
     mbl_proto_close(peer);
 }
 
+static void test_a_redirect(void **state) {
+    (void)state;
+    const mbl_proto_header_t headers[] = {{"location", "https://other.example/\x1b[2Jv2"}};
+    mbl_proto_peer_t *peer = plain_peer();
+    mbl_proto_error_t error;
+    mbl_proto_result_t result = {0};
+    mbl_proto_response_t response = {.status = 308, .headers = headers, .n_headers = 1};
+    assert_int_equal(mbl_proto_response(peer, 1, &response, &result, &error), MBL_ERR_REWARD);
+    assert_text(error.text, "HTTP 308: a redirect to https://other.example/ [2Jv2, which is not followed");
+    assert_text(error.text, "as url");
+    mbl_proto_result_free(&result);
+    mbl_proto_close(peer);
+}
+
 /* ---- text ---- */
 
 static void test_printable(void **state) {
@@ -369,9 +383,9 @@ static void test_threads(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table),  cmocka_unit_test(test_statuses),
-                                       cmocka_unit_test(test_limits), cmocka_unit_test(test_printable),
-                                       cmocka_unit_test(test_text),   cmocka_unit_test(test_no_memory),
-                                       cmocka_unit_test(test_threads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table),     cmocka_unit_test(test_statuses),
+                                       cmocka_unit_test(test_limits),    cmocka_unit_test(test_a_redirect),
+                                       cmocka_unit_test(test_printable), cmocka_unit_test(test_text),
+                                       cmocka_unit_test(test_no_memory), cmocka_unit_test(test_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,12 +3,15 @@
 #include "oip_server.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "data/signs/signs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { SIZE = MBL_SIGNS_SIZE, PIXELS = 3 * SIZE * SIZE, N = 96, K = 5 };
 static const char *const names[] = {"ocr", "count", "color", "clean", "jpeg", NULL};
@@ -309,6 +312,22 @@ static void test_tokens(void **state) {
     }
     /* a token that the server and the file change in the middle of a run */
     make_specs(urls, more);
+    for (int open = 0; open < 2; open++) { /* only its owner is to read it */
+        char *text, log[400];
+        snprintf(log, sizeof log, "%s/log.txt", folder);
+        assert_int_equal(chmod(path, open ? 0640 : 0600), 0);
+        mbl_log_set_level(MBL_LOG_WARN);
+        assert_int_equal(mbl_log_open(log), MBL_OK);
+        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
+        mbl_scorer_pool_close(pool);
+        assert_int_equal(mbl_log_open(NULL), MBL_OK);
+        mbl_log_set_level(MBL_LOG_ERROR);
+        assert_int_equal(mbl_file_read(log, 1 << 20, &text, NULL), MBL_OK);
+        assert_int_equal(strstr(text, "other users can read it") != NULL, open);
+        assert_null(strstr(text, "s3cret-7"));
+        mbl_free(text);
+        unlink(log);
+    }
     assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
     score(pool, N, scores);
     strcpy(server.token, "n3w-9");

@@ -200,6 +200,7 @@ static mbl_status_t fill(mbl_remote_t *remote, const mbl_remote_options_t *optio
     MBL_TRY(mbl_remote_copy(options->key, &remote->key));
     MBL_TRY(mbl_remote_copy(options->token_file, &remote->token_file));
     MBL_TRY(mbl_remote_token_read(options->name, options->token_file, options->token_env, &remote->token));
+    mbl_remote_token_check(options->name, options->token_file);
     MBL_ALLOC(remote->replicas, options->n_urls);
     while (remote->n_replicas < options->n_urls)
         MBL_TRY(mbl_remote_replica_open(remote, options, remote->n_replicas++));

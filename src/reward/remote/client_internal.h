@@ -78,6 +78,8 @@ struct mbl_remote {
 
 /* From a file or an environment variable, whichever is not NULL; neither: *out stays. */
 mbl_status_t mbl_remote_token_read(const char *reward, const char *file, const char *variable, char **out);
+/* Warns of a file that others may read; NULL is fine. */
+void mbl_remote_token_check(const char *reward, const char *file);
 /* Overwrites it first; NULL is fine. */
 void mbl_remote_token_free(char *token);
 /* A token's file may get another one while the run goes on. Whether a request that was refused with the

@@ -116,7 +116,7 @@ const mbl_scorer_key_t mbl_judge_keys[] = {
 
 const mbl_scorer_key_t mbl_python_keys[] = {
     {"file", MBL_KEY_FILE, 0, 0, NULL, "", "Python file with functions under @reward"},
-    {"python", MBL_KEY_TEXT, 0, 0, NULL, "python3", "the interpreter, such as .venv/bin/python"},
+    {"python", MBL_KEY_PROGRAM, 0, 0, NULL, "python3", "the interpreter, such as .venv/bin/python"},
     {"output", MBL_KEY_TEXT, 0, 0, NULL, "", "the reward in that file [default: this reward's name]"},
     {"workers", MBL_KEY_COUNT, 1, 256, NULL, "1", "processes, each of which loads the file"},
     {"device", MBL_KEY_TEXT, 0, 0, NULL, "cpu",

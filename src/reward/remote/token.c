@@ -2,11 +2,13 @@
 #include "reward/remote/client_internal.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { TOKEN_MAX = 16 << 10 };
 
@@ -39,6 +41,14 @@ mbl_status_t mbl_remote_token_read(const char *reward, const char *file, const c
     }
     *out = text;
     return MBL_OK;
+}
+
+void mbl_remote_token_check(const char *reward, const char *file) {
+    struct stat about;
+    if (file && mbl_log_rank() == 0 && stat(file, &about) == 0 && (about.st_mode & 077))
+        MBL_WARN("reward %s: token_file %s: other users can read it; expected it to be its owner's alone "
+                 "(chmod 600)",
+                 reward, file);
 }
 
 void mbl_remote_token_free(char *token) {
