@@ -37,14 +37,19 @@ static inline mbl_tensor_t mirror_new(mbl_ops_t *ops, mbl_dtype_t dtype, int ndi
     return (mbl_tensor_t){.data = NULL};
 }
 
+static inline bool mirror_holds(const mirror_t *m, const void *address) {
+    const char *start = m->whole.data;
+    return m->host && (const char *)address >= start && (const char *)address < start + m->bytes;
+}
+
 /* The mirror that this address lies in. */
 static inline mirror_t *mirror_of(const void *address) {
-    for (int i = 0; i < MIRRORS; i++) {
-        const char *start = mirrors[i].whole.data;
-        if (mirrors[i].host && (const char *)address >= start &&
-            (const char *)address < start + mirrors[i].bytes)
-            return &mirrors[i];
-    }
+    static int last; /* most often the same again */
+    if (mirror_holds(&mirrors[last], address))
+        return &mirrors[last];
+    for (int i = 0; i < MIRRORS; i++)
+        if (mirror_holds(&mirrors[i], address))
+            return &mirrors[last = i];
     fail_msg("an address of no tensor of this test");
     return NULL;
 }
@@ -92,6 +97,17 @@ static inline void mirror_put(const mbl_tensor_t *t, size_t i, double x) {
         ((float *)host)[i] = (float)x;
     else
         ((uint16_t *)host)[i] = mbl_bf16_from_f32((float)x);
+}
+
+/* The copy of a matrix as doubles, row after row; by columns when `transpose`. Free with free(). */
+static inline double *mirror_values(const mbl_tensor_t *t, bool transpose) {
+    const size_t rows = t->dim[0], columns = t->dim[1];
+    double *out = calloc(rows * columns, sizeof *out);
+    assert_non_null(out);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++)
+            out[transpose ? j * rows + i : i * columns + j] = mirror_get(t, i * t->stride[0] + j);
+    return out;
 }
 
 #endif

@@ -20,6 +20,13 @@ void check_near(double a, double b, double tolerance, const char *what, const ch
 #define assert_failed(status, expected, part) check_failed(status, expected, part, __FILE__, __LINE__)
 void check_failed(mbl_status_t status, mbl_status_t expected, const char *part, const char *file, int line);
 
+/* Under sanitizers, arithmetic is slow, and larger sizes of what it does show them nothing new. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
 /* The backend a test runs on: what MARBLE_TEST_BACKEND names, else cpu. need_backend ends the program with
  * code 77, which ctest counts as skipped, where this build has it and this machine lacks its device. */
 const char *test_backend(void);

@@ -122,6 +122,16 @@ static void check_value(const char *kernel, const char *what, const case_t *c, s
              c->transpose_b, c->accumulate, c->bias, (int)c->act, c->threads, i, j, got, want, allowed);
 }
 
+/* A matrix as doubles, row after row; by columns when `transpose`. Free with free(). */
+static double *values_of(const mbl_tensor_t *t, bool transpose) {
+    double *out = calloc(t->dim[0] * t->dim[1] + 1, sizeof *out);
+    assert_non_null(out);
+    for (size_t i = 0; i < t->dim[0]; i++)
+        for (size_t j = 0; j < t->dim[1]; j++)
+            out[transpose ? j * t->dim[0] + i : i * t->dim[1] + j] = get(t, i, j);
+    return out;
+}
+
 /* Allowed are K + 3 roundings of the sum (twice the unit roundoff each), an activation's approximation, and
  * the rounding of the result. */
 static void check_case(const mbl_gemm_kernel_t *kernel, const case_t *c) {
@@ -140,10 +150,8 @@ static void check_case(const mbl_gemm_kernel_t *kernel, const case_t *c) {
                                     .transpose_b = c->transpose_b,
                                     .accumulate = c->accumulate,
                                     .act = c->act};
-    double *start = calloc(c->m * c->n, sizeof *start);
-    assert_non_null(start);
-    for (size_t i = 0; i < c->m * c->n; i++)
-        start[i] = get(&y.view, i / c->n, i % c->n);
+    double *start = values_of(&y.view, false), *rows = values_of(&a.view, c->transpose_a),
+           *columns = values_of(&b.view, !c->transpose_b);
     run(kernel, &args, c->threads);
     const double out_unit = c->yt == MBL_BF16 ? 0x1p-8 : 0x1p-24;
     for (size_t i = 0; i < c->m * c->n; i++) {
@@ -151,8 +159,7 @@ static void check_case(const mbl_gemm_kernel_t *kernel, const case_t *c) {
         const double before = c->accumulate ? start[i] : 0, added = c->bias ? get(&bias.view, 0, column) : 0;
         double sum = before + added, size = fabs(before) + fabs(added);
         for (size_t l = 0; l < c->k; l++) {
-            double term = (c->transpose_a ? get(&a.view, l, row) : get(&a.view, row, l)) *
-                          (c->transpose_b ? get(&b.view, column, l) : get(&b.view, l, column));
+            double term = rows[row * c->k + l] * columns[column * c->k + l];
             sum += term;
             size += fabs(term);
         }
@@ -171,6 +178,8 @@ static void check_case(const mbl_gemm_kernel_t *kernel, const case_t *c) {
     if (c->pre)
         assert_margins_kept(&other, kernel->name);
     free(start);
+    free(rows);
+    free(columns);
     block_t *all[] = {&a, &b, &y, &bias, &other};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         block_free(all[i]);
