@@ -63,17 +63,32 @@ static inline void write_number(void *data, mbl_dtype_t dtype, size_t i, double 
     }
 }
 
+/* Normal numbers of operand `index`, those of outputs others: at least `count`, made once for all calls. */
+static inline const float *normals(int index, bool output, size_t count) {
+    static struct {
+        float *x;
+        size_t count;
+    } made[MAX_OPERANDS][2];
+    if (made[index][output].count >= count)
+        return made[index][output].x;
+    float *x = realloc(made[index][output].x, (count + 2) * sizeof *x);
+    assert_non_null(x);
+    mbl_rng_t rng = mbl_rng(7, MBL_RNG_STUDY, (uint32_t)index, output);
+    for (size_t i = 0; i < count; i += 2)
+        mbl_rng_normal2(&rng, x + i);
+    made[index][output].x = x;
+    made[index][output].count = count;
+    return x;
+}
+
 /* Numbers of operand `index`: normal, or rubbish for an output. */
 static inline void fill(run_t *run, const mbl_tensor_t *base, int index, int flags) {
     size_t count = memory_count(base);
     void *host = calloc(count, mbl_dtype_size(base->dtype));
     assert_non_null(host);
-    mbl_rng_t rng = mbl_rng(7, MBL_RNG_STUDY, (uint32_t)index, flags & OUT ? 1 : 0);
-    float pair[2] = {0};
+    const float *normal = normals(index, flags & OUT, count);
     for (size_t i = 0; i < count; i++) {
-        if (i % 2 == 0)
-            mbl_rng_normal2(&rng, pair);
-        float x = flags & POSITIVE ? fabsf(pair[i % 2]) + 0.1f : pair[i % 2];
+        float x = flags & POSITIVE ? fabsf(normal[i]) + 0.1f : normal[i];
         write_number(host, base->dtype, i, (double)mbl_bf16_to_f32(mbl_bf16_from_f32(x)));
     }
     OK(mbl_tensor_upload(run->ops, base, host));
@@ -111,13 +126,15 @@ static inline double *numbers(mbl_ops_t *ops, const mbl_tensor_t *base, const mb
     assert_true(host && out);
     OK(mbl_tensor_download(ops, base, host));
     const char *start = host + ((const char *)view->data - (const char *)base->data);
-    for (size_t i = 0; i < count; i++) {
-        size_t at = 0, rest = i;
-        for (int d = view->ndim - 1; d >= 0; d--) {
+    const size_t width = view->dim[view->ndim - 1];
+    for (size_t i = 0; i < count; i += width) { /* row by row */
+        size_t at = 0, rest = i / width;
+        for (int d = view->ndim - 2; d >= 0; d--) {
             at += rest % view->dim[d] * view->stride[d];
             rest /= view->dim[d];
         }
-        out[i] = read_number(start, base->dtype, at);
+        for (size_t j = 0; j < width; j++)
+            out[i + j] = read_number(start, base->dtype, at + j);
     }
     free(host);
     return out;

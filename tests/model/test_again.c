@@ -72,12 +72,16 @@ static bool is_zero(const result_t *result) {
     return true;
 }
 
+/* On a GPU, which may be an emulated one, one block and all of them. */
 static void check(const setting_t *s) {
     const size_t layers = s->c->config.num_layers;
+    const bool few = strcmp(test_backend(), "cuda") == 0;
     result_t want = run(s, 0);
     size_t before = want.tape_bytes;
     assert_false(is_zero(&want));
     for (size_t again = 1; again <= layers + 1; again++) {
+        if (few && again != 1 && again != layers)
+            continue;
         result_t got = run(s, again);
         assert_memory_equal(got.v, want.v, want.v_bytes);
         assert_memory_equal(got.gradient, want.gradient, want.gradient_bytes);
