@@ -21,8 +21,9 @@ mirror=${MIRROR:-$(sed -n 's/^URIs: *\(.*\/debian\)\/\{0,1\}$/\1/p; s/^deb \(.*\
     /etc/apt/sources.list.d/* 2>/dev/null | head -1)}
 short="--set train.steps=2 --set prompts.groups=4 --set prompts.group_size=4 --set eval.every=0 --set eval.prompts=8"
 
+suites="$*"
 leave() {
-    for suite in bookworm trixie sid; do
+    for suite in $suites; do
         umount "$folder/$suite/proc" "$folder/$suite/sys" 2>/dev/null || :
         umount -l "$folder/$suite/dev" 2>/dev/null || :
     done
@@ -49,13 +50,15 @@ timed() {
 failed=0
 table=
 for suite; do
-    if [ ! -d "$folder/$suite/marble" ]; then
+    if [ ! -e "$folder/$suite.made" ]; then
         debootstrap --variant=minbase "$suite" "$folder/$suite" ${mirror:+"$mirror"} >"$folder/$suite.log" 2>&1 || {
             tail -5 "$folder/$suite.log" >&2
             exit 1
         }
-        git clone -q "$root" "$folder/$suite/marble"
+        touch "$folder/$suite.made"
     fi
+    rm -rf "$folder/$suite/marble" # a folder that was kept may hold an older commit
+    git clone -q "$root" "$folder/$suite/marble"
     mount -t proc proc "$folder/$suite/proc"
     mount -t sysfs sys "$folder/$suite/sys"
     mount --rbind /dev "$folder/$suite/dev"
