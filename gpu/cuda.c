@@ -5,13 +5,14 @@
 #include "base/mem.h"
 #include "gpu/device.h"
 #include "gpu/kernels.h"
+#include "gpu/marks.h"
 #include "gpu/matmul.h"
 #include "gpu/record.h"
+#include "gpu/staging.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { HALF = 8 << 20 }; /* staging is two of these: one travels while the other is filled or emptied */
 static const double gib = 1073741824.0;
 
 mbl_status_t mbl_cuda_check_at(const char *file, int line, cudaError_t error, const char *what) {
@@ -69,11 +70,8 @@ static void cuda_close(mbl_ops_t *ops) {
     mbl_cuda_matmuls_close(cuda->matmuls);
     if (cuda->work)
         cudaFree(cuda->work);
-    for (int i = 0; i < 2; i++)
-        if (cuda->staged[i])
-            cudaEventDestroy(cuda->staged[i]);
-    if (cuda->staging)
-        cudaFreeHost(cuda->staging);
+    mbl_cuda_staging_close(cuda->staging);
+    mbl_cuda_marks_close(cuda);
     if (cuda->fault)
         cudaFreeHost(cuda->fault);
     if (cuda->stream)
@@ -84,13 +82,10 @@ static void cuda_close(mbl_ops_t *ops) {
 }
 
 static mbl_status_t open_parts(mbl_cuda_t *cuda) {
-    void *fault, *staging;
+    void *fault;
     MBL_TRY(mbl_device_open(&cuda->device));
     MBL_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
-    for (int i = 0; i < 2; i++)
-        MBL_CUDA_TRY(cudaEventCreateWithFlags(&cuda->staged[i], cudaEventDisableTiming), "making an event");
-    MBL_CUDA_TRY(cudaHostAlloc(&staging, 2 * HALF, cudaHostAllocDefault), "pinning memory for copies");
-    cuda->staging = staging;
+    MBL_TRY(mbl_cuda_staging_open(&cuda->staging));
     MBL_CUDA_TRY(cudaHostAlloc(&fault, sizeof *cuda->fault, cudaHostAllocMapped),
                  "pinning memory for faults");
     cuda->fault = fault;
@@ -160,40 +155,7 @@ static mbl_status_t cuda_sync(mbl_ops_t *ops) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     MBL_TRY(mbl_cuda_record_flush(ops));
     MBL_CUDA_TRY(cudaStreamSynchronize(cuda->stream), "waiting for the device");
-    return check_fault(cuda);
-}
-
-static size_t piece_of(size_t bytes, size_t done) {
-    return bytes - done < HALF ? bytes - done : HALF;
-}
-
-static mbl_status_t copy_to_device(mbl_cuda_t *cuda, char *dst, const char *src, size_t bytes) {
-    for (size_t done = 0, half = 0; done < bytes; done += HALF, half ^= 1) {
-        char *staging = cuda->staging + half * HALF;
-        MBL_CUDA_TRY(cudaEventSynchronize(cuda->staged[half]), "waiting for a copy");
-        memcpy(staging, src + done, piece_of(bytes, done));
-        MBL_CUDA_TRY(
-            cudaMemcpyAsync(dst + done, staging, piece_of(bytes, done), cudaMemcpyHostToDevice, cuda->stream),
-            "a copy to the device");
-        MBL_CUDA_TRY(cudaEventRecord(cuda->staged[half], cuda->stream), "marking a copy");
-    }
-    return MBL_OK;
-}
-
-static mbl_status_t copy_to_host(mbl_cuda_t *cuda, char *dst, const char *src, size_t bytes) {
-    size_t asked = 0;
-    for (size_t done = 0; done < bytes; done += HALF) {
-        for (; asked < bytes && asked < done + 2 * HALF; asked += HALF) {
-            size_t half = asked / HALF % 2;
-            MBL_CUDA_TRY(cudaMemcpyAsync(cuda->staging + half * HALF, src + asked, piece_of(bytes, asked),
-                                         cudaMemcpyDeviceToHost, cuda->stream),
-                         "a copy from the device");
-            MBL_CUDA_TRY(cudaEventRecord(cuda->staged[half], cuda->stream), "marking a copy");
-        }
-        size_t half = done / HALF % 2;
-        MBL_CUDA_TRY(cudaEventSynchronize(cuda->staged[half]), "waiting for the device");
-        memcpy(dst + done, cuda->staging + half * HALF, piece_of(bytes, done));
-    }
+    mbl_cuda_staging_passed(cuda->staging);
     return check_fault(cuda);
 }
 
@@ -204,12 +166,13 @@ static mbl_status_t cuda_copy(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, 
     if (dst_space == MBL_DEVICE && src_space == MBL_DEVICE)
         return mbl_cuda_record_copy(ops, dst, src, bytes);
     MBL_TRY(mbl_cuda_record_flush(ops));
-    if (dst_space == MBL_HOST && src_space == MBL_HOST)
-        memmove(dst, src, bytes);
-    else if (dst_space == MBL_HOST)
-        return copy_to_host(cuda, dst, src, bytes);
-    else
-        return copy_to_device(cuda, dst, src, bytes);
+    if (dst_space == MBL_DEVICE)
+        return mbl_cuda_staging_put(cuda->staging, dst, src, bytes, cuda->stream);
+    if (src_space == MBL_DEVICE) {
+        MBL_TRY(mbl_cuda_staging_get(cuda->staging, dst, src, bytes, cuda->stream));
+        return check_fault(cuda);
+    }
+    memmove(dst, src, bytes);
     return MBL_OK;
 }
 
@@ -248,6 +211,8 @@ const mbl_ops_table_t mbl_ops_cuda = {.name = "cuda",
                                       .zero = mbl_cuda_record_zero,
                                       .sync = cuda_sync,
                                       .memory_left = cuda_memory_left,
+                                      .mark = mbl_cuda_mark,
+                                      .between = mbl_cuda_between,
                                       .stream = cuda_stream,
                                       .alloc_host = cuda_alloc_host,
                                       .free_host = cuda_free_host,

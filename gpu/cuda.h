@@ -26,8 +26,8 @@ typedef struct {
     cudaStream_t stream; /* all work of the handle, in order */
     void *work;          /* device scratch of the running operation, grown as asked, never shrunk */
     size_t work_bytes;
-    char *staging;         /* pinned host memory that copies pass through, in two halves */
-    cudaEvent_t staged[2]; /* the last copy of each half */
+    struct mbl_cuda_staging *staging;    /* staging.c: copies to and from the host */
+    cudaEvent_t mark[MBL_OPS_ALL_MARKS]; /* marks.c; NULL: not used so far */
     mbl_cuda_fault_t *fault;
     mbl_cuda_matmuls_t *matmuls;
     struct mbl_cuda_record *record; /* record.c: parts that run as graphs */

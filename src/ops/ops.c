@@ -1,5 +1,6 @@
 /* Backends by name, and the memory of tensors in a backend's memory space. */
 #include "ops/ops.h"
+#include "base/clock.h"
 #include "base/cpus.h"
 #include "base/mem.h"
 #include "ops/list.h"
@@ -150,6 +151,34 @@ mbl_status_t mbl_ops_record_begin(mbl_ops_t *ops) {
 
 mbl_status_t mbl_ops_record_end(mbl_ops_t *ops, mbl_status_t status) {
     return ops->table->record_end ? ops->table->record_end(ops, status) : status;
+}
+
+mbl_status_t mbl_ops_mark(mbl_ops_t *ops, size_t i) {
+    MBL_REQUIRE(i < MBL_OPS_ALL_MARKS, "mark %zu; expected less than %d", i, MBL_OPS_ALL_MARKS);
+    if (ops->table->mark)
+        return ops->table->mark(ops, i);
+    ops->mark[i] = mbl_now();
+    return MBL_OK;
+}
+
+mbl_status_t mbl_ops_between(mbl_ops_t *ops, size_t from, size_t to, double *seconds) {
+    MBL_REQUIRE(from < MBL_OPS_ALL_MARKS && to < MBL_OPS_ALL_MARKS,
+                "marks %zu and %zu; expected less than %d", from, to, MBL_OPS_ALL_MARKS);
+    if (ops->table->between)
+        return ops->table->between(ops, from, to, seconds);
+    *seconds = ops->mark[to] - ops->mark[from];
+    return MBL_OK;
+}
+
+mbl_status_t mbl_ops_profiled(mbl_ops_t *ops) {
+    for (size_t i = 0; i < ops->n_profiled; i++) {
+        double seconds;
+        const size_t from = MBL_OPS_MARKS + 2 * i;
+        MBL_TRY(mbl_ops_between(ops, from, from + 1, &seconds));
+        ops->stats[ops->profiled[i]].seconds += seconds;
+    }
+    ops->n_profiled = 0;
+    return MBL_OK;
 }
 
 mbl_status_t mbl_ops_memory_left(mbl_ops_t *ops, size_t *bytes) {

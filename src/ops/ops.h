@@ -306,6 +306,9 @@ typedef struct {
     void (*free_host)(mbl_ops_t *ops, void *ptr);
     /* optional: see mbl_ops_memory_left */
     mbl_status_t (*memory_left)(mbl_ops_t *ops, size_t *bytes);
+    /* optional, both or none: see mbl_ops_mark; the host's clock where empty */
+    mbl_status_t (*mark)(mbl_ops_t *ops, size_t i);
+    mbl_status_t (*between)(mbl_ops_t *ops, size_t from, size_t to, double *seconds);
     /* optional: a recorded part, see mbl_ops_record_begin */
     mbl_status_t (*record_begin)(mbl_ops_t *ops);
     mbl_status_t (*record_end)(mbl_ops_t *ops, mbl_status_t status);
@@ -316,16 +319,25 @@ typedef struct {
 
 typedef struct {
     uint64_t calls;
-    double seconds; /* as the host sees it; only while profiling */
+    double seconds; /* on the device, from mark to mark; only while profiling */
 } mbl_op_stats_t;
+
+enum {
+    MBL_OPS_MARKS = 8,      /* for callers */
+    MBL_OPS_PROFILED = 256, /* calls between two waits of a profile, each with two marks behind those */
+    MBL_OPS_ALL_MARKS = MBL_OPS_MARKS + 2 * MBL_OPS_PROFILED
+};
 
 struct mbl_ops {
     const mbl_ops_table_t *table;
     void *impl;
     int threads;
-    bool profile; /* set to count seconds too (synchronises after every call) */
+    bool profile; /* set to count seconds too; mbl_ops_profiled has the last of them */
     bool record;  /* set to let a device keep recorded parts (nothing while profiling) */
     mbl_op_stats_t stats[MBL_OP_COUNT];
+    mbl_op_t profiled[MBL_OPS_PROFILED]; /* [n_profiled], which the stats do not have yet */
+    size_t n_profiled;
+    double mark[MBL_OPS_ALL_MARKS]; /* of backends without marks of their own */
 };
 
 /* name: "cpu", "check" (a checking wrapper round cpu: poisons outputs, refuses stale or uninitialised reads),
@@ -361,6 +373,13 @@ mbl_status_t mbl_tensor_zero(mbl_ops_t *ops, const mbl_tensor_t *t);
  * without having asked the device for the part. */
 mbl_status_t mbl_ops_record_begin(mbl_ops_t *ops);
 mbl_status_t mbl_ops_record_end(mbl_ops_t *ops, mbl_status_t status);
+
+/* Marks in the queue of a device's work: mark i (below MBL_OPS_MARKS) is passed when all that was asked for
+ * before it is done. Seconds between two marks; waits until both are passed. */
+mbl_status_t mbl_ops_mark(mbl_ops_t *ops, size_t i);
+mbl_status_t mbl_ops_between(mbl_ops_t *ops, size_t from, size_t to, double *seconds);
+/* Waits, and counts the calls of a profile that are not in the stats yet. */
+mbl_status_t mbl_ops_profiled(mbl_ops_t *ops);
 
 /* Host memory for copies, from the backend where it has a kind of its own. Free with mbl_host_free. */
 mbl_status_t mbl_host_new(mbl_ops_t *ops, size_t bytes, void **out);

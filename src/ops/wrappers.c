@@ -1,6 +1,5 @@
 /* mbl_op_X for every operation: what its operands must be, then the backend's slot (or the default where an
  * optional one is empty), counted and timed. */
-#include "base/clock.h"
 #include "ops/ops.h"
 
 #include <stdarg.h>
@@ -488,12 +487,19 @@ static mbl_status_t check_operands(mbl_ops_t *ops, mbl_op_t op, const void *args
     return MBL_OK;
 }
 
-static mbl_status_t count_call(mbl_ops_t *ops, mbl_op_t op, double start) {
+/* While profiling every call stands between two marks of its own; without room for another one it waits. */
+static mbl_status_t mark_start(mbl_ops_t *ops) {
+    if (ops->n_profiled == MBL_OPS_PROFILED)
+        MBL_TRY(mbl_ops_profiled(ops));
+    return mbl_ops_mark(ops, MBL_OPS_MARKS + 2 * ops->n_profiled);
+}
+
+static mbl_status_t count_call(mbl_ops_t *ops, mbl_op_t op) {
     ops->stats[op].calls++;
-    if (ops->profile) {
-        MBL_TRY(ops->table->sync(ops));
-        ops->stats[op].seconds += mbl_now() - start;
-    }
+    if (!ops->profile)
+        return MBL_OK;
+    MBL_TRY(mbl_ops_mark(ops, MBL_OPS_MARKS + 2 * ops->n_profiled + 1));
+    ops->profiled[ops->n_profiled++] = op;
     return MBL_OK;
 }
 
@@ -504,7 +510,8 @@ static mbl_status_t count_call(mbl_ops_t *ops, mbl_op_t op, double start) {
     mbl_status_t mbl_op_##name(mbl_ops_t *ops, const mbl_##name##_args_t *args) {                            \
         MBL_TRY(check_operands(ops, MBL_OP_##name, args));                                                   \
         MBL_TRY(check_##name(args));                                                                         \
-        double start = ops->profile ? mbl_now() : 0;                                                         \
-        SLOT_##need(name) return count_call(ops, MBL_OP_##name, start);                                      \
+        if (ops->profile)                                                                                    \
+            MBL_TRY(mark_start(ops));                                                                        \
+        SLOT_##need(name) return count_call(ops, MBL_OP_##name);                                             \
     }
 MBL_OPS_LIST(WRAPPER)

@@ -33,7 +33,7 @@ static mbl_status_t run_forward(void *context) {
     return pass->fixture->ops->table->sync(pass->fixture->ops);
 }
 
-/* One more step, with the clock read after every operation: a line for each that was called. */
+/* One more step, with marks round every operation: a line for each that was called. */
 static mbl_status_t profile_nft(const mbl_bench_t *bench, mbl_bench_pass_t *pass, mbl_dtype_t dtype) {
     mbl_ops_t *ops = pass->fixture->ops;
     double all = 0;
@@ -41,6 +41,7 @@ static mbl_status_t profile_nft(const mbl_bench_t *bench, mbl_bench_pass_t *pass
     ops->profile = true;
     MBL_TRY(run_nft_step(pass));
     ops->profile = false;
+    MBL_TRY(mbl_ops_profiled(ops));
     for (int op = 0; op < MBL_OP_COUNT; op++)
         all += ops->stats[op].seconds;
     for (int op = 0; op < MBL_OP_COUNT; op++) {
