@@ -13,11 +13,11 @@ struct mbl_gradient {
     size_t rows, parts, elements; /* of a micro-batch; elements per sample */
     size_t size;                  /* of the adapter, with its holes */
     mbl_tape_t *keep, *none;
-    mbl_tensor_t noise, xt, v, v_old, v_ref, u, h, dkl, seed; /* [rows, C, H, W] */
-    mbl_tensor_t t, loss_plus, loss_minus, kl;                /* [rows] */
-    mbl_tensor_t mix;                                         /* [MBL_ROWS_TERMS, rows] */
-    mbl_tensor_t coefficient;                                 /* [parts, rows] f32 */
-    mbl_tensor_t sample;                                      /* [rows] i64 */
+    mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed; /* [rows, C, H, W] */
+    mbl_tensor_t t, loss_plus, loss_minus, kl;                    /* [rows] */
+    mbl_tensor_t mix;                                             /* [MBL_ROWS_TERMS, rows] */
+    mbl_tensor_t coefficient;                                     /* [parts, rows] f32 */
+    mbl_tensor_t sample;                                          /* [rows] i64 */
     mbl_conditions_t conditions;
     float *host_f32;              /* staging: max(parts, MBL_ROWS_TERMS) * rows */
     double *host_f64, *host_plus; /* the same; [rows] losses */
@@ -38,7 +38,8 @@ typedef struct {
 } micro_t;
 
 static size_t buffers(mbl_gradient_t *g, mbl_tensor_t **out) {
-    mbl_tensor_t *all[] = {&g->noise,
+    mbl_tensor_t *all[] = {&g->x0,
+                           &g->noise,
                            &g->xt,
                            &g->v,
                            &g->v_old,
@@ -67,8 +68,8 @@ static mbl_status_t make_buffers(mbl_gradient_t *g) {
     mbl_dtype_t st = mbl_dtype_stat(mbl_dit_dtype(g->model));
     mbl_pipeline_latent(g->pipeline, &c, &height, &width);
     g->elements = c * height * width;
-    mbl_tensor_t *images[] = {&g->noise, &g->xt, &g->v,   &g->v_old, &g->v_ref,
-                              &g->u,     &g->h,  &g->dkl, &g->seed};
+    mbl_tensor_t *images[] = {&g->x0,    &g->noise, &g->xt, &g->v,   &g->v_old,
+                              &g->v_ref, &g->u,     &g->h,  &g->dkl, &g->seed};
     for (size_t i = 0; i < sizeof images / sizeof *images; i++)
         MBL_TRY(mbl_tensor_new(g->ops, st, images[i], 4, rows, c, height, width));
     mbl_tensor_t *numbers[] = {&g->t, &g->loss_plus, &g->loss_minus, &g->kl};
@@ -172,16 +173,21 @@ static mbl_status_t combine_rows(mbl_gradient_t *g, const micro_t *m, const mbl_
 }
 
 static void cut_views(mbl_gradient_t *g, micro_t *m) {
-    mbl_tensor_t *from[] = {&g->noise, &g->xt,   &g->v, &g->v_old,     &g->v_ref,      &g->u, &g->h,
-                            &g->dkl,   &g->seed, &g->t, &g->loss_plus, &g->loss_minus, &g->kl};
-    mbl_tensor_t *to[] = {&m->noise, &m->xt,   &m->v, &m->v_old,     &m->v_ref,      &m->u,      &m->h,
-                          &m->dkl,   &m->seed, &m->t, &m->loss_plus, &m->loss_minus, &m->kl_rows};
+    mbl_tensor_t *from[] = {&g->x0, &g->noise, &g->xt,   &g->v, &g->v_old,     &g->v_ref,      &g->u,
+                            &g->h,  &g->dkl,   &g->seed, &g->t, &g->loss_plus, &g->loss_minus, &g->kl};
+    mbl_tensor_t *to[] = {&m->x0, &m->noise, &m->xt,   &m->v, &m->v_old,     &m->v_ref,      &m->u,
+                          &m->h,  &m->dkl,   &m->seed, &m->t, &m->loss_plus, &m->loss_minus, &m->kl_rows};
     for (size_t i = 0; i < sizeof from / sizeof *from; i++)
         *to[i] = mbl_tensor_rows(from[i], 0, m->n);
     m->conditions = mbl_conditions_rows(&g->conditions, 0, m->n);
-    m->x0 = mbl_tensor_rows(&m->args->batch->x0, m->first, m->n);
     if (m->args->old_is_current)
         m->v_old = m->v;
+}
+
+/* x0 to where all micro-batches have it: its address is part of what a recorded part is known by. */
+static mbl_status_t copy_x0(mbl_gradient_t *g, const micro_t *m) {
+    const mbl_tensor_t rows = mbl_tensor_rows(&m->args->batch->x0, m->first, m->n);
+    return mbl_tensor_copy(g->ops, &m->x0, &rows);
 }
 
 /* The row's own timestep, noise and xt = (1 - t) x0 + t noise; the encoding of its prompt. */
@@ -382,6 +388,7 @@ static mbl_status_t run_micro_batch(mbl_gradient_t *g, micro_t *m, const mbl_ten
                                     mbl_gradient_stats_t *stats) {
     double start = mbl_now();
     cut_views(g, m);
+    MBL_TRY(copy_x0(g, m));
     MBL_TRY(noise_rows(g, m));
     MBL_TRY(forward_and_seeds(g, m));
     MBL_TRY(add_stats(g, m, stats));
