@@ -67,6 +67,20 @@ lines = lines_of("gram", *tiny)
 shares = {l["k"]: l["percent_of_step"] for l in lines if l["case"] == "signs"}
 assert set(shares) == {5, 20} and all(0 < share < 100 for share in shares.values()), lines
 
+for graphs in ("on", "off"):
+    lines = {l["case"]: l for l in lines_of("pass", "--runs", "2", "--tokens", "12", "--profile", "--graphs", graphs)}
+    for case in ("velocity", "micro_batch"):
+        line, profile = lines[case], [l for c, l in lines.items() if c.startswith(case + ": ")]
+        assert line["graphs"] == graphs and line["image_tokens"] == 64 and line["tokens"] == 12 and line["batch"] == 1, line
+        assert 0 < line["ms_asking"] and line["launches"] > len(profile) > 10, line
+        assert abs(sum(l["percent"] for l in profile) - 100) < 0.1, profile
+        # Clears and copies are no operations; what is counted beside the operations is little.
+        assert 0.9 < sum(l["gb"] for l in profile) / line["gb"] <= 1.0001, (line, profile)
+        assert abs(sum(l["gflop"] for l in profile) / line["gflop"] - 1) < 1e-4, (line, profile)
+        if "limit_ms" in line:
+            assert 0 < line["limit_ms"] < line["ms"][0] and line["percent_of_limit"] < 100, line
+    assert lines["micro_batch"]["gflop"] > 3 * lines["velocity"]["gflop"], lines  # three passes forward, two backward
+
 lines = {l["case"]: l for l in lines_of("codecs", "--runs", "1")}
 assert set(lines) == {f"{codec} request" for codec in ("oip binary", "oip JSON", "unirl", "chat")} | {"oip binary response", "oip JSON response"}
 images = lines["oip binary request"]

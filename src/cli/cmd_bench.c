@@ -17,6 +17,7 @@ static const struct {
     MBL_BENCHES(BENCH)
 #undef BENCH
 };
+enum { SIDE = 512 }; /* of images, where nothing is said */
 enum { N_BENCHES = sizeof benches / sizeof *benches };
 #define BENCH_NAME(name, summary) " " #name
 #define BENCH_HELP(name, summary) "\n    " #name ": " summary
@@ -98,7 +99,9 @@ static mbl_status_t run_named(const char *name, const mbl_bench_t *bench) {
 }
 
 int mbl_cmd_bench(int argc, char **argv) {
-    mbl_bench_t bench = {.device = "auto", .runs = 15, .samples = 96, .size = 512, .tokens = 205, .batch = 1};
+    mbl_bench_t bench = {
+        .device = "auto", .runs = 15, .samples = 96, .tokens = 205, .batch = 1, .graphs = "on"};
+    static const char *const switches[] = {"on", "off", NULL};
     size_t threads = 0;
     const mbl_arg_t args[] = {
         {"json", MBL_ARG_FLAG, &bench.json, NULL, "one JSON object a line, times in ms", 0, 0, 0, NULL},
@@ -109,18 +112,24 @@ int mbl_cmd_bench(int argc, char **argv) {
         {"cpu-time", MBL_ARG_FLAG, &bench.cpu_time, NULL,
          "seconds of all threads instead of the wall clock's: for one thread on a busy machine", 0, 0, 0,
          NULL},
-        {"profile", MBL_ARG_FLAG, &bench.profile, NULL, "step: the time of every operation too", 0, 0, 0,
-         NULL},
+        {"profile", MBL_ARG_FLAG, &bench.profile, NULL, "step, pass: the time of every operation too", 0, 0,
+         0, NULL},
         {"samples", MBL_ARG_COUNT, &bench.samples, "N", "samples of a batch in step, gradients and gram", 0,
          1, 4096, NULL},
         {"url", MBL_ARG_TEXT, &bench.url, "URL",
          "requests: also to this server of the Open Inference Protocol", 0, 0, 0, NULL},
         {"model", MBL_ARG_TEXT, &bench.model, "NAME",
-         "requests: its model; velocity, decode: a model's folder", 0, 0, 0, NULL},
-        {"size", MBL_ARG_COUNT, &bench.size, "N", "velocity, decode: side of the images, in pixels", 0, 1,
-         65536, NULL},
-        {"tokens", MBL_ARG_COUNT, &bench.tokens, "N", "velocity: tokens of a prompt", 0, 1, 65536, NULL},
-        {"batch", MBL_ARG_COUNT, &bench.batch, "N", "velocity, decode: images at once", 0, 1, 4096, NULL},
+         "requests: its model; velocity, decode: a model's folder; pass: a config.json, a folder, or signs",
+         0, 0, 0, NULL},
+        {"size", MBL_ARG_COUNT, &bench.size, "N",
+         "velocity, decode: side of the images, in pixels (512); pass: of the latents (the model's own)", 0,
+         1, 65536, NULL},
+        {"tokens", MBL_ARG_COUNT, &bench.tokens, "N", "velocity, pass: tokens of a prompt", 0, 1, 65536,
+         NULL},
+        {"batch", MBL_ARG_COUNT, &bench.batch, "N", "velocity, decode, pass: images at once", 0, 1, 4096,
+         NULL},
+        {"graphs", MBL_ARG_CHOICE, &bench.graphs, "on|off", "pass: recorded parts as CUDA graphs", 0, 0, 0,
+         switches},
     };
     const mbl_args_t spec = {
         "bench",
@@ -136,6 +145,8 @@ int mbl_cmd_bench(int argc, char **argv) {
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
     bench.threads = (int)threads;
+    if (bench.size == 0 && strcmp(rest.items[0], "pass") != 0)
+        bench.size = SIDE;
     status = run_named(rest.items[0], &bench);
     mbl_free(rest.items);
     return mbl_status_exit_code(status);

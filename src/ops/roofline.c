@@ -7,15 +7,24 @@
  * (SXM); "NVIDIA H200 Tensor Core GPU" datasheet (SXM); "NVIDIA Blackwell" datasheet (HGX B200, per GPU at
  * 1,000 W; 180 GB usable). Where a sheet gives the rate with sparsity, half of it stands here. */
 static const mbl_gpu_t gpus[] = {
-    {"a100", "A100 SXM 80 GB", {312e12, 19.5e12, 9.7e12}, 2.039e12, 80e9},
-    {"h100", "H100 SXM", {989e12, 67e12, 34e12}, 3.35e12, 80e9},
-    {"h200", "H200 SXM", {989e12, 67e12, 34e12}, 4.8e12, 141e9},
-    {"b200", "B200 HGX", {2250e12, 80e12, 40e12}, 8.0e12, 180e9},
+    {"a100", "A100 SXM 80 GB", "NVIDIA A100-SXM4-80GB", {312e12, 19.5e12, 9.7e12}, 2.039e12, 80e9},
+    {"h100", "H100 SXM", "NVIDIA H100 80GB HBM3", {989e12, 67e12, 34e12}, 3.35e12, 80e9},
+    {"h200", "H200 SXM", "NVIDIA H200", {989e12, 67e12, 34e12}, 4.8e12, 141e9},
+    {"b200", "B200 HGX", "NVIDIA B200", {2250e12, 80e12, 40e12}, 8.0e12, 180e9},
 };
 enum { GPUS = sizeof gpus / sizeof *gpus };
 
 const mbl_gpu_t *mbl_gpu_at(size_t i) {
     return i < GPUS ? &gpus[i] : NULL;
+}
+
+const mbl_gpu_t *mbl_gpu_of_device(const char *description) {
+    for (size_t i = 0; i < GPUS; i++) {
+        const size_t length = strlen(gpus[i].device);
+        if (strncmp(description, gpus[i].device, length) == 0 && description[length] == ',')
+            return &gpus[i];
+    }
+    return NULL;
 }
 
 const mbl_gpu_t *mbl_gpu_find(const char *name) {

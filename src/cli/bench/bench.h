@@ -17,6 +17,8 @@
     X(attention, "attention forward and backward at the shapes of the signs model and of SD3.5")             \
     X(loops, "sample_grad, norms and other loops at the shapes of the signs model")                          \
     X(conv, "convolutions and group norms at the shapes of an image decoder")                                \
+    X(pass,                                                                                                  \
+      "a velocity and a training micro-batch of --model's shape with random weights, as a run does them")    \
     X(velocity, "the transformer of --model at its full size: loading it, and one velocity")                 \
     X(decode, "the image decoder of --model at its full size")                                               \
     X(codecs, "requests to reward servers, 64 images of 512 x 512, and their responses")                     \
@@ -29,11 +31,13 @@ typedef struct {
     size_t runs;    /* timed runs of a case, after two that are not */
     size_t samples; /* of a batch in step, gradients and gram */
     bool json;
-    bool profile;            /* step: the time of every operation too */
+    bool profile;            /* step, pass: the time of every operation too */
     const char *url, *model; /* requests: a server of the Open Inference Protocol, too; NULL: none. velocity
-                                and decode: model is a folder */
-    size_t size, tokens, batch; /* velocity, decode: side of the images, context tokens, images at once */
-    bool cpu_time;              /* seconds of all threads of this process instead of the wall clock's */
+                                and decode: model is a folder; pass: a config.json, a folder or "signs" */
+    size_t size; /* velocity, decode: side of the images; pass: of the latents, 0 for the model's own */
+    size_t tokens, batch; /* velocity, decode, pass: context tokens, images at once */
+    const char *graphs;   /* pass: "on" or "off" */
+    bool cpu_time;        /* seconds of all threads of this process instead of the wall clock's */
 } mbl_bench_t;
 
 /* Seconds by the clock that was asked for. */

@@ -12,8 +12,7 @@
 
 enum { TEXT_TOKENS = 24, TEXT_WIDTH = 64, GROUP = 8, PROMPTS = 4, MASKS = 5, SEED = 7 };
 
-/* A model of the size of the signs example, in the words of config.json; NULL without memory. */
-static json_t *signs_shape(void) {
+json_t *mbl_bench_signs_shape(void) {
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:[i, i], s:s}", "sample_size",
                      32, "patch_size", 4, "in_channels", 3, "out_channels", 3, "num_layers", 6,
                      "attention_head_dim", 32, "num_attention_heads", 4, "joint_attention_dim",
@@ -71,7 +70,7 @@ static mbl_status_t open_pipeline(mbl_bench_fixture_t *w, mbl_dtype_t dtype) {
     if (!mkdtemp(folder))
         return MBL_FAIL(MBL_ERR_IO, "%s: no temporary folder could be made", folder);
     mbl_status_t status;
-    json_t *shape = signs_shape();
+    json_t *shape = mbl_bench_signs_shape();
     if (!shape) {
         status = MBL_FAIL(MBL_ERR_MEM, "no memory for a model's configuration");
         goto done;

@@ -24,6 +24,9 @@ typedef struct {
     int64_t *sample;
 } mbl_bench_fixture_t;
 
+/* The shape of that model, in the words of config.json; NULL without memory. */
+json_t *mbl_bench_signs_shape(void);
+
 /* n samples in groups of 8 or fewer, k rewards. Free with mbl_bench_fixture_close, also after a failure. */
 mbl_status_t mbl_bench_fixture_open(const mbl_bench_t *bench, mbl_dtype_t dtype, size_t n, size_t k,
                                     mbl_bench_fixture_t *out);
