@@ -90,8 +90,6 @@ static mbl_status_t make_context(mbl_server_t *server) {
     void *loops[] = {&server->loop};
     struct lws_context_creation_info info = {.port = CONTEXT_PORT_NO_LISTEN_SERVER,
                                              .protocols = protocols,
-                                             .gid = (gid_t)-1,
-                                             .uid = (uid_t)-1,
                                              .options =
                                                  LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_EXPLICIT_VHOSTS,
                                              .foreign_loops = loops,
@@ -138,7 +136,9 @@ static void take_connection(mbl_server_t *server, int fd) {
         (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &wait_ms, sizeof wait_ms);
     }
     server->connections++;
-    if (!lws_adopt_socket_vhost(server->vhost, fd)) /* closed by now */
+    /* Without TLS by name: lws_adopt_socket_vhost of libwebsockets 4.0 would wait for its first bytes. */
+    if (!lws_adopt_descriptor_vhost(server->vhost, LWS_ADOPT_SOCKET | LWS_ADOPT_HTTP,
+                                    (lws_sock_file_fd_type){.sockfd = fd}, NULL, NULL)) /* closed by now */
         server->api.facts.refused++;
 }
 

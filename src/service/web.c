@@ -74,7 +74,8 @@ static int add_safety(struct lws *wsi, const mbl_answer_t *answer, const char *a
            (answer->code == 426 && add(wsi, "upgrade:", "websocket", at, end));
 }
 
-/* The status line and headers of the client's answer. */
+/* The status line and headers of the client's answer, and what fits into one piece at once: libwebsockets 4.3
+ * closes a connection whose next request comes while the answer to the one before is under way. */
 static int begin(client_t *client) {
     unsigned char room[LWS_PRE + HEAD], *start = room + LWS_PRE, *at = start, *end = room + sizeof room - 1;
     const mbl_answer_t *answer = &client->answer;
@@ -87,6 +88,8 @@ static int begin(client_t *client) {
     client->answering = true;
     client->began_at = mbl_now();
     lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, MBL_SERVER_IDLE_S);
+    if (answer->size <= PIECE)
+        return mbl_web_write(client);
     lws_callback_on_writable(wsi);
     return 0;
 }

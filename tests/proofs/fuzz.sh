@@ -1,12 +1,13 @@
 #!/bin/sh
 # fuzz.sh BUILD [RUNS [NAME...]]: the readers of safetensors and checkpoints on RUNS (10,000,000) inputs each, with libFuzzer
 # and AddressSanitizer: `safetensors`, `checkpoint` (any bytes) and, a hundredth as often since each makes an HDF5 file,
-# `content` (odd content with a right digest); and of what reward servers answer, by protocol: `oip`, `unirl`, `chat`. Needs clang
-# and a built BUILD, whose library and link line it takes for all but the readers.
+# `content` (odd content with a right digest); of what reward servers answer, by protocol: `oip`, `unirl`, `chat`; of requests to the
+# service of a run, `service`, and, a hundredth as often, of the files in the folder of a run that it shows, `folder`. Needs clang,
+# cmocka and a built BUILD, whose library and link line it takes for all but the readers.
 set -eu
 build=${1:?usage: fuzz.sh BUILD [RUNS]} runs=${2:-10000000}
 shift "$(($# < 2 ? $# : 2))"
-wanted=${*:-safetensors checkpoint content oip unirl chat}
+wanted=${*:-safetensors checkpoint content oip unirl chat service folder}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 command -v clang >/dev/null || { echo "fuzz.sh: clang is not installed"; exit 77; }
 libraries=$(sed -n '/^build marble: /,/^$/s/^  LINK_LIBRARIES = //p' "$build/build.ninja" | sed "s# libmbl.a# $build/libmbl.a#g; s#^libmbl.a#$build/libmbl.a#; s#[^ ]*libgomp.so##")
@@ -23,6 +24,10 @@ fuzz() {
     oip | unirl | chat)
         harness=proto extra="-dict=$root/tests/proofs/fuzz_proto.dict"
         python3 "$root/tests/proofs/fuzz_proto_seeds.py" "$name" "$work/$name"
+        ;;
+    service | folder)
+        harness=service extra="-dict=$root/tests/proofs/fuzz_service.dict"
+        python3 "$root/tests/proofs/fuzz_service_seeds.py" "$name" "$work/$name"
         ;;
     esac
     # shellcheck disable=SC2086
@@ -44,3 +49,8 @@ for codec in oip unirl chat; do
     fuzz "$codec" "$runs" $codecs -DFUZZ_CODEC=$number
     number=$((number + 1))
 done
+answers="$root/tests/support.c $root/src/run/control.c $root/src/io/tar.c $(find "$root/src/service" -name '*.c' ! -name 'service.c')"
+# shellcheck disable=SC2086
+fuzz service "$runs" $answers -lcmocka -DMBL_VERSION='"fuzzed"'
+# shellcheck disable=SC2086
+fuzz folder "$((runs / 100))" $answers -lcmocka -DMBL_VERSION='"fuzzed"' -DFUZZ_FOLDER

@@ -35,7 +35,7 @@ else
     echo "prometheus is not installed: left out"
 fi
 if [ -x "$venv/bin/schemathesis" ]; then
-    # libwebsockets itself answers TRACE (403, not 405) and ends the connection at a zero byte in a query.
+    # libwebsockets itself answers TRACE (403, not 405) and before 4.3 ends the connection at a zero byte in a query (test_server shows both).
     (cd "$work" && "$venv/bin/schemathesis" run "$root/proto/openapi-service.yaml" --url "$address" --header "Authorization: Bearer $token" --max-examples 20 \
         --exclude-path-regex '/api/(stream|control)' --phases examples,coverage,fuzzing --exclude-checks unsupported_method \
         --generation-allow-x00 false)

@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <libwebsockets.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -112,7 +113,7 @@ static int ask(const char *request, char **body) {
     put(fd, request, strlen(request));
     char *all = take_all(fd, 3000, &size), *end = strstr(all, "\r\n\r\n");
     close(fd);
-    sscanf(all, "HTTP/1.1 %d", &code);
+    sscanf(all, "HTTP/1.%*d %d", &code);
     if (body)
         *body = strdup(end ? end + 4 : "");
     free(all);
@@ -166,7 +167,7 @@ static void the_api_over_http(void **state) {
 static void kept_alive_and_long(void **state) {
     static const char two[] = "GET /api/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     static const char last[] = "HEAD /api/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    size_t size;
+    size_t size, length;
     char *line = malloc(1 << 20);
     (void)state;
     snprintf(line, 1 << 20, "{\"step\": 6, \"long\": \"%0900000d\"}\n", 0);
@@ -174,18 +175,63 @@ static void kept_alive_and_long(void **state) {
     free(line);
     int fd = dial();
     put(fd, two, sizeof two - 1);
-    put(fd, last, sizeof last - 1);
-    char *all = take_all(fd, 3000, &size);
-    close(fd);
+    char *all = take_all(fd, 1000, &size), *end = strstr(all, "\r\n\r\n");
     assert_true(size > 900000);
     assert_non_null(strstr(all, "content-security-policy: default-src 'none'"));
-    const char *second = strstr(all + 1000, "\r\ncontent-length: "), *first = strstr(all, "content-length: ");
-    assert_non_null(first);
-    second = strstr(all + 900000, "HTTP/1.1 200");
-    assert_non_null(second);
-    assert_int_equal(atoi(strstr(second, "content-length: ") + 16), atoi(first + 16));
-    assert_string_equal(strstr(second, "\r\n\r\n"), "\r\n\r\n"); /* without a body */
+    length = strtoul(strstr(all, "content-length: ") + 16, NULL, 10);
+    assert_int_equal(all + size - end - 4, length);
     free(all);
+    put(fd, last, sizeof last - 1);
+    all = take_all(fd, 3000, &size);
+    close(fd);
+    assert_non_null(strstr(all, "HTTP/1.1 200"));
+    assert_int_equal(strtoul(strstr(all, "content-length: ") + 16, NULL, 10), length);
+    assert_string_equal(strstr(all, "\r\n\r\n"), "\r\n\r\n"); /* without a body */
+    free(all);
+}
+
+/* Requests that are sent before the answers to those before them have been read: short answers come one after
+ * the other; behind a long one libwebsockets 4.3 ends the connection, 4.0 and 4.1 go on. */
+static void pipelined_requests(void **state) {
+    static const char first[] = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                      last[] = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                      lengthy[] = "GET /api/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    char request[1024] = "";
+    size_t size, found = 0;
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        strcat(request, first);
+    strcat(request, last);
+    int fd = dial();
+    put(fd, request, strlen(request));
+    char *all = take_all(fd, 3000, &size);
+    for (const char *at = all; (at = strstr(at, "{\"ok\":true}")); at++)
+        found++;
+    assert_int_equal(found, 6);
+    free(all);
+    close(fd);
+    snprintf(request, sizeof request, "%s%s", lengthy, last);
+    fd = dial();
+    put(fd, request, strlen(request));
+    all = take_all(fd, 3000, &size);
+    if (size > 900000)
+        assert_non_null(strstr(all + 900000, "{\"ok\":true}"));
+    else
+        assert_true(LWS_LIBRARY_VERSION_NUMBER >= 4003000);
+    free(all);
+    close(fd);
+    assert_int_equal(get("/healthz", NULL), 200);
+}
+
+/* What libwebsockets settles before any of the service is asked (tests/proofs/service.sh leaves it out). */
+static void what_libwebsockets_answers_itself(void **state) {
+    static const char trace[] = "TRACE /healthz HTTP/1.1\r\n" HOST "\r\n";
+    (void)state;
+    assert_int_equal(ask(trace, NULL), 403);
+    int zero = get("/api/status?run=%00", NULL); /* closed; 4.3 hands it on */
+    assert_true(zero == 0 || zero == 400);
+    assert_int_equal(get("/api/status?run=%01", NULL), 400);
+    assert_int_equal(get("/api/status?run=0", NULL), 200);
 }
 
 static void other_hosts_and_origins_are_refused(void **state) {
@@ -580,6 +626,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_api_over_http),
         cmocka_unit_test(kept_alive_and_long),
+        cmocka_unit_test(pipelined_requests),
+        cmocka_unit_test(what_libwebsockets_answers_itself),
         cmocka_unit_test(other_hosts_and_origins_are_refused),
         cmocka_unit_test(control_needs_the_token),
         cmocka_unit_test(a_body_too_large_is_not_read),
