@@ -147,14 +147,14 @@ def check_steering(folder, address, token):
     assert control({"pause": True})[0] == 202
     wait_for("a pause", lambda: status()["state"] == "paused")
     done = len(lines(folder))
-    assert control({"set": {"train.lr": 1.25e-4, "rewards.jpeg.weight": 2}}) == (202, {"asked": ["train.lr=0.000125", "rewards.4.weight=2"]})
+    assert control({"set": {"train.lr": 3e-4, "rewards.jpeg.weight": 2}}) == (202, {"asked": ["train.lr=0.0003", "rewards.4.weight=2"]})
     time.sleep(0.5)
     assert len(lines(folder)) == done, "a paused run takes steps"
     subprocess.run([MARBLE, "ctl", folder, "resume", "checkpoint"], check=True, stdout=subprocess.DEVNULL)
     wait_for("steps after the pause", lambda: len(lines(folder)) > done + 1)
     after = lines(folder)[done]
-    assert after["lr"] == 1.25e-4 and after["control"] == ["train.lr=0.000125", "rewards.4.weight=2"], after
-    assert lines(folder)[done - 1]["lr"] != 1.25e-4 and "control" not in lines(folder)[done + 1]
+    assert after["lr"] == 3e-4 and after["control"] == ["train.lr=0.0003", "rewards.4.weight=2"], after
+    assert lines(folder)[done - 1]["lr"] != 3e-4 and "control" not in lines(folder)[done + 1]
     wait_for("a checkpoint", lambda: list((folder / "checkpoints").glob("step-*.h5")))
 
 
@@ -179,7 +179,7 @@ def check_run(folder, log):
         assert (again["address"], again["token"]) == (address, token), "pages do not find the resumed run"
         done = len(lines(folder))
         wait_for("a step of the resumed run", lambda: len(lines(folder)) > done)
-        assert lines(folder)[-1]["lr"] == 1.25e-4, "the resumed run has forgotten what it was asked"
+        assert lines(folder)[-1]["lr"] == 3e-4, "the resumed run has forgotten what it was asked"
         subprocess.run([MARBLE, "ctl", folder, "stop"], check=True, stdout=subprocess.DEVNULL)
         check_ending(process)
     finally:
@@ -200,3 +200,5 @@ with tempfile.TemporaryDirectory() as scratch, open(os.path.join(scratch, "log")
         output.seek(0)
         print(output.read()[-3000:])
         raise
+# and beside a training that must not notice them; by hand with 10,000
+subprocess.run([sys.executable, ROOT / "tests/proofs/malformed.py", MARBLE, "--requests", "120", "--steps", "6"], check=True)

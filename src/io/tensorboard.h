@@ -1,4 +1,4 @@
-/* TensorBoard event files, which TensorBoard, wandb, SwanLab, trackio and Aim read: records of protocol
+/* TensorBoard event files, which many trackers take too: records of protocol
  * buffers with masked CRC-32C sums. A start of a run is a file of its own, which begins with the step from
  * which on readers forget what earlier files say. Written by own code: the six kinds of messages in use take
  * fewer lines than their schema would for protobuf-c, which needs a compiler of its own at build time. */

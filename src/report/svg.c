@@ -3,19 +3,25 @@
 
 #include <math.h>
 
-enum { LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 24, COLORS = 8, MOST_TICKS = 40 };
+enum { LEFT = 52, RIGHT = 10, TOP = 8, BOTTOM = 24, COLORS = 8, MOST_TICKS = 40, MOST_PLACE = 99999 };
 
 typedef struct {
     const mbl_svg_chart_t *chart;
     double y0, y1;
 } frame_t;
 
+/* A place outside of every chart where a number is beyond what can be computed with: SVG knows no inf. */
+static double drawable(double place) {
+    return fmax(-MOST_PLACE, fmin(MOST_PLACE, place));
+}
+
 static double place_x(const frame_t *f, double x) {
-    return LEFT + (x - f->chart->x0) / (f->chart->x1 - f->chart->x0) * (f->chart->width - LEFT - RIGHT);
+    return drawable(LEFT +
+                    (x - f->chart->x0) / (f->chart->x1 - f->chart->x0) * (f->chart->width - LEFT - RIGHT));
 }
 
 static double place_y(const frame_t *f, double y) {
-    return TOP + (f->y1 - y) / (f->y1 - f->y0) * (f->chart->height - TOP - BOTTOM);
+    return drawable(TOP + (f->y1 - y) / (f->y1 - f->y0) * (f->chart->height - TOP - BOTTOM));
 }
 
 /* The round step (1, 2 or 5 times a power of ten) that makes at most `most` ticks. */

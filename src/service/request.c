@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* In the order of mbl_control_verb_t. */
@@ -44,6 +45,16 @@ static bool resolve(const char *key, const json_t *config, char *out, size_t siz
     return false;
 }
 
+/* With the fewest digits that are read as that number again: it stands in logs and answers. */
+static void write_real(char *to, const char *key, double value) {
+    size_t n = (size_t)snprintf(to, MBL_REQUEST_SET, "%s=", key);
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(to + n, MBL_REQUEST_SET - n, "%.*g", digits, value);
+        if (strtod(to + n, NULL) == value)
+            return;
+    }
+}
+
 static bool read_set(json_t *set, const json_t *config, mbl_request_t *out, char *fault) {
     const char *key;
     char name[61], resolved[64];
@@ -65,7 +76,7 @@ static bool read_set(json_t *set, const json_t *config, mbl_request_t *out, char
         if (json_is_integer(value))
             snprintf(to, MBL_REQUEST_SET, "%s=%lld", resolved, (long long)json_integer_value(value));
         else
-            snprintf(to, MBL_REQUEST_SET, "%s=%.17g", resolved, json_real_value(value));
+            write_real(to, resolved, json_real_value(value));
     }
     return true;
 }

@@ -273,6 +273,31 @@ static void a_curve_without_height(void **state) {
     }
 }
 
+/* Sums and ranges that overflow draw outside of the chart; SVG has no word for them. */
+static void numbers_beyond_all_charts(void **state) {
+    (void)state;
+    const double x[] = {1, 2, 3}, y[] = {1e308, -1e308, 1.5e308};
+    mbl_svg_series_t two[] = {{.x = x, .y = y, .n = 3}, {.x = x, .y = y, .n = 3}};
+    for (int stacked = 0; stacked < 2; stacked++) {
+        mbl_svg_chart_t chart = {.title = "far",
+                                 .width = 300,
+                                 .height = 200,
+                                 .x0 = 1,
+                                 .x1 = 3,
+                                 .y0 = NAN,
+                                 .y1 = NAN,
+                                 .stacked = stacked};
+        char *text;
+        size_t size;
+        FILE *out = open_memstream(&text, &size);
+        mbl_svg_chart(out, &chart, two, 2);
+        fclose(out);
+        assert_null(strstr(text, "inf"));
+        assert_null(strstr(text, "nan"));
+        free(text);
+    }
+}
+
 static void curves(void **state) {
     (void)state;
     double x[100], y[100], smooth[100];
@@ -339,6 +364,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_long_run, setup, teardown),
         cmocka_unit_test(curves),
         cmocka_unit_test(a_curve_without_height),
+        cmocka_unit_test(numbers_beyond_all_charts),
         cmocka_unit_test_setup_teardown(folders_without_a_run, setup, teardown),
         cmocka_unit_test_setup_teardown(a_run_that_has_just_begun, setup, teardown),
         cmocka_unit_test_setup_teardown(survives_missing_memory, setup, teardown),
