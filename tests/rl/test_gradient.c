@@ -211,7 +211,7 @@ static void check_differences(case_t *c) {
     assert_ok(mbl_tensor_new(c->tiny.ops, MBL_F64, &values, 1, size));
     assert_ok(mbl_tensor_copy(c->tiny.ops, &values, &c->tiny.current.weights));
     double *host = host_of(c->tiny.ops, &values);
-    for (size_t entry = 0; entry < times(20, 2); entry++) {
+    for (size_t entry = 0; entry < times(SANITIZED ? 4 : 20, 2); entry++) {
         const double h = 1e-3;
         mbl_rng_t rng = mbl_rng(1, MBL_RNG_STUDY, 500, entry);
         size_t at = mbl_rng_below(&rng, (uint32_t)size);

@@ -229,9 +229,10 @@ static void random_problems(void **state) {
     (void)state;
     static double c[N * N];
     double worst = 0, other[N], linear[N], slowest[N + 1] = {0};
-    for (uint32_t round = 0; round < 6000; round++) {
+    const uint32_t rounds = SANITIZED ? 1000 : 6000, of_every_size = SANITIZED ? 2 * N : 640;
+    for (uint32_t round = 0; round < rounds; round++) {
         mbl_rng_t rng = mbl_rng(7, MBL_RNG_STUDY, round, 0);
-        size_t k = round < 640 ? 1 + round % N : 1 + mbl_rng_below(&rng, 20);
+        size_t k = round < of_every_size ? 1 + round % N : 1 + mbl_rng_below(&rng, 20);
         size_t widths[] = {k + 3, 2 * k, 1 + k / 2, 1, 2};
         random_gram(&rng, k, widths[mbl_rng_below(&rng, 5)], (int)mbl_rng_below(&rng, 5), c);
         double floor = mbl_rng_below(&rng, 3) ? 0 : (double)mbl_rng_uniform(&rng) / (double)k;
@@ -278,7 +279,7 @@ static void project(double *a, size_t k) {
 
 static void projected_gradient_agrees(void **state) {
     (void)state;
-    for (uint32_t round = 0; round < 30; round++) {
+    for (uint32_t round = 0; round < (SANITIZED ? 7 : 30); round++) {
         mbl_rng_t rng = mbl_rng(8, MBL_RNG_STUDY, round, 0);
         size_t k = 2 + round % 7;
         double c[N * N], a[N], trace = 0;
@@ -304,7 +305,7 @@ static void projected_gradient_agrees(void **state) {
 
 static void order_does_not_matter(void **state) {
     (void)state;
-    for (uint32_t round = 0; round < 1500; round++) {
+    for (uint32_t round = 0; round < (SANITIZED ? 300 : 1500); round++) {
         mbl_rng_t rng = mbl_rng(9, MBL_RNG_STUDY, round, 0);
         size_t k = 2 + round % 15;
         double c[N * N], p[N * N];
