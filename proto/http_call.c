@@ -152,12 +152,21 @@ static mbl_http_end_t end_of(const mbl_http_call_t *call, CURLcode code) {
     }
 }
 
+static void describe_socket(mbl_http_call_t *call) {
+    long why = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_OS_ERRNO, &why);
+    snprintf(call->text, MBL_HTTP_TEXT, "nobody listens at this socket%s%s", why ? ": " : "",
+             why ? strerror((int)why) : "");
+}
+
 static void describe_end(mbl_http_call_t *call, CURLcode code) {
     if (call->end == MBL_HTTP_OVERSIZE)
         snprintf(call->text, MBL_HTTP_TEXT, "the response is longer than %d bytes, or its headers than %d",
                  MBL_PROTO_BODY_MAX, MBL_HTTP_HEADER_BYTES_MAX);
     else if (call->no_memory)
         snprintf(call->text, MBL_HTTP_TEXT, "no memory for the response");
+    else if (call->local && code == CURLE_COULDNT_CONNECT) /* libcurl speaks of "localhost port 80" */
+        describe_socket(call);
     else
         snprintf(call->text, MBL_HTTP_TEXT, "%s", call->error[0] ? call->error : curl_easy_strerror(code));
     for (char *c = call->text; *c; c++)

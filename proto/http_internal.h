@@ -26,7 +26,7 @@ struct mbl_http_call {
     size_t head_used, header_bytes;
     mbl_proto_header_t headers[MBL_PROTO_HEADERS_MAX];
     mbl_proto_response_t response;
-    bool active, cancel, no_memory, oversize, in_headers;
+    bool active, cancel, no_memory, oversize, in_headers, local; /* local: at a unix socket */
     mbl_http_end_t end;
     char text[MBL_HTTP_TEXT], error[CURL_ERROR_SIZE];
 };

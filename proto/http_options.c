@@ -105,6 +105,7 @@ static int widen_socket(void *user, curl_socket_t socket, curlsocktype purpose) 
 static bool set_server(mbl_http_call_t *call, const mbl_http_server_t *server, const char *path) {
     CURL *easy = call->easy;
     const char *socket = after(server->url, "unix:");
+    call->local = socket;
     size_t base = strlen(server->url);
     while (base > 0 && server->url[base - 1] == '/')
         base--;

@@ -434,7 +434,8 @@ class Life(unittest.TestCase):
             server.until(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), "workers end with the server", 5)
             with Server(REWARDS, listen=[f"unix:{socket_path}"]) as second:
                 self.assertEqual(second.get("/v2").status, 200)
-        for address, word in ((f"unix:{__file__}", "is no socket"), ("unix:" + "x" * 200, "at most 100 bytes"), ("nowhere", "expected HOST:PORT")):
+        for address, word in ((f"unix:{__file__}", "is no socket"), ("unix:" + "x" * 200, "at most 100 bytes"), ("nowhere", "expected HOST:PORT"),
+                              ("unix:/nowhere/at/all/s", "--listen unix:/nowhere/at/all/s: No such file")):
             with Server(REWARDS, listen=[address], ready=False) as server:
                 self.assertEqual(server.child.wait(20), 1)
                 self.assertIn(word, server.text())

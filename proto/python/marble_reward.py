@@ -1476,6 +1476,14 @@ class Server:
             log(f"{address} can be reached from other hosts, and there is no token (--token-file)")
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.sockets[0].getsockname()[1]}"
 
+    async def listen_or_say(self, address):
+        try:
+            return await self.listen(address)
+        except OSError as error:
+            if not error.errno:  # ours, which names the address
+                raise
+            raise OSError(f"--listen {address}: {error.strerror or error}") from None
+
     async def serve(self):
         self.loop = asyncio.get_running_loop()
         self.pool = Pool(self.options, self.loop, self.metrics)
@@ -1499,7 +1507,7 @@ class Server:
             if self.pool.started.exception():
                 self.pool.kill()
                 return 1  # the reason is in the log
-            addresses = [await self.listen(address) for address in self.options.listen]
+            addresses = [await self.listen_or_say(address) for address in self.options.listen]
             print("ready", *addresses, flush=True)
             log(f"serving {', '.join(self.pool.rewards)} with {self.options.workers} workers")
             sweep = self.loop.create_task(self.sweep())

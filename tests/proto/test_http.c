@@ -320,6 +320,9 @@ static void test_faults_end_as_what_they_are(void **state) {
     mbl_http_free(call);
     call = get(http, "unix:/nowhere/at/all", "/", 5);
     assert_end(call, MBL_HTTP_CONNECT);
+    if (!strstr(mbl_http_text(call), "nobody listens at this socket") ||
+        strstr(mbl_http_text(call), "port 80"))
+        fail_msg("%s", mbl_http_text(call));
     mbl_http_free(call);
     mbl_http_close(http);
 }

@@ -347,6 +347,8 @@ static void test_refused(void **state) {
         mbl_status_t status;
     } cases[] = {
         {"{\"model\": \"signs\"}", "has neither url nor urls", MBL_ERR_CONFIG},
+        {"{\"urls\": [\"http://a\", \"http://b\", \"http://a\"], \"model\": \"signs\"}",
+         "urls: http://a is there twice", MBL_ERR_CONFIG},
         {"{\"url\": \"http://a\", \"urls\": [\"http://b\"], \"model\": \"m\"}", "has both", MBL_ERR_CONFIG},
         {"{\"url\": \"localhost:80\", \"model\": \"m\"}", "begins with none of http://", MBL_ERR_CONFIG},
         {"{\"url\": \"URL\"}", "model", MBL_ERR_CONFIG},

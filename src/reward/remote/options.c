@@ -207,6 +207,10 @@ static mbl_status_t read_urls(const source_t *source, mbl_remote_parsed_t *out) 
         if (!out->urls[i])
             return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s: expected texts such as http://localhost:8000",
                             source->where, list ? "urls" : "url");
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(out->urls[i], out->urls[j]) == 0)
+                return MBL_FAIL(MBL_ERR_CONFIG, "%s: urls: %.200s is there twice; expected each server once",
+                                source->where, out->urls[i]);
     }
     out->client.urls = out->urls;
     out->client.n_urls = n;
