@@ -296,7 +296,7 @@ class Protocol(unittest.TestCase):
             try:
                 import PIL  # noqa: F401
             except ImportError:
-                self.assertEqual(server.child.wait(20), 2)
+                self.assertEqual(server.child.wait(60), 2)
                 self.assertIn("Pillow, which reads them, is missing", server.text())
             else:
                 server.addresses = server.child.stdout.readline().split()[1:]
@@ -334,7 +334,7 @@ class Life(unittest.TestCase):
             self.assertRaises(EOFError, idle.read)
             answer = busy.read()
             self.assertEqual((answer.status, answer.fields["connection"], answer.outputs()["scores"]), (200, "close", [1]))
-            self.assertEqual(server.child.wait(10), 0)
+            self.assertEqual(server.child.wait(60), 0)
             self.assertFalse((server.path / "s").exists())
 
     def test_a_call_that_hangs(self):
@@ -425,7 +425,7 @@ class Life(unittest.TestCase):
             socket_path = server.path / "s"
             self.assertEqual(socket_path.stat().st_mode & 0o777, 0o600)
             with Server(REWARDS, listen=[f"unix:{socket_path}"], ready=False) as second:
-                self.assertEqual(second.child.wait(20), 1)
+                self.assertEqual(second.child.wait(60), 1)
                 self.assertIn("another server listens there", second.text())
             self.assertEqual(server.get("/v2").status, 200)
             workers = server.workers()
@@ -437,7 +437,7 @@ class Life(unittest.TestCase):
         for address, word in ((f"unix:{__file__}", "is no socket"), ("unix:" + "x" * 200, "at most 100 bytes"), ("nowhere", "expected HOST:PORT"),
                               ("unix:/nowhere/at/all/s", "--listen unix:/nowhere/at/all/s: No such file")):
             with Server(REWARDS, listen=[address], ready=False) as server:
-                self.assertEqual(server.child.wait(20), 1)
+                self.assertEqual(server.child.wait(60), 1)
                 self.assertIn(word, server.text())
 
     def test_ends_with_its_parent(self):
@@ -460,13 +460,13 @@ class Life(unittest.TestCase):
                            ("from marble_reward import reward\n@reward('rewards', images='raw')\ndef f(i, p, m): pass", "--name"),
                            ("import os\nos._exit(3)", "ended with exit code 3 while it loaded")):
             with Server(text, ready=False) as server:
-                self.assertEqual(server.child.wait(10), 1)
+                self.assertEqual(server.child.wait(60), 1)
                 self.assertIn(word, server.text())
 
     def test_check(self):
         def check(rewards):
             with Server(rewards, "--check", "--check-side", "16", ready=False) as server:
-                return server.child.wait(20), server.child.stdout.read() + server.text()
+                return server.child.wait(60), server.child.stdout.read() + server.text()
 
         code, text = check(REWARDS.split('@reward("tagged"')[0])
         self.assertEqual(code, 0, text)
@@ -474,11 +474,11 @@ class Life(unittest.TestCase):
             self.assertIn(word, text)
         for arguments, word in ((("--token-file", "/no/such"), "/no/such"), (("--tls-cert", "/no/such.pem"), "--tls-cert /no/such.pem")):
             with Server(REWARDS, "--check", *arguments, ready=False) as server:
-                self.assertEqual(server.child.wait(20), 1)
+                self.assertEqual(server.child.wait(60), 1)
                 self.assertIn(word, server.text())
         with Server(REWARDS.split('@reward("tagged"')[0], "--check", "--check-side", "16", ready=False,
                     environment={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}) as server:
-            self.assertEqual(server.child.wait(20), 0, server.text())
+            self.assertEqual(server.child.wait(60), 0, server.text())
         faults = {"count": ("[0.5]", "returned 1 scores for 6 images"), "again": ("[time.perf_counter() % 1 for _ in images]", "again"),
                   "order": ("[i / 6 for i in range(6)][:len(images)] if len(images) < 7 else [0] * len(images)", "reverse order"),
                   "alone": ("[1 / len(images)] * len(images)", "image 3 alone"), "far": ("[7] * len(images)", "outside of its declared")}
