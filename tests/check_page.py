@@ -93,6 +93,17 @@ def make_pretraining(name):
     (folder / name / "run.yaml").write_text("seed: 42\n")
 
 
+def make_foreign(name):
+    """Lines of JSON that are not marble's: what fits is shown, nothing breaks."""
+    (folder / name).mkdir()
+    for file, text in (("metrics.jsonl", '{"step": 1, "reward": {"a": 0.5}, "ranks": {"rollout": [1]}, "seconds": {"total": -5}}\n{"step": 2}\n[1]\nnull\n'
+                                         '{"step": 3, "reward": null, "alpha": 7, "ranks": {"rollout": [1]}, "alarms": [1]}\n'),
+                       ("gram.jsonl", '{"step": 3, "cos": [1, 2]}\n{"step": 4, "cos": [], "rewards": "x"}\n{"step": 5, "cos": [[1]], "rewards": ["a", "b"]}\n'),
+                       ("eval.jsonl", '{"step": 1, "rewards": 5}\n{"step": 2, "rewards": {"a": null}}\n'),
+                       ("advantages.jsonl", '{"step": 1, "advantage": 3}\n{"step": 2, "prompt": [1], "advantage": {"a": 3}}\n'), ("run.yaml", "rewards: 5\ntrain: [1]\n")):
+        (folder / name / file).write_text(text)
+
+
 failures = []
 
 
@@ -289,6 +300,14 @@ def check_pretraining():
     expect("rows without rewards", page.run("document.querySelectorAll('#summary tbody tr').length"), 0)
 
 
+def check_foreign():
+    page.run("(() => { const choice = document.getElementById('run-choice'); choice.value = 3; choice.dispatchEvent(new Event('change')); })()")
+    page.until("Number(document.documentElement.dataset.steps) === 3")
+    for section in ("rewards", "balance", "images", "speed", "training"):
+        see(section)
+    expect("rewards of foreign lines", page.run("[...document.querySelectorAll('#summary tbody tr')].map((row) => row.dataset.reward)"), ["a"])
+
+
 def follow(run, made, address):
     """What is appended is shown; what a run that went on from an earlier step wrote anew replaces what was there; after the server
     was away the page finds it again by itself."""
@@ -323,11 +342,12 @@ def follow(run, made, address):
 
 
 def serve(more):
-    return subprocess.Popen([marble, "dash", folder / "first", folder / "second", folder / "pretrained", *more], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([marble, "dash", folder / "first", folder / "second", folder / "pretrained", folder / "foreign", *more], stdout=subprocess.PIPE, text=True)
 
 
 first, second = make_run("first", STEPS, 1), make_run("second", 40, 2)
 make_pretraining("pretrained")
+make_foreign("foreign")
 server = serve([])
 page = None
 try:
@@ -341,6 +361,7 @@ try:
         check(first)
     check_tools(second)
     check_pretraining()
+    check_foreign()
     follow(folder / "first", first, address)
     expect("nothing was made from markup", page.run("window.hacked === undefined && !document.querySelector('main b b, main img[src=x], main section script')"), True)
     expect("addresses elsewhere", [url for url in page.run("performance.getEntriesByType('resource').map((entry) => entry.name)") if not url.startswith(address)], [])

@@ -54,7 +54,7 @@ bool mbl_guard_origin(const char *origin, const char *host) {
         return true;
     for (size_t i = 0; i < 2; i++) {
         size_t n = strlen(schemes[i]);
-        if (strncmp(origin, schemes[i], n) == 0 && strcasecmp(origin + n, host) == 0)
+        if (strncmp(origin, schemes[i], n) == 0 && origin[n] && strcasecmp(origin + n, host) == 0)
             return true;
     }
     return false;

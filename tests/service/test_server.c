@@ -248,6 +248,8 @@ static void other_hosts_and_origins_are_refused(void **state) {
                  {"Host: localhost:81\r\nOrigin: http://localhost:81\r\n", 200},
                  {"Host: localhost\r\nOrigin: http://localhost:81\r\n", 403},
                  {"Host: localhost\r\nOrigin: null\r\n", 403},
+                 {"Host: localhost\r\nOrigin: http://\r\n", 403},
+                 {"Host: \r\nOrigin: http://\r\n", 403},
                  {"Host: localhost\r\nOrigin: http://evil.example\r\n", 403}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -14,9 +14,10 @@ async function loadMap() {
     const [found, rollout] =
         await Promise.all([ask(feed.path('advantages')), ask(feed.path('rollout')).catch(() => null)]);
     if (feed !== page.feed) return;
-    map.line = found.line;
+    const line = found.line, fits = line && Array.isArray(line.prompt) && typeof line.advantage === 'object';
+    map.line = fits && line.advantage ? line : null;
     // Images of another step than the advantages' are not those that the advantages are of.
-    map.images = rollout && found.line && rollout.step === found.line.step ? rollout.images : null;
+    map.images = rollout && map.line && rollout.step === map.line.step ? rollout.images : null;
     showMap();
   } catch (failure) {
     byId('map-note').textContent = failure.message;

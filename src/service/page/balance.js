@@ -103,7 +103,7 @@ function showHeat(run) {
   byId('heat-step').textContent = found ? 'step ' + found.step : '';
   slider.disabled = byId('heat-play').disabled = gram.length < 2;
   if (!found) return;
-  const names = found.rewards || run.rewards(), k = names.length;
+  const names = found.rewards, k = names.length;
   canvas.setAttribute('aria-label',
       'cosines at step ' + found.step + ': ' +
           names

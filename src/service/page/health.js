@@ -127,7 +127,8 @@ function fillTable(id, head, rows) {
 // memory.
 function showRanks(run) {
   const line = run.metrics.last, status = run.status || {}, of = line && line.ranks;
-  if (!of || !Array.isArray(of.rollout) || !of.rollout.length)
+  const whole = (key) => Array.isArray(of.rollout) && Array.isArray(of[key]) && of[key].length === of.rollout.length;
+  if (!of || !whole('rollout') || !of.rollout.length || !['train', 'comm', 'memory'].every(whole))
     return fillTable('ranks', ['ranks', 'host of rank 0', 'last step'],
         [[number(status.ranks, 0), status.host || '–', status.time || (line && line.time) || '–']]);
   const work = of.rollout.map((seconds, i) => Math.max(0, seconds + of.train[i] - of.comm[i])),

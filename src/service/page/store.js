@@ -97,8 +97,11 @@ class Run {
     this.evals.push({step: line.step, rewards: line.rewards || line});
   }
 
+  // Only a square of cosines and as many names: a folder may hold anything.
   addGram(line) {
-    if (!line || !Array.isArray(line.cos)) return;
+    if (!line || !Number.isFinite(line.step) || !Array.isArray(line.cos) || !Array.isArray(line.rewards)) return;
+    const k = line.rewards.length;
+    if (!k || line.cos.length !== k || !line.cos.every((row) => Array.isArray(row) && row.length === k)) return;
     while (this.gram.length && this.gram[this.gram.length - 1].step >= line.step) this.gram.pop();
     this.gram.push(line);
   }
