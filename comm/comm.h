@@ -38,9 +38,10 @@ typedef struct {
                                    mbl_comm_type_t type);
     /* in [count] -> out [size * count]; in may be out's own block. */
     mbl_status_t (*allgather)(mbl_comm_t *comm, const void *in, void *out, size_t bytes);
-    /* optional: a reduce_scatter that returns before it is done, and the wait for all that were started */
-    mbl_status_t (*reduce_scatter_start)(mbl_comm_t *comm, const void *in, void *out, size_t count,
-                                         mbl_comm_type_t type);
+    /* optional: reduce_scatters of `rows` vectors, `in_step` and `out_step` bytes apart, as one call that
+     * returns before it is done; and the wait for all that were started */
+    mbl_status_t (*reduce_scatter_start)(mbl_comm_t *comm, const void *in, size_t in_step, void *out,
+                                         size_t out_step, size_t rows, size_t count, mbl_comm_type_t type);
     mbl_status_t (*finish)(mbl_comm_t *comm);
     mbl_status_t (*second)(mbl_comm_t *comm, const void **native); /* optional, see mbl_comm_second */
     mbl_status_t (*poll_error)(mbl_comm_t *comm);                  /* local: an asynchronous error, if any */

@@ -294,17 +294,26 @@ static mbl_status_t nccl_barrier(mbl_comm_t *comm) {
     return nccl_allreduce(comm, n->token, 1, MBL_COMM_F32, MBL_COMM_MAX);
 }
 
-static mbl_status_t nccl_reduce_scatter_start(mbl_comm_t *comm, const void *in, void *out, size_t count,
+/* One group: NCCL has one kernel for all rows instead of one for each. What a call in a group answers is no
+ * result yet; the group's end has it. */
+static mbl_status_t nccl_reduce_scatter_start(mbl_comm_t *comm, const void *in, size_t in_step, void *out,
+                                              size_t out_step, size_t rows, size_t count,
                                               mbl_comm_type_t type) {
     nccl_t *n = comm->impl;
     MBL_TRY(begin(comm));
-    return settle(comm, ncclReduceScatter(in, out, count, datatype(type), ncclSum, n->nccl, n->stream),
-                  "reduce_scatter");
+    ncclResult_t result = ncclGroupStart();
+    if (result != ncclSuccess)
+        return settle(comm, result, "reduce_scatter");
+    for (size_t r = 0; r < rows && (result == ncclSuccess || result == ncclInProgress); r++)
+        result = ncclReduceScatter((const char *)in + r * in_step, (char *)out + r * out_step, count,
+                                   datatype(type), ncclSum, n->nccl, n->stream);
+    const ncclResult_t end = ncclGroupEnd();
+    return settle(comm, result == ncclSuccess || result == ncclInProgress ? end : result, "reduce_scatter");
 }
 
 static mbl_status_t nccl_reduce_scatter(mbl_comm_t *comm, const void *in, void *out, size_t count,
                                         mbl_comm_type_t type) {
-    MBL_TRY(nccl_reduce_scatter_start(comm, in, out, count, type));
+    MBL_TRY(nccl_reduce_scatter_start(comm, in, 0, out, 0, 1, count, type));
     return nccl_finish(comm);
 }
 

@@ -107,8 +107,30 @@ static size_t payload(const mbl_tensor_t *t) {
     return mbl_tensor_count(t) * mbl_dtype_size(t->dtype);
 }
 
+/* Bytes from a row to the next one. */
+static size_t step_of(const mbl_tensor_t *t) {
+    return t->ndim == 2 ? t->stride[0] * mbl_dtype_size(t->dtype) : 0;
+}
+
+/* The communicator that can start a reduce_scatter of these rows; NULL: none. */
+static mbl_comm_t *starter(mbl_comm_t *comm, const mbl_tensor_t *in) {
+    mbl_comm_t *target = mbl_space_comm(comm, in->space);
+    return target->table->space == in->space && target->table->reduce_scatter_start ? target : NULL;
+}
+
+static mbl_status_t start_rows(mbl_comm_t *target, const mbl_tensor_t *in, const mbl_tensor_t *out,
+                               mbl_comm_type_t type) {
+    return target->table->reduce_scatter_start(target, in->data, step_of(in), out->data, step_of(out),
+                                               rows_of(in), out->dim[out->ndim - 1], type);
+}
+
 static mbl_status_t scatter_rows(mbl_comm_t *comm, const mbl_tensor_t *in, const mbl_tensor_t *out,
                                  mbl_comm_type_t type) {
+    mbl_comm_t *target = starter(comm, in);
+    if (target) {
+        MBL_TRY(start_rows(target, in, out, type));
+        return target->table->finish(target);
+    }
     for (size_t r = 0; r < rows_of(in); r++)
         MBL_TRY(mbl_space_reduce_scatter(comm, in->space, row(in, r), row(out, r), out->dim[out->ndim - 1],
                                          type));
@@ -126,15 +148,12 @@ mbl_status_t mbl_comm_reduce_scatter_tensor(mbl_comm_t *comm, const mbl_tensor_t
 mbl_status_t mbl_comm_reduce_scatter_begin(mbl_comm_t *comm, const mbl_tensor_t *in,
                                            const mbl_tensor_t *out) {
     mbl_comm_type_t type;
-    mbl_status_t status = MBL_OK;
     MBL_TRY(check_reduce_scatter(comm, in, out, &type));
-    mbl_comm_t *target = mbl_space_comm(comm, in->space);
-    if (target->table->space != in->space || !target->table->reduce_scatter_start)
+    mbl_comm_t *target = starter(comm, in);
+    if (!target)
         return mbl_comm_reduce_scatter_tensor(comm, in, out);
     mbl_comm_event_t *e = mbl_record_begin(comm, "reduce_scatter", in->space, type, payload(in));
-    for (size_t r = 0; status == MBL_OK && r < rows_of(in); r++)
-        status = target->table->reduce_scatter_start(target, row(in, r), row(out, r), out->dim[out->ndim - 1],
-                                                     type);
+    const mbl_status_t status = start_rows(target, in, out, type);
     if (status != MBL_OK)
         return mbl_record_end(comm, e, status);
     comm->pending = e;

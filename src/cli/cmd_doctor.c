@@ -152,7 +152,9 @@ static void find_cuda(findings_t *all) {
 static void find_nccl(findings_t *all) {
     const char *why_not;
     bool nccl = mbl_comm_nccl.available(&why_not);
-    snprintf(add(all, "nccl", nccl, why_not)->found, TEXT, "%s", nccl ? "built in" : "not used");
+    const char *algorithms = getenv("NCCL_ALGO"); /* main.c sets it where the user has not */
+    snprintf(add(all, "nccl", nccl, why_not)->found, TEXT, nccl ? "built in; NCCL_ALGO=%s" : "not used",
+             algorithms ? algorithms : "");
 }
 
 static void find_rewards(findings_t *all) {

@@ -126,6 +126,42 @@ static void sums_and_gathers(void **state) {
     }
 }
 
+/* Rows with gaps between them, each by itself, at once and begun before it is waited for. */
+static void rows_are_summed_each(void **state) {
+    enum { ROWS = 5, N = 3 };
+    const size_t all = N * (size_t)comm->size, first = N * (size_t)comm->rank;
+    const char *names[2];
+    double *from = mbl_calloc(ROWS * (all + GUARD), sizeof *from), to[ROWS * (N + GUARD)];
+    (void)state;
+    assert_non_null(from);
+    for (size_t i = 0; i < ROWS * (all + GUARD); i++)
+        from[i] = value(comm->rank, i);
+    for (size_t b = 0, n = backends(names); b < n; b++)
+        for (int begun = 0; begun < 2; begun++) {
+            mbl_ops_t *ops;
+            mbl_tensor_t whole, part;
+            assert_ok(mbl_ops_open(names[b], 1, &ops));
+            assert_ok(mbl_comm_attach(comm, ops));
+            assert_ok(mbl_tensor_new(ops, MBL_F64, &whole, 2, (size_t)ROWS, all + GUARD));
+            assert_ok(mbl_tensor_new(ops, MBL_F64, &part, 2, (size_t)ROWS, (size_t)(N + GUARD)));
+            assert_ok(mbl_tensor_upload(ops, &whole, from));
+            const mbl_tensor_t in = mbl_tensor_columns(&whole, 0, all), out = mbl_tensor_columns(&part, 0, N);
+            assert_ok(begun ? mbl_comm_reduce_scatter_begin(comm, &in, &out)
+                            : mbl_comm_reduce_scatter_tensor(comm, &in, &out));
+            assert_ok(mbl_comm_finish(comm));
+            assert_ok(mbl_tensor_download(ops, &part, to));
+            for (size_t r = 0; r < ROWS; r++)
+                for (size_t i = 0; i < N + GUARD; i++)
+                    assert_true(to[r * (N + GUARD) + i] ==
+                                (i < N ? sum_of_values(r * (all + GUARD) + first + i) : 0));
+            mbl_tensor_free(ops, &whole);
+            mbl_tensor_free(ops, &part);
+            assert_ok(mbl_comm_attach(comm, NULL));
+            mbl_ops_close(ops);
+        }
+    mbl_free(from);
+}
+
 /* Payload counts once, however it travels. */
 static void bytes_are_counted(void **state) {
     const char *names[2];
@@ -171,9 +207,9 @@ static void what_does_not_fit_is_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sums_and_gathers),
-                                       cmocka_unit_test(bytes_are_counted),
-                                       cmocka_unit_test(what_does_not_fit_is_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_and_gathers), cmocka_unit_test(rows_are_summed_each),
+        cmocka_unit_test(bytes_are_counted), cmocka_unit_test(what_does_not_fit_is_refused)};
     comm = open_ranks();
     if (!comm)
         return 1;

@@ -53,6 +53,10 @@ def refused(folder, ranks, *words, **how):
 
 
 def check(folder):
+    for setting, found in (({}, "^NVLS,NVLSTree"), ({"NCCL_ALGO": "Ring"}, "Ring")):
+        env = {name: value for name, value in os.environ.items() if name != "NCCL_ALGO"} | setting
+        said = subprocess.run([marble, "doctor"], env=env, text=True, capture_output=True).stdout
+        assert f"built in; NCCL_ALGO={found}\n" in said, said
     refused(folder, 1, "no NVIDIA driver here", "device: cpu", everywhere={"MARBLE_EMULATED_DRIVER": "0"})
     refused(folder, 1, "the driver takes CUDA up to 12.2", "update the driver", everywhere={"MARBLE_EMULATED_DRIVER": "12020"})
     refused(folder, 1, "shows no GPU", everywhere={"MARBLE_EMULATED_DEVICES": "0"})
