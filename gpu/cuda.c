@@ -118,10 +118,15 @@ static void cuda_describe(mbl_ops_t *ops, char *out, size_t size) {
              d->count);
 }
 
+mbl_status_t mbl_cuda_enter(mbl_ops_t *ops) {
+    MBL_CUDA_TRY(cudaSetDevice(mbl_cuda_of(ops)->device.index), "choosing the device");
+    return MBL_OK;
+}
+
 static mbl_status_t cuda_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     void *ptr;
-    MBL_CUDA_TRY(cudaSetDevice(cuda->device.index), "choosing the device");
+    MBL_TRY(mbl_cuda_enter(ops));
     MBL_TRY(device_memory(bytes, "a tensor", &ptr));
     MBL_CUDA_TRY(cudaMemsetAsync(ptr, 0, bytes, cuda->stream), "clearing a tensor");
     *out = ptr;
@@ -146,7 +151,7 @@ static mbl_status_t check_fault(mbl_cuda_t *cuda) {
 
 static mbl_status_t cuda_memory_left(mbl_ops_t *ops, size_t *bytes) {
     size_t total;
-    (void)ops; /* this thread's device is its own */
+    MBL_TRY(mbl_cuda_enter(ops));
     MBL_CUDA_TRY(cudaMemGetInfo(bytes, &total), "asking for free memory");
     return MBL_OK;
 }
@@ -162,7 +167,7 @@ static mbl_status_t cuda_sync(mbl_ops_t *ops) {
 static mbl_status_t cuda_copy(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, const void *src,
                               mbl_space_t src_space, size_t bytes) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
-    MBL_CUDA_TRY(cudaSetDevice(cuda->device.index), "choosing the device");
+    MBL_TRY(mbl_cuda_enter(ops));
     if (dst_space == MBL_DEVICE && src_space == MBL_DEVICE)
         return mbl_cuda_record_copy(ops, dst, src, bytes);
     MBL_TRY(mbl_cuda_record_flush(ops));
@@ -181,7 +186,7 @@ static void *cuda_stream(mbl_ops_t *ops) {
 }
 
 static mbl_status_t cuda_alloc_host(mbl_ops_t *ops, size_t bytes, void **out) {
-    (void)ops;
+    MBL_TRY(mbl_cuda_enter(ops));
     MBL_CUDA_TRY(cudaHostAlloc(out, bytes, cudaHostAllocDefault), "pinning memory");
     return MBL_OK;
 }

@@ -40,6 +40,10 @@ static inline cudaStream_t mbl_cuda_stream(mbl_ops_t *ops) {
     return mbl_cuda_of(ops)->stream;
 }
 
+/* What follows is for the handle's device: CUDA keeps a current one for every thread, and begins with 0.
+ * Needed at every way in that launches, makes or allocates something, whatever thread it comes by. */
+mbl_status_t mbl_cuda_enter(mbl_ops_t *ops);
+
 /* Device memory for the running operation: 256-byte aligned, content undefined. Valid until the next
  * operation asks, which the stream orders behind this one. */
 mbl_status_t mbl_cuda_workspace(mbl_ops_t *ops, size_t bytes, void **out);

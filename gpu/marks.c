@@ -11,6 +11,7 @@ static mbl_status_t event_of(mbl_cuda_t *cuda, size_t i, cudaEvent_t *out) {
 mbl_status_t mbl_cuda_mark(mbl_ops_t *ops, size_t i) {
     cudaEvent_t event;
     MBL_TRY(mbl_cuda_record_flush(ops));
+    MBL_TRY(mbl_cuda_enter(ops));
     MBL_TRY(event_of(mbl_cuda_of(ops), i, &event));
     MBL_CUDA_TRY(cudaEventRecord(event, mbl_cuda_stream(ops)), "marking the time");
     return MBL_OK;

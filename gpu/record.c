@@ -239,7 +239,9 @@ mbl_status_t mbl_cuda_record_flush(mbl_ops_t *ops) {
     mbl_cuda_record_t *record = record_of(ops);
     if (record->bytes == 0)
         return MBL_OK;
-    mbl_status_t status = run_part(ops);
+    mbl_status_t status = mbl_cuda_enter(ops);
+    if (status == MBL_OK)
+        status = run_part(ops);
     record->bytes = record->ops = 0;
     return status;
 }
@@ -261,13 +263,19 @@ mbl_status_t mbl_cuda_record_end(mbl_ops_t *ops, mbl_status_t status) {
 mbl_status_t mbl_cuda_record_copy(mbl_ops_t *ops, void *dst, const void *src, size_t bytes) {
     mbl_cuda_record_t *record = record_of(ops);
     const move_t move = {dst, src, bytes};
-    return record->on ? collect_move(record, COPY, &move) : run_move(ops, COPY, &move);
+    if (record->on)
+        return collect_move(record, COPY, &move);
+    MBL_TRY(mbl_cuda_enter(ops));
+    return run_move(ops, COPY, &move);
 }
 
 mbl_status_t mbl_cuda_record_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
     mbl_cuda_record_t *record = record_of(ops);
     const move_t move = {ptr, NULL, bytes};
-    return record->on ? collect_move(record, ZERO, &move) : run_move(ops, ZERO, &move);
+    if (record->on)
+        return collect_move(record, ZERO, &move);
+    MBL_TRY(mbl_cuda_enter(ops));
+    return run_move(ops, ZERO, &move);
 }
 
 /* Those with numbers on the host run at once. */
@@ -280,6 +288,7 @@ static bool needs_host(mbl_op_t op) {
         if (record_of(ops)->on && !needs_host(MBL_OP_##name))                                                \
             return collect(record_of(ops), MBL_OP_##name, args);                                             \
         MBL_TRY(mbl_cuda_record_flush(ops));                                                                 \
+        MBL_TRY(mbl_cuda_enter(ops));                                                                        \
         return mbl_cuda_##name(ops, args);                                                                   \
     }
 MBL_OPS_LIST(RECORDED)
