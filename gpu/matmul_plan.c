@@ -3,6 +3,7 @@
  * at one fixed M and without cutting K, except where the samples are what is summed over (transpose_a, weight
  * gradients). */
 #include "gpu/matmul_plan.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -176,22 +177,72 @@ static mbl_status_t choose(mbl_cuda_matmuls_t *m, const mbl_cuda_product_t *x, i
     return status;
 }
 
+/* The epilogue that an algorithm is asked for: gelu's with its input kept, for passes that keep it and for
+ * those that do not. A velocity and the old policy's, which are subtracted, then differ by their weights
+ * alone. */
+static int32_t asked_epilogue(int32_t epilogue) {
+    return epilogue == CUBLASLT_EPILOGUE_GELU        ? CUBLASLT_EPILOGUE_GELU_AUX
+           : epilogue == CUBLASLT_EPILOGUE_GELU_BIAS ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS
+                                                     : epilogue;
+}
+
+/* choose, for the epilogue that keeps its input; the workspace stands for what nothing is written to. */
+static mbl_status_t choose_as_kept(mbl_cuda_matmuls_t *m, const mbl_cuda_product_t *x,
+                                   const mbl_matmul_args_t *args, mbl_cuda_plan_t *plan) {
+    mbl_cuda_plan_t twin = {.what = *x};
+    mbl_tensor_t kept = *args->y;
+    mbl_matmul_args_t with = *args;
+    kept.data = m->space;
+    with.pre = &kept;
+    twin.what.epilogue = asked_epilogue(x->epilogue);
+    twin.what.aux_row = x->y_row;
+    mbl_status_t status = make_desc(&twin.what, &twin.desc);
+    if (status == MBL_OK)
+        status = point(twin.desc, &with, (cublasLtEpilogue_t)twin.what.epilogue);
+    if (status == MBL_OK)
+        status = choose(m, &twin.what, TYPICAL_ROWS, &twin);
+    plan->algo = twin.algo;
+    plan->refused = twin.refused;
+    if (twin.desc)
+        cublasLtMatmulDescDestroy(twin.desc);
+    return status;
+}
+
+/* Whether the algorithm takes the product as it is. */
+static bool takes(const mbl_cuda_matmuls_t *m, const mbl_cuda_plan_t *plan) {
+    cublasLtMatmulHeuristicResult_t ignored;
+    return !plan->refused && cublasLtMatmulAlgoCheck(m->handle, plan->desc, plan->b, plan->a, plan->y,
+                                                     plan->y, &plan->algo, &ignored) == CUBLAS_STATUS_SUCCESS;
+}
+
+static void warn_of_rows(mbl_cuda_matmuls_t *m, const mbl_cuda_product_t *x) {
+    if (!m->dependent)
+        MBL_WARN(
+            "cublasLt: the algorithm for products of K = %lld and N = %lld in %s does not take %lld rows, "
+            "so one is chosen for as many: a sample's numbers may differ in their last bits by how many "
+            "share its batch",
+            (long long)x->k, (long long)x->n, mbl_dtype_name((mbl_dtype_t)x->ct), (long long)x->m);
+    m->dependent = true;
+}
+
 /* Where the algorithm chosen at the typical M does not take the true one, the true one decides. */
 static mbl_status_t make_plan(mbl_cuda_matmuls_t *m, const mbl_cuda_product_t *x,
                               const mbl_matmul_args_t *args, mbl_cuda_plan_t *plan) {
-    cublasLtMatmulHeuristicResult_t ignored;
     plan->what = *x;
     MBL_TRY(make_desc(x, &plan->desc));
     MBL_TRY(point(plan->desc, args, (cublasLtEpilogue_t)x->epilogue));
     MBL_TRY(make_layouts(x, x->m, &plan->a, &plan->b, &plan->y));
     if (x->transpose_a)
         return choose(m, x, x->m, plan);
+    if (asked_epilogue(x->epilogue) != x->epilogue) {
+        MBL_TRY(choose_as_kept(m, x, args, plan));
+        if (takes(m, plan))
+            return MBL_OK;
+    }
     MBL_TRY(choose(m, x, TYPICAL_ROWS, plan));
-    if (plan->refused)
+    if (plan->refused || takes(m, plan))
         return MBL_OK;
-    if (cublasLtMatmulAlgoCheck(m->handle, plan->desc, plan->b, plan->a, plan->y, plan->y, &plan->algo,
-                                &ignored) == CUBLAS_STATUS_SUCCESS)
-        return MBL_OK;
+    warn_of_rows(m, x);
     return choose(m, x, x->m, plan);
 }
 

@@ -28,7 +28,8 @@ typedef struct {
 struct mbl_cuda_matmuls {
     cublasLtHandle_t handle;
     void *space;
-    bool reported; /* that an epilogue was refused */
+    bool reported;  /* that an epilogue was refused */
+    bool dependent; /* that an algorithm was chosen for the rows of a batch */
     size_t n;
     mbl_cuda_plan_t *plan[MBL_CUDA_PLANS];
 };
