@@ -22,7 +22,7 @@ struct mbl_sampler {
     mbl_conditions_t conditions;    /* of passes * max_n: those of the negative prompt first */
     mbl_tensor_t both, v;           /* [passes * max_n, C, H, W]; both (x twice): with guidance only */
     mbl_tensor_t v_skip;            /* [max_n, C, H, W], with skip-layer guidance only */
-    mbl_tensor_t x0, x0_prev;       /* [max_n, C, H, W] */
+    mbl_tensor_t x, x0, x0_prev;    /* [max_n, C, H, W]; x: what is sampled, whosever memory it goes to */
     mbl_tensor_t t, sample;         /* [passes * max_n], [max_n] i64 */
     mbl_tensor_t table;             /* [ROWS * steps, n], flat, of the largest run so far */
     double *numbers;                /* the same on the host */
@@ -67,6 +67,7 @@ static mbl_status_t make_buffers(mbl_sampler_t *s) {
     mbl_pipeline_latent(s->pipeline, &c, &h, &w);
     s->type = mbl_dtype_stat(mbl_dit_dtype(mbl_pipeline_model(s->pipeline)));
     s->elements = c * h * w;
+    MBL_TRY(images(s, s->max_n, &s->x));
     MBL_TRY(images(s, s->max_n, &s->x0));
     MBL_TRY(images(s, s->max_n, &s->x0_prev));
     MBL_TRY(mbl_tensor_new(s->ops, MBL_I64, &s->sample, 1, s->max_n));
@@ -104,7 +105,7 @@ static void free_model_buffers(mbl_sampler_t *s) {
 void mbl_sampler_free(mbl_sampler_t *s) {
     if (!s)
         return;
-    mbl_tensor_t *all[] = {&s->both, &s->v_skip, &s->x0, &s->x0_prev, &s->sample, &s->table};
+    mbl_tensor_t *all[] = {&s->both, &s->v_skip, &s->x, &s->x0, &s->x0_prev, &s->sample, &s->table};
     free_model_buffers(s);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mbl_tensor_free(s->ops, all[i]);
@@ -269,14 +270,15 @@ static mbl_status_t take_step(mbl_sampler_t *s, const run_t *run, size_t i, cons
                   .x = {&run->x, now, terms == 3 ? before : NULL});
 }
 
-static mbl_status_t start(mbl_sampler_t *s, const mbl_sample_request_t *request, const run_t *run) {
+static mbl_status_t start(mbl_sampler_t *s, const mbl_sample_request_t *request, const run_t *run,
+                          const mbl_tensor_t *noise) {
     size_t n = request->n;
     mbl_tensor_t sample = mbl_tensor_rows(&s->sample, 0, n);
     mbl_conditions_t conditions = mbl_conditions_rows(&s->conditions, (s->passes - 1) * s->max_n, n);
     MBL_TRY(upload_table(s, run->plan, n));
     MBL_TRY(mbl_conditions_gather(s->ops, request->conditions, request->index, &conditions));
     if (request->noise)
-        return MBL_OK;
+        return mbl_tensor_copy(s->ops, &run->x, noise);
     MBL_TRY(mbl_tensor_upload(s->ops, &sample, request->sample));
     return MBL_OP(s->ops, normal, .y = &run->x, .sample = &sample, .seed = request->seed,
                   .purpose = request->purpose, .step = request->step);
@@ -290,10 +292,13 @@ mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *p
                     mbl_tensor_count(x0) == n * sampler->elements,
                 "sampler: x0 must be contiguous, %s, of %zu x %zu elements", mbl_dtype_name(sampler->type), n,
                 sampler->elements);
-    const run_t run = {plan, request->adapter, x0, as_rows(sampler, x0, 0, n), n};
+    /* The address of x is part of what a recorded pass is known by: one for all runs, so that they share it.
+     */
+    const mbl_tensor_t own = mbl_tensor_rows(&sampler->x, 0, n), out = as_rows(sampler, x0, 0, n);
+    const run_t run = {plan, request->adapter, &own, as_rows(sampler, &sampler->x, 0, n), n};
     mbl_tensor_t now = as_rows(sampler, &sampler->x0, 0, n),
                  before = as_rows(sampler, &sampler->x0_prev, 0, n);
-    MBL_TRY(start(sampler, request, &run));
+    MBL_TRY(start(sampler, request, &run, &out));
     for (size_t i = 0; i < plan->steps; i++) {
         if (request->stop && *request->stop)
             return MBL_ERR_STOPPED;
@@ -303,5 +308,5 @@ mbl_status_t mbl_sampler_run(mbl_sampler_t *sampler, const mbl_sampler_plan_t *p
         now = before;
         before = swap;
     }
-    return MBL_OK;
+    return mbl_tensor_copy(sampler->ops, &out, &run.x);
 }

@@ -1,10 +1,17 @@
 /* Gradient sets of an optimizer step: forward passes, NFT seeds, one or two backward passes a micro-batch. */
 #include "rl/gradient.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
+
+/* Losses of so many micro-batches wait on the device until the host reads them, all at once: a read waits for
+ * everything asked for before it. */
+enum { HELD = 32, NUMBERS = 3 /* of a row: both losses, the KL term */ };
+typedef struct {
+    size_t first, n;
+    bool kl;
+} held_t;
 
 struct mbl_gradient {
     mbl_pipeline_t *pipeline;
@@ -18,9 +25,12 @@ struct mbl_gradient {
     mbl_tensor_t mix;                                             /* [MBL_ROWS_TERMS, rows] */
     mbl_tensor_t coefficient;                                     /* [parts, rows] f32 */
     mbl_tensor_t sample;                                          /* [rows] i64 */
+    mbl_tensor_t losses;                                          /* [HELD * NUMBERS, rows] */
+    held_t held[HELD];
+    size_t n_held;
     mbl_conditions_t conditions;
-    float *host_f32;              /* staging: max(parts, MBL_ROWS_TERMS) * rows */
-    double *host_f64, *host_plus; /* the same; [rows] losses */
+    float *host_f32;  /* staging: max(parts, MBL_ROWS_TERMS, HELD * NUMBERS) * rows */
+    double *host_f64; /* the same */
     int64_t *host_i64;
     uint32_t *order; /* [MBL_SAMPLER_MAX_STEPS] */
 };
@@ -55,6 +65,7 @@ static size_t buffers(mbl_gradient_t *g, mbl_tensor_t **out) {
                            &g->mix,
                            &g->coefficient,
                            &g->sample,
+                           &g->losses,
                            &g->conditions.context,
                            &g->conditions.pooled};
     size_t n = sizeof all / sizeof *all;
@@ -79,10 +90,11 @@ static mbl_status_t make_buffers(mbl_gradient_t *g) {
     MBL_TRY(mbl_tensor_new(g->ops, MBL_F32, &g->coefficient, 2, g->parts, rows));
     MBL_TRY(mbl_tensor_new(g->ops, MBL_I64, &g->sample, 1, rows));
     MBL_TRY(mbl_pipeline_conditions(g->pipeline, rows, &g->conditions));
-    size_t staged = rows * (g->parts > MBL_ROWS_TERMS ? g->parts : MBL_ROWS_TERMS);
+    MBL_TRY(mbl_tensor_new(g->ops, st, &g->losses, 2, (size_t)(HELD * NUMBERS), rows));
+    const size_t terms = g->parts > MBL_ROWS_TERMS ? g->parts : MBL_ROWS_TERMS;
+    const size_t staged = rows * (terms > HELD * NUMBERS ? terms : HELD * NUMBERS);
     MBL_ALLOC(g->host_f32, staged);
     MBL_ALLOC(g->host_f64, staged);
-    MBL_ALLOC(g->host_plus, rows);
     MBL_ALLOC(g->host_i64, rows);
     MBL_ALLOC(g->order, MBL_SAMPLER_MAX_STEPS);
     return MBL_OK;
@@ -124,7 +136,6 @@ void mbl_gradient_free(mbl_gradient_t *g) {
     mbl_tape_free(g->none);
     mbl_free(g->host_f32);
     mbl_free(g->host_f64);
-    mbl_free(g->host_plus);
     mbl_free(g->host_i64);
     mbl_free(g->order);
     mbl_free(g);
@@ -273,20 +284,47 @@ static void add_losses(const micro_t *m, const double *plus, const double *minus
         }
 }
 
-static mbl_status_t add_stats(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
+/* numbers [NUMBERS, g->rows] */
+static void add_stats(const mbl_gradient_t *g, const micro_t *m, const double *numbers,
+                      mbl_gradient_stats_t *stats) {
     const mbl_gradient_args_t *args = m->args;
     double per_row = m->scale * args->beta / args->clip * kl_scale(args);
-    MBL_TRY(download_real(g, &m->loss_plus));
-    for (size_t i = 0; i < m->n; i++)
-        g->host_plus[i] = g->host_f64[i];
-    MBL_TRY(download_real(g, &m->loss_minus));
-    add_losses(m, g->host_plus, g->host_f64, stats);
+    add_losses(m, numbers, numbers + g->rows, stats);
     stats->rows += m->n;
-    if (!m->kl)
+    for (size_t i = 0; m->kl && i < m->n; i++)
+        stats->kl += per_row * numbers[2 * g->rows + i];
+}
+
+/* Reads and adds the losses that wait, in the order of their micro-batches. */
+static mbl_status_t read_losses(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
+    const size_t n = g->n_held;
+    const mbl_tensor_t waiting = mbl_tensor_rows(&g->losses, 0, n * NUMBERS);
+    g->n_held = 0;
+    if (n == 0)
         return MBL_OK;
-    MBL_TRY(download_real(g, &m->kl_rows));
-    for (size_t i = 0; i < m->n; i++)
-        stats->kl += per_row * g->host_f64[i];
+    MBL_TRY(download_real(g, &waiting));
+    for (size_t i = 0; i < n; i++) {
+        const micro_t one = {.args = m->args,
+                             .scale = m->scale,
+                             .first = g->held[i].first,
+                             .n = g->held[i].n,
+                             .kl = g->held[i].kl};
+        add_stats(g, &one, g->host_f64 + i * NUMBERS * g->rows, stats);
+    }
+    return MBL_OK;
+}
+
+/* Copies a micro-batch's losses to where they wait: those of the next one come to the same place. */
+static mbl_status_t hold_losses(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
+    const mbl_tensor_t *from[NUMBERS] = {&m->loss_plus, &m->loss_minus, &m->kl_rows};
+    if (g->n_held == HELD)
+        MBL_TRY(read_losses(g, m, stats));
+    for (size_t i = 0; i < (m->kl ? NUMBERS : NUMBERS - 1); i++) {
+        const mbl_tensor_t row = mbl_tensor_rows(&g->losses, g->n_held * NUMBERS + i, 1),
+                           flat = mbl_tensor_reshape(&row, 1, g->rows), to = mbl_tensor_rows(&flat, 0, m->n);
+        MBL_TRY(mbl_tensor_copy(g->ops, &to, from[i]));
+    }
+    g->held[g->n_held++] = (held_t){m->first, m->n, m->kl};
     return MBL_OK;
 }
 
@@ -386,16 +424,12 @@ static mbl_status_t backward_one(mbl_gradient_t *g, const micro_t *m, const mbl_
 
 static mbl_status_t run_micro_batch(mbl_gradient_t *g, micro_t *m, const mbl_tensor_t *sets,
                                     mbl_gradient_stats_t *stats) {
-    double start = mbl_now();
     cut_views(g, m);
     MBL_TRY(copy_x0(g, m));
     MBL_TRY(noise_rows(g, m));
     MBL_TRY(forward_and_seeds(g, m));
-    MBL_TRY(add_stats(g, m, stats));
-    stats->seconds_forward += mbl_lap(&start);
-    MBL_TRY(m->args->c ? backward_one(g, m, sets) : backward_all(g, m, sets));
-    stats->seconds_backward += mbl_lap(&start);
-    return MBL_OK;
+    MBL_TRY(hold_losses(g, m, stats));
+    return m->args->c ? backward_one(g, m, sets) : backward_all(g, m, sets);
 }
 
 /* How many rows from m->first on are one micro-batch: at most `rows`, all of one part, and with the KL term
@@ -453,6 +487,7 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
     micro_t m = {.args = args,
                  .slot = args->slice,
                  .scale = args->clip / args->beta / (double)(args->batch->n_global * slots)};
+    g->n_held = 0; /* of a run that failed */
     if (!args->add)
         MBL_TRY(mbl_tensor_zero(g->ops, sets));
     bool more = next_micro_batch(g, &m), none = !more;
@@ -468,6 +503,7 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
         m = next;
     }
     mbl_log_progress(NULL, 0, 0);
+    MBL_TRY(read_losses(g, &m, &sum));
     if (none && args->ready && !args->c)
         MBL_TRY(args->ready(args->context, args->parts));
     *stats = sum;

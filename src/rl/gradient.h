@@ -58,7 +58,6 @@ typedef struct {
     double loss;
     double kl; /* this rank's share of mean |v - v_ref|^2, not weighted (0 when kl is off) */
     size_t rows;
-    double seconds_forward, seconds_backward;
 } mbl_gradient_stats_t;
 
 /* How many sets a run with these arguments forms: those of sets.h, or one. */

@@ -1,5 +1,5 @@
 /* Micro-batches of a step on the cuda backend: all of them run by the same few graphs, whichever rows of the
- * batch they take. */
+ * batch they take, and the host waits for the device once, at their end. */
 #include "mmdit_case.h"
 
 #include "plan/setup.h"
@@ -8,7 +8,21 @@
 
 enum { IMAGES = 6, REWARDS = 2 };
 
-static struct { int captures, launches; } seen;
+static struct { int captures, launches, waits; } seen;
+
+cudaError_t __real_cudaEventSynchronize(cudaEvent_t event);
+cudaError_t __wrap_cudaEventSynchronize(cudaEvent_t event);
+cudaError_t __wrap_cudaEventSynchronize(cudaEvent_t event) {
+    seen.waits++;
+    return __real_cudaEventSynchronize(event);
+}
+
+cudaError_t __real_cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t __wrap_cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t __wrap_cudaStreamSynchronize(cudaStream_t stream) {
+    seen.waits++;
+    return __real_cudaStreamSynchronize(stream);
+}
 
 cudaError_t __real_cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
 cudaError_t __wrap_cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
@@ -90,8 +104,10 @@ static void graphs_are_shared(void **state) {
     ops->record = true;
     run_all_images(&setup);
     assert_int_equal(seen.captures, 3);
-    seen.launches = 0;
+    seen.launches = seen.waits = 0;
     run_all_images(&setup);
+    assert_int_equal(seen.waits,
+                     2); /* for the losses of all micro-batches; the one that ends run_all_images */
     assert_int_equal(seen.captures, 3);
     assert_int_equal(seen.launches, 3 * IMAGES);
     mbl_plan_setup_close(&setup);
@@ -99,7 +115,37 @@ static void graphs_are_shared(void **state) {
     mbl_ops_close(ops);
 }
 
+/* Images go to six places and all come by one graph: scratch memory grows in the first pass, the second runs
+ * as it is, the third is captured. */
+static void rollouts_share_a_graph(void **state) {
+    mbl_plan_shape_t shape = shape_of(&mmdit_cases[0]);
+    mbl_plan_setup_t setup = {.shape = &shape};
+    mbl_plan_memory_t ignored;
+    const uint32_t prompt = 0;
+    (void)state;
+    assert_ok(mbl_ops_open("cuda", 1, &setup.ops));
+    mbl_ops_t *ops = setup.ops;
+    assert_ok(mbl_plan_setup_open(&setup, &ignored));
+    ops->record = true;
+    memset(&seen, 0, sizeof seen);
+    for (int64_t i = 0; i < IMAGES; i++) {
+        const mbl_sample_request_t request = {.adapter = &setup.update.policy.in_old,
+                                              .conditions = &setup.conditions,
+                                              .index = &prompt,
+                                              .sample = &i,
+                                              .n = 1};
+        const mbl_tensor_t x0 = mbl_tensor_rows(&setup.x0, (size_t)i, 1);
+        assert_ok(mbl_sampler_run(setup.sampler, &setup.plan, &request, &x0));
+    }
+    assert_int_equal(seen.captures, 1);
+    assert_int_equal(seen.launches, IMAGES - 2);
+    mbl_plan_setup_close(&setup);
+    mbl_plan_shape_free(&shape);
+    mbl_ops_close(ops);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs_are_shared)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(graphs_are_shared),
+                                       cmocka_unit_test(rollouts_share_a_graph)};
     return cmocka_run_group_tests_name("micro-batches", tests, NULL, NULL);
 }
