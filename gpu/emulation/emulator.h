@@ -41,7 +41,10 @@ extern mbl_emu_settings_t mbl_emu_settings;
 
 /* Shared memory that a block may have: CUDA C++ Programming Guide, table of capabilities. */
 #define MBL_EMU_MOST_SHARED                                                                                  \
-    (1024 * (mbl_emu_settings.capability >= 90 ? 227 : mbl_emu_settings.capability == 80 ? 163 : 99))
+    (1024 * (mbl_emu_settings.capability >= 120  ? 99                                                        \
+             : mbl_emu_settings.capability >= 90 ? 227                                                       \
+             : mbl_emu_settings.capability == 80 ? 163                                                       \
+                                                 : 99))
 
 void mbl_emu_lock(void); /* the first one sets everything up */
 void mbl_emu_unlock(void);
