@@ -28,22 +28,17 @@ mbl_status_t mbl_cuda_check_at(const char *file, int line, cudaError_t error, co
                        advice);
 }
 
-static mbl_status_t out_of_memory(size_t bytes, const char *what) {
+static mbl_status_t out_of_memory(const mbl_ops_t *ops, size_t bytes) {
     size_t left = 0, total = 0;
     cudaGetLastError(); /* the failed allocation is not an error of what comes next */
     MBL_CUDA_TRY(cudaMemGetInfo(&left, &total), "asking for free memory");
-    return MBL_FAIL(
-        MBL_ERR_MEM,
-        "no device memory for %s of %zu bytes (%.2f GiB): %.2f of %.2f GiB are free, %.2f GiB are missing; "
-        "lower rollout.micro_batch or train.micro_batch",
-        what, bytes, (double)bytes / gib, (double)left / gib, (double)total / gib,
-        (double)(bytes > left ? bytes - left : 0) / gib);
+    return mbl_ops_no_memory(ops, "device memory", bytes, left);
 }
 
-static mbl_status_t device_memory(size_t bytes, const char *what, void **out) {
+static mbl_status_t device_memory(const mbl_ops_t *ops, size_t bytes, void **out) {
     cudaError_t error = cudaMalloc(out, bytes);
     if (error == cudaErrorMemoryAllocation)
-        return out_of_memory(bytes, what);
+        return out_of_memory(ops, bytes);
     return mbl_cuda_check_at(__FILE__, __LINE__, error, "an allocation");
 }
 
@@ -55,7 +50,7 @@ mbl_status_t mbl_cuda_workspace(mbl_ops_t *ops, size_t bytes, void **out) {
         MBL_CUDA_TRY(cudaFree(cuda->work), "freeing scratch memory");
         cuda->work = NULL;
         cuda->work_bytes = 0;
-        MBL_TRY(device_memory(bytes, "scratch", &cuda->work));
+        MBL_TRY(device_memory(ops, bytes, &cuda->work));
         cuda->work_bytes = bytes;
     }
     *out = cuda->work;
@@ -127,7 +122,7 @@ static mbl_status_t cuda_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     void *ptr;
     MBL_TRY(mbl_cuda_enter(ops));
-    MBL_TRY(device_memory(bytes, "a tensor", &ptr));
+    MBL_TRY(device_memory(ops, bytes, &ptr));
     MBL_CUDA_TRY(cudaMemsetAsync(ptr, 0, bytes, cuda->stream), "clearing a tensor");
     *out = ptr;
     return MBL_OK;

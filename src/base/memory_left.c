@@ -49,10 +49,19 @@ static void consider(void *context, const char *group, bool v2) {
         *least = left;
 }
 
-size_t mbl_memory_left(const char *root) {
+static size_t of_kernel(const char *root, const char *name, size_t otherwise) {
     char path[1100];
     snprintf(path, sizeof path, "%s/proc/meminfo", root);
-    size_t least = number_in(path, "MemAvailable:", 1024, SIZE_MAX);
+    return number_in(path, name, 1024, otherwise);
+}
+
+size_t mbl_memory_most(const char *root) {
+    const size_t left = mbl_memory_left(root), swap = of_kernel(root, "SwapFree:", 0);
+    return left > SIZE_MAX - swap ? SIZE_MAX : left + swap;
+}
+
+size_t mbl_memory_left(const char *root) {
+    size_t least = of_kernel(root, "MemAvailable:", SIZE_MAX);
     mbl_cgroup_walk(root, "memory", consider, &least);
     return least;
 }

@@ -8,5 +8,7 @@
  * groups, whose file caches that nothing uses count as left. SIZE_MAX where neither is known. /proc and /sys
  * are looked up below `root` ("" but for tests). */
 size_t mbl_memory_left(const char *root);
+/* The same and what may still be swapped out. */
+size_t mbl_memory_most(const char *root);
 
 #endif

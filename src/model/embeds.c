@@ -243,7 +243,10 @@ mbl_status_t mbl_embeds_room(mbl_embeds_t *e, size_t rows) {
     if (rows <= e->rows)
         return MBL_OK;
     free_window(e);
+    mbl_ops_part(e->encoder.ops, "an epoch's encoded prompts",
+                 "prompts.groups, eval.prompts or prompts.device_bytes");
     MBL_TRY_GOTO(make_room(&e->encoder, rows, &e->window), failed);
+    mbl_ops_part(e->encoder.ops, NULL, NULL);
     MBL_ALLOC_GOTO(e->owner, rows, failed);
     MBL_ALLOC_GOTO(e->used, rows, failed);
     for (size_t i = 0; i < rows; i++)

@@ -131,6 +131,7 @@ static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fold
     MBL_TRY_GOTO(read_shift(folder, &p->shift), done);
     MBL_TRY_GOTO(mbl_text_open(ops, dtype, folder, text, &p->text), done);
     p->tokens = mbl_text_tokens(p->text);
+    mbl_ops_part(ops, "the transformer's weights", "precision: bf16");
     if (config) {
         MBL_TRY_GOTO(mbl_dit_new(ops, dtype, config, seed, &p->model), done);
         MBL_TRY_GOTO(mbl_digest_weights(ops, dtype, p->model, p->digest), done);
@@ -145,6 +146,7 @@ static mbl_status_t open_any(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fold
         MBL_TRY_GOTO(mbl_pipeline_open_vae(p, folder), done);
     MBL_TRY_GOTO(check_parts(p, folder), done);
     MBL_TRY_GOTO(mbl_pipeline_resize(p, 0, 0), done);
+    mbl_ops_part(ops, NULL, NULL);
     *out = p;
     p = NULL;
 done:

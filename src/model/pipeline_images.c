@@ -51,6 +51,7 @@ mbl_status_t mbl_pipeline_open_vae(mbl_pipeline_t *p, const char *folder) {
     char *path = mbl_format("%s/vae", folder);
     if (!path)
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
+    mbl_ops_part(p->ops, "the image decoder's weights", "precision: bf16");
     mbl_status_t status = mbl_vae_open(p->ops, p->dtype, path, MBL_VAE_DECODER, &p->vae);
     mbl_free(path);
     return status == MBL_OK ? mbl_pipeline_set_decoding(p, 0, 0) : status;
@@ -83,6 +84,7 @@ static mbl_status_t count_fitting(const mbl_pipeline_t *p, size_t *out) {
 mbl_status_t mbl_pipeline_prepare_decoding(mbl_pipeline_t *p, size_t max_n) {
     if (!p->vae || p->tiler)
         return MBL_OK;
+    mbl_ops_part(p->ops, "the image decoder's activations", "rollout.decode_bytes or rollout.decode_tile");
     if (p->height > p->tile || p->width > p->tile)
         return mbl_vae_tiler_new(p->vae, p->height, p->width, p->tile, &p->tiler);
     if (!p->fitting)

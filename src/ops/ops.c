@@ -6,6 +6,7 @@
 #include "ops/list.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -187,6 +188,23 @@ mbl_status_t mbl_ops_memory_left(mbl_ops_t *ops, size_t *bytes) {
         return ops->table->memory_left(ops, bytes);
     *bytes = SIZE_MAX;
     return MBL_OK;
+}
+
+void mbl_ops_part(mbl_ops_t *ops, const char *part, const char *lower) {
+    ops->part = part;
+    ops->lower = lower;
+}
+
+mbl_status_t mbl_ops_no_memory(const mbl_ops_t *ops, const char *memory, size_t bytes, size_t left) {
+    const double gib = 1073741824.0;
+    const char *part = ops->part ? ops->part : "a step",
+               *lower = ops->lower ? ops->lower : "rollout.micro_batch or train.micro_batch";
+    char found[96] = "and the process may not take more (ulimit)";
+    if (left < bytes)
+        snprintf(found, sizeof found, "%.2f GiB are left, %.2f GiB are missing", (double)left / gib,
+                 (double)(bytes - left) / gib);
+    return MBL_FAIL(MBL_ERR_MEM, "no %s for %s: %zu bytes (%.2f GiB) at once, %s; expected more, or %s",
+                    memory, part, bytes, (double)bytes / gib, found, lower);
 }
 
 mbl_status_t mbl_host_new(mbl_ops_t *ops, size_t bytes, void **out) {

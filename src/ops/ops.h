@@ -332,8 +332,9 @@ struct mbl_ops {
     const mbl_ops_table_t *table;
     void *impl;
     int threads;
-    bool profile; /* set to count seconds too; mbl_ops_profiled has the last of them */
-    bool record;  /* set to let a device keep recorded parts (nothing while profiling) */
+    bool profile;             /* set to count seconds too; mbl_ops_profiled has the last of them */
+    bool record;              /* set to let a device keep recorded parts (nothing while profiling) */
+    const char *part, *lower; /* see mbl_ops_part */
     mbl_op_stats_t stats[MBL_OP_COUNT];
     mbl_op_t profiled[MBL_OPS_PROFILED]; /* [n_profiled], which the stats do not have yet */
     size_t n_profiled;
@@ -353,6 +354,13 @@ bool mbl_ops_bf16_is_native(mbl_ops_t *ops);
 /* How many bytes of the backend's memory may still be taken, by all processes that use it; SIZE_MAX where
  * that is not known. */
 mbl_status_t mbl_ops_memory_left(mbl_ops_t *ops, size_t *bytes);
+
+/* What the tensors from now on are for, and which keys lower what they take: for the message where there is
+ * no memory for one. Both are kept as they are; NULL, NULL: a step of a run. */
+void mbl_ops_part(mbl_ops_t *ops, const char *part, const char *lower);
+/* For backends: ERR_MEM with that part, what is missing and the keys. `memory`: "device memory"; left: bytes,
+ * SIZE_MAX where that is not known. */
+mbl_status_t mbl_ops_no_memory(const mbl_ops_t *ops, const char *memory, size_t bytes, size_t left);
 
 /* A zeroed contiguous tensor in the backend's memory space; ndim dims follow (size_t). Free with
  * mbl_tensor_free. */

@@ -38,7 +38,8 @@ static mbl_status_t make_batch(mbl_train_t *t) {
 static mbl_status_t fit_micro_batches(mbl_train_t *t, size_t left, mbl_update_room_t *room) {
     enum { PART = 4, SAMPLERS = 2 }; /* the rollout's and the evaluation's */
     const mbl_config_t *config = t->config;
-    const size_t most = t->batch.n > config->eval.prompts ? t->batch.n : config->eval.prompts;
+    const size_t ranks = (size_t)t->comm->size, shown = (config->eval.prompts + ranks - 1) / ranks;
+    const size_t most = t->batch.n > shown ? t->batch.n : shown;
     mbl_passes_t passes = {.pipeline = t->engine.pipeline, .lora = t->state.lora, .copies = SAMPLERS};
     mbl_fit_t sampled, trained;
     passes.kind = MBL_TAPE_NONE;
@@ -116,15 +117,19 @@ static mbl_status_t open_state(mbl_train_t *t) {
     MBL_TRY(mbl_stage_most_parts(config, &t->most_parts));
     mbl_train_take_rewards(t);
     mbl_config_objectives(config, t->group);
+    mbl_ops_part(t->engine.ops, "adapters and their moments", "model.lora.rank");
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
     MBL_TRY(make_plans(t));
+    mbl_ops_part(t->engine.ops, "an epoch's images", "prompts.groups or prompts.group_size");
     MBL_TRY(make_batch(t));
     MBL_TRY(mbl_ranks_new(t->comm, &t->ranks));
     MBL_TRY(mbl_pipeline_prepare_decoding(t->engine.pipeline, t->batch.n));
+    mbl_ops_part(t->engine.ops, "a copy of the adapted weights", "rollout.merge: never");
     if (config->rollout.merge == MBL_CONFIG_MERGE_AUTO)
         MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.update.policy.in_old, &schedule, &t->merge));
     MBL_RECORD("%s", t->state.made_with);
     const mbl_update_room_t room = room_of(t);
+    mbl_ops_part(t->engine.ops, "gradient sets", "model.lora.rank or fewer rewards");
     return mbl_update_prepare_sets(&t->state.update, &room);
 }
 
@@ -133,7 +138,11 @@ static mbl_status_t open_passes(mbl_train_t *t, size_t left) {
     const mbl_config_t *config = t->config;
     mbl_update_room_t room = room_of(t);
     MBL_TRY(fit_micro_batches(t, left, &room));
-    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, t->sampled_at_once, &t->sampler));
+    mbl_ops_part(t->engine.ops, "the rollout's activations", "rollout.micro_batch");
+    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora,
+                            t->sampled_at_once < t->batch.n ? t->sampled_at_once : t->batch.n, &t->sampler));
+    mbl_ops_part(t->engine.ops, "the training's activations",
+                 "train.micro_batch, or train.checkpoint_blocks: all");
     MBL_TRY(mbl_update_prepare_passes(&t->state.update, t->engine.pipeline, &room));
     mbl_evaluator_options_t options = {.comm = t->comm,
                                        .pipeline = t->engine.pipeline,

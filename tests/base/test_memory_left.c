@@ -34,9 +34,13 @@ static int drop_root(void **state) {
 
 static void of_the_kernel(void **state) {
     (void)state;
-    assert_true(mbl_memory_left(root) == SIZE_MAX);
+    assert_true(mbl_memory_left(root) == SIZE_MAX && mbl_memory_most(root) == SIZE_MAX);
     put("proc/meminfo", "MemTotal:       16 kB\nMemFree:        3 kB\nMemAvailable:    5000 kB\n");
     assert_int_equal(mbl_memory_left(root), 5000 * 1024);
+    assert_int_equal(mbl_memory_most(root), 5000 * 1024);
+    put("proc/meminfo", "MemAvailable:    5000 kB\nSwapTotal: 900 kB\nSwapFree:    700 kB\n");
+    assert_int_equal(mbl_memory_left(root), 5000 * 1024);
+    assert_int_equal(mbl_memory_most(root), 5700 * 1024);
     const size_t here = mbl_memory_left("");
     assert_true(here > 0 && here < SIZE_MAX);
 }

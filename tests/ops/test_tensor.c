@@ -1,5 +1,6 @@
 /* Tensors: sizes, views, bf16 rounding; backends by name; what the wrappers refuse; failing allocations. */
 #include "base/mem.h"
+#include "base/memory_left.h"
 #include "ops/ops.h"
 #include "support.h"
 
@@ -136,6 +137,26 @@ static void memory_of_a_backend(void **state) {
 }
 
 /* What a wrapper says about wrong operands. */
+/* What is more than the host has is refused, not promised: with the part, what is missing and the key. */
+static void too_much_names_its_part(void **state) {
+    (void)state;
+    mbl_ops_t *ops;
+    mbl_tensor_t t;
+    const size_t most = mbl_memory_most("");
+    assert_true(most < SIZE_MAX / 2);
+    assert_int_equal(mbl_ops_open("cpu", 1, &ops), MBL_OK);
+    mbl_ops_part(ops, "a part", "its.key");
+    mbl_fail_quiet(1);
+    assert_int_equal(mbl_tensor_new(ops, MBL_U8, &t, 1, most + ((size_t)8 << 30)), MBL_ERR_MEM);
+    mbl_fail_quiet(0);
+    for (const char *const *word = (const char *const[]){"no memory for a part: ", "GiB are missing",
+                                                         "; expected more, or its.key", NULL};
+         *word; word++)
+        if (!strstr(mbl_fail_message(), *word))
+            fail_msg("no '%s' in: %s", *word, mbl_fail_message());
+    mbl_ops_close(ops);
+}
+
 static void wrappers_refuse(void **state) {
     (void)state;
     mbl_ops_t *ops;
@@ -244,6 +265,7 @@ int main(void) {
         cmocka_unit_test(bf16_rounds_to_even),
         cmocka_unit_test(backends_open_by_name),
         cmocka_unit_test(memory_of_a_backend),
+        cmocka_unit_test(too_much_names_its_part),
         cmocka_unit_test(wrappers_refuse),
         cmocka_unit_test(operands_are_described),
         cmocka_unit_test(allocations_may_fail),

@@ -48,11 +48,14 @@ mbl_status_t mbl_cpu_workspace(mbl_ops_t *ops, size_t bytes, void **out) {
     return MBL_OK;
 }
 
+enum { LARGE = 64 << 20 }; /* bytes: asking the kernel takes no time beside zeroing them */
+
+/* A kernel that promises more than there is kills the process later; so what is not there is refused here. */
 static mbl_status_t cpu_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
-    (void)ops;
-    void *ptr = mbl_calloc(bytes, 1);
+    const size_t most = bytes >= LARGE ? mbl_memory_most("") : SIZE_MAX;
+    void *ptr = bytes <= most ? mbl_calloc(bytes, 1) : NULL;
     if (!ptr)
-        return MBL_FAIL(MBL_ERR_MEM, "no memory for a tensor of %zu bytes", bytes);
+        return mbl_ops_no_memory(ops, "memory", bytes, most);
     *out = ptr;
     return MBL_OK;
 }
