@@ -7,6 +7,7 @@
 #include "cli/run_args.h"
 #include "run/engine.h"
 #include "run/prompt_encode.h"
+#include "run/prompt_report.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -62,6 +63,8 @@ static mbl_status_t encode_sets(mbl_engine_t *engine, const mbl_encoder_t *encod
         status = mbl_prompt_set_take(engine->config, encoder, 1, &engine->test);
     if (status == MBL_OK)
         status = mbl_prompt_set_negative(engine->config, encoder, &negative);
+    if (status == MBL_OK)
+        status = mbl_prompt_report_cut_sets(engine, encoder->text);
     status = mbl_comm_agree(engine->comm, status);
     if (status == MBL_OK)
         status = mbl_engine_same_prompts(engine);

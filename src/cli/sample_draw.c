@@ -68,7 +68,8 @@ static mbl_status_t make_buffers(const mbl_sample_options_t *o, mbl_sample_t *s)
     size_t c, height, width, high, wide;
     mbl_pipeline_latent(s->engine.pipeline, &c, &height, &width);
     mbl_pipeline_image_size(s->engine.pipeline, &high, &wide);
-    MBL_TRY(mbl_prompt_report_cuts(s->engine.pipeline, s->prompt, s->n_prompts, "prompts"));
+    MBL_TRY(
+        mbl_prompt_report_cuts(mbl_pipeline_text(s->engine.pipeline), s->prompt, s->n_prompts, "prompts"));
     MBL_TRY(mbl_pipeline_encode(s->engine.pipeline, s->prompt, s->n_prompts, &s->conditions));
     if (o->guidance > 1)
         MBL_TRY(mbl_pipeline_encode(s->engine.pipeline, &o->negative, 1, &s->negative));

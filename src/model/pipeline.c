@@ -273,11 +273,3 @@ void mbl_pipeline_release_text(mbl_pipeline_t *pipeline) {
     if (pipeline->text)
         mbl_text_release(pipeline->text);
 }
-
-mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,
-                               size_t n, mbl_cuts_t *out) {
-    if (pipeline->text)
-        return mbl_text_cuts(pipeline->text, encoder, prompts, n, out);
-    *out = (mbl_cuts_t){0};
-    return MBL_OK;
-}

@@ -46,10 +46,6 @@ mbl_status_t mbl_pipeline_encode(mbl_pipeline_t *pipeline, const char *const *pr
 mbl_text_t *mbl_pipeline_text(mbl_pipeline_t *pipeline); /* NULL where it has none */
 /* Takes the text encoders off the device until prompts are encoded again. */
 void mbl_pipeline_release_text(mbl_pipeline_t *pipeline);
-/* Of which prompts text encoder `encoder` (0, ...) reads only the beginning; out->encoder is NULL past the
- * last encoder. */
-mbl_status_t mbl_pipeline_cuts(const mbl_pipeline_t *pipeline, size_t encoder, const char *const *prompts,
-                               size_t n, mbl_cuts_t *out);
 void mbl_pipeline_image_size(const mbl_pipeline_t *pipeline, size_t *height, size_t *width);
 /* Images of another size from here on, 0 for both: the one the transformer was made for. ERR_CONFIG unless
  * both sides are multiples of what one token stands for (16 pixels in what is published) and the table of

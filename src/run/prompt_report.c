@@ -14,11 +14,11 @@ static const char training[] = "training prompts", held_out[] = "held-out prompt
 
 /* ---- cut prompts ---- */
 
-mbl_status_t mbl_prompt_report_cuts(const mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
+mbl_status_t mbl_prompt_report_cuts(const mbl_text_t *text, const char *const *prompts, size_t n,
                                     const char *set) {
     mbl_cuts_t cuts;
-    for (size_t encoder = 0; mbl_log_rank() == 0; encoder++) {
-        MBL_TRY(mbl_pipeline_cuts(pipeline, encoder, prompts, n, &cuts));
+    for (size_t encoder = 0; text && mbl_log_rank() == 0; encoder++) {
+        MBL_TRY(mbl_text_cuts(text, encoder, prompts, n, &cuts));
         if (!cuts.encoder)
             break;
         if (cuts.count == 0)
@@ -33,15 +33,19 @@ mbl_status_t mbl_prompt_report_cuts(const mbl_pipeline_t *pipeline, const char *
     return MBL_OK;
 }
 
-static mbl_status_t report_cuts_of(const mbl_pipeline_t *pipeline, const mbl_prompts_t *prompts,
-                                   const char *set) {
+static mbl_status_t report_cuts_of(const mbl_text_t *text, const mbl_prompts_t *prompts, const char *set) {
     const char **texts;
     MBL_ALLOC(texts, prompts->count);
     for (size_t i = 0; i < prompts->count; i++)
         texts[i] = prompts->items[i].text;
-    mbl_status_t status = mbl_prompt_report_cuts(pipeline, texts, prompts->count, set);
+    mbl_status_t status = mbl_prompt_report_cuts(text, texts, prompts->count, set);
     mbl_free(texts);
     return status;
+}
+
+mbl_status_t mbl_prompt_report_cut_sets(const mbl_engine_t *engine, const mbl_text_t *text) {
+    MBL_TRY(report_cuts_of(text, &engine->train.prompts, training));
+    return report_cuts_of(text, &engine->test.prompts, held_out);
 }
 
 /* ---- quotes ---- */
@@ -64,7 +68,7 @@ static void report_quotes(const mbl_config_t *config, const mbl_prompts_t *promp
 mbl_status_t mbl_prompt_report_set(const mbl_engine_t *engine, const mbl_prompts_t *prompts,
                                    const char *set) {
     report_quotes(engine->config, prompts, set);
-    return report_cuts_of(engine->pipeline, prompts, set);
+    return report_cuts_of(mbl_pipeline_text(engine->pipeline), prompts, set);
 }
 
 /* ---- rewards ---- */

@@ -6,9 +6,12 @@
 #include "run/engine.h"
 
 /* Warns of prompts that a text encoder reads only the beginning of: how many, and what the first three lose.
- * `set` is what the prompts are called, "training prompts". Local; rank 0 speaks. */
-mbl_status_t mbl_prompt_report_cuts(const mbl_pipeline_t *pipeline, const char *const *prompts, size_t n,
+ * `set` is what the prompts are called, "training prompts". Local; rank 0 speaks. text NULL: nothing is cut.
+ */
+mbl_status_t mbl_prompt_report_cuts(const mbl_text_t *text, const char *const *prompts, size_t n,
                                     const char *set);
+/* The same of both sets of a run. */
+mbl_status_t mbl_prompt_report_cut_sets(const mbl_engine_t *engine, const mbl_text_t *text);
 /* The same of a set; and of quoted text that `ocr`, where it is among the rewards, does not take for such. */
 mbl_status_t mbl_prompt_report_set(const mbl_engine_t *engine, const mbl_prompts_t *prompts, const char *set);
 /* Of both sets of a run; a table of how many prompts each reward applies to; and what will train nothing. */

@@ -1,4 +1,4 @@
-/* src/run/prompt_report.c: what marble train, eval, sample and inspect say of prompts before they do
+/* src/run/prompt_report.c: what marble train, encode, eval, sample and inspect say of prompts before they do
  * anything. */
 #include "small_run.h"
 
@@ -88,6 +88,13 @@ static void long_prompts_are_counted_and_shown(void **state) {
              "eval %s/run.yaml --prompts %s/long.txt --set eval.prompts=6 --set device=cpu", folder, folder);
     assert_int_equal(marble("eval", more), 0);
     check_times("eval.log", "5 of 6 prompts of long have more than the 16 tokens", 1);
+    snprintf(more, sizeof more, "encode %s/run.yaml %s --set device=cpu --set prompts.cache=%s/cache", folder,
+             prompts_of("long.txt"), folder);
+    assert_int_equal(marble("encode", more), 0);
+    check_times("encode.log", "5 of 6 training prompts have more than the 16 tokens that text_encoder reads",
+                1);
+    check_times("encode.log", "5 of 6 held-out prompts have more than the 16 tokens", 1);
+    check_times("encode.log", "is cut off before: ", 6);
 }
 
 /* Only where a reward reads text. */
