@@ -35,6 +35,7 @@ typedef struct {
     double samples; /* images of the epoch over its steps */
     const mbl_update_result_t *update;
     const mbl_reward_stats_t *stats;          /* [K] */
+    const double *by_source;                  /* [sources of the prompts, K] mean scores; NULL without them */
     const mbl_constraint_state_t *constraint; /* of this epoch, */
     const double *pressure;                   /* [K]; NAN for free rewards */
     double x0_norm;                           /* root mean square of the epoch's latents */

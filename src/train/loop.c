@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "rl/min_valid.h"
 #include "rl/pick.h"
+#include "train/by_source.h"
 #include "train/loop_internal.h"
 #include "run/prompt_report.h"
 #include "run/stop.h"
@@ -108,6 +109,9 @@ static mbl_status_t collect(mbl_train_t *t, mbl_event_step_t *shown) {
     MBL_TRY(mbl_scores_exchange(t->comm, &t->scores));
     mbl_min_valid(t->min_valid, &t->batch);
     MBL_TRY(mbl_train_advantages(t));
+    if (t->by_source)
+        MBL_TRY(mbl_by_source(t->comm, &t->engine.train.prompts, &t->batch,
+                              t->by_source + t->engine.train.prompts.n_sources * t->engine.k, t->by_source));
     MBL_TRY(recheck(t));
     MBL_TRY(mbl_watch_epoch(t->comm, t->engine.ops, config, &t->batch, &t->watch));
     t->constraint = t->state.constraint;
@@ -127,6 +131,7 @@ static mbl_status_t describe_step(mbl_train_t *t, size_t steps, mbl_event_step_t
     out->samples = (double)t->batch.n_global / (double)steps;
     out->update = &t->update;
     out->stats = t->stats;
+    out->by_source = t->by_source;
     out->constraint = &t->constraint;
     out->pressure = t->pressure;
     out->x0_norm = t->watch.x0_norm;

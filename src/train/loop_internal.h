@@ -56,8 +56,9 @@ typedef struct {
     mbl_masks_t masks;             /* of the epoch, over those */
     bool monitor[MBL_MAX_REWARDS]; /* only scored */
     double min_valid[MBL_MAX_REWARDS];
-    size_t group[MBL_MAX_REWARDS];                          /* objective of a reward */
-    mbl_reward_stats_t stats[MBL_MAX_REWARDS];              /* of the epoch's scores */
+    size_t group[MBL_MAX_REWARDS];             /* objective of a reward */
+    mbl_reward_stats_t stats[MBL_MAX_REWARDS]; /* of the epoch's scores */
+    double *by_source; /* [2, sources, K] of the epoch: mean scores, and images; NULL without sources */
     mbl_update_result_t update;                             /* of the last step */
     double min[MBL_MAX_REWARDS], pressure[MBL_MAX_REWARDS]; /* of constrained rewards, else NAN */
     mbl_constraint_state_t constraint;                      /* as it will be after the epoch */

@@ -22,6 +22,8 @@ static mbl_status_t make_batch(mbl_train_t *t) {
     MBL_ALLOC(t->needed, t->groups + MBL_MERGE_PROMPTS);
     MBL_TRY(mbl_embeds_room(t->engine.train.embeds, t->groups + MBL_MERGE_PROMPTS));
     MBL_ALLOC(t->sample, n);
+    if (t->engine.train.prompts.n_sources > 0)
+        MBL_ALLOC(t->by_source, 2 * t->engine.train.prompts.n_sources * k);
     MBL_ALLOC(t->batch.rgb, n * high * wide * 3);
     MBL_ALLOC(t->views.images, n);
     MBL_ALLOC(t->views.prompts, n);
@@ -188,6 +190,7 @@ void mbl_train_close(mbl_train_t *t) {
     mbl_free(t->scratch);
     mbl_free(t->needed);
     mbl_free(t->sample);
+    mbl_free(t->by_source);
     mbl_free(t->a);
     mbl_free(t->valid);
     mbl_free(t->sum);

@@ -136,6 +136,17 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_even
         put_cosines(line, config, r);
 }
 
+static void put_sources(json_t *line, const mbl_event_step_t *r) {
+    const mbl_engine_t *engine = r->state->engine;
+    const mbl_prompts_t *prompts = &engine->train.prompts;
+    json_t *sources = r->by_source ? json_object() : NULL;
+    for (size_t s = 0; sources && s < prompts->n_sources; s++)
+        json_object_set_new(sources, prompts->sources[s].name,
+                            by_reward(engine->config, r->by_source + s * engine->k, sizeof *r->by_source));
+    if (sources)
+        json_object_set_new(line, "reward_by_source", sources);
+}
+
 json_t *mbl_report_line(const mbl_event_step_t *r) {
     const mbl_config_t *config = r->state->engine->config;
     const mbl_step_seconds_t *s = &r->seconds;
@@ -149,6 +160,7 @@ json_t *mbl_report_line(const mbl_event_step_t *r) {
         json_object_set_new(line, "stage", json_integer((json_int_t)r->stage + 1));
     json_object_set_new(line, "reward",
                         stats_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, mean)));
+    put_sources(line, r);
     json_object_set_new(line, "advantage_std",
                         stats_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, advantage_std)));
     json_object_set_new(line, "valid",

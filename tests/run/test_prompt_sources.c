@@ -47,6 +47,30 @@ static size_t signs_of(const char *out, size_t *all) {
     return signs;
 }
 
+static double of_source(const json_t *line, const char *source, const char *reward) {
+    const json_t *rewards = json_object_get(json_object_get(line, "reward_by_source"), source),
+                 *value = json_object_get(rewards, reward);
+    if (!value)
+        fail_msg("no reward_by_source.%s.%s", source, reward);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+/* Every step's means by source make those of all images: three signs for a count. */
+static void means_are_by_source(const char *out) {
+    json_t *lines = lines_of(out, "metrics.jsonl"), *line;
+    size_t i;
+    assert_int_equal(json_array_size(lines), 2);
+    json_array_foreach(lines, i, line) {
+        const json_t *all = json_object_get(line, "reward");
+        assert_true(isnan(of_source(line, "geneval", "ocr")));
+        assert_near(of_source(line, "signs", "ocr"), json_number_value(json_object_get(all, "ocr")), 1e-12);
+        const double signs = of_source(line, "signs", "clean"), counts = of_source(line, "geneval", "clean");
+        assert_true(signs != counts);
+        assert_near(0.75 * signs + 0.25 * counts, json_number_value(json_object_get(all, "clean")), 1e-9);
+    }
+    json_decref(lines);
+}
+
 /* Both kinds in every epoch, by weight; evaluations by source; the same on other ranks and after a resume. */
 static void sources_by_weight(void **state) {
     size_t all, signs;
@@ -58,6 +82,7 @@ static void sources_by_weight(void **state) {
     signs = signs_of("both", &all);
     assert_int_equal(4 * signs, 3 * all);
     assert_int_equal(all, 2 * 8);
+    means_are_by_source("both");
     json_t *lines = lines_of("both", "eval.jsonl");
     const json_t *last = json_array_get(lines, json_array_size(lines) - 1),
                  *sources = json_object_get(last, "sources");
@@ -77,6 +102,7 @@ static void sources_by_weight(void **state) {
     signs = signs_of("three", &all);
     assert_int_equal(4 * signs, 3 * all);
     same_lines("both", "three", "eval.jsonl", 1e-4, 2);
+    means_are_by_source("three");
     train_well(1, "on", both("--set eval.prompts=6 --set train.steps=1"));
     train_well(1, "on", both("--set eval.prompts=6 --resume auto"));
     same_checkpoint("both", "on", 2);
