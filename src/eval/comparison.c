@@ -376,7 +376,7 @@ static mbl_status_t new_evaluator(const drawing_t *d, const mbl_comparison_set_t
                                        .k = engine->k,
                                        .images = engine->config->eval.prompts,
                                        .plan = &d->plan,
-                                       .guidance = mbl_engine_guidance(engine),
+                                       .guidance = mbl_engine_guidance(engine->config, &engine->negative),
                                        .stop = d->stop};
     const mbl_passes_t passes = {
         .pipeline = engine->pipeline, .lora = lora, .there = options.images, .left = left};

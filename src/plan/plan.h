@@ -19,6 +19,9 @@ typedef struct {
     size_t rewards;         /* K */
     size_t images, ranks;   /* per rank and epoch */
     size_t rollout_batch, rollout_steps;
+    size_t evaluated,
+        eval_batch; /* images of an evaluation: of this rank; at once (0: as many as rollout_batch) */
+    mbl_guidance_t guidance; /* of evaluations; without its negative prompt */
     mbl_solver_t solver;
     size_t train_batch, timesteps; /* trained on, of every image */
     size_t again;                  /* blocks made again in backward passes (model/dit.h) */

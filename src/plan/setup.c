@@ -69,6 +69,7 @@ static mbl_status_t open_parts(mbl_plan_setup_t *w, mbl_plan_memory_t *memory) {
     const mbl_plan_shape_t *s = w->shape;
     const mbl_update_room_t room = room_of(s);
     const mbl_sigma_schedule_t schedule = {.shift = 3};
+    mbl_guidance_t guidance = s->guidance;
     size_t before = 0;
     MBL_TRY(make_host(w));
     MBL_TRY(open_fixed(w, &before, memory));
@@ -77,7 +78,12 @@ static mbl_status_t open_parts(mbl_plan_setup_t *w, mbl_plan_memory_t *memory) {
     memory->rollout += lap(w, &before);
     MBL_TRY(mbl_update_prepare_passes(&w->update, w->pipeline, &room));
     memory->train = lap(w, &before);
-    MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->rollout_batch, &w->evaluator));
+    if (s->guidance.scale > 1)
+        MBL_TRY(mbl_pipeline_conditions(w->pipeline, 1, &w->negative));
+    guidance.negative = &w->negative;
+    MBL_TRY(mbl_sampler_new(w->pipeline, w->lora, s->eval_batch ? s->eval_batch : s->rollout_batch,
+                            &w->evaluator));
+    MBL_TRY(mbl_sampler_guide(w->evaluator, &guidance));
     memory->evaluation = lap(w, &before);
     return MBL_OK;
 }
@@ -91,6 +97,7 @@ void mbl_plan_setup_close(mbl_plan_setup_t *w) {
         mbl_update_free(&w->update);
         mbl_lora_free(w->lora);
         mbl_conditions_free(w->ops, &w->conditions);
+        mbl_conditions_free(w->ops, &w->negative);
         mbl_pipeline_close(w->pipeline);
     }
     mbl_free(w->a);

@@ -15,7 +15,7 @@ typedef struct {
     size_t (*live)(const mbl_ops_t *ops); /* device memory taken; NULL: not asked for */
     mbl_pipeline_t *pipeline;
     mbl_lora_t *lora;
-    mbl_conditions_t conditions;
+    mbl_conditions_t conditions, negative;
     mbl_plan_comm_t comm;
     mbl_update_t update;
     mbl_sampler_t *sampler, *evaluator;

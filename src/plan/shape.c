@@ -7,8 +7,10 @@
 #include "plan/parts.h"
 #include "plan/setup.h"
 #include "rl/merge.h"
+#include "run/evaluate.h"
 #include "run/micro_batch.h"
 #include "run/stage.h"
+#include "run/start.h"
 #include "run/state.h"
 
 #include <math.h>
@@ -61,8 +63,7 @@ static mbl_status_t read_sizes(const mbl_config_t *config, mbl_plan_shape_t *out
 /* How many encoded prompts are on the device at one time: an epoch's and those of a micro-batch of an
  * evaluation, or all. Those of a file are counted in it. */
 static mbl_status_t count_prompts(const mbl_config_t *config, mbl_plan_shape_t *s) {
-    size_t numbers = s->tokens * s->sizes.context_width + s->sizes.pooled_width;
-    size_t evaluated = mbl_share(config->eval.prompts, s->ranks, 0).n;
+    size_t numbers = s->tokens * s->sizes.context_width + s->sizes.pooled_width, evaluated = s->evaluated;
     if (config->rollout.micro_batch != MBL_CONFIG_AUTO && config->rollout.micro_batch < evaluated)
         evaluated = config->rollout.micro_batch;
     const size_t images = config->prompts.groups * config->prompts.group_size;
@@ -86,15 +87,18 @@ static mbl_status_t fit(const mbl_config_t *config, const mbl_plan_setup_t *w, d
     enum { PART = 4, SAMPLERS = 2 };
     const double left =
         MBL_MICRO_BATCH_SHARE * (memory - (double)(w->live(w->ops) + s->decoder) - CONTEXT_BYTES);
-    mbl_passes_t passes = {.pipeline = w->pipeline, .lora = w->lora, .there = s->images, .copies = SAMPLERS};
+    mbl_passes_t passes = {.pipeline = w->pipeline, .lora = w->lora, .copies = SAMPLERS};
     mbl_fit_t sampled, trained;
+    passes.there = s->images > s->evaluated ? s->images : s->evaluated;
     passes.left = left > 0 ? (size_t)left / PART : 0;
     MBL_TRY(mbl_micro_batch_fit(config, &passes, &sampled));
     passes.kind = MBL_TAPE_LORA;
+    passes.there = s->images;
     passes.copies = 1;
     passes.left = left > 0 ? (size_t)left - SAMPLERS * sampled.bytes : 0;
     MBL_TRY(mbl_micro_batch_fit(config, &passes, &trained));
-    s->rollout_batch = sampled.rows;
+    s->rollout_batch = sampled.rows < s->images ? sampled.rows : s->images;
+    s->eval_batch = mbl_evaluator_rows(&s->guidance, sampled.rows, s->evaluated);
     s->train_batch = trained.rows;
     s->again = trained.again;
     return MBL_OK;
@@ -102,7 +106,7 @@ static mbl_status_t fit(const mbl_config_t *config, const mbl_plan_setup_t *w, d
 
 static mbl_status_t fit_micro_batches(const mbl_config_t *config, double memory, mbl_plan_shape_t *s) {
     mbl_plan_setup_t w = {.shape = s, .live = mbl_cost_model_live};
-    s->rollout_batch = s->train_batch = 1;
+    s->rollout_batch = s->train_batch = s->eval_batch = 1;
     MBL_TRY(mbl_cost_model_open(&w.ops));
     mbl_ops_t *ops = w.ops;
     mbl_status_t status = mbl_plan_setup_fixed(&w);
@@ -114,12 +118,30 @@ static mbl_status_t fit_micro_batches(const mbl_config_t *config, double memory,
     return status;
 }
 
+/* The adapter is laid out as that of model.lora.from, as in the run. */
+static mbl_status_t take_layout(const mbl_config_t *config, mbl_plan_shape_t *s) {
+    mbl_ops_t *ops;
+    mbl_dit_t *model = NULL;
+    mbl_start_t start;
+    MBL_TRY(mbl_cost_model_open(&ops));
+    mbl_status_t status = mbl_dit_blank(ops, s->dtype, s->model, &model);
+    if (status == MBL_OK)
+        status = mbl_start_layout(config, model, &start);
+    if (status == MBL_OK)
+        status = mbl_state_lora(&start.config, &s->lora);
+    mbl_dit_close(model);
+    mbl_ops_close(ops);
+    return status;
+}
+
 mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, double memory, mbl_plan_shape_t *out) {
     const size_t images = config->prompts.groups * config->prompts.group_size;
     size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
     mbl_plan_shape_t shape = {.dtype = config->precision == MBL_CONFIG_PRECISION_F32 ? MBL_F32 : MBL_BF16,
                               .images = mbl_share(images, ranks, 0).n, /* none has more */
                               .ranks = ranks,
+                              .evaluated = mbl_share(config->eval.prompts, ranks, 0).n,
+                              .guidance = mbl_engine_guidance(config, NULL),
                               .rollout_steps = config->rollout.steps,
                               .solver = config->rollout.solver,
                               .merge = config->rollout.merge == MBL_CONFIG_MERGE_AUTO,
@@ -131,6 +153,8 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, double mem
     MBL_TRY(mbl_stage_most_parts(config, &shape.rewards));
     MBL_TRY(mbl_state_lora(config, &shape.lora));
     mbl_status_t status = read_sizes(config, &shape);
+    if (status == MBL_OK && config->model.lora.from[0])
+        status = take_layout(config, &shape);
     if (status == MBL_OK)
         status = count_prompts(config, &shape);
     if (status == MBL_OK)

@@ -84,10 +84,9 @@ mbl_status_t mbl_engine_encode_negative(mbl_engine_t *engine) {
     return mbl_pipeline_encode(engine->pipeline, &negative, 1, &engine->negative);
 }
 
-mbl_guidance_t mbl_engine_guidance(const mbl_engine_t *engine) {
-    const mbl_config_t *config = engine->config;
+mbl_guidance_t mbl_engine_guidance(const mbl_config_t *config, const mbl_conditions_t *negative) {
     mbl_guidance_t guidance = {.scale = config->eval.guidance,
-                               .negative = &engine->negative,
+                               .negative = negative,
                                .skip_scale = config->eval.skip_scale,
                                .start = config->eval.skip_start,
                                .stop = config->eval.skip_stop};

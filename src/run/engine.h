@@ -41,7 +41,7 @@ mbl_status_t mbl_engine_resize(const mbl_config_t *config, mbl_pipeline_t *pipel
 /* Encodes the negative prompt, where evaluations have guidance and mbl_engine_open has not been called. */
 mbl_status_t mbl_engine_encode_negative(mbl_engine_t *engine);
 /* The guidance of evaluations, by the configuration. */
-mbl_guidance_t mbl_engine_guidance(const mbl_engine_t *engine);
+mbl_guidance_t mbl_engine_guidance(const mbl_config_t *config, const mbl_conditions_t *negative);
 /* That all ranks have the same prompts (and, with a pipeline, the same transformer). Collective. */
 mbl_status_t mbl_engine_same_prompts(const mbl_engine_t *engine);
 

@@ -25,16 +25,19 @@ struct mbl_evaluator {
     mbl_eval_score_t *sources; /* [sources, K] of the last run */
 };
 
+size_t mbl_evaluator_rows(const mbl_guidance_t *guidance, size_t rows, size_t images) {
+    if (guidance->scale > 1) /* two rows of an image in a pass, which is as large as it was */
+        rows = (rows + 1) / 2;
+    return rows < images ? rows : images > 0 ? images : 1;
+}
+
 static mbl_status_t make_batch(mbl_evaluator_t *e) {
     mbl_evaluator_options_t *o = &e->options;
     size_t c, height, width, high, wide;
     /* rank 0, whose images the sheet shows, has some even where there are fewer than ranks */
     const mbl_share_t share = mbl_share(o->images, (size_t)o->comm->size, (size_t)o->comm->rank);
     const size_t first = share.first, n = share.n;
-    if (o->guidance.scale > 1) /* two rows of an image in a pass, which is as large as it was */
-        o->micro_batch = (o->micro_batch + 1) / 2;
-    if (o->micro_batch > n)
-        o->micro_batch = n ? n : 1;
+    o->micro_batch = mbl_evaluator_rows(&o->guidance, o->micro_batch, n);
     mbl_pipeline_latent(o->pipeline, &c, &height, &width);
     mbl_pipeline_image_size(o->pipeline, &high, &wide);
     MBL_TRY(

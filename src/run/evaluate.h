@@ -25,6 +25,8 @@ typedef struct {
     const volatile sig_atomic_t *stop;
 } mbl_evaluator_options_t;
 
+/* How many of an evaluator's images are made at once, where a pass without guidance may have so many rows. */
+size_t mbl_evaluator_rows(const mbl_guidance_t *guidance, size_t rows, size_t images);
 mbl_status_t mbl_evaluator_new(const mbl_evaluator_options_t *options, mbl_evaluator_t **out);
 void mbl_evaluator_free(mbl_evaluator_t *evaluator);
 

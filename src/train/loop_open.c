@@ -155,7 +155,7 @@ static mbl_status_t open_passes(mbl_train_t *t, size_t left) {
                                        .images = config->eval.prompts,
                                        .micro_batch = t->sampled_at_once,
                                        .plan = &t->eval_plan,
-                                       .guidance = mbl_engine_guidance(&t->engine),
+                                       .guidance = mbl_engine_guidance(config, &t->engine.negative),
                                        .seed = config->eval.seed,
                                        .stop = t->stop};
     return mbl_evaluator_new(&options, &t->evaluator);

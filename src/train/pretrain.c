@@ -186,7 +186,7 @@ static mbl_status_t open_evaluator(pretrain_t *p, size_t left) {
                                        .k = p->engine.k,
                                        .images = config->eval.prompts,
                                        .plan = &p->plan,
-                                       .guidance = mbl_engine_guidance(&p->engine),
+                                       .guidance = mbl_engine_guidance(config, &p->engine.negative),
                                        .seed = config->eval.seed};
     mbl_fit_t fit;
     MBL_TRY(make_plan(p, config));

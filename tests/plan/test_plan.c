@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include "base/mem.h"
+#include "model/safetensors.h"
 #include "ops/roofline.h"
 #include "plan/plan.h"
 
@@ -277,10 +278,78 @@ static void test_prompts(void **state) {
     }
 }
 
+/* Evaluations with guidance take two rows of an image, and the negative prompt; without room for more rows
+ * they make half as many images at once. */
+static void test_guided_evaluation(void **state) {
+    static const char text[] =
+        "model: {path: " MBL_SOURCE_DIR "/deploy/examples/signs-base}\n"
+        "rewards: [{name: ocr}]\nprompts: {groups: 8, train_count: 40, test_count: 20}\n";
+    static const struct {
+        const char *set[3];
+        size_t at_once;
+    } cases[] = {{{"eval.guidance=1", "rollout.micro_batch=6", "eval.prompts=16"}, 6},
+                 {{"eval.guidance=4.5", "rollout.micro_batch=6", "eval.prompts=16"}, 3},
+                 {{"eval.guidance=1", "rollout.micro_batch=6", "eval.prompts=4"}, 4},
+                 {{"eval.guidance=4.5", "rollout.micro_batch=12", "eval.prompts=16"}, 6}};
+    size_t bytes[4];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mbl_config_t *config;
+        mbl_plan_shape_t shape;
+        mbl_plan_t plan;
+        assert_ok(mbl_config_parse(text, strlen(text), "run.yaml", cases[i].set, 3, &config));
+        assert_ok(mbl_plan_shape(config, 1, 80e9, &shape));
+        assert_int_equal(shape.eval_batch, cases[i].at_once);
+        assert_ok(mbl_plan(&shape, &plan));
+        bytes[i] = plan.memory.evaluation;
+        mbl_plan_free(&plan);
+        mbl_plan_shape_free(&shape);
+        mbl_config_free(config);
+    }
+    assert_true(bytes[2] < bytes[0]);
+    /* six rows in both; what is guided has the model's two velocities of an image besides */
+    assert_true(5 * bytes[1] < 6 * bytes[0] && 5 * bytes[3] > 9 * bytes[0]);
+}
+
+/* The rank that a run begun with model.lora.from has. */
+static void test_rank_of_a_file(void **state) {
+    static const char text[] =
+        "model: {path: " MBL_SOURCE_DIR "/deploy/examples/signs-base, lora: {from: %s}}\n"
+        "rewards: [{name: ocr}]\nprompts: {train_count: 40, test_count: 20}\n";
+    enum { RANK = 3 };
+    static float values[RANK * 256];
+    char folder[64], path[128], yaml[512];
+    mbl_config_t *config;
+    mbl_plan_shape_t shape;
+    const mbl_dit_sizes_t *sizes = &shape.sizes;
+    (void)state;
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/lora.safetensors", folder);
+    snprintf(yaml, sizeof yaml, text, path);
+    assert_ok(
+        mbl_plan_read_model(MBL_SOURCE_DIR "/deploy/examples/signs-base/transformer/config.json", 0, &shape));
+    const size_t width = sizes->width;
+    const mbl_st_tensor_t tensors[] = {
+        {"transformer.transformer_blocks.0.attn.to_q.lora_A.weight", MBL_F32, 2, {RANK, width}, values},
+        {"transformer.transformer_blocks.0.attn.to_q.lora_B.weight", MBL_F32, 2, {width, RANK}, values}};
+    assert_true(width <= 256);
+    mbl_plan_shape_free(&shape);
+    assert_ok(mbl_st_write(path, tensors, 2, NULL));
+    assert_ok(mbl_config_parse(yaml, strlen(yaml), "run.yaml", NULL, 0, &config));
+    assert_ok(mbl_plan_shape(config, 1, 80e9, &shape));
+    assert_int_equal(shape.lora.rank, RANK);
+    assert_int_equal(shape.lora.n_targets, 1);
+    mbl_plan_shape_free(&shape);
+    mbl_config_free(config);
+    remove_folder(folder);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_products),   cmocka_unit_test(test_taking),
-                                       cmocka_unit_test(test_roofline),   cmocka_unit_test(test_medium),
-                                       cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_wrong_shapes),
-                                       cmocka_unit_test(test_prompts)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_products),      cmocka_unit_test(test_taking),
+        cmocka_unit_test(test_roofline),      cmocka_unit_test(test_medium),
+        cmocka_unit_test(test_arithmetic),    cmocka_unit_test(test_wrong_shapes),
+        cmocka_unit_test(test_prompts),       cmocka_unit_test(test_guided_evaluation),
+        cmocka_unit_test(test_rank_of_a_file)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
