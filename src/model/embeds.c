@@ -244,7 +244,7 @@ mbl_status_t mbl_embeds_room(mbl_embeds_t *e, size_t rows) {
         return MBL_OK;
     free_window(e);
     mbl_ops_part(e->encoder.ops, "an epoch's encoded prompts",
-                 "prompts.groups, eval.prompts or prompts.device_bytes");
+                 "a smaller prompts.groups, eval.prompts or prompts.device_bytes");
     MBL_TRY_GOTO(make_room(&e->encoder, rows, &e->window), failed);
     mbl_ops_part(e->encoder.ops, NULL, NULL);
     MBL_ALLOC_GOTO(e->owner, rows, failed);

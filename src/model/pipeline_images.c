@@ -84,7 +84,8 @@ static mbl_status_t count_fitting(const mbl_pipeline_t *p, size_t *out) {
 mbl_status_t mbl_pipeline_prepare_decoding(mbl_pipeline_t *p, size_t max_n) {
     if (!p->vae || p->tiler)
         return MBL_OK;
-    mbl_ops_part(p->ops, "the image decoder's activations", "rollout.decode_bytes or rollout.decode_tile");
+    mbl_ops_part(p->ops, "the image decoder's activations",
+                 "a smaller rollout.decode_bytes or rollout.decode_tile");
     if (p->height > p->tile || p->width > p->tile)
         return mbl_vae_tiler_new(p->vae, p->height, p->width, p->tile, &p->tiler);
     if (!p->fitting)

@@ -195,16 +195,27 @@ void mbl_ops_part(mbl_ops_t *ops, const char *part, const char *lower) {
     ops->lower = lower;
 }
 
+enum { SIZE_TEXT = 32 };
+
+static const char *size_text(size_t bytes, char out[SIZE_TEXT]) {
+    const double mib = 1048576;
+    if ((double)bytes < 1024 * mib)
+        snprintf(out, SIZE_TEXT, "%.1f MiB", (double)bytes / mib);
+    else
+        snprintf(out, SIZE_TEXT, "%.2f GiB", (double)bytes / (1024 * mib));
+    return out;
+}
+
 mbl_status_t mbl_ops_no_memory(const mbl_ops_t *ops, const char *memory, size_t bytes, size_t left) {
-    const double gib = 1073741824.0;
     const char *part = ops->part ? ops->part : "a step",
-               *lower = ops->lower ? ops->lower : "rollout.micro_batch or train.micro_batch";
-    char found[96] = "and the process may not take more (ulimit)";
+               *lower = ops->lower ? ops->lower : "a smaller rollout.micro_batch or train.micro_batch";
+    char asked[SIZE_TEXT], there[SIZE_TEXT], missing[SIZE_TEXT],
+        found[96] = "and the process may not take more (ulimit)";
     if (left < bytes)
-        snprintf(found, sizeof found, "%.2f GiB are left, %.2f GiB are missing", (double)left / gib,
-                 (double)(bytes - left) / gib);
-    return MBL_FAIL(MBL_ERR_MEM, "no %s for %s: %zu bytes (%.2f GiB) at once, %s; expected more, or %s",
-                    memory, part, bytes, (double)bytes / gib, found, lower);
+        snprintf(found, sizeof found, "%s are left, %s are missing", size_text(left, there),
+                 size_text(bytes - left, missing));
+    return MBL_FAIL(MBL_ERR_MEM, "no %s for %s: %s at once, %s; expected more, or %s", memory, part,
+                    size_text(bytes, asked), found, lower);
 }
 
 mbl_status_t mbl_host_new(mbl_ops_t *ops, size_t bytes, void **out) {

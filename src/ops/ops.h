@@ -355,8 +355,8 @@ bool mbl_ops_bf16_is_native(mbl_ops_t *ops);
  * that is not known. */
 mbl_status_t mbl_ops_memory_left(mbl_ops_t *ops, size_t *bytes);
 
-/* What the tensors from now on are for, and which keys lower what they take: for the message where there is
- * no memory for one. Both are kept as they are; NULL, NULL: a step of a run. */
+/* What the tensors from now on are for, and what lowers what they take ("a smaller KEY"): for the message
+ * where there is no memory for one. Both are kept as they are; NULL, NULL: a step of a run. */
 void mbl_ops_part(mbl_ops_t *ops, const char *part, const char *lower);
 /* For backends: ERR_MEM with that part, what is missing and the keys. `memory`: "device memory"; left: bytes,
  * SIZE_MAX where that is not known. */

@@ -66,7 +66,7 @@ static mbl_status_t make_batch(mbl_evaluator_t *e) {
     MBL_TRY(mbl_pipeline_prepare_decoding(o->pipeline, o->micro_batch));
     MBL_TRY(mbl_embeds_room(o->set->embeds, o->micro_batch));
     mbl_ops_part(mbl_pipeline_ops(o->pipeline), "the activations of evaluations",
-                 "rollout.micro_batch or eval.prompts");
+                 "a smaller rollout.micro_batch or eval.prompts");
     MBL_TRY(mbl_sampler_new(o->pipeline, o->lora, o->micro_batch, &e->sampler));
     MBL_TRY(mbl_sampler_guide(e->sampler, &o->guidance));
     mbl_ops_part(mbl_pipeline_ops(o->pipeline), NULL, NULL);

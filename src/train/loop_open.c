@@ -40,7 +40,7 @@ static mbl_status_t make_batch(mbl_train_t *t) {
 static mbl_status_t fit_micro_batches(mbl_train_t *t, size_t left, mbl_update_room_t *room) {
     enum { PART = 4, SAMPLERS = 2 }; /* the rollout's and the evaluation's */
     const mbl_config_t *config = t->config;
-    const size_t ranks = (size_t)t->comm->size, shown = (config->eval.prompts + ranks - 1) / ranks;
+    const size_t shown = mbl_share(config->eval.prompts, (size_t)t->comm->size, 0).n;
     const size_t most = t->batch.n > shown ? t->batch.n : shown;
     mbl_passes_t passes = {.pipeline = t->engine.pipeline, .lora = t->state.lora, .copies = SAMPLERS};
     mbl_fit_t sampled, trained;
@@ -119,10 +119,10 @@ static mbl_status_t open_state(mbl_train_t *t) {
     MBL_TRY(mbl_stage_most_parts(config, &t->most_parts));
     mbl_train_take_rewards(t);
     mbl_config_objectives(config, t->group);
-    mbl_ops_part(t->engine.ops, "adapters and their moments", "model.lora.rank");
+    mbl_ops_part(t->engine.ops, "adapters and their moments", "a smaller model.lora.rank");
     MBL_TRY(mbl_state_new(&t->engine, &t->state));
     MBL_TRY(make_plans(t));
-    mbl_ops_part(t->engine.ops, "an epoch's images", "prompts.groups or prompts.group_size");
+    mbl_ops_part(t->engine.ops, "an epoch's images", "a smaller prompts.groups or prompts.group_size");
     MBL_TRY(make_batch(t));
     MBL_TRY(mbl_ranks_new(t->comm, &t->ranks));
     MBL_TRY(mbl_pipeline_prepare_decoding(t->engine.pipeline, t->batch.n));
@@ -131,7 +131,7 @@ static mbl_status_t open_state(mbl_train_t *t) {
         MBL_TRY(mbl_merge_new(t->engine.pipeline, &t->state.update.policy.in_old, &schedule, &t->merge));
     MBL_RECORD("%s", t->state.made_with);
     const mbl_update_room_t room = room_of(t);
-    mbl_ops_part(t->engine.ops, "gradient sets", "model.lora.rank or fewer rewards");
+    mbl_ops_part(t->engine.ops, "gradient sets", "a smaller model.lora.rank or fewer rewards");
     return mbl_update_prepare_sets(&t->state.update, &room);
 }
 
@@ -140,11 +140,13 @@ static mbl_status_t open_passes(mbl_train_t *t, size_t left) {
     const mbl_config_t *config = t->config;
     mbl_update_room_t room = room_of(t);
     MBL_TRY(fit_micro_batches(t, left, &room));
-    mbl_ops_part(t->engine.ops, "the rollout's activations", "rollout.micro_batch");
-    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora,
-                            t->sampled_at_once < t->batch.n ? t->sampled_at_once : t->batch.n, &t->sampler));
+    /* evaluations may have more at once; a rank without images has a sampler too */
+    const size_t there = t->batch.n ? t->batch.n : 1,
+                 drawn = t->sampled_at_once < there ? t->sampled_at_once : there;
+    mbl_ops_part(t->engine.ops, "the rollout's activations", "a smaller rollout.micro_batch");
+    MBL_TRY(mbl_sampler_new(t->engine.pipeline, t->state.lora, drawn, &t->sampler));
     mbl_ops_part(t->engine.ops, "the training's activations",
-                 "train.micro_batch, or train.checkpoint_blocks: all");
+                 "a smaller train.micro_batch or train.checkpoint_blocks: all");
     MBL_TRY(mbl_update_prepare_passes(&t->state.update, t->engine.pipeline, &room));
     mbl_evaluator_options_t options = {.comm = t->comm,
                                        .pipeline = t->engine.pipeline,

@@ -60,9 +60,11 @@ def check(folder):
     refused(folder, 1, "no NVIDIA driver here", "device: cpu", everywhere={"MARBLE_EMULATED_DRIVER": "0"})
     refused(folder, 1, "the driver takes CUDA up to 12.2", "update the driver", everywhere={"MARBLE_EMULATED_DRIVER": "12020"})
     refused(folder, 1, "shows no GPU", everywhere={"MARBLE_EMULATED_DEVICES": "0"})
-    # the part that does not fit, and the key that lowers it: 4.6 MB are weights
-    for memory, part, keys in (("2M", "the transformer's weights", "precision: bf16"),):
-        refused(folder, 1, f"no device memory for {part}: ", " GiB are missing; expected more, or " + keys,
+    # the part that does not fit, and what makes it fit; 32 MB are cublasLt's
+    for memory, part, less in (("40M", "the transformer's weights", "precision: bf16"),
+                               ("46M", "a copy of the adapted weights", "rollout.merge: never"),
+                               ("50M", "gradient sets", "a smaller model.lora.rank or fewer rewards")):
+        refused(folder, 1, f"no device memory for {part}: ", f" MiB are missing; expected more, or {less}",
                 everywhere={"MARBLE_EMULATED_MEMORY": memory})
     refused(folder, 2, "no device memory for", "rank 1", last={"MARBLE_EMULATED_MEMORY": "40M"})
     refused(folder, 2, "two ranks of this job would share GPU 0", "MARBLE_SHARE_GPU=1",

@@ -149,7 +149,7 @@ static void too_much_names_its_part(void **state) {
     mbl_fail_quiet(1);
     assert_int_equal(mbl_tensor_new(ops, MBL_U8, &t, 1, most + ((size_t)8 << 30)), MBL_ERR_MEM);
     mbl_fail_quiet(0);
-    for (const char *const *word = (const char *const[]){"no memory for a part: ", "GiB are missing",
+    for (const char *const *word = (const char *const[]){"no memory for a part: ", " GiB are missing",
                                                          "; expected more, or its.key", NULL};
          *word; word++)
         if (!strstr(mbl_fail_message(), *word))

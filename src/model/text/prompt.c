@@ -258,7 +258,7 @@ mbl_status_t mbl_text_encode(mbl_text_t *text, const char *const *prompts, size_
     size_t *end = NULL, at_once = n < PROMPTS_AT_ONCE ? n : PROMPTS_AT_ONCE;
     size_t longest = text->clip_tokens > text->t5_tokens ? text->clip_tokens : text->t5_tokens;
     MBL_TRY(check_shapes(text, n, context, pooled));
-    mbl_ops_part(text->ops, "a text encoder's activations", "prompts.max_tokens");
+    mbl_ops_part(text->ops, "a text encoder's activations", "a smaller prompts.max_tokens");
     MBL_TRY(open_encoders(text));
     MBL_ALLOC_GOTO(ids, at_once * longest, done);
     MBL_ALLOC_GOTO(end, at_once, done);

@@ -120,7 +120,7 @@ static mbl_status_t load(mbl_text_weights_t *w) {
     mbl_ops_part(w->ops, "a text encoder's weights",
                  w->low_memory ? "precision: bf16" : "model.low_memory: on");
     mbl_status_t status = make_buffers(w);
-    mbl_ops_part(w->ops, "a text encoder's activations", "prompts.max_tokens");
+    mbl_ops_part(w->ops, "a text encoder's activations", "a smaller prompts.max_tokens");
     for (size_t g = 0; status == MBL_OK && !w->low_memory && g < w->n_groups; g++)
         status = read_group(w, g, &w->groups[g]);
     if (status != MBL_OK)
