@@ -196,6 +196,7 @@ static void wrappers_refuse(void **state) {
     ops->profile = true;
     assert_int_equal(MBL_OP(ops, matmul, .y = &y, .a = &a, .b = &b, .bias = &bias), MBL_OK);
     assert_int_equal(ops->stats[MBL_OP_matmul].calls, 1);
+    assert_int_equal(mbl_ops_profiled(ops), MBL_OK);
     assert_true(ops->stats[MBL_OP_matmul].seconds > 0);
     mbl_ops_close(ops);
 }
