@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "model/sampler.h"
 #include "reward/reward.h"
+#include "rl/balance.h"
 #include "rl/constraint.h"
 #include "rl/noise.h"
 #include "rl/alarms.h"
@@ -33,6 +34,7 @@ typedef enum {
 typedef enum { MBL_CONFIG_SOURCE_SIGNS, MBL_CONFIG_SOURCE_FILE } mbl_config_source_t;
 typedef enum { MBL_CONFIG_STD_AUTO, MBL_CONFIG_STD_GLOBAL, MBL_CONFIG_STD_GROUP } mbl_config_std_t;
 typedef enum {
+    MBL_CONFIG_COMMON_AUTO, /* by the method: mbl_config_common */
     MBL_CONFIG_COMMON_TOGETHER,
     MBL_CONFIG_COMMON_APART,
     MBL_CONFIG_COMMON_OFFSET
@@ -264,6 +266,12 @@ mbl_status_t mbl_config_help(const char *section, FILE *out);
 /* Whether matrix products run in bf16: what `precision` says, auto meaning where that is native
  * (mbl_ops_bf16_is_native): on a GPU, and on a CPU with AVX512-BF16 or AMX. */
 bool mbl_config_bf16(const mbl_config_t *config, bool native);
+/* What becomes of the common part under a method of the run, by balance.common: auto is offset where the
+ * method can allow for it and no reward has a min, else together. */
+mbl_common_t mbl_config_common(const mbl_config_t *config, mbl_method_t method);
+/* "offset with marble, together with nash": what auto means under the methods of the run that balance
+ * gradients, into `out`; false where none does or balance.common is not auto. */
+bool mbl_config_common_text(const mbl_config_t *config, char *out, size_t size);
 /* The key's word for a choice, as in run.yaml: mbl_config_word("rollout.solver", MBL_SOLVER_DPM2) is
  * "dpm2"; "" when there is none. */
 const char *mbl_config_word(const char *key, int choice);

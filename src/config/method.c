@@ -13,6 +13,27 @@ typedef struct {
     char text[80]; /* "balance.method: marble" or "stages.1.method: marble" */
 } used_t;
 
+static bool has_min(const mbl_config_t *config) {
+    for (size_t i = 0; i < config->rewards.count; i++)
+        if (!isnan(config->rewards.items[i].min))
+            return true;
+    return false;
+}
+
+mbl_common_t mbl_config_common(const mbl_config_t *config, mbl_method_t method) {
+    switch (config->balance.common) {
+    case MBL_CONFIG_COMMON_TOGETHER:
+        return MBL_COMMON_TOGETHER;
+    case MBL_CONFIG_COMMON_APART:
+        return MBL_COMMON_APART;
+    case MBL_CONFIG_COMMON_OFFSET:
+        return MBL_COMMON_OFFSET;
+    default:
+        return mbl_method_is(method, MBL_METHOD_OFFSET) && !has_min(config) ? MBL_COMMON_OFFSET
+                                                                            : MBL_COMMON_TOGETHER;
+    }
+}
+
 int mbl_config_line(const mbl_config_t *config, const char *key) {
     size_t n;
     const mbl_field_t *fields = mbl_config_fields(&n), *field = mbl_config_field(key);
@@ -60,7 +81,7 @@ static void check_reference(const mbl_config_t *config, const used_t *used, mbl_
         {"balance.gram_fraction", "1: it solves on one micro-batch", config->balance.gram_fraction < 1},
         {"balance.on_refresh", "raw: the micro-batch that it solves on uses the solution",
          config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW},
-        {"balance.common", "together", config->balance.common != MBL_CONFIG_COMMON_TOGETHER},
+        {"balance.common", "together", mbl_config_common(config, used->method) != MBL_COMMON_TOGETHER},
         {"balance.kl", "apart", config->balance.kl != MBL_CONFIG_KL_APART},
         {"train.kl_fraction", "1", config->train.kl_fraction < 1},
         {"train.micro_batch", "a number: it solves on one micro-batch",
@@ -73,19 +94,16 @@ static void check_reference(const mbl_config_t *config, const used_t *used, mbl_
                                keys[i].key, used->text, keys[i].need);
 }
 
-/* A common part that is added once goes with methods that solve at every step, on all rows. */
+/* A common part that is added once goes with gradients of the rewards; to allow for it, with marble. */
 static void check_common(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     const char *word = mbl_config_word("balance.common", (int)config->balance.common), *need = NULL;
-    if (config->balance.common == MBL_CONFIG_COMMON_TOGETHER ||
-        mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES))
+    mbl_common_t common = mbl_config_common(config, used->method);
+    if (common == MBL_COMMON_TOGETHER || mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES))
         return;
     if (mbl_method_has_objective(used->method))
         need = "a method with one gradient per reward";
-    else if (config->balance.common == MBL_CONFIG_COMMON_OFFSET &&
-             !mbl_method_is(used->method, MBL_METHOD_OFFSET))
+    else if (common == MBL_COMMON_OFFSET && !mbl_method_is(used->method, MBL_METHOD_OFFSET))
         need = "balance.method: marble";
-    else if (config->balance.refresh_every != 1 || config->balance.gram_fraction < 1)
-        need = "balance.refresh_every: 1 and balance.gram_fraction: 1";
     if (need)
         mbl_config_problem(problems, mbl_config_line(config, "balance.common"),
                            "balance.common: %s; expected %s with it", word, need);
@@ -104,9 +122,8 @@ static void check_guard(const mbl_config_t *config, const used_t *used, mbl_conf
         need = "balance.refresh_every: 1, balance.gram_fraction: 1 and balance.on_refresh: raw";
     else if (config->balance.shrink != MBL_SHRINK_OFF)
         need = "balance.shrink: off";
-    for (size_t i = 0; i < config->rewards.count && !need; i++)
-        if (!isnan(config->rewards.items[i].min))
-            need = "no reward with a min";
+    if (!need && has_min(config))
+        need = "no reward with a min";
     if (need)
         mbl_config_problem(problems, mbl_config_line(config, "balance.guard"),
                            "balance.guard: own_parts with %s; expected %s with it, or off", used->text, need);
@@ -115,12 +132,9 @@ static void check_guard(const mbl_config_t *config, const used_t *used, mbl_conf
 /* What only means something where alpha is solved for. */
 static void check_solving(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     bool solves = solves_once(used->method);
-    const char *need = !solves ? "a method that solves on all rows, such as marble,"
-                       : config->balance.common != MBL_CONFIG_COMMON_TOGETHER ? "balance.common: together"
-                                                                              : NULL;
-    for (size_t i = 0; i < config->rewards.count && !need; i++)
-        if (!isnan(config->rewards.items[i].min))
-            need = "no reward with a min";
+    const char *need = !solves ? "a method that solves on all rows, such as marble," : NULL;
+    if (!need && has_min(config))
+        need = "no reward with a min";
     if (config->balance.shrink != MBL_SHRINK_OFF && need)
         mbl_config_problem(problems, mbl_config_line(config, "balance.shrink"),
                            "balance.shrink: %s with %s; expected %s with it, or off",
@@ -138,8 +152,8 @@ static const char *needed_by_min(const mbl_config_t *config, const used_t *used,
         return "no stages";
     if (mbl_method_has_objective(used->method) || mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES))
         return "a balance.method with one gradient per reward, such as marble,";
-    if (config->balance.common != MBL_CONFIG_COMMON_TOGETHER)
-        return "balance.common: together";
+    if (mbl_config_common(config, used->method) != MBL_COMMON_TOGETHER)
+        return "balance.common: together, or auto,";
     if (config->balance.refresh_every != 1 || config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
         return "balance.refresh_every: 1 and on_refresh: raw (gram_fraction costs as little)";
     if (grouped)
@@ -202,4 +216,21 @@ void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t 
         if (i == 0)
             check_constraints(config, &used, problems);
     }
+}
+
+bool mbl_config_common_text(const mbl_config_t *config, char *out, size_t size) {
+    size_t n = config->stages.count ? config->stages.count : 1, used = 0;
+    out[0] = 0;
+    for (size_t i = 0; i < n && config->balance.common == MBL_CONFIG_COMMON_AUTO; i++) {
+        mbl_method_t method = method_of(config, i).method;
+        bool seen = mbl_method_has_objective(method);
+        for (size_t j = 0; j < i; j++)
+            seen |= method_of(config, j).method == method;
+        if (seen || used >= size)
+            continue;
+        int together = mbl_config_common(config, method) == MBL_COMMON_TOGETHER;
+        used += (size_t)snprintf(out + used, size - used, "%s%s with %s", used ? ", " : "",
+                                 together ? "together" : "offset", mbl_method_name(method));
+    }
+    return used > 0;
 }

@@ -49,8 +49,8 @@ static const char *const method_words[MBL_METHODS + 1] = {MBL_METHOD_LIST(WORD, 
 static const char *const method_help[] = {MBL_METHOD_LIST(HELP, HELP)};
 #undef HELP
 static const char *const refresh_words[] = {"raw", "smooth", NULL};
-/* In the order of mbl_common_t. */
-static const char *const common_words[] = {"together", "apart", "offset", NULL};
+/* In the order of mbl_config_common_t. */
+static const char *const common_words[] = {"auto", "together", "apart", "offset", NULL};
 /* In the order of mbl_config_kl_t. */
 static const char *const kl_words[] = {"apart", "common", NULL};
 /* In the order of mbl_config_weighted_t. */
@@ -228,10 +228,11 @@ static const mbl_field_t fields[] = {
 
     {"balance.method", MBL_FIELD_CHOICE, offsetof(mbl_config_t, balance.method), "marble", 0, 0, 0, NULL,
      method_words, "how the gradients of the rewards become one direction", method_help},
-    CHOICE(balance.common, "together", common_words,
+    CHOICE(balance.common, "auto", common_words,
            "the common part of the per-reward gradients, which no reward changes: together: balanced with "
            "every reward's own; apart: added once after balancing; offset: added once, and balancing takes "
-           "it into account"),
+           "it into account (with marble); auto: offset with marble unless a reward has a min, else "
+           "together"),
     CHOICE(balance.kl, "apart", kl_words,
            "gradient of the KL term: apart: added once after balancing, with its own weight; common: part of "
            "every reward's gradient, which saves a backward pass in steps that solve"),
@@ -243,7 +244,7 @@ static const mbl_field_t fields[] = {
            "two halves of the prompts differ"),
     CHOICE(balance.guard, "off", guard_words,
            "own_parts: a solve's direction is moved by the least that makes it work against no reward's own "
-           "part a_k (cos_part at least 0), not only against no gradient g_k with the common part in it"),
+           "part a_k (cos_part at least 0)"),
     NUMBER(balance.floor, "0.0", 0, 1, BELOW,
            "least alpha of an objective, for method marble; objectives x floor may be at most 1"),
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,

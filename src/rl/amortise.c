@@ -79,7 +79,8 @@ mbl_status_t mbl_amortise_step(const mbl_balance_options_t *options, const mbl_b
                               (priority_of(options, &objectives, o) * sums.length[o]);
     }
     mbl_sets_t one = mbl_sets(k, NULL, false);
-    mbl_sets_spread(options->sets ? options->sets : &one, NULL, step.coefficient);
+    mbl_sets_spread(options->sets ? options->sets : &one,
+                    options->common == MBL_COMMON_TOGETHER ? NULL : step.used, step.coefficient);
     *out = step;
     return MBL_OK;
 }

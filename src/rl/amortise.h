@@ -1,5 +1,6 @@
 /* Steps between two solves (README.md here): the direction D = m sum_k alphabar_k g_k / (n_k w_k) with
- * lengths n_k and averaged alphabar of the last solve, from one backward pass. Pure numbers, local. */
+ * lengths n_k and averaged alphabar of the last solve, from one backward pass. Where the common part is apart
+ * or an offset, a_k stands for g_k and this step's own c is added once. Pure numbers, local. */
 #ifndef MBL_RL_AMORTISE_H
 #define MBL_RL_AMORTISE_H
 
@@ -7,8 +8,9 @@
 
 /* Kept over steps and in checkpoints, beside mbl_balance_state_t. */
 typedef struct {
-    double norm[MBL_MAX_REWARDS]; /* n_k of the last solve (a group's own); 0 for a reward not in it */
-    uint64_t age;                 /* optimizer steps since, that one included; 0: never solved */
+    double
+        norm[MBL_MAX_REWARDS]; /* n_k of the last solve (a group's own), of what was balanced; 0: not in it */
+    uint64_t age;              /* optimizer steps since, that one included; 0: never solved */
 } mbl_amortise_t;
 
 /* Takes the lengths of a solve that found a usable reward; else the cache becomes empty, so that the next

@@ -393,8 +393,20 @@ static mbl_status_t backward_all(mbl_gradient_t *g, const micro_t *m, const mbl_
     return backward_kl(g, m, sets);
 }
 
-/* sum_r c_r g_r, plus the KL term where it is apart, at once: the loss is affine in r, so the weighted
- * factors can be summed before the backward pass. */
+/* What the common part of a row weighs where the masks' weights are given. */
+static double common_of(const micro_t *m, size_t i) {
+    const mbl_gradient_args_t *args = m->args;
+    size_t masks = args->masks ? args->masks->count : 1;
+    double sum = 0;
+    for (size_t mask = 0; mask < masks; mask++)
+        if (args->common[mask] != 0)
+            sum += args->common[mask] * weight_of(m, args->masks ? args->masks->first[mask] : 0, i);
+    return sum;
+}
+
+/* sum_r c_r g_r, or sum_r c_r a_r and the common parts with weights of their own, plus the KL term where it
+ * is apart, at once: the loss is affine in r, so the weighted factors can be summed before the backward
+ * pass. */
 static mbl_status_t backward_one(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
     const mbl_tensor_t *terms[3] = {&m->u};
@@ -411,6 +423,8 @@ static mbl_status_t backward_one(mbl_gradient_t *g, const micro_t *m, const mbl_
             factor += c * (double)args->a[r * args->batch->n + m->first + i];
             sum += c;
         }
+        if (args->common)
+            sum = common_of(m, i);
         g->host_f64[i] = factor;
         g->host_f64[n + i] = sum;
         if (m->kl)

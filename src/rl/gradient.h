@@ -1,8 +1,9 @@
 /* The gradients of an optimizer step: the NFT loss (DiffusionNFT, arXiv 2509.16117) over (sample, timestep)
  * rows, as the sets of sets.h, from two backward passes whatever R is (README.md here), or as one set
- * sum_r c_r g_r for weights c known beforehand, from one. The KL term kl * mean |v - v_ref|^2 either rides in
- * the common parts, so that every reward's objective carries it (over the samples that the reward applies
- * to), or is apart: a last set of its own, from one more backward pass, and once in the one set. */
+ * sum_r c_r g_r for weights c known beforehand (or with weights of their own for the common parts), from one.
+ * The KL term kl * mean |v - v_ref|^2 either rides in the common parts, so that every reward's objective
+ * carries it (over the samples that the reward applies to), or is apart: a last set of its own, from one more
+ * backward pass, and once in the one set. */
 #ifndef MBL_RL_GRADIENT_H
 #define MBL_RL_GRADIENT_H
 
@@ -39,7 +40,8 @@ typedef struct {
     /* [timesteps, n] rows that the KL term is taken of, each standing for kl_scale rows. NULL: all, and 1 */
     const uint8_t *kl_rows;
     double kl_scale;
-    const double *c; /* [R]: one set; NULL: all sets */
+    const double *c;      /* [R]: one set; NULL: all sets */
+    const double *common; /* [M] with c: what the common parts weigh in the set. NULL: as in sum_r c_r g_r */
     /* [timesteps, n] which part of the step a row (timestep position, sample) belongs to; only rows of `part`
      * are run. NULL: all rows are. */
     const uint8_t *part_of;

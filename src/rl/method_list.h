@@ -24,7 +24,7 @@ enum {
  * (NAME, word, flags, help). */
 #define MBL_METHOD_LIST(X, Y)                                                                                \
     X(MARBLE, marble, MBL_METHOD_SOLVES | MBL_METHOD_FLOOR | MBL_METHOD_PRIORITIES | MBL_METHOD_OFFSET,      \
-      "the shortest convex combination of unit gradients, against no reward it weighs (arXiv 2605.06507)")   \
+      "the shortest convex combination of unit gradients, level in all it weighs (arXiv 2605.06507)")        \
     X(EQUAL, equal, 0, "all shares alike, weights or not")                                                   \
     Y(WEIGHTED_SUM, weighted_sum, MBL_METHOD_OBJECTIVE,                                                      \
       "one advantage, from the weighted sum of the scores (arXiv 2509.16117)")                               \

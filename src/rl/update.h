@@ -127,7 +127,7 @@ typedef struct {
     size_t m;
     mbl_sets_t sets;
     double first_half; /* where there are halves: the first one's part of their rows */
-    double c[MBL_MAX_PARTS], coefficient[MBL_MAX_SETS], norm;
+    double c[MBL_MAX_SETS], coefficient[MBL_MAX_SETS], norm;
     mbl_balance_state_t balance; /* as they will be after the step */
     mbl_amortise_t cache;
 } mbl_update_step_t;

@@ -47,8 +47,11 @@ static mbl_status_t form_all(mbl_update_t *u, mbl_update_step_t *step, double *g
 mbl_balance_options_t mbl_update_balance_options(const mbl_update_step_t *step) {
     mbl_balance_options_t options = step->options->balance;
     options.sets = &step->sets;
-    if (step->options->warmup)
+    if (step->options->warmup) {
         options.method = MBL_METHOD_EQUAL;
+        if (options.common == MBL_COMMON_OFFSET) /* no weights to find that allow for it: added once */
+            options.common = MBL_COMMON_APART;
+    }
     return options;
 }
 
@@ -230,6 +233,14 @@ static mbl_status_t choose_part(mbl_update_t *u, const mbl_update_step_t *step, 
     return share->rows < 1 ? share_masks(u, step, true, share) : MBL_OK;
 }
 
+/* The gradients of the rows to come are one set, of these weights. */
+static void know(mbl_update_step_t *step, const double *coefficient) {
+    memcpy(step->c, coefficient, mbl_sets_count(&step->sets) * sizeof *step->c);
+    step->args.c = step->c;
+    step->args.common =
+        step->options->balance.common == MBL_COMMON_TOGETHER ? NULL : step->c + step->args.parts;
+}
+
 /* All sets, for the cosines of a direction whose weights are given. */
 static mbl_status_t form_and_measure(mbl_update_t *u, mbl_update_step_t *step, double *gram) {
     MBL_TRY(form_all(u, step, gram));
@@ -257,8 +268,7 @@ static mbl_status_t solve_on_part(mbl_update_t *u, mbl_update_step_t *step, cons
         return mbl_update_solve(u, step, gram, NULL);
     }
     mbl_tensor_t last = mbl_tensor_rows(&u->shard, u->shard.dim[0] - 1, 1);
-    memcpy(step->c, step->coefficient, step->args.parts * sizeof *step->c);
-    step->args.c = step->c;
+    know(step, step->coefficient);
     step->rest = true;
     return mbl_update_form_into(u, step, &last, &of_rest);
 }
@@ -291,7 +301,7 @@ static mbl_status_t follow_known(mbl_update_t *u, mbl_update_step_t *step, const
     size_t k = step->args.batch->k;
     if (cached) {
         MBL_TRY(mbl_amortise_step(&options, &step->balance, &step->cache, valid, k, &step->out->balance));
-        memcpy(step->c, step->out->balance.coefficient, k * sizeof *step->c);
+        know(step, step->out->balance.coefficient);
     } else
         step->c[step->args.parts - 1] = 1;
     return apply_known(u, step);

@@ -17,6 +17,11 @@ mbl_sigma_schedule_kind_t mbl_resume_schedule(const char *old);
  * has another only because nothing sets it. Logged. */
 bool mbl_resume_keeps_schedule(const mbl_config_t *config, mbl_sigma_schedule_kind_t made);
 
+/* The same of balance.common, whose default was together once: that is kept where nothing sets the key and
+ * the method would go by another now, and is what a configuration without the key means. */
+mbl_config_common_t mbl_resume_common(const char *old);
+bool mbl_resume_keeps_common(const mbl_config_t *config, mbl_config_common_t made);
+
 /* The configuration that a checkpoint of marble train was made with, and its step, to open its adapters on
  * this machine: device cpu and no files of prompts; `model` (NULL: its own) is the base model's folder.
  * ERR_CONFIG for another kind of checkpoint. Free *out with mbl_config_free. Local. */

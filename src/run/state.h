@@ -21,7 +21,8 @@ typedef struct {
     uint64_t skipped[MBL_MAX_REWARDS]; /* steps a reward took no part in */
     uint64_t empty_steps;              /* steps without any usable reward: nothing was updated */
     char *made_by, *made_with;         /* what its checkpoints say of program and model; run/identity.h */
-    mbl_sigma_schedule_kind_t made_schedule; /* by which the run of the loaded checkpoint drew */
+    mbl_sigma_schedule_kind_t made_schedule; /* by which the run of the loaded checkpoint drew, */
+    mbl_config_common_t made_common;         /* and by which it balanced */
     const char *run;                         /* the id of the run that saves; NULL: none is named */
     size_t branch;                           /* of that (branch.h); rank 0 */
     mbl_ckpt_team_t *team;    /* of ranks that write checkpoints together; NULL: rank 0 writes */

@@ -40,6 +40,7 @@ static mbl_status_t check_identity(mbl_state_t *state, const char *path, const m
     const mbl_engine_t *engine = state->engine;
     MBL_TRY(mbl_resume_check(engine->config, path, config));
     state->made_schedule = mbl_resume_schedule(config);
+    state->made_common = mbl_resume_common(config);
     return mbl_prompt_sets_check(engine->config, &engine->train, &engine->test, ckpt, path, accept_prompts);
 }
 

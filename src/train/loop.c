@@ -268,7 +268,7 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_t
     t.state.run = t.rundir.run;
     MBL_TRY_GOTO(mbl_state_writers(&t.state), done);
     MBL_TRY_GOTO(mbl_state_load(&t.state, t.rundir.checkpoint, options->accept_prompts), done);
-    MBL_TRY_GOTO(mbl_train_keep_schedule(&t), done);
+    MBL_TRY_GOTO(mbl_train_keep_definitions(&t), done);
     config = t.config;
     MBL_TRY_GOTO(mbl_rundir_begin(comm, &t.rundir, config, t.state.step), done);
     if (config->log.tensorboard)

@@ -33,7 +33,7 @@ typedef struct {
     mbl_config_t **configs; /* made on the way by settings; freed at the end, since views of them live on */
     size_t n_configs;
     mbl_start_t start; /* of model.lora.from, where it is given */
-    mbl_config_t kept; /* with the checkpoint's schedule, where `config` is that; shallow */
+    mbl_config_t kept; /* with definitions of the checkpoint, where `config` is that; shallow */
     mbl_stage_t stage; /* of the coming step */
     size_t most_parts; /* of any stage: R */
     mbl_sampler_plan_t plan, eval_plan;
@@ -96,9 +96,9 @@ mbl_status_t mbl_train_follow_control(mbl_train_t *t);
  * right after a failure too. */
 mbl_status_t mbl_train_open(mbl_train_t *t);
 void mbl_train_close(mbl_train_t *t);
-/* Once a checkpoint is loaded (nothing otherwise): draws by its schedule where the configuration does not set
- * one. */
-mbl_status_t mbl_train_keep_schedule(mbl_train_t *t);
+/* Once a checkpoint is loaded, if there is one: where the configuration does not set them, the run draws by
+ * its schedule and balances as it did. Logs what balance.common: auto means. */
+mbl_status_t mbl_train_keep_definitions(mbl_train_t *t);
 /* What the rewards' keys say that the loop looks at. */
 void mbl_train_take_rewards(mbl_train_t *t);
 

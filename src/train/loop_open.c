@@ -92,8 +92,16 @@ static mbl_status_t make_plans(mbl_train_t *t) {
     return mbl_sampler_plan(config->eval.solver, config->eval.steps, &eval, &t->eval_plan);
 }
 
-mbl_status_t mbl_train_keep_schedule(mbl_train_t *t) {
-    if (!t->rundir.checkpoint[0] || !mbl_resume_keeps_schedule(t->config, t->state.made_schedule))
+static void keep_common(mbl_train_t *t) {
+    if (!mbl_resume_keeps_common(t->config, t->state.made_common))
+        return;
+    t->kept = *t->config;
+    t->kept.balance.common = t->state.made_common;
+    t->config = t->engine.config = &t->kept;
+}
+
+static mbl_status_t keep_schedule(mbl_train_t *t) {
+    if (!mbl_resume_keeps_schedule(t->config, t->state.made_schedule))
         return MBL_OK;
     t->kept = *t->config;
     t->kept.rollout.schedule = t->state.made_schedule;
@@ -102,6 +110,16 @@ mbl_status_t mbl_train_keep_schedule(mbl_train_t *t) {
     if (t->merge)
         MBL_TRY(mbl_merge_schedule(t->merge, &schedule));
     return make_plans(t);
+}
+
+mbl_status_t mbl_train_keep_definitions(mbl_train_t *t) {
+    char common[256];
+    const bool resumes = t->rundir.checkpoint[0] != 0;
+    if (resumes)
+        keep_common(t);
+    if (mbl_config_common_text(t->config, common, sizeof common))
+        MBL_RECORD("balance.common: auto, which is %s", common);
+    return resumes ? keep_schedule(t) : MBL_OK;
 }
 
 /* The adapter is laid out as that of model.lora.from. Local. */

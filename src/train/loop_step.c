@@ -60,7 +60,7 @@ static mbl_gradient_args_t gradient_args(const mbl_train_t *t, size_t inner, siz
 
 static mbl_balance_options_t balance_options(const mbl_train_t *t) {
     return (mbl_balance_options_t){.method = t->stage.method,
-                                   .common = (mbl_common_t)t->config->balance.common,
+                                   .common = mbl_config_common(t->config, t->stage.method),
                                    .guard = t->config->balance.guard == MBL_CONFIG_GUARD_OWN_PARTS,
                                    .floor = t->config->balance.floor,
                                    .cagrad_c = t->config->balance.cagrad_c,

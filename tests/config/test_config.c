@@ -31,6 +31,7 @@ static void defaults(void **state) {
     assert_near(config->train.adam_eps, 1e-8, 0);
     assert_int_equal(config->advantage.std, MBL_CONFIG_STD_AUTO);
     assert_int_equal(config->balance.method, MBL_METHOD_MARBLE);
+    assert_int_equal(config->balance.common, MBL_CONFIG_COMMON_AUTO);
     assert_int_equal(config->checkpoint.keep.last, 3);
     assert_int_equal(config->checkpoint.keep.every, 0);
     assert_int_equal(config->checkpoint.keep.best.count, 0);
@@ -440,7 +441,7 @@ static void help_names_every_key(void **state) {
         "[default: 3.0e-4]",
         "(0, 1]",
         "optimizer steps",
-        "together | apart | offset",
+        "auto | together | apart | offset",
         "stages  ",
         "\n      marble_reference what MARBLE's released code does"};
     check_parts(text, parts, 11);

@@ -62,7 +62,8 @@ static void cross_checks(void **state) {
     const char *sets[][3] = {
         {limited, "balance={method: gdpo}", "rewards.1.min: 0.8; expected a balance.method with one"},
         {limited, "balance={refresh_every: 2}", "rewards.1.min: 0.8; expected balance.refresh_every: 1"},
-        {limited, "balance={common: apart}", "rewards.1.min: 0.8; expected balance.common: together"},
+        {limited, "balance={common: apart}",
+         "rewards.1.min: 0.8; expected balance.common: together, or auto,"},
         {limited, "balance={shrink: equal}",
          "balance.shrink: equal with balance.method: marble; expected no reward"},
         {limited, "balance={guard: own_parts}", "expected no reward with a min with it, or off"},
@@ -88,8 +89,6 @@ static void cross_checks(void **state) {
     }
     check_refused("balance={alpha_halves: 1, method: equal}", 1,
                   "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
-    check_refused("balance={common: apart, refresh_every: 10}", 1,
-                  "apart; expected balance.refresh_every: 1");
     check_refused("balance={shrink: equal, method: gdpo}", 1,
                   "balance.shrink: equal with balance.method: gdpo; expected a method that solves");
     check_refused("balance={guard: own_parts, refresh_every: 10}", 1,
@@ -98,10 +97,46 @@ static void cross_checks(void **state) {
         "balance={guard: own_parts, method: weighted_sum}", 1,
         "balance.guard: own_parts with balance.method: weighted_sum; expected a method that solves");
     check_refused("balance={guard: own_parts, shrink: equal}", 1, "expected balance.shrink: off with it");
-    check_refused("balance={shrink: average, common: apart}", 1,
-                  "expected balance.common: together with it, or off");
     check_refused("balance={method: marble_reference, kl: common}", 1,
                   "balance.kl: not with balance.method: marble_reference; expected apart");
+}
+
+/* What becomes of the common part unless it is said: offset where marble can allow for it, whatever else is
+ * asked for, but for rewards with a min. */
+static void the_common_part_by_method(void **state) {
+    static const struct {
+        const char *balance, *rewards, *text; /* NULL: nothing to say */
+        mbl_common_t common;
+    } cases[] = {
+        {"{}", "[{name: ocr}]", "offset with marble", MBL_COMMON_OFFSET},
+        {"{common: auto, refresh_every: 10, shrink: average}", "[{name: ocr}]", "offset with marble",
+         MBL_COMMON_OFFSET},
+        {"{gram_fraction: 0.1, on_refresh: smooth, warmup: 3}", "[{name: ocr}]", "offset with marble",
+         MBL_COMMON_OFFSET},
+        {"{guard: own_parts, floor: 0.1}", "[{name: ocr}]", "offset with marble", MBL_COMMON_OFFSET},
+        {"{}", "[{name: ocr}, {name: jpeg, min: -1}]", "together with marble", MBL_COMMON_TOGETHER},
+        {"{method: nash}", "[{name: ocr}]", "together with nash", MBL_COMMON_TOGETHER},
+        {"{method: marble_reference}", "[{name: ocr}]", "together with marble_reference",
+         MBL_COMMON_TOGETHER},
+        {"{method: weighted_sum}", "[{name: ocr}]", NULL, MBL_COMMON_TOGETHER},
+        {"{common: together}", "[{name: ocr}]", NULL, MBL_COMMON_TOGETHER},
+        {"{common: apart, refresh_every: 10, shrink: equal}", "[{name: ocr}]", NULL, MBL_COMMON_APART},
+        {"{common: offset, gram_fraction: 0.5}", "[{name: ocr}]", NULL, MBL_COMMON_OFFSET}};
+    char balance[128], rewards[128], text[64];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        mbl_config_t *config;
+        const char *sets[] = {balance, rewards};
+        snprintf(balance, sizeof balance, "balance=%s", cases[i].balance);
+        snprintf(rewards, sizeof rewards, "rewards=%s", cases[i].rewards);
+        assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", sets, 2, &config), MBL_OK);
+        assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+        assert_int_equal(mbl_config_common(config, config->balance.method), cases[i].common);
+        assert_int_equal(mbl_config_common_text(config, text, sizeof text), cases[i].text != NULL);
+        if (cases[i].text)
+            assert_string_equal(text, cases[i].text);
+        mbl_config_free(config);
+    }
 }
 
 /* Keys of earlier versions: what is always done now may stay in a file, the rest is refused with a reason. */
@@ -233,10 +268,10 @@ static void pretrain_checks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cross_checks),          cmocka_unit_test(keys_that_are_gone),
-        cmocka_unit_test(keys_of_another_name),  cmocka_unit_test(which_checkpoints_stay),
-        cmocka_unit_test(groups_are_objectives), cmocka_unit_test(unregistered_rewards),
-        cmocka_unit_test(pretrain_checks),
+        cmocka_unit_test(cross_checks),           cmocka_unit_test(the_common_part_by_method),
+        cmocka_unit_test(keys_that_are_gone),     cmocka_unit_test(keys_of_another_name),
+        cmocka_unit_test(which_checkpoints_stay), cmocka_unit_test(groups_are_objectives),
+        cmocka_unit_test(unregistered_rewards),   cmocka_unit_test(pretrain_checks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

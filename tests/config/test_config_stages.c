@@ -52,9 +52,11 @@ static void stages_are_read(void **state) {
             "stages.0.weights: 2; expected one number for every reward of the stage");
 }
 
+/* Five steps of two rewards that share a group. */
+static const char five[] = "model: {path: .}\nrewards: [{name: ocr}, {name: count, group: a}]\n"
+                           "train: {steps: 5}\nprompts: {groups: 4}\n";
+
 static void stages_are_checked(void **state) {
-    static const char five[] = "model: {path: .}\nrewards: [{name: ocr}, {name: count, group: a}]\n"
-                               "train: {steps: 5}\nprompts: {groups: 4}\n";
     static const struct {
         const char *stages, *set, *part; /* "": nothing is wrong */
     } cases[] = {
@@ -79,6 +81,8 @@ static void stages_are_checked(void **state) {
          "balance.alpha_halves: 1 with stages.0.method: fixed, which does not solve"},
         {"stages=[{steps: 5, rewards: [ocr], method: nash}]", "balance.common=offset",
          "balance.common: offset; expected balance.method: marble with it"},
+        {"stages=[{steps: 2, rewards: [ocr], method: nash}, {steps: 3, rewards: [ocr]}]",
+         "balance.common=auto", ""},
         {"stages=[{steps: 5, rewards: [ocr], method: marble}]", "balance={method: gdpo, floor: 0.1}",
          ""}, /* balance.method is not used */
         {"stages=[{steps: 5, rewards: [ocr]}]", "rewards.0.min=0.5",
@@ -97,10 +101,25 @@ static void stages_are_checked(void **state) {
     }
 }
 
+/* auto goes by the method of each stage. */
+static void the_common_part_by_stage(void **state) {
+    const char *sets[] = {"stages=[{steps: 1, rewards: [ocr], method: nash}, {steps: 2, rewards: [ocr]}, "
+                          "{steps: 1, rewards: [ocr], method: gdpo}, {steps: 1, rewards: [ocr], method: "
+                          "nash}]"};
+    mbl_config_t *config;
+    char text[64];
+    (void)state;
+    assert_int_equal(mbl_config_parse(five, sizeof five - 1, "run.yaml", sets, 1, &config), MBL_OK);
+    assert_true(mbl_config_common_text(config, text, sizeof text));
+    assert_string_equal(text, "together with nash, offset with marble");
+    mbl_config_free(config);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stages_are_read),
         cmocka_unit_test(stages_are_checked),
+        cmocka_unit_test(the_common_part_by_stage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,6 +39,33 @@ static void same_direction_cached_and_fresh(void **state) {
     }
 }
 
+/* The same where the common part is added once, beside the rewards' own parts: with gradients that share one
+ * of length 3, along the first. */
+static void a_common_part_is_added_once(void **state) {
+    static const double shared[M * M] = {1, 0.2, -0.4, 2, 0.2, 4, 1, -1, -0.4, 1, 16, 0.5, 2, -1, 0.5, 9};
+    static const mbl_common_t commons[] = {MBL_COMMON_OFFSET, MBL_COMMON_APART};
+    static const bool without[K] = {true, false, true};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        mbl_balance_options_t options = {.method = MBL_METHOD_MARBLE, .common = commons[i], .rho = 0.7};
+        mbl_balance_state_t balance;
+        mbl_balance_step_t solved, cached;
+        mbl_amortise_t cache;
+        memset(&balance, 0, sizeof balance);
+        assert_int_equal(mbl_balance_local(&options, shared, K, &balance, &solved), MBL_OK);
+        mbl_amortise_keep(&cache, &solved, K);
+        for (size_t j = 0; j < K; j++)
+            assert_near(cache.norm[j], pow(2, (double)j), 1e-14); /* of the own parts */
+        assert_int_equal(mbl_amortise_step(&options, &balance, &cache, all, K, &cached), MBL_OK);
+        for (size_t j = 0; j <= K; j++)
+            assert_near(cached.coefficient[j], solved.coefficient[j], 1e-14);
+        assert_near(cached.coefficient[K], 1, 0);
+        assert_int_equal(mbl_amortise_step(&options, &balance, &cache, without, K, &cached), MBL_OK);
+        assert_near(cached.coefficient[1], 0, 0);
+        assert_near(cached.coefficient[K], 1, 0);
+    }
+}
+
 /* Written out: m alphabar_k / n_k over the rewards that are in the cache and valid now. */
 static void rewards_without_a_score_get_none(void **state) {
     mbl_balance_options_t options = {.method = MBL_METHOD_MARBLE, .rho = 0.7};
@@ -149,11 +176,9 @@ static void a_group_that_cancels_is_left_out(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_direction_cached_and_fresh),
-        cmocka_unit_test(rewards_without_a_score_get_none),
-        cmocka_unit_test(when_a_solve_is_due),
-        cmocka_unit_test(groups_keep_their_direction),
-        cmocka_unit_test(only_active_rewards_take_part),
+        cmocka_unit_test(same_direction_cached_and_fresh),  cmocka_unit_test(a_common_part_is_added_once),
+        cmocka_unit_test(rewards_without_a_score_get_none), cmocka_unit_test(when_a_solve_is_due),
+        cmocka_unit_test(groups_keep_their_direction),      cmocka_unit_test(only_active_rewards_take_part),
         cmocka_unit_test(a_group_that_cancels_is_left_out),
     };
     return cmocka_run_group_tests_name("amortise", tests, NULL, NULL);

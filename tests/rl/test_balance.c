@@ -393,6 +393,8 @@ static void guarded_against_no_own_part(void **state) {
     for (uint64_t seed = 1; seed <= 40; seed++) {
         case_t c = new_case(seed % 2 ? MBL_METHOD_MARBLE : MBL_METHOD_EQUAL, 4), free;
         random_parts(&c, seed, seed % 4 < 2 ? 2 : 60);
+        if (seed % 8 == 3)
+            c.options.common = MBL_COMMON_OFFSET;
         free = c;
         solve(comm, &free);
         c.options.guard = true;

@@ -107,12 +107,15 @@ static void take_step(step_t *s) {
     s->options.step++;
 }
 
-/* What was applied, which AdamW's first moment took a tenth of, is the direction of these coefficients. */
+/* What was applied, which AdamW's first moment took a tenth of, is the direction of these coefficients of the
+ * rewards, with the common part in each or added once. */
 static void check_direction(step_t *s, mbl_comm_t *comm, const char *what) {
     size_t size = s->m.c.tiny.size, count = s->update.optimizer.count, first, last;
     double coefficient[MBL_SETS_MAX], square = 0;
     memcpy(coefficient, s->result.balance.coefficient, PARTS * sizeof *coefficient);
-    mbl_sets_spread(&s->sets, NULL, coefficient);
+    mbl_sets_spread(&s->sets,
+                    s->options.balance.common == MBL_COMMON_TOGETHER ? NULL : s->result.balance.used,
+                    coefficient);
     memset(s->want, 0, size * sizeof *s->want);
     for (size_t j = 0; j < mbl_sets_count(&s->sets); j++)
         for (size_t i = 0; i < size; i++)
@@ -228,6 +231,40 @@ static void a_cached_step(void **state) {
     }
 }
 
+/* Where the common part is added once, it is so however a step comes by its weights, and they are those of
+ * the own parts. */
+static void the_common_part_once(void **state) {
+    enum { ALL, HALF, CACHED, SMOOTH, SHRUNK, WARMUP, WAYS };
+    static const char *const names[WAYS] = {"all", "half", "cached", "smooth", "shrunk", "warmup"};
+    mbl_comm_t *comm = *state;
+    for (int way = 0; way < WAYS; way++) {
+        step_t s;
+        open_step(&s, comm, 2);
+        s.options.gradient.kl_apart = way % 2; /* else it is in the common part */
+        s.options.balance.common = MBL_COMMON_OFFSET;
+        s.options.gram_fraction = way == HALF ? 0.5 : 1;
+        s.options.refresh_every = way == CACHED ? 2 : 1;
+        s.options.smooth = way == SMOOTH;
+        s.options.halves = way == SHRUNK;
+        s.options.shrink = way == SHRUNK ? MBL_SHRINK_EQUAL : MBL_SHRINK_OFF;
+        s.options.warmup = way == WARMUP;
+        if (way == CACHED || way == SMOOTH)
+            take_step(&s);
+        form(&s, comm);
+        take_step(&s);
+        assert_int_equal(s.result.refreshed, way != CACHED);
+        check_direction(&s, comm, names[way]);
+        size_t size = s.m.c.tiny.size;
+        for (size_t k = 0; k < PARTS && way == WARMUP; k++) { /* equal shares of unit vectors */
+            double mean = 0, own = norm_of(s.m.sum + k * size, size);
+            for (size_t j = 0; j < PARTS; j++)
+                mean += norm_of(s.m.sum + j * size, size) / PARTS;
+            assert_near(s.result.balance.coefficient[k], mean / own / PARTS, 1e-5 * mean / own);
+        }
+        close_step(&s);
+    }
+}
+
 /* Half of the KL term's rows, twice as heavy: the direction differs from the whole one by those terms alone.
  */
 static void part_of_the_kl_term(void **state) {
@@ -296,6 +333,7 @@ int main(void) {
         cmocka_unit_test_prestate(a_solve_on_all_rows, comm),
         cmocka_unit_test_prestate(a_solve_on_half_the_rows, comm),
         cmocka_unit_test_prestate(a_cached_step, comm),
+        cmocka_unit_test_prestate(the_common_part_once, comm),
         cmocka_unit_test_prestate(part_of_the_kl_term, comm),
         cmocka_unit_test_prestate(alpha_that_shrinks, comm),
     };

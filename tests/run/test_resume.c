@@ -253,6 +253,47 @@ static void the_schedule_is_that_of_the_checkpoint(void **state) {
     must_say("to-diffusers", "on resume, rollout.schedule changes from linear to diffusers");
 }
 
+/* The length of a direction of a run. */
+static double norm_of(const char *run, size_t line) {
+    json_t *lines = lines_of(run, "metrics.jsonl");
+    double norm = json_number_value(json_object_get(json_array_get(lines, line), "grad_norm"));
+    json_decref(lines);
+    assert_true(norm > 0);
+    return norm;
+}
+
+/* A run of before balance.common was auto goes on as it balanced, whether its checkpoint says so or is older
+ * than the key, unless another definition is asked for. */
+static void the_common_part_is_that_of_the_checkpoint(void **state) {
+    static const char *const names[] = {"named", "nameless"}, *const drops[] = {"",
+                                                                                "\"common\": \"together\","};
+    char more[700], file[64];
+    (void)state;
+    assert_int_equal(train(1, "joint", "--set balance.common=together --set train.steps=5"), 0);
+    for (int i = 0; i < 2; i++) {
+        write_section("joint", "balance", names[i], "", drops[i]);
+        snprintf(more, sizeof more, "--set train.steps=5 --resume %s/step-000004.h5", in(names[i], 0));
+        snprintf(file, sizeof file, "from-%s", names[i]);
+        assert_int_equal(train(1, file, more), 0);
+        must_say(file, "balance.common: together, by which the checkpoint's run balanced its gradients");
+        same_last_lines("joint", file, "metrics.jsonl", 0, 1);
+        snprintf(file, sizeof file, "from-%s/run.yaml", names[i]);
+        char *yaml = read_whole(in(file, 0), NULL);
+        assert_non_null(strstr(yaml, "common: together"));
+        free(yaml);
+    }
+    snprintf(more, sizeof more, "--set train.steps=5 --set balance.common=auto --resume %s",
+             in("joint/checkpoints/step-%06zu.h5", 4));
+    assert_int_equal(train(1, "to-offset", more), 0);
+    must_say("to-offset", "on resume, balance.common changes from together to auto");
+    must_say("to-offset", "balance.common: auto, which is offset with marble");
+    assert_true(fabs(norm_of("joint", 4) - norm_of("to-offset", 0)) > 1e-6 * norm_of("joint", 4));
+    snprintf(more, sizeof more, "--set train.steps=5 --set balance.method=equal --resume %s",
+             in("joint/checkpoints/step-%06zu.h5", 4));
+    assert_int_equal(train(1, "to-equal", more), 0); /* together by default too: nothing to keep */
+    must_say("to-equal", "balance.common: auto, which is together with equal");
+}
+
 /* balance.metric is gone: a checkpoint that says what all runs do goes on, one that solved otherwise does
  * not, but its adapter can still be exported. */
 static void a_key_that_is_gone(void **state) {
@@ -413,6 +454,7 @@ int main(void) {
         cmocka_unit_test(unchanged_says_nothing),
         cmocka_unit_test(older_files_are_read),
         cmocka_unit_test(the_schedule_is_that_of_the_checkpoint),
+        cmocka_unit_test(the_common_part_is_that_of_the_checkpoint),
         cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(definitions_of_before),
         cmocka_unit_test(limits_of_time_stop_every_rank_alike),

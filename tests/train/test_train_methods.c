@@ -6,7 +6,7 @@
 static void every_method_runs_and_marble_is_never_against_a_reward(void **state) {
     static const char *const others[] = {"fixed", "pcgrad", "upgrad", "cagrad", "nash"};
     (void)state;
-    train_well(1, "one", "");
+    train_well(1, "one", "--set balance.common=together");
     train_well(1, "equal", "--set balance.method=equal --set train.steps=3");
     train_well(1, "sum",
                "--set balance.method=weighted_sum --set balance.diagnostics_every=2 --set train.steps=3");
@@ -168,7 +168,7 @@ static void guarded_own_parts(void **state) {
         char more[300];
         snprintf(more, sizeof more,
                  "--set train.steps=4 --set train.lr=0.01 --set train.old_decay.hold=0.95 --set "
-                 "train.old_decay.rate=0.95 --set balance.guard=%s",
+                 "train.old_decay.rate=0.95 --set balance.common=together --set balance.guard=%s",
                  guards[guard]);
         train_well(1, guards[guard], more);
         json_t *lines = lines_of(guards[guard], "metrics.jsonl");
