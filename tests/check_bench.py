@@ -53,7 +53,8 @@ for line in lines:
 
 lines = lines_of("step", "--profile", *tiny)
 methods = {"marble", "equal", "weighted_sum", "weighted_sum diagnostics", "marble cached", "marble refresh_every=10",
-           "marble gram_fraction=0.1", "marble kl_fraction=0.25", "marble kl=common"}
+           "marble gram_fraction=0.1", "marble kl_fraction=0.25", "marble kl=common",
+           "marble common=together"}
 for dtype in ("f32", "bf16"):
     cases = {l["case"]: l for l in lines if l["dtype"] == dtype}
     assert methods | {"nft_step", "forward", "rollout", "nft_step: matmul"} <= set(cases), cases

@@ -16,6 +16,13 @@ except ModuleNotFoundError:
 
 marble = sys.argv[1]
 script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "study", "study.py")
+sys.path.insert(0, os.path.dirname(script))
+import results  # noqa: E402
+
+for counts in ({"n": 16}, {"n": 64, "prompts": 16}):  # intervals over images, as once, and over prompts: a deviation of 2 in both
+    first, last = {"ci95": 1.959964 / 2, **counts}, {"change": 3, "change_ci95": 1}
+    gain = results.change({"eval": [{r: first for r in results.REWARDS}, {r: last for r in results.REWARDS}]})[2]
+    assert all(abs(one - 1.5) < 1e-12 for one in gain), (counts, gain)
 sizes = ["prompts.groups=4", "prompts.group_size=4", "eval.prompts=16", "eval.every=2"]
 
 

@@ -32,6 +32,8 @@ def _stages(steps):
             f"{{rewards: [color, clean, jpeg], steps: {steps - 2 * part}}}]")
 
 
+# As the paper has it; the default is offset since.
+MARBLE = {"balance.method": "marble", "balance.common": "together"}
 # What two halves of a solve's rows say: how far alpha is noise.
 HALVES = {"balance.alpha_halves": "1"}
 
@@ -39,20 +41,20 @@ _ALL = [
     Arm("weighted_sum", "weighted sum", {"balance.method": "weighted_sum"}),
     Arm("equal", "equal", {"balance.method": "equal"}),
     Arm("gdpo", "gdpo", {"balance.method": "gdpo"}),
-    Arm("marble", "marble", {"balance.method": "marble", **HALVES}),
+    Arm("marble", "marble", {**MARBLE, **HALVES}),
     Arm("offset", "marble, offset", {"balance.method": "marble", "balance.common": "offset"}),
-    Arm("every_10", "marble, N = 10", {"balance.method": "marble", "balance.refresh_every": "10"}),
-    Arm("tenth", "marble, f = 0.1", {"balance.method": "marble", "balance.gram_fraction": "0.1", **HALVES}),
+    Arm("every_10", "marble, N = 10", {**MARBLE, "balance.refresh_every": "10"}),
+    Arm("tenth", "marble, f = 0.1", {**MARBLE, "balance.gram_fraction": "0.1", **HALVES}),
     Arm("reference", "marble_reference", {"balance.method": "marble_reference"}),
-    Arm("stages", "stages", {"stages": _stages}),
+    Arm("stages", "stages", {"balance.common": "together", "stages": _stages}),
     Arm("apart", "marble, apart", {"balance.method": "marble", "balance.common": "apart"}, core=False),
     Arm("adam", "marble, metric adam", {"balance.method": "marble", "balance.metric": "adam"}, core=False, gone=True),
-    Arm("constraint", "marble, ocr >= 0.5", {"balance.method": "marble", "rewards.0.min": "0.5"}, core=False),
+    Arm("constraint", "marble, ocr >= 0.5", {**MARBLE, "rewards.0.min": "0.5"}, core=False),
 ] + [
-    Arm(f"rho_{rho}", f"N = 10, rho {rho}", {"balance.method": "marble", "balance.refresh_every": "10", "balance.rho": str(rho)},
+    Arm(f"rho_{rho}", f"N = 10, rho {rho}", {**MARBLE, "balance.refresh_every": "10", "balance.rho": str(rho)},
         core=False) for rho in (0.1, 0.3, 0.5, 0.9)
 ] + [
-    Arm(f"share_{share}", f"marble, f = {share}", {"balance.method": "marble", "balance.gram_fraction": str(share), **HALVES},
+    Arm(f"share_{share}", f"marble, f = {share}", {**MARBLE, "balance.gram_fraction": str(share), **HALVES},
         core=False) for share in (0.05, 0.25, 0.5)
 ]
 ARMS = {arm.name: arm for arm in _ALL}

@@ -3,7 +3,7 @@
 
     tests/study/lag.py --jobs 2                      arms x seeds x lags, 120 steps each; resumable, by the same command
     tests/study/lag.py --before OLD/build/marble     also the arm "before": another version's definitions, by its program
-    tests/study/lag.py --long                        marble, weighted_sum and equal for 600 steps of the released decay, one seed
+    tests/study/lag.py --long                        offset, together, weighted_sum and equal for 600 steps of the released decay, one seed
     tests/study/lag.py --collect                     results/lag.json and its tables from what has finished; study.py --report draws them
 
 Figures are of the steps from the 40th on, where h is what it is called. Exit codes: 0 done, 1 a run failed, 75 stopped.
@@ -23,17 +23,20 @@ from lag_results import SETTLED  # noqa: E402
 from runs import Run, Schedule  # noqa: E402
 
 ARMS = {
-    "together": {"balance.method": "marble", **HALVES},
-    "kl_common": {"balance.method": "marble", "balance.kl": "common"},
+    "together": {"balance.method": "marble", "balance.common": "together", **HALVES},
+    "kl_common": {"balance.method": "marble", "balance.common": "together", "balance.kl": "common"},
     "apart": {"balance.method": "marble", "balance.common": "apart"},
     "offset": {"balance.method": "marble", "balance.common": "offset"},
-    "guard": {"balance.method": "marble", "balance.guard": "own_parts"},
-    "shrink_equal": {"balance.method": "marble", "balance.shrink": "equal"},
-    "shrink_average": {"balance.method": "marble", "balance.shrink": "average"},
+    "guard": {"balance.method": "marble", "balance.common": "together", "balance.guard": "own_parts"},
+    "shrink_equal": {"balance.method": "marble", "balance.common": "together", "balance.shrink": "equal"},
+    "shrink_average": {"balance.method": "marble", "balance.common": "together", "balance.shrink": "average"},
     "equal": {"balance.method": "equal"},
     "weighted_sum": {"balance.method": "weighted_sum"},
     "before": {"balance.method": "marble"},
 }
+
+LONG = ("offset", "weighted_sum", "equal", "together")
+RELEASED = {"train.old_decay.flat": "0", "train.old_decay.rate": "0.001", "train.old_decay.hold": "0.95"}
 
 
 class ByProgram(Run):
@@ -54,10 +57,10 @@ def lag_of(h):
 def runs_of(options):
     more = dict(text.split("=", 1) for text in options.set)
     if options.long:
-        return [Run(Arm(f"long_{name}", name, {}), 42, {"seed": "42", "train.steps": "600", **COMMON, "log.advantages_every": "0",
-                                                        "train.old_decay.flat": "0", "train.old_decay.rate": "0.001",
-                                                        "train.old_decay.hold": "0.95", "balance.method": name, **more}, 600, options.out)
-                for name in ("marble", "weighted_sum", "equal")]
+        names = options.only.split(",") if options.only else LONG
+        return [Run(Arm(f"long_{name}", name, {}), 42,
+                    {"seed": "42", "train.steps": "600", **COMMON, "log.advantages_every": "0", **RELEASED, **ARMS[name], **more}, 600, options.out)
+                for name in names]
     found = []
     for name in options.only.split(",") if options.only else ARMS:
         for h in map(float, options.lags.split(",")):

@@ -23,7 +23,7 @@ LEVEL, WINDOW = 0.8, 10  # window: steps of the moving mean
 ALONE = ["rewards=[{name: ocr}, {name: clean, weight: 0.2}]", "balance.method=weighted_sum", "train.steps=400", "train.lr=1e-3",
          "eval.every=50", "checkpoint.every=100", "checkpoint.keep=1", "log.samples_every=0"]
 AFTER = ["train.steps=80", "balance.diagnostics_every=1", "checkpoint.every=20", "checkpoint.keep=1", "log.samples_every=0"]
-ARMS = {"limit": [f"rewards.0.min={LEVEL}"], "free": []}
+ARMS = {"limit": [f"rewards.0.min={LEVEL}"], "free": ["balance.common=together"]}
 
 
 def train(options, name, settings):

@@ -100,10 +100,11 @@ def _share(flags):
 
 
 def change(run):
-    """Final change from the base model: mean and 95 % half-width by reward [K], and both over the base images' standard
-    deviation, which makes rewards of different scales comparable."""
+    """Final change from the base model: mean and 95 % half-width by reward [K], and both over the standard deviation of what the
+    base's interval is over, which makes rewards of different scales comparable: images' scores, or with "prompts" prompts' means."""
     first, last = run["eval"][0], run["eval"][-1]
-    spread = np.array([first[name]["ci95"] * np.sqrt(first[name]["n"]) / 1.959964 for name in REWARDS])
+    counts = [first[name].get("prompts", first[name]["n"]) for name in REWARDS]
+    spread = np.array([first[name]["ci95"] * np.sqrt(n) / 1.959964 for name, n in zip(REWARDS, counts)])
     mean = np.array([last[name]["change"] for name in REWARDS])
     ci = np.array([last[name]["change_ci95"] for name in REWARDS])
     safe = np.where(spread > 0, spread, np.nan)

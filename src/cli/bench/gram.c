@@ -10,7 +10,7 @@ enum { SMALL = 5, LARGE = 20, TIMESTEPS = 4 };
 #define SD35M_PARAMETERS ((size_t)18776064)
 #define SD35M_FREE_BYTES 4e9
 
-static const mbl_bench_method_t marble = {"marble", MBL_METHOD_MARBLE, false, false, 1, 0};
+static const mbl_bench_method_t marble = {"marble", MBL_METHOD_MARBLE, false, false, 1, 0, false};
 
 typedef struct {
     mbl_bench_fixture_t *fixture;

@@ -5,8 +5,11 @@
 
 static mbl_update_options_t options_of(mbl_bench_fixture_t *w, const mbl_bench_method_t *method, size_t k,
                                        size_t timesteps, mbl_reward_stats_t *stats) {
+    const bool offset = mbl_method_is(method->method, MBL_METHOD_OFFSET) && !method->together;
     mbl_update_options_t options = {.gradient = mbl_bench_fixture_args(w, k, timesteps, 1e-4),
-                                    .balance = {.method = method->method, .rho = 0.7},
+                                    .balance = {.method = method->method,
+                                                .common = offset ? MBL_COMMON_OFFSET : MBL_COMMON_TOGETHER,
+                                                .rho = 0.7},
                                     .stats = stats,
                                     .step = w->update.optimizer.steps + 1,
                                     .refresh_every = method->cached ? SIZE_MAX : 1,

@@ -11,19 +11,22 @@ typedef struct {
     bool diagnose;        /* all gradients, though the method does not need them */
     double gram_fraction; /* of the rows that the solve sees */
     double kl_fraction; /* of the rows that the KL term, apart, is taken of; 0: it rides with the rewards' */
+    bool together; /* the common part in every gradient, instead of once where the method can allow for it */
 } mbl_bench_method_t;
 #define MBL_BENCH_METHODS                                                                                    \
     {                                                                                                        \
-        {"marble", MBL_METHOD_MARBLE, false, false, 1, 1}, {"equal", MBL_METHOD_EQUAL, false, false, 1, 1},  \
-            {"weighted_sum", MBL_METHOD_WEIGHTED_SUM, false, false, 1, 1},                                   \
-            {"weighted_sum diagnostics", MBL_METHOD_WEIGHTED_SUM, false, true, 1, 1},                        \
-            {"marble cached", MBL_METHOD_MARBLE, true, false, 1, 1},                                         \
-            {"marble gram_fraction=0.1", MBL_METHOD_MARBLE, false, false, 0.1, 1},                           \
-            {"marble kl_fraction=0.25", MBL_METHOD_MARBLE, false, false, 1, 0.25}, {                         \
-            "marble kl=common", MBL_METHOD_MARBLE, false, false, 1, 0                                        \
+        {"marble", MBL_METHOD_MARBLE, false, false, 1, 1, false},                                            \
+            {"equal", MBL_METHOD_EQUAL, false, false, 1, 1, false},                                          \
+            {"weighted_sum", MBL_METHOD_WEIGHTED_SUM, false, false, 1, 1, false},                            \
+            {"weighted_sum diagnostics", MBL_METHOD_WEIGHTED_SUM, false, true, 1, 1, false},                 \
+            {"marble cached", MBL_METHOD_MARBLE, true, false, 1, 1, false},                                  \
+            {"marble gram_fraction=0.1", MBL_METHOD_MARBLE, false, false, 0.1, 1, false},                    \
+            {"marble kl_fraction=0.25", MBL_METHOD_MARBLE, false, false, 1, 0.25, false},                    \
+            {"marble kl=common", MBL_METHOD_MARBLE, false, false, 1, 0, false}, {                            \
+            "marble common=together", MBL_METHOD_MARBLE, false, false, 1, 1, true                            \
         }                                                                                                    \
     }
-enum { MBL_BENCH_N_METHODS = 8 };
+enum { MBL_BENCH_N_METHODS = 9 };
 
 /* What balancing adds once the first k rewards' sets are formed: their sums over ranks, Gram matrix, weights
  * and their broadcast. */
