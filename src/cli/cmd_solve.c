@@ -379,6 +379,7 @@ int mbl_cmd_solve(int argc, char **argv) {
         "  normalize  true        false: gradients count by their lengths\n"
         "  weights    [..]        priorities: twice the priority, twice the promised progress\n"
         "  linear     [..]        adds linear'alpha to the objective 1/2 alpha'C alpha\n"
+        "                         (<g_k, c> / (|g_k| m), m the mean length: balance.common: offset)\n"
         "  cagrad_c   0.5         radius around the mean gradient, of its length (cagrad)\n"
         "Prints the weights, the objective, how far the optimality conditions are missed (kkt_residual),\n"
         "the cosine of the direction with every gradient (none is negative when floor is 0 and there is\n"

@@ -5,6 +5,8 @@ two steps that differ by nothing else: with balance.kl: apart it changes neither
 
     tests/study/kl_fraction.py [--seeds 42,1] [--set KEY=VALUE ...] [--marble FILE] [--out DIR]
 
+Measured so (one core of an AMD EPYC, bf16; --seeds 42): with prompts.groups=16, prompts.group_size=8, rollout.steps=4, 128 rows a step;
+then from those checkpoints with prompts.group_size=30 and 8 sampling steps, 960 rows, after step 20 alone.
 Needs h5py and NumPy. A finished run goes on where it was; --set is for every run (smaller groups, more threads)."""
 import argparse
 import os
