@@ -142,7 +142,7 @@ static __device__ __forceinline__ void fetch(unsigned char *stage, const call_t 
     const int d = whole ? width : x.d;
     unsigned char *values = stage + shape_t<width, whole>::key_bytes;
     mbl_tile_load<width, keys, threads, whole>(stage, head_rows<known>(x, x.k, head), key, d);
-    mbl_tile_load<width, keys, threads, whole>(values, head_rows<known>(x, x.v, head), key, d);
+    mbl_tile_load<width, keys, threads, whole>(values, merged_rows(x, x.v, head, x.v_row), key, d);
     mbl_copy_commit();
 }
 
@@ -213,9 +213,9 @@ mbl_status_t mbl_cuda_attention(mbl_ops_t *ops, const mbl_attention_args_t *args
     x.scale = (float)(args->scale * MBL_LOG2_E);
     if (x.heads == 0 || x.tokens == 0)
         return MBL_OK;
-    const mbl_tensor_t *all[] = {args->q, args->k, args->v, args->out1, args->out2};
+    const mbl_tensor_t *all[] = {args->q, args->k, args->v1, args->v2, args->out1, args->out2};
     bool whole = true;
-    for (int i = 0; i < 5; i++)
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         whole = whole && mbl_wide(all[i], MBL_CHUNK);
     return x.d <= 32   ? launch_width<32>(ops, x, whole)
            : x.d <= 64 ? launch_width<64>(ops, x, whole)

@@ -7,11 +7,12 @@
 
 static const double MBL_LOG2_E = 1.44269504088896340736;
 
-/* One call. Heads are [heads,T,d] with heads = N H, merged rows [N,T1,H d] and [N,T-T1,H d]. T is the element
- * type, R that of statistics. */
+/* One call. Heads are [heads,T,d] with heads = N H, merged rows [N,T1,H d] and [N,T-T1,H d]: rows of v lie
+ * v_row apart, those of dv dv_row, the others' are dense. T is the element type, R that of statistics. */
 template <class T, class R> struct attention_call_t {
-    const T *q, *k, *v, *dout[2], *saved[2];
-    T *out[2], *dq, *dk, *dv;
+    const T *q, *k, *v[2], *dout[2], *saved[2];
+    T *out[2], *dq, *dk, *dv[2];
+    size_t v_row, dv_row;
     R *lse;
     const R *bias;  /* [H,2T-1], or NULL */
     const R *stats; /* [heads,padded,2]: what mbl_cuda_attention_stats gives */
@@ -21,15 +22,20 @@ template <class T, class R> struct attention_call_t {
     bool causal;
 };
 
-/* The rows of one head of a merged pair, and of a [heads,T,d] tensor. */
+/* The rows of one head of a merged pair, `stride` apart or dense, and of a [heads,T,d] tensor. */
 template <class P, class T, class R>
-static __device__ __forceinline__ mbl_row_pair_t<P> merged_rows(const attention_call_t<T, R> &x,
-                                                                P *const (&part)[2], int head) {
-    size_t n = (size_t)(head / x.n_heads), stride = (size_t)x.n_heads * (size_t)x.d;
+static __device__ __forceinline__ mbl_row_pair_t<P>
+merged_rows(const attention_call_t<T, R> &x, P *const (&part)[2], int head, size_t stride) {
+    size_t n = (size_t)(head / x.n_heads);
     size_t column = (size_t)(head % x.n_heads) * (size_t)x.d;
     size_t before = (size_t)x.split * stride;
     return {part[0] + n * before + column,
             part[1] + n * (size_t)(x.tokens - x.split) * stride + column - before, stride, x.split, x.tokens};
+}
+template <class P, class T, class R>
+static __device__ __forceinline__ mbl_row_pair_t<P> merged_rows(const attention_call_t<T, R> &x,
+                                                                P *const (&part)[2], int head) {
+    return merged_rows(x, part, head, (size_t)x.n_heads * (size_t)x.d);
 }
 /* width: d if it is known to the compiler, else 0 */
 template <int width, class P, class T, class R>
@@ -52,7 +58,9 @@ static inline void attention_sizes(attention_call_t<T, R> &x, const mbl_tensor_t
 template <class T, class R>
 static inline void forward_call(attention_call_t<T, R> &x, const mbl_attention_args_t *args) {
     x = {};
-    x.q = mbl_data<T>(args->q), x.k = mbl_data<T>(args->k), x.v = mbl_data<T>(args->v);
+    x.q = mbl_data<T>(args->q), x.k = mbl_data<T>(args->k);
+    x.v[0] = mbl_data<T>(args->v1), x.v[1] = mbl_data<T>(args->v2 ? args->v2 : args->v1);
+    x.v_row = args->v1->stride[1];
     x.out[0] = mbl_data<T>(args->out1), x.out[1] = mbl_data<T>(args->out2 ? args->out2 : args->out1);
     x.lse = mbl_data<R>(args->lse);
     x.bias = mbl_data<R>(args->bias);
@@ -64,8 +72,11 @@ static inline void forward_call(attention_call_t<T, R> &x, const mbl_attention_a
 template <class T, class R>
 static inline void backward_call(attention_call_t<T, R> &x, const mbl_attention_bwd_args_t *args) {
     x = {};
-    x.q = mbl_data<T>(args->q), x.k = mbl_data<T>(args->k), x.v = mbl_data<T>(args->v);
-    x.dq = mbl_data<T>(args->dq), x.dk = mbl_data<T>(args->dk), x.dv = mbl_data<T>(args->dv);
+    x.q = mbl_data<T>(args->q), x.k = mbl_data<T>(args->k);
+    x.v[0] = mbl_data<T>(args->v1), x.v[1] = mbl_data<T>(args->v2 ? args->v2 : args->v1);
+    x.dq = mbl_data<T>(args->dq), x.dk = mbl_data<T>(args->dk);
+    x.dv[0] = mbl_data<T>(args->dv1), x.dv[1] = mbl_data<T>(args->dv2 ? args->dv2 : args->dv1);
+    x.v_row = args->v1->stride[1], x.dv_row = args->dv1->stride[1];
     x.dout[0] = mbl_data<T>(args->dout1), x.dout[1] = mbl_data<T>(args->dout2 ? args->dout2 : args->dout1);
     x.saved[0] = mbl_data<T>(args->out1), x.saved[1] = mbl_data<T>(args->out2 ? args->out2 : args->out1);
     x.lse = mbl_data<R>(args->lse);

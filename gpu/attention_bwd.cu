@@ -82,17 +82,15 @@ static __device__ __forceinline__ void derive(float &score, float &slope, float 
 }
 
 /* Writes a warp's rows of a result times a factor through its own rows of a tile. */
-template <class pass, bool whole>
-static __device__ __forceinline__ void write(const call_t &x, mbl_bf16_t *heads, int head,
-                                             unsigned char *tile, int row, int first,
-                                             const typename pass::result_t &y, float factor) {
+template <class pass, bool whole, class rows_t>
+static __device__ __forceinline__ void write(const rows_t &rows, unsigned char *tile, int row, int first,
+                                             int d, const typename pass::result_t &y, float factor) {
     float factors[pass::groups][2];
     MBL_UNROLL
     for (int g = 0; g < pass::groups; g++)
         factors[g][0] = factors[g][1] = factor;
-    constexpr int known = whole ? pass::width : 0;
     put(tile, row, y, factors);
-    mbl_tile_store<pass::width, pass::rows, whole>(head_rows<known>(x, heads, head), tile, row, first, x.d);
+    mbl_tile_store<pass::width, pass::rows, whole>(rows, tile, row, first, d);
 }
 
 /* ---- keys and values ---- */
@@ -139,8 +137,8 @@ static __global__ void __launch_bounds__(keys_pass_t<width>::threads, keys_plan_
     typename pass::result_t dk, dv;
     clear(dk);
     clear(dv);
-    fetch<pass, pass::owned, whole>(shared, head_rows<known>(x, x.k, head), head_rows<known>(x, x.v, head),
-                                    first, x.d);
+    fetch<pass, pass::owned, whole>(shared, head_rows<known>(x, x.k, head),
+                                    merged_rows(x, x.v, head, x.v_row), first, x.d);
     fetch<pass, pass::passing, whole>(stage, q, dout, 0, x.d);
     fetch_stats<pass>(stage + 2 * pass::passing_bytes, x, head, 0);
     mbl_copy_commit();
@@ -164,8 +162,8 @@ static __global__ void __launch_bounds__(keys_pass_t<width>::threads, keys_plan_
         unsigned char *used = stage;
         stage = next, next = used;
     }
-    write<pass, whole>(x, x.dk, head, shared, row, first, dk, x.factor);
-    write<pass, whole>(x, x.dv, head, values, row, first, dv, 1);
+    write<pass, whole>(head_rows<known>(x, x.dk, head), shared, row, first, x.d, dk, x.factor);
+    write<pass, whole>(merged_rows(x, x.dv, head, x.dv_row), values, row, first, x.d, dv, 1);
 }
 
 /* ---- queries ---- */
@@ -203,7 +201,8 @@ static __global__ void __launch_bounds__(queries_pass_t<width>::threads, queries
     const int first = (int)blockIdx.x % tiles * pass::owned;
     const int row = (int)threadIdx.x / MBL_WARP * pass::rows;
     unsigned char *stage = shared + 2 * pass::owned_bytes, *next = stage + 2 * pass::passing_bytes;
-    const mbl_rows_t<const mbl_bf16_t> k = head_rows<known>(x, x.k, head), v = head_rows<known>(x, x.v, head);
+    const mbl_rows_t<const mbl_bf16_t> k = head_rows<known>(x, x.k, head);
+    const mbl_row_pair_t<const mbl_bf16_t> v = merged_rows(x, x.v, head, x.v_row);
     typename pass::left1_t q = {shared, row, {}};
     typename pass::left2_t dout = {shared + pass::owned_bytes, row, {}};
     typename pass::result_t dq;
@@ -239,7 +238,7 @@ static __global__ void __launch_bounds__(queries_pass_t<width>::threads, queries
         unsigned char *used = stage;
         stage = next, next = used;
     }
-    write<pass, whole>(x, x.dq, head, shared, row, first, dq, x.factor);
+    write<pass, whole>(head_rows<known>(x, x.dq, head), shared, row, first, x.d, dq, x.factor);
 }
 
 template <class pass, void kernel(call_t)> static mbl_status_t launch(mbl_ops_t *ops, const call_t &x) {
@@ -265,8 +264,8 @@ mbl_status_t mbl_cuda_attention_bwd(mbl_ops_t *ops, const mbl_attention_bwd_args
     x.scale = (float)(args->scale * MBL_LOG2_E);
     if (x.heads == 0 || x.tokens == 0)
         return MBL_OK;
-    const mbl_tensor_t *all[] = {args->q,  args->k,     args->v,     args->dq,   args->dk,
-                                 args->dv, args->dout1, args->dout2, args->out1, args->out2};
+    const mbl_tensor_t *all[] = {args->q,   args->k,   args->v1,    args->v2,    args->dq,   args->dk,
+                                 args->dv1, args->dv2, args->dout1, args->dout2, args->out1, args->out2};
     bool whole = true;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         whole = whole && mbl_wide(all[i], MBL_CHUNK);

@@ -142,8 +142,8 @@ static __global__ void __launch_bounds__(plain::threads, 2)
     typedef typename plain::R R;
     MBL_SHARED(typename plain::shared_t, shared, 1);
     const place_t at = place<plain>(x);
-    const auto q = head_rows<0>(x, x.q, at.head), k = head_rows<0>(x, x.k, at.head),
-               v = head_rows<0>(x, x.v, at.head);
+    const auto q = head_rows<0>(x, x.q, at.head), k = head_rows<0>(x, x.k, at.head);
+    const auto v = merged_rows(x, x.v, at.head, x.v_row);
     R score[SIDE][SIDE], out[SIDE][SIDE], top[SIDE], sum[SIDE];
     clear(out);
     MBL_UNROLL
@@ -211,8 +211,8 @@ static __global__ void __launch_bounds__(plain::threads)
     typedef typename plain::R R;
     MBL_SHARED(typename plain::shared_t, shared, 1);
     const place_t at = place<plain>(x);
-    const auto q = head_rows<0>(x, x.q, at.head), k = head_rows<0>(x, x.k, at.head),
-               v = head_rows<0>(x, x.v, at.head);
+    const auto q = head_rows<0>(x, x.q, at.head), k = head_rows<0>(x, x.k, at.head);
+    const auto v = merged_rows(x, x.v, at.head, x.v_row);
     const auto dout = merged_rows(x, x.dout, at.head);
     R p[SIDE][SIDE], ds[SIDE][SIDE], dk[SIDE][SIDE], dv[SIDE][SIDE];
     const R scale[SIDE] = {x.factor, x.factor, x.factor, x.factor}, one[SIDE] = {1, 1, 1, 1};
@@ -231,7 +231,7 @@ static __global__ void __launch_bounds__(plain::threads)
         weigh<plain>(dk, ds, q, query, at.column, x.d, shared[0]);
     }
     write<plain>(head_rows<0>(x, x.dk, at.head), at.first, at.column, x.d, dk, scale);
-    write<plain>(head_rows<0>(x, x.dv, at.head), at.first, at.column, x.d, dv, one);
+    write<plain>(merged_rows(x, x.dv, at.head, x.dv_row), at.first, at.column, x.d, dv, one);
 }
 
 template <class T, class plain>
@@ -240,8 +240,8 @@ static __global__ void __launch_bounds__(plain::threads)
     typedef typename plain::R R;
     MBL_SHARED(typename plain::shared_t, shared, 1);
     const place_t at = place<plain>(x);
-    const auto q = head_rows<0>(x, x.q, at.head), k = head_rows<0>(x, x.k, at.head),
-               v = head_rows<0>(x, x.v, at.head);
+    const auto q = head_rows<0>(x, x.q, at.head), k = head_rows<0>(x, x.k, at.head);
+    const auto v = merged_rows(x, x.v, at.head, x.v_row);
     const auto dout = merged_rows(x, x.dout, at.head);
     R p[SIDE][SIDE], ds[SIDE][SIDE], dq[SIDE][SIDE];
     const R scale[SIDE] = {x.factor, x.factor, x.factor, x.factor};

@@ -1,115 +1,129 @@
 /* RMS norm of queries and keys with the split into heads, forward and backward. A head of a token is taken by
- * a group of lanes, 16 bytes a lane where it can be: four heads of 64 in a warp in bf16. */
+ * a group of lanes, 16 bytes a lane where it can be: four tokens of a head of 64 in a warp in bf16. A block
+ * takes some tokens of one head, the grid has an axis for each of heads, tokens and samples: no thread
+ * divides to find its place. */
 #include "gpu/elem.h"
 
 enum { CHUNK = 64 };
 
 template <class T> struct heads_t {
-    T *part[3]; /* forward: q, k, v; backward: dq, dk, dv */
+    T *part[2]; /* forward: q, k; backward: dq, dk */
     T *dqkv;    /* backward only */
     const T *qkv, *weight[2];
-    REAL *rstd[2]; /* [N,T,H] (or NULL) */
-    size_t tokens, heads, head, all, first, items;
-    REAL eps;
-    int lanes; /* of a group */
+    REAL *rstd[2];     /* [N,T,H] (or NULL) */
+    size_t row, d_row; /* rows of qkv and of dqkv are so far apart */
+    size_t tokens, heads, head, all, first;
+    REAL eps, share; /* share: 1 / head */
+    int shift;       /* a group has 2^shift lanes */
 };
 
-/* Where the item-th head is: items go through the rows of qkv, in each through q, k and v, in each through
- * the heads. */
+/* Where a head of a token is. */
 typedef struct {
-    size_t row, merged, split, rstd; /* offsets in qkv, in q, k or v, and in rstd */
-    unsigned part;
+    size_t merged, d_merged, split, rstd; /* offsets in qkv and dqkv, in q or k, and in rstd */
 } place_t;
 
-template <class T> __device__ inline place_t place_of(const heads_t<T> &a, size_t item) {
-    const size_t h = item % a.heads, rest = item / a.heads, row = rest / 3;
-    place_t p;
-    p.part = (unsigned)(rest % 3);
-    p.row = row;
-    p.merged = rest * a.heads * a.head + h * a.head;
-    p.split = ((row / a.tokens * a.heads + h) * a.all + a.first + row % a.tokens) * a.head;
-    p.rstd = row * a.heads + h;
-    return p;
+template <class T>
+__device__ inline place_t place_of(const heads_t<T> &a, size_t n, size_t token, unsigned part, size_t h) {
+    const size_t at = n * a.tokens + token, column = (part * a.heads + h) * a.head;
+    return {at * a.row + column, at * a.d_row + column,
+            ((n * a.heads + h) * a.all + a.first + token) * a.head, at * a.heads + h};
 }
 
-/* A pointer of a kernel's arguments by selection: an index that only the thread knows would put the arguments
+/* A pointer of a kernel's arguments by selection: an index that only the block knows would put the arguments
  * into local memory, and the pointer's accesses would no longer be known to be of global memory. */
-template <class P> __device__ inline P *pick(P *const (&of)[3], unsigned i) {
-    return i == 0 ? of[0] : i == 1 ? of[1] : of[2];
-}
 template <class P> __device__ inline P *pick(P *const (&of)[2], unsigned i) {
     return i == 0 ? of[0] : of[1];
 }
 
-template <class T, int V> __global__ void __launch_bounds__(MBL_THREADS) split_heads(heads_t<T> a) {
-    const size_t thread = (size_t)blockIdx.x * MBL_THREADS + threadIdx.x;
-    const size_t item = thread / (unsigned)a.lanes, lane = thread % (unsigned)a.lanes;
-    const bool there = item < a.items; /* all lanes of a warp take part in its sums */
-    const place_t p = place_of(a, there ? item : 0);
-    const size_t first = lane * V, step = (size_t)a.lanes * V;
-    const T *x = a.qkv + p.merged, *weight = p.part < 2 ? pick(a.weight, p.part) : NULL;
-    T *y = pick(a.part, p.part) + p.split;
+/* A thread's part of the work: blockIdx is q's heads and then k's, tokens, sample. */
+typedef struct {
+    unsigned part;
+    size_t lane, token;
+    place_t at; /* of the first token where `there` is false */
+    bool there; /* all lanes of a warp take part in its sums */
+} work_t;
+template <class T> __device__ inline work_t work_of(const heads_t<T> &a) {
+    work_t w;
+    w.part = blockIdx.x >= a.heads;
+    w.lane = threadIdx.x & ((1u << a.shift) - 1);
+    w.token = ((size_t)blockIdx.y * MBL_THREADS + threadIdx.x) >> a.shift;
+    w.there = w.token < a.tokens;
+    w.at = place_of(a, blockIdx.z, w.there ? w.token : 0, w.part, blockIdx.x - w.part * a.heads);
+    return w;
+}
+
+/* once: a group takes a head in one turn, so that memory is read once. */
+template <class T, int V, bool once>
+__global__ void __launch_bounds__(MBL_THREADS) split_heads(heads_t<T> a) {
+    const work_t w = work_of(a);
+    const size_t first = w.lane * V, step = (size_t)V << a.shift, end = w.there ? a.head : 0;
+    const T *x = a.qkv + w.at.merged, *weight = pick(a.weight, w.part);
+    T *y = pick(a.part, w.part) + w.at.split;
     REAL square = 0, v[V];
-    for (size_t j = first; there && weight && j < a.head; j += step) {
+    for (size_t j = first; j < end; j += once ? end : step) {
         mbl_get<T, V>(v, x + j);
         MBL_UNROLL
         for (int l = 0; l < V; l++)
             square += v[l] * v[l];
     }
-    square = mbl_lanes_sum(square, a.lanes);
-    const REAL rstd = 1 / sqrt(square / (REAL)a.head + a.eps);
-    for (size_t j = first; there && j < a.head; j += step) {
-        REAL w[V];
-        mbl_get<T, V>(v, x + j);
+    square = mbl_lanes_sum(square, 1 << a.shift);
+    const REAL rstd = 1 / sqrt(square * a.share + a.eps);
+    for (size_t j = first; j < end; j += once ? end : step) {
+        REAL by[V];
+        if (!once)
+            mbl_get<T, V>(v, x + j);
         if (weight) {
-            mbl_get<T, V>(w, weight + j);
+            mbl_get<T, V>(by, weight + j);
             MBL_UNROLL
             for (int l = 0; l < V; l++)
-                v[l] = v[l] * rstd * w[l];
+                v[l] = v[l] * rstd * by[l];
         }
         mbl_put(y + j, v);
     }
-    REAL *kept = pick(a.rstd, p.part);
-    if (there && weight && kept && lane == 0)
-        kept[p.rstd] = rstd;
+    REAL *kept = pick(a.rstd, w.part);
+    if (w.there && weight && kept && w.lane == 0)
+        kept[w.at.rstd] = rstd;
 }
 
 /* With c = x rstd and g = dy weight: dx = rstd (g - c mean(g c)). */
-template <class T, int V> __global__ void __launch_bounds__(MBL_THREADS) merge_heads(heads_t<T> a) {
-    const size_t thread = (size_t)blockIdx.x * MBL_THREADS + threadIdx.x;
-    const size_t item = thread / (unsigned)a.lanes, lane = thread % (unsigned)a.lanes;
-    const bool there = item < a.items;
-    const place_t p = place_of(a, there ? item : 0);
-    const size_t first = lane * V, step = (size_t)a.lanes * V;
-    const T *dy = pick(a.part, p.part) + p.split, *x = a.qkv + p.merged,
-            *weight = p.part < 2 ? pick(a.weight, p.part) : NULL;
-    T *dx = a.dqkv + p.merged;
-    const REAL rstd = weight ? pick(a.rstd, p.part)[p.rstd] : 0;
-    REAL dot = 0, g[V], w[V], c[V];
-    for (size_t j = first; there && weight && j < a.head; j += step) {
+template <class T, int V, bool once>
+__global__ void __launch_bounds__(MBL_THREADS) merge_heads(heads_t<T> a) {
+    const work_t w = work_of(a);
+    const size_t first = w.lane * V, step = (size_t)V << a.shift, end = w.there ? a.head : 0;
+    const T *dy = pick(a.part, w.part) + w.at.split, *x = a.qkv + w.at.merged,
+            *weight = pick(a.weight, w.part);
+    T *dx = a.dqkv + w.at.d_merged;
+    const REAL rstd = weight ? pick(a.rstd, w.part)[w.at.rstd] : 0;
+    REAL dot = 0, g[V], by[V], c[V];
+    for (size_t j = first; j < end; j += once ? end : step) {
         mbl_get<T, V>(g, dy + j);
-        mbl_get<T, V>(w, weight + j);
+        if (!weight)
+            continue;
+        mbl_get<T, V>(by, weight + j);
         mbl_get<T, V>(c, x + j);
         MBL_UNROLL
         for (int l = 0; l < V; l++)
-            dot += g[l] * w[l] * (c[l] * rstd);
+            dot += g[l] * by[l] * (c[l] * rstd);
     }
-    dot = mbl_lanes_sum(dot, a.lanes) / (REAL)a.head;
-    for (size_t j = first; there && j < a.head; j += step) {
-        mbl_get<T, V>(g, dy + j);
-        if (weight) {
-            mbl_get<T, V>(w, weight + j);
+    dot = mbl_lanes_sum(dot, 1 << a.shift) * a.share;
+    for (size_t j = first; j < end; j += once ? end : step) {
+        if (!once)
+            mbl_get<T, V>(g, dy + j);
+        if (!once && weight) {
+            mbl_get<T, V>(by, weight + j);
             mbl_get<T, V>(c, x + j);
+        }
+        if (weight) {
             MBL_UNROLL
             for (int l = 0; l < V; l++)
-                g[l] = rstd * (g[l] * w[l] - c[l] * rstd * dot);
+                g[l] = rstd * (g[l] * by[l] - c[l] * rstd * dot);
         }
         mbl_put(dx + j, g);
     }
 }
 
-/* dweight [2,d] of a chunk of tokens of one sample, in f64: a warp takes every MBL_WARPS-th row of 32
- * columns, then the warps are added in order. blockIdx: chunk, sample, q or k. */
+/* dweight [2,d] of a chunk of tokens of one sample, in f64: a warp takes every MBL_WARPS-th token and
+ * of its heads 32 columns, then the warps are added in order. blockIdx: chunk, sample, q or k. */
 template <class T>
 __global__ void __launch_bounds__(MBL_THREADS) head_weights(heads_t<T> a, double *partial, size_t chunks) {
     MBL_SHARED(double, shared, MBL_THREADS);
@@ -121,11 +135,12 @@ __global__ void __launch_bounds__(MBL_THREADS) head_weights(heads_t<T> a, double
     for (size_t column = 0; column < a.head; column += MBL_WARP) {
         const size_t j = column + lane;
         double sum = 0;
-        for (size_t i = threadIdx.x / MBL_WARP; j < a.head && i < (last - first) * a.heads; i += MBL_WARPS) {
-            const size_t row = sample * a.tokens + first + i / a.heads, h = i % a.heads;
-            const place_t p = place_of(a, (row * 3 + part) * a.heads + h);
-            sum += (double)mbl_load(dy[p.split + j]) *
-                   ((double)mbl_load(a.qkv[p.merged + j]) * (double)rstd[p.rstd]);
+        for (size_t token = first + threadIdx.x / MBL_WARP; j < a.head && token < last; token += MBL_WARPS) {
+            const place_t p = place_of(a, sample, token, part, 0);
+            const T *g = dy + p.split + j, *x = a.qkv + p.merged + j;
+            const REAL *r = rstd + p.rstd;
+            for (size_t h = 0; h < a.heads; h++, g += a.all * a.head, x += a.head, r++)
+                sum += (double)mbl_load(*g) * ((double)mbl_load(*x) * (double)*r);
         }
         shared[threadIdx.x] = sum;
         __syncthreads();
@@ -151,42 +166,59 @@ __global__ void __launch_bounds__(MBL_THREADS)
     y[j] = (R)((double)y[j] + sum);
 }
 
-/* The lanes a head of d elements needs, V each: a power of two, a warp at most. */
-static int group_of(size_t d, size_t v) {
-    int lanes = 1;
-    while (lanes < MBL_WARP && (size_t)lanes * v < d)
-        lanes *= 2;
-    return lanes;
+/* The lanes a head of d elements needs, V each: 2^(what is given), a warp at most. */
+static int shift_of(size_t d, size_t v) {
+    int shift = 0;
+    while ((1 << shift) < MBL_WARP && (v << shift) < d)
+        shift++;
+    return shift;
 }
 
-template <class T> static unsigned grid_of(const heads_t<T> &a) {
-    return (unsigned)mbl_ceil_div(a.items * (size_t)a.lanes, MBL_THREADS);
+template <class T> static dim3 grid_of(const heads_t<T> &a, size_t samples) {
+    return dim3((unsigned)(2 * a.heads), (unsigned)mbl_ceil_div(a.tokens << a.shift, MBL_THREADS),
+                (unsigned)samples);
 }
+
+/* What both directions have; v: elements taken at a time. */
+template <class T>
+static heads_t<T> heads_of(const mbl_tensor_t *qkv, const mbl_tensor_t *q, const mbl_tensor_t *k,
+                           const mbl_tensor_t *weight_q, const mbl_tensor_t *weight_k, size_t first,
+                           size_t v) {
+    heads_t<T> a = {};
+    a.part[0] = mbl_data<T>(q), a.part[1] = mbl_data<T>(k);
+    a.qkv = mbl_data<T>(qkv);
+    a.weight[0] = mbl_data<T>(weight_q), a.weight[1] = mbl_data<T>(weight_k);
+    a.row = qkv->stride[1];
+    a.tokens = qkv->dim[1], a.heads = q->dim[1], a.head = q->dim[3], a.all = q->dim[2], a.first = first;
+    a.share = 1 / (REAL)a.head;
+    a.shift = shift_of(a.head, v);
+    return a;
+}
+
+#define LAUNCH_HEADS(kernel, V)                                                                              \
+    do {                                                                                                     \
+        if (a.head <= (size_t)V << a.shift)                                                                  \
+            MBL_LAUNCH((kernel<T, V, true>), grid_of(a, qkv->dim[0]), MBL_THREADS, 0, mbl_cuda_stream(ops),  \
+                       a);                                                                                   \
+        else                                                                                                 \
+            MBL_LAUNCH((kernel<T, V, false>), grid_of(a, qkv->dim[0]), MBL_THREADS, 0, mbl_cuda_stream(ops), \
+                       a);                                                                                   \
+    } while (0)
 
 extern "C" mbl_status_t mbl_cuda_qk_norm(mbl_ops_t *ops, const mbl_qk_norm_args_t *args) {
-    const mbl_tensor_t *qkv = args->qkv, *q = args->q;
+    const mbl_tensor_t *qkv = args->qkv;
     MBL_WITH_TYPE(qkv->dtype, T, {
         constexpr int V = mbl_lanes<T>::count;
-        heads_t<T> a = {{mbl_data<T>(q), mbl_data<T>(args->k), mbl_data<T>(args->v)},
-                        NULL,
-                        mbl_data<T>(qkv),
-                        {mbl_data<T>(args->weight_q), mbl_data<T>(args->weight_k)},
-                        {mbl_data<REAL>(args->rstd_q), mbl_data<REAL>(args->rstd_k)},
-                        qkv->dim[1],
-                        q->dim[1],
-                        q->dim[3],
-                        q->dim[2],
-                        args->first,
-                        qkv->dim[0] * qkv->dim[1] * 3 * q->dim[1],
-                        (REAL)args->eps,
-                        0};
-        bool wide = mbl_wide(q, V) && mbl_wide(args->k, V) && mbl_wide(args->v, V) && mbl_wide(qkv, V) &&
-                    mbl_wide(args->weight_q, V) && mbl_wide(args->weight_k, V);
-        a.lanes = group_of(a.head, wide ? V : 1);
+        const bool wide = mbl_wide(args->q, V) && mbl_wide(args->k, V) && mbl_wide(qkv, V) &&
+                          mbl_wide(args->weight_q, V) && mbl_wide(args->weight_k, V);
+        heads_t<T> a =
+            heads_of<T>(qkv, args->q, args->k, args->weight_q, args->weight_k, args->first, wide ? V : 1);
+        a.rstd[0] = mbl_data<REAL>(args->rstd_q), a.rstd[1] = mbl_data<REAL>(args->rstd_k);
+        a.eps = (REAL)args->eps;
         if (wide)
-            MBL_LAUNCH((split_heads<T, V>), grid_of(a), MBL_THREADS, 0, mbl_cuda_stream(ops), a);
+            LAUNCH_HEADS(split_heads, V);
         else
-            MBL_LAUNCH((split_heads<T, 1>), grid_of(a), MBL_THREADS, 0, mbl_cuda_stream(ops), a);
+            LAUNCH_HEADS(split_heads, 1);
     });
     return MBL_CUDA_LAUNCHED("qk_norm");
 }
@@ -206,31 +238,23 @@ static mbl_status_t weight_gradients(mbl_ops_t *ops, const heads_t<T> &a,
 }
 
 extern "C" mbl_status_t mbl_cuda_qk_norm_bwd(mbl_ops_t *ops, const mbl_qk_norm_bwd_args_t *args) {
-    const mbl_tensor_t *qkv = args->qkv, *dq = args->dq;
+    const mbl_tensor_t *qkv = args->qkv;
     MBL_WITH_TYPE(qkv->dtype, T, {
         constexpr int V = mbl_lanes<T>::count;
-        heads_t<T> a = {{mbl_data<T>(dq), mbl_data<T>(args->dk), mbl_data<T>(args->dv)},
-                        mbl_data<T>(args->dqkv),
-                        mbl_data<T>(qkv),
-                        {mbl_data<T>(args->weight_q), mbl_data<T>(args->weight_k)},
-                        {mbl_data<REAL>(args->rstd_q), mbl_data<REAL>(args->rstd_k)},
-                        qkv->dim[1],
-                        dq->dim[1],
-                        dq->dim[3],
-                        dq->dim[2],
-                        args->first,
-                        qkv->dim[0] * qkv->dim[1] * 3 * dq->dim[1],
-                        0,
-                        0};
-        bool wide = mbl_wide(dq, V) && mbl_wide(args->dk, V) && mbl_wide(args->dv, V) && mbl_wide(qkv, V) &&
-                    mbl_wide(args->dqkv, V) && mbl_wide(args->weight_q, V) && mbl_wide(args->weight_k, V);
-        a.lanes = group_of(a.head, wide ? V : 1);
+        const bool wide = mbl_wide(args->dq, V) && mbl_wide(args->dk, V) && mbl_wide(qkv, V) &&
+                          mbl_wide(args->dqkv, V) && mbl_wide(args->weight_q, V) &&
+                          mbl_wide(args->weight_k, V);
+        heads_t<T> a =
+            heads_of<T>(qkv, args->dq, args->dk, args->weight_q, args->weight_k, args->first, wide ? V : 1);
+        a.rstd[0] = mbl_data<REAL>(args->rstd_q), a.rstd[1] = mbl_data<REAL>(args->rstd_k);
+        a.dqkv = mbl_data<T>(args->dqkv);
+        a.d_row = args->dqkv->stride[1];
         if (args->dweight_q)
             MBL_TRY(weight_gradients(ops, a, args));
         if (wide)
-            MBL_LAUNCH((merge_heads<T, V>), grid_of(a), MBL_THREADS, 0, mbl_cuda_stream(ops), a);
+            LAUNCH_HEADS(merge_heads, V);
         else
-            MBL_LAUNCH((merge_heads<T, 1>), grid_of(a), MBL_THREADS, 0, mbl_cuda_stream(ops), a);
+            LAUNCH_HEADS(merge_heads, 1);
     });
     return MBL_CUDA_LAUNCHED("qk_norm_bwd");
 }

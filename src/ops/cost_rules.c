@@ -44,12 +44,16 @@ static mbl_unit_t product_unit(mbl_dtype_t dtype) {
 
 /* ---- the least ---- */
 
-/* Of what is only used in part: written tokens of heads, rows of a table. */
+/* Of what is only used in part: written tokens of heads, columns of qkv, rows of a table. */
 static double touched(mbl_op_t op, const mbl_operand_t *operand, const void *args, const mbl_tensor_t *t) {
-    if (operand->role == MBL_PART)
-        return bytes_of(((const mbl_qk_norm_args_t *)args)->qkv) / 3;
-    if (op == MBL_OP_qk_norm_bwd && t->ndim == 4)
-        return bytes_of(((const mbl_qk_norm_bwd_args_t *)args)->qkv) / 3;
+    const bool norm = op == MBL_OP_qk_norm, norm_bwd = op == MBL_OP_qk_norm_bwd;
+    const mbl_tensor_t *qkv = norm       ? ((const mbl_qk_norm_args_t *)args)->qkv
+                              : norm_bwd ? ((const mbl_qk_norm_bwd_args_t *)args)->qkv
+                                         : NULL;
+    if (qkv && t->ndim == 4)
+        return bytes_of(qkv) / 3;
+    if (t == qkv || operand->role == MBL_PART) /* q and k of q, k and v */
+        return bytes_of(qkv) * 2 / 3;
     if (op == MBL_OP_embed && (t == ((const mbl_embed_args_t *)args)->table)) {
         const mbl_tensor_t *y = ((const mbl_embed_args_t *)args)->y;
         return bytes_of(y) < bytes_of(t) ? bytes_of(y) : bytes_of(t);
@@ -303,8 +307,8 @@ static void add_simple(mbl_op_t op, const void *args, mbl_cost_t *out) {
         CASE(layer_norm, x, 9)
         CASE(layer_norm_bwd, x, 16)
         CASE(layer_norm_affine, x, 9)
-        CASE(qk_norm, qkv, 4)
-        CASE(qk_norm_bwd, qkv, 8)
+        CASE(qk_norm, qkv, 4 * 2 / 3.0) /* of q and k */
+        CASE(qk_norm_bwd, qkv, 8 * 2 / 3.0)
         CASE(act, x, 10)
         CASE(act_bwd, x, 18)
         CASE(gate, x, 2)

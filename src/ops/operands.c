@@ -37,18 +37,16 @@ static const mbl_operand_t layer_norm_affine_operands[] = {
     IN_OR_NULL(layer_norm_affine, bias)};
 static const mbl_operand_t qk_norm_operands[] = {PART(qk_norm, q),
                                                  PART(qk_norm, k),
-                                                 PART(qk_norm, v),
                                                  OUT_OR_NULL(qk_norm, rstd_q),
                                                  OUT_OR_NULL(qk_norm, rstd_k),
                                                  IN(qk_norm, qkv),
                                                  IN_OR_NULL(qk_norm, weight_q),
                                                  IN_OR_NULL(qk_norm, weight_k)};
-static const mbl_operand_t qk_norm_bwd_operands[] = {OUT(qk_norm_bwd, dqkv),
+static const mbl_operand_t qk_norm_bwd_operands[] = {PART(qk_norm_bwd, dqkv),
                                                      ADD_OR_NULL(qk_norm_bwd, dweight_q),
                                                      ADD_OR_NULL(qk_norm_bwd, dweight_k),
                                                      IN(qk_norm_bwd, dq),
                                                      IN(qk_norm_bwd, dk),
-                                                     IN(qk_norm_bwd, dv),
                                                      IN(qk_norm_bwd, qkv),
                                                      IN_OR_NULL(qk_norm_bwd, rstd_q),
                                                      IN_OR_NULL(qk_norm_bwd, rstd_k),
@@ -59,19 +57,17 @@ static const mbl_operand_t attention_operands[] = {OUT(attention, out1),
                                                    OUT_OR_NULL(attention, lse),
                                                    IN(attention, q),
                                                    IN(attention, k),
-                                                   IN(attention, v),
+                                                   IN(attention, v1),
+                                                   IN_OR_NULL(attention, v2),
                                                    IN_OR_NULL(attention, bias)};
-static const mbl_operand_t attention_bwd_operands[] = {OUT(attention_bwd, dq),
-                                                       OUT(attention_bwd, dk),
-                                                       OUT(attention_bwd, dv),
-                                                       IN(attention_bwd, dout1),
-                                                       IN_OR_NULL(attention_bwd, dout2),
-                                                       IN(attention_bwd, out1),
-                                                       IN_OR_NULL(attention_bwd, out2),
-                                                       IN(attention_bwd, lse),
-                                                       IN(attention_bwd, q),
-                                                       IN(attention_bwd, k),
-                                                       IN(attention_bwd, v)};
+static const mbl_operand_t attention_bwd_operands[] = {
+    OUT(attention_bwd, dq),       OUT(attention_bwd, dk),
+    OUT(attention_bwd, dv1),      OUT_OR_NULL(attention_bwd, dv2),
+    IN(attention_bwd, dout1),     IN_OR_NULL(attention_bwd, dout2),
+    IN(attention_bwd, out1),      IN_OR_NULL(attention_bwd, out2),
+    IN(attention_bwd, lse),       IN(attention_bwd, q),
+    IN(attention_bwd, k),         IN(attention_bwd, v1),
+    IN_OR_NULL(attention_bwd, v2)};
 static const mbl_operand_t act_operands[] = {OUT(act, y), IN(act, x)};
 static const mbl_operand_t act_bwd_operands[] = {OUT(act_bwd, dx), IN(act_bwd, dy), IN(act_bwd, x)};
 static const mbl_operand_t gate_operands[] = {OUT(gate, y), IN(gate, x), IN(gate, gate), IN(gate, h)};

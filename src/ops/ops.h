@@ -60,33 +60,35 @@ typedef struct {
     double eps;
 } mbl_layer_norm_affine_args_t;
 
-/* RMS norm of q and k per head, and the split into heads: qkv [N,T,3D] ct (q, k, v side by side) goes to q,
- * k, v [N,H,T_all,d] ct at tokens first..first+T-1 of T_all. weight_q, weight_k [d] ct (or NULL both: no
- * norm). rstd_q, rstd_k [N,T,H] st (or NULL both). y = x rsqrt(mean x^2 + eps) weight. */
+/* RMS norm of q and k per head, and the split into heads: of qkv [N,T,3D] ct (q, k, v side by side; rows may
+ * be strided) the first two go to q, k [N,H,T_all,d] ct at tokens first..first+T-1 of T_all; v is read where
+ * it is, by attention. weight_q, weight_k [d] ct (or NULL both: no norm). rstd_q, rstd_k [N,T,H] st (or NULL
+ * both). y = x rsqrt(mean x^2 + eps) weight. */
 typedef struct {
-    const mbl_tensor_t *q, *k, *v, *rstd_q, *rstd_k, *qkv, *weight_q, *weight_k;
+    const mbl_tensor_t *q, *k, *rstd_q, *rstd_k, *qkv, *weight_q, *weight_k;
     size_t first;
     double eps;
 } mbl_qk_norm_args_t;
-/* dqkv [N,T,3D] = ; dweight_q, dweight_k [d] st += (or NULL both). dq, dk, dv [N,H,T_all,d]. */
+/* dqkv [N,T,3D] (rows may be strided) = in its first 2D columns, the others are kept: attention_bwd has
+ * written dv there. dweight_q, dweight_k [d] st += (or NULL both). dq, dk [N,H,T_all,d]. */
 typedef struct {
-    const mbl_tensor_t *dqkv, *dweight_q, *dweight_k, *dq, *dk, *dv, *qkv, *rstd_q, *rstd_k, *weight_q,
-        *weight_k;
+    const mbl_tensor_t *dqkv, *dweight_q, *dweight_k, *dq, *dk, *qkv, *rstd_q, *rstd_k, *weight_q, *weight_k;
     size_t first;
 } mbl_qk_norm_bwd_args_t;
 
-/* softmax(scale q k') v, heads merged again: q, k, v [N,H,T,d] ct; out1 [N,T1,D] takes the first T1 tokens,
- * out2 [N,T-T1,D] (or NULL when T1 = T) the others; lse [N,H,T] st log-sum-exp (or NULL). causal: token i
- * sees 0..i. bias [H,2T-1] st (or NULL): bias[h, j - i + T - 1] is added to the scaled score of query i and
- * key j; no backward pass. */
+/* softmax(scale q k') v, heads merged again: q, k [N,H,T,d] ct; v1 [N,T1,D] ct holds the values of the first
+ * T1 tokens, v2 [N,T-T1,D] (or NULL when T1 = T) those of the others, and out1, out2 take the result
+ * likewise. Rows of v1 and v2 may be strided, both alike and samples one behind the other: columns of qkv.
+ * lse [N,H,T] st log-sum-exp (or NULL). causal: token i sees 0..i. bias [H,2T-1] st (or NULL): bias[h, j - i
+ * + T - 1] is added to the scaled score of query i and key j; no backward pass. */
 typedef struct {
-    const mbl_tensor_t *out1, *out2, *lse, *q, *k, *v, *bias;
+    const mbl_tensor_t *out1, *out2, *lse, *q, *k, *v1, *v2, *bias;
     double scale;
     bool causal;
 } mbl_attention_args_t;
-/* dq, dk, dv [N,H,T,d] = . Not causal. */
+/* dq, dk [N,H,T,d] = , dv1, dv2 = like v1, v2, with strides of their own. Not causal. */
 typedef struct {
-    const mbl_tensor_t *dq, *dk, *dv, *dout1, *dout2, *out1, *out2, *lse, *q, *k, *v;
+    const mbl_tensor_t *dq, *dk, *dv1, *dv2, *dout1, *dout2, *out1, *out2, *lse, *q, *k, *v1, *v2;
     double scale;
 } mbl_attention_bwd_args_t;
 
@@ -414,7 +416,7 @@ typedef struct {
 const mbl_operand_t *mbl_op_operands(mbl_op_t op, size_t *n);
 const char *mbl_op_name(mbl_op_t op);
 /* The role in one call: matmul's and conv2d's y is MBL_OUT unless it accumulates, axpby's where b = 0,
- * qk_norm's q, k and v where all tokens are written. */
+ * qk_norm's q and k where all tokens are written. */
 mbl_role_t mbl_op_role(mbl_op_t op, const mbl_operand_t *operand, const void *args);
 
 #endif

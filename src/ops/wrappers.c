@@ -117,6 +117,15 @@ static mbl_status_t check_layer_norm_affine(const mbl_layer_norm_affine_args_t *
     return MBL_OK;
 }
 
+/* Rows may be strided, but samples lie one behind the other: columns of whole rows. */
+static mbl_status_t expect_columns(const char *what, const mbl_tensor_t *t) {
+    char found[MBL_TENSOR_TEXT];
+    MBL_REQUIRE(t->stride[0] == t->dim[1] * t->stride[1],
+                "%s (%s): samples are %zu apart; expected %zu rows of %zu", what, mbl_tensor_text(t, found),
+                t->stride[0], t->dim[1], t->stride[1]);
+    return MBL_OK;
+}
+
 static mbl_status_t check_qk_norm(const mbl_qk_norm_args_t *a) {
     ANCHOR(qk_norm, q, 4);
     ANCHOR(qk_norm, qkv, 3);
@@ -124,8 +133,8 @@ static mbl_status_t check_qk_norm(const mbl_qk_norm_args_t *a) {
     size_t n = a->q->dim[0], h = a->q->dim[1], all = a->q->dim[2], d = a->q->dim[3], t = a->qkv->dim[1];
     EXPECT(qk_norm, q, ct, WHOLE, 4, n, h, all, d);
     EXPECT(qk_norm, k, ct, WHOLE, 4, n, h, all, d);
-    EXPECT(qk_norm, v, ct, WHOLE, 4, n, h, all, d);
-    EXPECT(qk_norm, qkv, ct, WHOLE, 3, n, t, 3 * h * d);
+    EXPECT(qk_norm, qkv, ct, ROWS, 3, n, t, 3 * h * d);
+    MBL_TRY(expect_columns("qk_norm: qkv", a->qkv));
     EXPECT(qk_norm, weight_q, ct, WHOLE, 1, d);
     EXPECT(qk_norm, weight_k, ct, WHOLE, 1, d);
     EXPECT(qk_norm, rstd_q, st, WHOLE, 3, n, t, h);
@@ -144,9 +153,10 @@ static mbl_status_t check_qk_norm_bwd(const mbl_qk_norm_bwd_args_t *a) {
     size_t n = a->dq->dim[0], h = a->dq->dim[1], all = a->dq->dim[2], d = a->dq->dim[3], t = a->qkv->dim[1];
     EXPECT(qk_norm_bwd, dq, ct, WHOLE, 4, n, h, all, d);
     EXPECT(qk_norm_bwd, dk, ct, WHOLE, 4, n, h, all, d);
-    EXPECT(qk_norm_bwd, dv, ct, WHOLE, 4, n, h, all, d);
-    EXPECT(qk_norm_bwd, qkv, ct, WHOLE, 3, n, t, 3 * h * d);
-    EXPECT(qk_norm_bwd, dqkv, ct, WHOLE, 3, n, t, 3 * h * d);
+    EXPECT(qk_norm_bwd, qkv, ct, ROWS, 3, n, t, 3 * h * d);
+    EXPECT(qk_norm_bwd, dqkv, ct, ROWS, 3, n, t, 3 * h * d);
+    MBL_TRY(expect_columns("qk_norm_bwd: qkv", a->qkv));
+    MBL_TRY(expect_columns("qk_norm_bwd: dqkv", a->dqkv));
     EXPECT(qk_norm_bwd, weight_q, ct, WHOLE, 1, d);
     EXPECT(qk_norm_bwd, weight_k, ct, WHOLE, 1, d);
     EXPECT(qk_norm_bwd, dweight_q, st, WHOLE, 1, d);
@@ -176,32 +186,51 @@ static mbl_status_t check_token_split(const char *op, const mbl_tensor_t *q, con
     return expect(op, out2, q->dtype, WHOLE, 3, n, t - t1, d);
 }
 
+/* v1 and v2 cut as out1 is, with rows of one stride. */
+static mbl_status_t check_values(const char *op, const mbl_tensor_t *q, const mbl_tensor_t *out1,
+                                 const mbl_tensor_t *v1, const mbl_tensor_t *v2) {
+    size_t n = q->dim[0], t = q->dim[2], t1 = out1->dim[1], d = q->dim[1] * q->dim[3];
+    MBL_REQUIRE((t1 < t) == (v2 != NULL),
+                "%s: %zu of %zu tokens in the first part, and there is %s second one", op, t1, t,
+                v2 ? "a" : "no");
+    MBL_TRY(expect(op, v1, q->dtype, ROWS, 3, n, t1, d));
+    MBL_TRY(expect_columns(op, v1));
+    if (!v2)
+        return MBL_OK;
+    MBL_TRY(expect(op, v2, q->dtype, ROWS, 3, n, t - t1, d));
+    MBL_TRY(expect_columns(op, v2));
+    MBL_REQUIRE(v1->stride[1] == v2->stride[1], "%s: rows are %zu and %zu apart; expected one stride", op,
+                v1->stride[1], v2->stride[1]);
+    return MBL_OK;
+}
+
 static mbl_status_t check_attention(const mbl_attention_args_t *a) {
     ANCHOR(attention, q, 4);
     mbl_dtype_t ct = a->q->dtype;
     size_t n = a->q->dim[0], h = a->q->dim[1], t = a->q->dim[2], d = a->q->dim[3];
     EXPECT(attention, q, ct, WHOLE, 4, n, h, t, d);
     EXPECT(attention, k, ct, WHOLE, 4, n, h, t, d);
-    EXPECT(attention, v, ct, WHOLE, 4, n, h, t, d);
     EXPECT(attention, lse, mbl_dtype_stat(ct), WHOLE, 3, n, h, t);
     EXPECT(attention, bias, mbl_dtype_stat(ct), WHOLE, 2, h, 2 * t - 1);
-    return check_token_split("attention: out1, out2", a->q, a->out1, a->out2);
+    MBL_TRY(check_token_split("attention: out1, out2", a->q, a->out1, a->out2));
+    return check_values("attention: v1, v2", a->q, a->out1, a->v1, a->v2);
 }
 
 static mbl_status_t check_attention_bwd(const mbl_attention_bwd_args_t *a) {
     ANCHOR(attention_bwd, q, 4);
     mbl_dtype_t ct = a->q->dtype;
     size_t n = a->q->dim[0], h = a->q->dim[1], t = a->q->dim[2], d = a->q->dim[3];
-    const mbl_tensor_t *heads[] = {a->q, a->k, a->v, a->dq, a->dk, a->dv};
-    static const char *const name[] = {"attention_bwd: q",  "attention_bwd: k",  "attention_bwd: v",
-                                       "attention_bwd: dq", "attention_bwd: dk", "attention_bwd: dv"};
-    for (int i = 0; i < 6; i++)
-        MBL_TRY(expect(name[i], heads[i], ct, WHOLE, 4, n, h, t, d));
+    EXPECT(attention_bwd, q, ct, WHOLE, 4, n, h, t, d);
+    EXPECT(attention_bwd, k, ct, WHOLE, 4, n, h, t, d);
+    EXPECT(attention_bwd, dq, ct, WHOLE, 4, n, h, t, d);
+    EXPECT(attention_bwd, dk, ct, WHOLE, 4, n, h, t, d);
     EXPECT(attention_bwd, lse, mbl_dtype_stat(ct), WHOLE, 3, n, h, t);
     MBL_TRY(check_token_split("attention_bwd: out1, out2", a->q, a->out1, a->out2));
     MBL_REQUIRE(a->dout1->ndim == 3 && a->dout1->dim[1] == a->out1->dim[1],
                 "attention_bwd: dout1 and out1 differ in tokens");
-    return check_token_split("attention_bwd: dout1, dout2", a->q, a->dout1, a->dout2);
+    MBL_TRY(check_token_split("attention_bwd: dout1, dout2", a->q, a->dout1, a->dout2));
+    MBL_TRY(check_values("attention_bwd: v1, v2", a->q, a->out1, a->v1, a->v2));
+    return check_values("attention_bwd: dv1, dv2", a->q, a->out1, a->dv1, a->dv2);
 }
 
 /* y like x, both contiguous, any shape. */

@@ -13,11 +13,13 @@ typedef struct {
     bool causal, bias;
 } shape_t;
 
-/* Everything of one case. Index 0..2 of in and grad: q, k, v. */
+/* Everything of one case. Index 0..3 of in and grad: q, k, and the two parts of v, which are columns of
+ * `qkv`. */
+enum { OPERANDS = 4 };
 typedef struct {
     mbl_ops_t *ops;
     shape_t s;
-    mbl_tensor_t in[3], grad[3], out[2], dout[2], lse, bias;
+    mbl_tensor_t in[OPERANDS], grad[OPERANDS], qkv[2], dqkv[2], out[2], dout[2], lse, bias;
     double scale;
 } case_t;
 
@@ -39,7 +41,7 @@ static void open_case_on(const char *backend, case_t *c, shape_t s, mbl_dtype_t 
     c->s = s;
     c->scale = 1 / sqrt((double)s.d);
     assert_int_equal(mbl_ops_open(backend, threads, &c->ops), MBL_OK);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) {
         c->in[i] = mirror_new(c->ops, type, 4, s.n, s.h, s.t, s.d);
         c->grad[i] = mirror_new(c->ops, type, 4, s.n, s.h, s.t, s.d);
         fill(&c->in[i], (uint64_t)i);
@@ -48,6 +50,11 @@ static void open_case_on(const char *backend, case_t *c, shape_t s, mbl_dtype_t 
     for (int i = 0; i < 2; i++) {
         if (tokens[i] == 0)
             continue;
+        c->qkv[i] = mirror_new(c->ops, type, 3, s.n, tokens[i], 3 * s.h * s.d, 0);
+        c->dqkv[i] = mirror_new(c->ops, type, 3, s.n, tokens[i], 3 * s.h * s.d, 0);
+        fill(&c->qkv[i], (uint64_t)(2 + i));
+        c->in[2 + i] = mbl_tensor_columns(&c->qkv[i], 2 * s.h * s.d, s.h * s.d);
+        c->grad[2 + i] = mbl_tensor_columns(&c->dqkv[i], 2 * s.h * s.d, s.h * s.d);
         c->out[i] = mirror_new(c->ops, type, 3, s.n, tokens[i], s.h * s.d, 0);
         c->dout[i] = mirror_new(c->ops, type, 3, s.n, tokens[i], s.h * s.d, 0);
         fill(&c->dout[i], (uint64_t)(10 + i));
@@ -64,8 +71,9 @@ static void open_case(case_t *c, shape_t s, mbl_dtype_t type, int threads) {
 }
 
 static void close_case(case_t *c) {
-    mbl_tensor_t *all[] = {&c->in[0],  &c->in[1],  &c->in[2],   &c->grad[0], &c->grad[1], &c->grad[2],
-                           &c->out[0], &c->out[1], &c->dout[0], &c->dout[1], &c->lse,     &c->bias};
+    mbl_tensor_t *all[] = {&c->in[0],   &c->in[1],   &c->grad[0], &c->grad[1], &c->qkv[0],
+                           &c->qkv[1],  &c->dqkv[0], &c->dqkv[1], &c->out[0],  &c->out[1],
+                           &c->dout[0], &c->dout[1], &c->lse,     &c->bias};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mirror_free(all[i]);
     mbl_ops_close(c->ops);
@@ -73,8 +81,9 @@ static void close_case(case_t *c) {
 
 static void forward(case_t *c) {
     assert_int_equal(MBL_OP(c->ops, attention, .out1 = &c->out[0], .out2 = c->out[1].data ? &c->out[1] : NULL,
-                            .lse = &c->lse, .q = &c->in[0], .k = &c->in[1], .v = &c->in[2], .scale = c->scale,
-                            .causal = c->s.causal, .bias = c->s.bias ? &c->bias : NULL),
+                            .lse = &c->lse, .q = &c->in[0], .k = &c->in[1], .v1 = &c->in[2],
+                            .v2 = c->out[1].data ? &c->in[3] : NULL, .scale = c->scale, .causal = c->s.causal,
+                            .bias = c->s.bias ? &c->bias : NULL),
                      MBL_OK);
     for (int i = 0; i < 2; i++)
         if (c->out[i].data)
@@ -84,22 +93,37 @@ static void forward(case_t *c) {
 
 static void backward(case_t *c) {
     bool two = c->out[1].data != NULL;
-    assert_int_equal(MBL_OP(c->ops, attention_bwd, .dq = &c->grad[0], .dk = &c->grad[1], .dv = &c->grad[2],
-                            .dout1 = &c->dout[0], .dout2 = two ? &c->dout[1] : NULL, .out1 = &c->out[0],
+    assert_int_equal(MBL_OP(c->ops, attention_bwd, .dq = &c->grad[0], .dk = &c->grad[1], .dv1 = &c->grad[2],
+                            .dv2 = two ? &c->grad[3] : NULL, .dout1 = &c->dout[0],
+                            .dout2 = two ? &c->dout[1] : NULL, .out1 = &c->out[0],
                             .out2 = two ? &c->out[1] : NULL, .lse = &c->lse, .q = &c->in[0], .k = &c->in[1],
-                            .v = &c->in[2], .scale = c->scale),
+                            .v1 = &c->in[2], .v2 = two ? &c->in[3] : NULL, .scale = c->scale),
                      MBL_OK);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < (two ? 4 : 3); i++)
         mirror_pull(&c->grad[i]);
 }
 
-/* Element c of head h of token t in a pair of outputs. */
+/* Where the i-th element of a strided tensor is. */
+static size_t place_of(const mbl_tensor_t *t, size_t i) {
+    size_t at = 0;
+    for (int d = t->ndim - 1; d >= 0; d--) {
+        at += i % t->dim[d] * t->stride[d];
+        i /= t->dim[d];
+    }
+    return at;
+}
+
+static size_t count_of(const mbl_tensor_t *t) {
+    return t->data ? mbl_tensor_count(t) : 0;
+}
+
+/* Element c of head h of token t in a pair of merged tensors. */
 static double merged(const case_t *c, const mbl_tensor_t pair[2], size_t n, size_t h, size_t t,
                      size_t column) {
     const shape_t *s = &c->s;
     const mbl_tensor_t *where = t < s->t1 ? &pair[0] : &pair[1];
     size_t row = n * where->dim[1] + (t < s->t1 ? t : t - s->t1);
-    return mirror_get(where, row * s->h * s->d + h * s->d + column);
+    return mirror_get(where, row * where->stride[1] + h * s->d + column);
 }
 
 /* The definition, one query at a time: p [T] and the log-sum-exp. */
@@ -137,7 +161,7 @@ static void check_forward(const case_t *c, double tolerance) {
                 for (size_t x = 0; x < s->d; x++) {
                     double want = 0, size = 0;
                     for (size_t j = 0; j < s->t; j++) {
-                        double v = mirror_get(&c->in[2], ((n * s->h + h) * s->t + j) * s->d + x);
+                        double v = merged(c, &c->in[2], n, h, j, x);
                         want += p[j] * v;
                         size += p[j] * fabs(v);
                     }
@@ -205,19 +229,20 @@ static void gradient_is_that_of_finite_differences(void **state) {
         open_case_on("cpu", &probe, small[k], MBL_F64, 1);
         forward(&c);
         backward(&c);
-        for (int w = 0; w < 3; w++)
-            for (size_t i = 0; i < mbl_tensor_count(&c.in[w]); i += k == 2 ? 13 : 1) {
-                const double x = mirror_get(&c.in[w], i), step = 1e-4;
+        for (int w = 0; w < OPERANDS; w++)
+            for (size_t i = 0; i < count_of(&c.in[w]); i += k == 2 ? 13 : 1) {
+                const size_t at = place_of(&c.in[w], i);
+                const double x = mirror_get(&c.in[w], at), step = 1e-4;
                 double difference = 0; /* fourth order: 8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h)) over 12 h */
                 for (int side = -2; side <= 2; side++) {
                     static const double weight[] = {1, -8, 0, 8, -1};
-                    mirror_put(&probe.in[w], i, x + side * step);
+                    mirror_put(&probe.in[w], at, x + side * step);
                     mirror_push(&probe.in[w]);
                     difference += side ? weight[side + 2] * loss(&probe) : 0;
                 }
-                mirror_put(&probe.in[w], i, x);
+                mirror_put(&probe.in[w], at, x);
                 mirror_push(&probe.in[w]);
-                assert_near(mirror_get(&c.grad[w], i), difference / (12 * step), 1e-9);
+                assert_near(mirror_get(&c.grad[w], place_of(&c.grad[w], i)), difference / (12 * step), 1e-9);
             }
         close_case(&probe);
         close_case(&c);
@@ -226,9 +251,10 @@ static void gradient_is_that_of_finite_differences(void **state) {
 
 static double error_against(const mbl_tensor_t *a, const mbl_tensor_t *b) {
     double difference = 0, norm = 0;
-    for (size_t i = 0; i < mbl_tensor_count(a); i++) {
-        difference += pow(mirror_get(a, i) - mirror_get(b, i), 2);
-        norm += pow(mirror_get(b, i), 2);
+    for (size_t i = 0; i < count_of(a); i++) {
+        const size_t at = place_of(a, i);
+        difference += pow(mirror_get(a, at) - mirror_get(b, at), 2);
+        norm += pow(mirror_get(b, at), 2);
     }
     return sqrt(difference / fmax(norm, 1e-300));
 }
@@ -247,7 +273,7 @@ static void gradients_agree_between_types(void **state) {
             open_case(&c, shapes[i], type ? MBL_BF16 : MBL_F32, 2);
             forward(&c);
             backward(&c);
-            for (int w = 0; w < 3; w++) /* bf16: rounding of the result and of out in delta */
+            for (int w = 0; w < OPERANDS; w++) /* bf16: rounding of the result and of out in delta */
                 assert_near(error_against(&c.grad[w], &exact.grad[w]), 0, type ? 0x1p-7 : 2e-6);
             close_case(&c);
         }
@@ -270,9 +296,13 @@ static void samples_and_threads_do_not_matter(void **state) {
         for (int i = 0; i < 2; i++)
             assert_memory_equal(mirror_at(one.out[i].data), mirror_at(many.out[i].data),
                                 mbl_tensor_count(&one.out[i]) * mbl_dtype_size(dtype));
-        for (int i = 0; i < 3; i++)
-            assert_memory_equal(mirror_at(one.grad[i].data), mirror_at(many.grad[i].data),
-                                mbl_tensor_count(&one.grad[i]) * mbl_dtype_size(dtype));
+        for (int i = 0; i < OPERANDS; i++)
+            for (size_t j = 0; j < count_of(&one.grad[i]); j++)
+                assert_true(mirror_get(&one.grad[i], place_of(&one.grad[i], j)) ==
+                            mirror_get(&many.grad[i], place_of(&one.grad[i], j)));
+        for (int i = 0; i < 2; i++) /* what is not the values' gradient stays as it was */
+            for (size_t j = 0; j < mbl_tensor_count(&many.dqkv[i]); j++)
+                assert_true(j % many.dqkv[i].dim[2] >= 2 * 4 * 32 || mirror_get(&many.dqkv[i], j) == 0);
         close_case(&one);
         close_case(&many);
     }
@@ -292,7 +322,7 @@ static void large_scores_are_fine(void **state) {
     check_forward(&c, 1e-3);
     for (size_t i = 0; i < mbl_tensor_count(&c.in[0]); i++)
         for (int w = 0; w < 3; w++)
-            assert_true(isfinite(mirror_get(&c.grad[w], i)));
+            assert_true(isfinite(mirror_get(&c.grad[w], place_of(&c.grad[w], i))));
     close_case(&c);
 }
 

@@ -87,14 +87,13 @@ static void op_gate_norm(run_t *r, shape_t s) {
     OK(mbl_op_gate_norm(r->ops, &a));
 }
 
-/* T tokens written at 2 of T + 3: the others are kept. */
+/* T tokens written at 2 of T + 3: the others are kept, and so are the columns of v. */
 static void op_qk_norm(run_t *r, shape_t s) {
     mbl_qk_norm_args_t a = {.first = 2, .eps = 1e-6};
     size_t d = s.d / s.heads;
     a.q = operand4(r, ADD | BATCH, COMPUTE, s.n, s.heads, s.t + 3, d);
     a.k = operand4(r, ADD | BATCH, COMPUTE, s.n, s.heads, s.t + 3, d);
-    a.v = operand4(r, ADD | BATCH, COMPUTE, s.n, s.heads, s.t + 3, d);
-    a.qkv = operand3(r, BATCH, COMPUTE, s.n, s.t, 3 * s.heads * d);
+    a.qkv = operand3(r, BATCH | ROWS, COMPUTE, s.n, s.t, 3 * s.heads * d);
     a.weight_q = r->leave_out ? NULL : operand1(r, IN, COMPUTE, d);
     a.weight_k = r->leave_out ? NULL : operand1(r, IN, COMPUTE, d);
     a.rstd_q = r->leave_out ? NULL : operand3(r, OUT | BATCH, STAT, s.n, s.t, s.heads);
@@ -105,11 +104,10 @@ static void op_qk_norm(run_t *r, shape_t s) {
 static void op_qk_norm_bwd(run_t *r, shape_t s) {
     mbl_qk_norm_bwd_args_t a = {.first = 1};
     size_t d = s.d / s.heads;
-    a.dqkv = operand3(r, OUT | BATCH, COMPUTE, s.n, s.t, 3 * s.heads * d);
+    a.dqkv = operand3(r, ADD | BATCH | ROWS, COMPUTE, s.n, s.t, 3 * s.heads * d);
     a.dq = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t + 2, d);
     a.dk = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t + 2, d);
-    a.dv = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t + 2, d);
-    a.qkv = operand3(r, BATCH, COMPUTE, s.n, s.t, 3 * s.heads * d);
+    a.qkv = operand3(r, BATCH | ROWS, COMPUTE, s.n, s.t, 3 * s.heads * d);
     if (!r->leave_out) {
         a.rstd_q = operand3(r, BATCH | POSITIVE, STAT, s.n, s.t, s.heads);
         a.rstd_k = operand3(r, BATCH | POSITIVE, STAT, s.n, s.t, s.heads);
@@ -391,7 +389,8 @@ static void op_attention(run_t *r, shape_t s) {
         a.bias = i & 2 ? operand2(r, IN, STAT, s.heads, 2 * s.t - 1) : NULL;
         a.q = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);
         a.k = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);
-        a.v = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);
+        a.v1 = operand3(r, BATCH | ROWS, COMPUTE, s.n, first, s.heads * d);
+        a.v2 = r->leave_out ? NULL : operand3(r, BATCH | ROWS, COMPUTE, s.n, 2, s.heads * d);
         a.out1 = operand3(r, OUT | BATCH, COMPUTE, s.n, first, s.heads * d);
         a.out2 = r->leave_out ? NULL : operand3(r, OUT | BATCH, COMPUTE, s.n, 2, s.heads * d);
         a.lse = r->leave_out ? NULL : operand3(r, OUT | BATCH, STAT, s.n, s.heads, s.t);
@@ -404,18 +403,20 @@ static void op_attention_bwd(run_t *r, shape_t s) {
     mbl_attention_args_t f = {.scale = 0.3};
     f.q = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);
     f.k = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);
-    f.v = operand4(r, BATCH, COMPUTE, s.n, s.heads, s.t, d);
+    f.v1 = operand3(r, BATCH | ROWS, COMPUTE, s.n, first, s.heads * d);
+    f.v2 = r->leave_out ? NULL : operand3(r, BATCH | ROWS, COMPUTE, s.n, 2, s.heads * d);
     f.out1 = operand3(r, OUT | BATCH, COMPUTE, s.n, first, s.heads * d);
     f.out2 = r->leave_out ? NULL : operand3(r, OUT | BATCH, COMPUTE, s.n, 2, s.heads * d);
     f.lse = operand3(r, OUT | BATCH, STAT, s.n, s.heads, s.t);
     OK(mbl_op_attention(r->ops, &f));
     mbl_attention_bwd_args_t a = {.out1 = f.out1, .out2 = f.out2, .lse = f.lse, .scale = f.scale};
-    a.q = f.q, a.k = f.k, a.v = f.v;
+    a.q = f.q, a.k = f.k, a.v1 = f.v1, a.v2 = f.v2;
     a.dout1 = operand3(r, BATCH, COMPUTE, s.n, first, s.heads * d);
     a.dout2 = r->leave_out ? NULL : operand3(r, BATCH, COMPUTE, s.n, 2, s.heads * d);
     a.dq = operand4(r, OUT | BATCH, COMPUTE, s.n, s.heads, s.t, d);
     a.dk = operand4(r, OUT | BATCH, COMPUTE, s.n, s.heads, s.t, d);
-    a.dv = operand4(r, OUT | BATCH, COMPUTE, s.n, s.heads, s.t, d);
+    a.dv1 = operand3(r, OUT | BATCH | ROWS, COMPUTE, s.n, first, s.heads * d);
+    a.dv2 = r->leave_out ? NULL : operand3(r, OUT | BATCH | ROWS, COMPUTE, s.n, 2, s.heads * d);
     OK(mbl_op_attention_bwd(r->ops, &a));
 }
 

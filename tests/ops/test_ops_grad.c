@@ -108,12 +108,10 @@ static void check_qk_norm(bool weights) {
     mbl_qk_norm_bwd_args_t b = {.first = 1};
     f.q = operand4(&r, ADD, COMPUTE, N, H, T + 2, HEAD);
     f.k = operand4(&r, ADD, COMPUTE, N, H, T + 2, HEAD);
-    f.v = operand4(&r, ADD, COMPUTE, N, H, T + 2, HEAD);
     b.qkv = f.qkv = operand3(&r, IN, COMPUTE, N, T, 3 * D);
     b.dq = operand4(&r, IN, COMPUTE, N, H, T + 2, HEAD);
     b.dk = operand4(&r, IN, COMPUTE, N, H, T + 2, HEAD);
-    b.dv = operand4(&r, IN, COMPUTE, N, H, T + 2, HEAD);
-    b.dqkv = operand3(&r, OUT, COMPUTE, N, T, 3 * D);
+    b.dqkv = zeros(&r, f.qkv); /* of v, which is no function of theirs */
     if (weights) {
         b.weight_q = f.weight_q = operand1(&r, IN, COMPUTE, HEAD);
         b.weight_k = f.weight_k = operand1(&r, IN, COMPUTE, HEAD);
@@ -124,11 +122,11 @@ static void check_qk_norm(bool weights) {
     }
     forward_qk_norm(&f);
     OK(mbl_op_qk_norm_bwd(ops, &b));
-    const mbl_tensor_t *out[3] = {f.q, f.k, f.v}, *weight[3] = {b.dq, b.dk, b.dv};
-    check_gradient("qk_norm dqkv", forward_qk_norm, &f, f.qkv, b.dqkv, 3, out, weight);
+    const mbl_tensor_t *out[2] = {f.q, f.k}, *weight[2] = {b.dq, b.dk};
+    check_gradient("qk_norm dqkv", forward_qk_norm, &f, f.qkv, b.dqkv, 2, out, weight);
     if (weights) {
-        check_gradient("qk_norm dweight_q", forward_qk_norm, &f, f.weight_q, b.dweight_q, 3, out, weight);
-        check_gradient("qk_norm dweight_k", forward_qk_norm, &f, f.weight_k, b.dweight_k, 3, out, weight);
+        check_gradient("qk_norm dweight_q", forward_qk_norm, &f, f.weight_q, b.dweight_q, 2, out, weight);
+        check_gradient("qk_norm dweight_k", forward_qk_norm, &f, f.weight_k, b.dweight_k, 2, out, weight);
     }
     release(&r);
 }
@@ -151,23 +149,27 @@ static void attention(void **state) {
         size_t all = 7, first = split ? 4 : all;
         f.q = operand4(&r, IN, COMPUTE, N, H, all, HEAD);
         f.k = operand4(&r, IN, COMPUTE, N, H, all, HEAD);
-        f.v = operand4(&r, IN, COMPUTE, N, H, all, HEAD);
+        f.v1 = operand3(&r, IN | ROWS, COMPUTE, N, first, D);
+        f.v2 = split ? operand3(&r, IN | ROWS, COMPUTE, N, all - first, D) : NULL;
         f.lse = operand3(&r, OUT, STAT, N, H, all);
         f.out1 = operand3(&r, OUT, COMPUTE, N, first, D);
         f.out2 = split ? operand3(&r, OUT, COMPUTE, N, all - first, D) : NULL;
         mbl_attention_bwd_args_t b = {.out1 = f.out1, .out2 = f.out2, .lse = f.lse, .scale = f.scale};
-        b.q = f.q, b.k = f.k, b.v = f.v;
+        b.q = f.q, b.k = f.k, b.v1 = f.v1, b.v2 = f.v2;
         b.dout1 = operand3(&r, IN, COMPUTE, N, first, D);
         b.dout2 = split ? operand3(&r, IN, COMPUTE, N, all - first, D) : NULL;
         b.dq = operand4(&r, OUT, COMPUTE, N, H, all, HEAD);
         b.dk = operand4(&r, OUT, COMPUTE, N, H, all, HEAD);
-        b.dv = operand4(&r, OUT, COMPUTE, N, H, all, HEAD);
+        b.dv1 = operand3(&r, OUT, COMPUTE, N, first, D);
+        b.dv2 = split ? operand3(&r, OUT, COMPUTE, N, all - first, D) : NULL;
         forward_attention(&f);
         OK(mbl_op_attention_bwd(ops, &b));
         const mbl_tensor_t *out[2] = {f.out1, f.out2}, *weight[2] = {b.dout1, b.dout2};
         check_gradient("attention dq", forward_attention, &f, f.q, b.dq, split ? 2 : 1, out, weight);
         check_gradient("attention dk", forward_attention, &f, f.k, b.dk, split ? 2 : 1, out, weight);
-        check_gradient("attention dv", forward_attention, &f, f.v, b.dv, split ? 2 : 1, out, weight);
+        check_gradient("attention dv1", forward_attention, &f, f.v1, b.dv1, split ? 2 : 1, out, weight);
+        if (split)
+            check_gradient("attention dv2", forward_attention, &f, f.v2, b.dv2, 2, out, weight);
         release(&r);
     }
 }

@@ -230,9 +230,10 @@ static mbl_status_t some_work(float *out) {
     mbl_status_t status = mbl_tensor_new(ops, MBL_F32, &t, 4, (size_t)1, (size_t)2, (size_t)4, (size_t)8);
     if (status == MBL_OK) {
         mbl_tensor_t o = mbl_tensor_of(out, MBL_F32, MBL_HOST, 3, (size_t)1, (size_t)4, (size_t)16);
+        mbl_tensor_t v = mbl_tensor_of(t.data, MBL_F32, MBL_HOST, 3, (size_t)1, (size_t)4, (size_t)16);
         status = MBL_OP(ops, matmul, .y = &y, .a = &a, .b = &a);
         if (status == MBL_OK)
-            status = MBL_OP(ops, attention, .out1 = &o, .q = &t, .k = &t, .v = &t, .scale = 1);
+            status = MBL_OP(ops, attention, .out1 = &o, .q = &t, .k = &t, .v1 = &v, .scale = 1);
         mbl_tensor_free(ops, &t);
     }
     mbl_ops_close(ops);

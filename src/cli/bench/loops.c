@@ -113,12 +113,11 @@ static mbl_status_t qk_norm_case(const mbl_bench_t *bench, pool_t *pool, bool ba
     size_t n = bench->samples, all = T_IMAGE + T_TEXT;
     char shape[64];
     const mbl_tensor_t *qkv = CT(n, T_IMAGE, 3 * D), *q = CT(n, H, all, HEAD), *k = CT(n, H, all, HEAD),
-                       *v = CT(n, H, all, HEAD), *rstd_q = ST(n, T_IMAGE, H), *rstd_k = ST(n, T_IMAGE, H),
-                       *weight_q = CT(HEAD), *weight_k = CT(HEAD), *dqkv = CT(n, T_IMAGE, 3 * D);
+                       *rstd_q = ST(n, T_IMAGE, H), *rstd_k = ST(n, T_IMAGE, H), *weight_q = CT(HEAD),
+                       *weight_k = CT(HEAD), *dqkv = CT(n, T_IMAGE, 3 * D);
     MBL_TRY(pool->status);
     const mbl_qk_norm_args_t args = {.q = q,
                                      .k = k,
-                                     .v = v,
                                      .rstd_q = rstd_q,
                                      .rstd_k = rstd_k,
                                      .qkv = qkv,
@@ -128,7 +127,6 @@ static mbl_status_t qk_norm_case(const mbl_bench_t *bench, pool_t *pool, bool ba
     const mbl_qk_norm_bwd_args_t back = {.dqkv = dqkv,
                                          .dq = q,
                                          .dk = k,
-                                         .dv = v,
                                          .qkv = qkv,
                                          .rstd_q = rstd_q,
                                          .rstd_k = rstd_k,
@@ -136,8 +134,8 @@ static mbl_status_t qk_norm_case(const mbl_bench_t *bench, pool_t *pool, bool ba
                                          .weight_k = weight_k};
     snprintf(shape, sizeof shape, "%zux%dx%dx%d", n, T_IMAGE, H, HEAD);
     double elements = (double)(n * T_IMAGE * D);
-    const work_t work = {.flops = 8 * elements, .numbers = 6 * elements},
-                 work_back = {.flops = 16 * elements, .numbers = 8 * elements};
+    const work_t work = {.flops = 8 * elements, .numbers = 4 * elements},
+                 work_back = {.flops = 16 * elements, .numbers = 6 * elements};
     return backward ? time_call(bench, pool->ops, MBL_OP_qk_norm_bwd, &back, shape, pool->dtype, work_back)
                     : time_call(bench, pool->ops, MBL_OP_qk_norm, &args, shape, pool->dtype, work);
 }

@@ -123,25 +123,34 @@ mbl_status_t mbl_bench_matmul(const mbl_bench_t *bench) {
     return status;
 }
 
-/* q, k, v, their gradients, the merged output and its gradient. */
+/* q, k, their gradients, rows of queries, keys and values and their gradients, the merged output and its
+ * gradient. */
 typedef struct {
     mbl_ops_t *ops;
-    mbl_tensor_t heads[6], out[2], lse;
+    mbl_tensor_t heads[4], qkv[2], out[2], lse;
     double scale;
 } attention_t;
 
+static mbl_tensor_t values(const mbl_tensor_t *qkv) {
+    const size_t d = qkv->dim[3] / 3;
+    mbl_tensor_t rows = mbl_tensor_reshape(qkv, 3, qkv->dim[0], qkv->dim[2], 3 * d);
+    return mbl_tensor_columns(&rows, 2 * d, d);
+}
+
 static mbl_status_t run_forward(void *context) {
     attention_t *x = context;
+    mbl_tensor_t v = values(&x->qkv[0]);
     MBL_TRY(MBL_OP(x->ops, attention, .out1 = &x->out[0], .lse = &x->lse, .q = &x->heads[0],
-                   .k = &x->heads[1], .v = &x->heads[2], .scale = x->scale));
+                   .k = &x->heads[1], .v1 = &v, .scale = x->scale));
     return x->ops->table->sync(x->ops);
 }
 
 static mbl_status_t run_backward(void *context) {
     attention_t *x = context;
-    MBL_TRY(MBL_OP(x->ops, attention_bwd, .dq = &x->heads[3], .dk = &x->heads[4], .dv = &x->heads[5],
+    mbl_tensor_t v = values(&x->qkv[0]), dv = values(&x->qkv[1]);
+    MBL_TRY(MBL_OP(x->ops, attention_bwd, .dq = &x->heads[2], .dk = &x->heads[3], .dv1 = &dv,
                    .dout1 = &x->out[1], .out1 = &x->out[0], .lse = &x->lse, .q = &x->heads[0],
-                   .k = &x->heads[1], .v = &x->heads[2], .scale = x->scale));
+                   .k = &x->heads[1], .v1 = &v, .scale = x->scale));
     return x->ops->table->sync(x->ops);
 }
 
@@ -166,8 +175,10 @@ static mbl_status_t time_attention(const mbl_bench_t *bench, mbl_ops_t *ops, con
     attention_t x = {.ops = ops, .scale = 1 / sqrt((double)dim[3])};
     mbl_bench_time_t time;
     mbl_status_t status;
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 4; i++)
         MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &x.heads[i], dim[0], dim[1], dim[2], dim[3]), done);
+    for (int i = 0; i < 2; i++)
+        MBL_TRY_GOTO(mbl_bench_random(ops, dtype, &x.qkv[i], dim[0], 1, dim[2], 3 * dim[1] * dim[3]), done);
     for (int i = 0; i < 2; i++)
         MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &x.out[i], 3, dim[0], dim[2], dim[1] * dim[3]), done);
     MBL_TRY_GOTO(mbl_tensor_new(ops, mbl_dtype_stat(dtype), &x.lse, 3, dim[0], dim[1], dim[2]), done);
@@ -177,10 +188,12 @@ static mbl_status_t time_attention(const mbl_bench_t *bench, mbl_ops_t *ops, con
     MBL_TRY_GOTO(mbl_bench_measure(bench, run_backward, &x, &time), done);
     status = print_attention(bench, &x, "backward", 5, &time);
 done:
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 4; i++)
         mbl_tensor_free(ops, &x.heads[i]);
-    mbl_tensor_free(ops, &x.out[0]);
-    mbl_tensor_free(ops, &x.out[1]);
+    for (int i = 0; i < 2; i++) {
+        mbl_tensor_free(ops, &x.qkv[i]);
+        mbl_tensor_free(ops, &x.out[i]);
+    }
     mbl_tensor_free(ops, &x.lse);
     return status;
 }

@@ -65,8 +65,16 @@ static mbl_status_t project_out_backward(const mbl_pass_t *p, size_t layer, int 
                                NULL);
 }
 
-/* d_attended to d_q, d_k, d_v. */
-static mbl_status_t attend_backward(const mbl_pass_t *p, const mbl_side_acts_t *acts, void *second) {
+/* Where dqkv of a side's tokens is made: in d_wide, the context's behind the image's, for attention leaves
+ * the gradients of both sides' values there at once. */
+static void *d_qkv(const mbl_pass_t *p, int side) {
+    const size_t before = side == MBL_SIDE_CONTEXT ? p->n * p->tape->tokens[0] * 3 * p->model->width : 0;
+    return (char *)p->tape->d_wide + before * mbl_dtype_size(p->model->base.dtype);
+}
+
+/* d_attended to d_q, d_k and the values' part of dqkv. */
+static mbl_status_t attend_backward(const mbl_pass_t *p, const mbl_side_acts_t *acts,
+                                    const mbl_side_acts_t *second) {
     const mbl_mmdit_t *m = p->model;
     mbl_mmdit_tape_t *tape = p->tape;
     size_t image = tape->tokens[0], all = image + (second ? tape->tokens[1] : 0);
@@ -74,21 +82,27 @@ static mbl_status_t attend_backward(const mbl_pass_t *p, const mbl_side_acts_t *
     mbl_space_t space = p->ops->table->space;
     mbl_tensor_t q = mbl_tensor_of(acts->q, m->base.dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t k = mbl_tensor_of(acts->k, m->base.dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(acts->v, m->base.dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->base.dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->base.dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->base.dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->base.dtype), space, 3, p->n, heads, all);
     mbl_tensor_t out1 = mbl_pass_rows(p, acts->attended, image, m->width);
-    mbl_tensor_t out2 = mbl_pass_rows(p, second, tape->tokens[1], m->width);
     mbl_tensor_t dout1 = mbl_pass_rows(p, tape->d_attended[0], image, m->width);
-    mbl_tensor_t dout2 = mbl_pass_rows(p, tape->d_attended[1], tape->tokens[1], m->width);
-    return MBL_OP(p->ops, attention_bwd, .dq = &dq, .dk = &dk, .dv = &dv, .dout1 = &dout1,
-                  .dout2 = second ? &dout2 : NULL, .out1 = &out1, .out2 = second ? &out2 : NULL, .lse = &lse,
-                  .q = &q, .k = &k, .v = &v, .scale = 1 / sqrt((double)d));
+    mbl_tensor_t v1 = mbl_pass_values(p, acts->qkv, image);
+    mbl_tensor_t dv1 = mbl_pass_values(p, d_qkv(p, MBL_SIDE_IMAGE), image);
+    mbl_tensor_t out2 = {0}, dout2 = {0}, v2 = {0}, dv2 = {0};
+    if (second) {
+        out2 = mbl_pass_rows(p, second->attended, tape->tokens[1], m->width);
+        dout2 = mbl_pass_rows(p, tape->d_attended[1], tape->tokens[1], m->width);
+        v2 = mbl_pass_values(p, second->qkv, tape->tokens[1]);
+        dv2 = mbl_pass_values(p, d_qkv(p, MBL_SIDE_CONTEXT), tape->tokens[1]);
+    }
+    return MBL_OP(p->ops, attention_bwd, .dq = &dq, .dk = &dk, .dv1 = &dv1, .dv2 = second ? &dv2 : NULL,
+                  .dout1 = &dout1, .dout2 = second ? &dout2 : NULL, .out1 = &out1,
+                  .out2 = second ? &out2 : NULL, .lse = &lse, .q = &q, .k = &k, .v1 = &v1,
+                  .v2 = second ? &v2 : NULL, .scale = 1 / sqrt((double)d));
 }
 
-/* d_q, d_k, d_v of one side's tokens through the head norms: d_wide becomes dqkv. */
+/* d_q, d_k of one side's tokens through the head norms: dqkv is whole. */
 static mbl_status_t heads_backward(const mbl_pass_t *p, size_t layer, int side, size_t first, size_t all) {
     const mbl_mmdit_t *m = p->model;
     const mbl_side_t *s = &m->blocks[layer].side[side];
@@ -100,8 +114,7 @@ static mbl_status_t heads_backward(const mbl_pass_t *p, size_t layer, int side, 
     mbl_space_t space = p->ops->table->space;
     mbl_tensor_t dq = mbl_tensor_of(tape->d_q, m->base.dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t dk = mbl_tensor_of(tape->d_k, m->base.dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t dv = mbl_tensor_of(tape->d_v, m->base.dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t dqkv = mbl_pass_rows(p, tape->d_wide, tokens, 3 * m->width);
+    mbl_tensor_t dqkv = mbl_pass_rows(p, d_qkv(p, side), tokens, 3 * m->width);
     mbl_tensor_t qkv = mbl_pass_rows(p, acts->qkv, tokens, 3 * m->width);
     mbl_tensor_t rq = mbl_tensor_of(acts->rstd_q, st, space, 3, p->n, tokens, heads);
     mbl_tensor_t rk = mbl_tensor_of(acts->rstd_k, st, space, 3, p->n, tokens, heads);
@@ -114,12 +127,13 @@ static mbl_status_t heads_backward(const mbl_pass_t *p, size_t layer, int side, 
         dwk = mbl_flat_vector(p->sink->full, s->norm_k, d);
     }
     return MBL_OP(p->ops, qk_norm_bwd, .dqkv = &dqkv, .dweight_q = full ? &dwq : NULL,
-                  .dweight_k = full ? &dwk : NULL, .dq = &dq, .dk = &dk, .dv = &dv, .qkv = &qkv,
+                  .dweight_k = full ? &dwk : NULL, .dq = &dq, .dk = &dk, .qkv = &qkv,
                   .rstd_q = norm ? &rq : NULL, .rstd_k = norm ? &rk : NULL, .weight_q = norm ? &wq : NULL,
                   .weight_k = norm ? &wk : NULL, .first = first);
 }
 
-/* From d_q, d_k, d_v down to the stream the attention read (`down` false: only the gradients on the way). */
+/* From d_q, d_k and the values' gradient down to the stream the attention read (`down` false: only the
+ * gradients on the way). */
 static mbl_status_t project_heads_backward(const mbl_pass_t *p, size_t layer, int side, size_t first,
                                            size_t all, bool down) {
     const mbl_side_t *s = &p->model->blocks[layer].side[side];
@@ -129,7 +143,7 @@ static mbl_status_t project_heads_backward(const mbl_pass_t *p, size_t layer, in
     if (!down && !mbl_pass_site(p, &s->linear[MBL_LINEAR_QKV]))
         return MBL_OK;
     MBL_TRY(heads_backward(p, layer, side, first, all));
-    MBL_TRY(mbl_linear_backward(p, &s->linear[MBL_LINEAR_QKV], down ? p->tape->d_norm : NULL, p->tape->d_wide,
+    MBL_TRY(mbl_linear_backward(p, &s->linear[MBL_LINEAR_QKV], down ? p->tape->d_norm : NULL, d_qkv(p, side),
                                 acts->n_a, mbl_side_tokens(p->tape, side), acts->lora[MBL_LINEAR_QKV], NULL));
     return down ? norm_backward(p, side, from->in, from->mean_a, from->rstd_a, s->scale_a, s->shift_a)
                 : MBL_OK;
@@ -156,7 +170,7 @@ static mbl_status_t attention_backward(const mbl_pass_t *p, size_t layer, bool d
                               acts[MBL_SIDE_CONTEXT].h_a));
         MBL_TRY(project_out_backward(p, layer, MBL_SIDE_CONTEXT));
     }
-    MBL_TRY(attend_backward(p, &acts[MBL_SIDE_IMAGE], acts[MBL_SIDE_CONTEXT].attended));
+    MBL_TRY(attend_backward(p, &acts[MBL_SIDE_IMAGE], &acts[MBL_SIDE_CONTEXT]));
     MBL_TRY(project_heads_backward(p, layer, MBL_SIDE_IMAGE, 0, all, down));
     return project_heads_backward(p, layer, MBL_SIDE_CONTEXT, image, all, down);
 }

@@ -67,7 +67,8 @@ static mbl_status_t add_and_norm(const mbl_pass_t *p, void *x, const gated_t *fi
 
 /* ---- attention ---- */
 
-/* q, k, v of one side, normalised, to tokens first.. of the attention whose buffers `heads` has. */
+/* qkv of one side, and of that q and k normalised to tokens first.. of the attention whose buffers `heads`
+ * has. */
 static mbl_status_t project_heads(const mbl_pass_t *p, size_t layer, int side, const mbl_side_acts_t *heads,
                                   size_t first, size_t all) {
     const mbl_mmdit_t *m = p->model;
@@ -81,32 +82,34 @@ static mbl_status_t project_heads(const mbl_pass_t *p, size_t layer, int side, c
                                acts->lora[MBL_LINEAR_QKV]));
     mbl_tensor_t q = mbl_tensor_of(heads->q, m->base.dtype, space, 4, p->n, n_heads, all, d);
     mbl_tensor_t k = mbl_tensor_of(heads->k, m->base.dtype, space, 4, p->n, n_heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(heads->v, m->base.dtype, space, 4, p->n, n_heads, all, d);
     mbl_tensor_t qkv = mbl_pass_rows(p, acts->qkv, tokens, 3 * m->width);
     mbl_tensor_t rq = mbl_tensor_of(acts->rstd_q, st, space, 3, p->n, tokens, n_heads);
     mbl_tensor_t rk = mbl_tensor_of(acts->rstd_k, st, space, 3, p->n, tokens, n_heads);
     mbl_tensor_t wq = mbl_flat_vector(&m->base.weights, s->norm_q, d),
                  wk = mbl_flat_vector(&m->base.weights, s->norm_k, d);
     bool norm = m->config.qk_norm;
-    return MBL_OP(p->ops, qk_norm, .q = &q, .k = &k, .v = &v, .rstd_q = acts->rstd_q ? &rq : NULL,
+    return MBL_OP(p->ops, qk_norm, .q = &q, .k = &k, .rstd_q = acts->rstd_q ? &rq : NULL,
                   .rstd_k = acts->rstd_k ? &rk : NULL, .qkv = &qkv, .weight_q = norm ? &wq : NULL,
                   .weight_k = norm ? &wk : NULL, .first = first, .eps = MBL_MMDIT_EPS);
 }
 
 /* Softmax attention over the heads of `acts`; the image's part and (second NULL: none) the context's. */
-static mbl_status_t attend(const mbl_pass_t *p, const mbl_side_acts_t *acts, void *second) {
+static mbl_status_t attend(const mbl_pass_t *p, const mbl_side_acts_t *acts, const mbl_side_acts_t *second) {
     const mbl_mmdit_t *m = p->model;
     size_t image = p->tape->tokens[0], all = image + (second ? p->tape->tokens[1] : 0);
     size_t heads = m->config.num_attention_heads, d = m->config.attention_head_dim;
     mbl_space_t space = p->ops->table->space;
     mbl_tensor_t q = mbl_tensor_of(acts->q, m->base.dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t k = mbl_tensor_of(acts->k, m->base.dtype, space, 4, p->n, heads, all, d);
-    mbl_tensor_t v = mbl_tensor_of(acts->v, m->base.dtype, space, 4, p->n, heads, all, d);
     mbl_tensor_t lse = mbl_tensor_of(acts->lse, mbl_dtype_stat(m->base.dtype), space, 3, p->n, heads, all);
     mbl_tensor_t out1 = mbl_pass_rows(p, acts->attended, image, m->width);
-    mbl_tensor_t out2 = mbl_pass_rows(p, second, p->tape->tokens[1], m->width);
+    mbl_tensor_t v1 = mbl_pass_values(p, acts->qkv, image), out2 = {0}, v2 = {0};
+    if (second) {
+        out2 = mbl_pass_rows(p, second->attended, p->tape->tokens[1], m->width);
+        v2 = mbl_pass_values(p, second->qkv, p->tape->tokens[1]);
+    }
     return MBL_OP(p->ops, attention, .out1 = &out1, .out2 = second ? &out2 : NULL, .lse = &lse, .q = &q,
-                  .k = &k, .v = &v, .scale = 1 / sqrt((double)d));
+                  .k = &k, .v1 = &v1, .v2 = second ? &v2 : NULL, .scale = 1 / sqrt((double)d));
 }
 
 static mbl_status_t joint_attention(const mbl_pass_t *p, size_t layer) {
@@ -115,7 +118,7 @@ static mbl_status_t joint_attention(const mbl_pass_t *p, size_t layer) {
     size_t first = p->tape->tokens[0], all = first + p->tape->tokens[1];
     MBL_TRY(project_heads(p, layer, MBL_SIDE_IMAGE, image, 0, all));
     MBL_TRY(project_heads(p, layer, MBL_SIDE_CONTEXT, image, first, all));
-    return attend(p, image, context->attended);
+    return attend(p, image, context);
 }
 
 /* The second attention of a dual block works on another modulation of the same norm; its statistics are the

@@ -65,7 +65,7 @@ mbl_status_t mbl_mmdit_backward(mbl_dit_t *model, const mbl_adapter_t *adapter, 
 
 /* Activations of a side of a block; n* are normalised, *_a for attention, *_m for the feed-forward net. */
 typedef struct {
-    void *in, *n_a, *mean_a, *rstd_a, *qkv, *rstd_q, *rstd_k, *q, *k, *v, *lse, *attended, *h_a;
+    void *in, *n_a, *mean_a, *rstd_a, *qkv, *rstd_q, *rstd_k, *q, *k, *lse, *attended, *h_a;
     void *mid, *n_m, *mean_m, *rstd_m, *pre, *post, *h_m;
     void *lora[MBL_LINEARS]; /* X A' of each linear */
 } mbl_side_acts_t;
@@ -90,7 +90,7 @@ typedef struct {
     mbl_block_acts_t *acts; /* [layers + 1]: the last holds the input of norm_out (in, n_a, mean_a, rstd_a) */
     void *out_tokens;
     /* backward */
-    void *d_stream[2], *d_h[MBL_SIDES], *d_attended[2], *d_wide, *d_norm, *d_q, *d_k, *d_v, *d_lora;
+    void *d_stream[2], *d_h[MBL_SIDES], *d_attended[2], *d_wide, *d_norm, *d_q, *d_k, *d_lora;
     void *d_tokens, *d_modulation, *d_modulation_ct, *d_silu, *d_time;
 } mbl_mmdit_tape_t;
 
@@ -115,6 +115,11 @@ static inline mbl_tensor_t mbl_pass_rows(const mbl_pass_t *p, void *data, size_t
 }
 static inline mbl_tensor_t mbl_pass_matrix(const mbl_pass_t *p, void *data, size_t rows, size_t columns) {
     return mbl_tensor_of(data, p->model->base.dtype, p->ops->table->space, 2, rows, columns);
+}
+/* The values of `tokens` tokens in qkv (or their gradient in dqkv), beside queries and keys: [N,tokens,D]. */
+static inline mbl_tensor_t mbl_pass_values(const mbl_pass_t *p, void *qkv, size_t tokens) {
+    mbl_tensor_t all = mbl_pass_rows(p, qkv, tokens, 3 * p->model->width);
+    return mbl_tensor_columns(&all, 2 * p->model->width, p->model->width);
 }
 /* Statistics, st: [N,tokens]. */
 static inline mbl_tensor_t mbl_pass_stat(const mbl_pass_t *p, void *data, size_t tokens) {

@@ -91,10 +91,9 @@ static void carve_side(carve_t *c, const needs_t *needs, mbl_side_acts_t *acts, 
     KEEP(full && net, h_m, c->ct, d);
     carve_lora(c, needs, acts, side);
     tokens = side == MBL_SIDE_IMAGE ? tape->tokens[0] + tape->tokens[1] : tape->tokens[0];
-    bool own = grad && side != MBL_SIDE_CONTEXT; /* the two sides of the joint attention share q, k, v */
+    bool own = grad && side != MBL_SIDE_CONTEXT; /* the two sides of the joint attention share q and k */
     KEEP(own, q, c->ct, d);
     KEEP(own, k, c->ct, d);
-    KEEP(own, v, c->ct, d);
     KEEP(own, lse, c->st, heads);
 }
 
@@ -152,9 +151,8 @@ static void carve_once(carve_t *c) {
         acts->qkv = take(c, c->ct, 3 * d, t);
         if (side == MBL_SIDE_CONTEXT)
             continue;
-        void **head[] = {&acts->q, &acts->k, &acts->v};
-        for (size_t i = 0; i < 3; i++)
-            *head[i] = take(c, c->ct, d, all);
+        acts->q = take(c, c->ct, d, all);
+        acts->k = take(c, c->ct, d, all);
         acts->lse = take(c, c->st, heads, all);
     }
 }
@@ -185,11 +183,11 @@ static void carve_backward(carve_t *c) {
     }
     for (int side = 0; side < MBL_SIDES; side++)
         tape->d_h[side] = take(c, c->ct, d, mbl_side_tokens(tape, side));
-    tape->d_wide = take(c, c->ct, 4 * d, most);
+    /* of a feed-forward net, or dqkv of both sides */
+    tape->d_wide = take(c, c->ct, d, 4 * most > 3 * all ? 4 * most : 3 * all);
     tape->d_norm = take(c, c->ct, d, most);
     tape->d_q = take(c, c->ct, d, all);
     tape->d_k = take(c, c->ct, d, all);
-    tape->d_v = take(c, c->ct, d, all);
     if (tape->lora)
         tape->d_lora = take(c, c->ct, tape->lora->widest, most);
     tape->d_tokens = take(c, c->ct, m->out.out, image);

@@ -65,13 +65,13 @@ const mbl_clip_config_t *mbl_clip_config(const mbl_clip_t *clip) {
 
 /* ---- forward ---- */
 
-/* Working memory of one pass: x, h [N,T,D]; qkv [N,T,3D]; q, k, v [N,H,T,d]; m [N,T,M]; ids. */
+/* Working memory of one pass: x, h [N,T,D]; qkv [N,T,3D]; q, k [N,H,T,d]; m [N,T,M]; ids. */
 typedef struct {
-    mbl_tensor_t x, h, qkv, q, k, v, m, ids, rows, last, normed;
+    mbl_tensor_t x, h, qkv, q, k, m, ids, rows, last, normed;
 } clip_work_t;
 
 static void work_free(mbl_ops_t *ops, clip_work_t *w) {
-    mbl_tensor_t *all[] = {&w->x, &w->h,   &w->qkv,  &w->q,    &w->k,     &w->v,
+    mbl_tensor_t *all[] = {&w->x, &w->h,   &w->qkv,  &w->q,    &w->k,
                            &w->m, &w->ids, &w->rows, &w->last, &w->normed};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mbl_tensor_free(ops, all[i]);
@@ -86,7 +86,6 @@ static mbl_status_t work_new(mbl_clip_t *clip, size_t n, size_t t, clip_work_t *
     MBL_TRY(mbl_tensor_new(ops, ct, &w->qkv, 3, n, t, 3 * d));
     MBL_TRY(mbl_tensor_new(ops, ct, &w->q, 4, n, heads, t, d / heads));
     MBL_TRY(mbl_tensor_new(ops, ct, &w->k, 4, n, heads, t, d / heads));
-    MBL_TRY(mbl_tensor_new(ops, ct, &w->v, 4, n, heads, t, d / heads));
     MBL_TRY(mbl_tensor_new(ops, ct, &w->m, 3, n, t, clip->config.intermediate_size));
     MBL_TRY(mbl_tensor_new(ops, MBL_I32, &w->ids, 2, n, t));
     MBL_TRY(mbl_tensor_new(ops, MBL_I32, &w->rows, 2, n, (size_t)1));
@@ -122,8 +121,9 @@ static mbl_status_t layer(mbl_clip_t *clip, size_t index, clip_work_t *w) {
     MBL_TRY(mbl_text_weights_need(clip->weights, 1 + index));
     MBL_TRY(norm(clip, &w->x, base + CLIP_LN1_W, base + CLIP_LN1_B, &w->h));
     MBL_TRY(linear(clip, &w->h, base + CLIP_Q_W, base + CLIP_Q_B, 3 * d, MBL_ACT_NONE, &w->qkv));
-    MBL_TRY(MBL_OP(ops, qk_norm, .q = &w->q, .k = &w->k, .v = &w->v, .qkv = &w->qkv));
-    MBL_TRY(MBL_OP(ops, attention, .out1 = &w->h, .q = &w->q, .k = &w->k, .v = &w->v,
+    mbl_tensor_t v = mbl_tensor_columns(&w->qkv, 2 * d, d);
+    MBL_TRY(MBL_OP(ops, qk_norm, .q = &w->q, .k = &w->k, .qkv = &w->qkv));
+    MBL_TRY(MBL_OP(ops, attention, .out1 = &w->h, .q = &w->q, .k = &w->k, .v1 = &v,
                    .scale = 1 / sqrt((double)w->q.dim[3]), .causal = true));
     mbl_tensor_t projected = mbl_tensor_reshape(&w->q, 3, w->x.dim[0], w->x.dim[1], d); /* q is free again */
     MBL_TRY(linear(clip, &w->h, base + CLIP_OUT_W, base + CLIP_OUT_B, 0, MBL_ACT_NONE, &projected));

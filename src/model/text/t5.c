@@ -168,14 +168,14 @@ const mbl_t5_config_t *mbl_t5_config(const mbl_t5_t *t5) {
 /* ---- forward ---- */
 
 /* x [N,T,D] st is the residual stream of all prompts; the others hold some prompts at a time: narrow, h
- * [n,T,D], qkv [n,T,3I], q, k, v [n,H,T,d], attended [n,T,I], up, gate, product [n,T,M]; bias [H,2T-1]. */
+ * [n,T,D], qkv [n,T,3I], q, k [n,H,T,d], attended [n,T,I], up, gate, product [n,T,M]; bias [H,2T-1]. */
 typedef struct {
-    mbl_tensor_t x, narrow, h, qkv, q, k, v, attended, up, gate, product, bias;
+    mbl_tensor_t x, narrow, h, qkv, q, k, attended, up, gate, product, bias;
 } t5_work_t;
 
 static void work_free(mbl_ops_t *ops, t5_work_t *w) {
-    mbl_tensor_t *all[] = {&w->x, &w->narrow,   &w->h,  &w->qkv,  &w->q,       &w->k,
-                           &w->v, &w->attended, &w->up, &w->gate, &w->product, &w->bias};
+    mbl_tensor_t *all[] = {&w->x,        &w->narrow, &w->h,    &w->qkv,     &w->q,   &w->k,
+                           &w->attended, &w->up,     &w->gate, &w->product, &w->bias};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mbl_tensor_free(ops, all[i]);
 }
@@ -190,7 +190,6 @@ static mbl_status_t work_new(const mbl_t5_t *t5, size_t all, size_t n, size_t t,
     MBL_TRY(mbl_tensor_new(ops, ct, &w->qkv, 3, n, t, 3 * heads * kv));
     MBL_TRY(mbl_tensor_new(ops, ct, &w->q, 4, n, heads, t, kv));
     MBL_TRY(mbl_tensor_new(ops, ct, &w->k, 4, n, heads, t, kv));
-    MBL_TRY(mbl_tensor_new(ops, ct, &w->v, 4, n, heads, t, kv));
     MBL_TRY(mbl_tensor_new(ops, ct, &w->attended, 3, n, t, heads * kv));
     MBL_TRY(mbl_tensor_new(ops, ct, &w->up, 3, n, t, m));
     MBL_TRY(mbl_tensor_new(ops, ct, &w->gate, 3, n, t, m));
@@ -290,8 +289,9 @@ static mbl_status_t layer(mbl_t5_t *t5, size_t index, const mbl_tensor_t *x, t5_
     size_t base = index * T5_LAYER_PARAMS, inner = t5->config.num_heads * t5->config.d_kv;
     MBL_TRY(norm(t5, x, base + T5_NORM1, &w->narrow, &w->h));
     MBL_TRY(linear(t5, &w->h, base + T5_Q, 3 * inner, MBL_ACT_NONE, false, &w->qkv));
-    MBL_TRY(MBL_OP(t5->ops, qk_norm, .q = &w->q, .k = &w->k, .v = &w->v, .qkv = &w->qkv));
-    MBL_TRY(MBL_OP(t5->ops, attention, .out1 = &w->attended, .q = &w->q, .k = &w->k, .v = &w->v, .scale = 1,
+    mbl_tensor_t v = mbl_tensor_columns(&w->qkv, 2 * inner, inner);
+    MBL_TRY(MBL_OP(t5->ops, qk_norm, .q = &w->q, .k = &w->k, .qkv = &w->qkv));
+    MBL_TRY(MBL_OP(t5->ops, attention, .out1 = &w->attended, .q = &w->q, .k = &w->k, .v1 = &v, .scale = 1,
                    .bias = &w->bias));
     MBL_TRY(linear(t5, &w->attended, base + T5_O, 0, MBL_ACT_NONE, true, x));
     MBL_TRY(norm(t5, x, base + T5_NORM2, &w->narrow, &w->h));
@@ -310,8 +310,7 @@ static mbl_status_t finish(mbl_t5_t *t5, const mbl_tensor_t *x, t5_work_t *w, co
 /* A view of the first n prompts of every working tensor. */
 static t5_work_t some(const t5_work_t *w, size_t n) {
     t5_work_t v = *w;
-    mbl_tensor_t *all[] = {&v.narrow, &v.h,        &v.qkv, &v.q,    &v.k,
-                           &v.v,      &v.attended, &v.up,  &v.gate, &v.product};
+    mbl_tensor_t *all[] = {&v.narrow, &v.h, &v.qkv, &v.q, &v.k, &v.attended, &v.up, &v.gate, &v.product};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         *all[i] = mbl_tensor_rows(all[i], 0, n);
     return v;

@@ -120,12 +120,12 @@ static mbl_status_t attention(const mbl_vae_pass_t *p, const mbl_vae_attention_t
     MBL_TRY(linear(p, &a->q, p->inner, p->spare, false));
     MBL_TRY(linear(p, &a->k, p->k, p->spare, false));
     MBL_TRY(linear(p, &a->v, p->v, p->spare, false));
-    mbl_tensor_t out = mbl_vae_tokens(p, p->spare, width), head[3];
-    void *data[3] = {p->inner, p->k, p->v};
-    for (int i = 0; i < 3; i++)
+    mbl_tensor_t out = mbl_vae_tokens(p, p->spare, width), v = mbl_vae_tokens(p, p->v, width), head[2];
+    void *data[2] = {p->inner, p->k};
+    for (int i = 0; i < 2; i++)
         head[i] =
             mbl_tensor_of(data[i], p->vae->dtype, p->ops->table->space, 4, p->n, (size_t)1, pixels, width);
-    MBL_TRY(MBL_OP(p->ops, attention, .out1 = &out, .q = &head[0], .k = &head[1], .v = &head[2],
+    MBL_TRY(MBL_OP(p->ops, attention, .out1 = &out, .q = &head[0], .k = &head[1], .v1 = &v,
                    .scale = 1 / sqrt((double)width)));
     return linear(p, &a->out, p->x, p->spare, true);
 }

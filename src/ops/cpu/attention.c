@@ -23,7 +23,7 @@ static size_t padded(size_t n, size_t size) {
     return (n + lanes - 1) / lanes * lanes;
 }
 
-/* The row of head h of token t in a pair of outputs [N,T1,D], [N,T-T1,D]: bytes from the start are counted in
+/* The row of head h of token t in a pair of tensors [N,T1,D], [N,T-T1,D]: bytes from the start are counted in
  * elements, the tensor comes with it. */
 static inline size_t merged_row(const mbl_tensor_t *out1, const mbl_tensor_t *out2, size_t n, size_t h,
                                 size_t t, size_t d, const mbl_tensor_t **where) {

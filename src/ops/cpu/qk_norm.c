@@ -1,4 +1,4 @@
-/* RMS norm of queries and keys, with the split of q, k and v into heads. */
+/* RMS norm of queries and keys, with their split into heads. */
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/isa_ops.h"
 #include "ops/cpu/rows.h"
