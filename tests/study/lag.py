@@ -3,7 +3,7 @@
 
     tests/study/lag.py --jobs 2                      arms x seeds x lags, 120 steps each; resumable, by the same command
     tests/study/lag.py --before OLD/build/marble     also the arm "before": another version's definitions, by its program
-    tests/study/lag.py --long                        offset, together, weighted_sum and equal for 600 steps of the released decay, one seed
+    tests/study/lag.py --long                        the arms of LONG below: 600 steps of the released decay, one seed
     tests/study/lag.py --collect                     results/lag.json and its tables from what has finished; study.py --report draws them
 
 Figures are of the steps from the 40th on, where h is what it is called. Exit codes: 0 done, 1 a run failed, 75 stopped.
@@ -35,7 +35,9 @@ ARMS = {
     "before": {"balance.method": "marble"},
 }
 
-LONG = ("offset", "weighted_sum", "equal", "together")
+LONG = {name: ARMS[name] for name in ("offset", "weighted_sum", "equal", "together")}
+LONG["offset_slow"] = {**ARMS["offset"], "train.lr": "0.0001"}  # a fifth of quickstart.yaml's
+LONG["offset_kl"] = {**ARMS["offset"], "train.kl": "0.1"}  # ten times its
 RELEASED = {"train.old_decay.flat": "0", "train.old_decay.rate": "0.001", "train.old_decay.hold": "0.95"}
 
 
@@ -59,7 +61,7 @@ def runs_of(options):
     if options.long:
         names = options.only.split(",") if options.only else LONG
         return [Run(Arm(f"long_{name}", name, {}), 42,
-                    {"seed": "42", "train.steps": "600", **COMMON, "log.advantages_every": "0", **RELEASED, **ARMS[name], **more}, 600, options.out)
+                    {"seed": "42", "train.steps": "600", **COMMON, "log.advantages_every": "0", **RELEASED, **LONG[name], **more}, 600, options.out)
                 for name in names]
     found = []
     for name in options.only.split(",") if options.only else ARMS:
@@ -90,7 +92,7 @@ def collect(options):
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="ARM,...", help=f"of {', '.join(ARMS)} (all)")
+    parser.add_argument("--only", metavar="ARM,...", help=f"of {', '.join(ARMS)}; with --long of {', '.join(LONG)} (all)")
     parser.add_argument("--seeds", default="42,1,2", metavar="N,...")
     parser.add_argument("--lags", default="0.5,0.95", metavar="H,...", help="the largest h (0.5,0.95)")
     parser.add_argument("--steps", type=int, default=120)
@@ -109,9 +111,10 @@ def parse():
     parser.add_argument("--marble", default=os.path.join(ROOT, "build", "marble"), metavar="FILE")
     parser.add_argument("--config", default=os.path.join(ROOT, "deploy", "examples", "quickstart.yaml"), metavar="RUN.yaml")
     options = parser.parse_args()
-    wrong = [name for name in (options.only or "").split(",") if name and name not in ARMS]
+    arms = LONG if options.long else ARMS
+    wrong = [name for name in (options.only or "").split(",") if name and name not in arms]
     if wrong:
-        parser.error(f"--only {wrong[0]}: no such arm; expected some of {', '.join(ARMS)}")
+        parser.error(f"--only {wrong[0]}: no such arm; expected some of {', '.join(arms)}")
     return options
 
 

@@ -6,7 +6,8 @@ from arms import REWARDS
 from plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, YELLOW, _grid, _save
 
 COLOURS = {"together": BLUE, "before": GREY, "apart": PINK, "offset": SKY, "guard": BLACK, "shrink_average": ORANGE,
-           "shrink_equal": YELLOW, "equal": GREEN, "weighted_sum": RED, "marble": BLUE, "kl_common": GREY}
+           "shrink_equal": YELLOW, "equal": GREEN, "weighted_sum": RED, "marble": BLUE, "kl_common": GREY,
+           "offset_slow": PINK, "offset_kl": ORANGE}
 
 
 def _by_lag(found):

@@ -11,7 +11,8 @@ FILE = "lag.json"
 SETTLED = 40  # steps after which h is at its largest; figures are of the later ones
 LABELS = {"together": "together", "before": "together, as before", "apart": "apart", "offset": "offset", "guard": "together, guarded",
           "shrink_average": "shrunk to the average", "shrink_equal": "shrunk to equal", "kl_common": "KL common", "equal": "equal",
-          "weighted_sum": "weighted sum", "marble": "marble"}
+          "weighted_sum": "weighted sum", "marble": "marble", "offset_slow": "offset, a fifth of the learning rate",
+          "offset_kl": "offset, ten times the KL weight"}
 
 
 def _least(lines, key):
