@@ -101,7 +101,9 @@ def short(found):
 
 
 def long(found):
-    return {one["arm"].removeprefix("long_"): one for one in found if one["arm"].startswith("long_")}
+    """{arm: run}, in the order of LABELS."""
+    runs = {one["arm"].removeprefix("long_"): one for one in found if one["arm"].startswith("long_")}
+    return {name: runs[name] for name in LABELS if name in runs}
 
 
 def change(runs, reward):
