@@ -61,7 +61,7 @@ mbl_status_t mbl_chat_pattern_open(const char *text, mbl_chat_pattern_t **out) {
 
 /* What a vote comes to: a number, or why there is none. */
 typedef struct {
-    bool found;
+    bool found, last; /* last: the number is the last of the answer */
     double value;
     const char *trouble;
 } vote_t;
@@ -103,6 +103,7 @@ static mbl_status_t vote_by_pattern(const mbl_chat_pattern_t *pattern, const cha
     if (groups >= 2 && at[2] != PCRE2_UNSET && at[3] >= at[2]) {
         bool cut = is_cut(answer, size, at[2], at[3]);
         out->found = !cut && read_number(answer + at[2], at[3] - at[2], &out->value);
+        out->last = at[3] == size || (at[3] + 1 == size && answer[at[3]] == '.');
         out->trouble = cut ? "the pattern takes a part of a number" : "what the pattern found is no number";
     } else if (groups == PCRE2_ERROR_MATCHLIMIT || groups == PCRE2_ERROR_HEAPLIMIT ||
                groups == PCRE2_ERROR_DEPTHLIMIT)
@@ -149,12 +150,19 @@ static mbl_status_t read_vote(const chat_t *chat, const json_t *choice, vote_t *
         out->found = false;
         out->trouble = "the number is out of range";
     }
+    const char *end = json_string_value(json_object_get(choice, "finish_reason"));
+    if (out->found && out->last && end && strcmp(end, "length") == 0) {
+        out->found = false; /* the 4 may be the beginning of 4.5 */
+        out->trouble = "the answer was cut at the number (key max_tokens)";
+    }
     return MBL_OK;
 }
 
 /* The reason of a score: the first answer; of a failed one what is wrong, then the answer. */
 static void keep_reason(store_t *result, const json_t *choice, const char *trouble) {
-    const json_t *content = json_object_get(json_object_get(choice, "message"), "content");
+    const json_t *message = json_object_get(choice, "message"),
+                 *refusal = json_object_get(message, "refusal");
+    const json_t *content = json_is_string(refusal) ? refusal : json_object_get(message, "content");
     char line[MBL_PROTO_REASON_MAX + 8]; /* a character cut in two lies behind what is kept */
     const char *answer = json_is_string(content) ? json_string_value(content) : "";
     int n = trouble ? snprintf(line, sizeof line, "%s: %s", trouble, answer)

@@ -228,7 +228,7 @@ static void test_votes(void **state) {
         {CHOICE("\"no idea\"") "," CHOICE("null") "," CHOICE("\"Final Score: 3\""), NAN,
          "the pattern is not in the answer: no idea"},
         {"{\"message\": {\"content\": \"\", \"refusal\": \"I cannot\"}}," CHOICE("3") "," CHOICE("[]"), NAN,
-         "the model refuses"},
+         "the model refuses: I cannot"},
         {CHOICE("\"Final Score: 4\""), INFINITY, "the response has 1 choices; expected 3 (key votes)"},
         {"1, 2, 3", INFINITY, "choice 0 of the response has no message"},
     };
@@ -272,6 +272,33 @@ static void test_half(void **state) {
     mbl_proto_close(peer);
 }
 
+/* Of an answer that max_tokens cut, a number at its very end may be a part of one: the 4 of 4.5. */
+static void test_cut_answer(void **state) {
+    (void)state;
+    static const struct {
+        const char *content, *finish, *reason; /* reason: NULL where there is a score */
+    } cases[] = {
+        {"Final Score: 4", "length", "the answer was cut at the number (key max_tokens): Final Score: 4"},
+        {"Final Score: 4.", "length", "the answer was cut at the number (key max_tokens): Final Score: 4."},
+        {"Final Score: 4 as", "length", NULL},
+        {"Final Score: 4", "stop", NULL},
+    };
+    mbl_proto_peer_t *peer = judge(&(mbl_proto_judge_t){.question = "?", .pattern = PATTERN});
+    mbl_proto_result_t result = {0};
+    mbl_proto_error_t error;
+    char body[300];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sprintf(body, "{\"choices\": [{\"message\": {\"content\": \"%s\"}, \"finish_reason\": \"%s\"}]}",
+                cases[i].content, cases[i].finish);
+        mbl_proto_response_t response = json_response(body);
+        assert_int_equal(mbl_proto_response(peer, 1, &response, &result, &error), MBL_OK);
+        assert_int_equal(result.states[0], cases[i].reason ? MBL_PROTO_FAILED : MBL_PROTO_VALID);
+        assert_text(result.reasons[0], cases[i].reason ? cases[i].reason : cases[i].content);
+    }
+    mbl_proto_result_free(&result);
+    mbl_proto_close(peer);
+}
+
 static void test_long_answer(void **state) {
     (void)state;
     mbl_proto_peer_t *peer = judge(&(mbl_proto_judge_t){.question = "?", .pattern = PATTERN});
@@ -307,10 +334,11 @@ static void test_slow_pattern(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_options),      cmocka_unit_test(test_models),
-                                       cmocka_unit_test(test_absent),       cmocka_unit_test(test_question),
-                                       cmocka_unit_test(test_answers),      cmocka_unit_test(test_votes),
-                                       cmocka_unit_test(test_slow_pattern), cmocka_unit_test(test_half),
-                                       cmocka_unit_test(test_long_answer)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_options),      cmocka_unit_test(test_models),
+        cmocka_unit_test(test_absent),       cmocka_unit_test(test_question),
+        cmocka_unit_test(test_answers),      cmocka_unit_test(test_votes),
+        cmocka_unit_test(test_slow_pattern), cmocka_unit_test(test_half),
+        cmocka_unit_test(test_cut_answer),   cmocka_unit_test(test_long_answer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
