@@ -234,15 +234,16 @@ static mbl_status_t run(mbl_train_t *t) {
     return finish(t);
 }
 
-/* Stopped before an update: the state is that of the last whole epoch. */
-static mbl_status_t save_stopped(mbl_train_t *t) {
+/* Ended before an update, by `why`, which all ranks know: the state is that of the last whole epoch. */
+static mbl_status_t save_ended(mbl_train_t *t, mbl_status_t why) {
     char yaml[600], quoted[1200];
     MBL_TRY(mbl_train_save(t, true));
     MBL_TRY(mbl_rundir_join(t->out_dir, "run.yaml", yaml, sizeof yaml));
-    MBL_RECORD("stopped at step %llu of %zu; go on with: marble train %s --resume auto",
+    MBL_RECORD("%s at step %llu of %zu; go on with: marble train %s --resume auto",
+               why == MBL_ERR_STOPPED ? "stopped" : "ended by a reward that failed",
                (unsigned long long)t->state.step, t->config->train.steps,
                mbl_quote(yaml, quoted, sizeof quoted));
-    return mbl_comm_agree(t->comm, MBL_ERR_STOPPED);
+    return mbl_comm_agree(t->comm, why);
 }
 
 /* Before anything is closed: some of that needs the other ranks, and one that failed alone has none. Rank 0
@@ -288,8 +289,8 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_t
         mbl_events_begin(&t.events, &(mbl_event_begin_t){t.rundir.path, config, comm->rank, comm->size}),
         done);
     status = settle(&t, run(&t));
-    if (status == MBL_ERR_STOPPED)
-        status = save_stopped(&t);
+    if (status == MBL_ERR_STOPPED || (status == MBL_ERR_REWARD && t.state.step > 0))
+        status = save_ended(&t, status);
     if (status != MBL_OK && t.state.step > 0 && mbl_rundir_held(&t.rundir) == MBL_OK)
         mbl_train_write_report(&t);
 done:

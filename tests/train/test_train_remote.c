@@ -175,6 +175,39 @@ static void no_server_no_run(void **state) {
     assert_int_equal(times_in("wrong.log", "begins with none of http://"), 1);
 }
 
+/* A reward whose on_failure is stop ends the run, which keeps what it trained and goes on from there. */
+static void a_failure_that_stops_leaves_a_checkpoint(void **state) {
+    (void)state;
+    for (int ranks = 1; ranks <= 2; ranks++) {
+        char more[900], out[16], log[32];
+        snprintf(out, sizeof out, "stops-%d", ranks);
+        snprintf(log, sizeof log, "%s.log", out);
+        for (int resumed = 0; resumed < 2; resumed++) {
+            oip_server_t server;
+            oip_open(&server, names);
+            if (!resumed) {
+                server.good = 4; /* calls: the evaluation, one epoch or two */
+                server.then = OIP_ERROR;
+            }
+            snprintf(more, sizeof more,
+                     COMMON
+                     "--set checkpoint.every=0 --set 'rewards=[{name: count}, {name: ocr, type: remote, "
+                     "url: \"%.120s\", model: signs, output: ocr, retries: 0, deadline: 5 s, "
+                     "on_failure: stop}]' %s",
+                     server.http.url, resumed ? "--resume auto" : "");
+            assert_int_equal(train((size_t)ranks, out, more), resumed ? 0 : 1);
+            fake_close(&server.http);
+            if (!resumed) {
+                check_times(log, "its on_failure is stop", 1);
+                check_times(log, "ended by a reward that failed at step ", 1);
+            }
+        }
+        json_t *lines = lines_of(out, "metrics.jsonl");
+        assert_int_equal(json_array_size(lines), STEPS);
+        json_decref(lines);
+    }
+}
+
 /* SIGTERM while a server is waited for, which starts late or hangs in the first evaluation or in a step: the
  * run ends soon, with the exit code of a stop. */
 static void a_stop_does_not_wait_for_servers(void **state) {
@@ -235,6 +268,7 @@ int main(void) {
         cmocka_unit_test(monitors_change_nothing),
         cmocka_unit_test(an_exchanged_model_is_found_out),
         cmocka_unit_test(no_server_no_run),
+        cmocka_unit_test(a_failure_that_stops_leaves_a_checkpoint),
         cmocka_unit_test(a_stop_does_not_wait_for_servers),
         cmocka_unit_test(the_token_stays_where_it_is),
     };
