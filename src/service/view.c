@@ -236,6 +236,33 @@ static void refresh_state(mbl_view_t *view) {
 
 /* ---- a view ---- */
 
+static void hold(mbl_view_t *view, int fd) {
+    view->fd = fd;
+    view->metrics.folder = view->evals.folder = view->gram.folder = view->advantages.folder = fd;
+}
+
+/* `train --overwrite` puts another folder where the old one was: that is the run from then on. A link there
+ * is none, since it may lead anywhere. */
+static void refresh_folder(mbl_view_t *view) {
+    struct stat there, held;
+    if (lstat(view->path, &there) != 0 || fstat(view->fd, &held) != 0 ||
+        (there.st_dev == held.st_dev && there.st_ino == held.st_ino))
+        return;
+    int fd = open(view->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return;
+    close(view->fd);
+    hold(view, fd);
+    mbl_free(view->yaml);
+    json_decref(view->config);
+    view->yaml = NULL;
+    view->config = NULL;
+    view->id[0] = 0;
+    view->changed = view->sampled = (struct timespec){0};
+    view->n_samples = 0;
+    view->state_at = 0;
+}
+
 mbl_status_t mbl_view_open(const char *path, mbl_view_t *out) {
     char whole[PATH_MAX];
     memset(out, 0, sizeof *out);
@@ -247,7 +274,7 @@ mbl_status_t mbl_view_open(const char *path, mbl_view_t *out) {
     out->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (out->fd < 0 || !realpath(path, whole))
         return MBL_FAIL(MBL_ERR_IO, "%s: %s; expected the folder of a run", path, strerror(errno));
-    out->metrics.folder = out->evals.folder = out->gram.folder = out->advantages.folder = out->fd;
+    hold(out, out->fd);
     const char *slash = strrchr(whole, '/');
     snprintf(out->name, sizeof out->name, "%.255s", slash[1] ? slash + 1 : whole);
     out->path = mbl_strdup(whole);
@@ -278,6 +305,7 @@ void mbl_view_close(mbl_view_t *view) {
 }
 
 mbl_status_t mbl_view_refresh(mbl_view_t *view) {
+    refresh_folder(view);
     refresh_config(view);
     MBL_TRY(mbl_lines_refresh(&view->metrics));
     MBL_TRY(mbl_lines_refresh(&view->evals));

@@ -319,6 +319,36 @@ static void a_run_goes_on_and_goes_back(void **state) {
     expect_steps("/api/metrics", "run=1", "", 0, 0);
 }
 
+/* As `train --overwrite` leaves it: the folder that was opened is gone, another one has its name. */
+static void another_folder_in_its_place(void **state) {
+    char old[600], path[600];
+    uint64_t before = api.views[1].metrics.generation;
+    (void)state;
+    append_metrics(other, 1, 3);
+    expect_steps("/api/metrics", "run=1", "1 2 3", 4, 3);
+    snprintf(old, sizeof old, "%s-old", other);
+    assert_int_equal(rename(other, old), 0);
+    expect_steps("/api/metrics", "run=1", "1 2 3", 4, 3); /* until there is another */
+    assert_int_equal(symlink(folder, other), 0);          /* a link is none */
+    expect_steps("/api/metrics", "run=1", "1 2 3", 4, 3);
+    assert_int_equal(unlink(other), 0);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", old);
+    assert_int_equal(mkdir(other, 0777), 0);
+    append_metrics(other, 1, 2);
+    expect_steps("/api/metrics", "run=1", "1 2", 3, 2);
+    assert_int_equal(api.views[1].metrics.generation, before + 1);
+    json_t *answer = fetch_json(&api, "/api/samples", "run=1", 200);
+    assert_int_equal(json_array_size(json_object_get(answer, "samples")), 0);
+    json_decref(answer);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", other);
+    assert_int_equal(unlink(path), 0);
+    expect_steps("/api/metrics", "run=1", "", 0, 0);
+    assert_int_equal(rmdir(other), 0);
+    assert_int_equal(rename(old, other), 0);
+    expect_steps("/api/metrics", "run=1", "", 0, 0);
+}
+
 /* An answer under way ends when its file is cut, and does not send other bytes. */
 static void a_file_cut_amid_an_answer(void **state) {
     char path[600], piece[64];
@@ -430,6 +460,7 @@ int main(void) {
         cmocka_unit_test(the_page),
         cmocka_unit_test(hostile_requests),
         cmocka_unit_test(a_run_goes_on_and_goes_back),
+        cmocka_unit_test(another_folder_in_its_place),
         cmocka_unit_test(a_file_cut_amid_an_answer),
         cmocka_unit_test(no_memory_is_no_crash),
         cmocka_unit_test(links_lead_nowhere),
