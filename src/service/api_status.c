@@ -125,8 +125,8 @@ mbl_status_t mbl_api_get_config(mbl_api_t *api, size_t run, const mbl_query_t *k
     const mbl_view_t *view = &api->views[run];
     json_t *yaml = view->yaml ? json_string(view->yaml) : NULL; /* NULL: not UTF-8 either */
     (void)keys;
-    if (!yaml)
-        return mbl_answer_fault(out, 404, "there is no run.yaml in the folder of this run");
+    if (!yaml) /* no fault: a folder without one is shown, and a browser logs every 404 as an error */
+        yaml = json_string("");
     return mbl_answer_json(out, json_pack("{s:I,s:o,s:o}", "run", (json_int_t)run, "yaml", yaml, "values",
                                           view->config ? json_incref(view->config) : json_null()));
 }

@@ -340,6 +340,10 @@ static void another_folder_in_its_place(void **state) {
     json_t *answer = fetch_json(&api, "/api/samples", "run=1", 200);
     assert_int_equal(json_array_size(json_object_get(answer, "samples")), 0);
     json_decref(answer);
+    answer = fetch_json(&api, "/api/config", "run=1", 200); /* no run.yaml: none, and no fault */
+    assert_string_equal(text_of(answer, "yaml"), "");
+    assert_true(json_is_null(json_object_get(answer, "values")));
+    json_decref(answer);
     assert_int_equal(unlink(path), 0);
     snprintf(path, sizeof path, "%s/metrics.jsonl", other);
     assert_int_equal(unlink(path), 0);
