@@ -137,6 +137,8 @@ def check_answers(address, token):
     assert step - 1 <= samples['marble_step{run="run"}'] <= step and samples['marble_scores_failed_total{run="run",reward="jpeg"}'] == 0
     for body, code in (({}, 400), ({"stop": 1}, 400), ({"set": {"train.lr": 7}}, 422), ({"set": {"seed": 1}}, 422)):
         assert ask(address, "/api/control", "/api/control", "post", body, token)[0] == code, body
+    said = str(ask(address, "/api/control", "/api/control", "post", {"set": {"train.lr": 7, "balance.refresh_every": 0}}, token)[1])
+    assert "train.lr" in said and "(and 1 more)" in said, said  # the reason, which is not in the run's log instead
     assert ask(address, "/api/control", "/api/control", "post", {"stop": True}, token[:-1] + "x")[0] == 401
 
 

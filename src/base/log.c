@@ -293,3 +293,7 @@ const char *mbl_fail_message(void) {
 void mbl_fail_quiet(int on) {
     fail_quiet += on ? 1 : -1;
 }
+
+bool mbl_fail_is_quiet(void) {
+    return fail_quiet > 0;
+}

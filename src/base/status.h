@@ -4,6 +4,7 @@
 #ifndef MBL_BASE_STATUS_H
 #define MBL_BASE_STATUS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* code, what it means to a user */
@@ -58,6 +59,7 @@ const char *mbl_fail_message(void);
 /* While quiet (counted, per thread), failures are recorded and not logged: for callers that try one way, then
  * another. */
 void mbl_fail_quiet(int on);
+bool mbl_fail_is_quiet(void); /* for whoever logs more than the failure itself */
 
 #define MBL_TRY(expr)                                                                                        \
     do {                                                                                                     \

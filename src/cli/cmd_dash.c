@@ -47,6 +47,9 @@ static void say_address(const mbl_server_t *server) {
         printf("from your computer: ssh -N -L %u:127.0.0.1:%u %s\n", port, port, host);
     }
     fflush(stdout);
+    if (mbl_server_is_public(server))
+        MBL_WARN("--listen: whoever reaches %s can see the prompts and images of these runs",
+                 mbl_server_address(server));
 }
 
 static mbl_status_t serve(const mbl_arg_texts_t *folders, const char *listen) {

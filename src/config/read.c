@@ -26,8 +26,12 @@ static void describe(const mbl_config_origin_t *origin, int line, char *out, siz
         snprintf(out, size, "%.300s", origin->file);
 }
 
+static bool lists(void) {
+    return mbl_log_rank() == 0 && !mbl_fail_is_quiet();
+}
+
 static void log_problem(const char *text) {
-    if (mbl_log_rank() == 0)
+    if (lists())
         MBL_ERROR("%s", text);
 }
 
@@ -54,7 +58,8 @@ mbl_status_t mbl_config_problems_end(mbl_config_problems_t *problems) {
         return MBL_OK;
     if (problems->count == 1)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s", problems->first);
-    if (mbl_log_rank() != 0) /* the list is rank 0's; this is logged where rank 0 found none */
+    if (!lists()) /* the list is rank 0's; this is logged where rank 0 found none, or is an answer to somebody
+                   */
         return MBL_FAIL(MBL_ERR_CONFIG, "%s (and %zu more)", problems->first, problems->count - 1);
     return MBL_FAIL(MBL_ERR_CONFIG, "%.300s: %zu problems, %s; correct them and start again",
                     problems->origin->file, problems->count,

@@ -321,7 +321,7 @@ static void a_run_goes_on_and_goes_back(void **state) {
 
 /* As `train --overwrite` leaves it: the folder that was opened is gone, another one has its name. */
 static void another_folder_in_its_place(void **state) {
-    char old[600], path[600];
+    char old[600], path[700];
     uint64_t before = api.views[1].metrics.generation;
     (void)state;
     append_metrics(other, 1, 3);
