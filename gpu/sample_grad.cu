@@ -5,7 +5,8 @@
  * that is not 0 are neither formed nor read. */
 #include "gpu/tile.h"
 
-enum { SEGMENT = 512, SAMPLE_WARPS = 4, SAMPLE_THREADS = SAMPLE_WARPS * MBL_WARP, SETS = 8 };
+enum { SEGMENT = 512, SAMPLE_WARPS = 4, SAMPLE_THREADS = SAMPLE_WARPS * MBL_WARP };
+enum { SETS = 8, AT_ONCE = 4, CONTRACT_THREADS = 128 }; /* contraction: most sets, samples at once */
 enum { TOKENS = 16 * SAMPLE_WARPS, STAGES = 4 }; /* tensor cores: tokens of a stage, stages in flight */
 enum { PLAIN_P = 32, PLAIN_Q = 64, PLAIN_SIDE = 4, PLAIN_TOKENS = 16 };
 static const size_t MOST_BYTES = (size_t)64 << 20; /* of products at a time */
@@ -58,7 +59,8 @@ template <int tile_p, int tile_q> struct stage_t {
     enum {
         a_bytes = mbl_tile_bytes(TOKENS, tile_p),
         bytes = a_bytes + mbl_tile_bytes(TOKENS, tile_q),
-        sums = SAMPLE_WARPS * tile_p * tile_q * (int)sizeof(float),
+        row = tile_q + 8, /* of the warps' sums: four rows of a warp's store are on banks of their own */
+        sums = SAMPLE_WARPS * tile_p * row * (int)sizeof(float),
         shared = STAGES * bytes > sums ? STAGES *bytes : sums
     };
 };
@@ -120,16 +122,17 @@ static __global__ void __launch_bounds__(SAMPLE_THREADS) sample_product(sample_c
     for (int j = 0; j < tile_q / 8; j++)
         MBL_UNROLL
     for (int h = 0; h < 2; h++)
-        *(float2 *)(sums + (warp * tile_p + 16 * i + 8 * h + lane / 4) * tile_q + 8 * j + lane % 4 * 2) =
+        *(float2 *)(sums + (warp * tile_p + 16 * i + 8 * h + lane / 4) * stage::row + 8 * j + lane % 4 * 2) =
             make_float2(sum[i][j][2 * h], sum[i][j][2 * h + 1]);
     __syncthreads();
     float *out = product_of(x);
     for (int i = (int)threadIdx.x; i < tile_p * tile_q; i += SAMPLE_THREADS) {
         int p = at.p + i / tile_q, q = at.q + i % tile_q;
-        float all = sums[i];
+        const float *from = sums + i / tile_q * stage::row + i % tile_q;
+        float all = from[0];
         MBL_UNROLL
         for (int w = 1; w < SAMPLE_WARPS; w++)
-            all += sums[w * tile_p * tile_q + i];
+            all += from[w * tile_p * stage::row];
         if (p < x.p && q < x.q)
             out[(size_t)p * (size_t)x.q + (size_t)q] = all;
     }
@@ -186,54 +189,82 @@ static __global__ void __launch_bounds__(SAMPLE_THREADS) sample_product_plain(sa
 
 /* ---- contraction ---- */
 
-/* acc [K,count] (blocks acc_stride apart) += factor coefficient product, V numbers a thread, the SETS sets
- * from SETS blockIdx.y on. Segments of a sample are added in R. */
-template <class R, int V>
-static __global__ void __launch_bounds__(MBL_THREADS)
-    sample_contract(double *acc, size_t acc_stride, const R *product, const float *coefficient, double factor,
-                    size_t count, int first, int samples, int of_samples, int k, int segments) {
-    const size_t at = ((size_t)blockIdx.x * MBL_THREADS + threadIdx.x) * V;
-    const int k0 = (int)blockIdx.y * SETS;
-    double sum[SETS][V];
-    if (at >= count)
+/* What a launch of sample_contract adds: acc [K,count] (blocks acc_stride apart) += factor coefficient
+ * product. */
+template <class R> struct contract_call_t {
+    double *acc;
+    size_t acc_stride, count;
+    const R *product;
+    const float *coefficient;
+    double factor;
+    int first, samples, of_samples, k, segments;
+};
+
+/* V numbers that one instruction loads. */
+template <class R, int V> struct alignas(V * sizeof(R)) numbers_t { R at[V]; };
+
+/* The coefficients of sample i for `sets` sets from k0 on; whether one of them is not 0. */
+template <int sets, class R>
+static __device__ __forceinline__ bool coefficients_of(const contract_call_t<R> &x, int k0, int i,
+                                                       float (&c)[sets]) {
+    bool any = false;
+    MBL_UNROLL
+    for (int s = 0; s < sets; s++) {
+        const size_t row = (size_t)(k0 + s) * (size_t)x.of_samples;
+        c[s] = k0 + s < x.k && i < x.samples ? x.coefficient[row + (size_t)(x.first + i)] : 0;
+        any = any || c[s] != 0;
+    }
+    return any;
+}
+
+/* V numbers a thread, the `sets` sets from sets blockIdx.y on. Segments of a sample are added in R, samples
+ * in order; the numbers of AT_ONCE of them are asked for before the first is added. */
+template <class R, int V, int sets>
+static __global__ void __launch_bounds__(CONTRACT_THREADS, 4) sample_contract(contract_call_t<R> x) {
+    const size_t at = ((size_t)blockIdx.x * CONTRACT_THREADS + threadIdx.x) * V;
+    const int k0 = (int)blockIdx.y * sets;
+    double sum[sets][V];
+    if (at >= x.count)
         return;
     MBL_UNROLL
-    for (int s = 0; s < SETS; s++)
+    for (int s = 0; s < sets; s++)
         MBL_UNROLL
     for (int v = 0; v < V; v++)
         sum[s][v] = 0;
-    for (int i = 0; i < samples; i++) {
-        double weight[SETS];
-        bool any = false;
+    for (int i0 = 0; i0 < x.samples; i0 += AT_ONCE) {
+        float c[AT_ONCE][sets];
+        R value[AT_ONCE][V];
+        bool formed[AT_ONCE]; /* of the others 0 is added */
         MBL_UNROLL
-        for (int s = 0; s < SETS; s++) {
-            float c =
-                k0 + s < k ? coefficient[(size_t)(k0 + s) * (size_t)of_samples + (size_t)(first + i)] : 0;
-            weight[s] = factor * (double)c;
-            any = any || c != 0;
-        }
-        if (!any)
-            continue;
-        R value[V];
-        MBL_UNROLL
-        for (int v = 0; v < V; v++)
-            value[v] = 0;
-        for (int j = 0; j < segments; j++) {
-            const R *from = product + ((size_t)i * (size_t)segments + (size_t)j) * count + at;
+        for (int i = 0; i < AT_ONCE; i++) {
+            formed[i] = coefficients_of<sets>(x, k0, i0 + i, c[i]);
             MBL_UNROLL
             for (int v = 0; v < V; v++)
-                value[v] += from[v];
+                value[i][v] = 0;
         }
+        for (int j = 0; j < x.segments; j++)
+            MBL_UNROLL
+        for (int i = 0; i < AT_ONCE; i++)
+            if (formed[i]) {
+                const size_t piece = (size_t)(i0 + i) * (size_t)x.segments + (size_t)j;
+                const numbers_t<R, V> from =
+                    *reinterpret_cast<const numbers_t<R, V> *>(x.product + piece * x.count + at);
+                MBL_UNROLL
+                for (int v = 0; v < V; v++)
+                    value[i][v] += from.at[v];
+            }
         MBL_UNROLL
-        for (int s = 0; s < SETS; s++)
+        for (int i = 0; i < AT_ONCE; i++)
+            MBL_UNROLL
+        for (int s = 0; s < sets; s++)
             MBL_UNROLL
         for (int v = 0; v < V; v++)
-            sum[s][v] = fma(weight[s], (double)value[v], sum[s][v]);
+            sum[s][v] = fma(x.factor * (double)c[i][s], (double)value[i][v], sum[s][v]);
     }
     MBL_UNROLL
-    for (int s = 0; s < SETS; s++)
-        if (k0 + s < k) {
-            double *to = acc + (size_t)(k0 + s) * acc_stride + at, old[V];
+    for (int s = 0; s < sets; s++)
+        if (k0 + s < x.k) {
+            double *to = x.acc + (size_t)(k0 + s) * x.acc_stride + at, old[V];
             mbl_get<double, V>(old, to);
             MBL_UNROLL
             for (int v = 0; v < V; v++)
@@ -269,6 +300,16 @@ static mbl_status_t products(const sample_call_t<R, R> &x, int samples, cudaStre
     return MBL_OK;
 }
 
+template <class R, int sets>
+static void contract(const contract_call_t<R> &x, cudaStream_t stream, bool pairs) {
+    const dim3 grid((unsigned)mbl_ceil_div(x.count, CONTRACT_THREADS * (pairs ? 2u : 1u)),
+                    (unsigned)mbl_ceil_div((size_t)x.k, sets));
+    if (pairs)
+        MBL_LAUNCH((sample_contract<R, 2, sets>), grid, dim3(CONTRACT_THREADS), 0, stream, x);
+    else
+        MBL_LAUNCH((sample_contract<R, 1, sets>), grid, dim3(CONTRACT_THREADS), 0, stream, x);
+}
+
 template <class T> static mbl_status_t run(mbl_ops_t *ops, const mbl_sample_grad_args_t *args) {
     const mbl_tensor_t *a = args->a, *b = args->b;
     const size_t n = a->dim[0], p = a->dim[2], q = b->dim[2], k = args->coefficient->dim[0], count = p * q;
@@ -292,16 +333,23 @@ template <class T> static mbl_status_t run(mbl_ops_t *ops, const mbl_sample_grad
         int samples = (int)(n - first < most ? n - first : most);
         x.first = (int)first;
         MBL_TRY(products(x, samples, stream, wide));
-        dim3 grid((unsigned)mbl_ceil_div(count, MBL_THREADS * (pairs ? 2u : 1u)),
-                  (unsigned)mbl_ceil_div(k, SETS));
-        if (pairs)
-            MBL_LAUNCH((sample_contract<REAL, 2>), grid, dim3(MBL_THREADS), 0, stream,
-                       (double *)args->acc->data, args->acc->stride[0], (const REAL *)x.product,
-                       x.coefficient, args->factor, count, x.first, samples, x.samples, x.k, x.segments);
+        const contract_call_t<REAL> y = {(double *)args->acc->data,
+                                         args->acc->stride[0],
+                                         count,
+                                         x.product,
+                                         x.coefficient,
+                                         args->factor,
+                                         x.first,
+                                         samples,
+                                         x.samples,
+                                         x.k,
+                                         x.segments};
+        if (k == 1)
+            contract<REAL, 1>(y, stream, pairs);
+        else if (k <= 4)
+            contract<REAL, 4>(y, stream, pairs);
         else
-            MBL_LAUNCH((sample_contract<REAL, 1>), grid, dim3(MBL_THREADS), 0, stream,
-                       (double *)args->acc->data, args->acc->stride[0], (const REAL *)x.product,
-                       x.coefficient, args->factor, count, x.first, samples, x.samples, x.k, x.segments);
+            contract<REAL, SETS>(y, stream, pairs);
     }
     return MBL_CUDA_LAUNCHED("sample_grad");
 }
