@@ -195,7 +195,7 @@ static void a_failure_that_stops_leaves_a_checkpoint(void **state) {
                      "url: \"%.120s\", model: signs, output: ocr, retries: 0, deadline: 5 s, "
                      "on_failure: stop}]' %s",
                      server.http.url, resumed ? "--resume auto" : "");
-            assert_int_equal(train((size_t)ranks, out, more), resumed ? 0 : 1);
+            assert_int_equal(train(ranks, out, more), resumed ? 0 : 1);
             fake_close(&server.http);
             if (!resumed) {
                 assert_true(times_in(log, "its on_failure is stop") >=
