@@ -40,8 +40,8 @@ def _rounded(values, digits=3):
 
 
 def _wobble(lines):
-    """How much a solve's alpha differs from step to step: its standard deviation over the steps, mean over the rewards."""
-    columns = [_known([(line.get("alpha_raw") or {}).get(name) for line in lines]) for name in REWARDS]
+    """How much the alpha of a step, as applied, differs from step to step: its standard deviation over the steps, mean over the rewards."""
+    columns = [_known([(line.get("alpha") or {}).get(name) for line in lines]) for name in REWARDS]
     return _mean([statistics.stdev(column) for column in columns if len(column) > 1])
 
 

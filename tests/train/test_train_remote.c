@@ -179,7 +179,7 @@ static void no_server_no_run(void **state) {
 static void a_failure_that_stops_leaves_a_checkpoint(void **state) {
     (void)state;
     for (int ranks = 1; ranks <= 2; ranks++) {
-        char more[900], out[16], log[32];
+        char more[900], out[24], log[40];
         snprintf(out, sizeof out, "stops-%d", ranks);
         snprintf(log, sizeof log, "%s.log", out);
         for (int resumed = 0; resumed < 2; resumed++) {
