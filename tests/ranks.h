@@ -20,6 +20,15 @@ static inline mbl_comm_t *open_ranks(void) {
     return comm;
 }
 
+static inline int close_ranks(mbl_comm_t *comm, int failed) {
+    mbl_comm_close(comm);
+    return failed;
+}
+
+/* What main returns: the group `tests` with *comm open. */
+#define RUN_ON_RANKS(comm, tests)                                                                            \
+    ((*(comm) = open_ranks()) ? close_ranks(*(comm), cmocka_run_group_tests(tests, NULL, NULL)) : 1)
+
 /* Whether `n` numbers have the same bits on every rank. Collective. */
 static inline bool same_on_all_ranks(mbl_comm_t *comm, const double *values, size_t n) {
     double ends[2];

@@ -1,51 +1,9 @@
 /* Gradient sets of an optimizer step: forward passes, NFT seeds, one or two backward passes a micro-batch. */
-#include "rl/gradient.h"
+#include "rl/gradient_internal.h"
 
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
-
-/* Losses of so many micro-batches wait on the device until the host reads them, all at once: a read waits for
- * everything asked for before it. */
-enum { HELD = 32, NUMBERS = 3 /* of a row: both losses, the KL term */ };
-typedef struct {
-    size_t first, n;
-    bool kl;
-} held_t;
-
-struct mbl_gradient {
-    mbl_pipeline_t *pipeline;
-    mbl_ops_t *ops;
-    mbl_dit_t *model;
-    size_t rows, parts, elements; /* of a micro-batch; elements per sample */
-    size_t size;                  /* of the adapter, with its holes */
-    mbl_tape_t *keep, *none;
-    mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed; /* [rows, C, H, W] */
-    mbl_tensor_t t, loss_plus, loss_minus, kl;                    /* [rows] */
-    mbl_tensor_t mix;                                             /* [MBL_ROWS_TERMS, rows] */
-    mbl_tensor_t coefficient;                                     /* [parts, rows] f32 */
-    mbl_tensor_t sample;                                          /* [rows] i64 */
-    mbl_tensor_t losses;                                          /* [HELD * NUMBERS, rows] */
-    held_t held[HELD];
-    size_t n_held;
-    mbl_conditions_t conditions;
-    float *host_f32;  /* staging: max(parts, MBL_ROWS_TERMS, HELD * NUMBERS) * rows */
-    double *host_f64; /* the same */
-    int64_t *host_i64;
-    uint32_t *order; /* [MBL_SAMPLER_MAX_STEPS] */
-};
-
-/* The micro-batch under way: rows first .. first + n - 1 of the batch at position `slot` of each sample's
- * timestep order. */
-typedef struct {
-    const mbl_gradient_args_t *args;
-    size_t first, n, slot;
-    bool last;    /* none of this run's follows it */
-    bool kl;      /* the KL term is taken of its rows */
-    double scale; /* (clip / beta) / global rows */
-    mbl_tensor_t x0, noise, xt, v, v_old, v_ref, u, h, dkl, seed, t, loss_plus, loss_minus, kl_rows;
-    mbl_conditions_t conditions;
-} micro_t;
 
 static size_t buffers(mbl_gradient_t *g, mbl_tensor_t **out) {
     mbl_tensor_t *all[] = {&g->x0,
@@ -90,9 +48,9 @@ static mbl_status_t make_buffers(mbl_gradient_t *g) {
     MBL_TRY(mbl_tensor_new(g->ops, MBL_F32, &g->coefficient, 2, g->parts, rows));
     MBL_TRY(mbl_tensor_new(g->ops, MBL_I64, &g->sample, 1, rows));
     MBL_TRY(mbl_pipeline_conditions(g->pipeline, rows, &g->conditions));
-    MBL_TRY(mbl_tensor_new(g->ops, st, &g->losses, 2, (size_t)(HELD * NUMBERS), rows));
+    MBL_TRY(mbl_tensor_new(g->ops, st, &g->losses, 2, (size_t)(HELD_LOSSES * LOSS_NUMBERS), rows));
     const size_t terms = g->parts > MBL_ROWS_TERMS ? g->parts : MBL_ROWS_TERMS;
-    const size_t staged = rows * (terms > HELD * NUMBERS ? terms : HELD * NUMBERS);
+    const size_t staged = rows * (terms > HELD_LOSSES * LOSS_NUMBERS ? terms : HELD_LOSSES * LOSS_NUMBERS);
     MBL_ALLOC(g->host_f32, staged);
     MBL_ALLOC(g->host_f64, staged);
     MBL_ALLOC(g->host_i64, rows);
@@ -159,18 +117,8 @@ static mbl_status_t upload_real(mbl_gradient_t *g, const mbl_tensor_t *t) {
     return mbl_tensor_upload(g->ops, t, g->host_f32);
 }
 
-static mbl_status_t download_real(mbl_gradient_t *g, const mbl_tensor_t *t) {
-    size_t n = mbl_tensor_count(t);
-    if (t->dtype == MBL_F64)
-        return mbl_tensor_download(g->ops, t, g->host_f64);
-    MBL_TRY(mbl_tensor_download(g->ops, t, g->host_f32));
-    for (size_t i = 0; i < n; i++)
-        g->host_f64[i] = (double)g->host_f32[i];
-    return MBL_OK;
-}
-
 /* y = sum_j mix_j x_j per row; mix [terms * n] stands in host_f64. */
-static mbl_status_t combine_rows(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *y, size_t terms,
+static mbl_status_t combine_rows(mbl_gradient_t *g, const mbl_micro_t *m, const mbl_tensor_t *y, size_t terms,
                                  const mbl_tensor_t *const *x) {
     mbl_tensor_t mix = mbl_tensor_of(g->mix.data, g->mix.dtype, g->mix.space, 2, terms, m->n);
     mbl_tensor_t flat = mbl_tensor_reshape(y, 2, m->n, g->elements), flat_x[MBL_ROWS_TERMS];
@@ -183,7 +131,7 @@ static mbl_status_t combine_rows(mbl_gradient_t *g, const micro_t *m, const mbl_
     return mbl_op_rows_combine(g->ops, &args);
 }
 
-static void cut_views(mbl_gradient_t *g, micro_t *m) {
+static void cut_views(mbl_gradient_t *g, mbl_micro_t *m) {
     mbl_tensor_t *from[] = {&g->x0, &g->noise, &g->xt,   &g->v, &g->v_old,     &g->v_ref,      &g->u,
                             &g->h,  &g->dkl,   &g->seed, &g->t, &g->loss_plus, &g->loss_minus, &g->kl};
     mbl_tensor_t *to[] = {&m->x0, &m->noise, &m->xt,   &m->v, &m->v_old,     &m->v_ref,      &m->u,
@@ -196,13 +144,13 @@ static void cut_views(mbl_gradient_t *g, micro_t *m) {
 }
 
 /* x0 to where all micro-batches have it: its address is part of what a recorded part is known by. */
-static mbl_status_t copy_x0(mbl_gradient_t *g, const micro_t *m) {
+static mbl_status_t copy_x0(mbl_gradient_t *g, const mbl_micro_t *m) {
     const mbl_tensor_t rows = mbl_tensor_rows(&m->args->batch->x0, m->first, m->n);
     return mbl_tensor_copy(g->ops, &m->x0, &rows);
 }
 
 /* The row's own timestep, noise and xt = (1 - t) x0 + t noise; the encoding of its prompt. */
-static mbl_status_t noise_rows(mbl_gradient_t *g, micro_t *m) {
+static mbl_status_t noise_rows(mbl_gradient_t *g, mbl_micro_t *m) {
     const mbl_gradient_args_t *args = m->args;
     mbl_tensor_t sample = mbl_tensor_rows(&g->sample, 0, m->n);
     mbl_tensor_t flat = mbl_tensor_reshape(&m->noise, 2, m->n, g->elements);
@@ -226,7 +174,7 @@ static mbl_status_t noise_rows(mbl_gradient_t *g, micro_t *m) {
     return mbl_conditions_gather(g->ops, args->conditions, args->batch->prompt + m->first, &m->conditions);
 }
 
-static mbl_status_t forward(mbl_gradient_t *g, const micro_t *m) {
+static mbl_status_t forward(mbl_gradient_t *g, const mbl_micro_t *m) {
     mbl_dit_input_t input = {.x = &m->xt, .t = &m->t, .conditions = &m->conditions};
     if (!m->args->old_is_current)
         MBL_TRY(mbl_dit_forward(g->model, m->args->old, &input, g->none, &m->v_old));
@@ -235,7 +183,7 @@ static mbl_status_t forward(mbl_gradient_t *g, const micro_t *m) {
     return mbl_dit_forward(g->model, m->args->current, &input, g->keep, &m->v);
 }
 
-static mbl_status_t seeds(mbl_gradient_t *g, const micro_t *m) {
+static mbl_status_t seeds(mbl_gradient_t *g, const mbl_micro_t *m) {
     bool kl = m->kl, h = !m->args->old_is_current;
     const mbl_tensor_t *all[] = {&m->u, &m->h, &m->dkl, &m->v, &m->v_old, &m->v_ref, &m->xt, &m->x0};
     mbl_tensor_t flat[8];
@@ -248,87 +196,18 @@ static mbl_status_t seeds(mbl_gradient_t *g, const micro_t *m) {
 }
 
 /* Recorded: the same for every micro-batch but for what is in the tensors. */
-static mbl_status_t forward_and_seeds(mbl_gradient_t *g, const micro_t *m) {
+static mbl_status_t forward_and_seeds(mbl_gradient_t *g, const mbl_micro_t *m) {
     MBL_TRY(mbl_ops_record_begin(g->ops));
     mbl_status_t status = forward(g, m);
     return mbl_ops_record_end(g->ops, status == MBL_OK ? seeds(g, m) : status);
 }
 
-/* What a row weighs in the mean of part r, where one over all rows weighs 1. */
-static double weight_of(const micro_t *m, size_t r, size_t i) {
-    return mbl_masks_weight(m->args->masks, r, m->first + i, m->args->batch->n);
-}
-
-/* A row that the KL term is taken of stands for as many. */
-static double kl_scale(const mbl_gradient_args_t *args) {
-    return args->kl_rows ? args->kl_scale : 1;
-}
-
 /* The weight of a row's KL seed where its policy seeds have m->scale. */
 static double kl_factor(const mbl_gradient_args_t *args) {
-    return args->kl * args->beta / args->clip * kl_scale(args);
+    return args->kl * args->beta / args->clip * mbl_gradient_kl_scale(args);
 }
 
-/* The mean over the rewards of a row's part of their losses, each a mean over the samples it applies to. */
-static void add_losses(const micro_t *m, const double *plus, const double *minus,
-                       mbl_gradient_stats_t *stats) {
-    const mbl_gradient_args_t *args = m->args;
-    double rewards = 0;
-    for (size_t k = 0; k < args->batch->k; k++)
-        rewards += !args->masks || args->masks->of[k] != MBL_NO_MASK;
-    for (size_t k = 0; k < args->batch->k; k++)
-        for (size_t i = 0; i < m->n; i++) {
-            double weight = weight_of(m, k, i), r = (double)args->a[k * args->batch->n + m->first + i] + 0.5;
-            if (weight > 0)
-                stats->loss += m->scale * weight / rewards * (r * plus[i] + (1 - r) * minus[i]);
-        }
-}
-
-/* numbers [NUMBERS, g->rows] */
-static void add_stats(const mbl_gradient_t *g, const micro_t *m, const double *numbers,
-                      mbl_gradient_stats_t *stats) {
-    const mbl_gradient_args_t *args = m->args;
-    double per_row = m->scale * args->beta / args->clip * kl_scale(args);
-    add_losses(m, numbers, numbers + g->rows, stats);
-    stats->rows += m->n;
-    for (size_t i = 0; m->kl && i < m->n; i++)
-        stats->kl += per_row * numbers[2 * g->rows + i];
-}
-
-/* Reads and adds the losses that wait, in the order of their micro-batches. */
-static mbl_status_t read_losses(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
-    const size_t n = g->n_held;
-    const mbl_tensor_t waiting = mbl_tensor_rows(&g->losses, 0, n * NUMBERS);
-    g->n_held = 0;
-    if (n == 0)
-        return MBL_OK;
-    MBL_TRY(download_real(g, &waiting));
-    for (size_t i = 0; i < n; i++) {
-        const micro_t one = {.args = m->args,
-                             .scale = m->scale,
-                             .first = g->held[i].first,
-                             .n = g->held[i].n,
-                             .kl = g->held[i].kl};
-        add_stats(g, &one, g->host_f64 + i * NUMBERS * g->rows, stats);
-    }
-    return MBL_OK;
-}
-
-/* Copies a micro-batch's losses to where they wait: those of the next one come to the same place. */
-static mbl_status_t hold_losses(mbl_gradient_t *g, const micro_t *m, mbl_gradient_stats_t *stats) {
-    const mbl_tensor_t *from[NUMBERS] = {&m->loss_plus, &m->loss_minus, &m->kl_rows};
-    if (g->n_held == HELD)
-        MBL_TRY(read_losses(g, m, stats));
-    for (size_t i = 0; i < (m->kl ? NUMBERS : NUMBERS - 1); i++) {
-        const mbl_tensor_t row = mbl_tensor_rows(&g->losses, g->n_held * NUMBERS + i, 1),
-                           flat = mbl_tensor_reshape(&row, 1, g->rows), to = mbl_tensor_rows(&flat, 0, m->n);
-        MBL_TRY(mbl_tensor_copy(g->ops, &to, from[i]));
-    }
-    g->held[g->n_held++] = (held_t){m->first, m->n, m->kl};
-    return MBL_OK;
-}
-
-static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *dv,
+static mbl_status_t backward(mbl_gradient_t *g, const mbl_micro_t *m, const mbl_tensor_t *dv,
                              const mbl_tensor_t *sets, size_t rows) {
     mbl_dit_input_t input = {.x = &m->xt, .t = &m->t, .conditions = &m->conditions};
     mbl_tensor_t coefficient =
@@ -341,19 +220,19 @@ static mbl_status_t backward(mbl_gradient_t *g, const micro_t *m, const mbl_tens
 }
 
 /* The reward parts: u, by every part's weight and factor of a row. */
-static mbl_status_t backward_parts(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+static mbl_status_t backward_parts(mbl_gradient_t *g, const mbl_micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
     mbl_tensor_t parts = mbl_tensor_rows(sets, 0, args->parts);
     for (size_t r = 0; r < args->parts; r++)
         for (size_t i = 0; i < m->n; i++) {
             double a = (double)args->a[r * args->batch->n + m->first + i];
-            g->host_f32[r * m->n + i] = (float)(m->scale * weight_of(m, r, i) * a);
+            g->host_f32[r * m->n + i] = (float)(m->scale * mbl_micro_weight(m, r, i) * a);
         }
     return backward(g, m, &m->u, &parts, args->parts);
 }
 
 /* The common parts: h, and the KL seed where it rides along, by every mask's weight of a row. */
-static mbl_status_t backward_common(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+static mbl_status_t backward_common(mbl_gradient_t *g, const mbl_micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
     bool h = !args->old_is_current, kl = m->kl && !args->kl_apart;
     size_t masks = args->masks ? args->masks->count : 1;
@@ -368,14 +247,14 @@ static mbl_status_t backward_common(mbl_gradient_t *g, const micro_t *m, const m
     MBL_TRY(combine_rows(g, m, &m->seed, h && kl ? 2 : 1, terms));
     for (size_t mask = 0; mask < masks; mask++)
         for (size_t i = 0; i < m->n; i++) {
-            double weight = weight_of(m, args->masks ? args->masks->first[mask] : 0, i);
+            double weight = mbl_micro_weight(m, args->masks ? args->masks->first[mask] : 0, i);
             g->host_f32[mask * m->n + i] = (float)(m->scale * weight);
         }
     return backward(g, m, &m->seed, &common, masks);
 }
 
 /* The KL term as a set of its own. */
-static mbl_status_t backward_kl(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+static mbl_status_t backward_kl(mbl_gradient_t *g, const mbl_micro_t *m, const mbl_tensor_t *sets) {
     mbl_tensor_t last = mbl_tensor_rows(sets, sets->dim[0] - 1, 1);
     if (!m->kl || !m->args->kl_apart)
         return MBL_OK;
@@ -384,7 +263,7 @@ static mbl_status_t backward_kl(mbl_gradient_t *g, const micro_t *m, const mbl_t
     return backward(g, m, &m->dkl, &last, 1);
 }
 
-static mbl_status_t backward_all(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+static mbl_status_t backward_all(mbl_gradient_t *g, const mbl_micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
     MBL_TRY(backward_parts(g, m, sets));
     if (m->last && args->ready)
@@ -394,20 +273,20 @@ static mbl_status_t backward_all(mbl_gradient_t *g, const micro_t *m, const mbl_
 }
 
 /* What the common part of a row weighs where the masks' weights are given. */
-static double common_of(const micro_t *m, size_t i) {
+static double common_of(const mbl_micro_t *m, size_t i) {
     const mbl_gradient_args_t *args = m->args;
     size_t masks = args->masks ? args->masks->count : 1;
     double sum = 0;
     for (size_t mask = 0; mask < masks; mask++)
         if (args->common[mask] != 0)
-            sum += args->common[mask] * weight_of(m, args->masks ? args->masks->first[mask] : 0, i);
+            sum += args->common[mask] * mbl_micro_weight(m, args->masks ? args->masks->first[mask] : 0, i);
     return sum;
 }
 
 /* sum_r c_r g_r, or sum_r c_r a_r and the common parts with weights of their own, plus the KL term where it
  * is apart, at once: the loss is affine in r, so the weighted factors can be summed before the backward
  * pass. */
-static mbl_status_t backward_one(mbl_gradient_t *g, const micro_t *m, const mbl_tensor_t *sets) {
+static mbl_status_t backward_one(mbl_gradient_t *g, const mbl_micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
     const mbl_tensor_t *terms[3] = {&m->u};
     size_t n_terms = 1, n = m->n;
@@ -419,7 +298,7 @@ static mbl_status_t backward_one(mbl_gradient_t *g, const micro_t *m, const mbl_
     for (size_t i = 0; i < n; i++) {
         double factor = 0, sum = 0;
         for (size_t r = 0; r < args->parts; r++) {
-            double c = args->c[r] != 0 ? args->c[r] * weight_of(m, r, i) : 0;
+            double c = args->c[r] != 0 ? args->c[r] * mbl_micro_weight(m, r, i) : 0;
             factor += c * (double)args->a[r * args->batch->n + m->first + i];
             sum += c;
         }
@@ -436,19 +315,19 @@ static mbl_status_t backward_one(mbl_gradient_t *g, const micro_t *m, const mbl_
     return backward(g, m, &m->seed, sets, 1);
 }
 
-static mbl_status_t run_micro_batch(mbl_gradient_t *g, micro_t *m, const mbl_tensor_t *sets,
+static mbl_status_t run_micro_batch(mbl_gradient_t *g, mbl_micro_t *m, const mbl_tensor_t *sets,
                                     mbl_gradient_stats_t *stats) {
     cut_views(g, m);
     MBL_TRY(copy_x0(g, m));
     MBL_TRY(noise_rows(g, m));
     MBL_TRY(forward_and_seeds(g, m));
-    MBL_TRY(hold_losses(g, m, stats));
+    MBL_TRY(mbl_gradient_hold_losses(g, m, stats));
     return m->args->c ? backward_one(g, m, sets) : backward_all(g, m, sets);
 }
 
 /* How many rows from m->first on are one micro-batch: at most `rows`, all of one part, and with the KL term
  * of all or of none. */
-static size_t rows_alike(const micro_t *m, size_t rows) {
+static size_t rows_alike(const mbl_micro_t *m, size_t rows) {
     const mbl_gradient_args_t *args = m->args;
     size_t left = args->batch->n - m->first, n = 1, at = m->slot * args->batch->n + m->first;
     const uint8_t *part = args->part_of ? args->part_of + at : NULL;
@@ -458,14 +337,14 @@ static size_t rows_alike(const micro_t *m, size_t rows) {
     return n;
 }
 
-static bool is_asked_for(const micro_t *m) {
+static bool is_asked_for(const mbl_micro_t *m) {
     const mbl_gradient_args_t *args = m->args;
     return !args->part_of || args->part_of[m->slot * args->batch->n + m->first] == args->part;
 }
 
 /* Moves on to the next micro-batch that is asked for (to the first from where slot is args->slice and n is
  * 0); false when there is none. */
-static bool next_micro_batch(const mbl_gradient_t *g, micro_t *m) {
+static bool next_micro_batch(const mbl_gradient_t *g, mbl_micro_t *m) {
     const mbl_gradient_args_t *args = m->args;
     for (m->first += m->n; m->slot < args->timesteps; m->slot += args->slices, m->first = 0)
         for (; m->first < args->batch->n; m->first += m->n) {
@@ -498,15 +377,15 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
                 g->size);
     mbl_gradient_stats_t sum = {0};
     mbl_tensor_t own = mbl_tensor_columns(sets, 0, g->size); /* what is behind them is padding */
-    micro_t m = {.args = args,
-                 .slot = args->slice,
-                 .scale = args->clip / args->beta / (double)(args->batch->n_global * slots)};
+    mbl_micro_t m = {.args = args,
+                     .slot = args->slice,
+                     .scale = args->clip / args->beta / (double)(args->batch->n_global * slots)};
     g->n_held = 0; /* of a run that failed */
     if (!args->add)
         MBL_TRY(mbl_tensor_zero(g->ops, sets));
     bool more = next_micro_batch(g, &m), none = !more;
     while (more) {
-        micro_t next = m;
+        mbl_micro_t next = m;
         if (args->stop && *args->stop)
             return MBL_ERR_STOPPED;
         more = next_micro_batch(g, &next);
@@ -517,7 +396,7 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
         m = next;
     }
     mbl_log_progress(NULL, 0, 0);
-    MBL_TRY(read_losses(g, &m, &sum));
+    MBL_TRY(mbl_gradient_read_losses(g, &m, &sum));
     if (none && args->ready && !args->c)
         MBL_TRY(args->ready(args->context, args->parts));
     *stats = sum;

@@ -210,10 +210,5 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_and_gathers), cmocka_unit_test(rows_are_summed_each),
         cmocka_unit_test(bytes_are_counted), cmocka_unit_test(what_does_not_fit_is_refused)};
-    comm = open_ranks();
-    if (!comm)
-        return 1;
-    int failed = cmocka_run_group_tests_name("comm_tensor", tests, NULL, NULL);
-    mbl_comm_close(comm);
-    return failed;
+    return RUN_ON_RANKS(&comm, tests);
 }

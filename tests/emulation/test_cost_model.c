@@ -1,13 +1,12 @@
 /* The cost model against the cuda backend: the same passes of a small model run on both, the real one
  * emulated with every launch counted at the border to CUDA. Launches must be equal operation by operation,
  * copies and clears in all, and the device memory to the byte. */
-#include "mmdit_case.h"
+#include "matmul_wrap.h"
+#include "shape_case.h"
 
 #include "gpu/emulation/emulator.h"
 #include "ops/list.h"
-#include "plan/setup.h"
 
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 static struct { size_t launches, clears, copies; } seen;
@@ -22,27 +21,9 @@ cudaError_t __wrap_mbl_emu_launch(const mbl_emu_launch_t *launch, cudaStream_t s
     return __real_mbl_emu_launch(launch, stream);
 }
 
-cublasStatus_t __real_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
-                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
-                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
-                                     cublasLtMatrixLayout_t c_layout, void *d,
-                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
-                                     void *space, size_t bytes, cudaStream_t stream);
-cublasStatus_t __wrap_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
-                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
-                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
-                                     cublasLtMatrixLayout_t c_layout, void *d,
-                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
-                                     void *space, size_t bytes, cudaStream_t stream);
-cublasStatus_t __wrap_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
-                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
-                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
-                                     cublasLtMatrixLayout_t c_layout, void *d,
-                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
-                                     void *space, size_t bytes, cudaStream_t stream) {
+WRAPPED(cublasLtMatmul, MATMUL_PARAMETERS) {
     seen.launches++;
-    return __real_cublasLtMatmul(handle, desc, alpha, a, a_layout, b, b_layout, beta, c, c_layout, d,
-                                 d_layout, algo, space, bytes, stream);
+    return __real_cublasLtMatmul(MATMUL_ARGUMENTS);
 }
 
 cudaError_t __real_cudaMemsetAsync(void *ptr, int value, size_t bytes, cudaStream_t stream);
@@ -83,27 +64,22 @@ static mbl_ops_table_t spy_table(void) {
 
 /* Free with mbl_plan_shape_free. */
 static mbl_plan_shape_t shape_of(const mmdit_case_t *c, mbl_dtype_t dtype, size_t rewards) {
-    mbl_plan_shape_t shape = {.dtype = dtype,
-                              .lora = {.rank = 2, .alpha = 4},
-                              .tokens = c->tokens,
-                              .prompts = 3,
-                              .rewards = rewards,
-                              .images = 5,
-                              .ranks = 2,
-                              .rollout_batch = 4,
-                              .rollout_steps = 3,
-                              .solver = MBL_SOLVER_DPM2,
-                              .train_batch = 3,
-                              .timesteps = 2,
-                              .inner_epochs = 1,
-                              .updates = 1,
-                              .kl = true};
-    mbl_mmdit_config_t config = c->config;
-    config.in_channels = config.out_channels = 3;
-    config.sample_size = c->height;
-    shape.model = mbl_mmdit_config_json(&config);
-    assert_ok(mbl_dit_config_sizes("a case", shape.model, &shape.sizes));
-    return shape;
+    const mbl_plan_shape_t run = {.dtype = dtype,
+                                  .lora = {.rank = 2, .alpha = 4},
+
+                                  .prompts = 3,
+                                  .rewards = rewards,
+                                  .images = 5,
+                                  .ranks = 2,
+                                  .rollout_batch = 4,
+                                  .rollout_steps = 3,
+                                  .solver = MBL_SOLVER_DPM2,
+                                  .train_batch = 3,
+                                  .timesteps = 2,
+                                  .inner_epochs = 1,
+                                  .updates = 1,
+                                  .kl = true};
+    return shape_of_case(c, run);
 }
 
 /* Sum of launches per row of what was counted. */

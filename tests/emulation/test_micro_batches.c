@@ -1,8 +1,6 @@
 /* Micro-batches of a step on the cuda backend: all of them run by the same few graphs, whichever rows of the
  * batch they take, and the host waits for the device once, at their end. */
-#include "mmdit_case.h"
-
-#include "plan/setup.h"
+#include "shape_case.h"
 
 #include <cuda_runtime_api.h>
 
@@ -39,27 +37,22 @@ cudaError_t __wrap_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 }
 
 static mbl_plan_shape_t shape_of(const mmdit_case_t *c) {
-    mbl_plan_shape_t shape = {.dtype = MBL_F32,
-                              .lora = {.rank = 2, .alpha = 4},
-                              .tokens = c->tokens,
-                              .prompts = 1,
-                              .rewards = REWARDS,
-                              .images = IMAGES,
-                              .ranks = 1,
-                              .rollout_batch = 1,
-                              .rollout_steps = 1,
-                              .solver = MBL_SOLVER_EULER,
-                              .train_batch = 1,
-                              .timesteps = 1,
-                              .inner_epochs = 1,
-                              .updates = 1,
-                              .kl = true};
-    mbl_mmdit_config_t config = c->config;
-    config.in_channels = config.out_channels = 3;
-    config.sample_size = c->height;
-    shape.model = mbl_mmdit_config_json(&config);
-    assert_ok(mbl_dit_config_sizes("a case", shape.model, &shape.sizes));
-    return shape;
+    const mbl_plan_shape_t run = {.dtype = MBL_F32,
+                                  .lora = {.rank = 2, .alpha = 4},
+
+                                  .prompts = 1,
+                                  .rewards = REWARDS,
+                                  .images = IMAGES,
+                                  .ranks = 1,
+                                  .rollout_batch = 1,
+                                  .rollout_steps = 1,
+                                  .solver = MBL_SOLVER_EULER,
+                                  .train_batch = 1,
+                                  .timesteps = 1,
+                                  .inner_epochs = 1,
+                                  .updates = 1,
+                                  .kl = true};
+    return shape_of_case(c, run);
 }
 
 static void run_all_images(mbl_plan_setup_t *setup) {

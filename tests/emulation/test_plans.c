@@ -1,12 +1,11 @@
 /* Which of cublasLt's algorithms a product runs by: the same with gelu whether its input is kept or not; one
  * that was chosen for other rows only where it takes these, and what the log says where it does not. The
  * calls in between write into an algorithm which question it is the answer to. */
+#include "matmul_wrap.h"
 #include "support.h"
 
 #include "base/log.h"
 #include "ops/ops.h"
-
-#include <cublasLt.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,89 +28,34 @@ static uint32_t epilogue_of(cublasLtMatmulDesc_t desc) {
     return 0;
 }
 
-cublasStatus_t __real_cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
-                                                     cublasLtMatmulDescAttributes_t attribute,
-                                                     const void *value, size_t bytes);
-cublasStatus_t __wrap_cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
-                                                     cublasLtMatmulDescAttributes_t attribute,
-                                                     const void *value, size_t bytes);
-cublasStatus_t __wrap_cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
-                                                     cublasLtMatmulDescAttributes_t attribute,
-                                                     const void *value, size_t bytes) {
+WRAPPED(cublasLtMatmulDescSetAttribute, ATTRIBUTE_PARAMETERS) {
     if (attribute == CUBLASLT_MATMUL_DESC_EPILOGUE) {
         assert_true(seen.described < MOST);
         seen.desc[seen.described] = desc;
         memcpy(&seen.epilogue[seen.described++], value, sizeof *seen.epilogue);
     }
-    return __real_cublasLtMatmulDescSetAttribute(desc, attribute, value, bytes);
+    return __real_cublasLtMatmulDescSetAttribute(ATTRIBUTE_ARGUMENTS);
 }
 
-cublasStatus_t __real_cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
-                                                     cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                                     cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                                     cublasLtMatmulPreference_t preference, int wanted,
-                                                     cublasLtMatmulHeuristicResult_t *results, int *found);
-cublasStatus_t __wrap_cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
-                                                     cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                                     cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                                     cublasLtMatmulPreference_t preference, int wanted,
-                                                     cublasLtMatmulHeuristicResult_t *results, int *found);
-cublasStatus_t __wrap_cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
-                                                     cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                                     cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                                     cublasLtMatmulPreference_t preference, int wanted,
-                                                     cublasLtMatmulHeuristicResult_t *results, int *found) {
-    cublasStatus_t status =
-        __real_cublasLtMatmulAlgoGetHeuristic(handle, desc, a, b, c, d, preference, wanted, results, found);
+WRAPPED(cublasLtMatmulAlgoGetHeuristic, HEURISTIC_PARAMETERS) {
+    cublasStatus_t status = __real_cublasLtMatmulAlgoGetHeuristic(HEURISTIC_ARGUMENTS);
     seen.questions++;
     if (status == CUBLAS_STATUS_SUCCESS)
         results->algo.data[1] = epilogue_of(desc);
     return status;
 }
 
-cublasStatus_t __real_cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
-                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              const cublasLtMatmulAlgo_t *algo,
-                                              cublasLtMatmulHeuristicResult_t *result);
-cublasStatus_t __wrap_cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
-                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              const cublasLtMatmulAlgo_t *algo,
-                                              cublasLtMatmulHeuristicResult_t *result);
-cublasStatus_t __wrap_cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
-                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              const cublasLtMatmulAlgo_t *algo,
-                                              cublasLtMatmulHeuristicResult_t *result) {
+WRAPPED(cublasLtMatmulAlgoCheck, CHECK_PARAMETERS) {
     if (seen.refuse > 0) {
         seen.refuse--;
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }
-    return __real_cublasLtMatmulAlgoCheck(handle, desc, a, b, c, d, algo, result);
+    return __real_cublasLtMatmulAlgoCheck(CHECK_ARGUMENTS);
 }
 
-cublasStatus_t __real_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
-                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
-                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
-                                     cublasLtMatrixLayout_t c_layout, void *d,
-                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
-                                     void *space, size_t bytes, cudaStream_t stream);
-cublasStatus_t __wrap_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
-                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
-                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
-                                     cublasLtMatrixLayout_t c_layout, void *d,
-                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
-                                     void *space, size_t bytes, cudaStream_t stream);
-cublasStatus_t __wrap_cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
-                                     const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
-                                     cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
-                                     cublasLtMatrixLayout_t c_layout, void *d,
-                                     cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
-                                     void *space, size_t bytes, cudaStream_t stream) {
+WRAPPED(cublasLtMatmul, MATMUL_PARAMETERS) {
     seen.ran_by = algo->data[1];
-    return __real_cublasLtMatmul(handle, desc, alpha, a, a_layout, b, b_layout, beta, c, c_layout, d,
-                                 d_layout, algo, space, bytes, stream);
+    return __real_cublasLtMatmul(MATMUL_ARGUMENTS);
 }
 
 /* y = gelu(a b' + bias), or without gelu; from the same numbers every time. */

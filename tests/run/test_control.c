@@ -247,8 +247,5 @@ int main(void) {
         cmocka_unit_test(a_thread_posts),
         cmocka_unit_test(observers_are_called_in_order),
     };
-    comm = open_ranks();
-    int failed = comm ? cmocka_run_group_tests_name("control", tests, NULL, NULL) : 1;
-    mbl_comm_close(comm);
-    return failed;
+    return RUN_ON_RANKS(&comm, tests);
 }

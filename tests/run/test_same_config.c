@@ -57,10 +57,5 @@ int main(void) {
         cmocka_unit_test(another_value_on_one_rank_is_refused),
         cmocka_unit_test(what_belongs_to_a_node_may_differ),
     };
-    comm = open_ranks();
-    if (!comm)
-        return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    mbl_comm_close(comm);
-    return failed;
+    return RUN_ON_RANKS(&comm, tests);
 }

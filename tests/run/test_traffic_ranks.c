@@ -74,10 +74,5 @@ static void ranks_agree(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(ranks_agree)};
-    comm = open_ranks();
-    if (!comm)
-        return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    mbl_comm_close(comm);
-    return failed;
+    return RUN_ON_RANKS(&comm, tests);
 }

@@ -1,140 +1,12 @@
-/* src/service/server.c, web.c, server_stream.c, listen.c: a server on a real socket, asked by a client made
- * of plain system calls: answers, streams, control, limits, and 10,000 malformed requests. */
-#include "service_case.h"
+/* src/service/server.c, web.c, listen.c: a server on a real socket, asked by a client made of plain system
+ * calls: answers, control, limits, and 10,000 malformed requests. */
+#include "server_case.h"
 
 #include "base/clock.h"
-#include "base/mem.h"
-#include "service/server.h"
-#include "service/stream.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <libwebsockets.h>
-#include <poll.h>
-#include <sys/socket.h>
 #include <sys/un.h>
-#include <unistd.h>
-#include <uv.h>
-
-static const char token[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-static char folder[256], run[512];
-static mbl_server_t *server;
-static mbl_control_t *control;
-static uv_thread_t thread;
-
-static void serve(void *self) {
-    mbl_server_run(self);
-}
-
-static void open_server(const char *listen) {
-    const char *const folders[] = {run};
-    assert_int_equal(mbl_server_open(&(mbl_server_options_t){.listen = listen,
-                                                             .folders = folders,
-                                                             .n = 1,
-                                                             .live = true,
-                                                             .ranks = 1,
-                                                             .control = control,
-                                                             .token = token},
-                                     &server),
-                     MBL_OK);
-    assert_int_equal(uv_thread_create(&thread, serve, server), 0);
-}
-
-static void close_server(void) {
-    mbl_server_stop(server);
-    uv_thread_join(&thread);
-    mbl_server_close(server);
-}
-
-static int make(void **state) {
-    (void)state;
-    temporary_folder(folder);
-    make_run(folder, "run", run, sizeof run);
-    if (mbl_control_new(&control) != MBL_OK)
-        return 1;
-    open_server("auto");
-    return 0;
-}
-
-static int drop(void **state) {
-    (void)state;
-    close_server();
-    mbl_control_free(control);
-    remove_folder(folder);
-    return 0;
-}
-
-/* ---- the client ---- */
-
-static int dial(void) {
-    struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port = htons(mbl_server_port(server)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_true(fd >= 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
-    return fd;
-}
-
-static void put(int fd, const char *text, size_t size) {
-    for (size_t done = 0; done < size;) {
-        ssize_t n = send(fd, text + done, size - done, MSG_NOSIGNAL);
-        if (n <= 0)
-            return; /* refused already */
-        done += (size_t)n;
-    }
-}
-
-/* What comes until the other side closes or `wait` ms pass without anything. Free with free(). */
-static char *take_all(int fd, int wait, size_t *size) {
-    size_t room = 1 << 16, n = 0;
-    char *all = malloc(room + 1);
-    for (;;) {
-        struct pollfd ready = {.fd = fd, .events = POLLIN};
-        if (n == room)
-            all = realloc(all, (room *= 2) + 1);
-        assert_non_null(all);
-        if (poll(&ready, 1, wait) <= 0)
-            break;
-        ssize_t got = recv(fd, all + n, room - n, 0);
-        if (got <= 0)
-            break;
-        n += (size_t)got;
-    }
-    all[n] = 0;
-    *size = n;
-    return all;
-}
-
-/* One request on a connection of its own; the status, and the body into *body (NULL: not wanted). */
-static int ask(const char *request, char **body) {
-    int fd = dial(), code = 0;
-    size_t size;
-    put(fd, request, strlen(request));
-    char *all = take_all(fd, 3000, &size), *end = strstr(all, "\r\n\r\n");
-    close(fd);
-    sscanf(all, "HTTP/1.%*d %d", &code);
-    if (body)
-        *body = strdup(end ? end + 4 : "");
-    free(all);
-    return code;
-}
-
-#define HOST "Host: 127.0.0.1\r\nConnection: close\r\n"
-
-static int get(const char *path, char **body) {
-    char request[512];
-    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\n" HOST "\r\n", path);
-    return ask(request, body);
-}
-
-static int post(const char *headers, const char *text, char **body) {
-    char *request = mbl_format("POST /api/control HTTP/1.1\r\n" HOST "%sContent-Length: %zu\r\n\r\n%s",
-                               headers, strlen(text), text);
-    int code = ask(request, body);
-    mbl_free(request);
-    return code;
-}
 
 /* ---- answers ---- */
 
@@ -168,11 +40,8 @@ static void kept_alive_and_long(void **state) {
     static const char two[] = "GET /api/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     static const char last[] = "HEAD /api/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     size_t size, length;
-    char *line = malloc(1 << 20);
     (void)state;
-    snprintf(line, 1 << 20, "{\"step\": 6, \"long\": \"%0900000d\"}\n", 0);
-    append_text(run, "metrics.jsonl", line);
-    free(line);
+    append_long_line();
     int fd = dial();
     put(fd, two, sizeof two - 1);
     char *all = take_all(fd, 1000, &size), *end = strstr(all, "\r\n\r\n");
@@ -337,152 +206,6 @@ static void a_body_too_large_is_not_read(void **state) {
     assert_int_equal(ask(request, NULL), 400);
 }
 
-/* ---- streams ---- */
-
-static const char upgrade[] =
-    "GET /api/stream%s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: "
-    "Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    "Sec-WebSocket-Version: 13\r\n%s\r\n";
-
-static int dial_stream(const char *query, const char *headers) {
-    char request[512];
-    int fd = dial(), n = snprintf(request, sizeof request, upgrade, query, headers);
-    put(fd, request, (size_t)n);
-    return fd;
-}
-
-static void exactly(int fd, void *out, size_t size) {
-    for (size_t done = 0; done < size;) {
-        struct pollfd ready = {.fd = fd, .events = POLLIN};
-        assert_int_equal(poll(&ready, 1, 5000), 1);
-        ssize_t n = recv(fd, (char *)out + done, size - done, 0);
-        assert_true(n > 0);
-        done += (size_t)n;
-    }
-}
-
-/* Past the answer's headers; fails unless it is 101. */
-static void expect_upgrade(int fd) {
-    char head[1024] = "";
-    for (size_t n = 0; n < sizeof head - 1 && !strstr(head, "\r\n\r\n"); n++)
-        exactly(fd, head + n, 1);
-    assert_non_null(strstr(head, "101"));
-}
-
-/* The next message of one of these types. */
-static json_t *next_message(int fd, const char *type) {
-    for (;;) {
-        unsigned char head[10];
-        exactly(fd, head, 2);
-        size_t size = head[1] & 127;
-        assert_int_equal(head[0], 0x81); /* a whole text, not masked */
-        if (size == 126) {
-            exactly(fd, head, 2);
-            size = (size_t)head[0] << 8 | head[1];
-        } else if (size == 127) {
-            exactly(fd, head, 8);
-            size = 0;
-            for (int i = 0; i < 8; i++)
-                size = size << 8 | head[i];
-        }
-        char *text = malloc(size + 1);
-        exactly(fd, text, size);
-        json_t *message = json_loadb(text, size, 0, NULL);
-        assert_true(json_is_object(message));
-        free(text);
-        if (strcmp(json_string_value(json_object_get(message, "type")), type) == 0)
-            return message;
-        json_decref(message);
-    }
-}
-
-static void a_stream_follows_the_run(void **state) {
-    (void)state;
-    int fd = dial_stream("?run=0&from=5", "");
-    expect_upgrade(fd);
-    json_t *message = next_message(fd, "hello");
-    assert_int_equal(strlen(json_string_value(json_object_get(message, "session"))), 16);
-    json_decref(message);
-    message = next_message(fd, "metrics");
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(message, "line"), "step")), 5);
-    json_decref(message);
-    json_decref(next_message(fd, "metrics")); /* the long one */
-    append_metrics(run, 7, 7);
-    mbl_server_wake(server);
-    message = next_message(fd, "metrics");
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(message, "line"), "step")), 7);
-    json_decref(message);
-    mbl_server_phase(server, MBL_PHASE_TRAINING);
-    do {
-        message = next_message(fd, "status");
-        const json_t *phase = json_object_get(json_object_get(message, "status"), "phase");
-        if (strcmp(json_string_value(json_object_get(phase, "name")), "training") == 0)
-            break;
-        json_decref(message);
-    } while (true);
-    json_decref(message);
-    append_text(run, "advantages.jsonl", "{\"step\": 7, \"prompt\": [], \"advantage\": {}}\n");
-    mbl_server_wake(server);
-    message = next_message(fd, "advantages");
-    assert_int_equal(json_integer_value(json_object_get(message, "step")), 7);
-    json_decref(message);
-    append_text(run, "log.txt", "a line\n");
-    mbl_server_wake(server);
-    message = next_message(fd, "log");
-    assert_string_equal(json_string_value(json_array_get(json_object_get(message, "lines"), 0)), "a line");
-    json_decref(message);
-    close(fd);
-}
-
-static void streams_that_are_refused(void **state) {
-    static const char *const cases[][2] = {
-        {"", "Origin: http://evil.example\r\n"}, {"?run=9", ""}, {"?from=x", ""}, {"/../control", ""}};
-    (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        size_t size;
-        int fd = dial_stream(cases[i][0], cases[i][1]);
-        char *all = take_all(fd, 3000, &size);
-        assert_null(strstr(all, "101"));
-        free(all);
-        close(fd);
-    }
-    /* one that sends much is closed */
-    int fd = dial_stream("", "");
-    expect_upgrade(fd);
-    for (int i = 0; i < 100; i++)
-        put(fd, "\x81\x81\0\0\0\0x", 7);
-    size_t size;
-    double start = mbl_now();
-    free(take_all(fd, 3000, &size));
-    assert_true(mbl_now() - start < 2.5);
-    close(fd);
-}
-
-/* A client that takes nothing costs no memory, and what it misses is counted. */
-static void a_slow_client_misses_lines(void **state) {
-    (void)state;
-    mbl_api_t api;
-    mbl_stream_t stream;
-    const char *const folders[] = {run};
-    size_t size, dropped = 0, lines = 0;
-    assert_int_equal(mbl_api_open(folders, 1, &api), MBL_OK);
-    mbl_stream_begin(&api, 0, false, 0, &stream);
-    append_metrics(run, 8, 8 + MBL_STREAM_BEHIND + 9);
-    assert_int_equal(mbl_view_refresh(&api.views[0]), MBL_OK);
-    for (char *text; (text = mbl_stream_next(&api, &stream, 3, &size)); mbl_free(text)) {
-        json_t *message = json_loadb(text + 3, size, 0, NULL);
-        const char *type = json_string_value(json_object_get(message, "type"));
-        lines += strcmp(type, "metrics") == 0;
-        if (strcmp(type, "dropped") == 0)
-            dropped += (size_t)json_integer_value(json_object_get(message, "lines"));
-        json_decref(message);
-    }
-    assert_int_equal(dropped, 10);
-    assert_int_equal(lines, MBL_STREAM_BEHIND);
-    assert_int_equal(api.facts.dropped, 10);
-    mbl_api_close(&api);
-}
-
 /* ---- limits ---- */
 
 static void connections_are_limited(void **state) {
@@ -633,9 +356,6 @@ int main(void) {
         cmocka_unit_test(other_hosts_and_origins_are_refused),
         cmocka_unit_test(control_needs_the_token),
         cmocka_unit_test(a_body_too_large_is_not_read),
-        cmocka_unit_test(a_stream_follows_the_run),
-        cmocka_unit_test(streams_that_are_refused),
-        cmocka_unit_test(a_slow_client_misses_lines),
         cmocka_unit_test(connections_are_limited),
         cmocka_unit_test(headers_are_limited),
         cmocka_unit_test(malformed_requests),
