@@ -72,6 +72,8 @@ mbl_http_end_t mbl_http_end(const mbl_http_call_t *call);
 const mbl_proto_response_t *mbl_http_response(const mbl_http_call_t *call); /* where ANSWERED */
 double mbl_http_seconds(const mbl_http_call_t *call);                       /* since it was submitted */
 const char *mbl_http_text(const mbl_http_call_t *call); /* what is wrong, where not ANSWERED; one line */
+/* Whether the same call would end so again: certificates that do not fit, a server that speaks no TLS. */
+bool mbl_http_lasts(const mbl_http_call_t *call);
 
 /* Gives the call back for reuse, any time after its `done` began. */
 void mbl_http_free(mbl_http_call_t *call);

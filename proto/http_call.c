@@ -159,6 +159,38 @@ static void describe_socket(mbl_http_call_t *call) {
              why ? strerror((int)why) : "");
 }
 
+/* Whether what a TLS library complains of (OpenSSL, GnuTLS) is that the answer is no TLS at all. */
+static bool is_plain(const mbl_http_call_t *call) {
+    return call->tls && call->end == MBL_HTTP_TLS &&
+           (strstr(call->error, "wrong version number") || strstr(call->error, "unexpected TLS packet"));
+}
+
+/* Whether the server took the connection and not one byte of TLS came from it. */
+static bool is_mute(const mbl_http_call_t *call, CURLcode code) {
+    const char *reached = NULL;
+    double agreed = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_PRIMARY_IP, &reached); /* CONNECT_TIME is that of both for some */
+    curl_easy_getinfo(call->easy, CURLINFO_APPCONNECT_TIME, &agreed);
+    return call->tls && reached && *reached && agreed <= 0 &&
+           (code == CURLE_OPERATION_TIMEDOUT || code == CURLE_SSL_CONNECT_ERROR);
+}
+
+/* What the url may have wrong; "" where it has nothing to do with it. */
+static const char *url_hint(const mbl_http_call_t *call, CURLcode code) {
+    if (is_plain(call))
+        return "; the server speaks http, not https; expected http:// in its url";
+    if (is_mute(call, code))
+        return "; no TLS came from it; if the server speaks http, expected http:// in its url";
+    if (!call->tls && code == CURLE_UNSUPPORTED_PROTOCOL)
+        return "; the answer is no HTTP; if the server speaks https, expected https:// in its url";
+    return "";
+}
+
+static bool is_lasting(const mbl_http_call_t *call, CURLcode code) {
+    return is_plain(call) || code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CERTPROBLEM ||
+           code == CURLE_SSL_CACERT_BADFILE;
+}
+
 static void describe_end(mbl_http_call_t *call, CURLcode code) {
     if (call->end == MBL_HTTP_OVERSIZE)
         snprintf(call->text, MBL_HTTP_TEXT, "the response is longer than %d bytes, or its headers than %d",
@@ -168,7 +200,9 @@ static void describe_end(mbl_http_call_t *call, CURLcode code) {
     else if (call->local && code == CURLE_COULDNT_CONNECT) /* libcurl speaks of "localhost port 80" */
         describe_socket(call);
     else
-        snprintf(call->text, MBL_HTTP_TEXT, "%s", call->error[0] ? call->error : curl_easy_strerror(code));
+        snprintf(call->text, MBL_HTTP_TEXT, "%.220s%s",
+                 call->error[0] ? call->error : curl_easy_strerror(code), url_hint(call, code));
+    call->lasting = is_lasting(call, code);
     for (char *c = call->text; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 127)
             *c = ' ';
@@ -219,4 +253,8 @@ double mbl_http_seconds(const mbl_http_call_t *call) {
 
 const char *mbl_http_text(const mbl_http_call_t *call) {
     return call->text;
+}
+
+bool mbl_http_lasts(const mbl_http_call_t *call) {
+    return call->end != MBL_HTTP_ANSWERED && call->lasting;
 }

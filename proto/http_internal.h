@@ -27,6 +27,7 @@ struct mbl_http_call {
     mbl_proto_header_t headers[MBL_PROTO_HEADERS_MAX];
     mbl_proto_response_t response;
     bool active, cancel, no_memory, oversize, in_headers, local; /* local: at a unix socket */
+    bool tls, lasting; /* https was asked for; the same call would end so again */
     mbl_http_end_t end;
     char text[MBL_HTTP_TEXT], error[CURL_ERROR_SIZE];
 };

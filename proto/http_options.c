@@ -106,6 +106,7 @@ static bool set_server(mbl_http_call_t *call, const mbl_http_server_t *server, c
     CURL *easy = call->easy;
     const char *socket = after(server->url, "unix:");
     call->local = socket;
+    call->tls = after(server->url, "https://");
     size_t base = strlen(server->url);
     while (base > 0 && server->url[base - 1] == '/')
         base--;
@@ -133,7 +134,7 @@ mbl_status_t mbl_http_prepare(mbl_http_call_t *call, const mbl_http_server_t *se
     curl_easy_reset(call->easy);
     call->response = (mbl_proto_response_t){.status = 0};
     call->head_used = call->header_bytes = 0;
-    call->cancel = call->no_memory = call->oversize = call->in_headers = false;
+    call->cancel = call->no_memory = call->oversize = call->in_headers = call->lasting = false;
     call->text[0] = call->error[0] = 0;
     set_common(call, deadline);
     mbl_http_set_bytes(call, request);

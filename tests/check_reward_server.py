@@ -419,6 +419,16 @@ class Life(unittest.TestCase):
                 with server.client(tls=trusting) as client:
                     self.assertRaises((ssl.SSLError, EOFError, ConnectionResetError), client.get, "/v2")
 
+    def test_tls_to_a_server_that_has_none(self):
+        """It is refused at once, not after the time for a head."""
+        pixels, shape = flat([1])
+        with Server(REWARDS) as server:
+            start = time.monotonic()
+            self.assertRaisesRegex(ssl.SSLError, "(?i)wrong.version.number", server.client, tls=ssl.create_default_context())
+            self.assertLess(time.monotonic() - start, 5)
+            with server.client() as client:
+                self.assertEqual(client.infer("bright", pixels, shape, ["a"]).status, 200)
+
     def test_addresses(self):
         """A socket of a server that is gone is replaced; one in use, a file and nonsense are refused with the reason."""
         with Server(REWARDS, listen=["unix:DIR/s"]) as server:

@@ -51,6 +51,7 @@ import traceback
 import urllib.parse
 
 VERSION = "1"
+TLS_HANDSHAKE = b"\x16\x03"  # how a client that speaks TLS begins
 MAX_HEAD = 32 << 10  # bytes of a request's line and header fields
 MAX_FIELDS = 100
 MAX_JSON = 16 << 20  # bytes of JSON; 64 images of 512 x 512 belong into the binary extension or into JPEG
@@ -1214,6 +1215,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def read_head(self):
         """Reads a request's head and does what it asks; false if it is not whole yet."""
+        if self.ahead.startswith(TLS_HANDSHAKE, 0, self.filled):
+            self.refuse(Fault(400, "TLS; this server speaks http: expected http:// in its url"))
+            return False
         end = self.ahead.find(b"\r\n\r\n", 0, self.filled)
         if end < 0:
             if self.filled >= MAX_HEAD:

@@ -5,11 +5,13 @@
 #include "base/log.h"
 #include "proto/http.h"
 
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -103,21 +105,28 @@ static void note_end(void *user, mbl_http_call_t *call) {
     pthread_mutex_unlock(&waiter->lock);
 }
 
+static bool lasts; /* the last call's end */
+
 /* How a GET ends; the text of a failure goes to `text`. */
-static mbl_http_end_t call_server(const mbl_http_server_t *server, char text[400]) {
+static mbl_http_end_t call_within(double deadline, const mbl_http_server_t *server, char text[400]) {
     waiter_t waiter = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
     mbl_proto_request_t request = {.method = "GET", .path = "/"};
     mbl_http_t *http;
     assert_int_equal(mbl_http_open(1, &http), MBL_OK);
-    assert_int_equal(mbl_http_submit(http, server, &request, 20, note_end, &waiter, NULL), MBL_OK);
+    assert_int_equal(mbl_http_submit(http, server, &request, deadline, note_end, &waiter, NULL), MBL_OK);
     pthread_mutex_lock(&waiter.lock);
     while (!waiter.call)
         pthread_cond_wait(&waiter.cond, &waiter.lock);
     pthread_mutex_unlock(&waiter.lock);
     mbl_http_end_t end = mbl_http_end(waiter.call);
     snprintf(text, 400, "%s", mbl_http_text(waiter.call));
+    lasts = mbl_http_lasts(waiter.call);
     mbl_http_close(http);
     return end;
+}
+
+static mbl_http_end_t call_server(const mbl_http_server_t *server, char text[400]) {
+    return call_within(20, server, text);
 }
 
 static void test_only_a_good_certificate_will_do(void **state) {
@@ -138,6 +147,7 @@ static void test_only_a_good_certificate_will_do(void **state) {
         mbl_http_server_t server = {.url = url, .ca = cases[i].trusts ? in_folder("ca.pem", ca) : NULL};
         mbl_http_end_t end = call_server(&server, text);
         stop_server(child);
+        assert_int_equal(lasts, cases[i].end == MBL_HTTP_TLS);
         if (end != cases[i].end || !strstr(text, cases[i].says))
             fail_msg("%s: %s (%s), expected %s with '%s'", cases[i].name, mbl_http_end_name(end), text,
                      mbl_http_end_name(cases[i].end), cases[i].says);
@@ -186,8 +196,48 @@ static void test_no_tls_where_it_is_expected(void **state) {
     stop_server(child);
 }
 
+/* A server that speaks http: it takes one connection and answers what it gets, or says nothing. */
+static void *serve_plainly(void *user) {
+    static const char answer[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    int *sockets = user; /* listening; whether it answers */
+    char bytes[4096];
+    int socket = accept(sockets[0], NULL, NULL);
+    if (read(socket, bytes, sizeof bytes) > 0 && sockets[1])
+        (void)!write(socket, answer, strlen(answer));
+    while (read(socket, bytes, sizeof bytes) > 0) /* until the client has had enough */
+        ;
+    close(socket);
+    return NULL;
+}
+
+static void test_https_to_a_server_that_speaks_http(void **state) {
+    (void)state;
+    for (int answers = 0; answers < 2; answers++) {
+        struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        socklen_t size = sizeof address;
+        int sockets[2] = {socket(AF_INET, SOCK_STREAM, 0), answers};
+        char text[400], url[64];
+        pthread_t thread;
+        assert_int_equal(bind(sockets[0], (struct sockaddr *)&address, size), 0);
+        assert_int_equal(listen(sockets[0], 4), 0);
+        assert_int_equal(getsockname(sockets[0], (struct sockaddr *)&address, &size), 0);
+        assert_int_equal(pthread_create(&thread, NULL, serve_plainly, sockets), 0);
+        snprintf(url, sizeof url, "https://127.0.0.1:%d", ntohs(address.sin_port));
+        mbl_http_end_t end = call_within(answers ? 20 : 1, &(mbl_http_server_t){.url = url}, text);
+        assert_true(answers ? end == MBL_HTTP_TLS : end == MBL_HTTP_DEADLINE || end == MBL_HTTP_CONNECT);
+        assert_int_equal(lasts, answers);
+        if (!strstr(text,
+                    answers ? "the server speaks http, not https; expected http:// in its url"
+                            : "no TLS came from it; if the server speaks http, expected http:// in its url"))
+            fail_msg("%s", text);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        close(sockets[0]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_https_to_a_server_that_speaks_http),
         cmocka_unit_test(test_only_a_good_certificate_will_do),
         cmocka_unit_test(test_a_server_may_want_our_certificate),
         cmocka_unit_test(test_no_tls_where_it_is_expected),

@@ -104,7 +104,8 @@ void mbl_remote_probe_ended(exchange_t *probe) {
     if (error.kind == MBL_PROTO_ERROR_DENIED)
         (void)mbl_remote_token_renew(remote, probe->token); /* for the next time */
     replica->hopeless =
-        status == MBL_ERR_REWARD && end == MBL_HTTP_ANSWERED && !mbl_proto_error_again(error.kind);
+        mbl_http_lasts(probe->call) ||
+        (status == MBL_ERR_REWARD && end == MBL_HTTP_ANSWERED && !mbl_proto_error_again(error.kind));
     mbl_http_free(probe->call);
     probe->call = NULL;
     if (status != MBL_OK || remote->stopping) {
