@@ -64,6 +64,7 @@ typedef struct {
     bool found, last; /* last: the number is the last of the answer */
     double value;
     const char *trouble;
+    char room[96]; /* for a trouble with numbers in it */
 } vote_t;
 
 /* A decimal number and nothing else, blanks around it aside. */
@@ -148,7 +149,9 @@ static mbl_status_t read_vote(const chat_t *chat, const json_t *choice, vote_t *
     if (out->found && (chat->low != 0 || chat->high != 0) &&
         !(out->value >= chat->low && out->value <= chat->high)) {
         out->found = false;
-        out->trouble = "the number is out of range";
+        snprintf(out->room, sizeof out->room, "the number %g is out of range; expected %g to %g (key scale)",
+                 out->value, chat->low, chat->high);
+        out->trouble = out->room;
     }
     const char *end = json_string_value(json_object_get(choice, "finish_reason"));
     if (out->found && out->last && end && strcmp(end, "length") == 0) {
@@ -178,7 +181,7 @@ static mbl_status_t read_votes(const mbl_proto_peer_t *peer, const json_t *json,
     const json_t *choices;
     size_t found = 0, first_bad = 0;
     double sum = 0;
-    const char *trouble = NULL;
+    char trouble[128] = "";
     MBL_TRY(
         mbl_proto_json_array(json, "the response", "choices", MBL_PROTO_OUTPUTS_MAX * 4, &choices, error));
     if (json_array_size(choices) != chat->votes)
@@ -194,8 +197,8 @@ static mbl_status_t read_votes(const mbl_proto_peer_t *peer, const json_t *json,
         if (vote.found) {
             sum += vote.value;
             found++;
-        } else if (!trouble) {
-            trouble = vote.trouble;
+        } else if (!trouble[0]) {
+            snprintf(trouble, sizeof trouble, "%s", vote.trouble);
             first_bad = i;
         }
     }

@@ -18,6 +18,7 @@ typedef enum {
     OIP_CUT,     /* half an answer */
     OIP_ERROR,   /* HTTP 500 */
     OIP_BUSY,    /* HTTP 429, once a second */
+    OIP_HOURS,   /* HTTP 429, once in two hours */
     OIP_NAN,     /* scores that are no numbers */
     OIP_SHIFT    /* good scores, and 0.25 to each: another model */
 } oip_fault_t;
@@ -179,6 +180,8 @@ static inline bool oip_fault(const fake_request_t *request, oip_server_t *server
         return fake_answer(request, 500, "", "{\"error\":\"out of memory on the device\"}", 40);
     case OIP_BUSY:
         return fake_answer(request, 429, "Retry-After: 1\r\n", "{\"error\":\"full\"}", 16);
+    case OIP_HOURS:
+        return fake_answer(request, 429, "Retry-After: 7200\r\n", "{\"error\":\"quota\"}", 17);
     default:
         return oip_infer(request, server);
     }

@@ -339,6 +339,58 @@ static void test_tokens(void **state) {
     remove_folder(folder);
 }
 
+/* A server that is busy: how long it is waited for is in the log, once; one that asks for longer than a
+ * deadline is not waited for, and its reason is that of the scores. */
+static void test_busy_servers_are_said_to_be(void **state) {
+    (void)state;
+    const struct {
+        oip_fault_t fault;
+        const char *says, *why;
+    } cases[] = {
+        {OIP_BUSY, "(HTTP 429: full); it asks to come back in 1 s and gets nothing until then", NULL},
+        {OIP_HOURS,
+         "is set aside and asked again from time to time: HTTP 429: quota; it asks to come back in",
+         "HTTP 429: quota; it asks to come back in 3600 s or more, longer than the deadline of 20 s"}};
+    char folder[256], log[400], urls[300], *text;
+    temporary_folder(folder);
+    snprintf(log, sizeof log, "%s/log.txt", folder);
+    for (size_t i = 0; i < 2; i++) {
+        oip_server_t server;
+        mbl_scorer_pool_t *pool;
+        mbl_score_t scores[N * K];
+        oip_open(&server, names);
+        make_specs(urls_of(&server, 1, urls), ", \"batch\": 8, \"deadline\": 20");
+        assert_int_equal(mbl_scorer_pool_open(specs, K, 1, NULL, &pool), MBL_OK);
+        atomic_store(&server.fault, (int)cases[i].fault);
+        mbl_log_set_level(MBL_LOG_WARN);
+        assert_int_equal(mbl_log_open(log), MBL_OK);
+        double start = mbl_now();
+        assert_int_equal(mbl_scorer_pool_submit(pool, images, asked, N, scores), MBL_OK);
+        if (!cases[i].why) {
+            usleep(300000); /* it has been asked meanwhile */
+            atomic_store(&server.fault, (int)OIP_FINE);
+        }
+        assert_int_equal(mbl_scorer_pool_wait(pool), MBL_OK);
+        assert_true(mbl_now() - start < 10);
+        const char *why = mbl_scorer_pool_failure(pool, 0);
+        if (cases[i].why && (!why || !strstr(why, cases[i].why)))
+            fail_msg("%s", why ? why : "no failure");
+        if (!cases[i].why)
+            assert_scores(scores);
+        mbl_scorer_pool_close(pool);
+        assert_int_equal(mbl_log_open(NULL), MBL_OK);
+        mbl_log_set_level(MBL_LOG_ERROR);
+        assert_int_equal(mbl_file_read(log, 1 << 20, &text, NULL), MBL_OK);
+        const char *at = strstr(text, cases[i].says);
+        if (!at || strstr(at + 1, cases[i].says))
+            fail_msg("expected \"%s\" once, found %s", cases[i].says, text);
+        mbl_free(text);
+        fake_close(&server.http);
+        unlink(log);
+    }
+    remove_folder(folder);
+}
+
 /* What is wrong is said at once, with the reward and what was expected. */
 static void test_refused(void **state) {
     (void)state;
@@ -422,6 +474,7 @@ int main(void) {
         cmocka_unit_test(test_closing_in_the_middle),
         cmocka_unit_test(test_a_stop_ends_waiting),
         cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_busy_servers_are_said_to_be),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_no_memory),
     };

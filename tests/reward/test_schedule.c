@@ -48,6 +48,37 @@ static void test_one_of_two_goes_bad(void **state) {
     }
 }
 
+/* One that says nothing at all while a request has its whole time is set aside in the first step that meets
+ * it, whether the other one's answer to a second request or the deadline ends that time. */
+static void test_a_silent_one_costs_one_step(void **state) {
+    (void)state;
+    const struct {
+        const char *name;
+        replica_t bad;
+    } cases[] = {{"hangs", becomes_hanging}, {"slow", becomes_slow}};
+    for (size_t i = 0; i < 4; i++) {
+        const replica_t two[] = {fine, cases[i % 2].bad};
+        mbl_schedule_options_t options = usual;
+        options.in_flight = 2;
+        options.deadline = 2;
+        options.hedge = i < 2 ? 4 : 0;
+        open_sim(&sim, &options, two);
+        for (int step = 0; step < 4; step++)
+            do_tasks(&sim, 4, 4);
+        idle(&sim, 6);
+        size_t before = sim.by[1];
+        double start = sim.now, most = (i < 2 ? 0.4 : options.deadline) + 1.5;
+        do_tasks(&sim, 4, 4);
+        print_message("%s, hedge %g: a step of %.2f s, %zu asked of it, %zu set aside\n", cases[i % 2].name,
+                      options.hedge, sim.now - start, sim.by[1] - before, sim.quarantines);
+        assert_int_equal(sim.good, 4);
+        assert_int_equal(sim.quarantines, 1);
+        assert_true(sim.by[1] - before <= options.in_flight);
+        assert_true(sim.now - start < most);
+        mbl_schedule_close(sim.schedule);
+    }
+}
+
 static void test_a_replica_comes_back(void **state) {
     (void)state;
     const replica_t two[] = {fine, comes_back};
@@ -292,6 +323,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_replicas_share_the_work),
         cmocka_unit_test(test_one_of_two_goes_bad),
+        cmocka_unit_test(test_a_silent_one_costs_one_step),
         cmocka_unit_test(test_a_replica_comes_back),
         cmocka_unit_test(test_all_dead),
         cmocka_unit_test(test_a_long_queue),

@@ -86,8 +86,51 @@ static void test_errors_of_an_only_replica(void **state) {
     assert_int_equal(sim.good, 600);
 }
 
+static behaviour_t asks_for_hours(double now, size_t i) {
+    return now > 5 && now < 400 ? (behaviour_t){MBL_SCHEDULE_BUSY, 0.01, 7200, true} : fine(now, i);
+}
+
+/* A server that asks to come back later than a deadline from now is not waited for, nor asked meanwhile: the
+ * tasks of an only one fail at once, and another one takes them over. */
+static void test_a_server_that_asks_for_hours(void **state) {
+    (void)state;
+    const replica_t one[] = {asks_for_hours}, two[] = {fine, asks_for_hours};
+    mbl_schedule_options_t options = usual;
+    for (int optional = 0; optional < 2; optional++) {
+        options.replicas = 1;
+        options.deadline = 60;
+        options.optional = optional;
+        open_sim(&sim, &options, one);
+        idle(&sim, 6);
+        for (size_t step = 0; step < 5; step++) {
+            double start = sim.now;
+            do_tasks(&sim, 24, 24);
+            assert_int_equal(sim.bad, 24);
+            if (sim.now - start > 0.1)
+                fail_msg("step %zu took %g s", step, sim.now - start);
+            idle(&sim, sim.now + 10);
+        }
+        assert_true(sim.by[0] <= options.in_flight);
+        assert_int_equal(sim.quarantines, 1);
+        idle(&sim, 720);
+        do_tasks(&sim, 24, 24);
+        assert_int_equal(sim.good, 24);
+        mbl_schedule_close(sim.schedule);
+    }
+    options.replicas = 2;
+    options.optional = false;
+    open_sim(&sim, &options, two);
+    idle(&sim, 6);
+    do_tasks(&sim, 200, 24);
+    assert_int_equal(sim.good, 200);
+    assert_int_equal(sim.quarantines, 1);
+    assert_true(sim.by[1] <= options.in_flight);
+    mbl_schedule_close(sim.schedule);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_server_that_asks_for_hours),
         cmocka_unit_test(test_a_bad_monitor_holds_up_little),
         cmocka_unit_test(test_errors_of_an_only_replica),
     };

@@ -34,6 +34,7 @@ typedef struct {
     exchange_t probe;
     bool hopeless; /* asking again is of no use */
     bool reported; /* that it is set aside */
+    size_t busy;   /* answers in a row that it is */
     /* under the lock, for other threads */
     bool asked, ready, against;     /* against: see mbl_schedule_votes_against */
     bool aside;                     /* as rank 0 has decided */

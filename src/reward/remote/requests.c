@@ -3,6 +3,7 @@
 #include "reward/remote/client_internal.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <math.h>
@@ -112,19 +113,44 @@ void mbl_remote_attempt(mbl_remote_t *remote, const mbl_schedule_action_t *actio
     }
 }
 
+/* A server that is busy: the log says once in a row of such answers that it is waited for, where that takes a
+ * while; what is not waited for has its reason (see come_back in schedule.c). */
+static void note_busy(mbl_remote_t *remote, exchange_t *attempt, const mbl_proto_error_t *error) {
+    enum { NOTED = 3 }; /* without a time, pauses grow from a tenth of a second */
+    replica_t *replica = &remote->replicas[attempt->replica];
+    char text[MBL_REMOTE_WHY];
+    double seconds = error->retry_after;
+    replica->busy++;
+    if (seconds > remote->deadline) {
+        snprintf(text, sizeof text,
+                 "%.160s; it asks to come back in %.0f s%s, longer than the deadline of %g s", error->text,
+                 seconds, seconds < MBL_PROTO_RETRY_AFTER_MAX ? "" : " or more", remote->deadline);
+        keep_why(remote, attempt, text);
+    } else if (seconds >= 1 && replica->busy == 1)
+        MBL_WARN("reward %s: %s is busy (%.250s); it asks to come back in %.0f s and gets nothing until then",
+                 remote->name, replica->shown, error->text, seconds);
+    else if (seconds < 1 && replica->busy == NOTED)
+        MBL_WARN("reward %s: %s is busy (%.250s); it is asked again with growing pauses", remote->name,
+                 replica->shown, error->text);
+}
+
 /* What a response is worth; *retry_after where the server says when to come back. */
 static mbl_schedule_outcome_t read_response(mbl_remote_t *remote, exchange_t *attempt, double *retry_after) {
     mbl_proto_error_t error = {.kind = MBL_PROTO_ERROR_NONE};
     mbl_status_t status =
         mbl_proto_response(remote->replicas[attempt->replica].peer, remote->tasks[attempt->task].n,
                            mbl_http_response(attempt->call), &attempt->result, &error);
-    if (status == MBL_OK)
+    if (status == MBL_OK) {
+        remote->replicas[attempt->replica].busy = 0;
         return MBL_SCHEDULE_GOOD;
+    }
     keep_why(remote, attempt, status == MBL_ERR_REWARD ? error.text : mbl_fail_message());
     count_failure(remote, mbl_traffic_of_error(error.kind));
     *retry_after = error.retry_after;
-    if (error.kind == MBL_PROTO_ERROR_BUSY)
+    if (error.kind == MBL_PROTO_ERROR_BUSY) {
+        note_busy(remote, attempt, &error);
         return MBL_SCHEDULE_BUSY;
+    }
     if (error.kind == MBL_PROTO_ERROR_DENIED && mbl_remote_token_renew(remote, attempt->token))
         return MBL_SCHEDULE_FAILED; /* and tried again */
     if (status != MBL_ERR_REWARD)   /* memory of our own */

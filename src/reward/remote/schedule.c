@@ -16,6 +16,7 @@ enum {
 /* seconds */
 static const double BACKOFF = 0.1, BACKOFF_MAX = 5, QUARANTINE = 5, QUARANTINE_MAX = 300, HEDGE_MIN = 0.05;
 static const double TRIAL_LEAST = 5, SLACK = 0.5; /* of an optional task: see trial_time and budget */
+static const double NEARLY = 0.9;                 /* of a deadline is one: clocks and timers differ */
 static const double HEDGE_SHARE = 0.1;            /* of requests that may be hedges, beside the first few */
 
 typedef enum { UNKNOWN, PROBING, READY, TRIAL, QUARANTINED } replica_state_t;
@@ -26,9 +27,10 @@ typedef struct {
     double since, until;                           /* of the quarantine */
     double last_good;                              /* when it gave an answer */
     double busy_until;
-    bool note; /* a change of state is to be logged */
-    bool held; /* quarantined by another schedule's decision */
-    bool seen; /* quarantined for what this one saw */
+    double away_until; /* it has asked for longer than a deadline */
+    bool note;         /* a change of state is to be logged */
+    bool held;         /* quarantined by another schedule's decision */
+    bool seen;         /* quarantined for what this one saw */
 } replica_t;
 
 typedef struct {
@@ -197,15 +199,23 @@ static bool any_ready(const mbl_schedule_t *s) {
 static double probe_time(const mbl_schedule_t *s, const replica_t *replica) {
     double soon = replica->since + fmin(BACKOFF * pow(2, (double)replica->level), BACKOFF_MAX);
     if (any_ready(s))
-        return replica->held ? INFINITY : replica->until;
-    return s->options.optional ? replica->until : fmin(soon, replica->until);
+        return replica->held ? INFINITY : fmax(replica->until, replica->away_until);
+    return fmax(s->options.optional ? replica->until : fmin(soon, replica->until), replica->away_until);
+}
+
+/* Whether every replica has asked for longer than tasks wait. */
+static bool all_away(const mbl_schedule_t *s, double now) {
+    for (size_t r = 0; r < s->options.replicas; r++)
+        if (s->replicas[r].state != QUARANTINED || s->replicas[r].away_until <= now)
+            return false;
+    return true;
 }
 
 /* Whether tasks fail without a try. One on trial is not known to be of use, but tasks wait for its outcome.
  */
 static bool is_down(const mbl_schedule_t *s, double now) {
-    return !any_ready(s) &&
-           (s->options.optional || s->lost >= TOLERATED || now - s->last_ready > s->options.deadline);
+    return !any_ready(s) && (s->options.optional || s->lost >= TOLERATED ||
+                             now - s->last_ready > s->options.deadline || all_away(s, now));
 }
 
 static bool in_service(const mbl_schedule_t *s) {
@@ -433,29 +443,39 @@ mbl_schedule_action_t mbl_schedule_next(mbl_schedule_t *s, double now) {
 
 /* ---- what became of it ---- */
 
-/* The attempts that a good one has overtaken: their replicas lag. */
+/* Whether a replica has given no answer at all since then. Of one that has, a single request may have been a
+ * long one. */
+static bool is_silent(const replica_t *replica, double since) {
+    return replica->last_good < since;
+}
+
+/* The attempts that a good one has overtaken: their replicas lag. One that is silent is as good as gone, so
+ * that it does not take a second step to notice: two requests are enough. */
 static void count_lost(mbl_schedule_t *s, size_t t, double now) {
     for (size_t a = 0; a < mbl_schedule_attempts(s); a++) {
         replica_t *replica = &s->replicas[a / s->options.in_flight];
         if (s->attempts[a].used && s->attempts[a].task == t && !s->attempts[a].hedge) {
             s->counts.hedges_won++;
             replica->latency = fmax(replica->latency, now - s->attempts[a].started);
-            if (mbl_schedule_is_ready(s, a / s->options.in_flight) &&
-                (++replica->lost >= TOLERATED || replica->state == TRIAL))
+            if (!mbl_schedule_is_ready(s, a / s->options.in_flight))
+                continue;
+            replica->lost += is_silent(replica, s->attempts[a].started) ? 2 : 1;
+            if (replica->lost >= TOLERATED || replica->state == TRIAL)
                 quarantine(s, replica, now);
         }
     }
 }
 
-/* The only one that is ready and answers, if with errors, stays: its tasks fail one by one (see lose). */
-static void count_failure(mbl_schedule_t *s, size_t r, bool answered, double now) {
+/* The only one that is ready and answers, if with errors, stays: its tasks fail one by one (see lose). Where
+ * there is another, one that was silent for a whole deadline goes at once. */
+static void count_failure(mbl_schedule_t *s, size_t r, bool answered, bool silent, double now) {
     replica_t *replica = &s->replicas[r];
     bool other = false;
     for (size_t i = 0; i < s->options.replicas; i++)
         other |= i != r && mbl_schedule_is_ready(s, i);
     if (!mbl_schedule_is_ready(s, r))
         return;
-    replica->failures++;
+    replica->failures += silent && other ? TOLERATED : 1;
     bool stays = answered && !other && s->lost < TOLERATED;
     if (!stays && (replica->failures >= TOLERATED || replica->state == TRIAL))
         quarantine(s, replica, now);
@@ -465,7 +485,7 @@ static void count_failure(mbl_schedule_t *s, size_t r, bool answered, double now
 static void count_refusals(mbl_schedule_t *s, const task_t *task, double now) {
     for (size_t r = 0; r < s->options.replicas; r++)
         if (task->refused >> r & 1)
-            count_failure(s, r, true, now);
+            count_failure(s, r, true, false, now);
 }
 
 /* A task has failed after all its tries. Where several in a row do, nobody is of use. */
@@ -497,10 +517,18 @@ static void refuse(const mbl_schedule_t *s, task_t *task, size_t r) {
         settle(task, false);
 }
 
-static void come_back(mbl_schedule_t *s, replica_t *replica, double now, double retry_after) {
+/* One that asks for longer than a deadline is not waited for: it goes at once, and tasks that have no other
+ * fail. It is left alone as long as it asks, though not for ever. */
+static void come_back(mbl_schedule_t *s, size_t r, double now, double retry_after) {
+    replica_t *replica = &s->replicas[r];
     double wait = retry_after > 0 ? retry_after : jittered(s, BACKOFF, replica->busy, BACKOFF_MAX);
     replica->busy++;
     replica->busy_until = now + wait;
+    if (retry_after <= s->options.deadline)
+        return;
+    replica->away_until = now + fmin(retry_after, QUARANTINE_MAX);
+    if (mbl_schedule_is_ready(s, r))
+        quarantine(s, replica, now);
 }
 
 bool mbl_schedule_report(mbl_schedule_t *s, double now, size_t a, mbl_schedule_outcome_t outcome,
@@ -529,9 +557,10 @@ bool mbl_schedule_report(mbl_schedule_t *s, double now, size_t a, mbl_schedule_o
         if (attempt.hedge)
             count_lost(s, attempt.task, now);
     } else if (outcome == MBL_SCHEDULE_BUSY) {
-        come_back(s, replica, now, retry_after);
+        come_back(s, r, now, retry_after);
     } else if (outcome == MBL_SCHEDULE_FAILED || outcome == MBL_SCHEDULE_ERROR) {
-        count_failure(s, r, outcome == MBL_SCHEDULE_ERROR, now);
+        bool whole = now - attempt.started >= NEARLY * s->options.deadline;
+        count_failure(s, r, outcome == MBL_SCHEDULE_ERROR, whole && is_silent(replica, attempt.started), now);
         if (!task->settled)
             retry(s, task, r, now);
     } else if (outcome == MBL_SCHEDULE_REFUSED && !task->settled) {

@@ -77,8 +77,9 @@ typedef enum {
     MBL_SCHEDULE_CANCELLED /* after CANCEL */
 } mbl_schedule_outcome_t;
 
-/* How an attempt ended; retry_after: seconds that a busy server asked for, 0: it did not say. Returns whether
- * this is the answer of its task: the first good one. */
+/* How an attempt ended; retry_after: seconds that a busy server asked for, 0: it did not say. One that asks
+ * for longer than a deadline is quarantined at once, for so long (5 minutes at most), and while all have
+ * asked so, tasks fail. Returns whether this is the answer of its task: the first good one. */
 bool mbl_schedule_report(mbl_schedule_t *schedule, double now, size_t attempt, mbl_schedule_outcome_t outcome,
                          double retry_after);
 void mbl_schedule_probed(mbl_schedule_t *schedule, double now, size_t replica, bool good);
