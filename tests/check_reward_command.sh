@@ -15,6 +15,16 @@ def bright(images, prompts, metadata):
 def moody(images, prompts, metadata):
     moody.calls = getattr(moody, "calls", 0) + 1
     return [moody.calls + n for n in range(len(images))]
+
+@reward("silent", images="raw")
+def silent(images, prompts, metadata):
+    return [None] * len(images)
+
+@reward("fails_later", images="raw")
+def fails_later(images, prompts, metadata):
+    fails_later.calls = getattr(fails_later, "calls", 0) + 1
+    assert fails_later.calls == 1, "once is enough"
+    return [0] * len(images)
 PY
 cat >"$folder/run.yaml" <<'YAML'
 rewards:
@@ -36,9 +46,9 @@ expect() { # CODE TEXT... : the exit code, and texts that the answer holds
 }
 "$marble" reward check "$folder/run.yaml" >"$folder/out" 2>&1
 found=$?
-expect 1 "clean (clean): ok" "bright (python): ok" "8 images: 8 valid, 0 not applicable, 0 failed" \
+expect 2 "clean (clean): ok" "bright (python): ok" "8 images: 8 valid, 0 not applicable, 0 failed" \
     "marble_reward 1, model rewards" "moody (python): ok" "from the same calls as bright" "differ by up to 1 the second time" \
-    "run.yaml:4: rewards.2: 6 scores lie outside its range" "lost (remote): FAILED" \
+    "run.yaml:4: rewards.2: 6 scores lie outside its range 0 to 2, up to 8 and down to 1;" "lost (remote): FAILED" \
     "run.yaml:5: rewards.3: reward lost: http://127.0.0.1:1: " \
     "run.yaml:6: rewards.4: reward wrong: url: \"127.0.0.1:1\" begins with none of http://" \
     "run.yaml:7: rewards.5: its question has neither {prompt} nor {metadata}" "3 of 6 rewards are of no use"
@@ -56,7 +66,7 @@ PY
 rewards='rewards=[{name: bright, type: python, file: mine.py, start: 60 s}, {name: broken, type: python, file: mine.py, start: 60 s}]'
 "$marble" reward check "$folder/run.yaml" --set "$rewards" >"$folder/out" 2>&1
 found=$?
-expect 1 "bright (python): ok" "broken (python): FAILED" 'reward "broken" raised KeyError (mine.py:14): '"'no such key'"
+expect 1 "bright (python): ok" "broken (python): FAILED" 'reward "broken" raised KeyError (mine.py:24): '"'no such key'"
 rewards='rewards=[{name: bright, type: python, file: mine.py, start: 60 s}, {name: absent, type: python, file: mine.py, start: 60 s}]'
 "$marble" reward check "$folder/run.yaml" --set "$rewards" >"$folder/out" 2>&1
 found=$?
@@ -94,4 +104,28 @@ expect 2 "\"look\"; expected check or score"
 "$marble" reward check "$folder/run.yaml" --set rewards.3.batch=0 >"$folder/out" 2>&1
 found=$?
 expect 2 "rewards.3.batch: 0 is out of range"
+# what a run refuses or warns of is refused or warned of: exit 2 for keys, 1 for what cannot be used
+printf '%s\n' '{"prompt": "two red squares"}' '{"prompt": "one blue circle", "tag": "x"}' >"$folder/prompts.jsonl"
+file="prompts={source: file, train: $folder/prompts.jsonl, test: $folder/prompts.jsonl}"
+check() { # CODE REWARDS TEXT...
+    code=$1 rewards=$2
+    shift 2
+    "$marble" reward check "$folder/run.yaml" --images 1 --size 8 --set "$file" --set "rewards=[$rewards]" >"$folder/out" 2>&1
+    found=$?
+    expect "$code" "$@"
+}
+check 2 '{name: mine, type: python}' "rewards.0: reward mine: has no file; expected file: my_rewards.py"
+check 2 '{name: mine, type: remote, url: "localhost", model: m}' "begins with none of http://"
+check 1 '{name: mine, type: remote, url: "http://127.0.0.1:1", model: m, start: 0.1 s}' "1 of 1 rewards are of no use"
+check 2 '{name: clean, applies_to: metadata.no_such}' \
+    "rewards.0: applies_to: metadata.no_such: no prompt has metadata with the key no_such; keys there are: tag"
+check 0 '{name: clean, applies_to: metadata.tag}' "1 images: 1 valid"
+check 1 '{name: clean, applies_to: "regex:nowhere"}' "clean (clean): FAILED" "N/A for all 1 images, so nothing is known of it"
+check 1 '{name: silent, type: python, file: mine.py, start: 60 s}' "silent (python): FAILED" "N/A for all 1 images"
+check 1 '{name: fails_later, type: python, file: mine.py, start: 60 s}' "0 valid, 0 not applicable, 1 failed" "once is enough"
+echo secret >"$folder/token"
+chmod 644 "$folder/token"
+check 1 '{name: mine, type: remote, url: "http://127.0.0.1:1", model: m, start: 0.1 s, token_file: token}' \
+    "token: other users can read it; expected it to be its owner's alone"
+[ "$(grep -c 'Failed to connect' "$folder/out")" -eq 1 ] || { cat "$folder/out"; echo "expected what is wrong once"; failed=1; }
 exit $failed

@@ -8,8 +8,11 @@
 #include "cli/commands.h"
 #include "cli/run_args.h"
 #include "data/signs/signs.h"
+#include "reward/applies.h"
 #include "reward/service.h"
 #include "rl/types.h"
+#include "run/prompt_report.h"
+#include "run/prompt_set.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +22,7 @@ static const char about[] =
     "Asks every reward of RUN.yaml for the scores of test images with the first held-out prompts, twice, "
     "and\n"
     "shows what answered, the scores, the speed, and what is wrong with the line of RUN.yaml to change. It\n"
-    "needs no model. Exit code 1 if a reward is of no use.\n"
+    "needs no model. Exit code 1 if a reward is of no use, 2 if its keys are wrong.\n"
     "    marble reward check run.yaml\n"
     "    marble reward check run.yaml --images 64 --size 1024      # a real batch\n"
     "score answers for built-in scorers through a pipe, for programs in other languages, until its input "
@@ -31,7 +34,7 @@ static const char about[] =
     "    marble reward score ocr count color clean jpeg";
 
 typedef struct {
-    mbl_prompts_t prompts;
+    mbl_prompts_t prompts, train; /* held out; the others, where a reward is about some prompts only */
     mbl_image_t *images;
     const mbl_prompt_t **asked;
     size_t n;
@@ -55,15 +58,44 @@ static mbl_status_t make_image(const mbl_prompt_t *prompt, size_t i, size_t size
     return MBL_OK;
 }
 
+/* The first of them that it applies to; count: none. */
+static size_t first_for(const mbl_applies_t *applies, const mbl_prompt_t *const *asked, size_t count) {
+    size_t i = 0;
+    while (i < count && !mbl_applies_to(applies, asked[i]))
+        i++;
+    return i;
+}
+
+/* A reward that applies to none of the first prompts is asked about one that it applies to, in the place of
+ * one of the last. */
+static mbl_status_t include_all(const mbl_config_t *config, const mbl_prompt_t **asked, size_t n,
+                                const mbl_prompts_t *prompts) {
+    size_t placed = 0;
+    for (size_t k = 0; k < config->rewards.count && placed < n; k++) {
+        mbl_applies_t *applies;
+        if (!config->rewards.items[k].applies_to)
+            continue;
+        MBL_TRY(mbl_applies_open(config->rewards.items[k].applies_to, &applies));
+        for (size_t i = 0; i < prompts->count && first_for(applies, asked, n) == n; i++)
+            if (mbl_applies_to(applies, &prompts->items[i]))
+                asked[n - ++placed] = &prompts->items[i];
+        mbl_applies_close(applies);
+    }
+    return MBL_OK;
+}
+
 static mbl_status_t make_batch(const mbl_config_t *config, size_t n, size_t size, batch_t *out) {
-    const char *source = mbl_config_word("prompts.source", (int)config->prompts.source);
-    MBL_TRY(mbl_prompts_load(source, config->prompts.test, config->seed, 1, n, &out->prompts));
+    MBL_TRY(mbl_prompt_set_load(config, 1, &out->prompts));
+    for (size_t k = 0; k < config->rewards.count && !out->train.items; k++)
+        if (config->rewards.items[k].applies_to)
+            MBL_TRY(mbl_prompt_set_load(config, 0, &out->train));
     MBL_ALLOC(out->images, n);
     MBL_ALLOC(out->asked, n);
-    for (; out->n < n; out->n++) {
-        out->asked[out->n] = &out->prompts.items[out->n % out->prompts.count];
+    for (size_t i = 0; i < n; i++)
+        out->asked[i] = &out->prompts.items[i % out->prompts.count];
+    MBL_TRY(include_all(config, out->asked, n, &out->prompts));
+    for (; out->n < n; out->n++)
         MBL_TRY(make_image(out->asked[out->n], out->n, size, &out->images[out->n]));
-    }
     return MBL_OK;
 }
 
@@ -73,6 +105,7 @@ static void free_batch(batch_t *batch) {
     mbl_free(batch->images);
     mbl_free(batch->asked);
     mbl_prompts_free(&batch->prompts);
+    mbl_prompts_free(&batch->train);
 }
 
 /* Of reward j of m; scores are of two rounds [2, n, m]. */
@@ -82,9 +115,11 @@ static void count_scores(const mbl_reward_spec_t *spec, const mbl_score_t *score
     found->high = -INFINITY;
     for (size_t i = 0; i < n; i++) {
         const mbl_score_t *first = &scores[i * m + j], *second = &scores[(n + i) * m + j];
-        found->valid += first->state == MBL_SCORE_VALID;
-        found->na += first->state == MBL_SCORE_NA;
-        found->failed += first->state == MBL_SCORE_FAILED;
+        bool failed = first->state == MBL_SCORE_FAILED || second->state == MBL_SCORE_FAILED;
+        found->failed += failed;
+        found->valid += !failed && first->state == MBL_SCORE_VALID;
+        found->na += !failed && first->state == MBL_SCORE_NA;
+        found->changed += !failed && first->state != second->state;
         if (first->state != MBL_SCORE_VALID)
             continue;
         found->low = fmin(found->low, first->value);
@@ -117,15 +152,21 @@ static void ask(const batch_t *batch, mbl_scorer_pool_t *pool, const mbl_reward_
     }
 }
 
-/* Rewards [m] that share calls, or one. */
+/* Rewards [m] that share calls, or one. `warns`: what opening them warns of is shown, as a run would. */
 static mbl_status_t check_some(const mbl_config_t *config, const batch_t *batch,
-                               const mbl_reward_spec_t *specs, size_t m, mbl_reward_found_t *found) {
+                               const mbl_reward_spec_t *specs, size_t m, bool warns,
+                               mbl_reward_found_t *found) {
     mbl_scorer_pool_t *pool = NULL;
     mbl_score_t *scores;
     MBL_ALLOC(scores, 2 * batch->n * m);
-    mbl_log_set_level(MBL_LOG_OFF);
+    mbl_log_set_level(!warns                             ? MBL_LOG_OFF
+                      : config->log.level > MBL_LOG_WARN ? config->log.level
+                                                         : MBL_LOG_WARN);
     double start = mbl_now();
+    mbl_fail_quiet(1);
     mbl_status_t status = mbl_scorer_pool_open(specs, m, 1, NULL, &pool);
+    mbl_fail_quiet(0);
+    mbl_log_set_level(MBL_LOG_OFF);
     for (size_t j = 0; j < m; j++) {
         found[j].status = status;
         found[j].start = mbl_now() - start;
@@ -163,11 +204,11 @@ static mbl_status_t check_from(const mbl_config_t *config, const batch_t *batch,
             at[m++] = i;
         }
     MBL_ALLOC(own, m);
-    mbl_status_t status = check_some(config, batch, specs, m, own);
+    mbl_status_t status = check_some(config, batch, specs, m, true, own);
     for (size_t j = 0; status == MBL_OK && m > 1 && own[0].status != MBL_OK && j < m; j++) {
         own[j] = (mbl_reward_found_t){.status = MBL_OK};
         with[at[j]] = at[j];
-        status = check_some(config, batch, &specs[j], 1, &own[j]);
+        status = check_some(config, batch, &specs[j], 1, false, &own[j]);
     }
     for (size_t j = 0; j < m; j++)
         found[at[j]] = own[j];
@@ -175,8 +216,17 @@ static mbl_status_t check_from(const mbl_config_t *config, const batch_t *batch,
     return status;
 }
 
+/* What a run refuses of a reward for its prompts, as what was found about it. */
+static void check_prompts(const mbl_config_t *config, const batch_t *batch, size_t k,
+                          mbl_reward_found_t *found) {
+    if (found->status == MBL_OK &&
+        mbl_prompt_report_lacks_key(config, k, &batch->train, &batch->prompts, found->why, sizeof found->why))
+        found->status = MBL_ERR_CONFIG;
+}
+
 static mbl_status_t check(const mbl_config_t *config, const batch_t *batch) {
     size_t bad = 0, count = config->rewards.count, with[MBL_MAX_REWARDS];
+    bool keys = false; /* are wrong */
     mbl_reward_found_t *found;
     mbl_status_t status = MBL_OK;
     MBL_ALLOC(found, count);
@@ -185,13 +235,16 @@ static mbl_status_t check(const mbl_config_t *config, const batch_t *batch) {
     for (size_t k = 0; status == MBL_OK && k < count; k++) {
         if (with[k] == SIZE_MAX)
             status = check_from(config, batch, k, with, found);
+        check_prompts(config, batch, k, &found[k]);
         if (status == MBL_OK)
             bad += mbl_reward_show(config, k, with[k], batch->n, &found[k]);
+        keys |= found[k].status == MBL_ERR_CONFIG;
     }
     mbl_free(found);
     MBL_TRY(status);
     if (bad > 0)
-        return MBL_FAIL(MBL_ERR_REWARD, "%zu of %zu rewards are of no use; see above", bad, count);
+        return MBL_FAIL(keys ? MBL_ERR_CONFIG : MBL_ERR_REWARD, "%zu of %zu rewards are of no use; see above",
+                        bad, count);
     return MBL_OK;
 }
 

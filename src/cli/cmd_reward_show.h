@@ -10,7 +10,8 @@ typedef struct {
     char why[1000]; /* the first failure */
     double start;   /* seconds until it was ready, */
     double seconds[2];
-    size_t valid, na, failed, outside; /* of the first round */
+    size_t valid, na, failed, outside; /* of the first round; failed: in either */
+    size_t changed;                    /* had a score in one of them and were not applicable in the other */
     double low, high, drift;
     size_t replicas;
     struct {

@@ -27,10 +27,15 @@ const mbl_scorer_key_t *mbl_scorer_key(const mbl_scorer_t *scorer, const char *n
     return NULL;
 }
 
-size_t mbl_scores_outside(const mbl_reward_spec_t *spec, const mbl_score_t *scores, size_t n, size_t stride) {
+void mbl_reward_range(const mbl_reward_spec_t *spec, double *low, double *high) {
     const mbl_scorer_t *scorer = mbl_scorer_find(spec->type);
-    double low = !isnan(spec->low) ? spec->low : scorer ? scorer->low : -INFINITY;
-    double high = !isnan(spec->high) ? spec->high : scorer ? scorer->high : INFINITY;
+    *low = !isnan(spec->low) ? spec->low : scorer ? scorer->low : -INFINITY;
+    *high = !isnan(spec->high) ? spec->high : scorer ? scorer->high : INFINITY;
+}
+
+size_t mbl_scores_outside(const mbl_reward_spec_t *spec, const mbl_score_t *scores, size_t n, size_t stride) {
+    double low, high;
+    mbl_reward_range(spec, &low, &high);
     double slack = isfinite(high - low) ? 1e-6 * (high - low) : 0;
     size_t outside = 0;
     for (size_t i = 0; i < n; i++) {

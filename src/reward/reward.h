@@ -103,6 +103,8 @@ typedef struct {
     const char *options;    /* JSON for the scorer, or NULL */
 } mbl_reward_spec_t;
 
+/* The range of a sane score: the reward's own, else its scorer's; infinite where there is none. */
+void mbl_reward_range(const mbl_reward_spec_t *spec, double *low, double *high);
 /* How many of n scores, `stride` apart, are valid and lie outside the reward's range; what rounding puts just
  * outside does not. */
 size_t mbl_scores_outside(const mbl_reward_spec_t *spec, const mbl_score_t *scores, size_t n, size_t stride);

@@ -4,6 +4,7 @@
 #include "base/grid.h"
 #include "base/mem.h"
 #include "data/quotes.h"
+#include "reward/applies.h"
 #include "run/stage.h"
 
 #include <jansson.h>
@@ -164,14 +165,27 @@ static void list_keys(const mbl_prompt_t *prompt, char *out, size_t size) {
     json_decref(metadata);
 }
 
-/* A reward that is about a key of the metadata which no prompt has. */
-static mbl_status_t check_key(const mbl_engine_t *engine, size_t k, const counts_t *counts) {
+/* Whether a reward applies to a prompt by its metadata. */
+static bool has_key(const char *applies_to, const mbl_prompts_t *const sets[2]) {
+    mbl_applies_t *applies;
+    bool found = false;
+    if (mbl_applies_open(applies_to, &applies) != MBL_OK)
+        return true; /* no memory: not what is asked here */
+    for (int s = 0; s < 2; s++)
+        for (size_t i = 0; i < sets[s]->count && !found; i++)
+            found = mbl_applies_to(applies, &sets[s]->items[i]);
+    mbl_applies_close(applies);
+    return found;
+}
+
+bool mbl_prompt_report_lacks_key(const mbl_config_t *config, size_t k, const mbl_prompts_t *train,
+                                 const mbl_prompts_t *test, char *text, size_t size) {
     static const char metadata[] = "metadata.";
-    const mbl_prompts_t *sets[] = {&engine->train.prompts, &engine->test.prompts};
-    const char *said = engine->config->rewards.items[k].applies_to;
-    char where[500], keys[400] = "";
-    if (!said || strncmp(said, metadata, strlen(metadata)) != 0 || counts->train[k] + counts->test[k] > 0)
-        return MBL_OK;
+    const mbl_prompts_t *sets[] = {train, test};
+    const char *said = config->rewards.items[k].applies_to;
+    char keys[400] = "";
+    if (!said || strncmp(said, metadata, strlen(metadata)) != 0 || has_key(said, sets))
+        return false;
     for (int s = 0; s < 2; s++)
         for (size_t i = 0; i < sets[s]->count; i++) {
             list_keys(&sets[s]->items[i], keys, sizeof keys);
@@ -180,10 +194,18 @@ static mbl_status_t check_key(const mbl_engine_t *engine, size_t k, const counts
         }
     if (keys[0])
         keys[strlen(keys) - 1] = 0; /* the last comma */
-    return MBL_FAIL(MBL_ERR_CONFIG,
-                    "%s.applies_to: %s: no prompt has metadata with the key %s; keys there are: %s",
-                    mbl_config_where_reward(engine->config, k, where, sizeof where), said,
-                    said + strlen(metadata), keys[0] ? keys : "none");
+    snprintf(text, size, "applies_to: %s: no prompt has metadata with the key %s; keys there are: %s", said,
+             said + strlen(metadata), keys[0] ? keys : "none");
+    return true;
+}
+
+static mbl_status_t check_key(const mbl_engine_t *engine, size_t k) {
+    char where[500], text[700];
+    if (!mbl_prompt_report_lacks_key(engine->config, k, &engine->train.prompts, &engine->test.prompts, text,
+                                     sizeof text))
+        return MBL_OK;
+    return MBL_FAIL(MBL_ERR_CONFIG, "%s.%s", mbl_config_where_reward(engine->config, k, where, sizeof where),
+                    text);
 }
 
 static void report_sources(const mbl_engine_t *engine) {
@@ -212,7 +234,7 @@ mbl_status_t mbl_prompt_report_run(const mbl_engine_t *engine) {
     report_sources(engine);
     MBL_TRY(log_table(engine, &counts));
     for (size_t k = 0; k < engine->k; k++)
-        MBL_TRY(check_key(engine, k, &counts));
+        MBL_TRY(check_key(engine, k));
     warn_rewards(engine, &counts);
     MBL_TRY(warn_idle_stages(engine, &counts));
     report_groups(engine);

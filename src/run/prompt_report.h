@@ -17,4 +17,9 @@ mbl_status_t mbl_prompt_report_set(const mbl_engine_t *engine, const mbl_prompts
 /* Of both sets of a run; a table of how many prompts each reward applies to; and what will train nothing. */
 mbl_status_t mbl_prompt_report_run(const mbl_engine_t *engine);
 
+/* Whether reward k is about a key of the metadata that no prompt of both sets has: what is wrong goes to
+ * text, with the keys that there are. A run is refused for it. */
+bool mbl_prompt_report_lacks_key(const mbl_config_t *config, size_t k, const mbl_prompts_t *train,
+                                 const mbl_prompts_t *test, char *text, size_t size);
+
 #endif

@@ -64,8 +64,15 @@ mbl_status_t mbl_watch_replicas(mbl_comm_t *comm, const mbl_policy_t *policy, bo
 
 static void text_of(const mbl_config_t *config, const mbl_alarm_findings_t *findings, mbl_alarm_t alarm,
                     char *out, size_t size) {
-    mbl_alarm_text(alarm, &config->alarms, findings, config->rewards.items[findings->reward[alarm]].name, out,
-                   size);
+    const mbl_reward_spec_t *spec = &config->rewards.items[findings->reward[alarm]];
+    char name[200];
+    double low, high;
+    mbl_reward_range(spec, &low, &high);
+    if (alarm == MBL_ALARM_scorer_range)
+        snprintf(name, sizeof name, "%s (range %g to %g)", spec->name, low, high);
+    else
+        snprintf(name, sizeof name, "%s", spec->name);
+    mbl_alarm_text(alarm, &config->alarms, findings, name, out, size);
 }
 
 void mbl_watch_log(const mbl_config_t *config, const mbl_alarm_state_t *state,
