@@ -238,7 +238,23 @@ class Protocol(unittest.TestCase):
             self.assertEqual(server.metrics()["worker_deaths_total"], 4)
             answer = client.infer("bad", pixels, shape, ["fine", "b"])
             self.assertEqual(answer.status, 422)
-            self.assertIn("2 calls in a row ended their worker; the last: the worker was ended by SIGABRT", answer.error)
+            self.assertIn("2 calls in a row ended their worker or lacked memory for one image; the last: the worker was ended by SIGABRT", answer.error)
+
+    def test_a_reward_that_always_lacks_memory(self):
+        """It is not tried image by image again and again, each of which may take a while; the other rewards go on."""
+        pixels, shape = flat([0, 255] * 4)
+        text = REWARDS + ("\n@reward('eats', images='raw')\ndef eats(images, prompts, metadata):\n"
+                          "    if len(images) > int(prompts[0]):\n        raise MemoryError\n    return [1] * len(images)\n")
+        failures = 'call_failures_total{reward="eats",code="500"}'
+        with Server(text) as server, server.client() as client:
+            self.assertEqual(client.infer("eats", pixels, shape, ["2"] * 8).outputs()["scores"], [1] * 8)  # smaller batches do
+            before = server.metrics()[failures]
+            statuses = [client.infer("eats", pixels, shape, ["0"] * 8).status for _ in range(4)]
+            self.assertEqual(statuses, [500, 500, 422, 422])
+            self.assertEqual(server.metrics()[failures] - before, 5)  # of 8, 4, 2, 1 and 8
+            found = client.infer("rewards", pixels, shape, ["0"] * 8, outputs=["bright", "eats", "eats_reason"]).outputs()
+            self.assertEqual(found["bright"], [0, 1] * 4)
+            self.assertIn("lacked memory for one image; the last: reward \"eats\" raised MemoryError", found["eats_reason"][0])
 
     def test_what_the_file_starts_ends_with_it(self):
         text = ("import subprocess, sys\nfrom marble_reward import reward\nchild = subprocess.Popen(['sleep', '600'])\n"

@@ -301,7 +301,7 @@ def run_batch(message, files, path):
         traceback.print_exc()
         text = f'reward "{entry.name}" raised {type(error).__name__}{where_raised(error, path)}: {error}'[:2000]
         return {"error": text, "status": 500 if passes(error, text) else 422,
-                "split": not passes(error, text) or lacks_memory(error, text),
+                "split": not passes(error, text) or lacks_memory(error, text), "starved": lacks_memory(error, text),
                 "broken": "CUDA error" in text}  # after which no call on that device succeeds
     finally:
         for handle in files:
@@ -851,7 +851,7 @@ class Pool:
     def __init__(self, options, loop, metrics):
         self.options, self.loop, self.metrics = options, loop, metrics
         self.rewards, self.queues, self.idle, self.live, self.ready_workers = {}, {}, [], {}, 0
-        self.deadly = {}  # name -> [calls in a row that ended their worker, not called until, what the last one said]
+        self.deadly = {}  # name -> [calls in a row that ended their worker or lacked memory, not called until, what the last said]
         self.stopping, self.ending, self.timer, self.might_add = False, threading.Event(), None, lambda: False
         self.started = loop.create_future()  # set when the first worker has loaded the file, or with why it could not
         self.threads = [threading.Thread(target=self.run_worker, args=(i,), daemon=True) for i in range(options.workers)]
@@ -973,15 +973,16 @@ class Pool:
     def deadly_fault(self, name):
         count, until, text = self.deadly[name]
         return Fault(422, f'reward "{name}" is not called for {max(1, until - time.monotonic()):.0f} s more: {count} calls in a '
-                          f"row ended their worker; the last: {text}")
+                          f"row ended their worker or lacked memory for one image; the last: {text}")
 
     def note_death(self, name, cost, text):
-        """A reward that always ends its worker would hold up all others: it is called less and less often."""
+        """A reward that always ends its worker, or always eats up the memory, would hold up all others: it is called less and less
+        often."""
         count = self.deadly.get(name, (0, 0))[0] + 1
         pause = min(max(10 * 2 ** min(count - 2, 10), 10 * cost), max(300, 10 * cost)) if count > 1 else 0
         self.deadly[name] = [count, time.monotonic() + pause, text]
         if pause:
-            log(f'reward "{name}" is not called for {pause:.0f} s: {count} calls in a row ended their worker')
+            log(f'reward "{name}" is not called for {pause:.0f} s: {count} calls in a row ended their worker or lacked memory')
 
     def ripe(self, name, now):
         """Seconds until a queue should run: 0 if a batch is full, if its oldest piece has waited, or if no client can add
@@ -1052,7 +1053,7 @@ class Pool:
             self.metrics.add("call_seconds_total", answer.get("seconds", 0), reward=name)
             if "error" in answer:
                 self.metrics.add("call_failures_total", reward=name, code=answer["status"])
-                if answer["died"]:
+                if answer["died"] or answer.get("starved"):
                     self.note_death(name, time.monotonic() - pieces[0].since, answer["error"])
             else:
                 self.deadly.pop(name, None)
@@ -1074,7 +1075,7 @@ class Pool:
 
     def splits(self, piece, answer):
         """Whether a call that raised is made again with fewer images. That takes half the time of a call at most."""
-        if not answer.get("split"):
+        if not answer.get("split") or (answer["starved"] and piece.name in self.deadly):  # one image was too much before
             return False
         piece.request.wrong[piece.name] += 1
         has_time = not self.options.seconds or time.monotonic() - piece.since < self.options.seconds / 2
