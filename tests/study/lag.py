@@ -35,7 +35,7 @@ ARMS = {
     "before": {"balance.method": "marble"},
 }
 
-LONG = {name: ARMS[name] for name in ("offset", "weighted_sum", "equal", "together")}
+LONG = {name: ARMS[name] for name in ("offset", "weighted_sum", "equal")}
 LONG["offset_slow"] = {**ARMS["offset"], "train.lr": "0.0001"}  # a fifth of quickstart.yaml's
 LONG["offset_kl"] = {**ARMS["offset"], "train.kl": "0.1"}  # ten times its
 RELEASED = {"train.old_decay.flat": "0", "train.old_decay.rate": "0.001", "train.old_decay.hold": "0.95"}

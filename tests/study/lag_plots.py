@@ -80,7 +80,7 @@ def long(found, folder):
     for name, one in runs.items():
         axes[5].plot(range(1, one["steps"] + 1), _smooth(one["steps_cos_part"]), color=COLOURS[name])
     axes[5].axhline(0, color=BLACK, linewidth=0.8)
-    axes[5].set_title("least cosine with a_k (mean of 20 steps)")
+    axes[5].set_title("least cosine with a_k, smoothed")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     figure.supxlabel("optimizer step")
     return _save(figure, folder, "long.png")
