@@ -185,7 +185,7 @@ class Wire(unittest.TestCase):
     def test_headers(self):
         for data, status, word in (
                 (b"nonsense\r\n\r\n", 400, "expected METHOD"), (b"GET /v2 HTTP/2.0\r\n\r\n", 505, "HTTP/1.1"), (b"get /v2 HTTP/1.1\r\n\r\n", 400, "METHOD"),
-                (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, "expected METHOD"), (b"GET /v2 HTTP/1.1\r\nno colon\r\n\r\n", 400, "NAME: VALUE"),
+                (b"\x16\x03\x01\x02\x00\x01", 400, "expected http://"), (b"\x16\r\n\r\n", 400, "expected METHOD"), (b"GET /v2 HTTP/1.1\r\nno colon\r\n\r\n", 400, "NAME: VALUE"),
                 (b"GET /v2 HTTP/1.1\r\na : b\r\n\r\n", 400, "NAME: VALUE"), (b"GET /v2 HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400, "NAME: VALUE"),
                 (b"GET /v2 HTTP/1.1\r\nA: " + b" " * 30000 + b"\x01\r\n\r\n", 400, "NAME: VALUE"),
                 (b"GET /v2 HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431, "200 header fields"), (b"GET /v2 HTTP/1.1\r\nA: " + b"a" * 40000, 431, "32768"),
