@@ -7,26 +7,33 @@
 
 #include <math.h>
 
-/* Shorter than this, of the longest gradient: the gradients have no common direction to go towards. */
+/* Shorter than this, of the lengths of its terms, a combination is rounding error: the gradients have no
+ * common direction to go towards. */
 static const double STATIONARY = 1e-7;
 
+/* In units of the shortest gradient, so that each of them counts however far apart their lengths are. */
 typedef struct {
     size_t n;
-    double gram[MBL_MAX_REWARDS * MBL_MAX_REWARDS]; /* divided by the largest */
+    double unit[MBL_MAX_REWARDS * MBL_MAX_REWARDS]; /* <g_i, g_j> / |g_i| |g_j| */
+    double length[MBL_MAX_REWARDS];                 /* at least 1 */
     double linear[MBL_MAX_REWARDS];                 /* <g_k, g_0> */
-    double s;
+    double longest, mean, s;                        /* the mean of the weighted lengths */
+    double terms;                                   /* sum_k w_k |g_k| of the solution */
     mbl_qp_result_t qp;
 } dual_t;
 
 /* |g_w| of the solution for r, less r: falls through 0 at the answer. */
 static mbl_status_t excess(dual_t *dual, double r, double *out) {
-    double scaled[MBL_MAX_REWARDS * MBL_MAX_REWARDS] = {0}, square = 0;
+    double scaled[MBL_MAX_REWARDS * MBL_MAX_REWARDS] = {0}, x[MBL_MAX_REWARDS] = {0}, square = 0;
     size_t n = dual->n;
     for (size_t i = 0; i < n * n; i++)
-        scaled[i] = dual->gram[i] * dual->s / r;
-    MBL_TRY(mbl_qp_solve(scaled, dual->linear, n, 0, &dual->qp));
+        scaled[i] = dual->unit[i] * dual->s / r;
+    MBL_TRY(mbl_qp_solve_lengths(scaled, dual->linear, dual->length, n, 0, &dual->qp));
+    dual->terms = 0;
+    for (size_t i = 0; i < n; i++)
+        dual->terms += x[i] = dual->length[i] * dual->qp.alpha[i];
     for (size_t i = 0; i < n * n; i++)
-        square += dual->gram[i] * dual->qp.alpha[i / n] * dual->qp.alpha[i % n];
+        square += dual->unit[i] * x[i / n] * x[i % n];
     *out = sqrt(fmax(square, 0)) - r;
     return MBL_OK;
 }
@@ -40,7 +47,7 @@ static mbl_status_t find_length(dual_t *dual, double low, double at_low, double 
             next = 0.5 * (low + high);
         MBL_TRY(excess(dual, next, &at));
         *r = next;
-        if (fabs(at) <= 1e-13)
+        if (fabs(at) <= 1e-13 * next)
             break;
         if (at > 0) {
             low = next, at_low = at;
@@ -54,36 +61,49 @@ static mbl_status_t find_length(dual_t *dual, double low, double at_low, double 
 }
 
 static void set_up(const mbl_method_args_t *args, dual_t *dual) {
-    double largest = 0, square = 0;
+    double shortest = INFINITY, square = 0;
     size_t n = dual->n = args->n;
     for (size_t i = 0; i < n; i++)
-        largest = fmax(largest, args->gram[i * n + i]);
-    for (size_t i = 0; i < n * n; i++) {
-        dual->gram[i] = args->gram[i] / largest;
-        dual->linear[i / n] += dual->gram[i] * args->weights[i % n] / (double)n;
+        shortest = fmin(shortest, args->norm[i]);
+    for (size_t i = 0; i < n; i++) {
+        dual->length[i] = fmax(1, args->norm[i] / shortest);
+        dual->longest = fmax(dual->longest, dual->length[i]);
+        dual->mean += dual->length[i] * args->weights[i] / (double)n;
     }
+    mbl_method_unit_gram(args, dual->unit);
+    for (size_t i = 0; i < n * n; i++)
+        dual->linear[i / n] +=
+            dual->unit[i] * dual->length[i / n] * dual->length[i % n] * args->weights[i % n] / (double)n;
     for (size_t i = 0; i < n; i++)
         square += dual->linear[i] * args->weights[i] / (double)n;
     dual->s = args->cagrad_c * sqrt(fmax(square, 0));
 }
 
+/* r = |g_w|; 0 where the gradients have no common direction. */
+static mbl_status_t solve_dual(dual_t *dual, double *r) {
+    double at_low, at_high;
+    *r = dual->longest; /* no combination is longer */
+    MBL_TRY(excess(dual, *r, &at_high));
+    if (at_high < 0) {
+        *r = STATIONARY;
+        MBL_TRY(excess(dual, *r, &at_low));
+        if (at_low > 0)
+            MBL_TRY(find_length(dual, *r, at_low, dual->longest, at_high, r));
+    }
+    if (!(*r > STATIONARY * dual->terms))
+        *r = 0;
+    return MBL_OK;
+}
+
 mbl_status_t mbl_method_cagrad(const mbl_method_args_t *args, mbl_method_answer_t *out) {
     dual_t dual = {0};
-    double share[MBL_MAX_REWARDS], r = 0, at_low, at_high;
+    double share[MBL_MAX_REWARDS], r = 0;
     set_up(args, &dual);
-    if (dual.s > STATIONARY * args->cagrad_c) {
-        MBL_TRY(excess(&dual, 1, &at_high)); /* no combination is longer than the longest */
-        r = 1;
-        if (at_high < 0) {
-            MBL_TRY(excess(&dual, STATIONARY, &at_low));
-            r = STATIONARY;
-            if (at_low > 0)
-                MBL_TRY(find_length(&dual, STATIONARY, at_low, 1, at_high, &r));
-        }
-    }
+    if (dual.s > STATIONARY * args->cagrad_c * dual.mean)
+        MBL_TRY(solve_dual(&dual, &r));
     for (size_t i = 0; i < args->n; i++) {
         share[i] = args->weights[i] / (double)args->n;
-        if (r > STATIONARY)
+        if (r > 0)
             share[i] += dual.s / r * dual.qp.alpha[i];
         share[i] *= args->norm[i];
     }

@@ -238,6 +238,60 @@ static void cagrad_is_best_in_its_ball(void **state) {
     }
 }
 
+/* The dual of two gradients, 1 and `length` long, w_2 = exp u / (1 + exp u): <g_w, g_0> + s |g_w|. */
+typedef struct {
+    long double length, cosine, s, w, r;
+} pair_t;
+
+static long double dual_of_pair(pair_t *p, long double u) {
+    long double a = 1 / (1 + expl(u)), b = p->length / (1 + expl(-u)); /* lengths of the terms of g_w */
+    long double c = 0.5L, d = 0.5L * p->length;                        /* ... and of g_0 */
+    p->w = 1 / (1 + expl(-u));
+    p->r = sqrtl((a + p->cosine * b) * (a + p->cosine * b) + (1 - p->cosine * p->cosine) * b * b);
+    return a * c + b * d + p->cosine * (a * d + b * c) + p->s * p->r;
+}
+
+/* Convex in w and so with one minimum in u: by golden sections, in 80 bits. */
+static void minimise_pair(pair_t *p) {
+    const long double ratio = 0.618033988749894848L;
+    long double low = -60, high = 60;
+    for (int i = 0; i < 130; i++) {
+        long double a = high - ratio * (high - low), b = low + ratio * (high - low);
+        if (dual_of_pair(p, a) < dual_of_pair(p, b))
+            high = b;
+        else
+            low = a;
+    }
+    dual_of_pair(p, (low + high) / 2);
+}
+
+/* However far apart two gradients' lengths are, cagrad's answer is that of a search for the least of its
+ * dual; and so it is where each is given twice. */
+static void cagrad_of_lengths_far_apart(void **state) {
+    static const double lengths[] = {1, 1e3, 1e7, 1e9, 1e-8}, cosines[] = {-0.9, -0.3, 0, 0.5};
+    (void)state;
+    for (int l = 0; l < 5; l++)
+        for (int c = 0; c < 4; c++) {
+            double size = lengths[l], gram[4] = {1, size * cosines[c], size * cosines[c], size * size},
+                   twice[16];
+            pair_t pair = {.length = size, .cosine = cosines[c]};
+            mbl_method_answer_t answer, doubled;
+            pair.s = 0.25L * sqrtl(1 + 2 * pair.cosine * pair.length + pair.length * pair.length);
+            minimise_pair(&pair);
+            long double first = 0.5L + pair.s / pair.r * (1 - pair.w),
+                        second = 0.5L + pair.s / pair.r * pair.w;
+            double wanted = (double)(first / second);
+            assert_int_equal(run(mbl_method_cagrad, gram, 2, NULL, 0.5, &answer), MBL_OK);
+            assert_near(answer.coefficient[0] / answer.coefficient[1], wanted, 1e-6 * wanted);
+            for (size_t i = 0; i < 16; i++)
+                twice[i] = gram[i / 4 / 2 * 2 + i % 4 / 2];
+            assert_int_equal(run(mbl_method_cagrad, twice, 4, NULL, 0.5, &doubled), MBL_OK);
+            assert_near((doubled.coefficient[0] + doubled.coefficient[1]) /
+                            (doubled.coefficient[2] + doubled.coefficient[3]),
+                        wanted, 1e-6 * wanted);
+        }
+}
+
 /* Opposite, equal and dependent gradients: an answer, finite, of sum 1, and none turned against a reward. */
 static void degenerate(void **state) {
     static const double opposite[] = {1, -2, -2, 4}, equal[] = {3, 3, 3, 3, 3, 3, 3, 3, 3};
@@ -335,6 +389,7 @@ int main(void) {
         cmocka_unit_test(golden),
         cmocka_unit_test(definitions),
         cmocka_unit_test(cagrad_is_best_in_its_ball),
+        cmocka_unit_test(cagrad_of_lengths_far_apart),
         cmocka_unit_test(degenerate),
         cmocka_unit_test(nash_without_a_bargain),
         cmocka_unit_test(cone_program),
