@@ -120,8 +120,9 @@ static mbl_status_t check_method(problem_t *p, const json_t *json) {
                         : p->floor != 0 && !floored    ? "floor"
                                                        : NULL;
     if (wrong)
-        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s with method %s; expected it with --method marble only",
-                        p->path, wrong, p->method_name);
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s with method %s; expected it with --method marble%s only",
+                        p->path, wrong, p->method_name,
+                        strcmp(wrong, "floor") == 0 ? " or marble_reference" : "");
     if (c && p->method != MBL_METHOD_CAGRAD)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: cagrad_c with method %s; expected it with --method cagrad only",
                         p->path, p->method_name);
@@ -379,7 +380,8 @@ int mbl_cmd_solve(int argc, char **argv) {
         "  normalize  true        false: gradients count by their lengths\n"
         "  weights    [..]        priorities: twice the priority, twice the promised progress\n"
         "  linear     [..]        adds linear'alpha to the objective 1/2 alpha'C alpha\n"
-        "                         (<g_k, c> / (|g_k| m), m the mean length: balance.common: offset)\n"
+        "                         (<g_k, c> / (|g_k| w_k m), m the mean length, w the weights scaled to\n"
+        "                         mean 1: balance.common: offset)\n"
         "  cagrad_c   0.5         radius around the mean gradient, of its length (cagrad)\n"
         "Prints the weights, the objective, how far the optimality conditions are missed (kkt_residual),\n"
         "the cosine of the direction with every gradient (none is negative when floor is 0 and there is\n"

@@ -269,6 +269,8 @@ bool mbl_config_bf16(const mbl_config_t *config, bool native);
 /* What becomes of the common part under a method of the run, by balance.common: auto is offset where the
  * method can allow for it and no reward has a min, else together. */
 mbl_common_t mbl_config_common(const mbl_config_t *config, mbl_method_t method);
+/* The same of a configuration that is not at hand: its word, and whether a reward of it has a min. */
+mbl_common_t mbl_config_common_by(mbl_config_common_t word, bool limited, mbl_method_t method);
 /* "offset with marble, together with nash": what auto means under the methods of the run that balance
  * gradients, into `out`; false where none does or balance.common is not auto. */
 bool mbl_config_common_text(const mbl_config_t *config, char *out, size_t size);

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* A method that the run uses, where it first does. */
 typedef struct {
@@ -20,8 +21,8 @@ static bool has_min(const mbl_config_t *config) {
     return false;
 }
 
-mbl_common_t mbl_config_common(const mbl_config_t *config, mbl_method_t method) {
-    switch (config->balance.common) {
+mbl_common_t mbl_config_common_by(mbl_config_common_t word, bool limited, mbl_method_t method) {
+    switch (word) {
     case MBL_CONFIG_COMMON_TOGETHER:
         return MBL_COMMON_TOGETHER;
     case MBL_CONFIG_COMMON_APART:
@@ -29,9 +30,12 @@ mbl_common_t mbl_config_common(const mbl_config_t *config, mbl_method_t method) 
     case MBL_CONFIG_COMMON_OFFSET:
         return MBL_COMMON_OFFSET;
     default:
-        return mbl_method_is(method, MBL_METHOD_OFFSET) && !has_min(config) ? MBL_COMMON_OFFSET
-                                                                            : MBL_COMMON_TOGETHER;
+        return mbl_method_is(method, MBL_METHOD_OFFSET) && !limited ? MBL_COMMON_OFFSET : MBL_COMMON_TOGETHER;
     }
+}
+
+mbl_common_t mbl_config_common(const mbl_config_t *config, mbl_method_t method) {
+    return mbl_config_common_by(config->balance.common, has_min(config), method);
 }
 
 int mbl_config_line(const mbl_config_t *config, const char *key) {
@@ -68,7 +72,7 @@ static void check_floor(const mbl_config_t *config, const used_t *used, mbl_conf
     if (config->balance.floor > 0 && !mbl_method_is(used->method, MBL_METHOD_FLOOR))
         mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
                            "balance.floor: %g with %s, which has no least alpha; expected "
-                           "balance.floor: 0 or balance.method: marble",
+                           "balance.floor: 0 or balance.method: marble or marble_reference",
                            config->balance.floor, used->text);
 }
 
@@ -116,7 +120,7 @@ static void check_guard(const mbl_config_t *config, const used_t *used, mbl_conf
     if (config->balance.guard == MBL_CONFIG_GUARD_OFF)
         return;
     if (!solves_once(used->method))
-        need = "a method that solves on all rows, such as marble,";
+        need = "a method that solves on all rows, such as marble";
     else if (config->balance.refresh_every != 1 || config->balance.gram_fraction < 1 ||
              config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
         need = "balance.refresh_every: 1, balance.gram_fraction: 1 and balance.on_refresh: raw";
@@ -126,7 +130,8 @@ static void check_guard(const mbl_config_t *config, const used_t *used, mbl_conf
         need = "no reward with a min";
     if (need)
         mbl_config_problem(problems, mbl_config_line(config, "balance.guard"),
-                           "balance.guard: own_parts with %s; expected %s with it, or off", used->text, need);
+                           "balance.guard: own_parts with %s; expected balance.guard: off, or %s", used->text,
+                           need);
 }
 
 /* What only means something where alpha is solved for. */
@@ -144,6 +149,40 @@ static void check_solving(const mbl_config_t *config, const used_t *used, mbl_co
                            "balance.alpha_halves: %zu with %s, which does not solve for "
                            "alpha on all rows; expected 0, or a method such as marble",
                            config->balance.alpha_halves, used->text);
+}
+
+/* Keys that one method alone knows, where none of the run's methods (a bit for each) is that one. */
+static void check_known(const mbl_config_t *config, unsigned methods, mbl_config_problems_t *problems) {
+    const struct {
+        const char *key;
+        mbl_method_t method;
+        bool set; /* to another value than the default */
+    } keys[] = {
+        {"balance.weighted", MBL_METHOD_WEIGHTED_SUM, config->balance.weighted != MBL_CONFIG_WEIGHTED_SUM},
+        {"balance.cagrad_c", MBL_METHOD_CAGRAD,
+         config->balance.cagrad_c != strtod(mbl_config_field("balance.cagrad_c")->fallback, NULL)}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].set && !(methods & 1U << keys[i].method))
+            mbl_config_problem(problems, mbl_config_line(config, keys[i].key),
+                               "%s: has no meaning with balance.method: %s; expected it left out, or "
+                               "balance.method: %s",
+                               keys[i].key, mbl_method_name(config->balance.method),
+                               mbl_method_name(keys[i].method));
+}
+
+/* Two halves of a step's prompts, which share no image. */
+static void check_halves(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    const struct {
+        const char *key;
+        bool set;
+    } keys[] = {{"balance.shrink", config->balance.shrink != MBL_SHRINK_OFF},
+                {"balance.alpha_halves", config->balance.alpha_halves > 0}};
+    for (size_t i = 0; config->prompts.groups < 2 && i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].set)
+            mbl_config_problem(problems, mbl_config_line(config, "prompts.groups"),
+                               "prompts.groups: %zu with %s, which compares two halves of a step's groups; "
+                               "expected at least 2 groups with it",
+                               config->prompts.groups, keys[i].key);
 }
 
 /* Rewards with a min go with methods that find a direction afresh at every step from all gradients. */
@@ -206,9 +245,11 @@ static used_t method_of(const mbl_config_t *config, size_t at) {
 
 void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t *problems) {
     size_t n = config->stages.count ? config->stages.count : 1;
+    unsigned methods = 0;
     for (size_t i = 0; i < n; i++) {
         used_t used = method_of(config, i);
         bool seen = false;
+        methods |= 1U << used.method;
         for (size_t j = 0; j < i && !seen; j++) /* its problems were reported there */
             seen = method_of(config, j).method == used.method;
         if (!seen)
@@ -216,6 +257,8 @@ void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t 
         if (i == 0)
             check_constraints(config, &used, problems);
     }
+    check_halves(config, problems);
+    check_known(config, methods, problems);
 }
 
 bool mbl_config_common_text(const mbl_config_t *config, char *out, size_t size) {

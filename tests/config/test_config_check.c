@@ -3,6 +3,24 @@
 #include "config_case.h"
 #include "ops/list.h"
 
+static void one_group_has_no_halves(void) {
+    static const char *const sets[] = {"balance.shrink=average", "balance.alpha_halves=5"};
+    for (size_t i = 0; i < 2; i++) {
+        char text[600];
+        const char *keys[] = {"prompts={source: signs, groups: 1, group_size: 6}", sets[i], NULL};
+        mbl_config_t *config;
+        assert_int_equal(mbl_config_parse(full, strlen(full), "run.yaml", keys, 2, &config), MBL_OK);
+        assert_int_equal(mbl_config_check(config, 1), MBL_ERR_CONFIG);
+        snprintf(text, sizeof text,
+                 "prompts.groups: 1 with %.*s, which compares two halves of a step's groups; "
+                 "expected at least 2 groups",
+                 (int)strcspn(sets[i], "="), sets[i]);
+        const char *part = text;
+        check_parts(mbl_fail_message(), &part, 1);
+        mbl_config_free(config);
+    }
+}
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -27,7 +45,19 @@ static void cross_checks(void **state) {
     check_refused("balance.floor=0.6", 1, "--set balance.floor=0.6: balance.floor: 0.6 with 2 rewards");
     check_refused("balance.method=cagrad", 1,
                   "run.yaml:19: balance.floor: 0.05 with balance.method: cagrad, which has no least alpha; "
-                  "expected balance.floor: 0 or balance.method: marble");
+                  "expected balance.floor: 0 or balance.method: marble or marble_reference");
+    check_refused("balance={cagrad_c: 0.4}", 1,
+                  "balance.cagrad_c: has no meaning with balance.method: marble; expected it left out, or "
+                  "balance.method: cagrad");
+    check_refused("balance={weighted: mean, method: equal}", 1, "or balance.method: weighted_sum");
+    static const char *const known[] = {"balance={cagrad_c: 0.4, method: cagrad}", "balance={cagrad_c: 0.5}",
+                                        "balance={weighted: mean, method: weighted_sum}",
+                                        "balance={weighted: sum}"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        assert_int_equal(parse(full, known[i], &config), MBL_OK);
+        assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+        mbl_config_free(config);
+    }
     check_refused("balance={method: gdpo, warmup: 3}", 1,
                   "balance.warmup: 3 with balance.method: gdpo, which has no first solve to wait for");
     check_refused("balance={method: marble_reference, gram_fraction: 0.5}", 1,
@@ -66,7 +96,7 @@ static void cross_checks(void **state) {
          "rewards.1.min: 0.8; expected balance.common: together, or auto,"},
         {limited, "balance={shrink: equal}",
          "balance.shrink: equal with balance.method: marble; expected no reward"},
-        {limited, "balance={guard: own_parts}", "expected no reward with a min with it, or off"},
+        {limited, "balance={guard: own_parts}", "expected balance.guard: off, or no reward with a min"},
         {"train.kl_fraction=0.5", "balance={method: marble_reference}", "train.kl_fraction: not with"},
         {"rewards=[{name: jpeg, group: a}, {name: ocr, min: 0.8, group: a}]", "balance={}",
          "rewards.1.min: 0.8; expected no group with it"},
@@ -92,11 +122,14 @@ static void cross_checks(void **state) {
     check_refused("balance={shrink: equal, method: gdpo}", 1,
                   "balance.shrink: equal with balance.method: gdpo; expected a method that solves");
     check_refused("balance={guard: own_parts, refresh_every: 10}", 1,
-                  "balance.guard: own_parts with balance.method: marble; expected balance.refresh_every: 1");
-    check_refused(
-        "balance={guard: own_parts, method: weighted_sum}", 1,
-        "balance.guard: own_parts with balance.method: weighted_sum; expected a method that solves");
-    check_refused("balance={guard: own_parts, shrink: equal}", 1, "expected balance.shrink: off with it");
+                  "balance.guard: own_parts with balance.method: marble; expected balance.guard: off, or "
+                  "balance.refresh_every: 1");
+    check_refused("balance={guard: own_parts, method: weighted_sum}", 1,
+                  "balance.guard: own_parts with balance.method: weighted_sum; expected balance.guard: off, "
+                  "or a method that solves");
+    one_group_has_no_halves();
+    check_refused("balance={guard: own_parts, shrink: equal}", 1,
+                  "expected balance.guard: off, or balance.shrink: off");
     check_refused("balance={method: marble_reference, kl: common}", 1,
                   "balance.kl: not with balance.method: marble_reference; expected apart");
 }
