@@ -46,7 +46,7 @@ static void compare_key(const char *path, const char *key, const json_t *was, co
                   after);
 }
 
-/* They have rules of their own: mbl_resume_keeps_schedule, mbl_resume_keeps_common. */
+/* They have rules of their own: mbl_resume_keeps_schedule, mbl_resume_keeps_common (resume_balance.c). */
 static const char schedule_key[] = "rollout.schedule", common_key[] = "balance.common";
 
 /* Rewards go by position: names, types and groups stay, the rest may change. */
@@ -174,46 +174,6 @@ bool mbl_resume_keeps_schedule(const mbl_config_t *config, mbl_sigma_schedule_ki
         "rollout.schedule: %s, by which the checkpoint's run drew its images; --set rollout.schedule=%s "
         "changes it",
         was, is);
-    return true;
-}
-
-mbl_config_common_t mbl_resume_common(const char *old) {
-    mbl_config_common_t common = MBL_CONFIG_COMMON_TOGETHER;
-    json_t *was = json_loads(old, 0, NULL);
-    const char *word = json_string_value(mbl_json_at(was, common_key)), *known;
-    for (int i = 0; word && (known = mbl_config_word(common_key, i))[0]; i++)
-        if (strcmp(word, known) == 0)
-            common = (mbl_config_common_t)i;
-    json_decref(was);
-    return common;
-}
-
-/* Whether another balance.common is another direction, under some method of the run. */
-static bool differs_with(const mbl_config_t *config, mbl_config_common_t common) {
-    mbl_config_t other = *config;
-    other.balance.common = common;
-    bool differs = mbl_config_common(config, config->balance.method) !=
-                   mbl_config_common(&other, config->balance.method);
-    for (size_t i = 0; i < config->stages.count; i++) {
-        mbl_method_t method = config->stages.items[i].method;
-        differs |= config->stages.items[i].has_method &&
-                   mbl_config_common(config, method) != mbl_config_common(&other, method);
-    }
-    return differs;
-}
-
-bool mbl_resume_keeps_common(const mbl_config_t *config, mbl_config_common_t made) {
-    const char *was = mbl_config_word(common_key, (int)made);
-    const char *is = mbl_config_word(common_key, (int)config->balance.common);
-    if (!differs_with(config, made))
-        return false;
-    if (made != MBL_CONFIG_COMMON_TOGETHER || mbl_config_line(config, common_key) != 0) {
-        MBL_RECORD("on resume, balance.common changes from %s to %s", was, is);
-        return false;
-    }
-    MBL_RECORD("balance.common: %s, by which the checkpoint's run balanced its gradients; --set "
-               "balance.common=%s changes it",
-               was, is);
     return true;
 }
 

@@ -3,6 +3,7 @@
 #define MBL_TRAIN_RESUME_H
 
 #include "config/config.h"
+#include "rl/balance.h"
 
 /* `old` is the checkpoint's configuration as JSON. Changes that a run can take (learning rate, floors, steps,
  * logging, ...) are logged, one line each; those that the state does not survive (seed, adapter layout,
@@ -17,10 +18,22 @@ mbl_sigma_schedule_kind_t mbl_resume_schedule(const char *old);
  * has another only because nothing sets it. Logged. */
 bool mbl_resume_keeps_schedule(const mbl_config_t *config, mbl_sigma_schedule_kind_t made);
 
-/* The same of balance.common, whose default was together once: that is kept where nothing sets the key and
- * the method would go by another now, and is what a configuration without the key means. */
-mbl_config_common_t mbl_resume_common(const char *old);
-bool mbl_resume_keeps_common(const mbl_config_t *config, mbl_config_common_t made);
+/* How the run of a checkpoint balanced its last step. */
+typedef struct {
+    mbl_config_common_t word; /* balance.common of its configuration; together where that has no such key */
+    mbl_common_t common;      /* what that means with its method and rewards */
+    mbl_method_t method;      /* of its stage */
+} mbl_resume_balance_t;
+
+/* From the checkpoint's configuration as JSON, at its step. */
+mbl_resume_balance_t mbl_resume_balance(const char *old, uint64_t step);
+/* As mbl_resume_keeps_schedule, of balance.common, whose default was together once: that is kept where
+ * nothing sets the key and the method would go by another now. */
+bool mbl_resume_keeps_common(const mbl_config_t *config, const mbl_resume_balance_t *made);
+/* Whether the step that comes next (counted from 0, not the first of a stage) balances other gradients than
+ * the checkpoint's average of alpha and cached lengths are of. Logged. ERR_INTERNAL as mbl_stage_at. */
+mbl_status_t mbl_resume_rebalances(const mbl_config_t *config, const mbl_resume_balance_t *made,
+                                   uint64_t step, bool *out);
 
 /* The configuration that a checkpoint of marble train was made with, and its step, to open its adapters on
  * this machine: device cpu and no files of prompts; `model` (NULL: its own) is the base model's folder.

@@ -8,6 +8,7 @@
 #include "rl/constraint.h"
 #include "rl/update.h"
 #include "run/engine.h"
+#include "run/resume.h"
 
 typedef struct mbl_snapshot mbl_snapshot_t;
 
@@ -22,7 +23,7 @@ typedef struct {
     uint64_t empty_steps;              /* steps without any usable reward: nothing was updated */
     char *made_by, *made_with;         /* what its checkpoints say of program and model; run/identity.h */
     mbl_sigma_schedule_kind_t made_schedule; /* by which the run of the loaded checkpoint drew, */
-    mbl_config_common_t made_common;         /* and by which it balanced */
+    mbl_resume_balance_t made_balance;       /* and how it balanced its last step */
     const char *run;                         /* the id of the run that saves; NULL: none is named */
     size_t branch;                           /* of that (branch.h); rank 0 */
     mbl_ckpt_team_t *team;    /* of ranks that write checkpoints together; NULL: rank 0 writes */

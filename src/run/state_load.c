@@ -7,6 +7,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static mbl_status_t check_base(const mbl_state_t *state, const char *path, const mbl_ckpt_t *ckpt) {
@@ -40,7 +41,8 @@ static mbl_status_t check_identity(mbl_state_t *state, const char *path, const m
     const mbl_engine_t *engine = state->engine;
     MBL_TRY(mbl_resume_check(engine->config, path, config));
     state->made_schedule = mbl_resume_schedule(config);
-    state->made_common = mbl_resume_common(config);
+    const char *step = mbl_ckpt_attr(ckpt, "step");
+    state->made_balance = mbl_resume_balance(config, step ? strtoull(step, NULL, 10) : 0);
     return mbl_prompt_sets_check(engine->config, &engine->train, &engine->test, ckpt, path, accept_prompts);
 }
 

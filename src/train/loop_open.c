@@ -6,6 +6,8 @@
 #include "run/micro_batch.h"
 #include "run/resume.h"
 
+#include <string.h>
+
 /* This rank's share of an epoch's images. */
 static mbl_status_t make_batch(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
@@ -92,12 +94,21 @@ static mbl_status_t make_plans(mbl_train_t *t) {
     return mbl_sampler_plan(config->eval.solver, config->eval.steps, &eval, &t->eval_plan);
 }
 
-static void keep_common(mbl_train_t *t) {
-    if (!mbl_resume_keeps_common(t->config, t->state.made_common))
-        return;
-    t->kept = *t->config;
-    t->kept.balance.common = t->state.made_common;
-    t->config = t->engine.config = &t->kept;
+/* Averages and lengths of gradients that are not balanced any longer say nothing of those that are. */
+static mbl_status_t keep_balance(mbl_train_t *t) {
+    const mbl_resume_balance_t *made = &t->state.made_balance;
+    bool other;
+    if (mbl_resume_keeps_common(t->config, made)) {
+        t->kept = *t->config;
+        t->kept.balance.common = made->word;
+        t->config = t->engine.config = &t->kept;
+    }
+    MBL_TRY(mbl_resume_rebalances(t->config, made, t->state.step, &other));
+    if (other) {
+        memset(&t->state.update.balance, 0, sizeof t->state.update.balance);
+        memset(&t->state.update.cache, 0, sizeof t->state.update.cache);
+    }
+    return MBL_OK;
 }
 
 static mbl_status_t keep_schedule(mbl_train_t *t) {
@@ -116,7 +127,7 @@ mbl_status_t mbl_train_keep_definitions(mbl_train_t *t) {
     char common[256];
     const bool resumes = t->rundir.checkpoint[0] != 0;
     if (resumes)
-        keep_common(t);
+        MBL_TRY(keep_balance(t));
     if (mbl_config_common_text(t->config, common, sizeof common))
         MBL_RECORD("balance.common: auto, which is %s", common);
     return resumes ? keep_schedule(t) : MBL_OK;

@@ -294,6 +294,45 @@ static void the_common_part_is_that_of_the_checkpoint(void **state) {
     must_say("to-equal", "balance.common: auto, which is together with equal");
 }
 
+static const json_t *field_of(json_t *lines, size_t i, const char *key) {
+    return json_object_get(json_array_get(lines, i), key);
+}
+
+/* Between two solves, a run that balances other gradients from here on solves at once, and averages anew; one
+ * that does not goes on with its cached weights. `auto` of the checkpoint is what it meant there. */
+static void another_balance_solves_anew(void **state) {
+    static const struct {
+        const char *name, *set, *says;
+    } cases[] = {
+        {"cached-same", "--set balance.common=offset", NULL},
+        {"cached-together", "--set balance.common=together",
+         "balance.common changes from auto, which was offset with marble to together"},
+        {"cached-pcgrad", "--set balance.method=pcgrad",
+         "from auto, which was offset with marble to auto, which is together with pcgrad"},
+        {"cached-limit",
+         "--set balance.refresh_every=1 --set 'rewards=[{name: color}, {name: clean, min: 0}, {name: jpeg}]'",
+         "from auto, which was offset with marble to auto, which is together with marble"}};
+    char more[900];
+    (void)state;
+    assert_int_equal(train(1, "cached", "--set balance.refresh_every=9 --set train.steps=5"), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(more, sizeof more, "--set balance.refresh_every=9 --set train.steps=5 %s --resume %s",
+                 cases[i].set, in("cached/checkpoints/step-%06zu.h5", 4));
+        assert_int_equal(train(1, cases[i].name, more), 0);
+        json_t *lines = lines_of(cases[i].name, "metrics.jsonl");
+        assert_int_equal(json_is_true(field_of(lines, 0, "refreshed")), cases[i].says != NULL);
+        if (cases[i].says) {
+            must_say(cases[i].name, cases[i].says);
+            must_say(cases[i].name, "gradients are balanced in another way");
+            assert_near(json_number_value(json_object_get(field_of(lines, 0, "alpha_ema"), "jpeg")),
+                        json_number_value(json_object_get(field_of(lines, 0, "alpha_raw"), "jpeg")), 1e-12);
+        } else {
+            same_last_lines("cached", cases[i].name, "metrics.jsonl", 0, 1);
+        }
+        json_decref(lines);
+    }
+}
+
 /* balance.metric is gone: a checkpoint that says what all runs do goes on, one that solved otherwise does
  * not, but its adapter can still be exported. */
 static void a_key_that_is_gone(void **state) {
@@ -455,6 +494,7 @@ int main(void) {
         cmocka_unit_test(older_files_are_read),
         cmocka_unit_test(the_schedule_is_that_of_the_checkpoint),
         cmocka_unit_test(the_common_part_is_that_of_the_checkpoint),
+        cmocka_unit_test(another_balance_solves_anew),
         cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(definitions_of_before),
         cmocka_unit_test(limits_of_time_stop_every_rank_alike),
