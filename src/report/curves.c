@@ -94,7 +94,8 @@ static void write_alpha(const curves_t *c, mbl_svg_series_t *series) {
     if (!solved)
         return;
     mbl_page_section(c->out, "Weights",
-                     "Alpha, the share that each reward's unit gradient has in a step. They sum to one.");
+                     "Alpha, the share that each reward's unit gradient has in a step. They sum to one, "
+                     "except under weighted_sum and gdpo, where they are the weights as given.");
     fputs("<div class=\"card\">", c->out);
     mbl_page_legend(c->out, c->data);
     mbl_svg_chart_t chart = {.title = "alpha of every reward by step",

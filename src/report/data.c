@@ -41,6 +41,7 @@ static void take_rewards(const mbl_run_data_t *data, const json_t *line, double 
         at[MBL_RUN_MEAN] = number(json_object_get(line, "reward"), data->names[k]);
         at[MBL_RUN_ALPHA] = number(alpha, data->names[k]);
         at[MBL_RUN_COS] = number(json_object_get(line, "cos"), data->names[k]);
+        at[MBL_RUN_TRAINED] = mbl_rundir_trained(line, data->names[k]);
         at[MBL_RUN_SCORED] = number(json_object_get(line, "valid"), data->names[k]);
         at[MBL_RUN_FAILED] = number(json_object_get(line, "failed"), data->names[k]);
         calls = number(json_object_get(remote, data->names[k]), "requests");

@@ -29,7 +29,15 @@ enum {
     MBL_RUN_TOTAL,
     MBL_RUN_REWARDS
 };
-enum { MBL_RUN_MEAN, MBL_RUN_ALPHA, MBL_RUN_COS, MBL_RUN_SCORED, MBL_RUN_FAILED, MBL_RUN_EACH };
+enum {
+    MBL_RUN_MEAN,
+    MBL_RUN_ALPHA,
+    MBL_RUN_COS,
+    MBL_RUN_TRAINED,
+    MBL_RUN_SCORED,
+    MBL_RUN_FAILED,
+    MBL_RUN_EACH
+};
 
 typedef struct {
     const char *folder;

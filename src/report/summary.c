@@ -69,11 +69,15 @@ static void write_lede(FILE *out, const mbl_run_data_t *data) {
     fputs("</p>\n", out);
 }
 
-/* Steps whose direction works against a reward's gradient; *measured: those with cosines. */
-static size_t steps_against(const mbl_run_data_t *data, const double *cosine, size_t *measured) {
+/* Steps whose direction works against a reward's gradient, of those that train it (NULL: all); *measured:
+ * those with cosines. */
+static size_t steps_against(const mbl_run_data_t *data, const double *cosine, const double *trained,
+                            size_t *measured) {
     size_t against = 0;
     *measured = 0;
     for (size_t i = 0; i < data->n; i++) {
+        if (trained && !(trained[i] > 0))
+            continue;
         *measured += isfinite(cosine[i]);
         against += mbl_is_against(cosine[i]);
     }
@@ -91,7 +95,7 @@ static void write_tiles(FILE *out, const mbl_run_data_t *data) {
         tile(out, "rewards better than the base model", "%zu of %zu", verdicts[BETTER], data->k);
         tile(out, "rewards worse", "%zu", verdicts[WORSE]);
     }
-    size_t against = steps_against(data, mbl_run_column(data, MBL_RUN_COS_MIN), &measured);
+    size_t against = steps_against(data, mbl_run_column(data, MBL_RUN_COS_MIN), NULL, &measured);
     if (measured > 0)
         tile(out, "steps against a reward", "%zu of %zu", against, measured);
     tile(out, "images drawn", "%.0f", mbl_run_sum(data, mbl_run_column(data, MBL_RUN_IMAGES), false));
@@ -158,7 +162,8 @@ static void write_row(FILE *out, const mbl_run_data_t *data, size_t k, bool *few
             marked ? "*" : "");
     mean_cell(out, mean_of(mbl_run_reward(data, k, MBL_RUN_ALPHA), data->n), NAN, "%.3f");
     mean_cell(out, mean_of(mbl_run_reward(data, k, MBL_RUN_COS), data->n), NAN, "%+.3f");
-    size_t against = steps_against(data, mbl_run_reward(data, k, MBL_RUN_COS), &measured);
+    size_t against = steps_against(data, mbl_run_reward(data, k, MBL_RUN_COS),
+                                   mbl_run_reward(data, k, MBL_RUN_TRAINED), &measured);
     if (measured > 0)
         fprintf(out, "<td>%zu</td></tr>\n", against);
     else

@@ -76,14 +76,14 @@ static void check_alpha(const mbl_alarm_limits_t *limits, const mbl_alarm_number
     found(out, MBL_ALARM_alpha_stale, is, (double)state->unsolved, 0);
 }
 
-/* The most negative cosine of a step that has any; steps without say nothing either way. */
+/* The most negative cosine of the rewards that a step trains; steps without any say nothing either way. */
 static void check_cosines(const mbl_alarm_limits_t *limits, const mbl_alarm_numbers_t *n,
                           mbl_alarm_state_t *state, mbl_alarm_findings_t *out) {
     size_t worst = 0;
     double least = INFINITY;
     for (size_t k = 0; n->cos && k < n->k; k++) {
         double cosine = fmin(n->cos[k], n->cos_part[k]); /* of the one that is no NAN */
-        if (!(cosine < least) || (n->monitor && n->monitor[k]))
+        if (!(cosine < least) || (n->active && !n->active[k]))
             continue;
         least = cosine;
         worst = k;

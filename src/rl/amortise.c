@@ -5,17 +5,25 @@
 
 #include <string.h>
 
-void mbl_amortise_keep(mbl_amortise_t *cache, const mbl_balance_step_t *solved, size_t k) {
-    memset(cache, 0, sizeof *cache);
+void mbl_amortise_keep(mbl_amortise_t *cache, const mbl_balance_step_t *solved, const bool *tried,
+                       const mbl_balance_state_t *state, size_t k) {
+    cache->age = 0;
     for (size_t i = 0; i < k; i++)
-        cache->norm[i] = solved->used[i] ? solved->length[i] : 0;
+        if (solved->used[i])
+            cache->norm[i] = solved->length[i];
+        else if (tried[i])
+            cache->norm[i] = MBL_AMORTISE_UNUSABLE;
+        else if (!(cache->norm[i] > 0 && state->seen[i]))
+            cache->norm[i] = 0;
 }
 
 bool mbl_amortise_due(const mbl_amortise_t *cache, size_t every, const bool *valid, size_t k) {
-    bool usable = false;
-    for (size_t i = 0; i < k; i++)
+    bool usable = false, unknown = false;
+    for (size_t i = 0; i < k; i++) {
         usable |= valid[i] && cache->norm[i] > 0;
-    return cache->age == 0 || cache->age >= every || !usable;
+        unknown |= valid[i] && cache->norm[i] == 0;
+    }
+    return cache->age == 0 || cache->age >= every || !usable || unknown;
 }
 
 /* The share of an objective. Shares that are not solved for are known without an average, which over steps
@@ -64,7 +72,7 @@ mbl_status_t mbl_amortise_step(const mbl_balance_options_t *options, const mbl_b
     objective_sums_t sums;
     memset(&step, 0, sizeof step);
     for (size_t i = 0; i < k; i++) {
-        step.norm[i] = step.length[i] = cache->norm[i];
+        step.norm[i] = step.length[i] = cache->norm[i] > 0 ? cache->norm[i] : 0;
         step.used[i] = valid[i] && cache->norm[i] > 0 && (!options->active || options->active[i]);
         step.n_used += step.used[i];
     }

@@ -137,13 +137,20 @@ static mbl_status_t solve(const mbl_balance_options_t *options, const mbl_sets_t
  * out. */
 static const double CANCELLED = 1e-14;
 
-/* Cosines and their summary over the rewards that have a gradient, from <D, g_k>. */
-static void take_cosines(const double *along, size_t k, mbl_balance_step_t *out) {
+/* Whether a reward's cosine says something of the balance: those of monitors and of rewards outside the stage
+ * are measured only. */
+static bool counts(const mbl_balance_step_t *step, const bool *active, size_t i) {
+    return step->measured[i] && (!active || active[i]);
+}
+
+/* Cosines of all rewards that have a gradient, from <D, g_k>, and their summary over those that are trained.
+ */
+static void take_cosines(const double *along, const bool *active, size_t k, mbl_balance_step_t *out) {
     double sum = 0, squares = 0, low = INFINITY, part = INFINITY, n = 0;
     for (size_t i = 0; i < k; i++) {
         bool measured = out->measured[i] && out->direction_norm > 0;
         out->cos[i] = measured ? along[i] / (out->norm[i] * out->direction_norm) : 0;
-        if (!out->measured[i])
+        if (!counts(out, active, i))
             continue;
         n++;
         sum += out->cos[i];
@@ -152,7 +159,7 @@ static void take_cosines(const double *along, size_t k, mbl_balance_step_t *out)
     }
     double mean = n > 0 ? sum / n : 0;
     for (size_t i = 0; i < k; i++)
-        squares += out->measured[i] ? (out->cos[i] - mean) * (out->cos[i] - mean) : 0;
+        squares += counts(out, active, i) ? (out->cos[i] - mean) * (out->cos[i] - mean) : 0;
     out->cos_min = n > 0 ? low : 0;
     out->cos_part_min = n > 0 ? part : 0;
     out->cos_mean = mean;
@@ -165,7 +172,8 @@ static double part_cosine(const mbl_balance_step_t *out, size_t k, double along,
 }
 
 /* cos(D, g_k), cos(D, a_k) and |D| from the matrix over the sets. */
-static void diagnose(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *out) {
+static void diagnose(const double *gram, const mbl_sets_t *sets, const bool *active, size_t k,
+                     mbl_balance_step_t *out) {
     size_t m = mbl_sets_count(sets);
     double inner[MBL_SETS_MAX], along[MBL_MAX_REWARDS], square = 0, longest = 0;
     for (size_t i = 0; i < m; i++) {
@@ -182,11 +190,10 @@ static void diagnose(const double *gram, const mbl_sets_t *sets, size_t k, mbl_b
         out->cos_part[i] = part_cosine(out, i, inner[i], gram[i * m + i]);
         along[i] = inner[i] + (sets->of[i] == MBL_NO_MASK ? 0 : inner[sets->parts + sets->of[i]]);
     }
-    take_cosines(along, k, out);
+    take_cosines(along, active, k, out);
 }
 
-/* alphabar of the rewards that took part, started from a reward's first alpha; the others keep theirs. */
-static void smooth(double rho, size_t k, mbl_balance_step_t *step, mbl_balance_state_t *state) {
+void mbl_balance_average(double rho, size_t k, mbl_balance_step_t *step, mbl_balance_state_t *state) {
     double sum = 0;
     for (size_t i = 0; i < k; i++) {
         if (!step->used[i])
@@ -236,16 +243,16 @@ mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const doubl
         MBL_TRY(solve(options, sets, gram, k, &step));
         mbl_sets_spread(sets, together ? NULL : step.used, step.coefficient);
         if (!averages_all)
-            smooth(options->rho, k, &step, state);
+            mbl_balance_average(options->rho, k, &step, state);
     }
     if (averages_all) {
         mbl_reference_smooth(options->rho, step.alpha, k, state);
         memcpy(step.alpha_mean, state->alpha_mean, sizeof step.alpha_mean);
     }
-    diagnose(gram, sets, k, &step);
+    diagnose(gram, sets, options->active, k, &step);
     if (options->guard) {
         MBL_TRY(mbl_guard(gram, sets, k, &step));
-        diagnose(gram, sets, k, &step);
+        diagnose(gram, sets, options->active, k, &step);
     }
     step.seconds = mbl_now() - start;
     *out = step;
@@ -264,17 +271,19 @@ static void take_measures(const mbl_balance_step_t *measured, mbl_balance_step_t
     step->cos_part_min = measured->cos_part_min;
 }
 
-void mbl_balance_measure(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step) {
+void mbl_balance_measure(const double *gram, const mbl_sets_t *sets, const bool *active, size_t k,
+                         mbl_balance_step_t *step) {
     double rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS];
     mbl_balance_step_t measured;
     memset(&measured, 0, sizeof measured);
     reward_gram(gram, sets, NULL, k, rewards, &measured);
     memcpy(measured.coefficient, step->coefficient, sizeof measured.coefficient);
-    diagnose(gram, sets, k, &measured);
+    diagnose(gram, sets, active, k, &measured);
     take_measures(&measured, step);
 }
 
-void mbl_balance_measure_row(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step) {
+void mbl_balance_measure_row(const double *gram, const mbl_sets_t *sets, const bool *active, size_t k,
+                             mbl_balance_step_t *step) {
     double rewards[MBL_MAX_REWARDS * MBL_MAX_REWARDS], of_sets[MBL_SETS_MAX * MBL_SETS_MAX];
     double along[MBL_MAX_REWARDS];
     size_t n = mbl_sets_count(sets), m = n + 1;
@@ -289,7 +298,7 @@ void mbl_balance_measure_row(const double *gram, const mbl_sets_t *sets, size_t 
         measured.cos_part[i] = part_cosine(&measured, i, row[i], gram[i * m + i]);
         along[i] = row[i] + (sets->of[i] == MBL_NO_MASK ? 0 : row[sets->parts + sets->of[i]]);
     }
-    take_cosines(along, k, &measured);
+    take_cosines(along, active, k, &measured);
     take_measures(&measured, step);
 }
 

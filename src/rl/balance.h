@@ -33,7 +33,8 @@ typedef struct {
 
 /* Kept over steps and in checkpoints. */
 typedef struct {
-    /* alphabar: rho alphabar + (1 - rho) alpha of the rewards that took part, started from the first alpha;
+    /* alphabar: rho alphabar + (1 - rho) alpha (a shrunk one) of the rewards that took part, started from the
+     * first alpha;
      * a reward left out keeps its own, so the sum need not be 1 (marble_reference: reference.h) */
     double alpha_mean[MBL_MAX_REWARDS];
     bool seen[MBL_MAX_REWARDS]; /* that reward has entered the average */
@@ -51,7 +52,7 @@ typedef struct {
     size_t n_used;
     double coefficient[MBL_SETS_MAX];                /* D = sum_j coefficient_j set_j */
     double direction_norm;                           /* |D|; 0 where D cancels out to rounding */
-    double cos_min, cos_mean, cos_var, cos_part_min; /* over the measured rewards; 0 without any */
+    double cos_min, cos_mean, cos_var, cos_part_min; /* over the measured active rewards; 0 without any */
     double moved;                                    /* by the guard: |D - D before it| over |D before it| */
     double kkt_residual;
     double seconds; /* of the solve, on rank 0 */
@@ -64,10 +65,15 @@ mbl_status_t mbl_balance(mbl_comm_t *comm, const mbl_balance_options_t *options,
 /* The same without communication. */
 mbl_status_t mbl_balance_local(const mbl_balance_options_t *options, const double *gram, size_t k,
                                mbl_balance_state_t *state, mbl_balance_step_t *out);
+/* step's alpha into the average of the rewards it used, started from a reward's first; the others keep
+ * theirs. mbl_balance has done so with its own solution. Local. */
+void mbl_balance_average(double rho, size_t k, mbl_balance_step_t *step, mbl_balance_state_t *state);
 /* What a direction whose coefficients are given means for every reward: norm, cosines and direction_norm of
- * *step from gram [S * S]. */
-void mbl_balance_measure(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step);
+ * *step from gram [S * S]; active [K] as in the options. */
+void mbl_balance_measure(const double *gram, const mbl_sets_t *sets, const bool *active, size_t k,
+                         mbl_balance_step_t *step);
 /* The same for a D that is no combination of sets: gram [(S+1)^2] over the sets and D. */
-void mbl_balance_measure_row(const double *gram, const mbl_sets_t *sets, size_t k, mbl_balance_step_t *step);
+void mbl_balance_measure_row(const double *gram, const mbl_sets_t *sets, const bool *active, size_t k,
+                             mbl_balance_step_t *step);
 
 #endif

@@ -85,10 +85,11 @@ void mbl_update_begin(const mbl_update_t *u, const mbl_update_options_t *options
     step->args.old_is_current = u->policy.old_is_current;
     step->args.kl_rows = NULL;
     step->sets = mbl_sets(step->args.parts, step->args.masks, step->args.kl_apart && step->args.kl > 0);
-    step->cache = u->cache;
     step->diagnose = options->diagnose;
-    if (!options->begins)
-        step->balance = u->balance;
+    if (options->begins) /* no averages, no lengths: they are of other rewards */
+        return;
+    step->balance = u->balance;
+    step->cache = u->cache;
 }
 
 /* The rows that the KL term is taken of, where that is a fraction of them. */
@@ -235,7 +236,7 @@ static mbl_status_t leave_out(mbl_update_t *u, const mbl_update_step_t *step) {
     double *const numbers[] = {b->alpha, b->alpha_mean, b->norm, b->cos, b->cos_part, out->cos_step};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         fill(numbers[i], MBL_MAX_REWARDS, NAN);
-    out->norm = b->cos_min = b->cos_mean = b->cos_var = NAN;
+    out->norm = b->cos_min = b->cos_part_min = b->cos_mean = b->cos_var = NAN;
     memset(b->used, 0, sizeof b->used);
     b->n_used = 0;
     out->refreshed = out->halves = false;

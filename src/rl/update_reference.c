@@ -82,7 +82,8 @@ static mbl_status_t measure(mbl_update_t *u, mbl_update_step_t *step) {
     out->kl = kl;
     MBL_TRY(MBL_OP(u->ops, gram, .gram = &host, .x = &rows));
     MBL_TRY(mbl_comm_allreduce(u->comm, gram, m * m, MBL_COMM_F64, MBL_COMM_SUM));
-    mbl_balance_measure_row(gram, &step->sets, step->args.batch->k, &out->balance);
+    mbl_balance_measure_row(gram, &step->sets, step->options->balance.active, step->args.batch->k,
+                            &out->balance);
     return MBL_OK;
 }
 

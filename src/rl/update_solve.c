@@ -61,6 +61,21 @@ static void take_weights(mbl_update_step_t *step) {
     step->norm = balance->direction_norm;
 }
 
+/* [K] rewards whose scores can have a gradient. */
+static void usable(const mbl_update_step_t *step, bool *valid) {
+    const mbl_update_options_t *o = step->options;
+    for (size_t i = 0; i < step->args.batch->k; i++)
+        valid[i] = (!o->balance.active || o->balance.active[i]) && o->stats[i].valid > 0 &&
+                   o->stats[i].advantage_std > 0;
+}
+
+/* Those of them that rows of the solve have. */
+static void tried(const mbl_update_step_t *step, const mbl_update_share_t *share, bool *out) {
+    usable(step, out);
+    for (size_t i = 0; share && i < step->args.batch->k; i++)
+        out[i] = out[i] && step->sets.of[i] != MBL_NO_MASK && share->mask[step->sets.of[i]] > 0;
+}
+
 /* The averaged alpha instead of the solution, over lengths of this solve. */
 static mbl_status_t smooth(mbl_update_step_t *step, const mbl_balance_options_t *options,
                            const double *gram) {
@@ -69,17 +84,18 @@ static mbl_status_t smooth(mbl_update_step_t *step, const mbl_balance_options_t 
     MBL_TRY(mbl_amortise_step(options, &step->balance, &step->cache, balance->used, k, &averaged));
     memcpy(balance->coefficient, averaged.coefficient, sizeof averaged.coefficient);
     memcpy(balance->alpha, averaged.alpha, sizeof averaged.alpha);
-    mbl_balance_measure(gram, &step->sets, k, balance);
+    mbl_balance_measure(gram, &step->sets, options->active, k, balance);
     return MBL_OK;
 }
 
-/* The solution, shrunk by what its halves disagree: other weights over the same lengths. */
+/* The solution, shrunk by what its halves disagree: other weights over the same lengths. They are what is
+ * applied, so the average is of them, and steps with cached weights follow it. */
 static mbl_status_t shrink(mbl_update_step_t *step, const mbl_balance_options_t *options,
                            const mbl_balance_state_t *before, const double *gram) {
     mbl_update_result_t *out = step->out;
     mbl_balance_step_t shrunk, *balance = &out->balance;
     mbl_balance_state_t as_average = *before;
-    mbl_amortise_t lengths;
+    mbl_amortise_t lengths = {.age = 0};
     double target[MBL_MAX_REWARDS], sum = 0, n = (double)balance->n_used;
     size_t k = step->args.batch->k;
     bool average = step->options->shrink == MBL_SHRINK_AVERAGE;
@@ -93,10 +109,12 @@ static mbl_status_t shrink(mbl_update_step_t *step, const mbl_balance_options_t 
     out->shrunk = mbl_noise_shrink(out->alpha_half[0], out->alpha_half[1], step->first_half, target,
                                    balance->used, k, balance->alpha);
     memcpy(as_average.alpha_mean, balance->alpha, k * sizeof *balance->alpha);
-    mbl_amortise_keep(&lengths, balance, k);
+    mbl_amortise_keep(&lengths, balance, balance->used, before, k);
     MBL_TRY(mbl_amortise_step(options, &as_average, &lengths, balance->used, k, &shrunk));
     memcpy(balance->coefficient, shrunk.coefficient, sizeof shrunk.coefficient);
-    mbl_balance_measure(gram, &step->sets, k, balance);
+    step->balance = *before;
+    mbl_balance_average(options->rho, k, balance, &step->balance);
+    mbl_balance_measure(gram, &step->sets, options->active, k, balance);
     return MBL_OK;
 }
 
@@ -124,7 +142,9 @@ mbl_status_t mbl_update_solve(mbl_update_t *u, mbl_update_step_t *step, const do
     if (step->options->shrink && out->halves && !step->options->warmup && out->balance.n_used > 0)
         MBL_TRY(shrink(step, &options, &before, scaled));
     if (step->refresh) {
-        mbl_amortise_keep(&step->cache, &out->balance, k);
+        bool had[MBL_MAX_REWARDS];
+        tried(step, share, had);
+        mbl_amortise_keep(&step->cache, &out->balance, had, &step->balance, k);
         if (step->options->smooth)
             MBL_TRY(smooth(step, &options, scaled));
     }
@@ -245,7 +265,8 @@ static void know(mbl_update_step_t *step, const double *coefficient) {
 static mbl_status_t form_and_measure(mbl_update_t *u, mbl_update_step_t *step, double *gram) {
     MBL_TRY(form_all(u, step, gram));
     mbl_update_compare(step, gram);
-    mbl_balance_measure(gram, &step->sets, step->args.batch->k, &step->out->balance);
+    mbl_balance_measure(gram, &step->sets, step->options->balance.active, step->args.batch->k,
+                        &step->out->balance);
     take_weights(step);
     return MBL_OK;
 }
@@ -285,14 +306,6 @@ static mbl_status_t apply_known(mbl_update_t *u, mbl_update_step_t *step) {
     step->coefficient[0] = isfinite(gram[0]) ? 1 : 0;
     step->norm = isfinite(gram[0]) ? sqrt(gram[0]) : 0;
     return MBL_OK;
-}
-
-/* [K] rewards whose scores can have a gradient. */
-static void usable(const mbl_update_step_t *step, bool *valid) {
-    const mbl_update_options_t *o = step->options;
-    for (size_t i = 0; i < step->args.batch->k; i++)
-        valid[i] = (!o->balance.active || o->balance.active[i]) && o->stats[i].valid > 0 &&
-                   o->stats[i].advantage_std > 0;
 }
 
 /* Cached weights, or the method's own objective. */

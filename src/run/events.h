@@ -30,7 +30,8 @@ typedef struct {
 typedef struct {
     const mbl_state_t *state;
     uint64_t step, epoch;
-    size_t stage; /* from 0 */
+    size_t stage;       /* from 0 */
+    const bool *active; /* [K] rewards that it trains: neither monitors nor outside its stage */
     double lr, old_deviate;
     double samples; /* images of the epoch over its steps */
     const mbl_update_result_t *update;

@@ -83,6 +83,9 @@ const json_t *mbl_rundir_rewards(const json_t *line);
  * where it has none. Lines from before the average was called alpha_ema have it as alpha, and what was used
  * as alpha_raw where the step solved. */
 const json_t *mbl_rundir_alpha(const json_t *line, bool average);
+/* Whether the step of a line of metrics.jsonl trained that reward, so that its cosines say something of the
+ * balance: not so those of monitors and of rewards outside the stage. Older lines do not say; all count. */
+bool mbl_rundir_trained(const json_t *line, const char *reward);
 
 /* For every reward of checkpoint.keep.best the step whose checkpoint has the highest mean in eval.jsonl,
  * among those up to `step` that are there; steps [MBL_MAX_REWARDS]. Local. */

@@ -41,6 +41,10 @@ const json_t *mbl_rundir_alpha(const json_t *line, bool average) {
     return json_is_object(found) ? found : NULL;
 }
 
+bool mbl_rundir_trained(const json_t *line, const char *reward) {
+    return !json_is_false(json_object_get(json_object_get(line, "trained"), reward));
+}
+
 /* The best step of one reward by the lines of eval.jsonl; false when there is none with a checkpoint. */
 static bool best_step(const char *path, const json_t *lines, const char *reward, size_t *out) {
     double best = 0;

@@ -125,6 +125,7 @@ static mbl_status_t describe_step(mbl_train_t *t, size_t steps, mbl_event_step_t
     out->step = t->state.step;
     out->epoch = t->state.epoch;
     out->stage = t->stage.index;
+    out->active = t->stage.active;
     out->lr = t->config->train.lr;
     out->settings = t->settings;
     out->n_settings = t->n_settings;

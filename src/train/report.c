@@ -97,7 +97,7 @@ static void put_cosines(json_t *line, const mbl_config_t *config, const mbl_even
     bool any = false, moved = r->update->norm > 0;
     for (size_t k = 0; k < config->rewards.count; k++) {
         norm[k] = r->stats[k].valid > 0 ? b->norm[k] : NAN;
-        any |= b->measured[k] && moved;
+        any |= b->measured[k] && r->active[k] && moved;
     }
     json_object_set_new(line, "grad_norm_by", by_reward(config, norm, sizeof *norm));
     for (size_t i = 0; i < sizeof found / sizeof *found; i++) {
@@ -136,6 +136,19 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_even
         put_cosines(line, config, r);
 }
 
+/* Which rewards the step trains, where some it only scores: their cosines say nothing of the balance. */
+static void put_trained(json_t *line, const mbl_config_t *config, const mbl_event_step_t *r) {
+    json_t *trained = json_object();
+    bool all = true;
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        json_object_set_new(trained, config->rewards.items[k].name, json_boolean(r->active[k]));
+        all &= r->active[k];
+    }
+    if (!all)
+        json_object_set(line, "trained", trained);
+    json_decref(trained);
+}
+
 static void put_sources(json_t *line, const mbl_event_step_t *r) {
     const mbl_engine_t *engine = r->state->engine;
     const mbl_prompts_t *prompts = &engine->train.prompts;
@@ -161,6 +174,7 @@ json_t *mbl_report_line(const mbl_event_step_t *r) {
     json_object_set_new(line, "reward",
                         stats_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, mean)));
     put_sources(line, r);
+    put_trained(line, config, r);
     json_object_set_new(line, "advantage_std",
                         stats_by_reward(config, r->stats, offsetof(mbl_reward_stats_t, advantage_std)));
     json_object_set_new(line, "valid",

@@ -13,13 +13,16 @@ typedef struct {
     size_t steps, against;
 } count_t;
 
+/* Of the rewards that the step of a line trained. */
 static void count(const json_t *line, const char *key, count_t *out) {
     const char *name;
     json_t *value, *by = json_object_get(line, key);
     bool any = false, against = false;
     json_object_foreach(by, name, value) {
-        any |= json_is_number(value);
-        against |= json_is_number(value) && mbl_is_against(json_number_value(value));
+        if (!json_is_number(value) || !mbl_rundir_trained(line, name))
+            continue;
+        any = true;
+        against |= mbl_is_against(json_number_value(value));
     }
     out->steps += any;
     out->against += against;

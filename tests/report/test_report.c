@@ -29,19 +29,22 @@ static char *in(const char *name) {
 
 /* Two steps an epoch; reward "ocr" rises, the other has no score in the first step. */
 static void write_metrics(size_t steps) {
+    const size_t alone = steps == 8 ? 8 : 0; /* a step that trains "ocr" alone */
     FILE *out = fopen(in("metrics.jsonl"), "w");
     assert_non_null(out);
     for (size_t i = 1; i <= steps; i++) {
         json_t *line =
             json_pack("{s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:s,s:s}", "step", (int)i, "epoch",
                       (int)((i + 1) / 2), "loss", 1.0 / (double)i, "kl", 0.001 * (double)i, "lr", 1e-4,
-                      "grad_norm", 0.5, "old_lag", 0.25, "cos_min", i % 4 ? 0.125 : -0.125, "samples_per_s",
-                      8.0, "run", "00000000000000aa", "time", "2026-05-08T09:30:00Z");
+                      "grad_norm", 0.5, "old_lag", 0.25, "cos_min", i % 4 || i == alone ? 0.125 : -0.125,
+                      "samples_per_s", 8.0, "run", "00000000000000aa", "time", "2026-05-08T09:30:00Z");
         json_object_set_new(line, "reward",
                             json_pack("{s:f,s:o}", "ocr", 0.001 * (double)i, HOSTILE,
                                       i == 1 ? json_null() : json_real(-2.0)));
         json_object_set_new(line, "alpha", json_pack("{s:f,s:f}", "ocr", 0.75, HOSTILE, 0.25));
         json_object_set_new(line, "cos", json_pack("{s:f,s:f}", "ocr", 0.5, HOSTILE, i % 4 ? 0.125 : -0.125));
+        if (i == alone)
+            json_object_set_new(line, "trained", json_pack("{s:b,s:b}", "ocr", 1, HOSTILE, 0));
         json_object_set_new(line, "valid", json_pack("{s:i,s:i}", "ocr", 24, HOSTILE, 12));
         json_object_set_new(line, "failed", json_pack("{s:i,s:i}", "ocr", 0, HOSTILE, 1));
         json_object_set_new(line, "alarms", json_pack("{s:i,s:i}", "kl_high", 3, "non_finite", 0));
@@ -174,9 +177,10 @@ static void numbers_of_the_files(void **state) {
                                         "+0.1250 <small>&#177; 0.0312",
                                         ">better</td>",
                                         ">no clear change*</td>",
-                                        "<b>1 of 2</b>", /* rewards better */
-                                        "<b>2 of 8</b>", /* steps against one */
-                                        "<b>192</b>",    /* images: 8 steps of 3 s at 8 a second */
+                                        "<b>1 of 2</b>",              /* rewards better */
+                                        "<b>1 of 8</b>",              /* steps against one that they train, */
+                                        "+0.062</td><td>1</td></tr>", /* which is this */
+                                        "<b>192</b>", /* images: 8 steps of 3 s at 8 a second */
                                         "<b>24.0 s</b>",
                                         "training 10.0 s (41.7 %)",
                                         "rollout and scoring 12.0 s (50.0 %)",

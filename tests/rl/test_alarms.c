@@ -286,6 +286,16 @@ static void directions_against_a_reward(void **state) {
     stays_quiet(&h, 1);
     part[1] = -0.2;
     stays_quiet(&h, 19);
+    bool active[K] = {true, false, true}; /* of a reward that the step does not train */
+    make_healthy(&h);
+    h.numbers.cos = cos;
+    h.numbers.cos_part = part;
+    h.numbers.active = active;
+    stays_quiet(&h, 30);
+    cos[0] = -0.3;
+    stays_quiet(&h, 19);
+    fires_after(&h, MBL_ALARM_against_reward, 1);
+    assert_int_equal(h.findings.reward[MBL_ALARM_against_reward], 0);
 }
 
 static void what_is_switched_off_stays_quiet(void **state) {

@@ -212,11 +212,11 @@ static void balance_takes_the_masked_gradients(void **state) {
     }
     mbl_balance_step_t measured = step;
     memset(measured.cos, 0, sizeof measured.cos);
-    mbl_balance_measure(c.gram, &c.sets, K, &measured);
+    mbl_balance_measure(c.gram, &c.sets, NULL, K, &measured);
     memcpy(c.v[c.count], d, sizeof d);
     fill_gram(&c, c.count + 1);
     mbl_balance_step_t row = {.n_used = 0};
-    mbl_balance_measure_row(c.gram, &c.sets, K, &row);
+    mbl_balance_measure_row(c.gram, &c.sets, NULL, K, &row);
     for (size_t k = 0; k < K; k++) {
         assert_near(measured.cos[k], step.cos[k], 1e-13);
         assert_near(row.cos[k], step.cos[k], 1e-12);

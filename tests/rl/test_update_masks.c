@@ -325,6 +325,73 @@ static void alpha_that_shrinks(void **state) {
     }
 }
 
+/* The average and the steps between two solves are of the alpha that was applied. */
+static void a_shrunk_alpha_is_averaged(void **state) {
+    mbl_comm_t *comm = *state;
+    for (int target = MBL_SHRINK_EQUAL; target <= MBL_SHRINK_AVERAGE; target++) {
+        step_t s;
+        double shrunk[PARTS], raw = 0;
+        open_step(&s, comm, 1);
+        s.options.shrink = (mbl_shrink_t)target;
+        s.options.refresh_every = 2;
+        take_step(&s);
+        assert_true(s.result.refreshed && s.result.shrunk < 1);
+        memcpy(shrunk, s.result.balance.alpha, sizeof shrunk);
+        for (size_t k = 0; k < PARTS; k++) {
+            assert_near(s.result.balance.alpha_mean[k], shrunk[k], 1e-12);
+            assert_near(s.update.balance.alpha_mean[k], shrunk[k], 1e-12);
+            raw = fmax(raw, fabs(s.result.alpha_raw[k] - shrunk[k]));
+        }
+        assert_true(raw > 1e-3); /* which is not what was solved for */
+        form(&s, comm);
+        take_step(&s);
+        assert_false(s.result.refreshed);
+        check_direction(&s, comm, "cached direction after shrinking");
+        for (size_t k = 0; k < PARTS; k++)
+            assert_near(s.result.balance.alpha[k], shrunk[k], 1e-12);
+        take_step(&s);
+        assert_true(s.result.refreshed);
+        for (size_t k = 0; k < PARTS; k++)
+            assert_near(s.result.balance.alpha_mean[k], 0.7 * shrunk[k] + 0.3 * s.result.balance.alpha[k],
+                        1e-12);
+        close_step(&s);
+    }
+}
+
+/* A reward without scores at the last solve takes part in the next cached step with what an earlier one
+ * found; one that no solve has had makes that step solve. */
+static void a_reward_that_applies_again(void **state) {
+    mbl_comm_t *comm = *state;
+    for (int known = 0; known < 2; known++) {
+        step_t s;
+        open_step(&s, comm, 1);
+        s.options.refresh_every = 3;
+        if (known)
+            take_step(&s);
+        s.options.solve = true;
+        s.stats[1] = (mbl_reward_stats_t){.valid = 0};
+        const uint8_t of = s.m.masks.of[1];
+        const size_t n = s.m.own.n;
+        float *factors = s.m.own_a + n, kept[N];
+        memcpy(kept, factors, n * sizeof *kept);
+        memset(factors, 0, n * sizeof *factors);
+        s.m.masks.of[1] = MBL_NO_MASK;
+        take_step(&s);
+        assert_true(s.result.refreshed && !s.result.balance.used[1]);
+        s.options.solve = false;
+        s.stats[1] = s.stats[0];
+        s.m.masks.of[1] = of;
+        memcpy(factors, kept, n * sizeof *factors);
+        take_step(&s);
+        assert_int_equal(s.result.refreshed, !known);
+        if (known) {
+            assert_int_equal(s.result.balance.n_used, PARTS);
+            assert_true(s.result.balance.coefficient[1] > 0);
+        }
+        close_step(&s);
+    }
+}
+
 int main(void) {
     mbl_comm_t *comm = open_ranks();
     if (!comm)
@@ -336,6 +403,8 @@ int main(void) {
         cmocka_unit_test_prestate(the_common_part_once, comm),
         cmocka_unit_test_prestate(part_of_the_kl_term, comm),
         cmocka_unit_test_prestate(alpha_that_shrinks, comm),
+        cmocka_unit_test_prestate(a_shrunk_alpha_is_averaged, comm),
+        cmocka_unit_test_prestate(a_reward_that_applies_again, comm),
     };
     int failed = cmocka_run_group_tests_name("update masks", tests, NULL, NULL);
     mbl_comm_close(comm);

@@ -66,6 +66,16 @@ static void rewards_of_any_name(void **state) {
     mbl_config_free(config);
 }
 
+/* Where a line does not say which rewards its step trained, that is all of them. */
+static void who_is_trained(void **state) {
+    json_t *some = json_pack("{s:{s:b,s:b}}", "trained", "step", 1, "rewards", 0), *old = json_object();
+    (void)state;
+    assert_true(mbl_rundir_trained(some, "step") && !mbl_rundir_trained(some, "rewards"));
+    assert_true(mbl_rundir_trained(old, "step") && mbl_rundir_trained(old, "rewards"));
+    json_decref(some);
+    json_decref(old);
+}
+
 /* Lines from before, beside those of today: the best of either. */
 static void older_lines_count(void **state) {
     static const char lines[] =
@@ -92,6 +102,7 @@ static void older_lines_count(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(rewards_of_any_name, setup, teardown),
+        cmocka_unit_test(who_is_trained),
         cmocka_unit_test_setup_teardown(older_lines_count, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

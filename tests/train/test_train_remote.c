@@ -5,6 +5,7 @@
 #include "oip_server.h"
 
 #include "base/clock.h"
+#include "run/rundir.h"
 
 enum { STEPS = 4 };
 static const char *const names[] = {"ocr", "count", "color", "clean", "jpeg", NULL};
@@ -122,10 +123,14 @@ static void monitors_change_nothing(void **state) {
     json_t *here = lines_of("two", "metrics.jsonl"), *there = lines_of("monitors", "metrics.jsonl");
     for (size_t i = 0; i < STEPS; i++) {
         json_t *line = json_array_get(there, i), *plain = json_array_get(here, i);
-        static const char *const keys[] = {"grad_norm", "kl"}; /* the loss is a mean over all rewards */
-        for (size_t j = 0; j < 2; j++)
+        /* the loss is a mean over all rewards; of the cosines only those that are trained count */
+        static const char *const keys[] = {"grad_norm", "kl", "cos_min", "cos_part_min", "cos_mean"};
+        for (size_t j = 0; j < sizeof keys / sizeof *keys; j++)
             compare(json_object_get(plain, keys[j]), json_object_get(line, keys[j]), 1e-6, keys[j]);
         assert_near(json_number_value(json_object_get(json_object_get(line, "alpha"), "jpeg")), 0, 0);
+        assert_true(json_is_number(json_object_get(json_object_get(line, "cos"), "jpeg")));
+        assert_true(mbl_rundir_trained(line, "ocr") && !mbl_rundir_trained(line, "jpeg"));
+        assert_null(json_object_get(plain, "trained"));
         assert_int_equal(json_integer_value(json_object_get(json_object_get(line, "failed"), "gone")), 16);
         assert_int_equal(json_integer_value(json_object_get(json_object_get(line, "valid"), "jpeg")), 16);
     }

@@ -3,6 +3,15 @@
  * ctest-backends: cuda */
 #include "train_case.h"
 
+static double least_of_trained(json_t *cos, const json_t *trained) {
+    const char *name;
+    json_t *value;
+    double least = INFINITY;
+    json_object_foreach(cos, name, value) if (json_is_true(json_object_get(trained, name))) least =
+        fmin(least, json_is_number(value) ? json_number_value(value) : INFINITY);
+    return least;
+}
+
 /* Three stages, of which the second begins amid an epoch: the others' rewards are scored but have no alpha,
  * every stage solves in its first step and starts its averages there. Stopping within a stage or between two
  * changes nothing, and neither does the number of ranks. */
@@ -40,6 +49,11 @@ static void stages_one_after_another(void **state) {
         if (field(lines, i, "alpha"))
             for (int k = 0; k < 2; k++)
                 assert_near(by(lines, i, "alpha", outside[stage[i] - 1][k]), 0, 0);
+        assert_true(json_is_true(json_object_get(field(lines, i, "trained"), "clean")));
+        assert_true(json_is_false(json_object_get(field(lines, i, "trained"), outside[stage[i] - 1][0])));
+        if (compared(lines, i))
+            assert_near(number_at(lines, i, "cos_min"),
+                        least_of_trained(field(lines, i, "cos"), field(lines, i, "trained")), 1e-12);
         if (stage[i] != 2)
             assert_int_equal(solved(lines, i), i == 0 || i == 6);
     }
