@@ -23,12 +23,12 @@ function describeAlpha() {
   };
 }
 
-// How many of the rewards that a step trains it worked against: cosines below 0 by more than rounding, as mbl_is_against
-// has it. Lines say `trained` where some rewards are only scored.
+// How many of the rewards that a step trains it worked against: cosines below 0 by more than rounding, as
+// mbl_is_against has it. Lines say `trained` where some rewards are only scored.
 function againstOf(run) {
   const m = run.metrics, columns = run.rewards().map((reward) => [m.get('cos.' + reward), m.get('trained.' + reward)]);
-  return m.step.map((step, i) => columns.reduce(
-                        (count, [cos, trained]) => count + (cos[i] < -1e-6 && trained[i] !== 0 ? 1 : 0), 0));
+  return m.step.map(
+      (step, i) => columns.reduce((count, [cos, trained]) => count + (cos[i] < -1e-6 && trained[i] !== 0 ? 1 : 0), 0));
 }
 
 function describeCosMin() {
