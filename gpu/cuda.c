@@ -42,10 +42,18 @@ static mbl_status_t device_memory(const mbl_ops_t *ops, size_t bytes, void **out
     return mbl_cuda_check_at(__FILE__, __LINE__, error, "an allocation");
 }
 
+mbl_status_t mbl_cuda_wait(mbl_ops_t *ops) {
+    mbl_cuda_t *cuda = mbl_cuda_of(ops);
+    ops->waits++;
+    MBL_CUDA_TRY(cudaStreamSynchronize(cuda->stream), "waiting for the device");
+    mbl_cuda_staging_passed(cuda->staging);
+    return MBL_OK;
+}
+
 mbl_status_t mbl_cuda_workspace(mbl_ops_t *ops, size_t bytes, void **out) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     if (bytes > cuda->work_bytes) {
-        MBL_CUDA_TRY(cudaStreamSynchronize(cuda->stream), "waiting for the device");
+        MBL_TRY(mbl_cuda_wait(ops));
         mbl_cuda_record_forget(ops); /* graphs have the old address */
         MBL_CUDA_TRY(cudaFree(cuda->work), "freeing scratch memory");
         cuda->work = NULL;
@@ -76,11 +84,11 @@ static void cuda_close(mbl_ops_t *ops) {
     ops->impl = NULL;
 }
 
-static mbl_status_t open_parts(mbl_cuda_t *cuda) {
+static mbl_status_t open_parts(mbl_ops_t *ops, mbl_cuda_t *cuda) {
     void *fault;
     MBL_TRY(mbl_device_open(&cuda->device));
     MBL_CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
-    MBL_TRY(mbl_cuda_staging_open(&cuda->staging));
+    MBL_TRY(mbl_cuda_staging_open(&ops->waits, &cuda->staging));
     MBL_CUDA_TRY(cudaHostAlloc(&fault, sizeof *cuda->fault, cudaHostAllocMapped),
                  "pinning memory for faults");
     cuda->fault = fault;
@@ -95,7 +103,7 @@ static mbl_status_t cuda_open(mbl_ops_t *ops, int threads) {
     MBL_ALLOC(cuda, 1);
     cuda->device.claim = -1;
     ops->impl = cuda;
-    mbl_status_t status = open_parts(cuda);
+    mbl_status_t status = open_parts(ops, cuda);
     if (status != MBL_OK) {
         cuda_close(ops);
         return status;
@@ -130,7 +138,7 @@ static mbl_status_t cuda_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
 
 static void cuda_free(mbl_ops_t *ops, void *ptr) {
     (void)mbl_cuda_record_flush(ops);
-    cudaStreamSynchronize(mbl_cuda_stream(ops));
+    (void)mbl_cuda_wait(ops);
     cudaFree(ptr);
 }
 
@@ -154,8 +162,7 @@ static mbl_status_t cuda_memory_left(mbl_ops_t *ops, size_t *bytes) {
 static mbl_status_t cuda_sync(mbl_ops_t *ops) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     MBL_TRY(mbl_cuda_record_flush(ops));
-    MBL_CUDA_TRY(cudaStreamSynchronize(cuda->stream), "waiting for the device");
-    mbl_cuda_staging_passed(cuda->staging);
+    MBL_TRY(mbl_cuda_wait(ops));
     return check_fault(cuda);
 }
 
@@ -188,7 +195,7 @@ static mbl_status_t cuda_alloc_host(mbl_ops_t *ops, size_t bytes, void **out) {
 
 static void cuda_free_host(mbl_ops_t *ops, void *ptr) {
     (void)mbl_cuda_record_flush(ops);
-    cudaStreamSynchronize(mbl_cuda_stream(ops));
+    (void)mbl_cuda_wait(ops);
     cudaFreeHost(ptr);
 }
 

@@ -44,6 +44,14 @@ static inline cudaStream_t mbl_cuda_stream(mbl_ops_t *ops) {
  * Needed at every way in that launches, makes or allocates something, whatever thread it comes by. */
 mbl_status_t mbl_cuda_enter(mbl_ops_t *ops);
 
+/* Waits for all that was asked for, and counts it. */
+mbl_status_t mbl_cuda_wait(mbl_ops_t *ops);
+/* The same for what stands before an event. */
+static inline cudaError_t mbl_cuda_wait_event(uint64_t *waits, cudaEvent_t event) {
+    ++*waits;
+    return cudaEventSynchronize(event);
+}
+
 /* Device memory for the running operation: 256-byte aligned, content undefined. Valid until the next
  * operation asks, which the stream orders behind this one. */
 mbl_status_t mbl_cuda_workspace(mbl_ops_t *ops, size_t bytes, void **out);

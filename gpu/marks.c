@@ -22,8 +22,8 @@ mbl_status_t mbl_cuda_between(mbl_ops_t *ops, size_t from, size_t to, double *se
     float milliseconds;
     MBL_REQUIRE(cuda->mark[from] && cuda->mark[to], "marks %zu and %zu; expected marks that were set", from,
                 to);
-    MBL_CUDA_TRY(cudaEventSynchronize(cuda->mark[from]), "waiting for the device");
-    MBL_CUDA_TRY(cudaEventSynchronize(cuda->mark[to]), "waiting for the device");
+    MBL_CUDA_TRY(mbl_cuda_wait_event(&ops->waits, cuda->mark[from]), "waiting for the device");
+    MBL_CUDA_TRY(mbl_cuda_wait_event(&ops->waits, cuda->mark[to]), "waiting for the device");
     MBL_CUDA_TRY(cudaEventElapsedTime(&milliseconds, cuda->mark[from], cuda->mark[to]),
                  "the time between two marks");
     *seconds = 1e-3 * (double)milliseconds;

@@ -280,7 +280,7 @@ mbl_status_t mbl_cuda_record_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
 
 /* Those with numbers on the host run at once. */
 static bool needs_host(mbl_op_t op) {
-    return op == MBL_OP_gram || op == MBL_OP_combine;
+    return mbl_op_to_host(op) || op == MBL_OP_combine;
 }
 
 #define RECORDED(name, need)                                                                                 \

@@ -16,8 +16,10 @@ enum {
 struct mbl_cuda_staging {
     char *half, *slot;       /* pinned: two halves, a ring of slots */
     cudaEvent_t halved[2];   /* the last copy of each half */
+    bool busy[2];            /* it may be under way */
     cudaEvent_t sent[SLOTS]; /* the last copy of each slot */
     uint64_t asked, done;    /* small copies so far, and how many of them are known to be over */
+    uint64_t *waits;         /* the backend's count */
 };
 
 static mbl_status_t open_parts(mbl_cuda_staging_t *s) {
@@ -33,9 +35,10 @@ static mbl_status_t open_parts(mbl_cuda_staging_t *s) {
     return MBL_OK;
 }
 
-mbl_status_t mbl_cuda_staging_open(mbl_cuda_staging_t **out) {
+mbl_status_t mbl_cuda_staging_open(uint64_t *waits, mbl_cuda_staging_t **out) {
     mbl_cuda_staging_t *s;
     MBL_ALLOC(s, 1);
+    s->waits = waits;
     mbl_status_t status = open_parts(s);
     if (status != MBL_OK) {
         mbl_cuda_staging_close(s);
@@ -63,12 +66,13 @@ void mbl_cuda_staging_close(mbl_cuda_staging_t *s) {
 
 void mbl_cuda_staging_passed(mbl_cuda_staging_t *s) {
     s->done = s->asked;
+    s->busy[0] = s->busy[1] = false;
 }
 
 static mbl_status_t put_small(mbl_cuda_staging_t *s, void *dst, const void *src, size_t bytes,
                               cudaStream_t stream) {
     const size_t i = s->asked % SLOTS;
-    if (s->asked - s->done == SLOTS) {
+    if (s->asked - s->done == SLOTS) { /* not counted: the device has 63 copies' worth of work left */
         MBL_CUDA_TRY(cudaEventSynchronize(s->sent[i]), "waiting for a copy");
         s->done++;
     }
@@ -90,12 +94,14 @@ mbl_status_t mbl_cuda_staging_put(mbl_cuda_staging_t *s, void *dst, const void *
         return put_small(s, dst, src, bytes, stream);
     for (size_t done = 0, i = 0; done < bytes; done += HALF, i ^= 1) {
         char *half = s->half + i * HALF;
-        MBL_CUDA_TRY(cudaEventSynchronize(s->halved[i]), "waiting for a copy");
+        if (s->busy[i])
+            MBL_CUDA_TRY(mbl_cuda_wait_event(s->waits, s->halved[i]), "waiting for a copy");
         memcpy(half, (const char *)src + done, piece_of(bytes, done));
         MBL_CUDA_TRY(
             cudaMemcpyAsync((char *)dst + done, half, piece_of(bytes, done), cudaMemcpyHostToDevice, stream),
             "a copy to the device");
         MBL_CUDA_TRY(cudaEventRecord(s->halved[i], stream), "marking a copy");
+        s->busy[i] = true;
     }
     return MBL_OK;
 }
@@ -112,7 +118,7 @@ mbl_status_t mbl_cuda_staging_get(mbl_cuda_staging_t *s, void *dst, const void *
             MBL_CUDA_TRY(cudaEventRecord(s->halved[i], stream), "marking a copy");
         }
         const size_t i = done / HALF % 2;
-        MBL_CUDA_TRY(cudaEventSynchronize(s->halved[i]), "waiting for the device");
+        MBL_CUDA_TRY(mbl_cuda_wait_event(s->waits, s->halved[i]), "waiting for the device");
         memcpy((char *)dst + done, s->half + i * HALF, piece_of(bytes, done));
     }
     mbl_cuda_staging_passed(s);

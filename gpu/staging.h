@@ -8,7 +8,8 @@
 
 typedef struct mbl_cuda_staging mbl_cuda_staging_t;
 
-mbl_status_t mbl_cuda_staging_open(mbl_cuda_staging_t **out);
+/* *waits grows with every wait after which the device has nothing more to do, or nearly. */
+mbl_status_t mbl_cuda_staging_open(uint64_t *waits, mbl_cuda_staging_t **out);
 void mbl_cuda_staging_close(mbl_cuda_staging_t *staging); /* NULL is fine; the device has finished */
 
 /* On return src may be reused. A small copy has a slot of a ring and waits for nothing, until the ring is

@@ -63,6 +63,7 @@ for dtype in ("f32", "bf16"):
         assert 0.1 < cases[method]["relative_with_rollout"] < 10, cases[method]
     assert cases["weighted_sum"]["relative_to_weighted_sum"] == 1, cases["weighted_sum"]
     assert abs(sum(l["percent"] for c, l in cases.items() if c.startswith("nft_step: ")) - 100) < 0.1, cases
+    assert all(cases[c]["waits"] == 0 for c in methods - {"marble refresh_every=10"} | {"nft_step"}), cases  # no device here
 
 lines = lines_of("gram", *tiny)
 shares = {l["k"]: l["percent_of_step"] for l in lines if l["case"] == "signs"}

@@ -1,7 +1,7 @@
 /* The `fake` backend: cpu's operations on tensors whose addresses no host code can use, as a device's are. A
  * tensor's address is the memory's own plus an offset that leads out of the address space, so a read or a
  * write that does not go through the backend ends the process at that instruction, on every run, without a
- * GPU. Results are cpu's to the bit. For tests. */
+ * GPU. Results are cpu's to the bit, and where the host would wait for a device is counted. For tests. */
 #include "base/mem.h"
 #include "ops/list.h"
 
@@ -61,6 +61,7 @@ static mbl_status_t bring_near(mbl_op_t op, void *args, mbl_tensor_t near[MAX_OP
         mbl_##name##_args_t own = *args;                                                                     \
         mbl_tensor_t near[MAX_OPERANDS];                                                                     \
         MBL_TRY(bring_near(MBL_OP_##name, &own, near));                                                      \
+        ops->waits += mbl_op_to_host(MBL_OP_##name);                                                         \
         return inner->table->name(inner, &own);                                                              \
     }
 MBL_OPS_LIST(SLOT)
@@ -109,6 +110,7 @@ static mbl_status_t fake_copy(mbl_ops_t *ops, void *dst, mbl_space_t dst_space, 
                               mbl_space_t src_space, size_t bytes) {
     MBL_REQUIRE(is_far(dst) == (dst_space == MBL_DEVICE) && is_far(src) == (src_space == MBL_DEVICE),
                 "copy: an address is not in the memory space it is said to be in");
+    ops->waits += is_far(src) && !is_far(dst);
     return mbl_ops_cpu.copy(inner_of(ops), is_far(dst) ? to_near(dst) : dst, MBL_HOST,
                             is_far(src) ? to_near(src) : src, MBL_HOST, bytes);
 }
@@ -118,6 +120,7 @@ static mbl_status_t fake_zero(mbl_ops_t *ops, void *ptr, size_t bytes) {
 }
 
 static mbl_status_t fake_sync(mbl_ops_t *ops) {
+    ops->waits++;
     return mbl_ops_cpu.sync(inner_of(ops));
 }
 

@@ -95,6 +95,8 @@ static const mbl_operand_t rows_combine_operands[] = {
     IN_OR_NULL(rows_combine, x[1]), IN_OR_NULL(rows_combine, x[2]), IN_OR_NULL(rows_combine, x[3])};
 static const mbl_operand_t normal_operands[] = {OUT(normal, y), IN(normal, sample)};
 static const mbl_operand_t gram_operands[] = {OUT(gram, gram), IN(gram, x)};
+static const mbl_operand_t distance_operands[] = {OUT(distance, sums), IN(distance, x), IN(distance, y)};
+static const mbl_operand_t checksum_operands[] = {OUT(checksum, sum), IN(checksum, x)};
 static const mbl_operand_t combine_operands[] = {OUT(combine, y), IN(combine, x)};
 static const mbl_operand_t adamw_operands[] = {ADD(adamw, w), ADD(adamw, m), ADD(adamw, v), IN(adamw, g)};
 static const mbl_operand_t conv2d_operands[] = {ADD(conv2d, y), IN(conv2d, x), IN(conv2d, weight),

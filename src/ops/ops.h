@@ -190,6 +190,16 @@ typedef struct {
 typedef struct {
     const mbl_tensor_t *gram, *x;
 } mbl_gram_args_t;
+/* sums [2] f64 on the HOST = sum (x - y)^2 and sum x^2; x, y [n] f32 or f64, f64 accumulation in a fixed
+ * order. */
+typedef struct {
+    const mbl_tensor_t *sums, *x, *y;
+} mbl_distance_args_t;
+/* sum [1] i64 on the HOST = the sum, modulo 2^64, of mbl_checksum_word over the 32-bit words of x [n] f32 or
+ * f64: one wrong bit changes it. */
+typedef struct {
+    const mbl_tensor_t *sum, *x;
+} mbl_checksum_args_t;
 /* y [n] f64 or f32 = sum_k coefficient[k] x[k,:]; x [K,n] of the same type (rows may be strided);
  * coefficient: K numbers on the host. */
 typedef struct {
@@ -271,6 +281,8 @@ typedef struct {
     X(rows_combine, REQUIRED)                                                                                \
     X(normal, REQUIRED)                                                                                      \
     X(gram, REQUIRED)                                                                                        \
+    X(distance, REQUIRED)                                                                                    \
+    X(checksum, REQUIRED)                                                                                    \
     X(combine, REQUIRED)                                                                                     \
     X(adamw, REQUIRED)                                                                                       \
     X(conv2d, REQUIRED)                                                                                      \
@@ -336,6 +348,7 @@ struct mbl_ops {
     int threads;
     bool profile;             /* set to count seconds too; mbl_ops_profiled has the last of them */
     bool record;              /* set to let a device keep recorded parts (nothing while profiling) */
+    uint64_t waits;           /* how often the host waited for a device so far; 0 where there is none */
     const char *part, *lower; /* see mbl_ops_part */
     mbl_op_stats_t stats[MBL_OP_COUNT];
     mbl_op_t profiled[MBL_OPS_PROFILED]; /* [n_profiled], which the stats do not have yet */
@@ -418,5 +431,9 @@ const char *mbl_op_name(mbl_op_t op);
 /* The role in one call: matmul's and conv2d's y is MBL_OUT unless it accumulates, axpby's where b = 0,
  * qk_norm's q and k where all tokens are written. */
 mbl_role_t mbl_op_role(mbl_op_t op, const mbl_operand_t *operand, const void *args);
+/* Whether what an operation gives lies on the host: it waits for the device, and no recorded part has it. */
+static inline bool mbl_op_to_host(mbl_op_t op) {
+    return op == MBL_OP_gram || op == MBL_OP_distance || op == MBL_OP_checksum;
+}
 
 #endif

@@ -404,6 +404,21 @@ static mbl_status_t check_gram(const mbl_gram_args_t *a) {
     return MBL_OK;
 }
 
+static mbl_status_t check_distance(const mbl_distance_args_t *a) {
+    ANCHOR_WIDE(distance, x, 1);
+    EXPECT(distance, x, a->x->dtype, WHOLE, 1, a->x->dim[0]);
+    EXPECT(distance, y, a->x->dtype, WHOLE, 1, a->x->dim[0]);
+    EXPECT(distance, sums, MBL_F64, WHOLE, 1, (size_t)2);
+    return MBL_OK;
+}
+
+static mbl_status_t check_checksum(const mbl_checksum_args_t *a) {
+    ANCHOR_WIDE(checksum, x, 1);
+    EXPECT(checksum, x, a->x->dtype, WHOLE, 1, a->x->dim[0]);
+    EXPECT(checksum, sum, MBL_I64, WHOLE, 1, (size_t)1);
+    return MBL_OK;
+}
+
 static mbl_status_t check_combine(const mbl_combine_args_t *a) {
     ANCHOR_WIDE(combine, x, 2);
     EXPECT(combine, y, a->x->dtype, WHOLE, 1, a->x->dim[1]);
@@ -509,7 +524,7 @@ static mbl_status_t check_operands(mbl_ops_t *ops, mbl_op_t op, const void *args
         MBL_REQUIRE(mbl_tensor_count(t) > 0 && t->stride[t->ndim - 1] == 1,
                     "%s: %s (%s) must hold something and have dense rows", mbl_op_name(op), operand[i].name,
                     mbl_tensor_text(t, text));
-        mbl_space_t space = op == MBL_OP_gram && operand[i].role == MBL_OUT ? MBL_HOST : ops->table->space;
+        mbl_space_t space = mbl_op_to_host(op) && operand[i].role == MBL_OUT ? MBL_HOST : ops->table->space;
         MBL_REQUIRE(t->space == space, "%s: %s is %s the device", mbl_op_name(op), operand[i].name,
                     space == MBL_HOST ? "on" : "not on");
     }

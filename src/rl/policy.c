@@ -94,20 +94,11 @@ mbl_status_t mbl_policy_follow(mbl_policy_t *policy, double hold) {
 }
 
 mbl_status_t mbl_policy_deviation(const mbl_policy_t *policy, double *out) {
-    size_t n = policy->room;
-    float *host;
-    MBL_ALLOC(host, 2 * policy->current.dim[0]);
-    mbl_status_t status = mbl_tensor_download(policy->ops, &policy->current, host);
-    if (status == MBL_OK)
-        status = mbl_tensor_download(policy->ops, &policy->old, host + policy->current.dim[0]);
-    double difference = 0, norm = 0;
-    for (size_t i = 0; status == MBL_OK && i < n; i++) {
-        double a = (double)host[i], d = a - (double)host[policy->current.dim[0] + i];
-        difference += d * d;
-        norm += a * a;
-    }
-    mbl_free(host);
-    MBL_TRY(status);
-    *out = norm > 0 ? sqrt(difference / norm) : 0;
+    double found[2];
+    const mbl_tensor_t sums = MBL_TENSOR_1(found, MBL_F64, 2);
+    const mbl_tensor_t current = mbl_tensor_rows(&policy->current, 0, policy->room),
+                       old = mbl_tensor_rows(&policy->old, 0, policy->room);
+    MBL_TRY(MBL_OP(policy->ops, distance, .sums = &sums, .x = &current, .y = &old));
+    *out = found[1] > 0 ? sqrt(found[0] / found[1]) : 0;
     return MBL_OK;
 }

@@ -292,12 +292,35 @@ static void test_decoder(void **state) {
         compare_calls(decoder_pieces, dtypes[i]);
 }
 
+/* Vectors of one segment and of many. */
+static void vectors(mbl_ops_t *ops, mbl_dtype_t dtype) {
+    for (size_t n = 5; n < 3000000; n *= 700) {
+        double sums[2];
+        int64_t checksum;
+        const mbl_tensor_t to = MBL_TENSOR_1(sums, MBL_F64, 2), sum = MBL_TENSOR_1(&checksum, MBL_I64, 1);
+        mbl_tensor_t x, y;
+        assert_ok(mbl_tensor_new(ops, dtype, &x, 1, n));
+        assert_ok(mbl_tensor_new(ops, dtype, &y, 1, n));
+        assert_ok(MBL_OP(ops, distance, .sums = &to, .x = &x, .y = &y));
+        assert_ok(MBL_OP(ops, checksum, .sum = &sum, .x = &x));
+        mbl_tensor_free(ops, &x);
+        mbl_tensor_free(ops, &y);
+    }
+}
+
+static void test_vectors(void **state) {
+    (void)state;
+    compare_calls(vectors, MBL_F32);
+    compare_calls(vectors, MBL_F64);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_two_attentions_bf16),
                                        cmocka_unit_test(test_many_rewards_f32),
                                        cmocka_unit_test(test_merged),
                                        cmocka_unit_test(test_all_weights),
                                        cmocka_unit_test(test_products),
+                                       cmocka_unit_test(test_vectors),
                                        cmocka_unit_test(test_decoder)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

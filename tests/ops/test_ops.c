@@ -321,6 +321,18 @@ static void op_gram(run_t *r, shape_t s) {
     OK(mbl_tensor_upload(r->ops, result, host));
 }
 
+/* As the Gram matrix; the longest vectors have more pieces than one. */
+static void op_distance(run_t *r, shape_t s) {
+    double host[2];
+    mbl_tensor_t sums = MBL_TENSOR_1(host, MBL_F64, 2);
+    mbl_distance_args_t a = {.sums = &sums};
+    const mbl_tensor_t *result = operand1(r, OUT, GRAD64, 2);
+    a.x = operand1(r, IN, STAT, 32 * s.t * s.d + 3);
+    a.y = operand1(r, IN, STAT, 32 * s.t * s.d + 3);
+    OK(mbl_op_distance(r->ops, &a));
+    OK(mbl_tensor_upload(r->ops, result, host));
+}
+
 static void op_combine(run_t *r, shape_t s) {
     double coefficient[32];
     for (size_t k = 0; k < s.k; k++)
@@ -443,7 +455,7 @@ static const case_t cases[] = {
     TYPED(qk_norm_bwd), TYPED(act), TYPED(act_bwd), TYPED(act_in_place), TYPED(gate), TYPED(gate_bwd),
     TYPED(patches), TYPED(timestep), TYPED(embed), TYPED(add_rows), TYPED(convert), TYPED(axpby),
     TYPED(column_sum), TYPED(sample_grad), WIDE(nft), WIDE(rows_combine), WIDE(normal), WIDE(gram),
-    WIDE(combine), WIDE(adamw)};
+    WIDE(distance), WIDE(combine), WIDE(adamw)};
 /* clang-format on */
 enum { CASES = sizeof cases / sizeof cases[0] };
 

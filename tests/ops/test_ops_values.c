@@ -3,6 +3,8 @@
  * ctest-isas: portable avx2 */
 #include "ops_harness.h"
 
+#include "ops/checksum.h"
+
 enum { N = 37, T = 5, H = 3, HEAD = 6, D = H * HEAD };
 
 static mbl_ops_t *ops;
@@ -228,6 +230,42 @@ static void gram_and_combine(void **state) {
     release(&r);
 }
 
+/* Vectors of every length about a piece's: the sum over words, and one bit anywhere changes it. */
+static void checksums(void **state) {
+    (void)state;
+    static const size_t lengths[] = {1, 2, 5, 1023, 4097, 300001};
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+        const size_t n = lengths[l];
+        mbl_tensor_t x;
+        int64_t found = 0, flipped = 0;
+        const mbl_tensor_t sum = MBL_TENSOR_1(&found, MBL_I64, 1), again = MBL_TENSOR_1(&flipped, MBL_I64, 1);
+        uint32_t *host = calloc(n, sizeof *host);
+        uint64_t want = 0;
+        assert_non_null(host);
+        OK(mbl_tensor_new(ops, MBL_F32, &x, 1, n));
+        for (size_t i = 0; i < n; i++) {
+            host[i] = (uint32_t)(i * 2654435761u);
+            want += mbl_checksum_word(i, host[i]);
+        }
+        OK(mbl_tensor_upload(ops, &x, host));
+        OK(mbl_op_checksum(ops, &(mbl_checksum_args_t){&sum, &x}));
+        assert_true(found == (int64_t)want);
+        host[n / 2] ^= 1u << (n % 32);
+        OK(mbl_tensor_upload(ops, &x, host));
+        OK(mbl_op_checksum(ops, &(mbl_checksum_args_t){&again, &x}));
+        assert_true(flipped != found);
+        if (n > 4) { /* from an address that is no multiple of 16 bytes */
+            const mbl_tensor_t tail = mbl_tensor_rows(&x, 1, n - 1);
+            for (size_t i = want = 0; i < n - 1; i++)
+                want += mbl_checksum_word(i, host[i + 1]);
+            OK(mbl_op_checksum(ops, &(mbl_checksum_args_t){&sum, &tail}));
+            assert_true(found == (int64_t)want);
+        }
+        free(host);
+        mbl_tensor_free(ops, &x);
+    }
+}
+
 /* Two steps written out from Loshchilov and Hutter, algorithm 2. */
 static void adamw(void **state) {
     (void)state;
@@ -351,6 +389,7 @@ int main(void) {
                                        cmocka_unit_test(patches),
                                        cmocka_unit_test(sample_grad),
                                        cmocka_unit_test(gram_and_combine),
+                                       cmocka_unit_test(checksums),
                                        cmocka_unit_test(adamw),
                                        cmocka_unit_test(timestep_and_embed),
                                        cmocka_unit_test(normal),

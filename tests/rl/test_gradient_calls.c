@@ -110,6 +110,32 @@ static mbl_status_t try(const case_t *c, const mbl_gradient_args_t *args, size_t
     return status;
 }
 
+/* Four micro-batches, and sixteen: the host waits for the losses, once, and not for any of them. */
+static void waits_do_not_grow(void **state) {
+    case_t c;
+    uint64_t waits[2];
+    (void)state;
+    open_case(&c, MBL_F32);
+    double *sets = new_rows(&c, R + 1);
+    mbl_ops_t *ops = c.tiny.ops;
+    run(&c, sets); /* what is made once */
+    for (int i = 0; i < 2; i++) {
+        mbl_tensor_t into;
+        mbl_gradient_stats_t stats;
+        c.args.timesteps = i == 0 ? 1 : 4;
+        assert_ok(mbl_tensor_new(ops, MBL_F64, &into, 2, (size_t)R + 1, c.tiny.size));
+        const uint64_t before = ops->waits;
+        assert_ok(mbl_gradient_run(c.gradient, &c.args, &into, &stats));
+        waits[i] = ops->waits - before;
+        assert_int_equal(stats.rows, c.args.timesteps * N);
+        mbl_tensor_free(ops, &into);
+    }
+    assert_int_equal(waits[0], ops->table->space == MBL_DEVICE);
+    assert_int_equal(waits[1], waits[0]);
+    mbl_free(sets);
+    close_case(&c);
+}
+
 static void bad_arguments(void **state) {
     case_t c;
     double one[R + 1] = {1};
@@ -164,6 +190,7 @@ int main(void) {
         cmocka_unit_test(noise_depends_on_the_step),
         cmocka_unit_test(ready_comes_before_the_last_pass),
         cmocka_unit_test(stop_is_obeyed),
+        cmocka_unit_test(waits_do_not_grow),
         cmocka_unit_test(bad_arguments),
         cmocka_unit_test(survives_without_memory),
     };

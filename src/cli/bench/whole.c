@@ -168,15 +168,18 @@ typedef struct {
     whole_t *w;
     const char *name;
     mbl_plan_phase_t phase;
-    double asked; /* seconds until all was asked for, of the last run */
+    double asked;   /* seconds until all was asked for, of the last run */
+    uint64_t waits; /* of that run until then */
 } one_t;
 
 static mbl_status_t run_one(void *context) {
     one_t *one = context;
     mbl_ops_t *ops = one->w->setup.ops;
     const double start = mbl_bench_now(one->w->bench);
+    const uint64_t waits = ops->waits;
     MBL_TRY(mbl_plan_setup_run(&one->w->setup, one->phase));
     one->asked = mbl_bench_now(one->w->bench) - start;
+    one->waits = ops->waits - waits;
     return ops->table->sync(ops);
 }
 
@@ -215,6 +218,7 @@ static mbl_status_t print_one(const one_t *one, const mbl_bench_time_t *time) {
         {.name = "tokens", .value = (double)w->bench->tokens},
         {.name = "graphs", .text = w->setup.ops->record ? "on" : "off"},
         {.name = "ms_asking", .value = 1e3 * one->asked},
+        {.name = "waits", .value = (double)one->waits},
         {.name = "launches", .value = sum.launches},
         {.name = "gflop", .value = 1e-9 * sum.flops},
         {.name = "gb", .value = 1e-9 * sum.bytes},
@@ -222,7 +226,7 @@ static mbl_status_t print_one(const one_t *one, const mbl_bench_time_t *time) {
         {.name = "limit", .text = limited ? w->limit.title : "not known"},
         {.name = "limit_ms", .value = 1e3 * sum.seconds},
         {.name = "percent_of_limit", .value = 100 * sum.seconds / time->median}};
-    return mbl_bench_print(w->bench, "pass", one->name, time, figures, limited ? 13 : 11);
+    return mbl_bench_print(w->bench, "pass", one->name, time, figures, limited ? 14 : 12);
 }
 
 static mbl_status_t print_operation(const one_t *one, int op, const mbl_op_stats_t *stats, double all) {
@@ -261,7 +265,7 @@ static mbl_status_t profile_one(one_t *one) {
 
 static mbl_status_t time_all(whole_t *w) {
     enum { CASES = 2 };
-    one_t ones[CASES] = {{w, "velocity", MBL_PLAN_ROLLOUT, 0}, {w, "micro_batch", MBL_PLAN_TRAIN, 0}};
+    one_t ones[CASES] = {{w, "velocity", MBL_PLAN_ROLLOUT, 0, 0}, {w, "micro_batch", MBL_PLAN_TRAIN, 0, 0}};
     mbl_bench_case_t cases[CASES] = {{run_one, &ones[0], NULL}, {run_one, &ones[1], NULL}};
     mbl_status_t status = mbl_bench_alternate(w->bench, cases, CASES);
     for (size_t i = 0; i < CASES && status == MBL_OK; i++) {
