@@ -115,6 +115,7 @@ const mbl_scorer_key_t *mbl_scorer_key(const mbl_scorer_t *scorer, const char *n
 /* K open scorers and the threads that run them: workers, and one for each that has its own. */
 typedef struct mbl_scorer_pool mbl_scorer_pool_t;
 
+enum { MBL_SCORER_THREADS = 256 }; /* at most */
 /* threads 0: one worker. *stop nonzero (NULL: never) ends waiting for scorers, here and in
  * mbl_scorer_pool_wait, within a second or what a scorer in this process takes for a call. Errors: ERR_CONFIG
  * for an unknown scorer (names those that exist), ERR_STOPPED. Close with mbl_scorer_pool_close. */

@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_THREADS = 256 };
-
 static mbl_status_t open_reward(const mbl_scorer_t *scorer, const mbl_reward_spec_t *spec, reward_t *reward) {
     reward->scorer = scorer;
     reward->on_failure = spec->on_failure;
@@ -56,9 +54,9 @@ mbl_status_t mbl_scorer_pool_open_with(const mbl_scorer_t *const *scorers, const
                                        size_t k, size_t threads, const volatile sig_atomic_t *stop,
                                        mbl_scorer_pool_t **out) {
     mbl_scorer_pool_t *pool;
-    MBL_REQUIRE(k > 0 && threads <= MOST_THREADS,
+    MBL_REQUIRE(k > 0 && threads <= MBL_SCORER_THREADS,
                 "%zu rewards on %zu threads; expected at least one reward and at most %d threads", k, threads,
-                MOST_THREADS);
+                MBL_SCORER_THREADS);
     MBL_ALLOC(pool, 1);
     pool->stop = stop;
     mbl_status_t status = mbl_reward_locks_open(&pool->lock, &pool->work, &pool->done);

@@ -95,6 +95,18 @@ mbl_guidance_t mbl_engine_guidance(const mbl_config_t *config, const mbl_conditi
     return guidance;
 }
 
+size_t mbl_engine_scorer_threads(mbl_space_t space, int threads) {
+    size_t free = space == MBL_DEVICE && threads > 1 ? (size_t)threads - 1 : 1;
+    return free < MBL_SCORER_THREADS ? free : MBL_SCORER_THREADS;
+}
+
+mbl_status_t mbl_engine_scorers(mbl_engine_t *engine) {
+    const mbl_config_t *config = engine->config;
+    const size_t threads = mbl_engine_scorer_threads(engine->ops->table->space, engine->threads.count);
+    return mbl_scorer_pool_open(config->rewards.items, config->rewards.count, threads, mbl_stop_flag(),
+                                &engine->pool);
+}
+
 static mbl_status_t open_parts(mbl_engine_t *engine) {
     const mbl_config_t *config = engine->config;
     const mbl_text_options_t text = mbl_engine_text(config);
@@ -103,8 +115,7 @@ static mbl_status_t open_parts(mbl_engine_t *engine) {
                                      &engine->pipeline));
     MBL_TRY(mbl_engine_resize(config, engine->pipeline));
     mbl_log_progress("starting the scorers", 0, 0);
-    MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, mbl_stop_flag(),
-                                 &engine->pool));
+    MBL_TRY(mbl_engine_scorers(engine));
     const mbl_encoder_t encoder = mbl_pipeline_encoder(engine->pipeline);
     MBL_TRY(mbl_prompt_set_take(config, &encoder, 0, &engine->train));
     return mbl_prompt_set_take(config, &encoder, 1, &engine->test);

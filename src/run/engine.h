@@ -33,6 +33,12 @@ mbl_text_options_t mbl_engine_text(const mbl_config_t *config);
  * Collective. */
 mbl_status_t mbl_engine_device(mbl_engine_t *engine);
 
+/* How many threads score, of `threads` that a rank has: one, beside passes of the model that take them all;
+ * where those are on a device, all but the one that feeds it. Scores do not depend on it. */
+size_t mbl_engine_scorer_threads(mbl_space_t space, int threads);
+/* Opens the scorer pool; the device is open. */
+mbl_status_t mbl_engine_scorers(mbl_engine_t *engine);
+
 /* The schedule of sigmas of rollouts, and (rollout false) that of evaluations, whose timesteps are never
  * integers. */
 mbl_sigma_schedule_t mbl_engine_schedule(const mbl_config_t *config, bool rollout);

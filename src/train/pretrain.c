@@ -132,7 +132,7 @@ static mbl_status_t open_engine(pretrain_t *p, const mbl_config_t *config, mbl_c
         mbl_pipeline_new(e->ops, mbl_engine_dtype(e), folder, fresh, config->seed, &e->pipeline);
     json_decref(fresh);
     MBL_TRY(status);
-    MBL_TRY(mbl_scorer_pool_open(config->rewards.items, config->rewards.count, 1, mbl_stop_flag(), &e->pool));
+    MBL_TRY(mbl_engine_scorers(e));
     const mbl_encoder_t encoder = mbl_pipeline_encoder(e->pipeline);
     MBL_TRY(mbl_prompt_set_open(config, &encoder, 0, &e->train));
     MBL_TRY(mbl_prompt_set_open(config, &encoder, 1, &e->test));

@@ -1,5 +1,5 @@
-/* src/run/engine.c, prompt_encode.c: the files of the transformer and of the text encoders are digested once
- * on every host, by its first rank, for all its ranks.
+/* src/run/engine.c, prompt_encode.c: how many threads score; the files of the transformer and of the text
+ * encoders are digested once on every host, by its first rank, for all its ranks.
  *
  * ctest-ranks: 1 3
  * ctest-wrap: mbl_pipeline_digest_of mbl_text_digest */
@@ -31,6 +31,16 @@ mbl_status_t __wrap_mbl_text_digest(const mbl_text_t *text, char out[MBL_SHA256_
 static const char yaml[] = "model: {path: " MBL_SOURCE_DIR "/deploy/examples/signs-base}\n"
                            "device: cpu\nthreads: 1\nrewards: [{name: clean}]\n"
                            "prompts: {train_count: 8, test_count: 4, groups: 4, group_size: 2, cache: %s}\n";
+
+/* One where the processor computes images, too; else all but one of the rank's, within what a pool takes. */
+static void threads_that_score(void **state) {
+    (void)state;
+    assert_int_equal(mbl_engine_scorer_threads(MBL_HOST, 16), 1);
+    assert_int_equal(mbl_engine_scorer_threads(MBL_DEVICE, 1), 1);
+    assert_int_equal(mbl_engine_scorer_threads(MBL_DEVICE, 2), 1);
+    assert_int_equal(mbl_engine_scorer_threads(MBL_DEVICE, 16), 15);
+    assert_int_equal(mbl_engine_scorer_threads(MBL_DEVICE, 4096), MBL_SCORER_THREADS);
+}
 
 /* Opens an engine: this rank has read the files for it, or not. */
 static void open_engine(const char *expected, bool reads) {
@@ -73,6 +83,7 @@ static void once_on_a_host(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(once_on_a_host)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_that_score),
+                                       cmocka_unit_test(once_on_a_host)};
     return RUN_ON_RANKS(&comm, tests);
 }
