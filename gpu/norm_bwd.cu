@@ -4,7 +4,7 @@
  * the rows' sums and the columns'. Rows that do not fit that take two passes. */
 #include "gpu/elem.h"
 
-enum { CHUNK = 32, ROWS = 4, MAX_WARPS = 12, COLUMNS = 128 };
+enum { CHUNK = 32, ROWS = 2, MAX_WARPS = 12, COLUMNS = 128 };
 
 template <class T> struct norm_bwd_t {
     T *dx;
@@ -38,38 +38,66 @@ template <class R> __device__ inline void block_sums(R (&sum)[ROWS], R (&dot)[RO
     }
 }
 
-/* blockIdx.x: chunk, blockIdx.y: sample; thread i has numbers V i .. V i + V - 1 of the row. */
+/* What a thread has of a row, as it came from memory: it waits for the row's sums in half the registers. */
+template <class T> struct held_t {
+    uint4 x, dy, dx;
+    REAL mean, rstd;
+};
+
+static __device__ __forceinline__ uint4 bits_at(const void *address) {
+    return *static_cast<const uint4 *>(address);
+}
+
+/* Number l of 16 bytes. */
+template <class T> static __device__ __forceinline__ REAL number(const uint4 &bits, int l) {
+    mbl_chunk<T> chunk;
+    memcpy(&chunk, &bits, sizeof chunk);
+    return mbl_load(chunk.at[l]);
+}
+
+/* blockIdx.x: chunk, blockIdx.y: sample; thread i has numbers V i .. V i + V - 1 of the row. All that a turn
+ * reads is asked for before its barrier, and two blocks share a multiprocessor: one computes while the other
+ * waits for memory. */
 template <class T, int V>
-__global__ void __launch_bounds__(MAX_WARPS *MBL_WARP) norm_bwd_chunk(norm_bwd_t<T> a) {
+__global__ void __launch_bounds__(MAX_WARPS *MBL_WARP, sizeof(T) < 8 ? 2 : 1)
+    norm_bwd_chunk(norm_bwd_t<T> a) {
+    static_assert(V == mbl_lanes<T>::count, "a thread has 16 bytes of a row");
     MBL_SHARED(REAL, shared, 2 * MAX_WARPS * ROWS * 2);
     const size_t sample = blockIdx.y, j = (size_t)threadIdx.x * V, first = (size_t)blockIdx.x * CHUNK;
     const size_t last = first + CHUNK < a.tokens ? first + CHUNK : a.tokens;
     const bool active = j < a.width;
-    REAL scale[V] = {0}, dscale[V] = {0}, dshift[V] = {0};
+    uint4 scale = {0, 0, 0, 0};
+    REAL dscale[V] = {0}, dshift[V] = {0};
     if (active)
-        mbl_get<T, V>(scale, a.scale + sample * a.scale_stride + j);
+        scale = bits_at(a.scale + sample * a.scale_stride + j);
     int half = 0;
     for (size_t t = first; t < last; t += ROWS, half ^= 1) {
-        REAL c[ROWS][V], dy[ROWS][V], sum[ROWS], dot[ROWS];
+        held_t<T> held[ROWS];
+        REAL sum[ROWS], dot[ROWS];
         MBL_UNROLL
         for (int r = 0; r < ROWS; r++) {
             const size_t row = sample * a.tokens + t + (size_t)r;
+            if (!active || t + (size_t)r >= last)
+                continue;
+            held[r].x = bits_at(a.x + row * a.width + j);
+            held[r].dy = bits_at(a.dy + row * a.width + j);
+            held[r].dx = bits_at(a.dx + row * a.width + j);
+            held[r].mean = a.mean[row];
+            held[r].rstd = a.rstd[row];
+        }
+        MBL_UNROLL
+        for (int r = 0; r < ROWS; r++) {
             sum[r] = dot[r] = 0;
-            const bool there = active && t + (size_t)r < last;
-            if (there) {
-                mbl_get<T, V>(c[r], a.x + row * a.width + j);
-                mbl_get<T, V>(dy[r], a.dy + row * a.width + j);
-            }
-            const REAL mean = there ? a.mean[row] : 0, rstd = there ? a.rstd[row] : 0;
+            if (!active || t + (size_t)r >= last)
+                continue;
             MBL_UNROLL
             for (int l = 0; l < V; l++) {
-                c[r][l] = there ? (c[r][l] - mean) * rstd : 0;
-                dy[r][l] = there ? dy[r][l] : 0;
-                const REAL g = dy[r][l] * (1 + scale[l]);
+                const REAL c = (number<T>(held[r].x, l) - held[r].mean) * held[r].rstd,
+                           dy = number<T>(held[r].dy, l), g = dy * (1 + number<T>(scale, l));
                 sum[r] += g;
-                dot[r] += g * c[r][l];
-                dscale[l] += dy[r][l] * c[r][l];
-                dshift[l] += dy[r][l];
+                dot[r] += g * c;
+                dscale[l] += dy * c;
+                dshift[l] += dy;
             }
         }
         block_sums(sum, dot, shared + half * MAX_WARPS * ROWS * 2);
@@ -78,12 +106,15 @@ __global__ void __launch_bounds__(MAX_WARPS *MBL_WARP) norm_bwd_chunk(norm_bwd_t
             const size_t row = sample * a.tokens + t + (size_t)r;
             if (!active || t + (size_t)r >= last)
                 continue;
-            const REAL rstd = a.rstd[row], g_mean = sum[r] / (REAL)a.width, c_mean = dot[r] / (REAL)a.width;
+            const REAL g_mean = sum[r] / (REAL)a.width, c_mean = dot[r] / (REAL)a.width;
             REAL dx[V];
-            mbl_get<T, V>(dx, a.dx + row * a.width + j);
             MBL_UNROLL
-            for (int l = 0; l < V; l++)
-                dx[l] += rstd * (dy[r][l] * (1 + scale[l]) - g_mean - c[r][l] * c_mean);
+            for (int l = 0; l < V; l++) {
+                const REAL c = (number<T>(held[r].x, l) - held[r].mean) * held[r].rstd,
+                           dy = number<T>(held[r].dy, l);
+                dx[l] = number<T>(held[r].dx, l) +
+                        held[r].rstd * (dy * (1 + number<T>(scale, l)) - g_mean - c * c_mean);
+            }
             mbl_put(a.dx + row * a.width + j, dx);
         }
     }
