@@ -121,6 +121,13 @@ static mbl_status_t choose_again(const mbl_config_t *config, const search_t *s, 
     return MBL_OK;
 }
 
+/* The same number of micro-batches, as alike as can be: the last one of few images would cost nearly what a
+ * full one does, in rounds of a device's multiprocessors and in launches, and have graphs of its own. */
+static size_t even_rows(size_t images, size_t rows) {
+    const size_t batches = (images + rows - 1) / rows;
+    return (images + batches - 1) / batches;
+}
+
 mbl_status_t mbl_micro_batch_fit(const mbl_config_t *config, const mbl_passes_t *passes, mbl_fit_t *out) {
     const search_t s = search_of(config, passes);
     const bool rollout = passes->kind == MBL_TAPE_NONE;
@@ -135,6 +142,8 @@ mbl_status_t mbl_micro_batch_fit(const mbl_config_t *config, const mbl_passes_t 
     if (fit.bytes > s.limit)
         return none_fits(config, &s, key, fit.bytes);
     MBL_TRY(most_rows(&s, most, fit.again, &fit.rows));
+    if (asked == MBL_CONFIG_AUTO)
+        fit.rows = even_rows(most, fit.rows);
     MBL_TRY(count(&s, fit.rows, fit.again, &fit.bytes));
     if (fit.rows < most)
         MBL_INFO("%s: %zu images at once instead of %zu, for %s", key, fit.rows, most, cause);

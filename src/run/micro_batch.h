@@ -24,7 +24,8 @@ typedef struct {
     size_t rows, again, bytes;
 } mbl_fit_t;
 
-/* The largest number of images that fit, and by train.checkpoint_blocks: auto as few blocks made again as let
+/* The largest number of images that fit (where the key says auto, the smallest with as few micro-batches: 36
+ * of which 34 fit are taken 18 at once), and by train.checkpoint_blocks: auto as few blocks made again as let
  * enough of them fit to fill a device. ERR_CONFIG, with the keys to change, where not even one image does.
  * Local; rank 0 logs where memory leaves less than what was asked for. */
 mbl_status_t mbl_micro_batch_fit(const mbl_config_t *config, const mbl_passes_t *passes, mbl_fit_t *out);

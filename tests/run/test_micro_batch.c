@@ -68,6 +68,19 @@ static void blocks_first_then_images(void **state) {
     assert_int_equal(found.again, 0);
 }
 
+/* Of 40 images 38 fit: two micro-batches of 20, in less memory; a number that was asked for is kept. */
+static void micro_batches_are_alike(void **state) {
+    (void)state;
+    const size_t room = bytes_of(38, 0);
+    const char *automatic = "train: {micro_batch: auto, checkpoint_blocks: none}";
+    const mbl_fit_t found = fitted(automatic, MBL_TAPE_LORA, room);
+    assert_int_equal(found.rows, 20);
+    assert_int_equal(found.bytes, bytes_of(20, 0));
+    assert_int_equal(fitted(automatic, MBL_TAPE_LORA, bytes_of(18, 0)).rows, 14);
+    assert_int_equal(fitted("train: {micro_batch: 39, checkpoint_blocks: none}", MBL_TAPE_LORA, room).rows,
+                     38);
+}
+
 static void limits_of_bytes(void **state) {
     char text[160];
     (void)state;
@@ -130,6 +143,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_without_end),
         cmocka_unit_test(blocks_first_then_images),
+        cmocka_unit_test(micro_batches_are_alike),
         cmocka_unit_test(limits_of_bytes),
         cmocka_unit_test(not_even_one),
         cmocka_unit_test(units),
