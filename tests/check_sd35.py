@@ -90,4 +90,15 @@ with tempfile.TemporaryDirectory() as scratch:
     large, said = plan(folder, "sd35-medium-1gpu.yaml", "--memory", "80")
     if not small["train"] < large["train"] or "blocks are made again" in said:
         sys.exit(f"80 GB: {large}\n{said}")
+    # 1,152 images on 8 to 512 GPUs: the rows, no estimate below its bound, and the fewer images the shorter
+    run = subprocess.run([MARBLE, "plan", EXAMPLES / "sd35-medium.yaml", "--by-number", "--markdown"], cwd=folder, capture_output=True, text=True)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in run.stdout.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    if [(int(r[0]), int(r[1])) for r in rows] != [(8 << i, -(-1152 // (8 << i))) for i in range(7)]:
+        sys.exit(f"plan --by-number: {run.stdout}{run.stderr}")
+    times = [(float(r[3]), float(r[4])) for r in rows]
+    if any(bound >= estimate for bound, estimate in times) or times != sorted(times, reverse=True) or "nccl-tests" not in run.stdout:
+        sys.exit(f"plan --by-number: {run.stdout}")
+    refused = subprocess.run([MARBLE, "plan", EXAMPLES / "sd35-medium.yaml", "--by-number", "--ranks", "8"], cwd=folder, capture_output=True, text=True)
+    if refused.returncode != 2 or "--by-number goes with RUN.yaml" not in refused.stderr:
+        sys.exit(f"plan --by-number --ranks: {refused.returncode} {refused.stderr}")
 print("three examples planned")

@@ -8,11 +8,11 @@
 #include <string.h>
 
 static const char about[] =
-    "Says what a run takes on a GPU, without one: the time of an epoch by the datasheets of A100, H100,\n"
-    "H200 and B200, whether it fits, and device memory by part; with --details, for a rollout\n"
-    "micro-batch, a training micro-batch and an optimizer step, the calls, launches, arithmetic and\n"
-    "bytes of every operation, with the least bytes it could do with. Either of a configuration or of\n"
-    "a transformer's config.json:\n"
+    "Says what a run takes on a GPU, without one: the time of an epoch, a bound by the datasheets of A100,\n"
+    "H100, H200 and B200 and an estimate by what others measured; whether it fits, and device memory by\n"
+    "part; with --details, for a rollout micro-batch, a training micro-batch and an optimizer step, the\n"
+    "calls, launches, arithmetic and bytes of every operation, with the least bytes it could do with.\n"
+    "Either of a configuration or of a transformer's config.json:\n"
     "    marble plan run.yaml --ranks 8 --gpu h100\n"
     "    marble plan --model deploy/examples/sd3.5-medium.json --size 64 --tokens 205 --batch 9\n"
     "The options from --size on belong to --model.";
@@ -85,6 +85,31 @@ static mbl_status_t print(mbl_plan_view_t *view, const char *json) {
     return status;
 }
 
+/* The run on 8, 16, ... 512 GPUs of the first kind of the view. */
+static mbl_status_t print_by_number(const char *yaml, const mbl_arg_texts_t *sets,
+                                    const mbl_plan_view_t *view) {
+    enum { FIRST = 8, LAST = 512, MOST = 7 };
+    mbl_plan_point_t point[MOST];
+    size_t n = 0;
+    for (size_t ranks = FIRST; ranks <= LAST; ranks *= 2, n++) {
+        mbl_plan_shape_t shape;
+        mbl_plan_t plan;
+        MBL_TRY(shape_of_run(yaml, sets, ranks, mbl_plan_gpu_memory(view, 0), &shape));
+        mbl_status_t status = mbl_plan(&shape, &plan);
+        if (status == MBL_OK) {
+            point[n] = (mbl_plan_point_t){.ranks = ranks,
+                                          .images = shape.all_images,
+                                          .rollout_batch = shape.rollout_batch,
+                                          .train_batch = shape.train_batch};
+            mbl_plan_estimate(view->gpu[0], &shape, &plan, &point[n].time);
+            mbl_plan_free(&plan);
+        }
+        mbl_plan_shape_free(&shape);
+        MBL_TRY(status);
+    }
+    return mbl_plan_print_points(view, point, n);
+}
+
 int mbl_cmd_plan(int argc, char **argv) {
     static const char *const gpus[] = {"a100", "h100", "h200", "b200", NULL};
     static const char *const precisions[] = {"bf16", "f32", NULL};
@@ -92,12 +117,14 @@ int mbl_cmd_plan(int argc, char **argv) {
     size_t ranks = 1;
     mbl_plan_shape_t shape = {0};
     mbl_plan_view_t view = {.shape = &shape};
-    bool helped = false, merged = false;
+    bool helped = false, merged = false, by_number = false;
     sizes_t sizes = {0, 205, 9, 5, 32, 25, 144, 100, "bf16"};
     mbl_arg_texts_t sets = {NULL, 0}, rest = {NULL, 0};
     const mbl_arg_t args[] = {
         {"set", MBL_ARG_TEXTS, &sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"ranks", MBL_ARG_COUNT, &ranks, "N", "GPUs of the run", 0, 1, 65536, NULL},
+        {"by-number", MBL_ARG_FLAG, &by_number, NULL,
+         "a table of RUN.yaml on 8 to 512 GPUs (of --gpu, else h100)", 0, 0, 0, NULL},
         {"gpu", MBL_ARG_CHOICE, &gpu, "GPU", "one instead of all", 0, 0, 0, gpus},
         {"memory", MBL_ARG_NUMBER, &view.memory, "GB", "of each GPU, instead of what its datasheet says", 0,
          0, 1e6, NULL},
@@ -126,10 +153,15 @@ int mbl_cmd_plan(int argc, char **argv) {
     mbl_status_t status = mbl_args_parse(&spec, argc, argv, &rest, &helped);
     if (status != MBL_OK || helped)
         return mbl_status_exit_code(status);
-    choose_gpus(gpu, &view);
+    choose_gpus(by_number && !gpu ? "h100" : gpu, &view);
     view.memory *= 1e9;
     if (!model == (rest.count == 0))
         status = MBL_FAIL(MBL_ERR_USAGE, "plan: expected either RUN.yaml or --model FILE");
+    else if (by_number && (model || json || ranks > 1 || view.details))
+        status = MBL_FAIL(MBL_ERR_USAGE, "plan: --by-number goes with RUN.yaml, without --model, --ranks, "
+                                         "--json and --details");
+    else if (by_number)
+        status = print_by_number(rest.items[0], &sets, &view);
     else if (model)
         status = shape_of_model(model, &sizes, ranks, &shape);
     else
@@ -137,7 +169,7 @@ int mbl_cmd_plan(int argc, char **argv) {
     view.launch *= 1e-6;
     if (status == MBL_OK && merged)
         shape.merge = shape.merged = true;
-    if (status == MBL_OK)
+    if (status == MBL_OK && !by_number)
         status = print(&view, json);
     mbl_plan_shape_free(&shape);
     mbl_free(rest.items);

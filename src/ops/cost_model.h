@@ -17,6 +17,8 @@ typedef struct {
     double bytes;            /* moved between device memory and the processors, kernel by kernel */
     double least;            /* every input read once and every output written once */
     size_t launches;         /* kernels, products of cublasLt, copies and clears */
+    size_t blocks, at_once;  /* of products and attention: blocks of the kernel with the arithmetic, and how
+                                many a multiprocessor has at one time; 0: not known */
     size_t work;             /* bytes of scratch memory, shared by all calls */
 } mbl_cost_t;
 

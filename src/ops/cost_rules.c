@@ -89,6 +89,14 @@ static double reread(double a, double b) {
     return by_a < by_b ? by_a : by_b;
 }
 
+/* A multiprocessor has a tile of 128 x 256 at one time: cublasLt's largest from Ampere on, which large
+ * products get. */
+static void tiles_of(size_t rows, size_t columns, mbl_cost_t *out) {
+    enum { ROWS = 128, COLUMNS = 256 };
+    out->blocks = ceil_div(rows, ROWS) * ceil_div(columns, COLUMNS);
+    out->at_once = 1;
+}
+
 static void matmul(const mbl_matmul_args_t *x, mbl_cost_t *out) {
     double m = (double)x->y->dim[0], n = (double)x->y->dim[1];
     double inner = (double)x->a->dim[!x->transpose_a];
@@ -97,6 +105,7 @@ static void matmul(const mbl_matmul_args_t *x, mbl_cost_t *out) {
     bool fused = x->act == MBL_ACT_GELU_TANH && same && x->a->dtype == MBL_BF16 && wide(x->a) && wide(x->b) &&
                  wide(x->y) && wide(x->bias) && wide(x->pre) && wide(x->through) && !(x->through && x->bias);
     out->flops[product_unit(x->a->dtype)] = 2 * m * n * inner;
+    tiles_of(x->y->dim[0], x->y->dim[1], out);
     out->bytes += reread(bytes_of(x->a), bytes_of(x->b));
     if (linear)
         return;
@@ -200,10 +209,18 @@ static bool on_tensor_cores(const mbl_tensor_t *q) {
     return q->dtype == MBL_BF16 && q->dim[3] <= 128;
 }
 
+/* A block has so many tokens of a head, and a multiprocessor two blocks. */
+static void rows_of(const mbl_tensor_t *q, size_t tokens, mbl_cost_t *out) {
+    out->blocks = q->dim[0] * q->dim[1] * ceil_div(q->dim[2], tokens);
+    out->at_once = 2;
+}
+
 static void attention(const mbl_attention_args_t *x, mbl_cost_t *out) {
     mbl_dtype_t dtype = x->q->dtype;
     double share = x->causal ? 0.5 : 1, product = attention_product(x->q);
     bool tensor = on_tensor_cores(x->q) && x->scale > 0 && !x->bias;
+    if (tensor)
+        rows_of(x->q, 128, out);
     out->flops[tensor ? MBL_UNIT_TENSOR : real_unit(dtype)] += share * 2 * product;
     out->flops[real_unit(dtype)] += share * 4 * elements(x->q) / (double)x->q->dim[3] * (double)x->q->dim[2];
 }
@@ -215,6 +232,8 @@ static void attention_bwd(const mbl_attention_bwd_args_t *x, mbl_cost_t *out) {
     size_t heads = x->q->dim[0] * x->q->dim[1];
     double part = bytes_of(x->q), scores = elements(x->q) / (double)x->q->dim[3] * (double)x->q->dim[2];
     out->launches = 3;
+    if (on_tensor_cores(x->q))
+        rows_of(x->q, 64, out);
     out->flops[on_tensor_cores(x->q) ? MBL_UNIT_TENSOR : real_unit(dtype)] += 7 * attention_product(x->q);
     out->flops[real_unit(dtype)] += 2 * 6 * scores;
     out->work = 2 * heads * ceil_div(x->q->dim[2], ROUND) * ROUND * mbl_dtype_size(st);
@@ -242,7 +261,7 @@ static void sample_grad(const mbl_sample_grad_args_t *x, mbl_cost_t *out) {
                   2.0 * (double)(rounds - 1) * (double)k * area * sizeof(double);
 }
 
-/* ---- method: gpu/nft.cu, gram.cu ---- */
+/* ---- method: gpu/nft.cu, gram.cu, vectors.cu ---- */
 
 static void nft(const mbl_nft_args_t *x, mbl_cost_t *out) {
     enum { PIECE = 4096, SUMS = 5 };
@@ -250,6 +269,26 @@ static void nft(const mbl_nft_args_t *x, mbl_cost_t *out) {
     out->launches = 3;
     out->work = n * (ceil_div(x->v->dim[1], PIECE) * SUMS + 2) * sizeof(double);
     out->bytes += 4 * bytes_of(x->v) + 2.0 * (double)out->work; /* v, v_old, xt, x0 again for the seeds */
+}
+
+/* One pass over vectors, a block for every segment of them, and the sum of the segments' numbers. */
+static void over_vectors(const mbl_tensor_t *t, size_t numbers, mbl_unit_t unit, double per_element,
+                         mbl_cost_t *out) {
+    enum { THREADS = 256, SEGMENTS = 512 };
+    size_t step = THREADS * 16 / mbl_dtype_size(t->dtype);
+    size_t length = ceil_div(ceil_div(t->dim[0], step), SEGMENTS) * step;
+    out->launches = 2;
+    out->flops[unit] = per_element * (double)t->dim[0];
+    out->work = (ceil_div(t->dim[0], length) + 1) * numbers * sizeof(double);
+    out->bytes += 2.0 * (double)out->work;
+}
+
+static void distance(const mbl_distance_args_t *x, mbl_cost_t *out) {
+    over_vectors(x->x, 2, MBL_UNIT_F64, 5, out);
+}
+
+static void checksum(const mbl_checksum_args_t *x, mbl_cost_t *out) {
+    over_vectors(x->x, 1, MBL_UNIT_F32, 8, out);
 }
 
 static void gram(const mbl_gram_args_t *x, mbl_cost_t *out) {
@@ -292,6 +331,8 @@ static void add_special(mbl_op_t op, const void *args, mbl_cost_t *out) {
         CASE(sample_grad)
         CASE(nft)
         CASE(gram)
+        CASE(distance)
+        CASE(checksum)
     default:
         break;
     }

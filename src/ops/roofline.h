@@ -11,6 +11,8 @@ typedef struct {
     double peak[MBL_UNITS]; /* operations a second */
     double bandwidth;       /* of device memory, bytes a second */
     double memory;          /* of the device, bytes */
+    size_t processors;      /* multiprocessors */
+    double link, network;   /* bytes a second and direction of a GPU: to others of its host, to other hosts */
 } mbl_gpu_t;
 
 /* NULL: no such GPU; mbl_gpu_at gives NULL after the last one. */

@@ -31,15 +31,43 @@ static mbl_status_t count_phase(mbl_plan_setup_t *w, mbl_plan_phase_t phase, siz
     return take(w, times, out);
 }
 
+/* The messages of the step that ran last, from the communicator's record. The first sum of sets began while
+ * there was a backward pass to come. */
+static mbl_status_t take_messages(const mbl_plan_setup_t *w, uint64_t before, mbl_plan_t *out) {
+    const mbl_comm_t *comm = &w->comm.host;
+    const uint64_t calls = comm->calls - before;
+    bool sums = false;
+    MBL_REQUIRE(calls <= MBL_PLAN_MESSAGES, "plan: %llu messages of a step, room for %d",
+                (unsigned long long)calls, MBL_PLAN_MESSAGES);
+    for (uint64_t i = 0; i < calls; i++) {
+        const mbl_comm_event_t *e = &comm->record[(before + i) % MBL_COMM_RECORD];
+        const bool scatter = strcmp(e->op, "reduce_scatter") == 0, gather = strcmp(e->op, "allgather") == 0;
+        out->message[i] = (mbl_plan_message_t){.bytes = e->bytes * (gather ? w->shape->ranks : 1),
+                                               .large = e->space == MBL_DEVICE,
+                                               .hidden = scatter && !sums};
+        sums |= scatter;
+    }
+    out->messages = (size_t)calls;
+    return MBL_OK;
+}
+
 static mbl_status_t count_setup(mbl_plan_setup_t *w, mbl_plan_t *out) {
     const mbl_plan_shape_t *s = w->shape;
     size_t n, batches = ceil_div(s->images, s->train_batch);
     const size_t times[MBL_PLAN_PHASES] = {s->merge, ceil_div(s->images, s->rollout_batch),
                                            batches * s->timesteps * s->inner_epochs,
                                            s->inner_epochs * s->updates};
+    const double all = (double)s->images,
+                 share[MBL_PLAN_PHASES] = {1, all / (double)(times[MBL_PLAN_ROLLOUT] * s->rollout_batch),
+                                           all / (double)(batches * s->train_batch), 1};
     (void)mbl_cost_model_take(w->ops, &n); /* making the setup is not of an epoch */
-    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
+        const uint64_t messages = w->comm.host.calls;
         MBL_TRY(count_phase(w, phase, times[phase], &out->phase[phase]));
+        out->phase[phase].share = share[phase];
+        if (phase == MBL_PLAN_UPDATE)
+            MBL_TRY(take_messages(w, messages, out));
+    }
     out->memory.peak = mbl_cost_model_peak(w->ops);
     out->memory.scratch = out->memory.peak - mbl_cost_model_live(w->ops);
     out->memory.decoder = s->decoder;

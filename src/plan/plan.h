@@ -1,7 +1,7 @@
 /* What an epoch costs on a GPU, counted without one: the model code runs on the cost model (ops/cost_model.h)
  * with the run's shapes. Counts the transformer's passes, the loss, Gram matrix, optimizer and adapters of
- * one rank. The time of text encoders, image decoders, scoring and messages between ranks is not in it, nor
- * are the buffers of balance.alpha_halves. */
+ * one rank, and a step's messages to the others. The time of text encoders, image decoders and scoring is not
+ * in it, nor are the buffers of balance.alpha_halves. */
 #ifndef MBL_TRAIN_PLAN_H
 #define MBL_TRAIN_PLAN_H
 
@@ -18,6 +18,7 @@ typedef struct {
     size_t tokens, prompts; /* of the context; encoded prompts on the device at one time */
     size_t rewards;         /* K */
     size_t images, ranks;   /* per rank and epoch */
+    size_t all_images;      /* of all ranks; 0: not known */
     size_t rollout_batch, rollout_steps;
     size_t evaluated,
         eval_batch; /* images of an evaluation: of this rank; at once (0: as many as rollout_batch) */
@@ -42,7 +43,7 @@ void mbl_plan_shape_free(mbl_plan_shape_t *shape);
 /* Unit by unit: merging the rollout policy and measuring what that does; all solver steps of a rollout
  * micro-batch; a training micro-batch (forward passes of old, reference and current adapter, loss, backward
  * passes of reward and common part, and of the KL term); an optimizer step beside them. `times` of it make an
- * epoch; a last micro-batch that is not full counts as full. */
+ * epoch, of which the last may not be full. */
 typedef enum {
     MBL_PLAN_MERGE,
     MBL_PLAN_ROLLOUT,
@@ -54,6 +55,7 @@ extern const char *const mbl_plan_phase_names[MBL_PLAN_PHASES];
 typedef struct {
     mbl_cost_item_t *item;
     size_t n, times;
+    double share; /* of the images in `times` full micro-batches, that there are */
 } mbl_plan_count_t;
 
 /* Bytes on the device. */
@@ -71,7 +73,17 @@ typedef struct {
     size_t merged, apart; /* without an adapter or with one in the weights; with one beside them */
 } mbl_plan_launches_t;
 
+/* A collective of an optimizer step, as its own code asks for it. */
 typedef struct {
+    size_t bytes; /* what this rank puts in, or (of gathering) what comes out */
+    bool large;   /* a vector on the device; else a few numbers */
+    bool hidden;  /* begun before the last backward pass */
+} mbl_plan_message_t;
+enum { MBL_PLAN_MESSAGES = 32 };
+
+typedef struct {
+    mbl_plan_message_t message[MBL_PLAN_MESSAGES];
+    size_t messages;
     mbl_plan_count_t phase[MBL_PLAN_PHASES];
     mbl_plan_memory_t memory;
     mbl_plan_launches_t block[MBL_DIT_BLOCK_KINDS];

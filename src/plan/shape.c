@@ -139,6 +139,7 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, double mem
     size_t timesteps = (size_t)(config->train.timestep_fraction * (double)config->rollout.steps + 1e-9);
     mbl_plan_shape_t shape = {.dtype = config->precision == MBL_CONFIG_PRECISION_F32 ? MBL_F32 : MBL_BF16,
                               .images = mbl_share(images, ranks, 0).n, /* none has more */
+                              .all_images = images,
                               .ranks = ranks,
                               .evaluated = mbl_share(config->eval.prompts, ranks, 0).n,
                               .guidance = mbl_engine_guidance(config, NULL),

@@ -2,8 +2,7 @@
 #ifndef MBL_CLI_PLAN_H
 #define MBL_CLI_PLAN_H
 
-#include "ops/roofline.h"
-#include "plan/plan.h"
+#include "plan/estimate.h"
 
 enum { MBL_PLAN_GPUS = 8 };
 
@@ -34,6 +33,14 @@ double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i);
 double mbl_plan_gpu_memory(const mbl_plan_view_t *view, size_t i);
 
 mbl_status_t mbl_plan_print(const mbl_plan_view_t *view);
+/* One number of GPUs of a table by their number: a run's shape there, and its time. */
+typedef struct {
+    size_t ranks, images, rollout_batch, train_batch; /* images of all ranks */
+    mbl_plan_estimate_t time;
+} mbl_plan_point_t;
+mbl_status_t mbl_plan_print_points(const mbl_plan_view_t *view, const mbl_plan_point_t *point, size_t n);
+/* What the estimates are made of, a line each. */
+void mbl_plan_print_sources(void);
 /* One JSON object into a file, "-" for the standard output. */
 mbl_status_t mbl_plan_write(const mbl_plan_view_t *view, const char *path);
 

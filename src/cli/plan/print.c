@@ -26,13 +26,18 @@ void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan
     }
 }
 
+/* Seconds of a phase in an epoch, on GPU i. */
+static double phase_seconds(const mbl_plan_view_t *view, mbl_plan_phase_t phase, size_t i) {
+    mbl_plan_sum_t sum[MBL_COST_ROWS + 1];
+    mbl_plan_sums(view, phase, sum);
+    const mbl_plan_count_t *count = &view->plan->phase[phase];
+    return (double)count->times * count->share * sum[MBL_COST_ROWS].seconds[i];
+}
+
 double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i) {
     double seconds = 0;
-    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
-        mbl_plan_sum_t sum[MBL_COST_ROWS + 1];
-        mbl_plan_sums(view, phase, sum);
-        seconds += (double)view->plan->phase[phase].times * sum[MBL_COST_ROWS].seconds[i];
-    }
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
+        seconds += phase_seconds(view, phase, i);
     return seconds;
 }
 
@@ -105,21 +110,14 @@ static mbl_status_t print_memory(const mbl_plan_view_t *view) {
     return print_grid(view, grid);
 }
 
-/* Seconds of a phase in an epoch, on GPU i. */
-static double phase_seconds(const mbl_plan_view_t *view, mbl_plan_phase_t phase, size_t i) {
-    mbl_plan_sum_t sum[MBL_COST_ROWS + 1];
-    mbl_plan_sums(view, phase, sum);
-    return (double)view->plan->phase[phase].times * sum[MBL_COST_ROWS].seconds[i];
-}
-
 double mbl_plan_gpu_memory(const mbl_plan_view_t *view, size_t i) {
     return view->memory > 0 ? view->memory : view->gpu[i]->memory;
 }
 
 /* The answer: what an epoch takes on every GPU, and whether it fits. */
 static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
-    static const char *const head[] = {"GPU",       "seconds at least", "rollout", "training",
-                                       "optimizer", "memory GB",        "of GB",   "fits"};
+    static const char *const head[] = {
+        "GPU", "seconds at least (bound)", "rollout", "training", "optimizer", "memory GB", "of GB", "fits"};
     double memory = (double)view->plan->memory.peak;
     bool fits = true;
     mbl_grid_t *grid;
@@ -144,6 +142,33 @@ static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
     if (!fits)
         printf("\nToo little memory on some: lower train.micro_batch or rollout.micro_batch.\n");
     return MBL_OK;
+}
+
+/* What it will rather take, and of what that is made. */
+static mbl_status_t print_estimate(const mbl_plan_view_t *view) {
+    static const char *const head[] = {"GPU",  "seconds (estimate)", "kernels", "tails",
+                                       "gaps", "messages",           "exposed", "least of it"};
+    mbl_grid_t *grid;
+    MBL_TRY(mbl_grid_new(sizeof head / sizeof *head, 1, &grid));
+    for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+        mbl_grid_cell(grid, "%s", head[i]);
+    for (size_t i = 0; i < view->gpus; i++) {
+        mbl_plan_estimate_t e;
+        mbl_plan_estimate(view->gpu[i], view->shape, view->plan, &e);
+        mbl_grid_cell(grid, "%s", view->gpu[i]->title);
+        const double seconds[] = {e.seconds, e.kernels, e.tails, e.gaps, e.messages, e.exposed};
+        for (size_t j = 0; j < sizeof seconds / sizeof *seconds; j++)
+            mbl_grid_cell(grid, "%.3g", seconds[j]);
+        mbl_grid_cell(grid, "%.0f %%", 100 * e.bound / e.seconds);
+    }
+    printf("\nthe same as an estimate (what it is made of stands below):\n\n");
+    return print_grid(view, grid);
+}
+
+void mbl_plan_print_sources(void) {
+    printf("\nBounds are by the datasheets; estimates take instead:\n");
+    for (const mbl_plan_source_t *s = mbl_plan_sources; s->text; s++)
+        printf("  %s\n", s->text);
 }
 
 /* What the answer is made of: every operation of every phase. */
@@ -173,11 +198,14 @@ mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
         s->lora.rank, s->rewards, s->rollout_batch, s->rollout_steps, s->train_batch, s->timesteps, again,
         s->ranks);
     MBL_TRY(print_epoch(view));
+    MBL_TRY(print_estimate(view));
     MBL_TRY(print_memory(view));
     if (view->details)
         MBL_TRY(print_details(view));
+    mbl_plan_print_sources();
     printf(
-        "\nTimes are rooflines by the datasheets (a kernel's bytes or arithmetic, whichever takes "
+        "\nTimes but for the estimates are rooflines by the datasheets (a kernel's bytes or arithmetic, "
+        "whichever takes "
         "longer, and %g us\na launch): real runs take longer. Not in them: text encoders, image "
         "decoders, scoring, messages between ranks;\nnot in the memory: the CUDA context (about 0.5 GB).\n",
         1e6 * view->launch);

@@ -64,6 +64,23 @@ static json_t *launches_of(const mbl_plan_t *plan) {
     return all;
 }
 
+/* By GPU. */
+static json_t *estimates_of(const mbl_plan_view_t *view) {
+    json_t *all = json_object();
+    for (size_t i = 0; all && i < view->gpus; i++) {
+        mbl_plan_estimate_t e;
+        mbl_plan_estimate(view->gpu[i], view->shape, view->plan, &e);
+        json_t *one = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "bound", e.bound, "seconds", e.seconds,
+                                "kernels", e.kernels, "tails", e.tails, "gaps", e.gaps, "messages",
+                                e.messages, "exposed", e.exposed);
+        if (json_object_set_new(all, view->gpu[i]->name, one) != 0) {
+            json_decref(all);
+            return NULL;
+        }
+    }
+    return all;
+}
+
 static json_t *plan_of(const mbl_plan_view_t *view) {
     double epoch[MBL_PLAN_GPUS];
     json_t *phases = json_array();
@@ -74,8 +91,9 @@ static json_t *plan_of(const mbl_plan_view_t *view) {
             json_decref(phases);
             return NULL;
         }
-    return json_pack("{s:o, s:o, s:o, s:o}", "memory_bytes", memory_of(&view->plan->memory), "block_launches",
-                     launches_of(view->plan), "phases", phases, "epoch_seconds", seconds_of(view, epoch));
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "memory_bytes", memory_of(&view->plan->memory),
+                     "block_launches", launches_of(view->plan), "phases", phases, "epoch_seconds",
+                     seconds_of(view, epoch), "epoch_estimate", estimates_of(view));
 }
 
 mbl_status_t mbl_plan_write(const mbl_plan_view_t *view, const char *path) {
