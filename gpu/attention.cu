@@ -205,9 +205,7 @@ template <int width> static mbl_status_t launch_width(mbl_ops_t *ops, const call
     return whole && x.d == width ? launch<width, true>(ops, x) : launch<width, false>(ops, x);
 }
 
-mbl_status_t mbl_cuda_attention(mbl_ops_t *ops, const mbl_attention_args_t *args) {
-    if (args->q->dtype != MBL_BF16 || args->q->dim[3] > 128 || args->scale <= 0 || args->bias)
-        return mbl_cuda_attention_plain(ops, args);
+mbl_status_t mbl_cuda_attention_mma(mbl_ops_t *ops, const mbl_attention_args_t *args) {
     call_t x;
     forward_call(x, args);
     x.scale = (float)(args->scale * MBL_LOG2_E);

@@ -2,6 +2,7 @@
 #ifndef MBL_GPU_ATTENTION_H
 #define MBL_GPU_ATTENTION_H
 
+#include "gpu/attention_engines.h"
 #include "gpu/elem.h"
 #include "gpu/rows.h"
 
@@ -93,9 +94,5 @@ mbl_status_t mbl_cuda_attention_stats(mbl_ops_t *ops, attention_call_t<double, d
                                       bool whole);
 mbl_status_t mbl_cuda_attention_stats(mbl_ops_t *ops, attention_call_t<__nv_bfloat16, float> &x, float unit,
                                       bool whole);
-
-/* Any type, head size and scale, on the ordinary units. */
-mbl_status_t mbl_cuda_attention_plain(mbl_ops_t *ops, const mbl_attention_args_t *args);
-mbl_status_t mbl_cuda_attention_bwd_plain(mbl_ops_t *ops, const mbl_attention_bwd_args_t *args);
 
 #endif

@@ -256,9 +256,7 @@ template <int width> static mbl_status_t launch_width(mbl_ops_t *ops, const call
     return whole && x.d == width ? launch_both<width, true>(ops, x) : launch_both<width, false>(ops, x);
 }
 
-mbl_status_t mbl_cuda_attention_bwd(mbl_ops_t *ops, const mbl_attention_bwd_args_t *args) {
-    if (args->q->dtype != MBL_BF16 || args->q->dim[3] > 128)
-        return mbl_cuda_attention_bwd_plain(ops, args);
+mbl_status_t mbl_cuda_attention_bwd_mma(mbl_ops_t *ops, const mbl_attention_bwd_args_t *args) {
     call_t x;
     backward_call(x, args);
     x.scale = (float)(args->scale * MBL_LOG2_E);

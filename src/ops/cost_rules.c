@@ -232,9 +232,10 @@ static void attention_bwd(const mbl_attention_bwd_args_t *x, mbl_cost_t *out) {
     size_t heads = x->q->dim[0] * x->q->dim[1];
     double part = bytes_of(x->q), scores = elements(x->q) / (double)x->q->dim[3] * (double)x->q->dim[2];
     out->launches = 3;
-    if (on_tensor_cores(x->q))
+    const bool tensor = on_tensor_cores(x->q) && x->scale > 0;
+    if (tensor)
         rows_of(x->q, 64, out);
-    out->flops[on_tensor_cores(x->q) ? MBL_UNIT_TENSOR : real_unit(dtype)] += 7 * attention_product(x->q);
+    out->flops[tensor ? MBL_UNIT_TENSOR : real_unit(dtype)] += 7 * attention_product(x->q);
     out->flops[real_unit(dtype)] += 2 * 6 * scores;
     out->work = 2 * heads * ceil_div(x->q->dim[2], ROUND) * ROUND * mbl_dtype_size(st);
     /* q, k, v and dout twice, dout once more beside out */
