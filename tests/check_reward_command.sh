@@ -57,6 +57,13 @@ expect 2 "clean (clean): ok" "bright (python): ok" "8 images: 8 valid, 0 not app
 "$marble" reward check "$folder/run.yaml" --set 'rewards=[{name: clean}, {name: jpeg}]' --images 3 >"$folder/out" 2>&1
 found=$?
 expect 0 "3 images: 3 valid" "jpeg (jpeg): ok"
+# Held-out prompts of a share, of several files, are those of the run.
+seq -f 'scene %g' 20 >"$folder/one.txt"
+seq -f 'view %g' 20 >"$folder/two.txt"
+"$marble" reward check "$folder/run.yaml" --set 'rewards=[{name: clean}]' --set prompts.source=file --set prompts.test_share=0.5 \
+    --set 'prompts.sources=[{file: one.txt, name: one}, {file: two.txt, name: two}]' --images 3 >"$folder/out" 2>&1
+found=$?
+expect 0 "clean (clean): ok" "3 images: 3 valid"
 cat >>"$folder/mine.py" <<'PY'
 
 @reward("broken", images="raw")
