@@ -318,7 +318,8 @@ static const mbl_field_t fields[] = {
            "deviations of its scores; 0: off"),
 
     COUNT(eval.every, "20", 0, 1e9, "optimizer steps",
-          "optimizer steps between evaluations on held-out prompts; 0: only at the end"),
+          "optimizer steps between evaluations on held-out prompts; the base model is evaluated before the "
+          "first step and the adapter after the last whatever this is; 0: only then"),
     COUNT(eval.prompts, "192", 1, 1e6, "images",
           "images of an evaluation: one for each held-out prompt; if there are fewer prompts, more rounds "
           "with other noise"),
