@@ -45,11 +45,14 @@ static mbl_status_t add_tensor(mbl_sha256_t *sha, int threads, const char *name,
     return add_blocks(sha, threads, data, bytes, mapped);
 }
 
-mbl_status_t mbl_digest_tensors(const mbl_st_t *st, int threads, char out[MBL_SHA256_HEX]) {
+mbl_status_t mbl_digest_tensors(const mbl_st_t *st, int threads, const volatile sig_atomic_t *stop,
+                                char out[MBL_SHA256_HEX]) {
     mbl_sha256_t sha;
     mbl_sha256_init(&sha);
     for (size_t i = 0; i < mbl_st_count(st); i++) {
         const mbl_st_entry_t *entry = mbl_st_at(st, i);
+        if (stop && *stop)
+            return MBL_ERR_STOPPED;
         MBL_TRY(add_tensor(&sha, threads, entry->name, entry->type, entry->ndim, entry->dim, entry->data,
                            entry->bytes, true));
         mbl_st_release(st, entry->name);
@@ -58,10 +61,11 @@ mbl_status_t mbl_digest_tensors(const mbl_st_t *st, int threads, char out[MBL_SH
     return MBL_OK;
 }
 
-mbl_status_t mbl_digest_files(const char *path, int threads, char out[MBL_SHA256_HEX]) {
+mbl_status_t mbl_digest_files(const char *path, int threads, const volatile sig_atomic_t *stop,
+                              char out[MBL_SHA256_HEX]) {
     mbl_st_t *st;
     MBL_TRY(mbl_st_open(path, &st));
-    mbl_status_t status = mbl_digest_tensors(st, threads, out);
+    mbl_status_t status = mbl_digest_tensors(st, threads, stop, out);
     mbl_st_close(st);
     return status;
 }

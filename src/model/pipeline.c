@@ -160,9 +160,10 @@ mbl_status_t mbl_pipeline_open_shared(mbl_ops_t *ops, mbl_dtype_t dtype, const c
     return open_any(ops, dtype, folder, text, NULL, 0, out);
 }
 
-mbl_status_t mbl_pipeline_digest_of(const char *folder, int threads, char out[MBL_SHA256_HEX]) {
+mbl_status_t mbl_pipeline_digest_of(const char *folder, int threads, const volatile sig_atomic_t *stop,
+                                    char out[MBL_SHA256_HEX]) {
     char *path = part(folder, "transformer");
-    mbl_status_t status = path ? mbl_digest_files(path, threads, out)
+    mbl_status_t status = path ? mbl_digest_files(path, threads, stop, out)
                                : MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", folder);
     mbl_free(path);
     return status;
@@ -176,7 +177,7 @@ mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fo
                                const mbl_text_options_t *text, mbl_pipeline_t **out) {
     mbl_pipeline_t *p;
     MBL_TRY(mbl_pipeline_open_shared(ops, dtype, folder, text, &p));
-    mbl_status_t status = mbl_pipeline_digest_of(folder, ops->threads, p->digest);
+    mbl_status_t status = mbl_pipeline_digest_of(folder, ops->threads, ops->stop, p->digest);
     if (status == MBL_OK)
         *out = p;
     else

@@ -16,7 +16,8 @@ mbl_status_t mbl_pipeline_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fo
  * them computes it, and all set it before anybody asks. */
 mbl_status_t mbl_pipeline_open_shared(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                                       const mbl_text_options_t *text, mbl_pipeline_t **out);
-mbl_status_t mbl_pipeline_digest_of(const char *folder, int threads, char out[MBL_SHA256_HEX]);
+mbl_status_t mbl_pipeline_digest_of(const char *folder, int threads, const volatile sig_atomic_t *stop,
+                                    char out[MBL_SHA256_HEX]);
 void mbl_pipeline_set_digest(mbl_pipeline_t *pipeline, const char digest[MBL_SHA256_HEX]);
 /* The same with a fresh transformer of `config` in memory and text encoder and tokenizer read from `folder`
  * (pretraining). */

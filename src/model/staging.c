@@ -97,6 +97,9 @@ mbl_status_t mbl_staging_load(mbl_ops_t *ops, const mbl_st_t *st, const char *na
         size_t n = count - first < PIECE ? count - first : PIECE;
         const char *piece = (const char *)entry->data + first * size;
         bool done = false;
+        status = mbl_ops_go_on(ops);
+        if (status != MBL_OK)
+            break;
         mbl_pages_fetch(piece, n * size);
         status = load_as_is(ops, st, entry, first, n, weights, offset, &done);
         if (status == MBL_OK && !done && !staging.values)

@@ -195,6 +195,14 @@ void mbl_ops_part(mbl_ops_t *ops, const char *part, const char *lower) {
     ops->lower = lower;
 }
 
+void mbl_ops_stop(mbl_ops_t *ops, const volatile sig_atomic_t *stop) {
+    ops->stop = stop;
+}
+
+mbl_status_t mbl_ops_go_on(const mbl_ops_t *ops) {
+    return ops->stop && *ops->stop ? MBL_ERR_STOPPED : MBL_OK;
+}
+
 enum { SIZE_TEXT = 32 };
 
 static const char *size_text(size_t bytes, char out[SIZE_TEXT]) {

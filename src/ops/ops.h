@@ -16,6 +16,8 @@
 
 #include "ops/tensor.h"
 
+#include <signal.h>
+
 typedef struct mbl_ops mbl_ops_t;
 
 typedef enum {
@@ -350,6 +352,7 @@ struct mbl_ops {
     bool record;              /* set to let a device keep recorded parts (nothing while profiling) */
     uint64_t waits;           /* how often the host waited for a device so far; 0 where there is none */
     const char *part, *lower; /* see mbl_ops_part */
+    const volatile sig_atomic_t *stop; /* see mbl_ops_stop */
     mbl_op_stats_t stats[MBL_OP_COUNT];
     mbl_op_t profiled[MBL_OPS_PROFILED]; /* [n_profiled], which the stats do not have yet */
     size_t n_profiled;
@@ -373,6 +376,12 @@ mbl_status_t mbl_ops_memory_left(mbl_ops_t *ops, size_t *bytes);
 /* What the tensors from now on are for, and what lowers what they take ("a smaller KEY"): for the message
  * where there is no memory for one. Both are kept as they are; NULL, NULL: a step of a run. */
 void mbl_ops_part(mbl_ops_t *ops, const char *part, const char *lower);
+/* From now on every operation looks at *stop first and is ERR_STOPPED, not done, where that is nonzero: for
+ * work of which a single pass may take minutes, and of which nothing is kept when it is stopped. NULL: never.
+ */
+void mbl_ops_stop(mbl_ops_t *ops, const volatile sig_atomic_t *stop);
+/* The same for work that is no operation, a piece of it at a time: MBL_OK or ERR_STOPPED. */
+mbl_status_t mbl_ops_go_on(const mbl_ops_t *ops);
 /* For backends: ERR_MEM with that part, what is missing and the keys. `memory`: "device memory"; left: bytes,
  * SIZE_MAX where that is not known. */
 mbl_status_t mbl_ops_no_memory(const mbl_ops_t *ops, const char *memory, size_t bytes, size_t left);

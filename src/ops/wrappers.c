@@ -552,6 +552,7 @@ static mbl_status_t count_call(mbl_ops_t *ops, mbl_op_t op) {
     MBL_TRY(ops->table->name ? ops->table->name(ops, args) : default_##name(ops, args));
 #define WRAPPER(name, need)                                                                                  \
     mbl_status_t mbl_op_##name(mbl_ops_t *ops, const mbl_##name##_args_t *args) {                            \
+        MBL_TRY(mbl_ops_go_on(ops));                                                                         \
         MBL_TRY(check_operands(ops, MBL_OP_##name, args));                                                   \
         MBL_TRY(check_##name(args));                                                                         \
         if (ops->profile)                                                                                    \

@@ -263,11 +263,19 @@ static mbl_status_t backward_kl(mbl_gradient_t *g, const mbl_micro_t *m, const m
     return backward(g, m, &m->dkl, &last, 1);
 }
 
+/* What a listener does is for all ranks: a stop waits until it is done. */
+static mbl_status_t call_ready(mbl_gradient_t *g, const mbl_gradient_args_t *args) {
+    mbl_ops_stop(g->ops, NULL);
+    mbl_status_t status = args->ready(args->context, args->parts);
+    mbl_ops_stop(g->ops, args->stop);
+    return status;
+}
+
 static mbl_status_t backward_all(mbl_gradient_t *g, const mbl_micro_t *m, const mbl_tensor_t *sets) {
     const mbl_gradient_args_t *args = m->args;
     MBL_TRY(backward_parts(g, m, sets));
     if (m->last && args->ready)
-        MBL_TRY(args->ready(args->context, args->parts));
+        MBL_TRY(call_ready(g, args));
     MBL_TRY(backward_common(g, m, sets));
     return backward_kl(g, m, sets);
 }
@@ -361,6 +369,25 @@ size_t mbl_gradient_sets(const mbl_gradient_args_t *args) {
     return args->c ? 1 : mbl_sets_count(&sets);
 }
 
+/* From the micro-batch that *m stands before; of `slots` timesteps. */
+static mbl_status_t run_all(mbl_gradient_t *g, mbl_micro_t *m, size_t slots, const mbl_tensor_t *sets,
+                            mbl_gradient_stats_t *sum) {
+    const mbl_gradient_args_t *args = m->args;
+    bool more = next_micro_batch(g, m), none = !more;
+    while (more) {
+        mbl_micro_t next = *m;
+        MBL_TRY(mbl_ops_go_on(g->ops));
+        more = next_micro_batch(g, &next);
+        m->last = !more;
+        mbl_log_progress("training", (m->slot - args->slice) / args->slices * args->batch->n + m->first,
+                         slots * args->batch->n);
+        MBL_TRY(run_micro_batch(g, m, sets, sum));
+        *m = next;
+    }
+    MBL_TRY(mbl_gradient_read_losses(g, m, sum));
+    return none && args->ready && !args->c ? call_ready(g, args) : MBL_OK;
+}
+
 mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args, const mbl_tensor_t *sets,
                               mbl_gradient_stats_t *stats) {
     size_t slots = 0;
@@ -383,22 +410,11 @@ mbl_status_t mbl_gradient_run(mbl_gradient_t *g, const mbl_gradient_args_t *args
     g->n_held = 0; /* of a run that failed */
     if (!args->add)
         MBL_TRY(mbl_tensor_zero(g->ops, sets));
-    bool more = next_micro_batch(g, &m), none = !more;
-    while (more) {
-        mbl_micro_t next = m;
-        if (args->stop && *args->stop)
-            return MBL_ERR_STOPPED;
-        more = next_micro_batch(g, &next);
-        m.last = !more;
-        mbl_log_progress("training", (m.slot - args->slice) / args->slices * args->batch->n + m.first,
-                         slots * args->batch->n);
-        MBL_TRY(run_micro_batch(g, &m, &own, &sum));
-        m = next;
-    }
+    mbl_ops_stop(g->ops, args->stop);
+    mbl_status_t status = run_all(g, &m, slots, &own, &sum);
+    mbl_ops_stop(g->ops, NULL);
     mbl_log_progress(NULL, 0, 0);
-    MBL_TRY(mbl_gradient_read_losses(g, &m, &sum));
-    if (none && args->ready && !args->c)
-        MBL_TRY(args->ready(args->context, args->parts));
+    MBL_TRY(status);
     *stats = sum;
     return MBL_OK;
 }

@@ -46,8 +46,8 @@ typedef struct {
      * are run. NULL: all rows are. */
     const uint8_t *part_of;
     uint8_t part;
-    bool add; /* to what stands in the sets, instead of overwriting it */
-    const volatile sig_atomic_t *stop;
+    bool add;                          /* to what stands in the sets, instead of overwriting it */
+    const volatile sig_atomic_t *stop; /* nonzero: ERR_STOPPED before the next operation; or NULL */
     /* Called once in a run of all sets that does not fail before: the first `n` are done, while the last one
      * is not yet. NULL: nobody wants to know. */
     mbl_status_t (*ready)(void *context, size_t n);

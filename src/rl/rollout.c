@@ -66,7 +66,10 @@ static mbl_status_t draw_all(const mbl_rollout_t *rollout, mbl_batch_t *batch, m
 }
 
 mbl_status_t mbl_rollout(const mbl_rollout_t *rollout, mbl_batch_t *batch, mbl_rollout_views_t *views) {
+    mbl_ops_t *ops = mbl_pipeline_ops(rollout->pipeline);
+    mbl_ops_stop(ops, rollout->stop);
     mbl_status_t status = draw_all(rollout, batch, views);
+    mbl_ops_stop(ops, NULL);
     mbl_log_progress(NULL, 0, 0);
     return status;
 }

@@ -21,7 +21,7 @@ typedef struct {
     uint32_t purpose, step; /* of the noise: MBL_RNG_NOISE and the epoch, or MBL_RNG_EVAL */
     bool broken_fails; /* images whose latents are not finite count as failed (an evaluation's; a training
                    step finds them in its loss); false: they are scored as they look */
-    const volatile sig_atomic_t *stop; /* nonzero: end with ERR_STOPPED between solver steps; or NULL */
+    const volatile sig_atomic_t *stop; /* nonzero: end with ERR_STOPPED before the next operation; or NULL */
 } mbl_rollout_t;
 
 /* Views the scorers read while they work; [n] each, kept by the caller until mbl_scorer_pool_wait has

@@ -129,7 +129,8 @@ static mbl_status_t share_digest(mbl_engine_t *engine) {
     mbl_status_t status =
         digests ? MBL_OK : MBL_FAIL(MBL_ERR_MEM, "no memory for the digests of %d ranks", comm->size);
     if (status == MBL_OK && comm->local_rank == 0)
-        status = mbl_pipeline_digest_of(engine->config->model.path, engine->threads.count, own);
+        status =
+            mbl_pipeline_digest_of(engine->config->model.path, engine->threads.count, mbl_stop_flag(), own);
     status = mbl_comm_agree(comm, status);
     if (status == MBL_OK)
         status = mbl_comm_allgather(comm, own, digests, sizeof own);
@@ -197,8 +198,10 @@ static mbl_status_t encode_prompts(mbl_engine_t *engine) {
 mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_engine_t *out) {
     mbl_engine_t engine = {.config = config, .comm = comm, .k = config->rewards.count};
     mbl_status_t status = mbl_engine_device(&engine);
-    if (status == MBL_OK)
+    if (status == MBL_OK) {
+        mbl_ops_stop(engine.ops, mbl_stop_flag()); /* a large model and its prompts take minutes */
         status = mbl_comm_agree(comm, open_parts(&engine));
+    }
     if (status == MBL_OK)
         status = share_digest(&engine);
     if (status == MBL_OK)
@@ -210,6 +213,7 @@ mbl_status_t mbl_engine_open(const mbl_config_t *config, mbl_comm_t *comm, mbl_e
         mbl_engine_close(&engine);
         return status;
     }
+    mbl_ops_stop(engine.ops, NULL);
     *out = engine;
     return MBL_OK;
 }

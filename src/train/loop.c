@@ -25,8 +25,11 @@ static mbl_status_t choose_adapter(mbl_train_t *t, const mbl_adapter_t **out) {
     *out = &t->state.update.policy.in_old;
     if (!t->merge)
         return MBL_OK;
-    MBL_TRY(mbl_comm_agree(t->comm, mbl_merge_try(t->merge, mbl_embeds_conditions(t->engine.train.embeds),
-                                                  config->seed, (uint32_t)t->state.epoch, &deviation)));
+    mbl_ops_stop(t->engine.ops, t->stop);
+    mbl_status_t status = mbl_merge_try(t->merge, mbl_embeds_conditions(t->engine.train.embeds), config->seed,
+                                        (uint32_t)t->state.epoch, &deviation);
+    mbl_ops_stop(t->engine.ops, NULL);
+    MBL_TRY(mbl_comm_agree(t->comm, status));
     MBL_TRY(mbl_comm_allreduce(t->comm, &deviation, 1, MBL_COMM_F64, MBL_COMM_MAX));
     bool merged = deviation <= config->rollout.merge_deviation;
     unsigned long long epoch = t->state.epoch + 1;

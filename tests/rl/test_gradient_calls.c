@@ -1,5 +1,7 @@
 /* Calls of the gradient stage: what its noise belongs to, when the sets are final, stopping, bad arguments,
- * no memory.   ctest-backends: fake cuda */
+ * no memory.   ctest-backends: fake cuda
+ *
+ * ctest-wrap: mbl_dit_backward */
 #include "gradient_case.h"
 
 /* The noise and the order of timesteps belong to seed and step. */
@@ -35,6 +37,52 @@ static void stop_is_obeyed(void **state) {
     stop = 0;
     assert_ok(mbl_gradient_run(c.gradient, &c.args, &sets, &stats));
     assert_int_equal(stats.rows, 4 * N);
+    mbl_tensor_free(c.tiny.ops, &sets);
+    close_case(&c);
+}
+
+/* Where a stop is asked for: at the beginning of backward pass `stop_at`. */
+static volatile sig_atomic_t asked_to_stop;
+static size_t passes, stop_at;
+
+mbl_status_t __real_mbl_dit_backward(mbl_dit_t *model, const mbl_adapter_t *adapter,
+                                     const mbl_dit_input_t *input, mbl_tape_t *tape, const mbl_tensor_t *dv,
+                                     const mbl_gradient_sink_t *sink);
+mbl_status_t __wrap_mbl_dit_backward(mbl_dit_t *model, const mbl_adapter_t *adapter,
+                                     const mbl_dit_input_t *input, mbl_tape_t *tape, const mbl_tensor_t *dv,
+                                     const mbl_gradient_sink_t *sink);
+mbl_status_t __wrap_mbl_dit_backward(mbl_dit_t *model, const mbl_adapter_t *adapter,
+                                     const mbl_dit_input_t *input, mbl_tape_t *tape, const mbl_tensor_t *dv,
+                                     const mbl_gradient_sink_t *sink) {
+    asked_to_stop |= ++passes == stop_at;
+    return __real_mbl_dit_backward(model, adapter, input, tape, dv, sink);
+}
+
+/* In the middle of a micro-batch; the next run gives the same numbers as if there had been none. */
+static void stop_ends_a_pass(void **state) {
+    case_t c;
+    mbl_tensor_t sets;
+    mbl_gradient_stats_t stats = {.loss = 77};
+    (void)state;
+    open_case(&c, MBL_F32);
+    double *want = new_rows(&c, R + 1), *got = new_rows(&c, R + 1);
+    stop_at = 0;
+    run(&c, want);
+    assert_ok(mbl_tensor_new(c.tiny.ops, MBL_F64, &sets, 2, (size_t)R + 1, c.tiny.size));
+    c.args.stop = &asked_to_stop;
+    for (stop_at = 1; stop_at <= 3; stop_at++) {
+        passes = 0;
+        asked_to_stop = 0;
+        assert_int_equal(mbl_gradient_run(c.gradient, &c.args, &sets, &stats), MBL_ERR_STOPPED);
+        assert_int_equal(passes, stop_at);
+        assert_near(stats.loss, 77, 0);
+    }
+    stop_at = 0;
+    asked_to_stop = 0;
+    run(&c, got);
+    assert_memory_equal(got, want, (R + 1) * c.tiny.size * sizeof *got);
+    mbl_free(want);
+    mbl_free(got);
     mbl_tensor_free(c.tiny.ops, &sets);
     close_case(&c);
 }
@@ -191,6 +239,7 @@ int main(void) {
         cmocka_unit_test(ready_comes_before_the_last_pass),
         cmocka_unit_test(stop_is_obeyed),
         cmocka_unit_test(waits_do_not_grow),
+        cmocka_unit_test(stop_ends_a_pass),
         cmocka_unit_test(bad_arguments),
         cmocka_unit_test(survives_without_memory),
     };

@@ -1,5 +1,7 @@
 /* Rollout on a tiny pipeline with the signs rewards: images and scores belong to the sample, not to the
- * micro-batch, the rank or the worker thread that makes them. */
+ * micro-batch, the rank or the worker thread that makes them.
+ *
+ * ctest-wrap: mbl_dit_forward */
 #include "tiny_pipeline.h"
 
 #include "base/share.h"
@@ -277,6 +279,49 @@ static void stop_is_obeyed(void **state) {
     close_fixture(&w);
 }
 
+/* Where a stop is asked for: at the beginning of pass `stop_at` of the transformer; and what the passes gave.
+ */
+static volatile sig_atomic_t asked_to_stop;
+static size_t passes, stop_at;
+static mbl_status_t last_pass;
+
+mbl_status_t __real_mbl_dit_forward(mbl_dit_t *model, const mbl_adapter_t *adapter,
+                                    const mbl_dit_input_t *input, mbl_tape_t *tape, const mbl_tensor_t *v);
+mbl_status_t __wrap_mbl_dit_forward(mbl_dit_t *model, const mbl_adapter_t *adapter,
+                                    const mbl_dit_input_t *input, mbl_tape_t *tape, const mbl_tensor_t *v);
+mbl_status_t __wrap_mbl_dit_forward(mbl_dit_t *model, const mbl_adapter_t *adapter,
+                                    const mbl_dit_input_t *input, mbl_tape_t *tape, const mbl_tensor_t *v) {
+    asked_to_stop |= ++passes == stop_at;
+    last_pass = __real_mbl_dit_forward(model, adapter, input, tape, v);
+    return last_pass;
+}
+
+/* One that comes while the transformer runs does not wait for the end of its pass, which takes a minute where
+ * the model is large; and the next rollout is as if it had not been. */
+static void stop_ends_a_pass(void **state) {
+    fixture_t w;
+    result_t *want = new_result(), *got = new_result();
+    (void)state;
+    open_fixture(&w, MBL_F32);
+    stop_at = 0;
+    assert_ok(roll(&w, &w.tiny.old, 0, N, 5, 1, NULL, want));
+    assert_ok(last_pass);
+    for (stop_at = 1; stop_at <= STEPS + 2; stop_at++) {
+        passes = 0;
+        asked_to_stop = 0;
+        assert_int_equal(roll(&w, &w.tiny.old, 0, N, 5, 1, &asked_to_stop, got), MBL_ERR_STOPPED);
+        assert_int_equal(passes, stop_at);
+        assert_int_equal(last_pass, MBL_ERR_STOPPED);
+    }
+    stop_at = 0;
+    asked_to_stop = 0;
+    assert_ok(roll(&w, &w.tiny.old, 0, N, 5, 1, &asked_to_stop, got));
+    check_same(got, want, "after a stop", 0);
+    mbl_free(want);
+    mbl_free(got);
+    close_fixture(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batching_does_not_matter),
@@ -285,6 +330,7 @@ int main(void) {
         cmocka_unit_test(scores_are_of_the_images),
         cmocka_unit_test(adapter_is_used),
         cmocka_unit_test(stop_is_obeyed),
+        cmocka_unit_test(stop_ends_a_pass),
     };
     return cmocka_run_group_tests_name("rollout", tests, NULL, NULL);
 }

@@ -12,12 +12,15 @@ static mbl_comm_t *comm;
 static int digests, of_text;
 static char folder[64]; /* of all ranks */
 
-mbl_status_t __real_mbl_pipeline_digest_of(const char *folder, int threads, char out[MBL_SHA256_HEX]);
-mbl_status_t __wrap_mbl_pipeline_digest_of(const char *folder, int threads, char out[MBL_SHA256_HEX]);
+mbl_status_t __real_mbl_pipeline_digest_of(const char *folder, int threads, const volatile sig_atomic_t *stop,
+                                           char out[MBL_SHA256_HEX]);
+mbl_status_t __wrap_mbl_pipeline_digest_of(const char *folder, int threads, const volatile sig_atomic_t *stop,
+                                           char out[MBL_SHA256_HEX]);
 
-mbl_status_t __wrap_mbl_pipeline_digest_of(const char *folder, int threads, char out[MBL_SHA256_HEX]) {
+mbl_status_t __wrap_mbl_pipeline_digest_of(const char *folder, int threads, const volatile sig_atomic_t *stop,
+                                           char out[MBL_SHA256_HEX]) {
     digests++;
-    return __real_mbl_pipeline_digest_of(folder, threads, out);
+    return __real_mbl_pipeline_digest_of(folder, threads, stop, out);
 }
 
 mbl_status_t __real_mbl_text_digest(const mbl_text_t *text, char out[MBL_SHA256_HEX]);
@@ -66,8 +69,9 @@ static void once_on_a_host(void **state) {
     if (rank == 0)
         temporary_folder(folder);
     assert_int_equal(mbl_comm_bcast(comm, folder, sizeof folder, 0), MBL_OK);
-    assert_int_equal(__real_mbl_pipeline_digest_of(MBL_SOURCE_DIR "/deploy/examples/signs-base", 1, expected),
-                     MBL_OK);
+    assert_int_equal(
+        __real_mbl_pipeline_digest_of(MBL_SOURCE_DIR "/deploy/examples/signs-base", 1, NULL, expected),
+        MBL_OK);
     open_engine(expected, rank == 0);
     if (last > 0) { /* as if the last rank had a host of its own, which is called by its first rank */
         comm->host = rank == last ? last : 0;

@@ -60,7 +60,7 @@ static mbl_status_t add_tensors(const char *path, json_t *out) {
     mbl_threads_t threads;
     MBL_TRY(mbl_st_open(path, &st));
     mbl_threads_alone(&threads);
-    mbl_status_t status = mbl_digest_tensors(st, threads.count, digest);
+    mbl_status_t status = mbl_digest_tensors(st, threads.count, NULL, digest);
     json_t *list = json_array(), *types = types_json(st), *files = files_json(st);
     size_t parameters = 0, bytes = 0, count;
     for (size_t i = 0; i < mbl_st_count(st) && status == MBL_OK; i++) {

@@ -35,7 +35,7 @@ static mbl_status_t add_encoder(const mbl_text_t *text, size_t encoder, mbl_sha2
     mbl_sha256_text(config, size, digest);
     mbl_free(config);
     mbl_sha256_update(sha, digest, sizeof digest);
-    MBL_TRY(mbl_digest_tensors(file_of(text, encoder), text->ops->threads, digest));
+    MBL_TRY(mbl_digest_tensors(file_of(text, encoder), text->ops->threads, text->ops->stop, digest));
     mbl_sha256_update(sha, digest, sizeof digest);
     return MBL_OK;
 }
