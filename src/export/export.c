@@ -43,7 +43,9 @@ static mbl_status_t open_all(export_t *e) {
     MBL_TRY(mbl_comm_open("self", 0, &e->engine.comm));
     MBL_TRY(mbl_ops_open("cpu", (int)e->config->threads, &e->engine.ops));
     mbl_log_progress("loading the model", 0, 0);
-    MBL_TRY(mbl_pipeline_open(e->engine.ops, MBL_F32, e->config->model.path, NULL, &e->engine.pipeline));
+    /* adapters are f32 whatever the weights are held in, and those take half the memory in bf16 */
+    MBL_TRY(mbl_pipeline_open(e->engine.ops, o->merged ? MBL_F32 : MBL_BF16, e->config->model.path, NULL,
+                              &e->engine.pipeline));
     MBL_TRY(mbl_state_new(&e->engine, &e->state));
     MBL_TRY(mbl_state_load_adapters(&e->state, o->checkpoint));
     MBL_ALLOC(e->values, e->state.update.padded);
