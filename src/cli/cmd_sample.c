@@ -233,6 +233,8 @@ int mbl_cmd_sample(int argc, char **argv) {
          NULL},
         {"set", MBL_ARG_TEXTS, &o.sets, "KEY=VALUE", "overrides a key of RUN.yaml", 0, 0, 0, NULL},
         {"precision", MBL_ARG_CHOICE, &o.precision, "NAME", "compute type", 0, 0, 0, precisions},
+        {"low-memory", MBL_ARG_FLAG, &o.low_memory, NULL,
+         "of a text encoder only one layer is in memory at a time, as with model.low_memory", 0, 0, 0, NULL},
         {"batch", MBL_ARG_COUNT, &o.batch, "N", "images sampled at once", 0, 1, 4096, NULL},
         {"threads", MBL_ARG_COUNT, &o.threads, "N", "0: OMP_NUM_THREADS, or the CPUs it may use", 0, 0, 4096,
          NULL},

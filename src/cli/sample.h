@@ -14,6 +14,7 @@ typedef struct {
     size_t steps, seed, per_prompt, threads, batch, height, width; /* 0 by 0: the run's, or the model's */
     double shift, guidance, skip_scale, skip_start, skip_stop;
     uint64_t skip; /* bit i: block i, of --skip-layers */
+    bool low_memory;
 } mbl_sample_options_t;
 
 typedef struct {

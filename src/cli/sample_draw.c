@@ -49,7 +49,8 @@ static mbl_status_t open_model(const mbl_sample_options_t *o, mbl_sample_t *s, m
     if (o->checkpoint)
         MBL_TRY(read_config(o, s));
     MBL_TRY(mbl_ops_open("auto", (int)o->threads, &s->engine.ops));
-    const mbl_text_options_t text = o->checkpoint ? mbl_engine_text(s->config) : (mbl_text_options_t){0};
+    mbl_text_options_t text = o->checkpoint ? mbl_engine_text(s->config) : (mbl_text_options_t){0};
+    text.low_memory |= o->low_memory;
     MBL_TRY(mbl_pipeline_open(s->engine.ops, dtype, o->checkpoint ? s->config->model.path : o->model, &text,
                               &s->engine.pipeline));
     if (o->height || !o->checkpoint)

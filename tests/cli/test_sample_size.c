@@ -71,9 +71,18 @@ static void sizes_that_a_run_refuses(void **state) {
     assert_true(times_in("signs.log", "images of the signs example are 32 x 32") > 0);
 }
 
+/* Text encoders a layer at a time give the same image, to the bit. */
+static void low_memory_is_the_same_image(void **state) {
+    (void)state;
+    sample("whole", MODEL "--guidance 2");
+    sample("layers", MODEL "--guidance 2 --low-memory");
+    same_image("whole", "layers", true);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_of_sample),
+        cmocka_unit_test(low_memory_is_the_same_image),
         cmocka_unit_test(a_run_of_another_size),
         cmocka_unit_test(sizes_that_a_run_refuses),
     };
