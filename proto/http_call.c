@@ -214,8 +214,38 @@ void mbl_http_set_end(mbl_http_call_t *call, CURLcode code) {
         describe_end(call, code);
 }
 
+/* The end of the header with the token, or NULL. */
+static const char *sent_token(const mbl_http_call_t *call) {
+    static const char before[] = "Authorization: Bearer ";
+    for (const struct curl_slist *line = call->sent_headers; line; line = line->next)
+        if (strncmp(line->data, before, sizeof before - 1) == 0)
+            return line->data + sizeof before - 1;
+    return NULL;
+}
+
+/* A server that repeats the token in what it says must not bring it into a log: it becomes stars. Short ones
+ * are left alone, as they may be in a response by chance. */
+static void hide(char *bytes, size_t size, const char *token) {
+    enum { TOKEN_MIN = 8 };
+    size_t n = strlen(token), at = 0;
+    while (n >= TOKEN_MIN && at + n <= size) {
+        const char *first = memchr(bytes + at, token[0], size - n + 1 - at);
+        if (!first)
+            return;
+        at = (size_t)(first - bytes);
+        if (memcmp(first, token, n) == 0)
+            memset(bytes + at, '*', n);
+        at++;
+    }
+}
+
 void mbl_http_finish(mbl_http_call_t *call) {
+    const char *token = sent_token(call);
     long status = 0;
+    if (token) {
+        hide(call->body, call->response.body_bytes, token);
+        hide(call->head, call->head_used, token);
+    }
     call->seconds = mbl_now() - call->start;
     if (call->end == MBL_HTTP_ANSWERED) {
         curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);

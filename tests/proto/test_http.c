@@ -231,10 +231,10 @@ static void test_unix_socket_token_and_headers(void **state) {
     mbl_proto_header_t headers[] = {{"Content-Type", "application/octet-stream"}, {"X-Size", "12"}};
     mbl_proto_request_t request = {.method = "GET", .path = "/head", .headers = headers, .n_headers = 2};
     mbl_http_call_t *call =
-        call_server(http, &(mbl_http_server_t){.url = server.url, .token = "secret-1"}, &request, 10);
+        call_server(http, &(mbl_http_server_t){.url = server.url, .token = "secret"}, &request, 10);
     assert_end(call, MBL_HTTP_ANSWERED);
     char *text = strndup(mbl_http_response(call)->body, mbl_http_response(call)->body_bytes);
-    assert_non_null(strstr(text, "\r\nAuthorization: Bearer secret-1\r\n"));
+    assert_non_null(strstr(text, "\r\nAuthorization: Bearer secret\r\n"));
     assert_non_null(strstr(text, "\r\nContent-Type: application/octet-stream\r\n"));
     assert_non_null(strstr(text, "\r\nX-Size: 12\r\n"));
     assert_non_null(strstr(text, "\r\nAccept-Encoding: "));
@@ -248,6 +248,27 @@ static void test_unix_socket_token_and_headers(void **state) {
     mbl_http_close(http);
     fake_close(&server);
     remove_folder(folder);
+}
+
+/* "/head" answers with the request's head, as servers do that show it in their errors. */
+static void test_a_token_that_is_sent_back_is_hidden(void **state) {
+    (void)state;
+    fake_server_t server;
+    fake_open(&server, answer_by_path, NULL);
+    mbl_http_t *http = open_client();
+    mbl_proto_header_t twice = {"X-Copy", "ssecret-12 secret-1secret-123"};
+    mbl_proto_request_t request = {.method = "GET", .path = "/head", .headers = &twice, .n_headers = 1};
+    mbl_http_call_t *call =
+        call_server(http, &(mbl_http_server_t){.url = server.url, .token = "secret-12"}, &request, 10);
+    assert_end(call, MBL_HTTP_ANSWERED);
+    char *text = strndup(mbl_http_response(call)->body, mbl_http_response(call)->body_bytes);
+    assert_null(strstr(text, "secret-12"));
+    assert_non_null(strstr(text, "\r\nAuthorization: Bearer *********\r\n"));
+    assert_non_null(strstr(text, "\r\nX-Copy: s********* secret-1*********3\r\n"));
+    free(text);
+    mbl_http_free(call);
+    mbl_http_close(http);
+    fake_close(&server);
 }
 
 static void test_statuses_and_redirects_are_the_caller_s(void **state) {
@@ -460,6 +481,7 @@ int main(void) {
         cmocka_unit_test(test_pieces_arrive_and_the_connection_stays),
         cmocka_unit_test(test_a_server_that_restarts_is_reached_again),
         cmocka_unit_test(test_unix_socket_token_and_headers),
+        cmocka_unit_test(test_a_token_that_is_sent_back_is_hidden),
         cmocka_unit_test(test_statuses_and_redirects_are_the_caller_s),
         cmocka_unit_test(test_faults_end_as_what_they_are),
         cmocka_unit_test(test_cancelled_calls_end_at_once),
