@@ -94,7 +94,7 @@ static mbl_status_t open_parts(mbl_ops_t *ops, mbl_cuda_t *cuda) {
     cuda->fault = fault;
     memset(fault, 0, sizeof *cuda->fault);
     MBL_TRY(mbl_cuda_record_open(&cuda->record));
-    return mbl_cuda_matmuls_open(&cuda->matmuls);
+    return mbl_cuda_matmuls_open(ops, &cuda->matmuls);
 }
 
 static mbl_status_t cuda_open(mbl_ops_t *ops, int threads) {

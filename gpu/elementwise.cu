@@ -320,37 +320,40 @@ template <class R> __device__ inline unsigned pixel_byte(R pixel) {
     return (unsigned)rintf(share * 255);
 }
 
-/* Four bytes a thread and step from the first aligned one on; those before and behind by one thread. */
+/* Pixels first..first+n-1 to bytes, n at most 4; whether any before `end` is not finite. */
 template <class T>
-__global__ void __launch_bounds__(MBL_THREADS)
-    pixel_bytes(unsigned char *y, const T *x, size_t head, size_t count) {
-    size_t first = (size_t)blockIdx.x * blockDim.x + threadIdx.x, all = (size_t)gridDim.x * blockDim.x,
-           words = (count - head) / 4;
-    for (size_t w = first; w < words; w += all) {
-        unsigned word = 0;
-        MBL_UNROLL
-        for (int b = 0; b < 4; b++)
-            word |= pixel_byte(mbl_load(x[head + 4 * w + b])) << (8 * b);
-        reinterpret_cast<unsigned *>(y + head)[w] = word;
+__device__ inline unsigned pixel_word(const T *x, size_t first, size_t n, size_t end, int *bad) {
+    unsigned word = 0;
+    for (size_t b = 0; b < n; b++) {
+        const REAL pixel = mbl_load(x[first + b]);
+        word |= pixel_byte(pixel) << (8 * b);
+        *bad |= first + b < end && !(pixel - pixel == 0);
     }
-    if (first > 0)
-        return;
-    for (size_t j = 0; j < head; j++)
-        y[j] = (unsigned char)pixel_byte(mbl_load(x[j]));
-    for (size_t j = head + 4 * words; j < count; j++)
-        y[j] = (unsigned char)pixel_byte(mbl_load(x[j]));
+    return word;
 }
 
-/* A block for each sample. */
+/* A block for each sample, which writes the aligned words that begin in it: pixel j is byte j + lead of them.
+ * The beginning of a sample may so be written with the one before. */
 template <class T>
-__global__ void __launch_bounds__(MBL_THREADS) broken_samples(int *broken, const T *x, size_t count) {
+__global__ void __launch_bounds__(MBL_THREADS)
+    to_bytes(unsigned char *y, int *broken, const T *x, size_t count) {
     MBL_SHARED(int, found, MBL_WARPS);
+    const size_t lead = (uintptr_t)y % 4, all = lead + gridDim.x * count, begin = blockIdx.x * count,
+                 end = begin + count, first = begin > 0 ? (begin + lead + 3) / 4 : 0,
+                 last = (end + lead + 3) / 4;
     int bad = 0;
-    x += blockIdx.x * count;
-    for (size_t j = threadIdx.x; j < count; j += MBL_THREADS) {
-        REAL pixel = mbl_load(x[j]);
-        bad |= !(pixel - pixel == 0);
+    for (size_t w = first + threadIdx.x; w < last; w += MBL_THREADS) {
+        const size_t from = 4 * w < lead ? lead : 4 * w, to = 4 * w + 4 < all ? 4 * w + 4 : all;
+        const unsigned word = pixel_word(x, from - lead, to - from, end, &bad);
+        if (to - from == 4)
+            *reinterpret_cast<unsigned *>(y + from - lead) = word;
+        else
+            for (size_t b = 0; b < to - from; b++)
+                y[from - lead + b] = (unsigned char)(word >> (8 * b));
     }
+    const size_t before = 4 * first - lead - begin; /* of the sample's pixels; with begin > 0 alone */
+    if (threadIdx.x == 0 && begin > 0)
+        (void)pixel_word(x, begin, before < count ? before : count, end, &bad);
     bad = __any_sync(0xffffffffu, bad);
     if (threadIdx.x % MBL_WARP == 0)
         found[threadIdx.x / MBL_WARP] = bad;
@@ -363,15 +366,10 @@ __global__ void __launch_bounds__(MBL_THREADS) broken_samples(int *broken, const
 }
 
 extern "C" mbl_status_t mbl_cuda_to_bytes(mbl_ops_t *ops, const mbl_to_bytes_args_t *args) {
-    size_t samples = args->x->dim[0], each = args->x->dim[1], count = samples * each,
-           head = (4 - (uintptr_t)args->y->data % 4) % 4;
-    head = head < count ? head : count;
+    const size_t samples = args->x->dim[0], each = args->x->dim[1];
     MBL_WITH_TYPE(args->x->dtype, T, {
-        const T *x = mbl_data<T>(args->x);
-        MBL_LAUNCH((pixel_bytes<T>), flat_grid(ops, count / 4), MBL_THREADS, 0, mbl_cuda_stream(ops),
-                   mbl_data<unsigned char>(args->y), x, head, count);
-        MBL_LAUNCH((broken_samples<T>), (unsigned)samples, MBL_THREADS, 0, mbl_cuda_stream(ops),
-                   mbl_data<int>(args->broken), x, each);
+        MBL_LAUNCH((to_bytes<T>), (unsigned)samples, MBL_THREADS, 0, mbl_cuda_stream(ops),
+                   mbl_data<unsigned char>(args->y), mbl_data<int>(args->broken), mbl_data<T>(args->x), each);
     });
     return MBL_CUDA_LAUNCHED("to_bytes");
 }

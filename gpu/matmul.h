@@ -4,7 +4,7 @@
 
 #include "gpu/cuda.h"
 
-mbl_status_t mbl_cuda_matmuls_open(mbl_cuda_matmuls_t **out);
+mbl_status_t mbl_cuda_matmuls_open(mbl_ops_t *ops, mbl_cuda_matmuls_t **out);
 void mbl_cuda_matmuls_close(mbl_cuda_matmuls_t *matmuls);
 
 #endif

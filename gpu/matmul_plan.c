@@ -17,13 +17,16 @@ mbl_status_t mbl_cuda_lt_check(cublasStatus_t status, const char *what) {
     return MBL_FAIL(status == CUBLAS_STATUS_ALLOC_FAILED ? MBL_ERR_MEM : MBL_ERR_DEVICE, "cublasLt: %s: %s",
                     what, cublasLtGetStatusString(status));
 }
-mbl_status_t mbl_cuda_matmuls_open(mbl_cuda_matmuls_t **out) {
+
+mbl_status_t mbl_cuda_matmuls_open(mbl_ops_t *ops, mbl_cuda_matmuls_t **out) {
     mbl_cuda_matmuls_t *m;
     MBL_ALLOC(m, 1);
     mbl_status_t status = mbl_cuda_lt_check(cublasLtCreate(&m->handle), "opening");
+    mbl_ops_part(ops, "cublasLt's workspace",
+                 "fewer other processes on this GPU (nvidia-smi lists them), or device: cpu");
     if (status == MBL_OK)
-        status = mbl_cuda_check_at(__FILE__, __LINE__, cudaMalloc(&m->space, MBL_CUDA_LT_SPACE),
-                                   "allocating cublasLt's workspace");
+        status = ops->table->alloc(ops, MBL_CUDA_LT_SPACE, &m->space);
+    mbl_ops_part(ops, NULL, NULL);
     if (status != MBL_OK) {
         mbl_cuda_matmuls_close(m);
         return status;

@@ -61,7 +61,8 @@ def check(folder):
     refused(folder, 1, "the driver takes CUDA up to 12.2", "update the driver", everywhere={"MARBLE_EMULATED_DRIVER": "12020"})
     refused(folder, 1, "shows no GPU", everywhere={"MARBLE_EMULATED_DEVICES": "0"})
     # the part that does not fit, and what makes it fit; 32 MB are cublasLt's
-    for memory, part, less in (("40M", "the transformer's weights", "precision: bf16"),
+    for memory, part, less in (("24M", "cublasLt's workspace", "fewer other processes on this GPU (nvidia-smi lists them), or device: cpu"),
+                               ("40M", "the transformer's weights", "precision: bf16"),
                                ("46M", "a copy of the adapted weights", "rollout.merge: never"),
                                ("50M", "gradient sets", "a smaller model.lora.rank or fewer rewards")):
         refused(folder, 1, f"no device memory for {part}: ", f" MiB are missing; expected more, or {less}",

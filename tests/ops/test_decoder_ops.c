@@ -157,9 +157,46 @@ static void pixels_become_bytes(void **state) {
     }
 }
 
+/* Samples that begin and end anywhere in a word: each has its own mark, for its first pixel and its last. */
+static void small_samples_become_bytes(void **state) {
+    (void)state;
+    enum { SAMPLES = 5, MOST = 9 };
+    for (size_t each = 1; each <= MOST; each++)
+        for (size_t skipped = 0; skipped < 2; skipped++)
+            for (size_t last = 0; last < 2; last++) {
+                const size_t n = SAMPLES - skipped;
+                mbl_tensor_t x = mirror_new(ops, MBL_F32, 4, 1, 1, SAMPLES, each), rows, y, broken;
+                uint8_t bytes[SAMPLES * MOST];
+                int32_t found[SAMPLES];
+                assert_int_equal(mbl_tensor_new(ops, MBL_U8, &y, 2, (size_t)SAMPLES, each), MBL_OK);
+                assert_int_equal(mbl_tensor_new(ops, MBL_I32, &broken, 1, n), MBL_OK);
+                for (size_t i = 0; i < SAMPLES * each; i++)
+                    mirror_put(&x, i, (double)(i % 3) - 1);
+                mirror_put(&x, 2 * each + (last ? each - 1 : 0), NAN);
+                mirror_push(&x);
+                rows = mbl_tensor_reshape(&x, 2, (size_t)SAMPLES, each);
+                const mbl_tensor_t from = mbl_tensor_rows(&rows, skipped, n),
+                                   to = mbl_tensor_rows(&y, skipped, n);
+                assert_int_equal(MBL_OP(ops, to_bytes, .y = &to, .broken = &broken, .x = &from), MBL_OK);
+                assert_int_equal(mbl_tensor_download(ops, &to, bytes), MBL_OK);
+                assert_int_equal(mbl_tensor_download(ops, &broken, found), MBL_OK);
+                for (size_t i = 0; i < n; i++)
+                    assert_int_equal(found[i], i + skipped == 2);
+                for (size_t i = 0; i < n * each; i++) {
+                    static const uint8_t expected[3] = {0, 128, 255};
+                    const double pixel = mirror_get(&x, skipped * each + i);
+                    assert_int_equal(bytes[i], isnan(pixel) ? 0 : expected[(skipped * each + i) % 3]);
+                }
+                mirror_free(&x);
+                mbl_tensor_free(ops, &y);
+                mbl_tensor_free(ops, &broken);
+            }
+}
+
 int main(void) {
     need_backend();
     const struct CMUnitTest tests[] = {cmocka_unit_test(agrees_with_torch),
-                                       cmocka_unit_test(pixels_become_bytes)};
+                                       cmocka_unit_test(pixels_become_bytes),
+                                       cmocka_unit_test(small_samples_become_bytes)};
     return cmocka_run_group_tests(tests, open_ops, close_ops);
 }
