@@ -231,9 +231,16 @@ static void put_json(const mbl_proto_peer_t *peer, const mbl_proto_batch_t *batc
 static mbl_status_t oip_request(const mbl_proto_peer_t *peer, const mbl_proto_batch_t *batch,
                                 store_t *store) {
     const oip_t *oip = peer->self;
+    bool raw = peer->images == MBL_PROTO_IMAGES_RAW;
+    if (raw && ((oip->height && batch->height != oip->height) || (oip->width && batch->width != oip->width)))
+        return MBL_FAIL(
+            MBL_ERR_ARG,
+            "images of %zu x %zu pixels (height x width); the server's metadata asks for %zu x %zu "
+            "(0: any); expected a server that takes this run's size",
+            batch->height, batch->width, oip->height, oip->width);
     mbl_proto_puts(&store->path, oip->model_path);
     mbl_proto_puts(&store->path, "/infer");
-    (oip->binary ? put_binary : put_json)(peer, batch, peer->images != MBL_PROTO_IMAGES_RAW, store);
+    (oip->binary ? put_binary : put_json)(peer, batch, !raw, store);
     return MBL_OK;
 }
 

@@ -17,6 +17,7 @@ typedef struct {
     /* how it is spoken to: set by the answer about the model */
     bool binary;
     size_t ranks[OIP_INPUTS]; /* dimensions of each input; 0: not sent */
+    size_t height, width;     /* of the only images that it takes as pixels; 0: any */
     mbl_proto_text_t tail;    /* the end of a request's JSON: which outputs are wanted, and how */
 } oip_t;
 

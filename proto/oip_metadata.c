@@ -129,6 +129,9 @@ static mbl_status_t check_pixels(mbl_proto_peer_t *peer, const listed_t *input, 
         return mbl_proto_fault(error, MBL_PROTO_ERROR_MISMATCH,
                                "input %.60s is %s; this run's images are %zu x %zu (height x width)",
                                input->name, input->shown, peer->height, peer->width);
+    oip_t *oip = peer->self;
+    oip->height = shape[1] > 0 ? (size_t)shape[1] : 0;
+    oip->width = shape[2] > 0 ? (size_t)shape[2] : 0;
     return check_batch_dim(peer, input, error);
 }
 
@@ -169,6 +172,7 @@ static mbl_status_t settle_inputs(mbl_proto_peer_t *peer, const listed_t *inputs
     oip_t *oip = peer->self;
     char shown[300];
     peer->max_batch = MBL_PROTO_BATCH_MAX;
+    oip->height = oip->width = 0;
     if (n == 0) {
         peer->images = peer->wanted == MBL_PROTO_IMAGES_AUTO ? MBL_PROTO_IMAGES_RAW : peer->wanted;
         for (int i = 0; i < OIP_INPUTS; i++)

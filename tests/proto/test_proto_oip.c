@@ -184,10 +184,30 @@ static void test_bad_batches(void **state) {
     mbl_proto_close(peer);
 }
 
+/* A server that fixes a size gets no image of another one. */
+static void test_a_size_that_the_server_fixes(void **state) {
+    (void)state;
+    const mbl_proto_options_t any = {.model = "m"};
+    mbl_proto_peer_t *peer = oip_peer(&any, SERVER_BINARY, MODEL(IMAGES("UINT8", "-1, 1, -1, 3"), SCORES));
+    const uint8_t *rgb[] = {the_pixels[0]};
+    mbl_proto_batch_t batch = {.n = 1, .width = 2, .height = 1, .rgb = rgb, .prompts = the_prompts};
+    mbl_proto_request_t request = {0};
+    assert_int_equal(mbl_proto_request(peer, &batch, &request), MBL_OK);
+    batch.width = 1;
+    batch.height = 2;
+    mbl_fail_quiet(1);
+    assert_int_equal(mbl_proto_request(peer, &batch, &request), MBL_ERR_ARG);
+    mbl_fail_quiet(0);
+    assert_text(mbl_fail_message(),
+                "images of 2 x 1 pixels (height x width); the server's metadata asks for 1 x 0 (0: any)");
+    mbl_proto_request_free(&request);
+    mbl_proto_close(peer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_binary_request), cmocka_unit_test(test_binary_files),
-        cmocka_unit_test(test_json_request), cmocka_unit_test(test_input_names),
-        cmocka_unit_test(test_bad_batches)};
+        cmocka_unit_test(test_json_request),   cmocka_unit_test(test_input_names),
+        cmocka_unit_test(test_bad_batches),    cmocka_unit_test(test_a_size_that_the_server_fixes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -406,6 +406,8 @@ static void test_refused(void **state) {
         {"{\"url\": \"URL\"}", "model", MBL_ERR_CONFIG},
         {"{\"url\": \"URL\", \"model\": \"m\", \"batch\": 0}", "batch", MBL_ERR_CONFIG},
         {"{\"url\": \"URL\", \"model\": \"m\", \"protocol\": \"grpc\"}", "protocol", MBL_ERR_CONFIG},
+        {"{\"url\": \"URL\", \"model\": \"m\", \"hedge\": 0.5}",
+         "hedge: 0.5; expected 0 (never) or at least 1", MBL_ERR_CONFIG},
         {"{\"url\": \"URL\", \"model\": \"m\", \"retrys\": 1}", "retrys", MBL_ERR_CONFIG},
         {"{\"url\": \"URL\", \"model\": \"absent\"}", "no such model", MBL_ERR_REWARD},
         {"{\"url\": \"URL\", \"model\": \"signs\", \"output\": \"beauty\"}", "beauty", MBL_ERR_REWARD},

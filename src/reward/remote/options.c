@@ -66,7 +66,7 @@ static const char *const image_words[] = {MBL_PROTO_IMAGES_LIST(IMAGE_WORD) NULL
          1000,                                                                                               \
          NULL,                                                                                               \
          "4",                                                                                                \
-         "a second replica is asked once a request takes so many times the median; 0: never"},               \
+         "a second replica is asked once a request takes so many times the median, at least 1; 0: never"},   \
     {                                                                                                        \
         "start", MBL_KEY_SECONDS, 0, 86400, NULL, start_,                                                    \
             "seconds in which a server has to be there when the run begins"                                  \
@@ -100,7 +100,8 @@ const mbl_scorer_key_t mbl_judge_keys[] = {
      "what is asked about an image; {prompt} and {metadata} are replaced"},
     {"system", MBL_KEY_TEXT, 0, 0, NULL, "", "system message before the question"},
     {"pattern", MBL_KEY_TEXT, 0, 0, NULL, "",
-     "regular expression whose first group is the score in the answer"},
+     "regular expression whose first group is the score in the answer; where it matches several times, the "
+     "first counts"},
     {"schema", MBL_KEY_TREE, 0, 0, NULL, "", "JSON schema for the answer, instead of a pattern"},
     {"field", MBL_KEY_TEXT, 0, 0, NULL, "score", "the property of that JSON that is the score"},
     {"scale", MBL_KEY_PAIR, 0, 0, NULL, "", "[low, high] of the number in an answer; others fail"},
@@ -229,6 +230,9 @@ static mbl_status_t read_calls(const source_t *source, mbl_remote_options_t *cli
     MBL_TRY(read_number(source, "deadline", &client->deadline));
     MBL_TRY(read_number(source, "hedge", &client->hedge));
     MBL_TRY(read_number(source, "start", &client->start));
+    if (client->hedge > 0 && client->hedge < 1)
+        return MBL_FAIL(MBL_ERR_CONFIG, "%s.hedge: %g; expected 0 (never) or at least 1", source->where,
+                        client->hedge);
     if (client->token_file && client->token_env)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: has token_file and token_env; expected one of them",
                         source->where);
