@@ -29,6 +29,8 @@ gives "priorities" '{"gram": [[1, 0], [0, 1]], "weights": [2, 1]}' 0 '"alpha": [
     '"cos": [0.8944271909999'
 gives "opposite" '{"gram": [[1, -2], [-2, 4]]}' 0 '"alpha": [0.5, 0.5]' '"cos": [0, 0]'
 gives "zero gradient" '{"gram": [[0, 0], [0, 4]]}' 0 '"alpha": [0, 1]' 'gradient 0 is zero'
+gives "floor, lengths 1e7 apart" '{"gram": [[10063676.71502197, -0.6130750533697619], [-0.6130750533697619, 1.0853539875536736e-07]],
+    "weights": [2.1876073727705525, 1.8429050646999596], "floor": 0.20577322243989637, "normalize": false}' 0 '"alpha": [0.205773222439896, 0.7942267775'
 gives "raw zero gradient" '{"gram": [[0, 0], [0, 4]], "normalize": false}' 0 '"alpha": [0, 1]' 'gradient 0 is zero' '"objective": 2'
 gives "coefficients" '{"gram": [[1, 0], [0, 100]]}' 0 '"coefficient": [2.75, 0.275]' '"method": "marble"'
 gives "rounded" '{"gram": [[1, 1, 1], [1, 1, 0.9999999], [1, 1, 1]]}' 0 '"alpha": ['

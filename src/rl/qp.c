@@ -309,6 +309,19 @@ static double length_of(const problem_t *p, size_t i) {
     return p->length ? p->length[i] : 1;
 }
 
+/* What the floor's share of long gradients adds to any gradient's slope, which no choice of alpha takes away:
+ * slopes are known to the rounding of this at best. Without lengths it is within the matrix's own scale. */
+static double largest_of_floor(const problem_t *p) {
+    double most = 0;
+    for (size_t i = 0; i < p->k; i++) {
+        double row = 0;
+        for (size_t j = 0; j < p->k; j++)
+            row += fabs(p->c[i * p->k + j]) * length_of(p, j);
+        most = fmax(most, p->floor * row);
+    }
+    return most;
+}
+
 /* Objective and KKT residual of alpha from the numbers given by the caller. With the multiplier mu of the sum
  * as the mean gradient over the support, each variable must be at the floor or have gradient mu / length:
  * |min(length (alpha - floor), (g - mu / length) / scale)| measures stationarity, the multiplier's sign and
@@ -391,6 +404,8 @@ mbl_status_t mbl_qp_solve_lengths(const double *c, const double *linear, const d
     p.scale = largest(c, k * k);
     for (size_t i = 0; linear && i < k; i++)
         p.scale = fmax(p.scale, fabs(linear[i]) / length_of(&p, i));
+    if (length)
+        p.scale = fmax(p.scale, largest_of_floor(&p));
     p.scale = p.scale > 0 ? p.scale : 1;
     qp_t q;
     mbl_qp_result_t result = {0};
