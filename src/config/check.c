@@ -45,6 +45,8 @@ static void check_listen(const mbl_config_t *config, mbl_config_problems_t *prob
 static void check_floor(const mbl_config_t *config, mbl_config_problems_t *problems) {
     size_t k = config->rewards.count;
     size_t n = mbl_config_objectives(config, NULL);
+    for (size_t i = 0; i < k && config->stages.count == 0; i++)
+        n -= config->rewards.items[i].use == MBL_REWARD_MONITOR; /* in no group, and has no alpha */
     if (config->balance.floor * (double)n > 1)
         mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
                            "balance.floor: %g with %zu %s; expected at most 1 / %zu", config->balance.floor,

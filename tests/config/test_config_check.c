@@ -117,6 +117,11 @@ static void cross_checks(void **state) {
         check_parts(mbl_fail_message(), &sets[i][2], 1);
         mbl_config_free(config);
     }
+    const char *monitored[] = {"rewards=[{name: jpeg}, {name: count}, {name: ocr, monitor: true}]",
+                               "balance={floor: 0.5}"};
+    assert_int_equal(mbl_config_parse(full, sizeof full - 1, "run.yaml", monitored, 2, &config), MBL_OK);
+    assert_int_equal(mbl_config_check(config, 1), MBL_OK);
+    mbl_config_free(config);
     check_refused("balance={alpha_halves: 1, method: equal}", 1,
                   "balance.alpha_halves: 1 with balance.method: equal, which does not solve");
     check_refused("balance={shrink: equal, method: gdpo}", 1,
