@@ -23,6 +23,7 @@ typedef struct {
     mbl_config_common_t word; /* balance.common of its configuration; together where that has no such key */
     mbl_common_t common;      /* what that means with its method and rewards */
     mbl_method_t method;      /* of its stage */
+    double weights[MBL_MAX_REWARDS]; /* of the rewards, its stage's where it has some; NAN: not known */
 } mbl_resume_balance_t;
 
 /* From the checkpoint's configuration as JSON, at its step. */
@@ -30,8 +31,9 @@ mbl_resume_balance_t mbl_resume_balance(const char *old, uint64_t step);
 /* As mbl_resume_keeps_schedule, of balance.common, whose default was together once: that is kept where
  * nothing sets the key and the method would go by another now. */
 bool mbl_resume_keeps_common(const mbl_config_t *config, const mbl_resume_balance_t *made);
-/* Whether the step that comes next (counted from 0, not the first of a stage) balances other gradients than
- * the checkpoint's average of alpha and cached lengths are of. Logged. ERR_INTERNAL as mbl_stage_at. */
+/* Whether the step that comes next (counted from 0, not the first of a stage) balances other gradients, or by
+ * other weights, than the checkpoint's average of alpha and cached lengths are of. Logged. ERR_INTERNAL as
+ * mbl_stage_at. */
 mbl_status_t mbl_resume_rebalances(const mbl_config_t *config, const mbl_resume_balance_t *made,
                                    uint64_t step, bool *out);
 

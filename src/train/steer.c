@@ -20,8 +20,22 @@ static mbl_status_t keep_config(mbl_train_t *t, mbl_config_t *config) {
     return MBL_OK;
 }
 
+/* Weights enter a solve, and with marble the direction once more as 1 / w: what was solved for under others,
+ * the averages and lengths of cached steps, would pull a reward the less the more it weighs now. The next
+ * step solves. marble_reference averages over all its steps. */
+static void take_weights(mbl_train_t *t, const mbl_config_t *config) {
+    bool other = false;
+    for (size_t k = 0; k < config->rewards.count; k++)
+        other |= config->rewards.items[k].weight != t->config->rewards.items[k].weight;
+    if (!other || mbl_method_is(t->stage.method, MBL_METHOD_MICRO_BATCHES))
+        return;
+    memset(&t->state.update.balance, 0, sizeof t->state.update.balance);
+    memset(&t->state.update.cache, 0, sizeof t->state.update.cache);
+}
+
 /* The run goes on with another configuration: everything reads it anew at every step, but for these. */
 static void take_config(mbl_train_t *t, const mbl_config_t *config) {
+    take_weights(t, config);
     t->config = t->engine.config = config;
     mbl_train_take_rewards(t);
     mbl_control_config(t->control, config);

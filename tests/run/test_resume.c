@@ -311,7 +311,8 @@ static void another_balance_solves_anew(void **state) {
          "from auto, which was offset with marble to auto, which is together with pcgrad"},
         {"cached-limit",
          "--set balance.refresh_every=1 --set 'rewards=[{name: color}, {name: clean, min: 0}, {name: jpeg}]'",
-         "from auto, which was offset with marble to auto, which is together with marble"}};
+         "from auto, which was offset with marble to auto, which is together with marble"},
+        {"cached-weights", "--set rewards.0.weight=5", "balanced in another way (weights of the rewards)"}};
     char more[900];
     (void)state;
     assert_int_equal(train(1, "cached", "--set balance.refresh_every=9 --set train.steps=5"), 0);
@@ -331,6 +332,22 @@ static void another_balance_solves_anew(void **state) {
         }
         json_decref(lines);
     }
+}
+
+/* The next stage may balance otherwise: that is no change on resume. */
+static void the_next_stage_is_no_change(void **state) {
+    static const char stages[] =
+        "--set train.steps=2 --set 'stages=[{steps: 1, rewards: [color, clean]}, {steps: 1, "
+        "rewards: [clean, jpeg], method: upgrad}]'";
+    char more[700];
+    (void)state;
+    train_well(1, "stages", stages);
+    snprintf(more, sizeof more, "%s --resume %s", stages, in("stages/checkpoints/step-%06zu.h5", 1));
+    train_well(1, "second-stage", more);
+    char *log = read_whole(in("second-stage.log", 0), NULL);
+    assert_null(strstr(log, "on resume"));
+    free(log);
+    same_last_lines("stages", "second-stage", "metrics.jsonl", 0, 1);
 }
 
 /* balance.metric is gone: a checkpoint that says what all runs do goes on, one that solved otherwise does
@@ -495,6 +512,7 @@ int main(void) {
         cmocka_unit_test(the_schedule_is_that_of_the_checkpoint),
         cmocka_unit_test(the_common_part_is_that_of_the_checkpoint),
         cmocka_unit_test(another_balance_solves_anew),
+        cmocka_unit_test(the_next_stage_is_no_change),
         cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(definitions_of_before),
         cmocka_unit_test(limits_of_time_stop_every_rank_alike),

@@ -31,7 +31,7 @@ typedef struct {
     const asked_t *plan;
     size_t n, images, evaluations;
     double lr[STEPS + 1], floor[STEPS + 1], ended[STEPS + 1]; /* ended: clock */
-    bool table;
+    bool table, solved[STEPS + 1];
     char seen[400]; /* phases as they begin, in capitals, and events */
     uv_thread_t waker;
     bool wakes;
@@ -55,6 +55,7 @@ static mbl_status_t see_step(void *self, const mbl_event_step_t *event) {
     note(w, 's');
     w->lr[event->step] = event->lr;
     w->floor[event->step] = event->state->engine->config->balance.floor;
+    w->solved[event->step] = event->update->refreshed;
     w->ended[event->step] = 1e-9 * (double)uv_hrtime();
     for (size_t i = 0; i < w->n && comm->rank == 0; i++) {
         if (w->plan[i].step != event->step)
@@ -204,6 +205,18 @@ static void settings_hold_from_the_next_step_on(void **state) {
                               "6:balance.floor=0.125 ");
 }
 
+/* Cached weights are a solution under the rewards' weights of then: other ones make the next step solve. */
+static void another_weight_solves_anew(void **state) {
+    static const asked_t plan[] = {
+        {1, 0, "balance.refresh_every=9"}, {3, 0, "rewards.0.weight=5"}, {5, 0, "train.lr=0.001"}};
+    static const bool solves[] = {false, true, false, false, true, false, false};
+    (void)state;
+    watcher_t w = {.plan = plan, .n = sizeof plan / sizeof *plan};
+    assert_int_equal(run("weight", NULL, &w), MBL_OK);
+    for (size_t step = 1; step <= STEPS; step++)
+        assert_int_equal(w.solved[step], solves[step]);
+}
+
 /* As if no run had been interrupted: the weights that were steered away go on in the next. */
 static void a_stop_is_resumed(void **state) {
     static const asked_t plan[] = {{1, MBL_CONTROL_EVALUATE, NULL}, {3, MBL_CONTROL_STOP, NULL}};
@@ -248,6 +261,7 @@ static int drop(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(settings_hold_from_the_next_step_on),
+        cmocka_unit_test(another_weight_solves_anew),
         cmocka_unit_test(a_stop_is_resumed),
         cmocka_unit_test(a_pause_waits),
     };
