@@ -258,6 +258,14 @@ static mbl_status_t settle(mbl_train_t *t, mbl_status_t status) {
     return mbl_comm_settle(t->comm, status);
 }
 
+/* A stop before anything is a run yet: nothing is there to be saved, and a word says so. */
+static mbl_status_t say_early_stop(mbl_status_t opened) {
+    if (opened == MBL_ERR_STOPPED)
+        MBL_RECORD("stopped while the model was read, before a step: nothing is lost; the same command with "
+                   "--resume auto goes on, or begins");
+    return opened;
+}
+
 mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_train_options_t *options) {
     mbl_train_t t;
     memset(&t, 0, sizeof t);
@@ -268,7 +276,7 @@ mbl_status_t mbl_train(const mbl_config_t *config, mbl_comm_t *comm, const mbl_t
     t.stop = mbl_stop_catch(mbl_stop_seconds(config->limits.seconds, config->limits.margin));
     mbl_status_t status;
     MBL_TRY_GOTO(mbl_rundir_look(comm, &options->folder), done);
-    MBL_TRY_GOTO(mbl_comm_agree(comm, mbl_train_open(&t)), done);
+    MBL_TRY_GOTO(say_early_stop(mbl_comm_agree(comm, mbl_train_open(&t))), done);
     MBL_TRY_GOTO(mbl_rundir_enter(comm, &options->folder, &t.rundir), done); /* only now is it a run */
     t.state.run = t.rundir.run;
     MBL_TRY_GOTO(mbl_state_writers(&t.state), done);
