@@ -74,6 +74,12 @@ rewards='rewards=[{name: bright, type: python, file: mine.py, start: 60 s}, {nam
 "$marble" reward check "$folder/run.yaml" --set "$rewards" >"$folder/out" 2>&1
 found=$?
 expect 1 "bright (python): ok" "broken (python): FAILED" 'reward "broken" raised KeyError (mine.py:24): '"'no such key'"
+# What the function prints is shown, the traceback of one fault once.
+[ "$(grep -c ': Traceback' "$folder/out")" -eq 1 ] || {
+    echo "reward check: expected one traceback; printed:"
+    cat "$folder/out"
+    failed=1
+}
 rewards='rewards=[{name: bright, type: python, file: mine.py, start: 60 s}, {name: absent, type: python, file: mine.py, start: 60 s}]'
 "$marble" reward check "$folder/run.yaml" --set "$rewards" >"$folder/out" 2>&1
 found=$?

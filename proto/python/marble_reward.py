@@ -283,6 +283,9 @@ def passes(error, text):
     return isinstance(error, OSError) or "CUDA error" in text or lacks_memory(error, text)
 
 
+SHOWN = set()  # what this process has printed the traceback of
+
+
 def run_batch(message, files, path):
     """Calls one reward on one batch. The answer has scores and reasons, or error and status: 422 where the same images would
     fail again, 500 where they may not. split: fewer of them may do better."""
@@ -298,8 +301,11 @@ def run_batch(message, files, path):
     except Fault as fault:
         return {"error": fault.message, "status": fault.status}
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
-        text = f'reward "{entry.name}" raised {type(error).__name__}{where_raised(error, path)}: {error}'[:2000]
+        raised = f'reward "{entry.name}" raised {type(error).__name__}{where_raised(error, path)}'
+        if raised not in SHOWN:  # it is called again with half of its images, and in every step
+            SHOWN.add(raised)
+            traceback.print_exc()
+        text = f"{raised}: {error}"[:2000]
         return {"error": text, "status": 500 if passes(error, text) else 422,
                 "split": not passes(error, text) or lacks_memory(error, text), "starved": lacks_memory(error, text),
                 "broken": "CUDA error" in text}  # after which no call on that device succeeds

@@ -180,7 +180,7 @@ static mbl_status_t check_some(const mbl_config_t *config, const batch_t *batch,
     mbl_fail_quiet(1);
     mbl_status_t status = mbl_scorer_pool_open(specs, m, 1, NULL, &pool);
     mbl_fail_quiet(0);
-    mbl_log_set_level(MBL_LOG_OFF);
+    mbl_log_set_level(strcmp(specs[0].type, "python") == 0 ? MBL_LOG_INFO : MBL_LOG_OFF); /* what it prints */
     for (size_t j = 0; j < m; j++) {
         found[j].status = status;
         found[j].start = mbl_now() - start;
