@@ -151,6 +151,16 @@ def long_table(found):
     return table(["arm", "steps", *REWARDS, "steps against a gradient", "steps against an own part"], rows)
 
 
+def noise(found):
+    """Squared signal over squared noise of each a_k, of the arms that were run with halves."""
+    rows = []
+    for (h, name), runs in short(found).items():
+        if any(one["noise_ratio"][r] is not None for one in runs for r in REWARDS):
+            rows.append([f"{h:g}", LABELS[name], *[_shown(_mean([one["noise_ratio"][r] for one in runs]), ".2f") for r in REWARDS],
+                         _shown(_over_seeds(runs, "shrunk"), ".2f")])
+    return table(["h", "arm", *REWARDS, "alpha's distance kept"], rows)
+
+
 def tables(found):
     """What the page's template names."""
-    return {"lag_directions": directions(found), "lag_changes": changes(found), "long": long_table(found)}
+    return {"lag_directions": directions(found), "lag_changes": changes(found), "lag_noise": noise(found), "long": long_table(found)}
