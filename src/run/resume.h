@@ -24,6 +24,9 @@ typedef struct {
     mbl_common_t common;      /* what that means with its method and rewards */
     mbl_method_t method;      /* of its stage */
     double weights[MBL_MAX_REWARDS]; /* of the rewards, its stage's where it has some; NAN: not known */
+    double min[MBL_MAX_REWARDS];     /* NAN: none */
+    double kl, floor, cagrad_c;      /* kl: in every reward's gradient; NAN: not known */
+    int shrink, guard;               /* the config's */
 } mbl_resume_balance_t;
 
 /* From the checkpoint's configuration as JSON, at its step. */
@@ -32,8 +35,8 @@ mbl_resume_balance_t mbl_resume_balance(const char *old, uint64_t step);
  * nothing sets the key and the method would go by another now. */
 bool mbl_resume_keeps_common(const mbl_config_t *config, const mbl_resume_balance_t *made);
 /* Whether the step that comes next (counted from 0, not the first of a stage) balances other gradients, or by
- * other weights, than the checkpoint's average of alpha and cached lengths are of. Logged. ERR_INTERNAL as
- * mbl_stage_at. */
+ * other weights or keys, than the checkpoint's average of alpha and cached lengths are of. Logged.
+ * ERR_INTERNAL as mbl_stage_at. */
 mbl_status_t mbl_resume_rebalances(const mbl_config_t *config, const mbl_resume_balance_t *made,
                                    uint64_t step, bool *out);
 

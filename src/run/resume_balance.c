@@ -11,12 +11,18 @@
 
 static const char common_key[] = "balance.common";
 
-static mbl_config_common_t common_of(const json_t *config) {
-    const char *word = json_string_value(mbl_json_at(config, common_key)), *known;
-    for (int i = 0; word && (known = mbl_config_word(common_key, i))[0]; i++)
+static double number_of(const json_t *config, const char *key) {
+    const json_t *value = mbl_json_at(config, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+/* The word of a key that not every checkpoint has; else `before`, of before the key was there. */
+static int word_of(const json_t *config, const char *key, int before) {
+    const char *word = json_string_value(mbl_json_at(config, key)), *known;
+    for (int i = 0; word && (known = mbl_config_word(key, i))[0]; i++)
         if (strcmp(word, known) == 0)
-            return (mbl_config_common_t)i;
-    return MBL_CONFIG_COMMON_TOGETHER; /* of before the key was there */
+            return i;
+    return before;
 }
 
 static bool has_min(const json_t *config) {
@@ -59,6 +65,19 @@ static void take_weights(const json_t *config, const json_t *stage, double *out)
     }
 }
 
+/* What else a solution follows from. */
+static void take_solving(const json_t *config, mbl_resume_balance_t *out) {
+    const json_t *rewards = mbl_json_at(config, "rewards");
+    const int kl = word_of(config, "balance.kl", -1);
+    out->kl = kl < 0 ? NAN : kl == MBL_CONFIG_KL_APART ? 0 : number_of(config, "train.kl");
+    out->floor = number_of(config, "balance.floor");
+    out->cagrad_c = number_of(config, "balance.cagrad_c");
+    out->shrink = word_of(config, "balance.shrink", MBL_SHRINK_OFF);
+    out->guard = word_of(config, "balance.guard", MBL_CONFIG_GUARD_OFF);
+    for (size_t k = 0; k < MBL_MAX_REWARDS; k++)
+        out->min[k] = number_of(json_array_get(rewards, k), "min");
+}
+
 /* Whether a reward that is trained has another weight now. */
 static bool reweighted(const mbl_resume_balance_t *made, const mbl_stage_t *stage) {
     bool other = false;
@@ -67,11 +86,43 @@ static bool reweighted(const mbl_resume_balance_t *made, const mbl_stage_t *stag
     return other;
 }
 
+/* Where a checkpoint does not know a number, it is taken to be as now. */
+static bool differ(double made, double now) {
+    return !isnan(made) && made != now;
+}
+
+/* The first key by which solutions differ from the checkpoint's; NULL where none does. */
+static const char *resolved(const mbl_resume_balance_t *made, const mbl_stage_t *stage,
+                            const mbl_config_t *config) {
+    bool limits = false;
+    for (size_t k = 0; k < config->rewards.count; k++)
+        limits |= isnan(made->min[k]) != isnan(config->rewards.items[k].min) ||
+                  differ(made->min[k], config->rewards.items[k].min);
+    if (reweighted(made, stage))
+        return "weights of the rewards";
+    if (limits)
+        return "min of a reward";
+    if (differ(made->kl, config->balance.kl == MBL_CONFIG_KL_APART ? 0 : config->train.kl))
+        return "balance.kl";
+    if (made->shrink != (int)config->balance.shrink)
+        return "balance.shrink";
+    if (made->guard != (int)config->balance.guard)
+        return "balance.guard";
+    if (mbl_method_is(stage->method, MBL_METHOD_FLOOR) && differ(made->floor, config->balance.floor))
+        return "balance.floor";
+    if (stage->method == MBL_METHOD_CAGRAD && differ(made->cagrad_c, config->balance.cagrad_c))
+        return "balance.cagrad_c";
+    return NULL;
+}
+
 mbl_resume_balance_t mbl_resume_balance(const char *old, uint64_t step) {
     json_t *was = json_loads(old, 0, NULL);
     const json_t *stage = stage_of(was, step > 0 ? step - 1 : 0);
-    mbl_resume_balance_t made = {.word = common_of(was), .method = method_of(was, stage)};
+    mbl_resume_balance_t made = {
+        .word = (mbl_config_common_t)word_of(was, common_key, MBL_CONFIG_COMMON_TOGETHER),
+        .method = method_of(was, stage)};
     take_weights(was, stage, made.weights);
+    take_solving(was, &made);
     made.common = mbl_config_common_by(made.word, has_min(was), made.method);
     json_decref(was);
     return made;
@@ -118,8 +169,8 @@ mbl_status_t mbl_resume_rebalances(const mbl_config_t *config, const mbl_resume_
     mbl_common_t common = mbl_config_common(config, stage.method);
     bool objective = mbl_method_has_objective(stage.method) || mbl_method_has_objective(made->method);
     bool other_method = stage.method != made->method, other_common = !objective && common != made->common;
-    bool other_weights = !objective && mbl_method_solves(stage.method) && reweighted(made, &stage);
-    *out = step > stage.first && (other_method || other_common || other_weights);
+    const char *other = !objective && mbl_method_solves(stage.method) ? resolved(made, &stage, config) : NULL;
+    *out = step > stage.first && (other_method || other_common || other);
     if (other_common && (*out || made->word != config->balance.common)) { /* not where a stage begins */
         describe(made->word, made->common, made->method, "was", was, sizeof was);
         describe(config->balance.common, common, stage.method, "is", is, sizeof is);
@@ -130,7 +181,7 @@ mbl_status_t mbl_resume_rebalances(const mbl_config_t *config, const mbl_resume_
             "on resume, gradients are balanced in another way (%s): the average of alpha starts anew%s",
             other_method   ? "balance.method"
             : other_common ? common_key
-                           : "weights of the rewards",
+                           : other,
             mbl_method_has_objective(stage.method) ? "" : ", and the next step solves");
     return MBL_OK;
 }

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "run/stop.h"
 
+#include <math.h>
 #include <string.h>
 
 static const double PAUSE_S = 0.25; /* between looks into the mailbox; the other ranks wait for rank 0's */
@@ -20,22 +21,49 @@ static mbl_status_t keep_config(mbl_train_t *t, mbl_config_t *config) {
     return MBL_OK;
 }
 
+/* Whether a number of the configuration is another now; NAN stands for none. */
+static bool differ(double was, double is) {
+    return isnan(was) ? !isnan(is) : was != is;
+}
+
 /* Weights enter a solve, and with marble the direction once more as 1 / w: what was solved for under others,
- * the averages and lengths of cached steps, would pull a reward the less the more it weighs now. The next
- * step solves. marble_reference averages over all its steps. */
-static void take_weights(mbl_train_t *t, const mbl_config_t *config) {
-    bool other = false;
+ * the averages and lengths of cached steps, would pull a reward the less the more it weighs now. With another
+ * floor or limit the averages are of another program. The next step solves. marble_reference averages over
+ * all its steps. */
+static void take_balance(mbl_train_t *t, const mbl_config_t *config) {
+    const mbl_config_t *was = t->config;
+    bool other =
+        mbl_method_is(t->stage.method, MBL_METHOD_FLOOR) && was->balance.floor != config->balance.floor;
     for (size_t k = 0; k < config->rewards.count; k++)
-        other |= config->rewards.items[k].weight != t->config->rewards.items[k].weight;
+        other |= was->rewards.items[k].weight != config->rewards.items[k].weight ||
+                 differ(was->rewards.items[k].min, config->rewards.items[k].min);
     if (!other || mbl_method_is(t->stage.method, MBL_METHOD_MICRO_BATCHES))
         return;
     memset(&t->state.update.balance, 0, sizeof t->state.update.balance);
     memset(&t->state.update.cache, 0, sizeof t->state.update.cache);
 }
 
+/* What balance.common: auto means follows from the rewards' limits. */
+static void say_common(const mbl_train_t *t, const mbl_config_t *config) {
+    const char *method = mbl_method_name(t->stage.method);
+    mbl_common_t was = mbl_config_common(t->config, t->stage.method),
+                 is = mbl_config_common(config, t->stage.method);
+    if (was == is || t->comm->rank != 0)
+        return;
+    if (is == MBL_COMMON_TOGETHER)
+        MBL_RECORD("from step %llu on: balance.common: auto, which was offset with %s, is together with %s, "
+                   "as a reward has a min",
+                   (unsigned long long)t->state.step + 1, method, method);
+    else
+        MBL_RECORD("from step %llu on: balance.common: auto, which was together with %s, is offset with %s, "
+                   "as no reward has a min",
+                   (unsigned long long)t->state.step + 1, method, method);
+}
+
 /* The run goes on with another configuration: everything reads it anew at every step, but for these. */
 static void take_config(mbl_train_t *t, const mbl_config_t *config) {
-    take_weights(t, config);
+    take_balance(t, config);
+    say_common(t, config);
     t->config = t->engine.config = config;
     mbl_train_take_rewards(t);
     mbl_control_config(t->control, config);

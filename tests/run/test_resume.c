@@ -312,7 +312,12 @@ static void another_balance_solves_anew(void **state) {
         {"cached-limit",
          "--set balance.refresh_every=1 --set 'rewards=[{name: color}, {name: clean, min: 0}, {name: jpeg}]'",
          "from auto, which was offset with marble to auto, which is together with marble"},
-        {"cached-weights", "--set rewards.0.weight=5", "balanced in another way (weights of the rewards)"}};
+        {"cached-weights", "--set rewards.0.weight=5", "balanced in another way (weights of the rewards)"},
+        {"cached-kl", "--set balance.kl=common", "balanced in another way (balance.kl)"},
+        {"cached-shrink", "--set balance.shrink=equal", "balanced in another way (balance.shrink)"},
+        {"cached-floor", "--set balance.floor=0.2", "balanced in another way (balance.floor)"},
+        {"cached-guard", "--set balance.refresh_every=1 --set balance.guard=own_parts",
+         "balanced in another way (balance.guard)"}};
     char more[900];
     (void)state;
     assert_int_equal(train(1, "cached", "--set balance.refresh_every=9 --set train.steps=5"), 0);
@@ -326,7 +331,7 @@ static void another_balance_solves_anew(void **state) {
             must_say(cases[i].name, cases[i].says);
             must_say(cases[i].name, "gradients are balanced in another way");
             assert_near(json_number_value(json_object_get(field_of(lines, 0, "alpha_ema"), "jpeg")),
-                        json_number_value(json_object_get(field_of(lines, 0, "alpha_raw"), "jpeg")), 1e-12);
+                        json_number_value(json_object_get(field_of(lines, 0, "alpha"), "jpeg")), 1e-12);
         } else {
             same_last_lines("cached", cases[i].name, "metrics.jsonl", 0, 1);
         }
@@ -524,6 +529,10 @@ int main(void) {
         cmocka_unit_test(what_the_state_would_not_survive_is_refused),
         cmocka_unit_test(another_base_is_refused_unless_allowed),
         cmocka_unit_test(older_files_are_read),
+        cmocka_unit_test(the_schedule_is_that_of_the_checkpoint),
+        cmocka_unit_test(the_common_part_is_that_of_the_checkpoint),
+        cmocka_unit_test(another_balance_solves_anew),
+        cmocka_unit_test(the_next_stage_is_no_change),
         cmocka_unit_test(a_key_that_is_gone),
         cmocka_unit_test(definitions_of_before),
         cmocka_unit_test(vectors_that_are_not_finite_are_refused),

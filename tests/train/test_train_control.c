@@ -31,6 +31,7 @@ typedef struct {
     const asked_t *plan;
     size_t n, images, evaluations;
     double lr[STEPS + 1], floor[STEPS + 1], ended[STEPS + 1]; /* ended: clock */
+    double alpha[STEPS + 1][MBL_MAX_REWARDS], mean[STEPS + 1][MBL_MAX_REWARDS];
     bool table, solved[STEPS + 1];
     char seen[400]; /* phases as they begin, in capitals, and events */
     uv_thread_t waker;
@@ -56,6 +57,8 @@ static mbl_status_t see_step(void *self, const mbl_event_step_t *event) {
     w->lr[event->step] = event->lr;
     w->floor[event->step] = event->state->engine->config->balance.floor;
     w->solved[event->step] = event->update->refreshed;
+    memcpy(w->alpha[event->step], event->update->balance.alpha, sizeof w->alpha[0]);
+    memcpy(w->mean[event->step], event->update->balance.alpha_mean, sizeof w->mean[0]);
     w->ended[event->step] = 1e-9 * (double)uv_hrtime();
     for (size_t i = 0; i < w->n && comm->rank == 0; i++) {
         if (w->plan[i].step != event->step)
@@ -176,6 +179,19 @@ static double written_floor(const char *name) {
     return floor;
 }
 
+/* Whether the log of a run has these words. */
+static bool logged(const char *name, const char *words) {
+    char path[600], line[2000];
+    bool found = false;
+    snprintf(path, sizeof path, "%s/%s/log.txt", folder, name);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (!found && fgets(line, sizeof line, file))
+        found = strstr(line, words) != NULL;
+    fclose(file);
+    return found;
+}
+
 static void settings_hold_from_the_next_step_on(void **state) {
     static const asked_t plan[] = {{2, 0, "train.lr=0.001"},      {3, 0, "balance.floor=0.25"},
                                    {3, 0, "rewards.0.min=0.5"},   {5, 0, "train.lr=0.002"},
@@ -203,18 +219,29 @@ static void settings_hold_from_the_next_step_on(void **state) {
     said_settings("set", said, sizeof said);
     assert_string_equal(said, "3:train.lr=0.001 4:balance.floor=0.25 4:rewards.0.min=0.5 6:train.lr=0.002 "
                               "6:balance.floor=0.125 ");
+    assert_true(logged("set",
+                       "from step 4 on: balance.common: auto, which was offset with marble, is together "
+                       "with marble, as a reward has a min"));
+    /* with the limit, the average of other gradients is gone: it is what step 4 solved for */
+    for (size_t k = 0; k < 3; k++)
+        assert_near(w.mean[4][k], w.alpha[4][k], 1e-12);
+    assert_true(fabs(w.mean[3][0] - w.alpha[3][0]) > 1e-9);
 }
 
-/* Cached weights are a solution under the rewards' weights of then: other ones make the next step solve. */
+/* Cached weights are a solution under the rewards' weights and the floor of then: other ones make the next
+ * step solve. */
 static void another_weight_solves_anew(void **state) {
-    static const asked_t plan[] = {
-        {1, 0, "balance.refresh_every=9"}, {3, 0, "rewards.0.weight=5"}, {5, 0, "train.lr=0.001"}};
-    static const bool solves[] = {false, true, false, false, true, false, false};
+    static const asked_t plan[] = {{1, 0, "balance.refresh_every=9"},
+                                   {2, 0, "rewards.0.weight=5"},
+                                   {4, 0, "balance.floor=0.25"},
+                                   {5, 0, "train.lr=0.001"}};
+    static const bool solves[] = {false, true, false, true, false, true, false};
     (void)state;
     watcher_t w = {.plan = plan, .n = sizeof plan / sizeof *plan};
     assert_int_equal(run("weight", NULL, &w), MBL_OK);
     for (size_t step = 1; step <= STEPS; step++)
         assert_int_equal(w.solved[step], solves[step]);
+    assert_false(logged("weight", "balance.common: auto, which was"));
 }
 
 /* As if no run had been interrupted: the weights that were steered away go on in the next. */
