@@ -106,7 +106,13 @@ double mbl_stop_seconds(double limit, double margin) {
     double left = fmax(end - (double)time(NULL) - margin, soon_s);
     if (limit > 0 && limit <= left)
         return limit;
-    MBL_INFO("Slurm ends this job in %.0f s; a checkpoint and exit 75 come %.0f s before (limits.margin)",
-             end - (double)time(NULL), margin);
+    double ends = end - (double)time(NULL);
+    if (ends > 0)
+        MBL_INFO("Slurm ends this job in %.0f s; a checkpoint and exit 75 come %.0f s before (limits.margin)",
+                 ends, margin);
+    else
+        MBL_WARN("SLURM_JOB_END_TIME: %s, the end of this job, has passed; expected a later time, or no such "
+                 "variable. A checkpoint and exit 75 come at once",
+                 text);
     return left;
 }

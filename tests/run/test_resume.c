@@ -506,6 +506,7 @@ static void limits_of_time_stop_every_rank_alike(void **state) {
     setenv("SLURM_JOB_END_TIME", "1000000", 1); /* long ago */
     code = train(1, "late", "");
     unsetenv("SLURM_JOB_END_TIME");
+    must_say("late", "SLURM_JOB_END_TIME: 1000000, the end of this job, has passed; expected a later time");
     must_say("late", "stopped while the model was read");
     must_stop_and_go_on("late", 1, code);
 }
