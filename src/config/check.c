@@ -42,17 +42,6 @@ static void check_listen(const mbl_config_t *config, mbl_config_problems_t *prob
                            config->service.listen);
 }
 
-static void check_floor(const mbl_config_t *config, mbl_config_problems_t *problems) {
-    size_t k = config->rewards.count;
-    size_t n = mbl_config_objectives(config, NULL);
-    for (size_t i = 0; i < k && config->stages.count == 0; i++)
-        n -= config->rewards.items[i].use == MBL_REWARD_MONITOR; /* in no group, and has no alpha */
-    if (config->balance.floor * (double)n > 1)
-        mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
-                           "balance.floor: %g with %zu %s; expected at most 1 / %zu", config->balance.floor,
-                           n, n == k ? "rewards" : "objectives", n);
-}
-
 /* What a reward that is only scored goes together with. */
 static const char *needed_by_monitor(const mbl_config_t *config, const mbl_reward_spec_t *spec) {
     if (spec->on_failure == MBL_ON_FAILURE_STOP)
@@ -295,7 +284,6 @@ mbl_status_t mbl_config_check(const mbl_config_t *config, size_t ranks) {
             "model.path: missing; expected the folder of a base model in the diffusers layout");
     check_device(config, &problems);
     check_some_reward(config, &problems);
-    check_floor(config, &problems);
     check_listen(config, &problems);
     check_monitors(config, &problems);
     check_scorers(config, &problems);

@@ -5,7 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
 /* A method that the run uses, where it first does. */
 typedef struct {
@@ -14,7 +14,7 @@ typedef struct {
     char text[80]; /* "balance.method: marble" or "stages.1.method: marble" */
 } used_t;
 
-static bool has_min(const mbl_config_t *config) {
+bool mbl_config_limited(const mbl_config_t *config) {
     for (size_t i = 0; i < config->rewards.count; i++)
         if (!isnan(config->rewards.items[i].min))
             return true;
@@ -35,7 +35,7 @@ mbl_common_t mbl_config_common_by(mbl_config_common_t word, bool limited, mbl_me
 }
 
 mbl_common_t mbl_config_common(const mbl_config_t *config, mbl_method_t method) {
-    return mbl_config_common_by(config->balance.common, has_min(config), method);
+    return mbl_config_common_by(config->balance.common, mbl_config_limited(config), method);
 }
 
 int mbl_config_line(const mbl_config_t *config, const char *key) {
@@ -76,6 +76,40 @@ static void check_floor(const mbl_config_t *config, const used_t *used, mbl_conf
                            config->balance.floor, used->text);
 }
 
+/* Of the rewards of a stage, those that are balanced by themselves: a group counts once. */
+static size_t count_objectives(const mbl_config_t *config, const mbl_config_stage_t *stage) {
+    size_t n = 0, of[MBL_MAX_REWARDS];
+    bool seen[MBL_MAX_REWARDS] = {false};
+    mbl_config_objectives(config, of);
+    for (size_t k = 0; k < config->rewards.count; k++) {
+        bool there = !stage && config->rewards.items[k].use != MBL_REWARD_MONITOR;
+        for (size_t i = 0; stage && i < stage->rewards.count; i++)
+            there |= strcmp(stage->rewards.items[i], config->rewards.items[k].name) == 0;
+        n += there && !seen[of[k]];
+        seen[of[k]] |= there;
+    }
+    return n;
+}
+
+/* There is an alpha of sum 1 with the floor in the stage that balances the most, or in the run. */
+static void check_room(const mbl_config_t *config, mbl_config_problems_t *problems) {
+    const mbl_config_stage_t *stages = config->stages.items;
+    size_t most = config->stages.count ? 0 : count_objectives(config, NULL), at = 0;
+    char where[40] = "";
+    for (size_t i = 0; i < config->stages.count; i++) {
+        size_t n = count_objectives(config, &stages[i]);
+        at = n > most ? i : at;
+        most = n > most ? n : most;
+    }
+    if (!(config->balance.floor * (double)most > 1))
+        return;
+    if (config->stages.count)
+        snprintf(where, sizeof where, " of stages.%zu", at);
+    mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
+                       "balance.floor: %g with %zu %s%s; expected at most 1 / %zu", config->balance.floor,
+                       most, most == config->rewards.count ? "rewards" : "objectives", where, most);
+}
+
 /* What the released code has no word for. */
 static void check_reference(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     const struct {
@@ -105,69 +139,87 @@ static void check_common(const mbl_config_t *config, const used_t *used, mbl_con
     if (common == MBL_COMMON_TOGETHER || mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES))
         return;
     if (mbl_method_has_objective(used->method))
-        need = "a method with one gradient per reward";
+        need = "a method with one gradient per reward, such as marble";
     else if (common == MBL_COMMON_OFFSET && !mbl_method_is(used->method, MBL_METHOD_OFFSET))
         need = "balance.method: marble";
     if (need)
         mbl_config_problem(problems, mbl_config_line(config, "balance.common"),
-                           "balance.common: %s; expected %s with it", word, need);
+                           "balance.common: %s with %s; expected balance.common: auto, or %s", word,
+                           used->text, need);
+}
+
+/* The first key by which not every step applies its own solution, as "balance.refresh_every: 10"; false where
+ * none does, which leaves `out`. */
+static bool find_cached(const mbl_config_t *config, char *out, size_t size) {
+    if (config->balance.refresh_every != 1)
+        snprintf(out, size, "balance.refresh_every: %zu", config->balance.refresh_every);
+    else if (config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
+        snprintf(out, size, "balance.on_refresh: smooth");
+    else
+        return false;
+    return true;
+}
+
+/* The same of keys by which not every step forms all gradients. */
+static bool find_partial(const mbl_config_t *config, char *out, size_t size) {
+    if (!(config->balance.gram_fraction < 1))
+        return find_cached(config, out, size);
+    snprintf(out, size, "balance.gram_fraction: %g", config->balance.gram_fraction);
+    return true;
+}
+
+/* The first limit, as "rewards.1.min: 0.8"; false where there is none, which leaves `out`. */
+static bool find_min(const mbl_config_t *config, char *out, size_t size) {
+    for (size_t i = 0; i < config->rewards.count; i++)
+        if (!isnan(config->rewards.items[i].min)) {
+            snprintf(out, size, "rewards.%zu.min: %g", i, config->rewards.items[i].min);
+            return true;
+        }
+    return false;
 }
 
 /* Weights of the own parts that differ from those of the common ones go with steps that form all gradients.
  */
 static void check_guard(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
+    const mbl_config_guard_t guard = config->balance.guard;
     const char *need = NULL;
-    if (config->balance.guard == MBL_CONFIG_GUARD_OFF)
+    char found[120];
+    if (guard == MBL_CONFIG_GUARD_OFF)
         return;
+    snprintf(found, sizeof found, "%s", used->text);
     if (!solves_once(used->method))
         need = "a method that solves on all rows, such as marble";
-    else if (config->balance.refresh_every != 1 || config->balance.gram_fraction < 1 ||
-             config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
+    else if (find_partial(config, found, sizeof found))
         need = "balance.refresh_every: 1, balance.gram_fraction: 1 and balance.on_refresh: raw";
-    else if (config->balance.shrink != MBL_SHRINK_OFF)
+    else if (config->balance.shrink != MBL_SHRINK_OFF) {
         need = "balance.shrink: off";
-    if (!need && has_min(config))
+        snprintf(found, sizeof found, "balance.shrink: %s",
+                 mbl_config_word("balance.shrink", (int)config->balance.shrink));
+    } else if (find_min(config, found, sizeof found))
         need = "no reward with a min";
     if (need)
         mbl_config_problem(problems, mbl_config_line(config, "balance.guard"),
-                           "balance.guard: own_parts with %s; expected balance.guard: off, or %s", used->text,
-                           need);
+                           "balance.guard: %s with %s; expected balance.guard: off, or %s",
+                           mbl_config_word("balance.guard", (int)guard), found, need);
 }
 
 /* What only means something where alpha is solved for. */
 static void check_solving(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     bool solves = solves_once(used->method);
     const char *need = !solves ? "a method that solves on all rows, such as marble," : NULL;
-    if (!need && has_min(config))
+    char found[120];
+    snprintf(found, sizeof found, "%s", used->text);
+    if (!need && find_min(config, found, sizeof found))
         need = "no reward with a min";
     if (config->balance.shrink != MBL_SHRINK_OFF && need)
         mbl_config_problem(problems, mbl_config_line(config, "balance.shrink"),
                            "balance.shrink: %s with %s; expected %s with it, or off",
-                           mbl_config_word("balance.shrink", (int)config->balance.shrink), used->text, need);
+                           mbl_config_word("balance.shrink", (int)config->balance.shrink), found, need);
     if (config->balance.alpha_halves > 0 && !solves)
         mbl_config_problem(problems, mbl_config_line(config, "balance.alpha_halves"),
                            "balance.alpha_halves: %zu with %s, which does not solve for "
                            "alpha on all rows; expected 0, or a method such as marble",
                            config->balance.alpha_halves, used->text);
-}
-
-/* Keys that one method alone knows, where none of the run's methods (a bit for each) is that one. */
-static void check_known(const mbl_config_t *config, unsigned methods, mbl_config_problems_t *problems) {
-    const struct {
-        const char *key;
-        mbl_method_t method;
-        bool set; /* to another value than the default */
-    } keys[] = {
-        {"balance.weighted", MBL_METHOD_WEIGHTED_SUM, config->balance.weighted != MBL_CONFIG_WEIGHTED_SUM},
-        {"balance.cagrad_c", MBL_METHOD_CAGRAD,
-         config->balance.cagrad_c != strtod(mbl_config_field("balance.cagrad_c")->fallback, NULL)}};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (keys[i].set && !(methods & 1U << keys[i].method))
-            mbl_config_problem(problems, mbl_config_line(config, keys[i].key),
-                               "%s: has no meaning with balance.method: %s; expected it left out, or "
-                               "balance.method: %s",
-                               keys[i].key, mbl_method_name(config->balance.method),
-                               mbl_method_name(keys[i].method));
 }
 
 /* Two halves of a step's prompts, which share no image. */
@@ -186,35 +238,44 @@ static void check_halves(const mbl_config_t *config, mbl_config_problems_t *prob
 }
 
 /* Rewards with a min go with methods that find a direction afresh at every step from all gradients. */
-static const char *needed_by_min(const mbl_config_t *config, const used_t *used, size_t count, bool grouped) {
+/* What they go with instead of what `found` says; NULL where all goes together. */
+static const char *needed_by_min(const mbl_config_t *config, const used_t *used, size_t count, char *found,
+                                 size_t size) {
+    const mbl_common_t common = mbl_config_common(config, used->method);
+    snprintf(found, size, "stages");
     if (config->stages.count > 0)
         return "no stages";
+    snprintf(found, size, "%s", used->text);
     if (mbl_method_has_objective(used->method) || mbl_method_is(used->method, MBL_METHOD_MICRO_BATCHES))
         return "a balance.method with one gradient per reward, such as marble,";
-    if (mbl_config_common(config, used->method) != MBL_COMMON_TOGETHER)
+    snprintf(found, size, "balance.common: %s", common == MBL_COMMON_APART ? "apart" : "offset");
+    if (common != MBL_COMMON_TOGETHER)
         return "balance.common: together, or auto,";
-    if (config->balance.refresh_every != 1 || config->balance.on_refresh != MBL_CONFIG_ON_REFRESH_RAW)
+    if (find_cached(config, found, size))
         return "balance.refresh_every: 1 and on_refresh: raw (gram_fraction costs as little)";
-    if (grouped)
-        return "no group";
+    for (size_t i = 0; i < config->rewards.count; i++)
+        if (config->rewards.items[i].group && !isnan(config->rewards.items[i].min)) {
+            snprintf(found, size, "rewards.%zu.group: %.40s", i, config->rewards.items[i].group);
+            return "no group";
+        }
+    snprintf(found, size, "a min of every reward");
     return count == config->rewards.count ? "at least one reward without a min, to be improved," : NULL;
 }
 
 static void check_constraints(const mbl_config_t *config, const used_t *used,
                               mbl_config_problems_t *problems) {
     size_t first = config->rewards.count, count = 0;
-    bool grouped = false;
+    char found[120];
     for (size_t i = config->rewards.count; i > 0; i--)
         if (!isnan(config->rewards.items[i - 1].min)) {
             first = i - 1;
             count++;
-            grouped |= config->rewards.items[i - 1].group != NULL;
         }
-    const char *need = count ? needed_by_min(config, used, count, grouped) : NULL;
+    const char *need = count ? needed_by_min(config, used, count, found, sizeof found) : NULL;
     if (need)
         mbl_config_problem(problems, config->origin->reward_lines[first],
-                           "rewards.%zu.min: %g; expected %s with it", first,
-                           config->rewards.items[first].min, need);
+                           "rewards.%zu.min: %g with %s; expected %s with it", first,
+                           config->rewards.items[first].min, found, need);
 }
 
 static void check_method(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
@@ -257,8 +318,9 @@ void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t 
         if (i == 0)
             check_constraints(config, &used, problems);
     }
+    check_room(config, problems);
     check_halves(config, problems);
-    check_known(config, methods, problems);
+    mbl_config_check_known(config, methods, problems);
 }
 
 bool mbl_config_common_text(const mbl_config_t *config, char *out, size_t size) {

@@ -118,6 +118,11 @@ const char *mbl_config_source_key(size_t i, const char **help);
 void mbl_config_check_stages(const mbl_config_t *config, mbl_config_problems_t *problems);
 /* What every method that the run uses, in one stage or all through, goes together with. */
 void mbl_config_check_methods(const mbl_config_t *config, mbl_config_problems_t *problems);
+/* Keys set to another value than the default that say nothing with these methods (a bit for each), or without
+ * a KL term or a limit. */
+void mbl_config_check_known(const mbl_config_t *config, unsigned methods, mbl_config_problems_t *problems);
+/* Whether a reward has a min. */
+bool mbl_config_limited(const mbl_config_t *config);
 /* The line that a key of the table was set on, for problems. */
 int mbl_config_line(const mbl_config_t *config, const char *key);
 /* One value of a node into its place in `base`. */

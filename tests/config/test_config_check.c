@@ -24,6 +24,57 @@ static void one_group_has_no_halves(void) {
 #include <math.h>
 #include <stdlib.h>
 
+/* Keys of other methods, or of what the run does not have, are refused where they are not at their default.
+ */
+static void keys_that_say_nothing(void) {
+    static const char *const unknown[][2] = {
+        {"balance={cagrad_c: 0.4}",
+         "balance.cagrad_c: has no meaning with balance.method: marble; expected it "
+         "left out, or balance.method: cagrad"},
+        {"balance={weighted: mean, method: equal}", "or balance.method: weighted_sum"},
+        {"balance={refresh_every: 10, method: weighted_sum}",
+         "balance.refresh_every: has no meaning with balance.method: weighted_sum; expected it left out, or "
+         "a "
+         "method with one gradient per reward, such as marble"},
+        {"balance={gram_fraction: 0.5, method: gdpo}", "balance.gram_fraction: has no meaning"},
+        {"balance={on_refresh: smooth, method: equal}",
+         "balance.on_refresh: has no meaning with balance.method: equal; expected it left out, or a method "
+         "that "
+         "solves, such as marble"},
+        {"balance={rho: 0.5, method: fixed}", "balance.rho: has no meaning"},
+        {"balance={shrink: average, method: equal}", "balance.shrink: average with balance.method: equal"},
+        {"train={kl: 0, kl_fraction: 0.5}",
+         "train.kl_fraction: has no meaning with train.kl: 0; expected it left out, or a train.kl above 0"},
+        {"constraint={rate: 0.1}",
+         "constraint.rate: has no meaning with no reward with a min; expected it left "
+         "out, or a min of a reward"},
+        {"constraint={penalty: 1}", "constraint.penalty: has no meaning"},
+        {"constraint={smooth: 0.1}", "constraint.smooth: has no meaning"},
+        {"constraint={most: 1}", "constraint.most: has no meaning"}};
+    static const char *const known[] = {
+        "balance={cagrad_c: 0.4, method: cagrad}",
+        "balance={cagrad_c: 0.5}",
+        "balance={weighted: mean, method: weighted_sum}",
+        "balance={weighted: sum}",
+        "balance={refresh_every: 10, gram_fraction: 0.5, method: equal}",
+        "balance={refresh_every: 10, method: fixed}",
+        "balance={rho: 0.5, on_refresh: smooth, method: nash}",
+        "balance={rho: 0.5, refresh_every: 3, method: marble_reference}",
+        "balance={refresh_every: 1, gram_fraction: 1, rho: 0.7, on_refresh: raw, method: gdpo}",
+        "train={kl: 0, kl_fraction: 1}",
+        "train={kl: 0.1, kl_fraction: 0.5}",
+        "constraint={rate: 0.5, penalty: 10, smooth: 0.5, most: 10}"};
+    mbl_config_t *config;
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
+        check_refused(unknown[i][0], 1, unknown[i][1]);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        assert_int_equal(parse(full, known[i], &config), MBL_OK);
+        if (mbl_config_check(config, 1) != MBL_OK)
+            fail_msg("%s: %s", known[i], mbl_fail_message());
+        mbl_config_free(config);
+    }
+}
+
 static void cross_checks(void **state) {
     (void)state;
     mbl_config_t *config;
@@ -46,18 +97,7 @@ static void cross_checks(void **state) {
     check_refused("balance.method=cagrad", 1,
                   "run.yaml:19: balance.floor: 0.05 with balance.method: cagrad, which has no least alpha; "
                   "expected balance.floor: 0 or balance.method: marble or marble_reference");
-    check_refused("balance={cagrad_c: 0.4}", 1,
-                  "balance.cagrad_c: has no meaning with balance.method: marble; expected it left out, or "
-                  "balance.method: cagrad");
-    check_refused("balance={weighted: mean, method: equal}", 1, "or balance.method: weighted_sum");
-    static const char *const known[] = {"balance={cagrad_c: 0.4, method: cagrad}", "balance={cagrad_c: 0.5}",
-                                        "balance={weighted: mean, method: weighted_sum}",
-                                        "balance={weighted: sum}"};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        assert_int_equal(parse(full, known[i], &config), MBL_OK);
-        assert_int_equal(mbl_config_check(config, 1), MBL_OK);
-        mbl_config_free(config);
-    }
+    keys_that_say_nothing();
     check_refused("balance={method: gdpo, warmup: 3}", 1,
                   "balance.warmup: 3 with balance.method: gdpo, which has no first solve to wait for");
     check_refused("balance={method: marble_reference, gram_fraction: 0.5}", 1,
@@ -86,22 +126,32 @@ static void cross_checks(void **state) {
                   "0.1 of 8 rollout steps is no whole timestep; expected at least "
                   "0.125");
     check_refused("train.updates_per_epoch=500", 1, "500 updates of ");
-    check_refused("balance={common: offset, method: nash}", 1, "offset; expected balance.method: marble");
-    check_refused("balance={common: apart, method: gdpo}", 1, "apart; expected a method with one gradient");
+    check_refused(
+        "balance={common: offset, method: nash}", 1,
+        "offset with balance.method: nash; expected balance.common: auto, or balance.method: marble");
+    check_refused(
+        "balance={common: apart, method: gdpo}", 1,
+        "apart with balance.method: gdpo; expected balance.common: auto, or a method with one gradient");
     const char *limited = "rewards=[{name: jpeg}, {name: ocr, min: 0.8}]";
     const char *sets[][3] = {
-        {limited, "balance={method: gdpo}", "rewards.1.min: 0.8; expected a balance.method with one"},
-        {limited, "balance={refresh_every: 2}", "rewards.1.min: 0.8; expected balance.refresh_every: 1"},
+        {limited, "balance={method: gdpo}",
+         "rewards.1.min: 0.8 with balance.method: gdpo; expected a balance.method with one"},
+        {limited, "balance={refresh_every: 2}",
+         "rewards.1.min: 0.8 with balance.refresh_every: 2; expected balance.refresh_every: 1"},
+        {limited, "balance={on_refresh: smooth}",
+         "rewards.1.min: 0.8 with balance.on_refresh: smooth; expected"},
+        {limited, "balance={common: offset}", "rewards.1.min: 0.8 with balance.common: offset; expected"},
         {limited, "balance={common: apart}",
-         "rewards.1.min: 0.8; expected balance.common: together, or auto,"},
+         "rewards.1.min: 0.8 with balance.common: apart; expected balance.common: together, or auto,"},
         {limited, "balance={shrink: equal}",
-         "balance.shrink: equal with balance.method: marble; expected no reward"},
-        {limited, "balance={guard: own_parts}", "expected balance.guard: off, or no reward with a min"},
+         "balance.shrink: equal with rewards.1.min: 0.8; expected no reward"},
+        {limited, "balance={guard: own_parts}",
+         "own_parts with rewards.1.min: 0.8; expected balance.guard: off, or no reward with a min"},
         {"train.kl_fraction=0.5", "balance={method: marble_reference}", "train.kl_fraction: not with"},
         {"rewards=[{name: jpeg, group: a}, {name: ocr, min: 0.8, group: a}]", "balance={}",
-         "rewards.1.min: 0.8; expected no group with it"},
+         "rewards.1.min: 0.8 with rewards.1.group: a; expected no group with it"},
         {"rewards=[{name: ocr, min: 0.8}]", "balance={}",
-         "rewards.0.min: 0.8; expected at least one reward without"},
+         "rewards.0.min: 0.8 with a min of every reward; expected at least one reward without"},
         {"rewards=[{name: ocr, monitor: true}]", "balance={}",
          "rewards.0.monitor: true; expected at least one reward that is trained"},
         {"rewards=[{name: jpeg}, {name: ocr, monitor: true, on_failure: stop}]", "balance={}",
@@ -127,14 +177,17 @@ static void cross_checks(void **state) {
     check_refused("balance={shrink: equal, method: gdpo}", 1,
                   "balance.shrink: equal with balance.method: gdpo; expected a method that solves");
     check_refused("balance={guard: own_parts, refresh_every: 10}", 1,
-                  "balance.guard: own_parts with balance.method: marble; expected balance.guard: off, or "
+                  "balance.guard: own_parts with balance.refresh_every: 10; expected balance.guard: off, or "
                   "balance.refresh_every: 1");
+    check_refused("balance={guard: own_parts, gram_fraction: 0.5}", 1,
+                  "balance.guard: own_parts with balance.gram_fraction: 0.5; expected");
     check_refused("balance={guard: own_parts, method: weighted_sum}", 1,
                   "balance.guard: own_parts with balance.method: weighted_sum; expected balance.guard: off, "
                   "or a method that solves");
     one_group_has_no_halves();
-    check_refused("balance={guard: own_parts, shrink: equal}", 1,
-                  "expected balance.guard: off, or balance.shrink: off");
+    check_refused(
+        "balance={guard: own_parts, shrink: equal}", 1,
+        "own_parts with balance.shrink: equal; expected balance.guard: off, or balance.shrink: off");
     check_refused("balance={method: marble_reference, kl: common}", 1,
                   "balance.kl: not with balance.method: marble_reference; expected apart");
 }

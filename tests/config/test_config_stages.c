@@ -80,13 +80,22 @@ static void stages_are_checked(void **state) {
         {"stages=[{steps: 5, rewards: [ocr], method: fixed}]", "balance.alpha_halves=1",
          "balance.alpha_halves: 1 with stages.0.method: fixed, which does not solve"},
         {"stages=[{steps: 5, rewards: [ocr], method: nash}]", "balance.common=offset",
-         "balance.common: offset; expected balance.method: marble with it"},
+         "balance.common: offset with stages.0.method: nash; expected balance.common: auto, or "
+         "balance.method: marble"},
         {"stages=[{steps: 2, rewards: [ocr], method: nash}, {steps: 3, rewards: [ocr]}]",
          "balance.common=auto", ""},
         {"stages=[{steps: 5, rewards: [ocr], method: marble}]", "balance={method: gdpo, floor: 0.1}",
          ""}, /* balance.method is not used */
         {"stages=[{steps: 5, rewards: [ocr]}]", "rewards.0.min=0.5",
-         "rewards.0.min: 0.5; expected no stages with it"}};
+         "rewards.0.min: 0.5 with stages; expected no stages with it"},
+        {"stages=[{steps: 2, rewards: [ocr]}, {steps: 3, rewards: [count]}]", "balance.floor=0.6",
+         ""}, /* each balances one reward */
+        {"stages=[{steps: 2, rewards: [ocr]}, {steps: 3, rewards: [ocr, count]}]", "balance.floor=0.6",
+         "balance.floor: 0.6 with 2 rewards of stages.1; expected at most 1 / 2"},
+        {"stages=[{steps: 2, rewards: [ocr], method: equal}, {steps: 3, rewards: [ocr]}]", "balance.rho=0.5",
+         ""}, /* the second stage averages */
+        {"stages=[{steps: 2, rewards: [ocr], method: equal}, {steps: 3, rewards: [ocr], method: fixed}]",
+         "balance.rho=0.5", "balance.rho: has no meaning"}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         mbl_config_t *config;
