@@ -42,26 +42,24 @@ static double newton_step(double h[N][N], const double *gradient, size_t n, doub
     return decrement;
 }
 
-/* Shares without a bargain; `residual` is what was left of its equation. ERR_NUMERIC where the gradients do
- * have a common direction, so that there should have been one. */
-static mbl_status_t no_bargain(const mbl_method_args_t *args, const double *unit, double residual,
-                               mbl_method_answer_t *out) {
-    mbl_qp_result_t shortest;
-    MBL_TRY(mbl_qp_solve(unit, NULL, args->n, 0, &shortest));
-    if (!(fabs(2 * shortest.objective) <= NO_BARGAIN))
-        return MBL_FAIL(MBL_ERR_NUMERIC,
-                        "nash: residual %.2g after %d steps: is the matrix positive "
-                        "semidefinite?",
-                        residual, ROUNDS);
-    out->kkt_residual = shortest.kkt_residual;
-    mbl_method_answer(args, shortest.alpha, out);
-    return MBL_OK;
+/* The shares of the shortest convex combination, where there is no bargain. */
+static void no_bargain(const mbl_method_args_t *args, const mbl_qp_result_t *shortest,
+                       mbl_method_answer_t *out) {
+    out->kkt_residual = shortest->kkt_residual;
+    mbl_method_answer(args, shortest->alpha, out);
 }
 
 mbl_status_t mbl_method_nash(const mbl_method_args_t *args, mbl_method_answer_t *out) {
     double unit[N * N], h[N][N], a[N], gradient[N], step[N], least = INFINITY, residual = INFINITY;
+    mbl_qp_result_t shortest;
     size_t n = args->n;
     mbl_method_unit_gram(args, unit);
+    MBL_TRY(mbl_qp_solve(unit, NULL, n, 0, &shortest));
+    const double square = fabs(2 * shortest.objective);
+    if (square <= RIDGE) { /* what others get beside it would be of the ridge */
+        no_bargain(args, &shortest, out);
+        return MBL_OK;
+    }
     for (size_t i = 0; i < n; i++) {
         a[i] = 1;
         least = fmin(least, args->weights[i]);
@@ -83,8 +81,14 @@ mbl_status_t mbl_method_nash(const mbl_method_args_t *args, mbl_method_answer_t 
         for (size_t i = 0; i < n; i++)
             a[i] += step[i] / (length > 0.25 ? 1 + length : 1);
     }
-    if (!(residual <= 1e-8))
-        return no_bargain(args, unit, residual, out);
+    if (!(residual <= 1e-8) && square <= NO_BARGAIN) {
+        no_bargain(args, &shortest, out);
+        return MBL_OK;
+    }
+    if (!(residual <= 1e-8)) /* the gradients do have a common direction */
+        return MBL_FAIL(MBL_ERR_NUMERIC,
+                        "nash: residual %.2g after %d steps: is the matrix positive semidefinite?", residual,
+                        ROUNDS);
     out->kkt_residual = residual;
     mbl_method_answer(args, a, out);
     return MBL_OK;

@@ -344,6 +344,10 @@ static void nash_without_a_bargain(void **state) {
             assert_near(answer.alpha[0], answer.alpha[1], 0.03);
             assert_true(answer.alpha[2] < 0.03);
         }
+    static const double pair[] = {3, -3, -1, 1, -3, 3, 1, -1, -1, 1, 3, 1, 1, -1, 1, 3};
+    assert_int_equal(run(mbl_method_nash, pair, 4, NULL, 0, &answer), MBL_OK);
+    for (size_t i = 0; i < 4; i++) /* marble's, to the rounding */
+        assert_near(answer.alpha[i], i < 2 ? 0.5 : 0, 1e-9);
     static const double indefinite[] = {1, 0, -0.9, 0, 1, -0.9, -0.9, -0.9, 1};
     mbl_fail_quiet(1);
     assert_int_equal(run(mbl_method_nash, indefinite, 3, NULL, 0, &answer), MBL_ERR_NUMERIC);
