@@ -131,6 +131,8 @@ static void put_balance(json_t *line, const mbl_config_t *config, const mbl_even
             json_object_set_new(line, "guard_moved", mbl_jsonl_real(r->update->balance.moved));
         if (r->update->halves)
             put_halves(line, config, r);
+        else if (config->balance.shrink != MBL_SHRINK_OFF) /* a half without rows or usable rewards */
+            json_object_set_new(line, "shrunk", json_null());
     }
     if (r->update->cosines)
         put_cosines(line, config, r);

@@ -157,6 +157,13 @@ static void definitions_by_name(void **state) {
                          json_object_size(field(lines, i, "cos")));
     }
     json_decref(lines);
+    second_norm("one-half", "--set balance.shrink=average --set balance.gram_fraction=0.01");
+    lines = lines_of("one-half", "metrics.jsonl"); /* the other half has no rows: nothing to shrink by */
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(json_is_null(field(lines, i, "shrunk")));
+        compare(field(lines, i, "alpha"), field(lines, i, "alpha_raw"), 1e-12, "alpha");
+    }
+    json_decref(lines);
 }
 
 /* With the guard no step works against a reward's own part; without it some step of the same run does. */
