@@ -4,6 +4,7 @@ published sizes come to: weights, adapters, encoders, decoder, and micro-batches
 holds what says sizes. $1 is the marble program."""
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def make_folder(folder):
     write(model / "model_index.json", INDEX)
     write(model / "scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
     shutil.copytree(ROOT / "tests/golden/clip_tokens", model / "tokenizer")
+    tokenizer = model / "tokenizer/tokenizer_config.json"
+    write(tokenizer, json.loads(tokenizer.read_text()) | {"model_max_length": 77})
     (model / "transformer").mkdir()
     shutil.copy(EXAMPLES / "sd3.5-medium.json", model / "transformer/config.json")
     for name, line in (("pickscore/train.txt", "a {}"), ("ocr/train.txt", 'a sign that says "{}"'),
@@ -59,7 +62,37 @@ def plan(folder, name, *options):
     run = subprocess.run([MARBLE, "plan", EXAMPLES / name, "--json", *options], cwd=folder, capture_output=True, text=True)
     if run.returncode:
         sys.exit(f"marble plan {name} {' '.join(options)}: {run.returncode}\n{run.stderr}")
-    return json.loads(run.stdout)["memory_bytes"], run.stderr
+    found = json.loads(run.stdout)
+    return found["memory_bytes"], run.stderr, found
+
+
+def tensor_flops(phase, op):
+    return sum(row["flops"]["tensor"] for row in phase["ops"] if row["op"] == op)
+
+
+def text_products(tokens):
+    """Arithmetic of the products of one prompt: every weight of the layers times every token, and the pooled states' projection."""
+    flops = 0
+    for config in (ENCODERS["text_encoder"], ENCODERS["text_encoder_2"]):
+        width, inner = config["hidden_size"], config["intermediate_size"]
+        flops += 2 * 77 * config["num_hidden_layers"] * (4 * width**2 + 2 * width * inner) + 2 * width * config["projection_dim"]
+    t5 = ENCODERS["text_encoder_3"]
+    heads = t5["num_heads"] * t5["d_kv"]
+    return flops + 2 * tokens * t5["num_layers"] * (4 * t5["d_model"] * heads + 3 * t5["d_model"] * t5["d_ff"])
+
+
+def convolutions(side):
+    """Arithmetic of the decoder's convolutions and linears for an image of side x side latents."""
+    area, width = side * side, VAE["block_out_channels"][-1]
+    weights = area * (9 * VAE["latent_channels"] * width + 4 * 9 * width**2 + 4 * width**2)  # conv_in, two residual blocks, attention
+    for i, out in enumerate(reversed(VAE["block_out_channels"])):
+        weights += area * (9 * width * out + 9 * out**2 + (width * out if width != out else 0))
+        weights += VAE["layers_per_block"] * area * 2 * 9 * out**2
+        if i + 1 < len(VAE["block_out_channels"]):
+            area *= 4
+            weights += area * 9 * out**2
+        width = out
+    return 2 * (weights + area * 9 * width * 3)
 
 
 def near(what, found, expected, tolerance=0.01):
@@ -72,7 +105,7 @@ with tempfile.TemporaryDirectory() as scratch:
     make_folder(folder)
     for name in ("sd35-medium.yaml", "sd35-medium-nft.yaml", "sd35-medium-1gpu.yaml"):
         for ranks in (1, 8):
-            memory, _ = plan(folder, name, "--gpu", "h100", "--ranks", str(ranks))
+            memory, _, found = plan(folder, name, "--gpu", "h100", "--ranks", str(ranks))
             near(f"{name}: weights", memory["weights"], 2 * WEIGHTS)
             if memory["all"] > 80e9:
                 sys.exit(f"{name} on {ranks} H100: {memory['all']} bytes")
@@ -80,14 +113,27 @@ with tempfile.TemporaryDirectory() as scratch:
                 near(f"{name}: text encoders", memory["text"], 2 * TEXT)
             if not 0 < memory["decoder"] < 3e9:
                 sys.exit(f"{name}: image decoder of {memory['decoder']} bytes")
+            # a hundred prompts of each file; the arithmetic by hand
+            text, decoding = found["text_encoding"], next(p for p in found["phases"] if p["phase"] == "decoding images")
+            files = set(re.findall(r"prompts/\w+/\w+\.(?:txt|jsonl)", (EXAMPLES / name).read_text()))
+            prompts = -(-100 * len(files) // ranks)
+            if text["prompts"] != prompts or not 0 < text["bound"]["h100"] < text["estimate"]["h100"]:
+                sys.exit(f"{name} on {ranks}: text encoding {text['prompts']} of {prompts}, {text['bound']}, {text['estimate']}")
+            at_once = min(64, prompts)
+            near(f"{name}: products of text encoders", tensor_flops(text["once"], "matmul"), at_once * text_products(128), 1e-7)
+            images = (tensor_flops(decoding, "conv2d") + tensor_flops(decoding, "matmul")) / convolutions(64)
+            near(f"{name}: images decoded at once", images, round(images), 1e-7)
+            share = decoding["all"]["seconds"]["h100"] * decoding["times"]
+            if images < 1 or not 0 < share < 0.2 * found["epoch_seconds"]["h100"]:
+                sys.exit(f"{name} on {ranks}: {images} images decoded at once, {share} s")
     # K sets of a reward's gradient and as many of masks in f64, and the same again of the sums
-    memory, _ = plan(folder, "sd35-medium.yaml", "--gpu", "h100", "--ranks", "1")
+    memory, _, _ = plan(folder, "sd35-medium.yaml", "--gpu", "h100", "--ranks", "1")
     if not 5 * 8 * LORA < memory["gradients"] < 30 * 8 * LORA:
         sys.exit(f"gradient sets of {memory['gradients']} bytes")
-    small, said = plan(folder, "sd35-medium-1gpu.yaml", "--memory", "24")
+    small, said, _ = plan(folder, "sd35-medium-1gpu.yaml", "--memory", "24")
     if small["all"] > 24e9 or "blocks are made again" not in said:
         sys.exit(f"24 GB: {small['all']} bytes\n{said}")
-    large, said = plan(folder, "sd35-medium-1gpu.yaml", "--memory", "80")
+    large, said, _ = plan(folder, "sd35-medium-1gpu.yaml", "--memory", "80")
     if not small["train"] < large["train"] or "blocks are made again" in said:
         sys.exit(f"80 GB: {large}\n{said}")
     # 1,152 images on 8 to 512 GPUs: the rows, no estimate below its bound, and the fewer images the shorter

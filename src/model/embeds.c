@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-enum { PROMPTS_AT_ONCE = 64 };
-
 struct mbl_embeds {
     mbl_encoder_t encoder;
     mbl_ops_t *ops;
@@ -111,7 +109,7 @@ void mbl_embeds_read_from(mbl_embeds_t *e, mbl_prompt_cache_t *cache, const mbl_
 typedef struct {
     mbl_conditions_t made;
     unsigned char *context, *pooled, *record;
-    const char *texts[PROMPTS_AT_ONCE];
+    const char *texts[MBL_EMBEDS_AT_ONCE];
 } batch_t;
 
 static mbl_status_t encode_batch(const mbl_encoder_t *encoder, batch_t *b, const char *const *texts,
@@ -135,7 +133,7 @@ static mbl_status_t encode_batch(const mbl_encoder_t *encoder, batch_t *b, const
 mbl_status_t mbl_embeds_encode(const mbl_encoder_t *encoder, const char *const *texts, const uint32_t *which,
                                size_t n, const mbl_embeds_sink_t *sink) {
     mbl_status_t status = MBL_OK;
-    size_t at_once = n < PROMPTS_AT_ONCE ? n : PROMPTS_AT_ONCE, some;
+    size_t at_once = n < MBL_EMBEDS_AT_ONCE ? n : MBL_EMBEDS_AT_ONCE, some;
     batch_t b = {.context = NULL};
     if (n == 0)
         return MBL_OK;

@@ -33,6 +33,8 @@ size_t mbl_embeds_bytes(const mbl_encoder_t *encoder);
 unsigned char *mbl_embeds_host(mbl_embeds_t *embeds);
 void mbl_embeds_read_from(mbl_embeds_t *embeds, mbl_prompt_cache_t *cache, const mbl_prompt_key_t *keys);
 
+enum { MBL_EMBEDS_AT_ONCE = 64 }; /* prompts that are encoded together */
+
 /* Encodes texts[which[0..n-1]] and gives each record to put(context, i, record) with i from which; ERR_*
  * of put ends it. `progress` (or NULL) hears after every few prompts how many are done. */
 typedef struct {

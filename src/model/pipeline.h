@@ -6,6 +6,7 @@
 #include "base/sha256.h"
 #include "model/lora.h"
 #include "model/text/prompt.h"
+#include "model/vae/vae.h"
 
 typedef struct mbl_pipeline mbl_pipeline_t;
 
@@ -27,6 +28,8 @@ mbl_status_t mbl_pipeline_new(mbl_ops_t *ops, mbl_dtype_t dtype, const char *fol
  * everything but encoding works on it. For counting (ops/cost_model.h). */
 mbl_status_t mbl_pipeline_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const json_t *config, size_t tokens,
                                 mbl_pipeline_t **out);
+/* Gives a blank pipeline an image decoder without weights. */
+mbl_status_t mbl_pipeline_blank_vae(mbl_pipeline_t *pipeline, const mbl_vae_config_t *config);
 void mbl_pipeline_close(mbl_pipeline_t *pipeline);
 
 mbl_dit_t *mbl_pipeline_model(mbl_pipeline_t *pipeline);

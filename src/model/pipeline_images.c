@@ -57,6 +57,11 @@ mbl_status_t mbl_pipeline_open_vae(mbl_pipeline_t *p, const char *folder) {
     return status == MBL_OK ? mbl_pipeline_set_decoding(p, 0, 0) : status;
 }
 
+mbl_status_t mbl_pipeline_blank_vae(mbl_pipeline_t *p, const mbl_vae_config_t *config) {
+    MBL_TRY(mbl_vae_blank(p->ops, p->dtype, config, MBL_VAE_DECODER, &p->vae));
+    return mbl_pipeline_set_decoding(p, 0, 0);
+}
+
 void mbl_pipeline_close_vae(mbl_pipeline_t *p) {
     drop_decoder(p);
     mbl_vae_close(p->vae);

@@ -7,7 +7,7 @@
 
 const mbl_plan_source_t mbl_plan_sources[] = {
     {"products 0.85 of the tensor cores' rate: 80 to 90 % (FlashAttention-3, arXiv 2407.08608, "
-     "introduction)"},
+     "introduction); convolutions as the products that they are made of: assumed"},
     {"attention 0.60 of it on A100: 50 to 73 % (FlashAttention-2, arXiv 2307.08691, abstract); 0.35 on H100 "
      "and "
      "H200, of kernels that use mma.sync, as ours do (FlashAttention-3, abstract); on B200 as many a "
@@ -90,24 +90,38 @@ static void add_messages(const mbl_gpu_t *gpu, const mbl_plan_shape_t *shape, co
     }
 }
 
+/* A phase as often as it is run; returns the seconds of one run. */
+static double add_phase(const mbl_gpu_t *gpu, const mbl_plan_count_t *count, mbl_plan_estimate_t *out) {
+    double once = 0;
+    for (size_t i = 0; i < count->n; i++) {
+        const mbl_cost_item_t *item = &count->item[i];
+        const double calls = (double)item->calls, all = calls * count->share * (double)count->times,
+                     gaps = GAP * (double)item->cost.launches;
+        double kernels, tail;
+        mbl_plan_estimate_call(gpu, item->row, &item->cost, &kernels, &tail);
+        out->bound += all * mbl_roofline(gpu, &item->cost, 0);
+        out->kernels += all * kernels;
+        out->tails += all * tail;
+        out->gaps += all * gaps;
+        once += calls * (kernels + tail + gaps);
+    }
+    return once;
+}
+
+void mbl_plan_estimate_text(const mbl_gpu_t *gpu, const mbl_plan_t *plan, mbl_plan_estimate_t *out) {
+    memset(out, 0, sizeof *out);
+    (void)add_phase(gpu, &plan->phase[MBL_PLAN_TEXT], out);
+    out->seconds = out->kernels + out->tails + out->gaps;
+}
+
 void mbl_plan_estimate(const mbl_gpu_t *gpu, const mbl_plan_shape_t *shape, const mbl_plan_t *plan,
                        mbl_plan_estimate_t *out) {
     double micro_batch = 0;
     memset(out, 0, sizeof *out);
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
-        const mbl_plan_count_t *count = &plan->phase[phase];
-        for (size_t i = 0; i < count->n; i++) {
-            const mbl_cost_item_t *item = &count->item[i];
-            const double calls = (double)item->calls, all = calls * count->share * (double)count->times;
-            double kernels, tail;
-            mbl_plan_estimate_call(gpu, item->row, &item->cost, &kernels, &tail);
-            out->bound += all * mbl_roofline(gpu, &item->cost, 0);
-            out->kernels += all * kernels;
-            out->tails += all * tail;
-            out->gaps += all * GAP * (double)item->cost.launches;
-            if (phase == MBL_PLAN_TRAIN)
-                micro_batch += calls * (kernels + tail + GAP * (double)item->cost.launches);
-        }
+        const double once = add_phase(gpu, &plan->phase[phase], out);
+        if (phase == MBL_PLAN_TRAIN)
+            micro_batch = once;
     }
     /* A training micro-batch is three passes forward and two backward, or two, and three with kl_apart; a
      * backward pass without weights' gradients costs about as much as one forward. */

@@ -27,6 +27,8 @@ enum { MBL_PLAN_HOST = 8 }; /* GPUs of a host */
 
 void mbl_plan_estimate(const mbl_gpu_t *gpu, const mbl_plan_shape_t *shape, const mbl_plan_t *plan,
                        mbl_plan_estimate_t *out);
+/* Of encoding a rank's prompts, once; without messages. */
+void mbl_plan_estimate_text(const mbl_gpu_t *gpu, const mbl_plan_t *plan, mbl_plan_estimate_t *out);
 /* Of one call, without gaps: its kernels, and the tail beyond them. */
 void mbl_plan_estimate_call(const mbl_gpu_t *gpu, int row, const mbl_cost_t *cost, double *kernels,
                             double *tail);

@@ -65,43 +65,38 @@ mbl_status_t mbl_plan_text_bytes(const mbl_config_t *config, size_t size, size_t
     return MBL_OK;
 }
 
-/* *there: the folder has a vae. */
-static mbl_status_t read_vae(const mbl_config_t *config, mbl_vae_config_t *out, bool *there) {
+mbl_status_t mbl_plan_read_vae(const mbl_config_t *config, mbl_vae_config_t *out) {
     char *path;
-    MBL_TRY(path_of(config, "vae", &path, there));
-    mbl_status_t status = *there ? mbl_vae_config_read(path, out) : MBL_OK;
+    bool there = false;
+    *out = (mbl_vae_config_t){0};
+    MBL_TRY(path_of(config, "vae", &path, &there));
+    mbl_status_t status = there ? mbl_vae_config_read(path, out) : MBL_OK;
     mbl_free(path);
     return status;
 }
 
 mbl_status_t mbl_plan_scale(const mbl_config_t *config, size_t *out) {
     mbl_vae_config_t vae;
-    bool there = false;
-    MBL_TRY(read_vae(config, &vae, &there));
-    *out = there ? mbl_vae_scale(&vae) : 1;
+    MBL_TRY(mbl_plan_read_vae(config, &vae));
+    *out = vae.blocks ? mbl_vae_scale(&vae) : 1;
     return MBL_OK;
 }
 
 /* As many at once as the pipeline takes (model/pipeline_images.c). */
-mbl_status_t mbl_plan_decoder_bytes(const mbl_config_t *config, mbl_dtype_t dtype, size_t images,
-                                    size_t height, size_t width, size_t *out) {
-    mbl_vae_config_t vae;
+mbl_status_t mbl_plan_decoder_bytes(const mbl_plan_shape_t *s, size_t *out) {
     mbl_vae_bytes_t bytes, more;
-    bool there = false;
+    size_t images = s->images, side = s->sizes.side;
     *out = 0;
-    MBL_TRY(read_vae(config, &vae, &there));
-    if (!there)
+    if (s->vae.blocks == 0)
         return MBL_OK;
-    const size_t scale = mbl_vae_scale(&vae), tile = MBL_PIPELINE_TILE;
-    size_t h = height / scale, w = width / scale;
-    if (h > tile || w > tile) {
-        h = w = tile;
+    if (side > s->decode_tile) {
+        side = s->decode_tile;
         images = 1;
     }
-    MBL_TRY(mbl_vae_count(&vae, dtype, 1, h, w, &bytes));
+    MBL_TRY(mbl_vae_count(&s->vae, s->dtype, 1, side, side, &bytes));
     for (size_t n = 2; n <= images; n++) {
-        MBL_TRY(mbl_vae_count(&vae, dtype, n, h, w, &more));
-        if (more.buffers > MBL_PIPELINE_DECODE_BYTES)
+        MBL_TRY(mbl_vae_count(&s->vae, s->dtype, n, side, side, &more));
+        if (more.buffers > s->decode_bytes)
             break;
         bytes = more;
     }

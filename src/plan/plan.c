@@ -2,23 +2,17 @@
 #include "plan/plan.h"
 
 #include "base/mem.h"
+#include "plan/passes.h"
 #include "plan/setup.h"
 
 #include <string.h>
 
-const char *const mbl_plan_phase_names[MBL_PLAN_PHASES] = {
-    "merging the rollout policy", "rollout micro-batch", "training micro-batch", "optimizer step"};
-
-/* What was counted since the last time. */
-static mbl_status_t take(mbl_plan_setup_t *w, size_t times, mbl_plan_count_t *out) {
-    size_t n;
-    const mbl_cost_item_t *items = mbl_cost_model_take(w->ops, &n);
-    out->times = times;
-    out->n = n;
-    MBL_ALLOC(out->item, n + 1);
-    memcpy(out->item, items, n * sizeof *items);
-    return MBL_OK;
-}
+const char *const mbl_plan_phase_names[MBL_PLAN_COUNTS] = {"merging the rollout policy",
+                                                           "rollout micro-batch",
+                                                           "training micro-batch",
+                                                           "optimizer step",
+                                                           "decoding images",
+                                                           "encoding prompts"};
 
 static size_t ceil_div(size_t a, size_t b) {
     return (a + b - 1) / b;
@@ -28,7 +22,7 @@ static size_t ceil_div(size_t a, size_t b) {
 static mbl_status_t count_phase(mbl_plan_setup_t *w, mbl_plan_phase_t phase, size_t times,
                                 mbl_plan_count_t *out) {
     MBL_TRY(mbl_plan_setup_run(w, phase));
-    return take(w, times, out);
+    return mbl_plan_take(w->ops, times, out);
 }
 
 /* The messages of the step that ran last, from the communicator's record. The first sum of sets began while
@@ -54,14 +48,14 @@ static mbl_status_t take_messages(const mbl_plan_setup_t *w, uint64_t before, mb
 static mbl_status_t count_setup(mbl_plan_setup_t *w, mbl_plan_t *out) {
     const mbl_plan_shape_t *s = w->shape;
     size_t n, batches = ceil_div(s->images, s->train_batch);
-    const size_t times[MBL_PLAN_PHASES] = {s->merge, ceil_div(s->images, s->rollout_batch),
+    const size_t times[MBL_PLAN_METHOD] = {s->merge, ceil_div(s->images, s->rollout_batch),
                                            batches * s->timesteps * s->inner_epochs,
                                            s->inner_epochs * s->updates};
     const double all = (double)s->images,
-                 share[MBL_PLAN_PHASES] = {1, all / (double)(times[MBL_PLAN_ROLLOUT] * s->rollout_batch),
+                 share[MBL_PLAN_METHOD] = {1, all / (double)(times[MBL_PLAN_ROLLOUT] * s->rollout_batch),
                                            all / (double)(batches * s->train_batch), 1};
     (void)mbl_cost_model_take(w->ops, &n); /* making the setup is not of an epoch */
-    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_METHOD; phase++) {
         const uint64_t messages = w->comm.host.calls;
         MBL_TRY(count_phase(w, phase, times[phase], &out->phase[phase]));
         out->phase[phase].share = share[phase];
@@ -106,7 +100,7 @@ static mbl_status_t launches_of(const mbl_plan_shape_t *shape, size_t kind, size
     for (size_t i = 0; i < count->n; i++)
         *out += count->item[i].cost.launches * (size_t)count->item[i].calls;
     mbl_plan_free(&plan);
-    mbl_plan_shape_free(&s);
+    json_decref(s.model);
     return status;
 }
 
@@ -132,6 +126,10 @@ mbl_status_t mbl_plan(const mbl_plan_shape_t *shape, mbl_plan_t *out) {
     MBL_REQUIRE(shape->rewards >= 1 && shape->rewards <= MBL_MAX_REWARDS,
                 "plan: %zu rewards; expected 1 to %d", shape->rewards, MBL_MAX_REWARDS);
     mbl_status_t status = count_all(shape, &plan);
+    if (status == MBL_OK)
+        status = mbl_plan_count_decoder(shape, &plan.phase[MBL_PLAN_DECODE]);
+    if (status == MBL_OK)
+        status = mbl_plan_count_text(shape, &plan.phase[MBL_PLAN_TEXT]);
     for (; status == MBL_OK && mbl_dit_block_kind(shape->model, plan.block_kinds); plan.block_kinds++)
         status = launches_of_block(shape, plan.block_kinds, &plan.block[plan.block_kinds]);
     if (status != MBL_OK) {
@@ -143,7 +141,7 @@ mbl_status_t mbl_plan(const mbl_plan_shape_t *shape, mbl_plan_t *out) {
 }
 
 void mbl_plan_free(mbl_plan_t *plan) {
-    for (int i = 0; i < MBL_PLAN_PHASES; i++)
+    for (int i = 0; i < MBL_PLAN_COUNTS; i++)
         mbl_free(plan->phase[i].item);
     memset(plan, 0, sizeof *plan);
 }

@@ -1,7 +1,8 @@
 /* What an epoch costs on a GPU, counted without one: the model code runs on the cost model (ops/cost_model.h)
  * with the run's shapes. Counts the transformer's passes, the loss, Gram matrix, optimizer and adapters of
- * one rank, and a step's messages to the others. The time of text encoders, image decoders and scoring is not
- * in it, nor are the buffers of balance.alpha_halves. */
+ * one rank, and a step's messages to the others, the decoding of its images; and, apart from epochs, the
+ * encoding of its prompts. The time of reading files and of scoring is not in it, nor are the buffers of
+ * balance.alpha_halves. */
 #ifndef MBL_TRAIN_PLAN_H
 #define MBL_TRAIN_PLAN_H
 
@@ -27,6 +28,11 @@ typedef struct {
     size_t train_batch, timesteps; /* trained on, of every image */
     size_t again;                  /* blocks made again in backward passes (model/dit.h) */
     size_t decoder, text; /* bytes of the image decoder, and of the text encoders while prompts are encoded */
+    mbl_vae_config_t vae; /* blocks 0: none; and how it decodes (model/pipeline.h) */
+    size_t decode_bytes, decode_tile;
+    char *folder; /* with the configurations of the text encoders, */
+    mbl_text_options_t text_options;
+    size_t encoded;               /* and prompts of a rank that they encode (0: none) */
     size_t inner_epochs, updates; /* passes over an epoch, optimizer steps in each */
     bool kl, kl_apart;            /* a reference pass too; and a backward pass of the KL term's own */
     bool merge, merged; /* there is room to merge the rollout policy for the rollout; which runs so */
@@ -42,16 +48,21 @@ void mbl_plan_shape_free(mbl_plan_shape_t *shape);
 
 /* Unit by unit: merging the rollout policy and measuring what that does; all solver steps of a rollout
  * micro-batch; a training micro-batch (forward passes of old, reference and current adapter, loss, backward
- * passes of reward and common part, and of the KL term); an optimizer step beside them. `times` of it make an
- * epoch, of which the last may not be full. */
+ * passes of reward and common part, and of the KL term); an optimizer step beside them; a rollout
+ * micro-batch's images decoded. `times` of it make an epoch, of which the last may not be full. Before all
+ * epochs, prompts that are encoded at once. */
 typedef enum {
     MBL_PLAN_MERGE,
     MBL_PLAN_ROLLOUT,
     MBL_PLAN_TRAIN,
     MBL_PLAN_UPDATE,
-    MBL_PLAN_PHASES
+    MBL_PLAN_METHOD, /* those before are run by plan/setup.h, */
+    MBL_PLAN_DECODE = MBL_PLAN_METHOD,
+    MBL_PLAN_PHASES, /* those before are of an epoch */
+    MBL_PLAN_TEXT = MBL_PLAN_PHASES,
+    MBL_PLAN_COUNTS
 } mbl_plan_phase_t;
-extern const char *const mbl_plan_phase_names[MBL_PLAN_PHASES];
+extern const char *const mbl_plan_phase_names[MBL_PLAN_COUNTS];
 typedef struct {
     mbl_cost_item_t *item;
     size_t n, times;
@@ -84,7 +95,7 @@ enum { MBL_PLAN_MESSAGES = 32 };
 typedef struct {
     mbl_plan_message_t message[MBL_PLAN_MESSAGES];
     size_t messages;
-    mbl_plan_count_t phase[MBL_PLAN_PHASES];
+    mbl_plan_count_t phase[MBL_PLAN_COUNTS];
     mbl_plan_memory_t memory;
     mbl_plan_launches_t block[MBL_DIT_BLOCK_KINDS];
     size_t block_kinds;

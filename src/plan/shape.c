@@ -31,7 +31,9 @@ mbl_status_t mbl_plan_read_model(const char *path, size_t side, mbl_plan_shape_t
 
 void mbl_plan_shape_free(mbl_plan_shape_t *shape) {
     json_decref(shape->model);
+    mbl_free(shape->folder);
     shape->model = NULL;
+    shape->folder = NULL;
 }
 
 /* Side of square latents of an image's area; 0: the model's own. */
@@ -54,14 +56,17 @@ static mbl_status_t read_sizes(const mbl_config_t *config, mbl_plan_shape_t *out
     if (status == MBL_OK)
         status = mbl_plan_text_bytes(config, mbl_dtype_size(out->dtype), &out->text);
     if (status == MBL_OK)
-        status = mbl_plan_decoder_bytes(config, out->dtype, out->images, out->sizes.side * scale,
-                                        out->sizes.side * scale, &out->decoder);
+        status = mbl_plan_read_vae(config, &out->vae);
+    if (status == MBL_OK)
+        status = mbl_plan_decoder_bytes(out, &out->decoder);
+    if (status == MBL_OK && !(out->folder = mbl_strdup(folder)))
+        status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for its name", folder);
     mbl_free(model);
     return status;
 }
 
 /* How many encoded prompts are on the device at one time: an epoch's and those of a micro-batch of an
- * evaluation, or all. Those of a file are counted in it. */
+ * evaluation, or all; and how many of them a rank encodes. Those of a file are counted in it. */
 static mbl_status_t count_prompts(const mbl_config_t *config, mbl_plan_shape_t *s) {
     size_t numbers = s->tokens * s->sizes.context_width + s->sizes.pooled_width, evaluated = s->evaluated;
     if (config->rollout.micro_batch != MBL_CONFIG_AUTO && config->rollout.micro_batch < evaluated)
@@ -69,13 +74,16 @@ static mbl_status_t count_prompts(const mbl_config_t *config, mbl_plan_shape_t *
     const size_t images = config->prompts.groups * config->prompts.group_size;
     const size_t rows[] = {
         mbl_share_most_groups(images, s->ranks, config->prompts.group_size) + MBL_MERGE_PROMPTS, evaluated};
+    size_t all = config->eval.guidance > 1; /* the negative one */
     for (int split = 0; split < 2; split++) {
         mbl_prompts_t prompts;
         MBL_TRY(mbl_prompt_set_load(config, split, &prompts));
         s->prompts += mbl_embeds_rows(prompts.count, numbers * mbl_dtype_size(s->dtype),
                                       config->prompts.device_bytes, rows[split]);
+        all += prompts.count;
         mbl_prompts_free(&prompts);
     }
+    s->encoded = s->text ? mbl_share(all, s->ranks, 0).n : 0; /* none has more */
     return MBL_OK;
 }
 
@@ -146,6 +154,9 @@ mbl_status_t mbl_plan_shape(const mbl_config_t *config, size_t ranks, double mem
                               .rollout_steps = config->rollout.steps,
                               .solver = config->rollout.solver,
                               .merge = config->rollout.merge == MBL_CONFIG_MERGE_AUTO,
+                              .decode_bytes = config->rollout.decode_bytes,
+                              .decode_tile = config->rollout.decode_tile,
+                              .text_options = mbl_engine_text(config),
                               .timesteps = timesteps > 0 ? timesteps : 1,
                               .inner_epochs = config->train.inner_epochs,
                               .updates = config->train.updates_per_epoch,

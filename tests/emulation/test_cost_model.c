@@ -128,7 +128,7 @@ static void run_shape(const mbl_plan_shape_t *shape) {
     assert_ok(mbl_plan_setup_open(&real, &ignored));
     assert_ok(mbl_plan_setup_open(&counting, &memory));
     compare(counting.ops);
-    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++) {
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_METHOD; phase++) {
         assert_ok(mbl_plan_setup_run(&real, phase));
         assert_ok(mbl_plan_setup_run(&counting, phase));
         assert_ok(real.ops->table->sync(real.ops));

@@ -26,7 +26,8 @@ typedef struct {
 
 /* Sums of a phase by row, sum [MBL_COST_ROWS + 1]; the last is all of it. */
 void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan_sum_t *sum);
-/* Seconds of an epoch on GPU i of the view. */
+/* Seconds of a phase, as often as it is run, and of an epoch on GPU i of the view. */
+double mbl_plan_phase(const mbl_plan_view_t *view, mbl_plan_phase_t phase, size_t i);
 double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i);
 
 /* Bytes of GPU i of the view. */

@@ -26,8 +26,7 @@ void mbl_plan_sums(const mbl_plan_view_t *view, mbl_plan_phase_t phase, mbl_plan
     }
 }
 
-/* Seconds of a phase in an epoch, on GPU i. */
-static double phase_seconds(const mbl_plan_view_t *view, mbl_plan_phase_t phase, size_t i) {
+double mbl_plan_phase(const mbl_plan_view_t *view, mbl_plan_phase_t phase, size_t i) {
     mbl_plan_sum_t sum[MBL_COST_ROWS + 1];
     mbl_plan_sums(view, phase, sum);
     const mbl_plan_count_t *count = &view->plan->phase[phase];
@@ -37,7 +36,7 @@ static double phase_seconds(const mbl_plan_view_t *view, mbl_plan_phase_t phase,
 double mbl_plan_epoch(const mbl_plan_view_t *view, size_t i) {
     double seconds = 0;
     for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
-        seconds += phase_seconds(view, phase, i);
+        seconds += mbl_plan_phase(view, phase, i);
     return seconds;
 }
 
@@ -78,7 +77,8 @@ static mbl_status_t print_phase(const mbl_plan_view_t *view, mbl_plan_phase_t ph
         if (sum[i].calls)
             row(view, grid, mbl_cost_row_name(i), &sum[i]);
     row(view, grid, "all", &sum[MBL_COST_ROWS]);
-    printf("\n%s, %zu in an epoch:\n\n", mbl_plan_phase_names[phase], view->plan->phase[phase].times);
+    printf("\n%s, %zu %s:\n\n", mbl_plan_phase_names[phase], view->plan->phase[phase].times,
+           phase < MBL_PLAN_PHASES ? "in an epoch" : "before all epochs");
     return print_grid(view, grid);
 }
 
@@ -116,8 +116,11 @@ double mbl_plan_gpu_memory(const mbl_plan_view_t *view, size_t i) {
 
 /* The answer: what an epoch takes on every GPU, and whether it fits. */
 static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
-    static const char *const head[] = {
-        "GPU", "seconds at least (bound)", "rollout", "training", "optimizer", "memory GB", "of GB", "fits"};
+    static const char *const head[] = {"GPU",       "seconds at least (bound)",
+                                       "rollout",   "decoding",
+                                       "training",  "optimizer",
+                                       "memory GB", "of GB",
+                                       "fits"};
     double memory = (double)view->plan->memory.peak;
     bool fits = true;
     mbl_grid_t *grid;
@@ -129,9 +132,10 @@ static mbl_status_t print_epoch(const mbl_plan_view_t *view) {
         mbl_grid_cell(grid, "%s", view->gpu[i]->title);
         mbl_grid_cell(grid, "%.3g", mbl_plan_epoch(view, i));
         mbl_grid_cell(grid, "%.3g",
-                      phase_seconds(view, MBL_PLAN_MERGE, i) + phase_seconds(view, MBL_PLAN_ROLLOUT, i));
-        mbl_grid_cell(grid, "%.3g", phase_seconds(view, MBL_PLAN_TRAIN, i));
-        mbl_grid_cell(grid, "%.3g", phase_seconds(view, MBL_PLAN_UPDATE, i));
+                      mbl_plan_phase(view, MBL_PLAN_MERGE, i) + mbl_plan_phase(view, MBL_PLAN_ROLLOUT, i));
+        mbl_grid_cell(grid, "%.3g", mbl_plan_phase(view, MBL_PLAN_DECODE, i));
+        mbl_grid_cell(grid, "%.3g", mbl_plan_phase(view, MBL_PLAN_TRAIN, i));
+        mbl_grid_cell(grid, "%.3g", mbl_plan_phase(view, MBL_PLAN_UPDATE, i));
         mbl_grid_cell(grid, "%.1f", memory / 1e9);
         mbl_grid_cell(grid, "%.0f", mbl_plan_gpu_memory(view, i) / 1e9);
         mbl_grid_cell(grid, fits_here ? "yes" : "no");
@@ -165,6 +169,30 @@ static mbl_status_t print_estimate(const mbl_plan_view_t *view) {
     return print_grid(view, grid);
 }
 
+/* Apart from epochs: prompts are encoded once, by `marble encode` or at a run's start. */
+static mbl_status_t print_text(const mbl_plan_view_t *view) {
+    static const char *const head[] = {
+        "GPU", "seconds at least (bound)", "seconds (estimate)", "kernels", "tails", "gaps"};
+    mbl_grid_t *grid;
+    if (view->shape->encoded == 0)
+        return MBL_OK;
+    MBL_TRY(mbl_grid_new(sizeof head / sizeof *head, 1, &grid));
+    for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+        mbl_grid_cell(grid, "%s", head[i]);
+    for (size_t i = 0; i < view->gpus; i++) {
+        mbl_plan_estimate_t e;
+        mbl_plan_estimate_text(view->gpu[i], view->plan, &e);
+        mbl_grid_cell(grid, "%s", view->gpu[i]->title);
+        const double seconds[] = {mbl_plan_phase(view, MBL_PLAN_TEXT, i), e.seconds, e.kernels, e.tails,
+                                  e.gaps};
+        for (size_t j = 0; j < sizeof seconds / sizeof *seconds; j++)
+            mbl_grid_cell(grid, "%.3g", seconds[j]);
+    }
+    printf("\nonce, ahead or at the start, the text encoders on the %zu prompts of a rank:\n\n",
+           view->shape->encoded);
+    return print_grid(view, grid);
+}
+
 void mbl_plan_print_sources(void) {
     printf("\nBounds are by the datasheets; estimates take instead:\n");
     for (const mbl_plan_source_t *s = mbl_plan_sources; s->text; s++)
@@ -174,7 +202,7 @@ void mbl_plan_print_sources(void) {
 /* What the answer is made of: every operation of every phase. */
 static mbl_status_t print_details(const mbl_plan_view_t *view) {
     const mbl_plan_t *p = view->plan;
-    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_PHASES; phase++)
+    for (mbl_plan_phase_t phase = 0; phase < MBL_PLAN_COUNTS; phase++)
         if (p->phase[phase].times)
             MBL_TRY(print_phase(view, phase));
     printf("\nlaunches of a block in a rollout, adapter merged / beside the weights:");
@@ -199,15 +227,15 @@ mbl_status_t mbl_plan_print(const mbl_plan_view_t *view) {
         s->ranks);
     MBL_TRY(print_epoch(view));
     MBL_TRY(print_estimate(view));
+    MBL_TRY(print_text(view));
     MBL_TRY(print_memory(view));
     if (view->details)
         MBL_TRY(print_details(view));
     mbl_plan_print_sources();
-    printf(
-        "\nTimes but for the estimates are rooflines by the datasheets (a kernel's bytes or arithmetic, "
-        "whichever takes "
-        "longer, and %g us\na launch): real runs take longer. Not in them: text encoders, image "
-        "decoders, scoring, messages between ranks;\nnot in the memory: the CUDA context (about 0.5 GB).\n",
-        1e6 * view->launch);
+    printf("\nTimes but for the estimates are rooflines by the datasheets (a kernel's bytes or arithmetic, "
+           "whichever takes "
+           "longer, and %g us\na launch): real runs take longer. Not in them: %sreading files, "
+           "scoring, messages between ranks;\nnot in the memory: the CUDA context (about 0.5 GB).\n",
+           1e6 * view->launch, s->folder ? "" : "text encoders, image decoders, ");
     return fflush(stdout) == 0 ? MBL_OK : MBL_FAIL(MBL_ERR_IO, "plan: standard output cannot be written");
 }

@@ -81,6 +81,20 @@ static json_t *estimates_of(const mbl_plan_view_t *view) {
     return all;
 }
 
+/* By GPU, of all of a rank's prompts; `once` is what is run as often as "times" says. */
+static json_t *text_of(const mbl_plan_view_t *view) {
+    double bound[MBL_PLAN_GPUS], estimate[MBL_PLAN_GPUS];
+    for (size_t i = 0; i < view->gpus; i++) {
+        mbl_plan_estimate_t e;
+        mbl_plan_estimate_text(view->gpu[i], view->plan, &e);
+        bound[i] = mbl_plan_phase(view, MBL_PLAN_TEXT, i);
+        estimate[i] = e.seconds;
+    }
+    return json_pack("{s:I, s:o, s:o, s:o}", "prompts", (json_int_t)view->shape->encoded, "bound",
+                     seconds_of(view, bound), "estimate", seconds_of(view, estimate), "once",
+                     phase_of(view, MBL_PLAN_TEXT));
+}
+
 static json_t *plan_of(const mbl_plan_view_t *view) {
     double epoch[MBL_PLAN_GPUS];
     json_t *phases = json_array();
@@ -91,9 +105,10 @@ static json_t *plan_of(const mbl_plan_view_t *view) {
             json_decref(phases);
             return NULL;
         }
-    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "memory_bytes", memory_of(&view->plan->memory),
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "memory_bytes", memory_of(&view->plan->memory),
                      "block_launches", launches_of(view->plan), "phases", phases, "epoch_seconds",
-                     seconds_of(view, epoch), "epoch_estimate", estimates_of(view));
+                     seconds_of(view, epoch), "epoch_estimate", estimates_of(view), "text_encoding",
+                     text_of(view));
 }
 
 mbl_status_t mbl_plan_write(const mbl_plan_view_t *view, const char *path) {

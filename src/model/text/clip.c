@@ -15,18 +15,22 @@ struct mbl_clip {
 
 /* ---- opening ---- */
 
+typedef enum { BLANK, WHOLE, LOW_MEMORY } how_t; /* without weights, with them, with a layer's at one time */
+
 /* Older files hold the numbers of the positions as well. */
-static mbl_status_t load(mbl_clip_t *clip, const char *folder, bool low_memory) {
+static mbl_status_t load(mbl_clip_t *clip, const char *folder, how_t how) {
     static const char *const ignored[] = {"text_model.embeddings.position_ids", NULL};
     size_t n = mbl_clip_param_count(&clip->config), total;
     MBL_ALLOC(clip->params, n);
     mbl_clip_layout(&clip->config, clip->params, &total);
     const mbl_text_spec_t spec = {clip->params, n, ignored, "look at its num_hidden_layers"};
-    return mbl_text_weights_open(clip->ops, clip->dtype, folder, &spec, low_memory, &clip->weights);
+    if (how == BLANK)
+        return mbl_text_weights_blank(clip->ops, clip->dtype, &spec, &clip->weights);
+    return mbl_text_weights_open(clip->ops, clip->dtype, folder, &spec, how == LOW_MEMORY, &clip->weights);
 }
 
-mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
-                           mbl_clip_t **out) {
+static mbl_status_t open_as(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, how_t how,
+                            mbl_clip_t **out) {
     mbl_status_t status;
     char *path = NULL;
     mbl_clip_t *clip;
@@ -38,13 +42,22 @@ mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder
         goto failed;
     }
     MBL_TRY_GOTO(mbl_clip_config_read(path, &clip->config), failed);
-    MBL_TRY_GOTO(load(clip, folder, low_memory), failed);
+    MBL_TRY_GOTO(load(clip, folder, how), failed);
     *out = clip;
     clip = NULL;
 failed:
     mbl_free(path);
     mbl_clip_close(clip);
     return status;
+}
+
+mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
+                           mbl_clip_t **out) {
+    return open_as(ops, dtype, folder, low_memory ? LOW_MEMORY : WHOLE, out);
+}
+
+mbl_status_t mbl_clip_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_clip_t **out) {
+    return open_as(ops, dtype, folder, BLANK, out);
 }
 
 void mbl_clip_close(mbl_clip_t *clip) {

@@ -22,6 +22,9 @@ mbl_status_t mbl_clip_config_read(const char *path, mbl_clip_config_t *out); /* 
  * of mbl_clip_forward. */
 mbl_status_t mbl_clip_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
                            mbl_clip_t **out);
+/* The same with nothing but its config.json: weights that nothing is read into, for counting
+ * (ops/cost_model.h). */
+mbl_status_t mbl_clip_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_clip_t **out);
 void mbl_clip_close(mbl_clip_t *clip);
 const mbl_st_t *mbl_clip_file(const mbl_clip_t *clip); /* its open files */
 const mbl_clip_config_t *mbl_clip_config(const mbl_clip_t *clip);

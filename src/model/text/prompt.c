@@ -27,7 +27,7 @@ static mbl_status_t open_tokenizer(mbl_text_t *text, const char *folder, size_t 
 }
 
 static mbl_status_t check_vocabulary(const mbl_text_t *text, const char *folder, size_t i, size_t known) {
-    size_t vocab = mbl_tokenizer_vocab_size(text->tokenizer[i]);
+    size_t vocab = text->blank ? 0 : mbl_tokenizer_vocab_size(text->tokenizer[i]);
     if (vocab > known)
         return MBL_FAIL(MBL_ERR_CONFIG, "%s: %s/ has %zu tokens, %s/ knows %zu; expected both of one model",
                         folder, tokenizer_names[i], vocab, mbl_text_encoder_names[i], known);
@@ -69,7 +69,11 @@ static mbl_status_t open_encoder(mbl_text_t *text, size_t i) {
     if (!path)
         return MBL_FAIL(MBL_ERR_MEM, "%s: no memory for a folder name", text->folder);
     mbl_status_t status = MBL_OK;
-    if (i < CLIPS && !text->clip[i])
+    if (i < CLIPS && text->blank && !text->clip[i])
+        status = mbl_clip_blank(text->ops, text->dtype, path, &text->clip[i]);
+    else if (i == CLIPS && text->blank && !text->t5)
+        status = mbl_t5_blank(text->ops, text->dtype, path, &text->t5);
+    else if (i < CLIPS && !text->clip[i])
         status = mbl_clip_open(text->ops, text->dtype, path, low_memory, &text->clip[i]);
     else if (i == CLIPS && !text->t5)
         status = mbl_t5_open(text->ops, text->dtype, path, low_memory, &text->t5);
@@ -107,18 +111,30 @@ mbl_status_t mbl_text_count_tokens(const char *folder, size_t max_tokens, size_t
     return status;
 }
 
+/* Those of the encoders that are named; a blank one only looks at the first, for its length. */
+static mbl_status_t open_tokenizers(mbl_text_t *text) {
+    for (size_t i = 0; i < (text->blank ? 1 : text->n_clips); i++)
+        MBL_TRY(open_tokenizer(text, text->folder, i, "CLIP"));
+    if (text->has_t5 && !text->blank)
+        MBL_TRY(open_tokenizer(text, text->folder, CLIPS, "T5"));
+    text->clip_tokens = mbl_tokenizer_max_length(text->tokenizer[0]);
+    if (text->blank) {
+        mbl_tokenizer_close(text->tokenizer[0]);
+        text->tokenizer[0] = NULL;
+    }
+    return MBL_OK;
+}
+
 static mbl_status_t open_all(mbl_text_t *text) {
     bool named[CLIPS + 1] = {false};
     size_t tokens = text->options.max_tokens ? text->options.max_tokens : MBL_TEXT_TOKENS;
     MBL_REQUIRE(tokens >= 2 && tokens <= MBL_TEXT_TOKENS_MOST, "%zu tokens of a prompt; expected 2 to %d",
                 tokens, MBL_TEXT_TOKENS_MOST);
     MBL_TRY(read_index(text->folder, named));
-    for (; text->n_clips < CLIPS && named[text->n_clips]; text->n_clips++)
-        MBL_TRY(open_tokenizer(text, text->folder, text->n_clips, "CLIP"));
+    while (text->n_clips < CLIPS && named[text->n_clips])
+        text->n_clips++;
     text->has_t5 = named[CLIPS] && !text->options.without_t5;
-    if (text->has_t5)
-        MBL_TRY(open_tokenizer(text, text->folder, CLIPS, "T5"));
-    text->clip_tokens = mbl_tokenizer_max_length(text->tokenizer[0]);
+    MBL_TRY(open_tokenizers(text));
     text->t5_tokens = named[1] || named[CLIPS] ? tokens : 0;
     MBL_TRY(open_encoders(text));
     for (size_t i = 0; i < text->n_clips; i++)
@@ -126,10 +142,11 @@ static mbl_status_t open_all(mbl_text_t *text) {
     return text->has_t5 ? check_t5(text) : MBL_OK;
 }
 
-mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
-                           const mbl_text_options_t *options, mbl_text_t **out) {
+static mbl_status_t open_as(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                            const mbl_text_options_t *options, bool blank, mbl_text_t **out) {
     mbl_text_t *text;
     MBL_ALLOC(text, 1);
+    text->blank = blank;
     text->ops = ops;
     text->dtype = dtype;
     if (options)
@@ -143,6 +160,16 @@ mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder
     }
     *out = text;
     return MBL_OK;
+}
+
+mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                           const mbl_text_options_t *options, mbl_text_t **out) {
+    return open_as(ops, dtype, folder, options, false, out);
+}
+
+mbl_status_t mbl_text_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                            const mbl_text_options_t *options, mbl_text_t **out) {
+    return open_as(ops, dtype, folder, options, true, out);
 }
 
 void mbl_text_release(mbl_text_t *text) {
@@ -182,6 +209,16 @@ bool mbl_text_has_t5(const mbl_text_t *text) {
 
 /* ---- encoding ---- */
 
+/* Token 0 everywhere in a blank one. */
+static mbl_status_t tokenize(const mbl_text_t *text, size_t i, const char *prompt, size_t tokens,
+                             int32_t *ids, size_t *end) {
+    if (!text->blank)
+        return mbl_tokenizer_encode(text->tokenizer[i], prompt, tokens, ids, end);
+    memset(ids, 0, tokens * sizeof *ids);
+    *end = tokens - 1;
+    return MBL_OK;
+}
+
 /* The position whose state is the pooled one. Folders from before transformers knew CLIP's end token have 2
  * there, and the highest id is meant. */
 static size_t end_of(const mbl_clip_config_t *clip, const int32_t *ids, size_t tokens, size_t end) {
@@ -216,7 +253,7 @@ static mbl_status_t encode_clips(mbl_text_t *text, const char *const *prompts, s
         const mbl_clip_config_t *config = mbl_clip_config(text->clip[c]);
         for (size_t i = 0; i < n; i++) {
             int32_t *row = ids + i * tokens;
-            MBL_TRY(mbl_tokenizer_encode(text->tokenizer[c], prompts[i], tokens, row, &end[i]));
+            MBL_TRY(tokenize(text, c, prompts[i], tokens, row, &end[i]));
             end[i] = end_of(config, row, tokens, end[i]);
         }
         mbl_tensor_t hidden = part_of(context, 0, tokens, column, config->hidden_size),
@@ -234,7 +271,7 @@ static mbl_status_t encode_t5(mbl_text_t *text, const char *const *prompts, size
     if (!text->has_t5)
         return MBL_OK;
     for (size_t i = 0; i < n; i++)
-        MBL_TRY(mbl_tokenizer_encode(text->tokenizer[CLIPS], prompts[i], tokens, ids + i * tokens, &end));
+        MBL_TRY(tokenize(text, CLIPS, prompts[i], tokens, ids + i * tokens, &end));
     mbl_tensor_t states = part_of(context, text->clip_tokens, tokens, 0, context->dim[2]);
     return mbl_t5_forward(text->t5, ids, n, tokens, &states);
 }

@@ -25,6 +25,11 @@ enum { MBL_TEXT_TOKENS = 256, MBL_TEXT_TOKENS_MOST = 512 };
  * Close with mbl_text_close. */
 mbl_status_t mbl_text_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                            const mbl_text_options_t *options, mbl_text_t **out);
+/* The same from the folder's small files alone: encoders without weights and no tokenizers, so that prompts
+ * are encoded as if of any tokens. For counting (ops/cost_model.h); nothing but mbl_text_encode, its sizes
+ * and mbl_text_close works on it. */
+mbl_status_t mbl_text_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                            const mbl_text_options_t *options, mbl_text_t **out);
 /* Takes the encoders off the device until mbl_text_encode needs them again; tokenizers and sizes stay. */
 void mbl_text_release(mbl_text_t *text);
 void mbl_text_close(mbl_text_t *text);

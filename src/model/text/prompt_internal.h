@@ -16,7 +16,7 @@ struct mbl_text {
     mbl_dtype_t dtype;
     char *folder;
     mbl_text_options_t options;
-    bool has_t5;
+    bool has_t5, blank; /* blank: encoders without weights, no tokenizers */
     mbl_clip_t *clip[MBL_TEXT_CLIPS];
     mbl_t5_t *t5;
     mbl_tokenizer_t *tokenizer[MBL_TEXT_CLIPS + 1];

@@ -100,6 +100,8 @@ static mbl_status_t read_tables(mbl_t5_t *t5, const char *folder) {
     const mbl_st_t *st = mbl_text_weights_file(t5->weights);
     size_t entries = t5->config.relative_attention_num_buckets * t5->config.num_heads;
     MBL_ALLOC(t5->bias, entries);
+    if (!st)
+        return MBL_OK;
     MBL_TRY(mbl_st_read_f64(st, T5_BIAS, t5->bias, entries));
     for (int i = 0; i < 2 && !t5->embedding; i++)
         if (mbl_st_find(st, names[i]))
@@ -112,7 +114,9 @@ static mbl_status_t read_tables(mbl_t5_t *t5, const char *folder) {
     return MBL_OK;
 }
 
-static mbl_status_t open_weights(mbl_t5_t *t5, const char *folder, bool low_memory) {
+typedef enum { BLANK, WHOLE, LOW_MEMORY } how_t; /* without weights, with them, with a layer's at one time */
+
+static mbl_status_t open_weights(mbl_t5_t *t5, const char *folder, how_t how) {
     static const char *const ignored[] = {"shared.weight", "encoder.embed_tokens.weight", T5_BIAS, NULL};
     t5->n_params = t5->config.num_layers * T5_LAYER_PARAMS + 1;
     MBL_ALLOC(t5->params, t5->n_params);
@@ -122,12 +126,15 @@ static mbl_status_t open_weights(mbl_t5_t *t5, const char *folder, bool low_memo
     layout.group = t5->config.num_layers;
     mbl_text_place(&layout, "encoder.final_layer_norm.weight", t5->config.d_model, 0, 0, false);
     const mbl_text_spec_t spec = {t5->params, t5->n_params, ignored, "look at its num_layers"};
-    MBL_TRY(mbl_text_weights_open(t5->ops, t5->dtype, folder, &spec, low_memory, &t5->weights));
+    if (how == BLANK)
+        MBL_TRY(mbl_text_weights_blank(t5->ops, t5->dtype, &spec, &t5->weights));
+    else
+        MBL_TRY(mbl_text_weights_open(t5->ops, t5->dtype, folder, &spec, how == LOW_MEMORY, &t5->weights));
     return read_tables(t5, folder);
 }
 
-mbl_status_t mbl_t5_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
-                         mbl_t5_t **out) {
+static mbl_status_t open_as(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, how_t how,
+                            mbl_t5_t **out) {
     mbl_status_t status;
     char *path = NULL;
     mbl_t5_t *t5;
@@ -139,13 +146,22 @@ mbl_status_t mbl_t5_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, 
         goto done;
     }
     MBL_TRY_GOTO(mbl_t5_config_read(path, &t5->config), done);
-    MBL_TRY_GOTO(open_weights(t5, folder, low_memory), done);
+    MBL_TRY_GOTO(open_weights(t5, folder, how), done);
     *out = t5;
     t5 = NULL;
 done:
     mbl_free(path);
     mbl_t5_close(t5);
     return status;
+}
+
+mbl_status_t mbl_t5_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
+                         mbl_t5_t **out) {
+    return open_as(ops, dtype, folder, low_memory ? LOW_MEMORY : WHOLE, out);
+}
+
+mbl_status_t mbl_t5_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_t5_t **out) {
+    return open_as(ops, dtype, folder, BLANK, out);
 }
 
 void mbl_t5_close(mbl_t5_t *t5) {
@@ -230,7 +246,7 @@ static mbl_status_t upload_bias(const mbl_t5_t *t5, size_t tokens, const mbl_ten
     return status;
 }
 
-/* The embeddings of all tokens, read from the file. */
+/* The embeddings of all tokens, read from the file; zeros of a blank encoder. */
 static mbl_status_t upload_embeddings(const mbl_t5_t *t5, const int32_t *ids, const mbl_tensor_t *x) {
     const mbl_st_t *st = mbl_text_weights_file(t5->weights);
     size_t d = t5->config.d_model, count = x->dim[0] * x->dim[1];
@@ -245,7 +261,7 @@ static mbl_status_t upload_embeddings(const mbl_t5_t *t5, const int32_t *ids, co
                               "token %d in a text encoder of %zu tokens: tokenizer and encoder are not of "
                               "one model",
                               ids[i], t5->config.vocab_size);
-        else
+        else if (st)
             status = x->dtype == MBL_F64
                          ? mbl_st_read_row_f64(st, t5->embedding, row, (double *)(void *)host + i * d, d)
                          : mbl_st_read_row_f32(st, t5->embedding, row, (float *)(void *)host + i * d, d);

@@ -18,6 +18,9 @@ mbl_status_t mbl_t5_config_read(const char *path, mbl_t5_config_t *out); /* conf
  * call of mbl_t5_forward. */
 mbl_status_t mbl_t5_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, bool low_memory,
                          mbl_t5_t **out);
+/* The same with nothing but its config.json: weights that nothing is read into, for counting
+ * (ops/cost_model.h). */
+mbl_status_t mbl_t5_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_t5_t **out);
 void mbl_t5_close(mbl_t5_t *t5);
 const mbl_st_t *mbl_t5_file(const mbl_t5_t *t5); /* its open files */
 const mbl_t5_config_t *mbl_t5_config(const mbl_t5_t *t5);

@@ -13,7 +13,7 @@ enum { ALIGNMENT = 32 }; /* elements between the beginnings of parameters: at le
 struct mbl_text_weights {
     mbl_ops_t *ops;
     mbl_dtype_t dtype;
-    mbl_st_t *st;
+    mbl_st_t *st; /* NULL: blank, nothing is read */
     char *folder;
     mbl_text_spec_t spec;
     size_t n_groups;
@@ -121,7 +121,7 @@ static mbl_status_t load(mbl_text_weights_t *w) {
                  w->low_memory ? "precision: bf16" : "model.low_memory: on");
     mbl_status_t status = make_buffers(w);
     mbl_ops_part(w->ops, "a text encoder's activations", "a smaller prompts.max_tokens");
-    for (size_t g = 0; status == MBL_OK && !w->low_memory && g < w->n_groups; g++)
+    for (size_t g = 0; status == MBL_OK && w->st && !w->low_memory && g < w->n_groups; g++)
         status = read_group(w, g, &w->groups[g]);
     if (status != MBL_OK)
         free_buffers(w);
@@ -129,21 +129,33 @@ static mbl_status_t load(mbl_text_weights_t *w) {
     return status;
 }
 
-mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
-                                   const mbl_text_spec_t *spec, bool low_memory, mbl_text_weights_t **out) {
+mbl_status_t mbl_text_weights_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_text_spec_t *spec,
+                                    mbl_text_weights_t **out) {
     mbl_status_t status;
     mbl_text_weights_t *w;
     MBL_ALLOC(w, 1);
     w->ops = ops;
     w->dtype = dtype;
     w->spec = *spec;
-    w->low_memory = low_memory;
     w->here = w->n_groups = spec->params[spec->n - 1].group + 1;
+    MBL_ALLOC_GOTO(w->groups, w->n_groups, failed);
+    *out = w;
+    return MBL_OK;
+failed:
+    mbl_text_weights_close(w);
+    return status;
+}
+
+mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
+                                   const mbl_text_spec_t *spec, bool low_memory, mbl_text_weights_t **out) {
+    mbl_status_t status;
+    mbl_text_weights_t *w;
+    MBL_TRY(mbl_text_weights_blank(ops, dtype, spec, &w));
+    w->low_memory = low_memory;
     if (!(w->folder = mbl_strdup(folder))) {
         status = MBL_FAIL(MBL_ERR_MEM, "%s: no memory for its name", folder);
         goto done;
     }
-    MBL_ALLOC_GOTO(w->groups, w->n_groups, done);
     MBL_TRY_GOTO(mbl_st_open(folder, &w->st), done);
     MBL_TRY_GOTO(check_file(w), done);
     *out = w;

@@ -38,6 +38,9 @@ typedef struct mbl_text_weights mbl_text_weights_t;
  * found and expected shape. Close with mbl_text_weights_close. */
 mbl_status_t mbl_text_weights_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder,
                                    const mbl_text_spec_t *spec, bool low_memory, mbl_text_weights_t **out);
+/* The same without a folder: weights that nothing is read into, for counting (ops/cost_model.h). */
+mbl_status_t mbl_text_weights_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_text_spec_t *spec,
+                                    mbl_text_weights_t **out);
 void mbl_text_weights_close(mbl_text_weights_t *w);
 
 /* Brings a group to the device; with low_memory in the place of the one before, else all of them. */
@@ -51,7 +54,7 @@ mbl_tensor_t mbl_text_weight(const mbl_text_weights_t *w, size_t index, size_t r
 mbl_status_t mbl_text_product(mbl_ops_t *ops, const mbl_matmul_args_t *product);
 /* States [N,T,D] to their place in a context: out [N,T,D], whose samples and rows may be strided. */
 mbl_status_t mbl_text_store(mbl_ops_t *ops, const mbl_tensor_t *states, const mbl_tensor_t *out);
-/* The open files, for what is read on the host. */
+/* The open files, for what is read on the host; NULL for blank ones. */
 const mbl_st_t *mbl_text_weights_file(const mbl_text_weights_t *w);
 
 #endif

@@ -27,6 +27,9 @@ typedef enum { MBL_VAE_DECODER, MBL_VAE_ENCODER, MBL_VAE_PARTS } mbl_vae_part_t;
  * file, tensor, found, expected. */
 mbl_status_t mbl_vae_open(mbl_ops_t *ops, mbl_dtype_t dtype, const char *folder, mbl_vae_part_t part,
                           mbl_vae_t **out);
+/* The same with weights that nothing is read into, for counting (ops/cost_model.h). */
+mbl_status_t mbl_vae_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_vae_config_t *config,
+                           mbl_vae_part_t part, mbl_vae_t **out);
 void mbl_vae_close(mbl_vae_t *vae);
 const mbl_vae_config_t *mbl_vae_config(const mbl_vae_t *vae);
 

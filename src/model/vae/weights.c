@@ -101,6 +101,24 @@ done:
     return status;
 }
 
+mbl_status_t mbl_vae_blank(mbl_ops_t *ops, mbl_dtype_t dtype, const mbl_vae_config_t *config,
+                           mbl_vae_part_t part, mbl_vae_t **out) {
+    mbl_vae_t *vae;
+    mbl_status_t status;
+    MBL_ALLOC(vae, 1);
+    vae->ops = ops;
+    vae->dtype = dtype;
+    vae->config = *config;
+    MBL_TRY_GOTO(mbl_vae_layout_new(config, &vae->layout), failed);
+    vae->half = &vae->layout->half[part];
+    MBL_TRY_GOTO(mbl_tensor_new(ops, dtype, &vae->weights, 1, vae->half->used), failed);
+    *out = vae;
+    return MBL_OK;
+failed:
+    mbl_vae_close(vae);
+    return status;
+}
+
 void mbl_vae_close(mbl_vae_t *vae) {
     if (!vae)
         return;
