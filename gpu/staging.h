@@ -3,6 +3,7 @@
 #define MBL_GPU_STAGING_H
 
 #include <cuda_runtime_api.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
