@@ -35,7 +35,7 @@ static mbl_status_t out_of_memory(const mbl_ops_t *ops, size_t bytes) {
     return mbl_ops_no_memory(ops, "device memory", bytes, left);
 }
 
-static mbl_status_t device_memory(const mbl_ops_t *ops, size_t bytes, void **out) {
+mbl_status_t mbl_cuda_memory(const mbl_ops_t *ops, size_t bytes, void **out) {
     cudaError_t error = cudaMalloc(out, bytes);
     if (error == cudaErrorMemoryAllocation)
         return out_of_memory(ops, bytes);
@@ -58,7 +58,7 @@ mbl_status_t mbl_cuda_workspace(mbl_ops_t *ops, size_t bytes, void **out) {
         MBL_CUDA_TRY(cudaFree(cuda->work), "freeing scratch memory");
         cuda->work = NULL;
         cuda->work_bytes = 0;
-        MBL_TRY(device_memory(ops, bytes, &cuda->work));
+        MBL_TRY(mbl_cuda_memory(ops, bytes, &cuda->work));
         cuda->work_bytes = bytes;
     }
     *out = cuda->work;
@@ -130,7 +130,7 @@ static mbl_status_t cuda_alloc(mbl_ops_t *ops, size_t bytes, void **out) {
     mbl_cuda_t *cuda = mbl_cuda_of(ops);
     void *ptr;
     MBL_TRY(mbl_cuda_enter(ops));
-    MBL_TRY(device_memory(ops, bytes, &ptr));
+    MBL_TRY(mbl_cuda_memory(ops, bytes, &ptr));
     MBL_CUDA_TRY(cudaMemsetAsync(ptr, 0, bytes, cuda->stream), "clearing a tensor");
     *out = ptr;
     return MBL_OK;

@@ -44,6 +44,9 @@ static inline cudaStream_t mbl_cuda_stream(mbl_ops_t *ops) {
  * Needed at every way in that launches, makes or allocates something, whatever thread it comes by. */
 mbl_status_t mbl_cuda_enter(mbl_ops_t *ops);
 
+/* Memory of the device that is not cleared; where there is too little, says what for (mbl_ops_part). */
+mbl_status_t mbl_cuda_memory(const mbl_ops_t *ops, size_t bytes, void **out);
+
 /* Waits for all that was asked for, and counts it. */
 mbl_status_t mbl_cuda_wait(mbl_ops_t *ops);
 /* The same for what stands before an event. */

@@ -25,7 +25,7 @@ mbl_status_t mbl_cuda_matmuls_open(mbl_ops_t *ops, mbl_cuda_matmuls_t **out) {
     mbl_ops_part(ops, "cublasLt's workspace",
                  "fewer other processes on this GPU (nvidia-smi lists them), or device: cpu");
     if (status == MBL_OK)
-        status = ops->table->alloc(ops, MBL_CUDA_LT_SPACE, &m->space);
+        status = mbl_cuda_memory(ops, MBL_CUDA_LT_SPACE, &m->space);
     mbl_ops_part(ops, NULL, NULL);
     if (status != MBL_OK) {
         mbl_cuda_matmuls_close(m);
