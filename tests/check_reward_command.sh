@@ -132,7 +132,13 @@ check 2 '{name: mine, type: remote, url: "localhost", model: m}' "begins with no
 check 1 '{name: mine, type: remote, url: "http://127.0.0.1:1", model: m, start: 0.1 s}' "1 of 1 rewards are of no use"
 check 2 '{name: clean, applies_to: metadata.no_such}' \
     "rewards.0: applies_to: metadata.no_such: no prompt has metadata with the key no_such; keys there are: tag"
-check 0 '{name: clean, applies_to: metadata.tag}' "1 images: 1 valid"
+check 0 '{name: clean, applies_to: metadata.tag}' "2 images: 1 valid, 1 not applicable"
+check 0 '{name: clean, applies_to: metadata.tag}, {name: jpeg, applies_to: "regex:squares"}' "clean (clean): ok" "jpeg (jpeg): ok"
+# one that only the training prompts have
+printf '%s\n' '{"prompt": "two red squares"}' >"$folder/held-out.jsonl"
+both=$file file="prompts={source: file, train: $folder/prompts.jsonl, test: $folder/held-out.jsonl}"
+check 0 '{name: clean, applies_to: metadata.tag}' "2 images: 1 valid, 1 not applicable"
+file=$both
 check 1 '{name: clean, applies_to: "regex:nowhere"}' "clean (clean): FAILED" "N/A for all 1 images, so nothing is known of it"
 check 1 '{name: silent, type: python, file: mine.py, start: 60 s}' "silent (python): FAILED" "N/A for all 1 images"
 check 1 '{name: fails_later, type: python, file: mine.py, start: 60 s}' "0 valid, 0 not applicable, 1 failed" "once is enough"

@@ -123,6 +123,8 @@ with tempfile.TemporaryDirectory() as scratch:
             near(f"{name}: products of text encoders", tensor_flops(text["once"], "matmul"), at_once * text_products(128), 1e-7)
             images = (tensor_flops(decoding, "conv2d") + tensor_flops(decoding, "matmul")) / convolutions(64)
             near(f"{name}: images decoded at once", images, round(images), 1e-7)
+            total = sum(phase["all"]["seconds"]["h100"] * phase["times"] * phase["share"] for phase in found["phases"])
+            near(f"{name}: seconds of an epoch by phase", total, found["epoch_seconds"]["h100"], 1e-6)
             share = decoding["all"]["seconds"]["h100"] * decoding["times"]
             if images < 1 or not 0 < share < 0.2 * found["epoch_seconds"]["h100"]:
                 sys.exit(f"{name} on {ranks}: {images} images decoded at once, {share} s")
@@ -147,4 +149,8 @@ with tempfile.TemporaryDirectory() as scratch:
     refused = subprocess.run([MARBLE, "plan", EXAMPLES / "sd35-medium.yaml", "--by-number", "--ranks", "8"], cwd=folder, capture_output=True, text=True)
     if refused.returncode != 2 or "--by-number goes with RUN.yaml" not in refused.stderr:
         sys.exit(f"plan --by-number --ranks: {refused.returncode} {refused.stderr}")
+    for option in (["--merged"], ["--launch-us", "5"]):
+        refused = subprocess.run([MARBLE, "plan", EXAMPLES / "sd35-medium.yaml", "--by-number", *option], cwd=folder, capture_output=True, text=True)
+        if refused.returncode != 2 or "--by-number goes with RUN.yaml" not in refused.stderr:
+            sys.exit(f"plan --by-number {option[0]}: {refused.returncode} {refused.stderr}")
 print("three examples planned")

@@ -157,9 +157,9 @@ int mbl_cmd_plan(int argc, char **argv) {
     view.memory *= 1e9;
     if (!model == (rest.count == 0))
         status = MBL_FAIL(MBL_ERR_USAGE, "plan: expected either RUN.yaml or --model FILE");
-    else if (by_number && (model || json || ranks > 1 || view.details))
+    else if (by_number && (model || json || ranks > 1 || view.details || merged || view.launch > 0))
         status = MBL_FAIL(MBL_ERR_USAGE, "plan: --by-number goes with RUN.yaml, without --model, --ranks, "
-                                         "--json and --details");
+                                         "--json, --details, --merged and --launch-us");
     else if (by_number)
         status = print_by_number(rest.items[0], &sets, &view);
     else if (model)

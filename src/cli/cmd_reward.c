@@ -19,10 +19,10 @@
 #include <string.h>
 
 static const char about[] =
-    "Asks every reward of RUN.yaml for the scores of test images with the first held-out prompts, twice, "
-    "and\n"
-    "shows what answered, the scores, the speed, and what is wrong with the line of RUN.yaml to change. It\n"
-    "needs no model. Exit code 1 if a reward is of no use, 2 if its keys are wrong.\n"
+    "Asks every reward of RUN.yaml for the scores of test images with the first held-out prompts, and one\n"
+    "more that it applies to where those are none, twice (once if nothing gets a score), and shows what\n"
+    "answered, the scores, the speed, and what is wrong with the line of RUN.yaml to change. It needs no\n"
+    "model. Exit code 1 if a reward is of no use, 2 if its keys are wrong.\n"
     "    marble reward check run.yaml\n"
     "    marble reward check run.yaml --images 64 --size 1024      # a real batch\n"
     "score answers for built-in scorers through a pipe, for programs in other languages, until its input "
@@ -58,27 +58,29 @@ static mbl_status_t make_image(const mbl_prompt_t *prompt, size_t i, size_t size
     return MBL_OK;
 }
 
-/* The first of them that it applies to; count: none. */
-static size_t first_for(const mbl_applies_t *applies, const mbl_prompt_t *const *asked, size_t count) {
-    size_t i = 0;
-    while (i < count && !mbl_applies_to(applies, asked[i]))
-        i++;
-    return i;
+static bool any_for(const mbl_applies_t *applies, const mbl_prompt_t *const *asked, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (mbl_applies_to(applies, asked[i]))
+            return true;
+    return false;
 }
 
-/* A reward that applies to none of the first prompts is asked about one that it applies to, in the place of
- * one of the last. */
-static mbl_status_t include_all(const mbl_config_t *config, const mbl_prompt_t **asked, size_t n,
-                                const mbl_prompts_t *prompts) {
-    size_t placed = 0;
-    for (size_t k = 0; k < config->rewards.count && placed < n; k++) {
+/* A reward that applies to none of them is asked about one more that it applies to, held out or else not;
+ * asked has room for one a reward behind its *n. */
+static mbl_status_t include_all(const mbl_config_t *config, const batch_t *batch, size_t *n) {
+    const mbl_prompts_t *sets[] = {&batch->prompts, &batch->train};
+    for (size_t k = 0; k < config->rewards.count; k++) {
         mbl_applies_t *applies;
         if (!config->rewards.items[k].applies_to)
             continue;
         MBL_TRY(mbl_applies_open(config->rewards.items[k].applies_to, &applies));
-        for (size_t i = 0; i < prompts->count && first_for(applies, asked, n) == n; i++)
-            if (mbl_applies_to(applies, &prompts->items[i]))
-                asked[n - ++placed] = &prompts->items[i];
+        bool found = any_for(applies, batch->asked, *n);
+        for (int s = 0; s < 2; s++)
+            for (size_t i = 0; i < sets[s]->count && !found; i++)
+                if (mbl_applies_to(applies, &sets[s]->items[i])) {
+                    batch->asked[(*n)++] = &sets[s]->items[i];
+                    found = true;
+                }
         mbl_applies_close(applies);
     }
     return MBL_OK;
@@ -89,11 +91,11 @@ static mbl_status_t make_batch(const mbl_config_t *config, size_t n, size_t size
     for (size_t k = 0; k < config->rewards.count && !out->train.items; k++)
         if (config->rewards.items[k].applies_to)
             MBL_TRY(mbl_prompt_set_load(config, 0, &out->train));
-    MBL_ALLOC(out->images, n);
-    MBL_ALLOC(out->asked, n);
+    MBL_ALLOC(out->images, n + config->rewards.count);
+    MBL_ALLOC(out->asked, n + config->rewards.count);
     for (size_t i = 0; i < n; i++)
         out->asked[i] = &out->prompts.items[i % out->prompts.count];
-    MBL_TRY(include_all(config, out->asked, n, &out->prompts));
+    MBL_TRY(include_all(config, out, &n));
     for (; out->n < n; out->n++)
         MBL_TRY(make_image(out->asked[out->n], out->n, size, &out->images[out->n]));
     return MBL_OK;

@@ -50,8 +50,7 @@ static void show_doubts(const char *where, const mbl_reward_spec_t *spec, size_t
     mbl_reward_range(spec, &low, &high);
     if (found->outside > 0)
         printf("  %s: %zu scores lie outside its range %g to %g, up to %g and down to %g; expected another "
-               "range, "
-               "or another scorer\n",
+               "range, or another scorer\n",
                where, found->outside, low, high, found->high, found->low);
     if (found->changed > 0)
         printf("  %zu of the same images had a score one time and none (N/A) the other; expected the same\n",
@@ -61,8 +60,7 @@ static void show_doubts(const char *where, const mbl_reward_spec_t *spec, size_t
                found->drift);
     if (says_nothing(found))
         printf("  %s: N/A for all %zu images, so nothing is known of it; expected a score for some, or more "
-               "images "
-               "where it applies to few prompts (--images)\n",
+               "images where it applies to few prompts (--images)\n",
                where, images);
     else if (found->valid > 1 && found->low == found->high)
         printf("  all scores are the same; training needs differences\n");

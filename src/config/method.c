@@ -67,7 +67,7 @@ static void check_warmup(const mbl_config_t *config, const used_t *used, mbl_con
                            config->balance.warmup, used->text);
 }
 
-/* A floor is a bound of the quadratic program, which only marble solves. */
+/* A floor is a bound of the quadratic program, which only marble and marble_reference solve. */
 static void check_floor(const mbl_config_t *config, const used_t *used, mbl_config_problems_t *problems) {
     if (config->balance.floor > 0 && !mbl_method_is(used->method, MBL_METHOD_FLOOR))
         mbl_config_problem(problems, mbl_config_line(config, "balance.floor"),
@@ -237,8 +237,8 @@ static void check_halves(const mbl_config_t *config, mbl_config_problems_t *prob
                                config->prompts.groups, keys[i].key);
 }
 
-/* Rewards with a min go with methods that find a direction afresh at every step from all gradients. */
-/* What they go with instead of what `found` says; NULL where all goes together. */
+/* Rewards with a min go with methods that find a direction afresh at every step from all gradients: what they
+ * go with instead of what `found` says, or NULL where all goes together. */
 static const char *needed_by_min(const mbl_config_t *config, const used_t *used, size_t count, char *found,
                                  size_t size) {
     const mbl_common_t common = mbl_config_common(config, used->method);

@@ -246,7 +246,8 @@ static const mbl_field_t fields[] = {
            "own_parts: a solve's direction is moved by the least that makes it work against no reward's own "
            "part a_k (cos_part at least 0)"),
     NUMBER(balance.floor, "0.0", 0, 1, BELOW,
-           "least alpha of an objective, for method marble; objectives x floor may be at most 1"),
+           "least alpha of an objective, for methods marble and marble_reference; objectives x floor may be "
+           "at most 1"),
     NUMBER(balance.cagrad_c, "0.5", 0, 1, BELOW,
            "for method cagrad: radius around the mean gradient, as a share of its length"),
     NUMBER(balance.rho, "0.7", 0, 1, BELOW,

@@ -34,8 +34,7 @@ typedef struct {
 /* Kept over steps and in checkpoints. */
 typedef struct {
     /* alphabar: rho alphabar + (1 - rho) alpha (a shrunk one) of the rewards that took part, started from the
-     * first alpha;
-     * a reward left out keeps its own, so the sum need not be 1 (marble_reference: reference.h) */
+     * first alpha; a reward left out keeps its own: the sum need not be 1 (marble_reference: reference.h) */
     double alpha_mean[MBL_MAX_REWARDS];
     bool seen[MBL_MAX_REWARDS]; /* that reward has entered the average */
 } mbl_balance_state_t;

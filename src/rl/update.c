@@ -69,6 +69,11 @@ mbl_status_t mbl_update_prepare(mbl_update_t *u, mbl_pipeline_t *pipeline, const
     return mbl_update_prepare_passes(u, pipeline, room);
 }
 
+void mbl_update_forget(mbl_update_t *u) {
+    memset(&u->balance, 0, sizeof u->balance);
+    memset(&u->cache, 0, sizeof u->cache);
+}
+
 /* ---- a step ---- */
 
 void mbl_update_begin(const mbl_update_t *u, const mbl_update_options_t *options, mbl_update_result_t *out,
@@ -240,10 +245,8 @@ static mbl_status_t leave_out(mbl_update_t *u, const mbl_update_step_t *step) {
     memset(b->used, 0, sizeof b->used);
     b->n_used = 0;
     out->refreshed = out->halves = false;
-    if (step->options->begins) {
-        memset(&u->balance, 0, sizeof u->balance);
-        memset(&u->cache, 0, sizeof u->cache);
-    }
+    if (step->options->begins)
+        mbl_update_forget(u);
     return MBL_OK;
 }
 

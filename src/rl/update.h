@@ -114,6 +114,10 @@ typedef struct {
 mbl_status_t mbl_update_step(mbl_update_t *update, const mbl_update_options_t *options,
                              mbl_update_result_t *out);
 
+/* Forgets the average of alpha and the lengths of cached steps: the next step solves. For gradients that are
+ * balanced by other keys or weights from now on. Local. */
+void mbl_update_forget(mbl_update_t *update);
+
 /* ---- its parts ---- */
 
 /* A step under way. Its direction is D = sum_j coefficient_j shard_j over the first m rows of the shard,

@@ -6,8 +6,6 @@
 #include "run/micro_batch.h"
 #include "run/resume.h"
 
-#include <string.h>
-
 /* This rank's share of an epoch's images. */
 static mbl_status_t make_batch(mbl_train_t *t) {
     const mbl_config_t *config = t->config;
@@ -104,10 +102,8 @@ static mbl_status_t keep_balance(mbl_train_t *t) {
         t->config = t->engine.config = &t->kept;
     }
     MBL_TRY(mbl_resume_rebalances(t->config, made, t->state.step, &other));
-    if (other) {
-        memset(&t->state.update.balance, 0, sizeof t->state.update.balance);
-        memset(&t->state.update.cache, 0, sizeof t->state.update.cache);
-    }
+    if (other)
+        mbl_update_forget(&t->state.update);
     return MBL_OK;
 }
 

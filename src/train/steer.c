@@ -37,10 +37,8 @@ static void take_balance(mbl_train_t *t, const mbl_config_t *config) {
     for (size_t k = 0; k < config->rewards.count; k++)
         other |= was->rewards.items[k].weight != config->rewards.items[k].weight ||
                  differ(was->rewards.items[k].min, config->rewards.items[k].min);
-    if (!other || mbl_method_is(t->stage.method, MBL_METHOD_MICRO_BATCHES))
-        return;
-    memset(&t->state.update.balance, 0, sizeof t->state.update.balance);
-    memset(&t->state.update.cache, 0, sizeof t->state.update.cache);
+    if (other && !mbl_method_is(t->stage.method, MBL_METHOD_MICRO_BATCHES))
+        mbl_update_forget(&t->state.update);
 }
 
 /* What balance.common: auto means follows from the rewards' limits. */

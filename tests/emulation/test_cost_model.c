@@ -66,7 +66,6 @@ static mbl_ops_table_t spy_table(void) {
 static mbl_plan_shape_t shape_of(const mmdit_case_t *c, mbl_dtype_t dtype, size_t rewards) {
     const mbl_plan_shape_t run = {.dtype = dtype,
                                   .lora = {.rank = 2, .alpha = 4},
-
                                   .prompts = 3,
                                   .rewards = rewards,
                                   .images = 5,

@@ -39,7 +39,6 @@ cudaError_t __wrap_cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 static mbl_plan_shape_t shape_of(const mmdit_case_t *c) {
     const mbl_plan_shape_t run = {.dtype = MBL_F32,
                                   .lora = {.rank = 2, .alpha = 4},
-
                                   .prompts = 1,
                                   .rewards = REWARDS,
                                   .images = IMAGES,

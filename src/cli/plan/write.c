@@ -36,9 +36,9 @@ static json_t *phase_of(const mbl_plan_view_t *view, mbl_plan_phase_t phase) {
         json_decref(rows);
         return NULL;
     }
-    return json_pack("{s:s, s:I, s:o, s:o}", "phase", mbl_plan_phase_names[phase], "times",
-                     (json_int_t)view->plan->phase[phase].times, "ops", rows, "all",
-                     row_of(view, "all", &sum[MBL_COST_ROWS]));
+    return json_pack("{s:s, s:I, s:f, s:o, s:o}", "phase", mbl_plan_phase_names[phase], "times",
+                     (json_int_t)view->plan->phase[phase].times, "share", view->plan->phase[phase].share,
+                     "ops", rows, "all", row_of(view, "all", &sum[MBL_COST_ROWS]));
 }
 
 static json_t *memory_of(const mbl_plan_memory_t *m) {
